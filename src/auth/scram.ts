@@ -1,0 +1,208 @@
+// SCRAM-SHA-256 (RFC 5802, RFC 7677; PostgreSQL docs, "SASL Authentication"), both roles, one step per message.
+// Called by login.ts; knows neither sockets nor who may log in. Steps throw PgError and are called once, in order.
+
+import { randomBytes, timingSafeEqual } from "node:crypto";
+import { PgError } from "../errors.ts";
+import { decodeBase64, sameBytes, sha256 } from "./bytes.ts";
+import { hmac, KEY_LENGTH, type ScramKeys, type StoredKeys } from "./scram-keys.ts";
+import { isPrintable, malformed, printable, ScramMessage } from "./scram-message.ts";
+
+export const SCRAM_SHA_256 = "SCRAM-SHA-256";
+
+/** A server that asks for more would hold a thread for over a second; PostgreSQL's own default is 4096. Our guess. */
+const MAX_ITERATIONS = 10_000_000;
+
+/** `SCRAM_RAW_NONCE_LEN` in PostgreSQL's scram-common.h: 18 bytes, 24 characters without padding. */
+function newNonce(): string {
+	return randomBytes(18).toString("base64");
+}
+
+/** The role of whoever logs in: we, at a PostgreSQL server. */
+export class ScramClient {
+	readonly #nonce: string;
+	readonly #firstBare: string;
+	/** Set by `challenge`, read by `final`. */
+	#withoutProof = "";
+	#authMessage: Buffer | null = null;
+	/** Set by `final`, read by `verify`. */
+	#serverSignature: Buffer | null = null;
+
+	constructor(nonce = newNonce()) {
+		this.#nonce = nonce;
+		// The user name stays empty as in libpq: the server takes it from the StartupMessage.
+		this.#firstBare = `n=,r=${nonce}`;
+	}
+
+	/** client-first-message. `n`: we do not support channel binding. */
+	first(): Buffer {
+		return Buffer.from(`n,,${this.#firstBare}`, "latin1");
+	}
+
+	/** Reads server-first-message. The keys for `final` are to be derived from what it gives. */
+	challenge(serverFirst: Uint8Array): { salt: Uint8Array; iterations: number } {
+		const message = new ScramMessage(serverFirst);
+		const nonce = message.attribute("r");
+		// The server must add something of its own, or it could replay an old answer.
+		if (!nonce.startsWith(this.#nonce) || nonce.length === this.#nonce.length || !isPrintable(nonce)) {
+			throw new PgError("FATAL", "08P01", "invalid SCRAM response", "Nonce does not match.");
+		}
+		const salt = decodeBase64(message.attribute("s"));
+		if (salt === null || salt.length === 0) throw malformed("Invalid salt in server-first-message.");
+		const count = message.attribute("i");
+		const iterations = /^[1-9][0-9]{0,9}$/.test(count) ? Number(count) : 0;
+		if (iterations < 1 || iterations > MAX_ITERATIONS)
+			throw malformed("Invalid iteration count in server-first-message.");
+		while (!message.atEnd) message.anyAttribute();
+		// biws is base64 of the `n,,` that the first message began with.
+		this.#withoutProof = `c=biws,r=${nonce}`;
+		this.#authMessage = Buffer.from(`${this.#firstBare},${message.text},${this.#withoutProof}`, "latin1");
+		return { salt, iterations };
+	}
+
+	/** client-final-message. */
+	final(keys: ScramKeys): Buffer {
+		const authMessage = this.#authMessage;
+		if (authMessage === null) throw new Error("ScramClient.final before challenge");
+		const proof = xor(keys.clientKey, hmac(sha256(keys.clientKey), authMessage));
+		this.#serverSignature = hmac(keys.serverKey, authMessage);
+		return Buffer.from(`${this.#withoutProof},p=${proof.toString("base64")}`, "latin1");
+	}
+
+	/** Reads server-final-message; returns only if the server has proven that it knows the verifier. */
+	verify(serverFinal: Uint8Array): void {
+		const expected = this.#serverSignature;
+		if (expected === null) throw new Error("ScramClient.verify before final");
+		const message = new ScramMessage(serverFinal);
+		if (message.peek() === "e") {
+			const reason = message.attribute("e");
+			throw new PgError("FATAL", "28000", `error received from server in SCRAM exchange: ${reason}`);
+		}
+		const signature = decodeBase64(message.attribute("v"));
+		if (signature === null || signature.length !== KEY_LENGTH) throw malformed("Invalid server signature.");
+		while (!message.atEnd) message.anyAttribute();
+		if (!timingSafeEqual(signature, expected)) throw new PgError("FATAL", "28000", "incorrect server signature");
+	}
+}
+
+/** A proof that was right. */
+export interface ScramProof {
+	/** Which of the given keys it was made with. */
+	readonly index: number;
+	/** Recovered from the proof: enough to log in as this client where the verifier is the same. */
+	readonly keys: ScramKeys;
+	/** server-final-message. */
+	readonly serverFinal: Buffer;
+}
+
+/** The role of whoever is logged in to: we, towards a client. One salt and iteration count, any number of keys. */
+export class ScramServer {
+	readonly #salt: Uint8Array;
+	readonly #iterations: number;
+	readonly #serverNonce: string;
+	#bindingFlag = "";
+	#firstBare = "";
+	#serverFirst = "";
+	#nonce = "";
+	#authMessage: Buffer | null = null;
+	#proof: Buffer | null = null;
+
+	constructor(salt: Uint8Array, iterations: number, nonce = newNonce()) {
+		this.#salt = salt;
+		this.#iterations = iterations;
+		this.#serverNonce = nonce;
+	}
+
+	/** Reads client-first-message, gives server-first-message. */
+	first(clientFirst: Uint8Array): Buffer {
+		const message = new ScramMessage(clientFirst);
+		this.#bindingFlag = readBindingFlag(message);
+		if (message.peek() === "a") throw unsupported("client uses authorization identity, but it is not supported");
+		if (message.peek() !== ",") {
+			throw malformed(`Unexpected attribute "${printable(message.peek())}" in client-first-message.`);
+		}
+		message.at++;
+		this.#firstBare = message.text.slice(message.at);
+		if (message.peek() === "m") throw unsupported("client requires an unsupported SCRAM extension");
+		// The user name of the StartupMessage is the one that counts, as in PostgreSQL.
+		message.attribute("n");
+		const clientNonce = message.attribute("r");
+		if (!isPrintable(clientNonce)) throw new PgError("FATAL", "08P01", "non-printable characters in SCRAM nonce");
+		while (!message.atEnd) message.anyAttribute();
+		this.#nonce = clientNonce + this.#serverNonce;
+		const salt = Buffer.from(this.#salt).toString("base64");
+		this.#serverFirst = `r=${this.#nonce},s=${salt},i=${this.#iterations}`;
+		return Buffer.from(this.#serverFirst, "latin1");
+	}
+
+	/** Reads client-final-message up to the proof, which `check` then looks at. */
+	final(clientFinal: Uint8Array): void {
+		const message = new ScramMessage(clientFinal);
+		const binding = message.attribute("c");
+		// base64 of the header that the first message began with: `n,,` or `y,,`.
+		if (binding !== (this.#bindingFlag === "n" ? "biws" : "eSws")) {
+			throw new PgError("FATAL", "08P01", "unexpected SCRAM channel-binding attribute in client-final-message");
+		}
+		const nonce = message.attribute("r");
+		let beforeProof = message.at;
+		let next = message.anyAttribute();
+		while (next.name !== "p") {
+			beforeProof = message.at;
+			next = message.anyAttribute();
+		}
+		const proof = decodeBase64(next.value);
+		if (proof === null || proof.length !== KEY_LENGTH) throw malformed("Malformed proof in client-final-message.");
+		// A comma after the proof is garbage even when nothing follows: otherwise that byte would escape the signature.
+		if (!message.text.endsWith(next.value) || !message.atEnd) {
+			throw malformed("Garbage found at the end of client-final-message.");
+		}
+		if (!sameBytes(Buffer.from(nonce, "latin1"), Buffer.from(this.#nonce, "latin1"))) {
+			throw new PgError("FATAL", "08P01", "invalid SCRAM response", "Nonce does not match.");
+		}
+		const withoutProof = message.text.slice(0, beforeProof - 1);
+		this.#authMessage = Buffer.from(`${this.#firstBare},${this.#serverFirst},${withoutProof}`, "latin1");
+		this.#proof = proof;
+	}
+
+	/** Tries every verifier of `candidates`, whether or not an earlier one fitted; null when none did. */
+	check(candidates: readonly StoredKeys[]): ScramProof | null {
+		const authMessage = this.#authMessage;
+		const proof = this.#proof;
+		if (authMessage === null || proof === null) throw new Error("ScramServer.check before final");
+		let found: ScramProof | null = null;
+		candidates.forEach(({ storedKey, serverKey }, index) => {
+			const clientKey = xor(proof, hmac(storedKey, authMessage));
+			const serverFinal = Buffer.from(`v=${hmac(serverKey, authMessage).toString("base64")}`, "latin1");
+			if (timingSafeEqual(sha256(clientKey), storedKey))
+				found ??= { index, keys: { clientKey, serverKey }, serverFinal };
+		});
+		return found;
+	}
+}
+
+/**
+ * The gs2-cbind-flag and its comma. `p` is refused because we offer only SCRAM-SHA-256; `y` ("I could, you cannot") is
+ * true for the same reason, with or without TLS, and must be refused from the day that SCRAM-SHA-256-PLUS is offered.
+ */
+function readBindingFlag(message: ScramMessage): string {
+	const flag = message.peek();
+	if (flag === "p") {
+		throw malformed(
+			"The client selected SCRAM-SHA-256 without channel binding, but the SCRAM message includes channel binding data.",
+		);
+	}
+	if (flag !== "n" && flag !== "y") throw malformed(`Unexpected channel-binding flag "${printable(flag)}".`);
+	message.at++;
+	if (message.peek() !== ",") throw malformed(`Comma expected, but found character "${printable(message.peek())}".`);
+	message.at++;
+	return flag;
+}
+
+function unsupported(message: string): PgError {
+	return new PgError("FATAL", "0A000", message);
+}
+
+function xor(a: Uint8Array, b: Uint8Array): Buffer {
+	const out = Buffer.alloc(KEY_LENGTH);
+	for (let i = 0; i < KEY_LENGTH; i++) out[i] = (a[i] as number) ^ (b[i] as number);
+	return out;
+}
