@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { stringify } from "smol-toml";
 import { freePort, type PostgresServer } from "./postgres.ts";
+import { adopt } from "./reaper.ts";
 import { within } from "./until.ts";
 
 const ROOT = join(import.meta.dir, "..", "..");
@@ -131,6 +132,7 @@ export class Proxy implements AsyncDisposable {
 			},
 		);
 		this.#child = child;
+		adopt(child);
 		this.stdout = child.stdout.text();
 		const log = this.#collect();
 		this.exited = (async () => {

@@ -1,0 +1,136 @@
+// Who takes part in the bench: each is a port to aim pgbench at and, for a proxy, the process whose CPU is counted. All log in
+// by trust on both sides, so that what is measured is the forwarding.
+
+import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { own, type RunAs, temporaryFolder, unprivileged } from "../../test/support/postgres-home.ts";
+import { type Cluster, freePort, startPostgres } from "../../test/support/postgres.ts";
+import { type Proxy, startProxy } from "../../test/support/proxy.ts";
+import { RawClient } from "../../test/support/raw-client.ts";
+import { adopt } from "../../test/support/reaper.ts";
+import { requireTool, runTool } from "../../test/support/tools.ts";
+import { until } from "../../test/support/until.ts";
+
+export interface Contestant {
+	name: string;
+	port: number;
+	/** The proxy's process; undefined for the direct connection. */
+	pid: number | undefined;
+	/** Whether it serves prepared statements in transaction mode (PgBouncer: since 1.21). */
+	prepares: boolean;
+}
+
+export interface Field extends AsyncDisposable {
+	contestants: Contestant[];
+	versions: Record<string, string>;
+}
+
+export const USER = "pgdog_trust";
+export const DATABASE = "pgdog";
+const POOL = 10;
+
+/** Starts PostgreSQL, fills it at `scale`, and starts those of `names`. Throws when one does not start. */
+export async function startContestants(names: string[], scale: number): Promise<Field> {
+	const stack = new AsyncDisposableStack();
+	try {
+		const cluster = stack.use(await startPostgres({ settings: { max_connections: 300, shared_buffers: "128MB" } }));
+		await cluster.primary.sql(`GRANT ALL ON SCHEMA public TO ${USER}`);
+		await fill(cluster, scale);
+		const versions: Record<string, string> = {};
+		const [row] = await cluster.primary.sql("SHOW server_version");
+		versions.PostgreSQL = String(row?.server_version);
+		versions.pgbench = (await runTool([requireTool("pgbench"), "--version"])).stdout.trim();
+		const contestants: Contestant[] = [];
+		for (const name of names) {
+			const workers = /^workers=(\d+)$/.exec(name)?.[1];
+			if (name === "direct") contestants.push({ name, port: cluster.port, pid: undefined, prepares: true });
+			else if (name === "pgbouncer") {
+				const version = /[\d.]+/.exec((await runTool([requireTool("pgbouncer"), "--version"])).stdout)?.[0] ?? "?";
+				versions.PgBouncer = version;
+				contestants.push(await startPgBouncer(cluster, version, stack));
+			} else if (workers !== undefined) {
+				const proxy = stack.use(await startOurs(cluster, Number(workers)));
+				versions.pgdog = (await runTool([join(import.meta.dir, "../../dist/pgdog"), "--version"])).stdout.trim();
+				contestants.push({ name, port: proxy.port, pid: proxy.pid, prepares: true });
+			} else throw new Error(`nobody is called ${name}: direct, pgbouncer, workers=N`);
+		}
+		return { contestants, versions, [Symbol.asyncDispose]: () => stack.disposeAsync() };
+	} catch (error) {
+		await stack.disposeAsync();
+		throw error;
+	}
+}
+
+async function fill(cluster: Cluster, scale: number): Promise<void> {
+	const result = await runTool(
+		[requireTool("pgbench"), "-i", "-q", "-s", String(scale), "-h", "127.0.0.1", "-p", String(cluster.port)].concat(
+			"-U",
+			USER,
+			DATABASE,
+		),
+		{},
+		300_000,
+	);
+	if (result.code !== 0) throw new Error(`pgbench -i: ${result.stderr}`);
+	await cluster.primary.sql("VACUUM ANALYZE");
+	await cluster.primary.sql("CHECKPOINT");
+}
+
+function startOurs(cluster: Cluster, workers: number): Promise<Proxy> {
+	return startProxy({
+		config: {
+			general: { workers, default_pool_size: POOL, auth_type: "trust" },
+			databases: [{ name: DATABASE, host: cluster.primary.host, port: cluster.port }],
+		},
+		users: [{ name: USER, database: DATABASE, password: "" }],
+	});
+}
+
+async function startPgBouncer(cluster: Cluster, version: string, stack: AsyncDisposableStack): Promise<Contestant> {
+	// It refuses root, as PostgreSQL does.
+	const runAs: RunAs | undefined = process.getuid?.() === 0 ? unprivileged() : undefined;
+	const parent = temporaryFolder(runAs);
+	stack.defer(() => rmSync(parent, { recursive: true, force: true }));
+	const folder = join(parent, "pgbouncer");
+	mkdirSync(folder);
+	own(folder, runAs);
+	const port = freePort();
+	const users = join(folder, "users.txt");
+	writeFileSync(users, `"${USER}" ""\n`);
+	const settings = {
+		listen_addr: "127.0.0.1",
+		listen_port: port,
+		unix_socket_dir: "",
+		auth_type: "trust",
+		auth_file: users,
+		pool_mode: "transaction",
+		default_pool_size: POOL,
+		max_client_conn: 1000,
+		ignore_startup_parameters: "extra_float_digits",
+		logfile: join(folder, "log"),
+	};
+	const lines = Object.entries(settings).map(([key, value]) => `${key} = ${value}`);
+	const server = `${DATABASE} = host=127.0.0.1 port=${cluster.port} dbname=${DATABASE}`;
+	const ini = join(folder, "pgbouncer.ini");
+	writeFileSync(ini, ["[databases]", server, "[pgbouncer]", ...lines, ""].join("\n"));
+	const child = Bun.spawn([requireTool("pgbouncer"), "-q", ini], {
+		cwd: folder,
+		stdin: "ignore",
+		stdout: "ignore",
+		stderr: "inherit",
+		...runAs,
+	});
+	adopt(child);
+	stack.defer(async () => {
+		child.kill("SIGKILL");
+		await child.exited;
+	});
+	await until(async () => {
+		if (child.exitCode !== null) throw new Error(`pgbouncer exited ${child.exitCode}`);
+		const client = await RawClient.connect({ port, user: USER, database: DATABASE }).catch(() => undefined);
+		client?.close();
+		return client !== undefined;
+	}, "pgbouncer to answer");
+	const [major = 0, minor = 0] = version.split(".").map(Number);
+	return { name: "pgbouncer", port, pid: child.pid, prepares: major > 1 || minor >= 21 };
+}

@@ -1,0 +1,112 @@
+// Writes docs/config.md from the table of settings: `bun scripts/config-docs.ts`. A test fails when it has not been run.
+
+import { environmentNames, MAX, type Setting, type Settings } from "../src/config/setting.ts";
+import { admin, database, general, tcp, user } from "../src/config/settings.ts";
+import {
+	type Unserved,
+	unservedDatabase,
+	unservedGeneral,
+	unservedTables,
+	unservedTcp,
+	unservedUser,
+} from "../src/config/unserved.ts";
+
+const head = `# Configuration
+
+<!-- Made from src/config/settings.ts by scripts/config-docs.ts: change it there. -->
+
+Two files in TOML: \`pgdog.toml\` (\`--config\`) and \`users.toml\` (\`--users\`), both as PgDog reads them. Without \`--users\`,
+\`users.toml\` is taken from the folder of the config file if \`--config\` names one and it is there, else from the working
+directory. \`pgdog configcheck\` checks both and tells everything that is wrong at once, each with file, line, key, the value
+found and what is accepted.
+
+- Durations are in milliseconds; integers may be written with underscores.
+- An environment variable gives a default: a key in the file wins. Truth values are true, 1, yes, on and false, 0, no, off.
+  A value that cannot be read is a warning, and the default counts.
+- A user's setting wins over its database's, which wins over the general one.
+- A setting that is marked "restart" keeps its old value at a reload; all others take effect at once.
+- \`disabled\` as a default means no limit. PgDog's way to write it, 9223372036854775807, is accepted.
+- A misspelled key is an error, and so is a key of PgDog's that is not served yet, unless its value asks for what is done
+  anyway (\`dry_run = false\`) or ignoring it does no harm: then it is a warning. Both lists are at the end.
+`;
+
+const tables: readonly [title: string, text: string, settings: Settings, env: boolean][] = [
+	["`[general]`", "In `pgdog.toml`.", general, true],
+	[
+		"`[[databases]]`",
+		"In `pgdog.toml`, one for each server. For now each name has one entry, a primary. A database that no user names gets no pool.\n\n" +
+			"A server is logged in to as the database's `user`, else the user's `server_user`, else its `name`; with the database's\n" +
+			"`password`, else the user's `server_password`, else its own passwords.",
+		database,
+		false,
+	],
+	[
+		"`[[users]]`",
+		'In `users.toml`. A user without any password gets no pool and cannot log in, not even with `auth_type = "trust"`.',
+		user,
+		false,
+	],
+	["`[admin]`", "In `pgdog.toml` or `users.toml`; where both set a key, the latter wins.", admin, true],
+	["`[tcp]`", "In `pgdog.toml`; for connections of clients and to servers, from the next one on.", tcp, false],
+];
+
+const urls = `## Databases without files
+
+\`--database-url URL\` (repeatable), or else \`PGDOG_DATABASE_URL_1\`, \`PGDOG_DATABASE_URL_2\` and so on, take the place of all
+\`[[databases]]\` and of the whole of \`users.toml\`:
+
+    postgres://user:password@host:port/name?database_name=other&pool_size=20
+
+What is left out: user \`$USER\`, password \`postgres\`, port 5432, name \`postgres\`. Parameters are the settings of \`[[databases]]\`.
+The folder of a Unix socket is written percent-encoded in the place of the host, or as the parameter \`host\`.
+`;
+
+/** The whole of docs/config.md. */
+export function renderConfigDocs(): string {
+	const sections = tables.map(([title, text, settings, env]) => {
+		const entries = Object.entries(settings).map(([name, setting]) => entry(name, setting, env));
+		return `## ${title}\n\n${text}\n\n${entries.join("\n")}`;
+	});
+	return `${[head, ...sections, urls, unserved()].join("\n")}`;
+}
+
+function entry(name: string, setting: Setting<unknown>, env: boolean): string {
+	// As it is written in the file, so in milliseconds: a default must be fit to be copied.
+	const standard = setting.default === MAX ? "disabled" : String(setting.default);
+	const none = setting.secret || setting.default === undefined;
+	const value = setting.required ? "required" : none ? "no default" : `default \`${standard}\``;
+	const facts = [
+		setting.type,
+		value,
+		env
+			? environmentNames(name, setting)
+					.map((each) => `\`${each}\``)
+					.join(" or ")
+			: "",
+		setting.aliases.length > 0 ? `also written ${setting.aliases.map((each) => `\`${each}\``).join(", ")}` : "",
+		setting.reloadable ? "" : "restart",
+	].filter((fact) => fact !== "");
+	const later =
+		setting.later.length > 0 ? ` Not served yet: ${setting.later.map((each) => `"${each}"`).join(", ")}.` : "";
+	return `### \`${name}\`\n\n${facts.join(" · ")}\n\n${setting.text}  \nAccepted: ${setting.accepted}.${later}\n`;
+}
+
+function unserved(): string {
+	const groups: readonly [string, Unserved][] = [
+		["tables", unservedTables],
+		["[general]", unservedGeneral],
+		["[[databases]]", unservedDatabase],
+		["[[users]]", unservedUser],
+		["[tcp]", unservedTcp],
+	];
+	const rows = groups.map(
+		([name, { refused, ignored }]) => `| \`${name}\` | ${names(Object.keys(refused))} | ${names(ignored)} |`,
+	);
+	return `## Known to PgDog, not served yet\n\n| where | refused | ignored with a warning |\n|---|---|---|\n${rows.join("\n")}\n`;
+}
+
+function names(keys: readonly string[]): string {
+	return keys.map((key) => `\`${key}\``).join(", ");
+}
+
+if (import.meta.main) await Bun.write(new URL("../docs/config.md", import.meta.url), renderConfigDocs());
