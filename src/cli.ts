@@ -1,0 +1,116 @@
+// The command line: flags and subcommands as PgDog has them. `parseCommandLine` only says what is asked for;
+// main.ts does it. Reads no file and no environment, prints nothing, ends nothing.
+
+import { Command as Commander, CommanderError, InvalidArgumentError, Option } from "commander";
+import type { Overrides } from "./config/load.ts";
+import { general } from "./config/settings.ts";
+import type { Setting } from "./config/setting.ts";
+
+export interface Files {
+	readonly configPath: string;
+	/** Undefined when no flag names it: `load` then looks for it (config/load.ts, `usersPathFor`). */
+	readonly usersPath: string | undefined;
+	readonly databaseUrls: readonly string[];
+}
+
+export type Command =
+	/** Serve. */
+	| { readonly kind: "run"; readonly files: Files; readonly overrides: Overrides }
+	/** Load both files, log the verdict, exit 0 or 1. */
+	| { readonly kind: "configcheck"; readonly files: Files }
+	/** Print a SCRAM verifier on standard output; no file is read. */
+	| { readonly kind: "hash"; readonly password: string }
+	| { readonly kind: "version" }
+	/** Print `text` on standard output, exit 0. */
+	| { readonly kind: "help"; readonly text: string }
+	/** Print `text` on standard error, exit 2. */
+	| { readonly kind: "usage"; readonly text: string };
+
+/** PgDog's subcommands that we do not serve yet. */
+const later = ["route", "setup", "schema-sync", "data-sync", "replicate-and-cutover"];
+
+/** `argv`: the arguments alone, without executable and script. */
+export function parseCommandLine(argv: readonly string[]): Command {
+	let command: Command | undefined;
+	let printed = "";
+	const write = (text: string): void => {
+		printed += text;
+	};
+	const program = new Commander("pgdog");
+	// Before the subcommands are made: they take these two over from their parent.
+	program.exitOverride().configureOutput({ writeOut: write, writeErr: write }).showHelpAfterError();
+	program
+		.description("A PostgreSQL proxy: pools server connections. Without a command it runs.")
+		.usage("[options] [command]")
+		.option("-c, --config <path>", "main configuration file", "pgdog.toml")
+		.option(
+			"-u, --users <path>",
+			"users file (default: users.toml beside a config file that is named with its folder, else here)",
+		)
+		.option("-d, --database-url <url>", "database to serve instead of those in the files; repeatable", collect, [])
+		.version("", "-V, --version", "print the version")
+		.allowExcessArguments()
+		.action(() => {
+			const [name] = program.args;
+			if (name === undefined) command = { kind: "run", files: files(program), overrides: {} };
+			else if (later.includes(name)) program.error(`error: command '${name}' is known to PgDog, not served yet`);
+			else program.error(`error: unknown command '${name}'`);
+		});
+	program
+		.command("run")
+		.allowExcessArguments(false)
+		.description("serve clients")
+		.option("-p, --pool-size <n>", "instead of default_pool_size", valueOf(general.default_pool_size))
+		.option("-m, --min-pool-size <n>", "instead of min_pool_size", valueOf(general.min_pool_size))
+		.addOption(new Option("-s, --session-mode <bool>", "session or transaction mode").choices(["true", "false"]))
+		.action((options: { poolSize?: number; minPoolSize?: number; sessionMode?: "true" | "false" }) => {
+			const { poolSize, minPoolSize, sessionMode } = options;
+			const overrides: Overrides = {
+				...(poolSize !== undefined && { default_pool_size: poolSize }),
+				...(minPoolSize !== undefined && { min_pool_size: minPoolSize }),
+				...(sessionMode !== undefined && { pooler_mode: sessionMode === "true" ? "session" : "transaction" }),
+			};
+			command = { kind: "run", files: files(program), overrides };
+		});
+	program
+		.command("configcheck")
+		.allowExcessArguments(false)
+		.description("check both files and exit")
+		.action(() => {
+			command = { kind: "configcheck", files: files(program) };
+		});
+	program
+		.command("hash")
+		.allowExcessArguments(false)
+		.description("print the SCRAM verifier of a password, for password_hash")
+		.argument("<password>")
+		.action((password: string) => {
+			command = { kind: "hash", password };
+		});
+	try {
+		program.parse(argv, { from: "user" });
+	} catch (error) {
+		if (!(error instanceof CommanderError)) throw error;
+		if (error.code === "commander.version") return { kind: "version" };
+		return { kind: error.exitCode === 0 ? "help" : "usage", text: printed };
+	}
+	return command ?? { kind: "usage", text: program.helpInformation() };
+}
+
+function files(program: Commander): Files {
+	const { config, users, databaseUrl } = program.opts<{ config: string; users?: string; databaseUrl: string[] }>();
+	return { configPath: config, usersPath: users, databaseUrls: databaseUrl };
+}
+
+function collect(value: string, before: readonly string[]): string[] {
+	return [...before, value];
+}
+
+/** Reads an option as the setting that it overrides is read from the environment, and with the same limits. */
+function valueOf<T>(setting: Setting<T>): (text: string) => T {
+	return (text) => {
+		const result = setting.schema.safeParse(setting.fromText(text));
+		if (result.success) return result.data;
+		throw new InvalidArgumentError(`Accepted is ${setting.accepted}.`);
+	};
+}

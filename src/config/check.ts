@@ -1,0 +1,137 @@
+// Applies a table of settings to one TOML table: typed values out, everything wrong into the report.
+// Called by load.ts and database-url.ts. Knows neither files nor which tables there are.
+
+import { environmentNames, type Settings, type Values } from "./setting.ts";
+import { joinKey } from "./locate.ts";
+import { nearest, type Report, show, type Source } from "./problem.ts";
+import type { Unserved } from "./unserved.ts";
+
+export type Table = Readonly<Record<string, unknown>>;
+
+export function isTable(value: unknown): value is Table {
+	return typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Date);
+}
+
+/**
+ * Reads the keys of `table` that stand in the file; what is absent or wrong is absent from the result (and `report` knows
+ * what is wrong), so that the caller fills in defaults in whatever order of precedence applies.
+ */
+export function readTable<S extends Settings>(
+	settings: S,
+	unserved: Unserved,
+	table: Table,
+	path: string,
+	source: Source,
+	report: Report,
+): Partial<Values<S>> {
+	const values: Record<string, unknown> = {};
+	const names = new Map<string, string>();
+	for (const [name, setting] of Object.entries(settings)) {
+		names.set(name, name);
+		for (const alias of setting.aliases) names.set(alias, name);
+	}
+	const seen = new Map<string, string>();
+	for (const [key, value] of Object.entries(table)) {
+		const at = joinKey(path, key);
+		const name = names.get(key);
+		if (name === undefined) {
+			if (!readUnserved(unserved, key, value, at, source, report)) {
+				unknownKey(key, [...names.keys(), ...unservedKeys(unserved)], at, source, report);
+			}
+			continue;
+		}
+		const other = seen.get(name);
+		if (other !== undefined) {
+			report.problem(
+				source,
+				at,
+				"value",
+				show(value, settings[name]!.secret),
+				`only one of ${other} and ${key}, which mean the same`,
+			);
+			continue;
+		}
+		seen.set(name, key);
+		const setting = settings[name]!;
+		const result = setting.schema.safeParse(value);
+		if (result.success) values[name] = result.data;
+		else {
+			const later = typeof value === "string" && setting.later.includes(value);
+			report.problem(source, at, later ? "unserved" : "value", show(value, setting.secret), setting.accepted);
+		}
+	}
+	for (const [name, setting] of Object.entries(settings)) {
+		if (setting.required && !seen.has(name)) {
+			report.problem(source, joinKey(path, name), "missing", "", setting.accepted);
+		}
+	}
+	return values as Partial<Values<S>>;
+}
+
+/** True when the key is one of PgDog's that we do not serve yet; it has then been dealt with. */
+export function readUnserved(
+	unserved: Unserved,
+	key: string,
+	value: unknown,
+	at: string,
+	source: Source,
+	report: Report,
+): boolean {
+	if (unserved.ignored.includes(key)) {
+		report.warn(source, at, `${at} is known to PgDog, not served yet: ignored`);
+		return true;
+	}
+	if (!Object.hasOwn(unserved.refused, key)) return false;
+	const harmless = unserved.refused[key]!;
+	if (harmless.some((each) => String(each) === String(value))) return true;
+	// A key that takes words or numbers shows what was found; one that takes free text may hold anything.
+	const found = harmless.length > 0 || typeof value === "bigint" ? show(value) : "";
+	const accepted = harmless.map((each) => JSON.stringify(each)).join(", ");
+	report.problem(source, at, "unserved", found, accepted);
+	return true;
+}
+
+export function unservedKeys(unserved: Unserved): string[] {
+	return [...Object.keys(unserved.refused), ...unserved.ignored];
+}
+
+/** The value of a key that nobody knows is not shown: it may be a password under a mistyped name. */
+export function unknownKey(key: string, known: readonly string[], at: string, source: Source, report: Report): void {
+	const near = nearest(key, known);
+	const all = known.length <= 12 ? `known are ${known.join(", ")}` : "docs/config.md lists the known ones";
+	report.problem(source, at, "unknown", "", near === undefined ? all : `did you mean "${near}"?`);
+}
+
+/** The defaults of a table of settings. */
+export function defaults<S extends Settings>(settings: S): Values<S> {
+	return Object.fromEntries(Object.entries(settings).map(([name, setting]) => [name, setting.default])) as Values<S>;
+}
+
+/**
+ * The defaults, with those that the environment gives instead. In PgDog, too, the environment is a source of defaults only:
+ * a key in the file wins. (There, some keys take it only when `[general]` is missing altogether; here they all take it.)
+ * A value that cannot be read is a warning, never an error: the environment may hold names of somebody else's making,
+ * such as Kubernetes' PGDOG_PORT=tcp://… for a service named pgdog.
+ */
+export function environmentDefaults<S extends Settings>(
+	settings: S,
+	env: Readonly<Record<string, string | undefined>>,
+	warnings: string[],
+): Values<S> {
+	const values: Record<string, unknown> = { ...defaults(settings) };
+	for (const [name, setting] of Object.entries(settings)) {
+		for (const variable of environmentNames(name, setting)) {
+			const text = env[variable];
+			if (text === undefined || text === "") continue;
+			const result = setting.schema.safeParse(setting.fromText(text));
+			if (result.success) {
+				values[name] = result.data;
+				break;
+			}
+			warnings.push(
+				`environment: ${variable} = ${show(text, setting.secret)} is not used for ${name}: accepted is ${setting.accepted}`,
+			);
+		}
+	}
+	return values as Values<S>;
+}

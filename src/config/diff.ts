@@ -1,0 +1,103 @@
+// What a reload changed, and what of it takes effect now. Called by main.ts; applies nothing itself.
+
+import type { ClusterSpec, PoolSpec, Snapshot } from "./snapshot.ts";
+import type { Settings } from "./setting.ts";
+import { general, tcp } from "./settings.ts";
+import { showValue } from "./show.ts";
+
+export interface SettingChange {
+	readonly table: "general" | "tcp";
+	readonly name: string;
+	/** As SHOW CONFIG prints them. */
+	readonly before: string;
+	readonly after: string;
+	/** False: the old value stays until a restart. */
+	readonly reloadable: boolean;
+}
+
+export interface Changes<T> {
+	readonly added: readonly T[];
+	readonly removed: readonly T[];
+	readonly changed: readonly { readonly before: T; readonly after: T }[];
+}
+
+export interface Difference {
+	readonly settings: readonly SettingChange[];
+	/** By `PoolSpec.key`: a pool of the same key may keep its servers. */
+	readonly pools: Changes<PoolSpec>;
+	/** By user and database: what clients log in with, and what they reach. A changed pool changes its cluster too. */
+	readonly clusters: Changes<ClusterSpec>;
+	readonly adminChanged: boolean;
+	/** The snapshot to go on with: the new one, with the old values of the settings that need a restart. */
+	readonly next: Snapshot;
+}
+
+/** Compares two loads. `before` is what the process runs with, that is the `next` of the last reload. */
+export function diff(before: Snapshot, after: Snapshot): Difference {
+	const generalChanges = settingChanges("general", general, before.general, after.general);
+	const tcpChanges = settingChanges("tcp", tcp, before.tcp, after.tcp);
+	const pools = (snapshot: Snapshot): Map<string, PoolSpec> =>
+		new Map(snapshot.clusters.flatMap((cluster) => cluster.pools.map((pool) => [pool.key, pool])));
+	const byUser = (snapshot: Snapshot): Map<string, ClusterSpec> =>
+		new Map(snapshot.clusters.map((cluster) => [JSON.stringify([cluster.user.name, cluster.database]), cluster]));
+	return {
+		settings: [...generalChanges, ...tcpChanges],
+		pools: changes(pools(before), pools(after)),
+		clusters: changes(byUser(before), byUser(after)),
+		adminChanged: !same(before.admin, after.admin),
+		next: Object.freeze({
+			...after,
+			general: heldBack(before.general, after.general, generalChanges),
+			tcp: heldBack(before.tcp, after.tcp, tcpChanges),
+		}),
+	};
+}
+
+/** One line for the log. */
+export function settingChangeText(change: SettingChange): string {
+	const name = change.table === "general" ? change.name : `${change.table}_${change.name}`;
+	const when = change.reloadable ? "" : " (takes effect after a restart)";
+	return `${name}: ${change.before} -> ${change.after}${when}`;
+}
+
+function settingChanges(
+	table: SettingChange["table"],
+	settings: Settings,
+	before: Readonly<Record<string, unknown>>,
+	after: Readonly<Record<string, unknown>>,
+): SettingChange[] {
+	return Object.entries(settings).flatMap(([name, setting]) =>
+		before[name] === after[name]
+			? []
+			: [
+					{
+						table,
+						name,
+						before: showValue(setting, before[name]),
+						after: showValue(setting, after[name]),
+						reloadable: setting.reloadable,
+					},
+				],
+	);
+}
+
+function heldBack<T extends object>(before: T, after: T, changes: readonly SettingChange[]): T {
+	const held = changes.filter(({ reloadable }) => !reloadable).map(({ name }) => [name, before[name as keyof T]]);
+	return Object.freeze({ ...after, ...Object.fromEntries(held) });
+}
+
+function changes<T>(before: ReadonlyMap<string, T>, after: ReadonlyMap<string, T>): Changes<T> {
+	return {
+		added: [...after].filter(([key]) => !before.has(key)).map(([, value]) => value),
+		removed: [...before].filter(([key]) => !after.has(key)).map(([, value]) => value),
+		changed: [...after].flatMap(([key, value]) => {
+			const old = before.get(key);
+			return old === undefined || same(old, value) ? [] : [{ before: old, after: value }];
+		}),
+	};
+}
+
+/** Plain data made in one place, always in the same order of keys, so their JSON tells. */
+function same(a: unknown, b: unknown): boolean {
+	return Bun.deepEquals(a, b);
+}

@@ -1,0 +1,102 @@
+// One configuration file: reads it, and hands out its tables with what is wrong in them reported by line.
+// Called by load.ts; knows no setting and no table by meaning.
+
+import { readFileSync } from "node:fs";
+import { parse, TomlError } from "smol-toml";
+import { isTable, readTable, readUnserved, type Table, unknownKey, unservedKeys } from "./check.ts";
+import { joinKey, locate } from "./locate.ts";
+import { type Report, type Source, show } from "./problem.ts";
+import type { Settings, Values } from "./setting.ts";
+import type { Unserved } from "./unserved.ts";
+
+/** A file and what it holds; an empty table when it is missing or broken. */
+export interface File {
+	readonly source: Source;
+	readonly table: Table;
+}
+
+/** Reads one file; what is wrong with it goes to the report. A missing file is a warning, as in PgDog. */
+export function readFile(path: string, report: Report, notes: string[]): File {
+	const unread: File = { source: { name: path, lines: new Map() }, table: {} };
+	let content: Uint8Array;
+	try {
+		content = readFileSync(path);
+	} catch (error) {
+		const code = (error as NodeJS.ErrnoException).code;
+		if (code === "ENOENT") report.warnings.push(`"${path}" doesn't exist, loading defaults instead`);
+		else report.problem(unread.source, "", "unreadable", code ?? "unknown error", "a file of text");
+		return unread;
+	}
+	let text: string;
+	try {
+		text = new TextDecoder("utf-8", { fatal: true }).decode(content);
+	} catch {
+		report.problem(unread.source, "", "syntax", "it is not UTF-8", "TOML");
+		return unread;
+	}
+	try {
+		const table = parse(text, { integersAsBigInt: true });
+		notes.push(`loaded "${path}"`);
+		return { source: { name: path, lines: locate(text) }, table };
+	} catch (error) {
+		if (!(error instanceof TomlError)) throw error;
+		// The message goes on with the lines around the mistake, and one of them may hold a password.
+		const found = error.message.split("\n", 1)[0]!.replace(/^Invalid TOML document: /, "");
+		report.problems.push({ wrong: "syntax", file: path, line: error.line, key: "", found, accepted: "TOML" });
+		return unread;
+	}
+}
+
+/** Looks at the names of a file's tables; what is in them is read by others. */
+export function checkTables(file: File, known: readonly string[], later: Unserved, report: Report): void {
+	const elsewhere = known.includes("users") ? ["general", "databases", "tcp", "plugins"] : ["users"];
+	for (const [key, value] of Object.entries(file.table)) {
+		const at = joinKey("", key);
+		if (known.includes(key) || readUnserved(later, key, value, at, file.source, report)) continue;
+		if (elsewhere.includes(key)) {
+			report.problem(file.source, at, "unknown", "", `it belongs in ${key === "users" ? "users.toml" : "pgdog.toml"}`);
+		} else unknownKey(key, [...known, ...unservedKeys(later)], at, file.source, report);
+	}
+}
+
+/** `[name]`: the keys that it sets. */
+export function section<S extends Settings>(
+	table: S,
+	later: Unserved,
+	file: File,
+	name: string,
+	report: Report,
+): { values: Partial<Values<S>> } {
+	const value = file.table[name];
+	if (isTable(value)) return { values: readTable(table, later, value, name, file.source, report) };
+	if (value !== undefined) report.problem(file.source, name, "value", show(value, true), `one table, [${name}]`);
+	return { values: {} };
+}
+
+/** `[[name]]`: the keys that each entry sets, with its path. */
+export function entriesOf<S extends Settings>(
+	table: S,
+	later: Unserved,
+	file: File,
+	name: string,
+	report: Report,
+): { at: string; values: Partial<Values<S>> }[] {
+	const value = file.table[name];
+	if (value === undefined) return [];
+	if (!Array.isArray(value)) {
+		report.problem(
+			file.source,
+			name,
+			"value",
+			isTable(value) ? "a table" : show(value, true),
+			`a list of tables, [[${name}]]`,
+		);
+		return [];
+	}
+	return value.flatMap((entry: unknown, index) => {
+		const at = `${name}[${index}]`;
+		if (isTable(entry)) return [{ at, values: readTable(table, later, entry, at, file.source, report) }];
+		report.problem(file.source, at, "value", show(entry, true), `a table, [[${name}]]`);
+		return [];
+	});
+}

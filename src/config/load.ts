@@ -1,0 +1,213 @@
+// Reads pgdog.toml and users.toml into a `Snapshot`, or says everything that is wrong with them at once.
+// Called by main.ts at start, at each reload and for `configcheck`. Reads the two files and nothing else: flags and
+// environment come in as values.
+
+import { existsSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { defaults, environmentDefaults, unservedKeys } from "./check.ts";
+import { environmentUrls, readDatabaseUrl } from "./database-url.ts";
+import { checkTables, entriesOf, type File, readFile, section } from "./file.ts";
+import { type Problem, Report, type Source, show } from "./problem.ts";
+import { clusters, expandUsers, refuseClusters, type UserRow } from "./resolve.ts";
+import * as settings from "./settings.ts";
+import type { General, Tcp } from "./settings.ts";
+import type { Values } from "./setting.ts";
+import type { Admin, Database, Snapshot, User } from "./snapshot.ts";
+import * as unserved from "./unserved.ts";
+
+/** Settings given with `run`: they win over file and environment. */
+export interface Overrides {
+	readonly default_pool_size?: number;
+	readonly min_pool_size?: number;
+	readonly pooler_mode?: "transaction" | "session";
+}
+
+export interface LoadInput {
+	readonly configPath: string;
+	/** Undefined: not named on the command line, see `usersPathFor`. */
+	readonly usersPath?: string;
+	readonly databaseUrls: readonly string[];
+	readonly overrides: Overrides;
+	readonly env: Readonly<Record<string, string | undefined>>;
+	/** The random password of an earlier load (`snapshot.admin.generated`), so that a reload does not change it. */
+	readonly generatedAdminPassword?: string;
+}
+
+export type Loaded =
+	/** `notes`: lines for the log at info level; the warnings are in the snapshot. */
+	| { readonly ok: true; readonly snapshot: Snapshot; readonly notes: readonly string[] }
+	| {
+			readonly ok: false;
+			/** In the order of the files and of the lines in them. */
+			readonly problems: readonly Problem[];
+			readonly warnings: readonly string[];
+			readonly notes: readonly string[];
+	  };
+
+type DatabaseRow = { readonly at: string; readonly database: Database };
+
+/** What `[[databases]]` and users.toml say, or the URLs in their place. */
+interface Entries {
+	readonly databases: readonly DatabaseRow[];
+	readonly databaseSource: Source;
+	readonly rows: readonly UserRow[];
+	readonly userSource: Source;
+	readonly usersFile: File | undefined;
+}
+
+/** Throws for nothing that is in the files: see `Loaded`. The snapshot is deeply frozen plain data, fit for `postMessage`. */
+export function load(input: LoadInput): Loaded {
+	const report = new Report();
+	const notes: string[] = [];
+	const config = readFile(input.configPath, report, notes);
+	checkTables(config, ["general", "databases", "admin", "tcp"], unserved.unservedTables, report);
+
+	const general = readGeneral(config, input, report);
+	const { values: tcpValues } = section(settings.tcp, unserved.unservedTcp, config, "tcp", report);
+	const tcp: Tcp = { ...defaults(settings.tcp), ...tcpValues };
+	const entries = readEntries(config, input, report, notes);
+	const admin = readAdmin(config, entries.usersFile, input, report);
+	refuseClusters(entries.databases, entries.databaseSource, report);
+	if (report.problems.length > 0) {
+		return { ok: false, problems: inOrder(report.problems, config.source.name), warnings: report.warnings, notes };
+	}
+
+	const databases = entries.databases.map(({ database }) => database);
+	const users: User[] = expandUsers(entries.rows, databases, entries.userSource, report);
+	const snapshot: Snapshot = {
+		general,
+		tcp,
+		admin,
+		databases,
+		users,
+		clusters: clusters(general, databases, users, admin, report.warnings),
+		plugins: [],
+		warnings: report.warnings,
+	};
+	return { ok: true, snapshot: freeze(snapshot), notes };
+}
+
+/**
+ * Where users.toml is sought when no flag names it. PgDog takes it from the working directory always; but a service is
+ * started with `--config /etc/pgdog/pgdog.toml` from anywhere, and a users.toml that lies in whatever directory that was
+ * would decide who may log in. So the one beside a config file in a named folder is taken first, where there is one.
+ */
+export function usersPathFor(configPath: string): string {
+	const beside = join(dirname(configPath), "users.toml");
+	return /[/\\]/.test(configPath) && existsSync(beside) ? beside : "users.toml";
+}
+
+function readGeneral(config: File, input: LoadInput, report: Report): General {
+	const { values } = section(settings.general, unserved.unservedGeneral, config, "general", report);
+	const fromEnvironment = environmentDefaults(settings.general, input.env, report.warnings);
+	for (const name of unservedKeys(unserved.unservedGeneral)) {
+		const variable = `PGDOG_${name.toUpperCase()}`;
+		if (input.env[variable])
+			report.warnings.push(`environment: ${variable} is known to PgDog, not served yet: ignored`);
+	}
+	const general = { ...fromEnvironment, ...values, ...input.overrides };
+	const socket = general.unix_socket_dir && `${general.unix_socket_dir}/.s.PGSQL.${general.port}`;
+	// sun_path holds 108 bytes, the last of them a NUL (unix(7)).
+	if (socket && Buffer.byteLength(socket) > 107) {
+		const accepted = "a folder short enough for a socket path of 107 bytes";
+		report.problem(config.source, "general.unix_socket_dir", "value", show(general.unix_socket_dir), accepted);
+	}
+	if (general.pooler_mode !== "session" || general.prepared_statements === "disabled") return general;
+	if (values.prepared_statements !== undefined) {
+		const text = `pooler_mode = "session" turns prepared_statements to "disabled"`;
+		report.warn(config.source, "general.prepared_statements", text);
+	}
+	return { ...general, prepared_statements: "disabled" };
+}
+
+/** `[admin]` of users.toml wins over that of pgdog.toml, key by key. */
+function readAdmin(config: File, users: File | undefined, input: LoadInput, report: Report): Admin {
+	const read = (file: File) => section(settings.admin, unserved.unservedAdmin, file, "admin", report).values;
+	const { password: fromEnvironment } = environmentDefaults(
+		{ password: settings.admin.password },
+		input.env,
+		report.warnings,
+	);
+	const builtIn = defaults(settings.admin);
+	const given = { ...builtIn, password: fromEnvironment, ...read(config), ...(users ? read(users) : {}) };
+	const password = given.password ?? input.generatedAdminPassword ?? randomPassword();
+	return { name: given.name, user: given.user, password, generated: given.password === undefined };
+}
+
+/** PgDog's form: `_pgdog_` and twelve characters, here 71 bits. */
+function randomPassword(): string {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
+	let text = "_pgdog_";
+	while (text.length < 19) {
+		// Bytes from 248 on are thrown away: 62 does not divide 256, and the first letters would come more often.
+		const byte = crypto.getRandomValues(new Uint8Array(1))[0]!;
+		if (byte < 248) text += alphabet[byte % 62];
+	}
+	return text;
+}
+
+function readEntries(config: File, input: LoadInput, report: Report, notes: string[]): Entries {
+	const listed = entriesOf(settings.database, unserved.unservedDatabase, config, "databases", report);
+	const flags = input.databaseUrls.map((url, index): [string, string] => [`--database-url ${index + 1}`, url]);
+	const urls = flags.length > 0 ? flags : environmentUrls(input.env);
+	if (urls.length > 0) {
+		const entries = readUrls(urls, input, report);
+		const from = flags.length > 0 ? "the command line" : "environment";
+		notes.push(`loaded ${entries.databases.length} databases from ${from}`);
+		return entries;
+	}
+	const usersFile = readFile(input.usersPath ?? usersPathFor(input.configPath), report, notes);
+	checkTables(usersFile, ["users", "admin"], { refused: {}, ignored: [] }, report);
+	return {
+		databases: listed.flatMap(({ at, values }) => databaseRow(at, values)),
+		databaseSource: config.source,
+		rows: entriesOf(settings.user, unserved.unservedUser, usersFile, "users", report),
+		userSource: usersFile.source,
+		usersFile,
+	};
+}
+
+/** URLs replace all databases and all users, the `[admin]` of users.toml included, so that file is not even read. */
+function readUrls(urls: readonly [name: string, url: string][], input: LoadInput, report: Report): Entries {
+	const databases = new Map<string, DatabaseRow>();
+	const rows = new Map<string, UserRow>();
+	for (const [name, text] of urls) {
+		const url = readDatabaseUrl(text, { name, lines: new Map() }, input.env, report);
+		if (url === undefined) continue;
+		const { user, password } = url;
+		for (const row of databaseRow("", url.database)) databases.set(JSON.stringify(row), row);
+		const values = { name: user, database: url.database.name, password };
+		rows.set(JSON.stringify([user, values.database]), { at: "", values });
+	}
+	const source: Source = {
+		name: urls[0]![0].startsWith("-") ? "--database-url" : "PGDOG_DATABASE_URL",
+		lines: new Map(),
+	};
+	return {
+		databases: [...databases.values()],
+		databaseSource: source,
+		rows: [...rows.values()],
+		userSource: source,
+		usersFile: undefined,
+	};
+}
+
+/** Fills in the defaults of an entry; none when what it must have is missing, which has then been reported. */
+function databaseRow(at: string, values: Partial<Values<typeof settings.database>>): DatabaseRow[] {
+	const { name, host } = values;
+	if (name === undefined || host === undefined) return [];
+	const builtIn = defaults(settings.database);
+	return [{ at, database: { ...builtIn, ...values, name, host, database_name: values.database_name ?? name } }];
+}
+
+/** By file, pgdog.toml first, and by line; what has no line comes first in its file. */
+function inOrder(problems: readonly Problem[], first: string): Problem[] {
+	const files = [...new Set([first, ...problems.map(({ file }) => file)])];
+	return problems.toSorted((a, b) => files.indexOf(a.file) - files.indexOf(b.file) || (a.line ?? 0) - (b.line ?? 0));
+}
+
+function freeze<T>(value: T): T {
+	if (typeof value === "object" && value !== null)
+		for (const inner of Object.values(Object.freeze(value))) freeze(inner);
+	return value;
+}

@@ -1,0 +1,143 @@
+// From databases and users to what the pools need: who may use which database, with which credentials and which sizes,
+// the user's settings over the database's over the general ones. Called by load.ts; reads no file and no environment.
+
+import type { Report, Source } from "./problem.ts";
+import type { General, user as userSettings } from "./settings.ts";
+import type { Values } from "./setting.ts";
+import type { Admin, ClusterSpec, Database, PoolSpec, User } from "./snapshot.ts";
+
+/** An entry of `[[users]]` as it stands in the file, with its place there. */
+export interface UserRow {
+	readonly at: string;
+	readonly values: Partial<Values<typeof userSettings>>;
+}
+
+/**
+ * One `User` per database that a row names. Users without any password are left out: nobody may log in as them, not even
+ * with `trust`. An explicit database wins over `all_databases`; of two rows for the same user and database the last counts.
+ */
+export function expandUsers(
+	rows: readonly UserRow[],
+	databases: readonly Database[],
+	source: Source,
+	report: Report,
+): User[] {
+	const known = new Set(databases.map(({ name }) => name));
+	const users = new Map<string, { user: User; explicit: boolean }>();
+	for (const { at, values } of rows) {
+		const { name, database, databases: several, all_databases, password, passwords, ...rest } = values;
+		if (name === undefined) continue;
+		const secrets = [...new Set([password, ...(passwords ?? [])])].filter((each): each is string => !!each);
+		if (secrets.length === 0 && rest.password_hash === undefined) {
+			report.warn(source, at, `user "${name}" has no password: it gets no pool and cannot log in`);
+			continue;
+		}
+		const named = new Set([...(database === undefined ? [] : [database]), ...(several ?? [])]);
+		if (named.size === 0 && !all_databases) {
+			report.warn(source, at, `user "${name}" names no database: it gets no pool and cannot log in`);
+			continue;
+		}
+		for (const each of named) {
+			if (!known.has(each)) {
+				report.warn(source, at, `user "${name}" names database "${each}", which no [[databases]] entry defines`);
+			}
+		}
+		for (const each of new Set([...named, ...(all_databases ? known : [])])) {
+			if (!known.has(each)) continue;
+			const explicit = named.has(each);
+			const key = JSON.stringify([name, each]);
+			const other = users.get(key);
+			if (other?.explicit && !explicit) continue;
+			if (other?.explicit === explicit) {
+				report.warn(source, at, `user "${name}" and database "${each}" stand here again: the last one counts`);
+			}
+			users.set(key, { user: { ...rest, name, database: each, passwords: secrets }, explicit });
+		}
+	}
+	return [...users.values()].map(({ user }) => user);
+}
+
+/** One cluster per user, in the order of the users. */
+export function clusters(
+	general: General,
+	databases: readonly Database[],
+	users: readonly User[],
+	admin: Admin,
+	warnings: string[],
+): ClusterSpec[] {
+	for (const { name } of databases) {
+		if (!users.some(({ database }) => database === name)) {
+			warnings.push(`database "${name}" has no user: it gets no pool, and nobody can connect to it`);
+		}
+	}
+	return users.map((user) => {
+		if (user.database === admin.name && user.name === admin.user) {
+			warnings.push(`user "${user.name}" of database "${user.database}" is out of reach: [admin] has the same names`);
+		}
+		const pools = databases
+			.filter(({ name }) => name === user.database)
+			.map((database) => pool(general, database, user, warnings));
+		return { user, database: user.database, pools };
+	});
+}
+
+function pool(general: General, database: Database, user: User, warnings: string[]): PoolSpec {
+	const { name, shard, role, host, port } = database;
+	const key = `${user.name}@${name}/${shard}/${role}/${host}:${port}`;
+	const pool_size = user.pool_size ?? database.pool_size ?? general.default_pool_size;
+	const min_pool_size = user.min_pool_size ?? database.min_pool_size ?? general.min_pool_size;
+	if (min_pool_size > pool_size) {
+		warnings.push(`pool ${key}: min_pool_size ${min_pool_size} is above its size, ${pool_size} is used`);
+	}
+	const server_password = database.password || user.server_password;
+	return {
+		key,
+		user: user.name,
+		database: name,
+		host,
+		port,
+		shard,
+		role,
+		database_name: database.database_name,
+		server_user: database.user ?? user.server_user ?? user.name,
+		server_passwords: server_password ? [server_password] : user.passwords,
+		pool_size,
+		min_pool_size: Math.min(min_pool_size, pool_size),
+		pooler_mode: user.pooler_mode ?? database.pooler_mode ?? general.pooler_mode,
+		idle_timeout: user.idle_timeout ?? database.idle_timeout ?? general.idle_timeout,
+		server_lifetime: user.server_lifetime ?? database.server_lifetime ?? general.server_lifetime,
+		server_lifetime_jitter:
+			user.server_lifetime_jitter ?? database.server_lifetime_jitter ?? general.server_lifetime_jitter,
+		startup: startup(database, user),
+	};
+}
+
+/** What a StartupMessage to a server says beside user and database; as PgDog's. */
+function startup(database: Database, user: User): Record<string, string> {
+	const parameters: Record<string, string> = { application_name: "PgDog", client_encoding: "utf-8" };
+	const statement_timeout = user.statement_timeout ?? database.statement_timeout;
+	const lock_timeout = user.lock_timeout ?? database.lock_timeout;
+	if (statement_timeout !== undefined) parameters.statement_timeout = String(statement_timeout);
+	if (lock_timeout !== undefined) parameters.lock_timeout = String(lock_timeout);
+	if (user.read_only ?? database.read_only) parameters.default_transaction_read_only = "on";
+	return parameters;
+}
+
+/** Clusters of several servers are not served yet. Goes away with read/write splitting. */
+export function refuseClusters(
+	databases: readonly { at: string; database: Database }[],
+	source: Source,
+	report: Report,
+): void {
+	const names = new Set<string>();
+	for (const { at, database } of databases) {
+		const { name, role, shard } = database;
+		const key = (setting: string): string => (at === "" ? setting : `${at}.${setting}`);
+		if (role !== "primary") report.problem(source, key("role"), "unserved", `"${role}"`, '"primary"');
+		else if (shard !== 0) report.problem(source, key("shard"), "unserved", String(shard), "0");
+		else if (names.has(name)) {
+			report.problem(source, key("name"), "unserved", JSON.stringify(name), "one entry for each name");
+		}
+		names.add(name);
+	}
+}

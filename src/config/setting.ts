@@ -1,0 +1,179 @@
+// What a setting is: its type, default, text and how a value is read from TOML or from an environment variable.
+// `settings.ts` makes the table of all settings from these kinds; `check.ts` applies them. Nothing here knows a name.
+
+import { z } from "zod";
+
+/**
+ * What an absent limit counts as ("disabled" in PgDog, where it is the largest i64). A plain integer, not Infinity, so that
+ * it survives JSON and prints as a number. It is far above what `setTimeout` takes (2^31 - 1): compare with it, never
+ * start a timer from it.
+ */
+export const MAX = Number.MAX_SAFE_INTEGER;
+/** `i64::MAX`, PgDog's own way to write "disabled": accepted from files and read as `MAX`. */
+const MAX_I64 = 9223372036854775807n;
+
+export interface Setting<T> {
+	/** For the reference: `integer`, `milliseconds`, `bytes`, `boolean`, `string`, `list of strings` or `choice`. */
+	readonly type: string;
+	readonly default: T;
+	readonly required: boolean;
+	/** True when a reload puts a new value to work without a restart. */
+	readonly reloadable: boolean;
+	/** One line for the reference. */
+	readonly text: string;
+	/** What a value may be, in words: second half of an error message. */
+	readonly accepted: string;
+	/** Reads a TOML value; integers arrive as bigint, so that 5.0 is not taken for 5. */
+	readonly schema: z.ZodType<T>;
+	/** Turns text (an environment variable, a URL parameter) into what TOML would have given; `schema` then judges. */
+	readonly fromText: (text: string) => unknown;
+	/** Environment variables that give a default, first found wins. Undefined: `PGDOG_` and the name in capitals. */
+	readonly env: readonly string[] | undefined;
+	/** Other spellings of the name. */
+	readonly aliases: readonly string[];
+	/** Values that PgDog knows and that we do not serve yet. */
+	readonly later: readonly string[];
+	/** The value must never be shown. */
+	readonly secret: boolean;
+}
+
+export type Settings = Readonly<Record<string, Setting<unknown>>>;
+/** The values of a table of settings, by name. */
+export type Values<S extends Settings> = { readonly [K in keyof S]: S[K] extends Setting<infer T> ? T : never };
+
+interface About<D> {
+	readonly default: D;
+	readonly text: string;
+	readonly required?: boolean;
+	/** Default: true. */
+	readonly reloadable?: boolean;
+	readonly env?: readonly string[];
+	readonly aliases?: readonly string[];
+}
+
+interface Range {
+	readonly min?: number;
+	/** Without it the setting accepts all up to `MAX`, and i64::MAX for "disabled". */
+	readonly max?: number;
+}
+
+function setting<T>(
+	type: string,
+	accepted: string,
+	about: About<unknown>,
+	schema: z.ZodType,
+	fromText: (text: string) => unknown,
+	more: { later?: readonly string[]; secret?: boolean } = {},
+): Setting<T> {
+	return {
+		type,
+		accepted,
+		default: about.default as T,
+		required: about.required ?? false,
+		reloadable: about.reloadable ?? true,
+		text: about.text,
+		schema: schema as z.ZodType<T>,
+		fromText,
+		env: about.env,
+		aliases: about.aliases ?? [],
+		later: more.later ?? [],
+		secret: more.secret ?? false,
+	};
+}
+
+function integerFromText(text: string): unknown {
+	return /^[+-]?\d+(_\d+)*$/.test(text) ? BigInt(text.replace(/[_+]/g, "")) : text;
+}
+
+function whole<D>(type: string, unit: string, about: About<D> & Range): Setting<number | D> {
+	const min = about.min ?? 0;
+	const max = about.max;
+	const accepted = `an integer${unit} ${max === undefined ? `from ${min} up` : `from ${min} to ${max}`}`;
+	const schema = z
+		.bigint()
+		.min(BigInt(min))
+		.max(max === undefined ? MAX_I64 : BigInt(max))
+		.transform((value) => (value > BigInt(MAX) ? MAX : Number(value)));
+	return setting(type, accepted, about, schema, integerFromText);
+}
+
+export function integer<D extends number | undefined>(about: About<D> & Range): Setting<number | D> {
+	return whole("integer", "", about);
+}
+
+/** A duration; always in milliseconds, as everywhere in PgDog's files. */
+export function milliseconds<D extends number | undefined>(about: About<D> & Range): Setting<number | D> {
+	return whole("milliseconds", " (milliseconds)", about);
+}
+
+export function bytes<D extends number | undefined>(about: About<D> & Range): Setting<number | D> {
+	return whole("bytes", " (bytes)", about);
+}
+
+export function flag<D extends boolean | undefined>(about: About<D>): Setting<boolean | D> {
+	return setting("boolean", "true or false", about, z.boolean(), (text) => {
+		const word = text.toLowerCase();
+		if (["true", "1", "yes", "on"].includes(word)) return true;
+		return ["false", "0", "no", "off"].includes(word) ? false : text;
+	});
+}
+
+// Names and passwords go into the StartupMessage, where a NUL ends a string: one inside would start a parameter of its own.
+const line = z
+	.string()
+	.min(1)
+	.regex(/^[^\0]*$/);
+const asIs = (text: string): unknown => text;
+
+export function text<D extends string | undefined>(
+	about: About<D> & { readonly pattern?: RegExp; readonly accepted?: string },
+): Setting<string | D> {
+	const accepted = about.accepted ?? "a string, not empty";
+	return setting("string", accepted, about, about.pattern ? line.regex(about.pattern) : line, asIs);
+}
+
+/** A string that no message may show. May be empty: an empty password counts as none. */
+export function secret<D extends string | undefined>(
+	about: About<D> & { readonly pattern?: RegExp; readonly accepted?: string; readonly empty?: boolean },
+): Setting<string | D> {
+	const clean = about.empty ? z.string().regex(/^[^\0]*$/) : line;
+	const accepted = about.accepted ?? (about.empty ? "a string" : "a string, not empty");
+	const schema = about.pattern ? clean.regex(about.pattern) : clean;
+	return setting("string", accepted, about, schema, asIs, { secret: true });
+}
+
+export function list(about: About<undefined> & { readonly secret?: boolean }): Setting<readonly string[] | undefined> {
+	const item = about.secret ? z.string().regex(/^[^\0]*$/) : line;
+	const accepted = about.secret ? "a list of strings" : "a list of strings, none empty";
+	return setting("list of strings", accepted, about, z.array(item), asIs, { secret: about.secret ?? false });
+}
+
+/** One word of several. `later`: words of PgDog that we do not serve yet, refused with that reason. */
+export function choice<const V extends string, D extends V | undefined>(
+	words: readonly V[],
+	about: About<D> & { readonly later?: readonly string[] },
+): Setting<V | D> {
+	const accepted = words.map((word) => `"${word}"`).join(", ");
+	return setting("choice", accepted, about, z.enum(words), asIs, { later: about.later ?? [] });
+}
+
+/** A string that is rewritten as it is read; `read` gives undefined for what it does not accept. */
+export function parsed<V>(
+	type: string,
+	accepted: string,
+	about: About<V>,
+	read: (text: string) => V | undefined,
+): Setting<V> {
+	const schema = z.string().transform((value, context) => {
+		const result = read(value);
+		if (result !== undefined) return result;
+		context.addIssue({ code: "custom", message: accepted });
+		return z.NEVER;
+	});
+	return setting(type, accepted, about, schema, asIs);
+}
+
+/** The environment variables that give a default to the setting of this name, first found wins. */
+export function environmentNames(name: string, setting: Setting<unknown>): readonly string[] {
+	return setting.env ?? [`PGDOG_${name.toUpperCase()}`];
+}

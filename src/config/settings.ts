@@ -1,0 +1,340 @@
+// The one table of settings: name, type, default, whether a reload applies it, a line of text, what is accepted.
+// Validation (`check.ts`), environment variables (`environment.ts`), SHOW CONFIG (`show.ts`) and docs/config.md
+// (`scripts/config-docs.ts`) are made from it, and so are the types `General` and `Tcp` that all rooms read.
+// Names, defaults and units are PgDog's; a setting of our own says so in its text.
+
+import { MAX, bytes, choice, flag, integer, list, milliseconds, parsed, secret, text, type Values } from "./setting.ts";
+
+/** What PostgreSQL takes for its own timeouts: a larger one would fail each new server connection. */
+const MAX_GUC = 2147483647;
+/** Linux keeps the pauses of keepalive in seconds, at most 32767 (tcp(7), net/tcp.h). */
+const MAX_KEEPALIVE = 32_767_000;
+/** More would not be a pool; a guess, and what an unsigned 16-bit counter holds. */
+const MAX_POOL = 65535;
+
+export type LogLevel = "off" | "error" | "warn" | "info" | "debug" | "trace";
+const logLevels: readonly string[] = ["off", "error", "warn", "info", "debug", "trace"] satisfies LogLevel[];
+
+/**
+ * Reads Rust's env-filter syntax (`info,pgdog=debug`) as far as it makes sense for one program: the level of `pgdog` if
+ * given, else the bare one. Levels of Rust's libraries name nothing that we have, and are passed over.
+ */
+function readLogLevel(filter: string): LogLevel | undefined {
+	let bare: string | undefined;
+	let ours: string | undefined;
+	for (const part of filter.toLowerCase().split(",")) {
+		const [target = "", level] = part.trim().split("=", 2);
+		const word = level ?? target;
+		if (!logLevels.includes(word)) return undefined;
+		if (level === undefined) bare = word;
+		else if (target === "pgdog") ours = word;
+	}
+	return (ours ?? bare ?? "info") as LogLevel;
+}
+
+const poolerModes = ["transaction", "session", "statement"] as const;
+const recoveries = ["recover", "rollback_only", "drop"] as const;
+
+export const general = {
+	host: text({
+		default: "0.0.0.0",
+		reloadable: false,
+		text: "Address on which clients are listened for.",
+	}),
+	port: integer({
+		default: 6432,
+		min: 1,
+		max: 65535,
+		reloadable: false,
+		text: "Port on which clients are listened for; also part of the Unix socket's name.",
+	}),
+	unix_socket_dir: text({
+		default: undefined,
+		reloadable: false,
+		pattern: /^\//,
+		accepted: "an absolute path of a folder",
+		text: "Ours, not PgDog's: also listen on the Unix socket `<this folder>/.s.PGSQL.<port>`.",
+	}),
+	workers: integer({
+		default: 2,
+		max: 256,
+		reloadable: false,
+		text: "Threads that serve clients. 0 serves them on the main thread.",
+	}),
+	default_pool_size: integer({
+		default: 10,
+		min: 1,
+		max: MAX_POOL,
+		aliases: ["max_pool_size"],
+		text: "Most server connections of one pool, that is of one user, database and server. A limit of the whole process.",
+	}),
+	min_pool_size: integer({
+		default: 1,
+		max: MAX_POOL,
+		text: "Server connections that each pool keeps open while nobody needs them.",
+	}),
+	pooler_mode: choice(poolerModes, {
+		default: "transaction",
+		text: "How long a client keeps a server connection. `session` turns `prepared_statements` to `disabled`; `statement` refuses BEGIN.",
+	}),
+	healthcheck_interval: milliseconds({
+		default: 30_000,
+		text: "A server connection that has not been heard of for longer is probed before it is lent.",
+	}),
+	healthcheck_timeout: milliseconds({
+		default: 5_000,
+		min: 1,
+		text: "How long such a probe may take before the connection is closed and another one tried.",
+	}),
+	rollback_timeout: milliseconds({
+		default: 5_000,
+		min: 1,
+		text: "How long ROLLBACK and the other cleaning of a returned server connection may take before it is closed.",
+	}),
+	shutdown_timeout: milliseconds({
+		default: 60_000,
+		text: "How long clients may finish their transactions at shutdown before they are disconnected.",
+	}),
+	shutdown_termination_timeout: milliseconds({
+		default: undefined,
+		text: "After `shutdown_timeout`: cancel the running queries and wait this long for them to end.",
+	}),
+	tls_verify: choice(["disabled", "prefer"], {
+		default: "prefer",
+		later: ["verify_ca", "verify_full"],
+		text: "TLS towards servers. There is none yet: `prefer`, too, connects in plain text.",
+	}),
+	prepared_statements: choice(["disabled", "extended", "extended_anonymous"], {
+		default: "extended",
+		later: ["full"],
+		text: "Which prepared statements are shared between clients: those with a name, those without one too, or none.",
+	}),
+	prepared_statements_limit: integer({
+		default: MAX,
+		min: 1,
+		text: "Most prepared statements kept on one server connection, and in the cache that all share.",
+	}),
+	auth_type: choice(["scram", "md5", "trust", "plain"], {
+		default: "scram",
+		text: "How clients prove who they are. `trust` asks for no password, but the user must exist and have one.",
+	}),
+	connect_timeout: milliseconds({
+		default: 5_000,
+		min: 1,
+		text: "How long one attempt to connect and log in to a server may take.",
+	}),
+	connect_attempts: integer({
+		default: 1,
+		min: 1,
+		max: 1_000,
+		text: "Attempts to connect to a server before the checkout fails.",
+	}),
+	connect_attempt_delay: milliseconds({ default: 0, text: "Pause between two such attempts." }),
+	query_timeout: milliseconds({
+		default: MAX,
+		min: 1,
+		text: "A query that takes longer loses its server connection and its client.",
+	}),
+	checkout_timeout: milliseconds({
+		default: 5_000,
+		min: 1,
+		text: "How long a client waits for a server connection when all of the pool are lent.",
+	}),
+	client_login_timeout: milliseconds({
+		default: 60_000,
+		min: 1,
+		// PgDog reads the second, misspelled name only.
+		env: ["PGDOG_CLIENT_LOGIN_TIMEOUT", "PGDOG_CLIENT_LOG_TIMEOUT"],
+		text: "A client that has not logged in by then is disconnected.",
+	}),
+	client_idle_timeout: milliseconds({
+		default: MAX,
+		min: 1,
+		text: "A client that is idle outside a transaction for longer is disconnected (57P05).",
+	}),
+	client_idle_in_transaction_timeout: milliseconds({
+		default: MAX,
+		min: 1,
+		text: "A client that is idle inside a transaction for longer is disconnected (57P05), its transaction rolled back.",
+	}),
+	idle_timeout: milliseconds({
+		default: 60_000,
+		text: "A server connection above the minimum that nobody needed for longer is closed.",
+	}),
+	server_lifetime: milliseconds({
+		default: 86_400_000,
+		min: 1,
+		text: "A server connection older than this is closed when it comes back.",
+	}),
+	server_lifetime_jitter: milliseconds({
+		default: 0,
+		text: "Each server connection's lifetime is up to this much longer or shorter, so that not all end at once.",
+	}),
+	connection_recovery: choice(recoveries, {
+		default: "recover",
+		text: "What happens to a server connection whose client left in the middle: bring it to order, only roll back, or close it.",
+	}),
+	client_connection_recovery: choice(recoveries, {
+		default: "drop",
+		text: "What happens to a client that could not be given a server connection: an error and it goes on, or it is disconnected.",
+	}),
+	query_size_limit: bytes({
+		default: undefined,
+		min: 1,
+		text: "Longest Query or Parse message before `query_size_limit_action` applies.",
+	}),
+	query_size_limit_action: choice(["warn", "block"], {
+		default: "warn",
+		text: "What happens to a longer one: a line in the log, or FATAL 54000.",
+	}),
+	log_format: choice(["text", "json", "json_flattened"], {
+		default: "text",
+		text: "Form of the log on standard error.",
+	}),
+	log_level: parsed<LogLevel>(
+		"log level",
+		`one of ${logLevels.map((word) => `"${word}"`).join(", ")}, or a filter such as "info,pgdog=debug"`,
+		{
+			default: "info",
+			env: ["PGDOG_LOG_LEVEL", "RUST_LOG"],
+			text: "What is logged: this level and all above it.",
+		},
+		readLogLevel,
+	),
+	log_connections: flag({ default: true, text: "Log each client that logs in." }),
+	log_disconnections: flag({ default: true, text: "Log each client that leaves, and why." }),
+	stats_period: milliseconds({
+		default: 15_000,
+		min: 1,
+		text: "Window over which the averages of SHOW STATS are taken.",
+	}),
+};
+
+export const tcp = {
+	keepalive: flag({ default: true, text: "Switch on TCP keepalive, towards clients and servers." }),
+	time: milliseconds({
+		default: undefined,
+		min: 1000,
+		max: MAX_KEEPALIVE,
+		text: "Silence after which the first keepalive probe is sent. Default: the system's.",
+	}),
+	interval: milliseconds({
+		default: undefined,
+		min: 1000,
+		max: MAX_KEEPALIVE,
+		text: "Pause between two keepalive probes. Default: the system's.",
+	}),
+	retries: integer({
+		default: undefined,
+		min: 1,
+		max: 127,
+		text: "Unanswered probes before the connection counts as dead. Default: the system's.",
+	}),
+	user_timeout: milliseconds({
+		default: undefined,
+		max: MAX_GUC,
+		text: "How long sent data may stay unacknowledged before the connection counts as dead. Default: the system's.",
+	}),
+};
+
+/** Settings of `[admin]`, which stands in either file. */
+export const admin = {
+	name: text({ default: "admin", text: "Name of the database under which the admin console is found." }),
+	user: text({ default: "admin", text: "The only user who may log in to it." }),
+	password: secret({
+		default: undefined,
+		env: ["PGDOG_ADMIN_PASSWORD"],
+		text: "Its password. Default: a random one, told in the log.",
+	}),
+};
+
+/** What `[[databases]]` and `[[users]]` have in common: a user's wins over a database's, which wins over `[general]`. */
+const poolSettings = {
+	pool_size: integer({
+		default: undefined,
+		min: 1,
+		max: MAX_POOL,
+		aliases: ["max_pool_size"],
+		text: "Instead of `default_pool_size`.",
+	}),
+	min_pool_size: integer({ default: undefined, max: MAX_POOL, text: "Instead of the general `min_pool_size`." }),
+	pooler_mode: choice(poolerModes, { default: undefined, text: "Instead of the general `pooler_mode`." }),
+	statement_timeout: milliseconds({
+		default: undefined,
+		max: MAX_GUC,
+		text: "PostgreSQL's `statement_timeout`, set when a server connection starts.",
+	}),
+	lock_timeout: milliseconds({
+		default: undefined,
+		max: MAX_GUC,
+		text: "PostgreSQL's `lock_timeout`, set when a server connection starts.",
+	}),
+	idle_timeout: milliseconds({ default: undefined, text: "Instead of the general `idle_timeout`." }),
+	server_lifetime: milliseconds({ default: undefined, min: 1, text: "Instead of the general `server_lifetime`." }),
+	server_lifetime_jitter: milliseconds({
+		default: undefined,
+		text: "Instead of the general `server_lifetime_jitter`.",
+	}),
+	read_only: flag({
+		default: undefined,
+		text: "Start server connections with `default_transaction_read_only = on`.",
+	}),
+};
+
+export const database = {
+	name: text({ required: true, default: "", text: "Name under which clients connect." }),
+	role: choice(["primary", "replica", "auto"], {
+		default: "primary",
+		text: "What the server is. Only `primary` is served yet.",
+	}),
+	host: text({
+		required: true,
+		default: "",
+		text: "Host name or address of the server, or the folder of its Unix socket when it starts with `/`.",
+	}),
+	port: integer({ default: 5432, min: 1, max: 65535, text: "Port of the server." }),
+	shard: integer({ default: 0, max: 65535, text: "Number of the shard. Only 0 is served yet." }),
+	database_name: text({ default: undefined, text: "Name of the database on the server. Default: `name`." }),
+	user: text({
+		default: undefined,
+		text: "User towards the server. Default: the user's `server_user`, then its `name`.",
+	}),
+	password: secret({
+		default: undefined,
+		empty: true,
+		text: "Password towards the server. Default: the user's `server_password`, then its own passwords.",
+	}),
+	...poolSettings,
+};
+
+/** PostgreSQL docs, "pg_authid": iterations, then salt, StoredKey and ServerKey in base64 (keys of SHA-256: 44 characters). */
+const SCRAM_VERIFIER = /^SCRAM-SHA-256\$[1-9]\d{0,8}:[A-Za-z0-9+/]+={0,2}\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=$/;
+
+export const user = {
+	name: text({ required: true, default: "", text: "Name with which clients log in." }),
+	database: text({ default: undefined, text: "The database that the user may use." }),
+	databases: list({ default: undefined, text: "The databases that the user may use, beside `database`." }),
+	all_databases: flag({ default: false, text: "The user may use each of `[[databases]]`." }),
+	password: secret({ default: undefined, empty: true, text: "Password of the user." }),
+	passwords: list({
+		default: undefined,
+		secret: true,
+		text: "Several: a client may log in with any; towards servers they are tried in order.",
+	}),
+	password_hash: secret({
+		default: undefined,
+		pattern: SCRAM_VERIFIER,
+		accepted: "a SCRAM verifier as `pgdog hash` prints it (SCRAM-SHA-256$4096:…)",
+		text: "SCRAM verifier instead of a password. It lets clients in, but says nothing to servers.",
+	}),
+	server_user: text({ default: undefined, text: "User towards servers. Default: `name`." }),
+	server_password: secret({
+		default: undefined,
+		empty: true,
+		text: "Password towards servers. Default: the user's passwords.",
+	}),
+	...poolSettings,
+};
+
+export type General = Values<typeof general>;
+export type Tcp = Values<typeof tcp>;

@@ -1,0 +1,108 @@
+// One immutable picture of the configuration: what `load.ts` makes and every other room reads.
+// Field names are the setting names of `pgdog.toml`, so a grep finds a setting everywhere.
+
+import type { General, Tcp } from "./settings.ts";
+
+/** Who may lend a connection for writes (`primary`), for reads (`replica`), or is asked which it is (`auto`). */
+export type Role = "primary" | "replica" | "auto";
+export type PoolerMode = "transaction" | "session" | "statement";
+
+/** An entry of `[[databases]]`. Durations in milliseconds. A host that starts with `/` is the folder of a Unix socket. */
+export interface Database {
+	readonly name: string;
+	readonly role: Role;
+	readonly host: string;
+	readonly port: number;
+	readonly shard: number;
+	readonly database_name: string;
+	readonly user?: string;
+	readonly password?: string;
+	readonly pool_size?: number;
+	readonly min_pool_size?: number;
+	readonly pooler_mode?: PoolerMode;
+	readonly statement_timeout?: number;
+	readonly lock_timeout?: number;
+	readonly idle_timeout?: number;
+	readonly server_lifetime?: number;
+	readonly server_lifetime_jitter?: number;
+	readonly read_only?: boolean;
+}
+
+/** An entry of `[[users]]`, expanded to one per database it may use. */
+export interface User {
+	readonly name: string;
+	readonly database: string;
+	/** Any of them lets a client in; towards servers they are tried in order. */
+	readonly passwords: readonly string[];
+	/** A SCRAM verifier (`SCRAM-SHA-256$…`); clients only. */
+	readonly password_hash?: string;
+	readonly server_user?: string;
+	readonly server_password?: string;
+	readonly pool_size?: number;
+	readonly min_pool_size?: number;
+	readonly pooler_mode?: PoolerMode;
+	readonly statement_timeout?: number;
+	readonly lock_timeout?: number;
+	readonly idle_timeout?: number;
+	readonly server_lifetime?: number;
+	readonly server_lifetime_jitter?: number;
+	readonly read_only?: boolean;
+}
+
+export interface Admin {
+	readonly name: string;
+	readonly user: string;
+	readonly password: string;
+	/** True when no password was configured: it was made at random and only a log line tells it. */
+	readonly generated: boolean;
+}
+
+/** All that one pool of server connections needs to know: user over database over general, already resolved. */
+export interface PoolSpec {
+	/** `user@database/shard/role/host:port`: the same pool before and after a reload. */
+	readonly key: string;
+	readonly user: string;
+	readonly database: string;
+	readonly host: string;
+	readonly port: number;
+	readonly shard: number;
+	readonly role: Role;
+	readonly database_name: string;
+	readonly server_user: string;
+	/** In the order in which they are tried; empty means that the server must not ask for one. */
+	readonly server_passwords: readonly string[];
+	readonly pool_size: number;
+	readonly min_pool_size: number;
+	readonly pooler_mode: PoolerMode;
+	readonly idle_timeout: number;
+	readonly server_lifetime: number;
+	readonly server_lifetime_jitter: number;
+	/** Sent in the StartupMessage to the server, beside user and database. */
+	readonly startup: Readonly<Record<string, string>>;
+}
+
+/** What one (user, database) pair connects to: the client side's credentials and the pools behind it. */
+export interface ClusterSpec {
+	readonly user: User;
+	readonly database: string;
+	readonly pools: readonly PoolSpec[];
+}
+
+/** `[[plugins]]`: see plugin/loader.ts. */
+export interface PluginEntry {
+	readonly name: string;
+	readonly required: boolean;
+}
+
+export interface Snapshot {
+	readonly general: General;
+	readonly tcp: Tcp;
+	readonly admin: Admin;
+	readonly databases: readonly Database[];
+	readonly users: readonly User[];
+	/** In the order of the file. */
+	readonly clusters: readonly ClusterSpec[];
+	readonly plugins: readonly PluginEntry[];
+	/** Harmless oddities, logged at start and at each reload. */
+	readonly warnings: readonly string[];
+}

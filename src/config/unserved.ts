@@ -1,0 +1,149 @@
+// The keys that PgDog knows and that we do not serve yet, so that a PgDog user is told which of them matter.
+// `check.ts` refuses them by name; a served key leaves this file for `settings.ts`.
+//
+// refused: the proxy would behave otherwise than the file asks for. The values beside a key are those which ask for what
+// we do anyway (mostly PgDog's default): they pass. ignored: nothing but comfort or speed is lost, or the key only matters
+// together with one that is refused; a warning says so.
+
+export interface Unserved {
+	readonly refused: Readonly<Record<string, readonly (string | number | boolean)[]>>;
+	readonly ignored: readonly string[];
+}
+
+export const unservedGeneral: Unserved = {
+	refused: {
+		healthcheck_port: [],
+		tls_certificate: [],
+		tls_private_key: [],
+		tls_client_required: [false],
+		tls_client_ca_certificate: [],
+		tls_server_ca_certificate: [],
+		tls_server_certificate: [],
+		tls_server_private_key: [],
+		query_log_stdout: [false],
+		openmetrics_port: [],
+		prepared_statements_ttl: [],
+		passthrough_auth: ["disabled"],
+		dry_run: [false],
+		pub_sub_channel_size: [0],
+		two_phase_commit: [false],
+		two_phase_commit_auto: [false],
+		two_phase_commit_wal_dir: [],
+		expanded_explain: [false],
+		unique_id_min: [0],
+		unique_id_function: ["standard"],
+		// Without shards they change nothing, but who sets them counts on shards.
+		cross_shard_disabled: [false],
+		canonicalize_type_information: [false],
+	},
+	ignored: [
+		// One server per database: nothing to balance, to ban, to measure the lag of.
+		"idle_healthcheck_interval",
+		"idle_healthcheck_delay",
+		"require_healthcheck_on_discovery",
+		"ban_timeout",
+		"ban_replica_lag",
+		"ban_replica_lag_bytes",
+		"load_balancing_strategy",
+		"read_write_strategy",
+		"read_write_split",
+		"lsn_check_interval",
+		"lsn_check_timeout",
+		"lsn_check_delay",
+		// No statement is parsed yet.
+		"query_parser",
+		"query_parser_enabled",
+		"query_parser_engine",
+		"regex_parser_limit",
+		"query_cache_limit",
+		"log_min_duration_parse",
+		"log_query_sample_length",
+		// PgDog parses it and never uses it.
+		"query_log",
+		"log_dedup_window",
+		"log_dedup_threshold",
+		"broadcast_address",
+		"broadcast_port",
+		"dns_ttl",
+		// Details of something that is refused itself.
+		"openmetrics_host",
+		"openmetrics_namespace",
+		"prepared_statements_ttl_jitter",
+		"mirror_queue",
+		"mirror_exposure",
+		"two_phase_commit_wal_segment_size",
+		"two_phase_commit_wal_fsync_interval",
+		"two_phase_commit_wal_checkpoint_interval",
+		"system_catalogs",
+		"omnisharded_sticky",
+		"sharding_lookup_cache_size",
+		"sharding_lookup_timeout",
+		"load_schema",
+		"reload_schema_on_ddl",
+		"resharding_copy_format",
+		"resharding_parallel_copies",
+		"resharding_copy_retry_max_attempts",
+		"resharding_copy_retry_min_delay",
+		"resharding_replication_retry_max_attempts",
+		"resharding_replication_retry_min_delay",
+		"cutover_traffic_stop_threshold",
+		"cutover_replication_lag_threshold",
+		"cutover_last_transaction_delay",
+		"cutover_timeout",
+		"cutover_timeout_action",
+		"cutover_save_config",
+	],
+};
+
+export const unservedTcp: Unserved = { refused: {}, ignored: ["congestion_control"] };
+
+export const unservedAdmin: Unserved = { refused: {}, ignored: [] };
+
+const poolSizesByRole: Unserved["refused"] = {
+	pool_size_primary: [],
+	pool_size_replica: [],
+	min_pool_size_primary: [],
+	min_pool_size_replica: [],
+	idle_timeout_primary: [],
+	idle_timeout_replica: [],
+};
+
+export const unservedDatabase: Unserved = {
+	refused: { resharding_only: [false], ...poolSizesByRole },
+	ignored: ["lb_weight"],
+};
+
+export const unservedUser: Unserved = {
+	refused: {
+		identity: [],
+		cross_shard_disabled: [false],
+		two_phase_commit: [false],
+		two_phase_commit_auto: [false],
+		schema_admin: [false],
+		replication_mode: [false],
+		replication_sharding: [],
+		server_auth: ["password"],
+		server_iam_region: [],
+		server_vault_path: [],
+		vault_path: [],
+		...poolSizesByRole,
+	},
+	// The first only matters with a client CA, the second with Vault: both are refused.
+	ignored: ["tls_client_certificate_required", "vault_refresh_percent"],
+};
+
+/** Whole tables of pgdog.toml; what is in them is not looked at. */
+export const unservedTables: Unserved = {
+	refused: {
+		plugins: [],
+		rewrite: [],
+		multi_tenant: [],
+		sharded_tables: [],
+		sharded_mappings: [],
+		sharded_schemas: [],
+		omnisharded_tables: [],
+		mirroring: [],
+		vault: [],
+	},
+	ignored: ["memory", "query_parsers", "replica_lag", "replication", "otel"],
+};

@@ -1,0 +1,63 @@
+import { expect, test } from "bun:test";
+import { type Command, parseCommandLine } from "../../src/cli.ts";
+
+const files = { configPath: "pgdog.toml", usersPath: undefined, databaseUrls: [] };
+
+test.each<[string, string[], Command]>([
+	["nothing serves with the files of the working directory", [], { kind: "run", files, overrides: {} }],
+	["run does the same", ["run"], { kind: "run", files, overrides: {} }],
+	[
+		"flags may stand before the command or after it",
+		["-c", "/etc/a.toml", "run", "--users", "b.toml"],
+		{ kind: "run", files: { ...files, configPath: "/etc/a.toml", usersPath: "b.toml" }, overrides: {} },
+	],
+	[
+		"database URLs add up",
+		["-d", "postgres://a/b", "--database-url=postgres://c/d"],
+		{ kind: "run", files: { ...files, databaseUrls: ["postgres://a/b", "postgres://c/d"] }, overrides: {} },
+	],
+	[
+		"run overrides sizes and mode",
+		["run", "-p", "5", "--min-pool-size", "0", "-s", "true"],
+		{ kind: "run", files, overrides: { default_pool_size: 5, min_pool_size: 0, pooler_mode: "session" } },
+	],
+	[
+		"session mode false is transaction mode",
+		["run", "--session-mode", "false"],
+		{ kind: "run", files, overrides: { pooler_mode: "transaction" } },
+	],
+	["configcheck", ["configcheck", "-c", "x.toml"], { kind: "configcheck", files: { ...files, configPath: "x.toml" } }],
+	["hash takes one password", ["hash", "pass word"], { kind: "hash", password: "pass word" }],
+	["hash takes a password that looks like a flag after --", ["hash", "--", "-V"], { kind: "hash", password: "-V" }],
+	["-V", ["-V"], { kind: "version" }],
+	["--version", ["--version"], { kind: "version" }],
+])("%s", (_, argv, command) => {
+	expect(parseCommandLine(argv)).toEqual(command);
+});
+
+test.each<[string, string[]]>([
+	["-h", ["-h"]],
+	["--help", ["--help"]],
+	["help of a command", ["run", "--help"]],
+])("%s is help, with exit code 0", (_, argv) => {
+	const command = parseCommandLine(argv);
+	expect(command.kind).toBe("help");
+	expect(command.kind === "help" && command.text).toContain("Usage: pgdog");
+});
+
+test.each<[string, string[], string]>([
+	["an unknown flag", ["--nope"], "--nope"],
+	["an unknown command", ["serve"], "unknown command 'serve'"],
+	["a command of PgDog's that is not served", ["schema-sync"], "'schema-sync' is known to PgDog, not served yet"],
+	["a flag without its value", ["-c"], "argument missing"],
+	["hash without a password", ["hash"], "missing required argument"],
+	["hash with two passwords", ["hash", "a", "b"], "too many arguments"],
+	["a pool size that is no number", ["run", "-p", "many"], "an integer from 1 to 65535"],
+	["a pool size of 0", ["run", "-p", "0"], "an integer from 1 to 65535"],
+	["a session mode that is no truth value", ["run", "-s", "maybe"], "true, false"],
+])("%s is a usage error, with exit code 2", (_, argv, text) => {
+	const command = parseCommandLine(argv);
+	expect(command.kind).toBe("usage");
+	expect(command.kind === "usage" && command.text).toContain(text);
+	expect(command.kind === "usage" && command.text).toContain("Usage: pgdog");
+});

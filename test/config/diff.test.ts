@@ -1,0 +1,74 @@
+import { afterAll, expect, test } from "bun:test";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { diff, settingChangeText } from "../../src/config/diff.ts";
+import { load } from "../../src/config/load.ts";
+import { showConfig } from "../../src/config/show.ts";
+import type { Snapshot } from "../../src/config/snapshot.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "pgdog-diff-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+function snapshot(general: string, databases: string[] = ["a"], password = "pw"): Snapshot {
+	const [configPath, usersPath] = [join(folder, "pgdog.toml"), join(folder, "users.toml")];
+	const entries = databases.map((name) => `[[databases]]\nname = "${name}"\nhost = "h"\n`);
+	writeFileSync(configPath, `[general]\n${general}\n${entries.join("")}`);
+	writeFileSync(usersPath, `[[users]]\nname = "u"\nall_databases = true\npassword = "${password}"`);
+	const input = { configPath, usersPath, databaseUrls: [], overrides: {}, env: { PGDOG_ADMIN_PASSWORD: "x" } };
+	const loaded = load(input);
+	if (!loaded.ok) throw new Error("bad test");
+	return loaded.snapshot;
+}
+
+test("the same files twice are no difference", () => {
+	const difference = diff(snapshot("port = 1"), snapshot("port = 1"));
+	const none = { added: [], removed: [], changed: [] };
+	expect(difference).toMatchObject({ settings: [], pools: none, clusters: none, adminChanged: false });
+});
+
+test("settings are listed with old and new, and those that need a restart keep the old value", () => {
+	const before = snapshot("port = 1\nquery_timeout = 1500");
+	const { settings, next } = diff(before, snapshot("port = 2\ncheckout_timeout = 120_000"));
+	expect(settings).toEqual([
+		{ table: "general", name: "port", before: "1", after: "2", reloadable: false },
+		{ table: "general", name: "query_timeout", before: "1500ms", after: "disabled", reloadable: true },
+		{ table: "general", name: "checkout_timeout", before: "5s", after: "2m", reloadable: true },
+	]);
+	expect(settings.map(settingChangeText)[0]).toBe("port: 1 -> 2 (takes effect after a restart)");
+	expect(next.general).toMatchObject({ port: 1, checkout_timeout: 120_000 });
+	// The next reload with the old file must find nothing changed but what did take effect.
+	expect(diff(next, before).settings.map(({ name }) => name)).toEqual(["query_timeout", "checkout_timeout"]);
+});
+
+test("pools are added, removed and changed by their key", () => {
+	const { pools, clusters } = diff(snapshot("", ["a", "b"]), snapshot("default_pool_size = 3", ["b", "c"]));
+	expect(pools.added.map(({ key }) => key)).toEqual(["u@c/0/primary/h:5432"]);
+	expect(pools.removed.map(({ key }) => key)).toEqual(["u@a/0/primary/h:5432"]);
+	expect(pools.changed.map(({ before, after }) => [after.key, before.pool_size, after.pool_size])).toEqual([
+		["u@b/0/primary/h:5432", 10, 3],
+	]);
+	expect(clusters.changed.map(({ after }) => after.database)).toEqual(["b"]);
+});
+
+test("a new password changes the cluster and its pool", () => {
+	const { pools, clusters } = diff(snapshot(""), snapshot("", ["a"], "other"));
+	expect([pools.changed.length, clusters.changed.length]).toEqual([1, 1]);
+});
+
+test("SHOW CONFIG has a row for each setting, sorted, durations for people and nothing as default", () => {
+	const rows = showConfig(snapshot("checkout_timeout = 90_000"));
+	const values = Object.fromEntries(rows.map(({ name, value }) => [name, value]));
+	expect(values).toMatchObject({
+		checkout_timeout: "90s",
+		server_lifetime: "1d",
+		query_timeout: "disabled",
+		query_size_limit: "default",
+		port: "6432",
+		connect_attempt_delay: "0",
+		log_connections: "true",
+		tcp_keepalive: "true",
+		tcp_time: "default",
+	});
+	expect(rows.map(({ name }) => name)).toEqual(rows.map(({ name }) => name).toSorted());
+});
