@@ -40,9 +40,9 @@ function installIfNeeded() {
 
 function install() {
 	console.error("setup: installing packages");
-	// NODE_ENV=production must not leave Bun out. `ci` would remove a folder that somebody may be running from.
-	const verb = existsSync(modules) ? "install" : "ci";
-	const args = [verb, "--include=dev", "--include=optional", "--no-audit", "--no-fund"];
+	// NODE_ENV=production must not leave Bun out. `npm ci` would insist on lock entries for platforms that the registry at
+	// hand may not carry; --no-save keeps the lock file as it is.
+	const args = ["install", "--no-save", "--include=dev", "--include=optional", "--no-audit", "--no-fund"];
 	const starter = process.env.npm_execpath ?? "";
 	if (/npm-cli\.[cm]?js$/.test(starter)) run(process.execPath, [starter, ...args]);
 	else if (spawnSync("npm", ["--version"], { stdio: "ignore" }).status === 0) run("npm", args);
