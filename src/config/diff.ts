@@ -97,7 +97,7 @@ function changes<T>(before: ReadonlyMap<string, T>, after: ReadonlyMap<string, T
 	};
 }
 
-/** Plain data made in one place, always in the same order of keys, so their JSON tells. */
+/** Plain data; a key that is undefined and one that is absent mean the same. */
 function same(a: unknown, b: unknown): boolean {
 	return Bun.deepEquals(a, b);
 }
