@@ -92,6 +92,9 @@ if (args.length > 0) {
 	// Ctrl-C reaches the child by itself; a signal to npm or to us alone has to be handed on. The child knows that it may
 	// get the same signal twice.
 	for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => child.kill(signal));
+	// npm killed outright tells nobody: then the child must not go on alone.
+	const parent = process.ppid;
+	setInterval(() => process.ppid !== parent && child.kill("SIGTERM"), 1_000).unref();
 	child.on("error", (error) => fail(error.message));
 	child.on("exit", (code, signal) => process.exit(code ?? (signal ? 1 : 0)));
 }

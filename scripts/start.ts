@@ -1,8 +1,7 @@
 // `npm start`: an embedded PostgreSQL (a primary and a streaming replica, a small table) and dist/pgdog on 127.0.0.1:6432 in
 // front of it. Ctrl-C or SIGTERM stops all of it and removes the folder it lived in. PGDOG_PORT names another port.
 
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { stringify } from "smol-toml";
 import { type Cluster, startPostgres } from "../test/support/postgres.ts";
@@ -29,7 +28,10 @@ function stopAsked(): Promise<string> {
 	});
 }
 
-function startProxy(folder: string, cluster: Cluster): Bun.Subprocess<"ignore", "inherit", "pipe"> {
+function startProxy(cluster: Cluster): Bun.Subprocess<"ignore", "inherit", "pipe"> {
+	// Inside the cluster's folder, which goes away even when we are killed.
+	const folder = join(cluster.folder, "proxy");
+	mkdirSync(folder);
 	const config = {
 		general: { host, port, shutdown_timeout: 5_000 },
 		// The replica streams but has no entry here: role = "replica" is not served yet, so all queries go to the primary.
@@ -74,7 +76,6 @@ async function main(): Promise<number> {
 	stop.then(() => {
 		ended = true;
 	});
-	const folder = mkdtempSync(join(tmpdir(), "pgdog-start-"));
 	let cluster: Cluster | undefined;
 	let child: Bun.Subprocess<"ignore", "inherit", "pipe"> | undefined;
 	try {
@@ -83,7 +84,7 @@ async function main(): Promise<number> {
 		await cluster.primary.sql(SEED, { user: "pgdog" });
 		await cluster.replicated();
 		if (ended) return 0;
-		child = startProxy(folder, cluster);
+		child = startProxy(cluster);
 		const listening = await Promise.race([showLog(child), stop.then(() => true)]);
 		if (!listening) return 1;
 		if (!ended) {
@@ -109,7 +110,6 @@ Stop:       Ctrl-C
 			clearTimeout(late);
 		}
 		await cluster?.stop();
-		rmSync(folder, { recursive: true, force: true });
 	}
 }
 
