@@ -1,0 +1,29 @@
+// The two errors that cross rooms. `ProtocolError` says that the peer broke the protocol; `PgError` is an
+// ErrorResponse in the making, built where the cause is known. Everything else that is thrown is a bug.
+
+export type Severity = "ERROR" | "FATAL" | "PANIC" | "WARNING" | "NOTICE";
+
+/** What PostgreSQL would send as an ErrorResponse. `sqlstate` as in PostgreSQL docs, "PostgreSQL Error Codes". */
+export class PgError extends Error {
+	readonly severity: Severity;
+	readonly sqlstate: string;
+	readonly detail: string | undefined;
+	readonly hint: string | undefined;
+
+	constructor(severity: Severity, sqlstate: string, message: string, detail?: string, hint?: string) {
+		super(message);
+		this.severity = severity;
+		this.sqlstate = sqlstate;
+		this.detail = detail;
+		this.hint = hint;
+	}
+}
+
+/** The peer sent bytes that are not the protocol. Costs that connection: ErrorResponse with `sqlstate`, then close. */
+export class ProtocolError extends Error {
+	readonly sqlstate: string;
+	constructor(message: string, sqlstate = "08P01") {
+		super(message);
+		this.sqlstate = sqlstate;
+	}
+}

@@ -1,0 +1,80 @@
+// Log lines on stderr, text or JSON. LogTape makes the lines; each is written at once, since a line that is still in a
+// queue when the process dies is the one that was needed. One Log per thread, handed to whoever speaks.
+
+import { writeSync } from "node:fs";
+import {
+	getJsonLinesFormatter,
+	getTextFormatter,
+	type LogLevel as LogTapeLevel,
+	type LogRecord,
+	type TextFormatter,
+} from "@logtape/logtape";
+
+export type LogFormat = "text" | "json" | "json_flattened";
+export type LogLevel = "off" | "error" | "warn" | "info" | "debug" | "trace";
+
+export interface Log {
+	error(message: string): void;
+	warn(message: string): void;
+	info(message: string): void;
+	debug(message: string): void;
+	/** Whether `debug` lines are written: for those that cost something to make. */
+	readonly debugs: boolean;
+	/** A reload changed the settings. */
+	set(format: LogFormat, level: LogLevel): void;
+}
+
+const RANK: Readonly<Record<LogLevel, number>> = { off: 0, error: 1, warn: 2, info: 3, debug: 4, trace: 5 };
+
+const text = getTextFormatter({
+	timestamp: "rfc3339",
+	level: "FULL",
+	format: ({ timestamp, level, message }) => `${timestamp} ${level.padStart(5)} ${message}`,
+});
+
+const formatters: Readonly<Record<LogFormat, TextFormatter>> = {
+	text,
+	json: getJsonLinesFormatter({ properties: "nest:properties" }),
+	json_flattened: getJsonLinesFormatter({ properties: "flatten" }),
+};
+
+/** @param write for tests; standard error by default */
+export function createLog(format: LogFormat, level: LogLevel, write: (line: string) => void = writeStderr): Log {
+	let formatter = formatters[format];
+	let most = RANK[level];
+	const line = (at: LogTapeLevel, rank: number, message: string) => {
+		if (rank > most) return;
+		// A newline in a message would let a client forge lines.
+		const safe = message.replace(/[\0-\x1f\x7f]/g, (c) => JSON.stringify(c).slice(1, -1));
+		const record: LogRecord = {
+			category: ["pgdog"],
+			level: at,
+			message: [safe],
+			rawMessage: safe,
+			timestamp: Date.now(),
+			properties: {},
+		};
+		write(formatter(record));
+	};
+	return {
+		error: (message) => line("error", RANK.error, message),
+		warn: (message) => line("warning", RANK.warn, message),
+		info: (message) => line("info", RANK.info, message),
+		debug: (message) => line("debug", RANK.debug, message),
+		get debugs() {
+			return most >= RANK.debug;
+		},
+		set(newFormat, newLevel) {
+			formatter = formatters[newFormat];
+			most = RANK[newLevel];
+		},
+	};
+}
+
+function writeStderr(line: string): void {
+	try {
+		writeSync(2, line);
+	} catch {
+		// Standard error is closed, or a pipe that nobody empties: losing the line beats stopping the traffic.
+	}
+}

@@ -1,0 +1,57 @@
+// Opens sockets to servers: TCP by host and port, Unix by folder, or a descriptor that another thread hands over.
+// Called by backend/ only. Options of the socket (keepalive) are set here, once.
+
+import type { SocketHandler } from "bun";
+import { type KeepAlive, setKeepAlive } from "./options.ts";
+import { Stream, type StreamOwner } from "./stream.ts";
+
+export interface Target {
+	/** A host name or address; a path that starts with `/` is the folder of a Unix socket. */
+	readonly host: string;
+	readonly port: number;
+}
+
+/** Where PostgreSQL's clients look for a Unix socket in a folder (libpq, "host"). */
+export function unixSocketPath(folder: string, port: number): string {
+	return `${folder}/.s.PGSQL.${port}`;
+}
+
+/**
+ * Connects within `timeout` ms.
+ * @throws Error with `code` ECONNREFUSED, ENOTFOUND, ETIMEDOUT …
+ */
+export async function connect(
+	target: Target,
+	timeout: number,
+	owner: StreamOwner,
+	handlers: SocketHandler<Stream>,
+	keepAlive: KeepAlive,
+): Promise<Stream> {
+	const unix = target.host.startsWith("/");
+	const where = unix
+		? { unix: unixSocketPath(target.host, target.port) }
+		: { hostname: target.host, port: target.port };
+	const attempt = Bun.connect<Stream>({ ...where, socket: handlers } as Parameters<typeof Bun.connect<Stream>>[0]);
+	let timer: Timer | undefined;
+	const expired = new Promise<never>((_, reject) => {
+		timer = setTimeout(() => {
+			const error = new Error(`no answer within ${timeout} ms`) as Error & { code: string };
+			error.code = "ETIMEDOUT";
+			reject(error);
+			// A connection that opens after all has nobody to serve.
+			attempt.then(
+				(late) => late.terminate(),
+				() => {},
+			);
+		}, timeout);
+	});
+	try {
+		const socket = await Promise.race([attempt, expired]);
+		const stream = new Stream(socket, owner);
+		socket.data = stream;
+		if (!unix) setKeepAlive(socket, keepAlive);
+		return stream;
+	} finally {
+		clearTimeout(timer);
+	}
+}

@@ -1,0 +1,75 @@
+// Socket options and descriptors that Bun does not offer, through libc. The only file outside plugin/ that imports
+// bun:ffi. Every call is optional: where libc is not found, the option stays as the system has it.
+
+import { dlopen } from "bun:ffi";
+import type { Socket } from "bun";
+
+/** `[tcp]` of the configuration. Milliseconds; undefined leaves the system's default. */
+export interface KeepAlive {
+	readonly keepalive: boolean;
+	readonly time?: number | undefined;
+	readonly interval?: number | undefined;
+	readonly retries?: number | undefined;
+	readonly user_timeout?: number | undefined;
+}
+
+const linux = process.platform === "linux";
+
+/** Linux and macOS numbers of the same options. */
+const IPPROTO_TCP = 6;
+const SOL_SOCKET = linux ? 1 : 0xffff;
+const SO_KEEPALIVE = linux ? 9 : 0x0008;
+const TCP_KEEPIDLE = linux ? 4 : 0x10;
+const TCP_KEEPINTVL = linux ? 5 : 0x101;
+const TCP_KEEPCNT = linux ? 6 : 0x102;
+/** Linux only. */
+const TCP_USER_TIMEOUT = 18;
+
+const libc = open();
+
+function open() {
+	try {
+		return dlopen(linux ? "libc.so.6" : "libSystem.dylib", {
+			setsockopt: { args: ["i32", "i32", "i32", "ptr", "u32"], returns: "i32" },
+			dup: { args: ["i32"], returns: "i32" },
+			close: { args: ["i32"], returns: "i32" },
+		}).symbols;
+	} catch {
+		return null;
+	}
+}
+
+/** One int of native memory; `new Uint8Array(n)` would move when touched (see Bun's FFI docs, "Pointers"). */
+const value = new Int32Array(new ArrayBuffer(4));
+
+function setOption(fd: number, level: number, option: number, to: number): void {
+	if (libc === null || fd < 0) return;
+	value[0] = to;
+	libc.setsockopt(fd, level, option, value, 4);
+}
+
+/** The descriptor of a socket; not in Bun's types. */
+export function descriptor(socket: Socket<unknown>): number {
+	return (socket as unknown as { fd: number }).fd ?? -1;
+}
+
+export function setKeepAlive(socket: Socket<unknown>, options: KeepAlive): void {
+	const fd = descriptor(socket);
+	setOption(fd, SOL_SOCKET, SO_KEEPALIVE, options.keepalive ? 1 : 0);
+	if (!options.keepalive) return;
+	const seconds = (ms: number) => Math.max(1, Math.round(ms / 1000));
+	if (options.time !== undefined) setOption(fd, IPPROTO_TCP, TCP_KEEPIDLE, seconds(options.time));
+	if (options.interval !== undefined) setOption(fd, IPPROTO_TCP, TCP_KEEPINTVL, seconds(options.interval));
+	if (options.retries !== undefined) setOption(fd, IPPROTO_TCP, TCP_KEEPCNT, options.retries);
+	if (options.user_timeout !== undefined && linux) setOption(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, options.user_timeout);
+}
+
+/** A second descriptor for the same connection, which outlives the socket; -1 when it cannot be had. */
+export function duplicate(socket: Socket<unknown>): number {
+	return libc === null ? -1 : libc.dup(descriptor(socket));
+}
+
+/** Closes a descriptor that no socket owns (yet). */
+export function closeDescriptor(fd: number): void {
+	libc?.close(fd);
+}
