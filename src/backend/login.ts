@@ -1,0 +1,177 @@
+// Opens one server connection and logs in: StartupMessage, whatever authentication the server asks for, its parameters
+// and its key. The Server exists once ReadyForQuery has come; before that there is nothing to lend.
+// Called by pool/; PostgreSQL docs, "Start-up".
+
+import type { SocketHandler } from "bun";
+import type { ScramCache } from "../auth/scram-keys.ts";
+import { ServerLogin } from "../auth/server-login.ts";
+import { PgError } from "../errors.ts";
+import { connect } from "../net/connect.ts";
+import type { KeepAlive } from "../net/options.ts";
+import type { Stream, StreamOwner } from "../net/stream.ts";
+import { Backend } from "../wire/codes.ts";
+import { readError } from "../wire/error-response.ts";
+import { endOfString, HEADER, readInt32, Tail } from "../wire/frame.ts";
+import { authResponse, startupMessage } from "../wire/frontend-messages.ts";
+import { Server, type ServerHome } from "./server.ts";
+
+/** A login has no message longer than this; a guess, generous. */
+const MESSAGE_LIMIT = 1 << 20;
+
+export interface LoginOptions {
+	readonly host: string;
+	readonly port: number;
+	readonly database: string;
+	readonly user: string;
+	readonly passwords: readonly string[];
+	/** Which password to try. */
+	readonly passwordIndex: number;
+	/** Parameters of the StartupMessage beside user and database. */
+	readonly startup: Readonly<Record<string, string>>;
+	/** For connecting and logging in together, ms. */
+	readonly timeout: number;
+	readonly cache: ScramCache;
+	readonly handlers: SocketHandler<Stream>;
+	readonly keepAlive: KeepAlive;
+}
+
+/**
+ * A server that is logged in and idle.
+ * @throws PgError what the server said, or 08001 when it cannot be reached or does not speak the protocol
+ */
+export async function login(options: LoginOptions, home: ServerHome): Promise<Server> {
+	const attempt = new Login(options, home);
+	const started = performance.now();
+	let stream: Stream;
+	try {
+		stream = await connect(options, options.timeout, attempt, options.handlers, options.keepAlive);
+	} catch (error) {
+		const reason = error instanceof Error ? error.message : String(error);
+		throw new PgError("FATAL", "08001", `could not connect to server ${options.host}:${options.port}: ${reason}`);
+	}
+	attempt.begin(stream);
+	const left = Math.max(1, options.timeout - (performance.now() - started));
+	const timer = setTimeout(() => attempt.fail(new PgError("FATAL", "08001", "connect timeout")), left);
+	try {
+		return await attempt.outcome;
+	} finally {
+		clearTimeout(timer);
+	}
+}
+
+class Login implements StreamOwner {
+	private readonly promise = Promise.withResolvers<Server>();
+	readonly outcome = this.promise.promise;
+	private readonly options: LoginOptions;
+	private readonly home: ServerHome;
+	private readonly auth: ServerLogin;
+	private readonly tail = new Tail();
+	private readonly reported = new Map<string, string>();
+	private stream: Stream | null = null;
+	private pid = 0;
+	private secret: Uint8Array = new Uint8Array(0);
+	private over = false;
+
+	constructor(options: LoginOptions, home: ServerHome) {
+		this.options = options;
+		this.home = home;
+		const { passwords, passwordIndex } = options;
+		this.auth = new ServerLogin(options.user, { passwords, passwordIndex }, options.cache);
+		// A failure before anyone waits must not count as unhandled.
+		this.outcome.catch(() => {});
+	}
+
+	begin(stream: Stream): void {
+		this.stream = stream;
+		const { user, database, startup } = this.options;
+		stream.writeAll(startupMessage({ user, database, ...startup }));
+	}
+
+	onDrain(): void {}
+
+	onData(chunk: Buffer): void {
+		if (this.over) return;
+		const whole = this.tail.add(chunk);
+		if (whole === null) return;
+		let at = 0;
+		while (!this.over && whole.length - at >= HEADER) {
+			const length = readInt32(whole, at + 1);
+			if (length < 4 || length > MESSAGE_LIMIT) {
+				this.fail(new PgError("FATAL", "08001", "the server does not speak PostgreSQL's protocol"));
+				return;
+			}
+			const next = at + 1 + length;
+			if (next > whole.length) break;
+			this.onMessage(whole, at, next);
+			at = next;
+		}
+		if (!this.over && at < whole.length)
+			this.tail.keep(whole, at, whole.length - at < HEADER ? HEADER : 1 + readInt32(whole, at + 1));
+	}
+
+	private onMessage(chunk: Buffer, start: number, end: number): void {
+		switch (chunk[start]) {
+			case Backend.Authentication:
+				// The body is copied: a step that derives keys outlives this event.
+				this.onAuthentication(Buffer.from(chunk.subarray(start + HEADER, end)));
+				break;
+			case Backend.ParameterStatus: {
+				const stop = endOfString(chunk, start + HEADER, end);
+				if (stop >= 0) this.reported.set(chunk.utf8Slice(start + HEADER, stop), chunk.utf8Slice(stop + 1, end - 1));
+				break;
+			}
+			case Backend.BackendKeyData:
+				this.pid = readInt32(chunk, start + HEADER);
+				this.secret = Uint8Array.prototype.slice.call(chunk, start + HEADER + 4, end);
+				break;
+			case Backend.ErrorResponse:
+				this.fail(readError(chunk, start, end));
+				break;
+			case Backend.NoticeResponse:
+			case Backend.NegotiateProtocolVersion:
+				break;
+			case Backend.ReadyForQuery:
+				this.finish();
+				break;
+			default:
+				this.fail(new PgError("FATAL", "08001", "the server does not speak PostgreSQL's protocol"));
+		}
+	}
+
+	private onAuthentication(body: Buffer): void {
+		const step = this.auth.step(body);
+		if (step instanceof Promise) void step.then((later) => this.onStep(later));
+		else this.onStep(step);
+	}
+
+	private onStep(step: Awaited<ReturnType<ServerLogin["step"]>>): void {
+		if (this.over) return;
+		if (step.kind === "answer") this.stream?.writeAll(authResponse(step.body));
+		else if (step.kind === "error") this.fail(step.error);
+	}
+
+	private finish(): void {
+		this.over = true;
+		const { stream } = this;
+		if (stream === null) return;
+		const server = new Server(this.home);
+		server.stream = stream;
+		stream.owner = server;
+		server.pid = this.pid;
+		server.secret = this.secret;
+		server.reported = this.home.sets.of(this.reported);
+		this.promise.resolve(server);
+	}
+
+	fail(error: PgError): void {
+		if (this.over) return;
+		this.over = true;
+		this.stream?.terminate();
+		this.promise.reject(error);
+	}
+
+	onClose(error: Error | undefined): void {
+		const reason = error?.message ?? "server closed the connection during the login";
+		this.fail(new PgError("FATAL", "08001", reason));
+	}
+}

@@ -1,0 +1,842 @@
+// One connection to PostgreSQL: what it owes (`replies`), what state its session is in (settings, statements, dirt),
+// and whom it works for now. Its bytes go to the client it is lent to, unopened where possible, or to a task of our
+// own (login, settings, cleaning). The pool decides who gets it; it knows its client only as a sink.
+
+import { PgError, ProtocolError } from "../errors.ts";
+import { now } from "../clock.ts";
+import type { Splice } from "../net/splice.ts";
+import type { Stream, StreamOwner } from "../net/stream.ts";
+import { Dirty } from "../parser/session.ts";
+import { Stat } from "../stats/counters.ts";
+import { CLOSE_COMPLETE, PARSE_COMPLETE } from "../wire/backend-messages.ts";
+import { Backend, TxStatus } from "../wire/codes.ts";
+import { readError, readSqlstate, rewriteMessage } from "../wire/error-response.ts";
+import { endOfString, HEADER, readInt16, readInt32, Tail } from "../wire/frame.ts";
+import { copyFail, query, SYNC, TERMINATE } from "../wire/frontend-messages.ts";
+import { cleaning } from "./clean.ts";
+import { askParameters, changeParameters, type ParameterSet, type ParameterSets } from "./parameters.ts";
+import { NAME_PREFIX, type Statement, type Statements } from "./prepared.ts";
+import { Replies, Reply } from "./replies.ts";
+
+/** A message of a server that we have to open (all but rows and COPY data) may be this long: 16 MiB, a guess. */
+const OPENED_LIMIT = 16 << 20;
+
+/** Whom a server is lent to. */
+export interface ServerClient {
+	readonly stream: Stream;
+	/** The server answered everything it was asked; `server.status` says whether a transaction is open. */
+	onReady(server: Server): void;
+	/** The server takes bytes again. */
+	onServerDrain(): void;
+	/** A setting that the server reports has changed. */
+	onParameterStatus(name: string, value: string): void;
+	/** Parse was not done because of an error before or in it: the client has no statement of this name. */
+	onParseUndone(name: string): void;
+	/** Close was not done because of an error before it: the client still has the statement. */
+	onCloseUndone(name: string, statement: Statement): void;
+	/** DEALLOCATE ALL or DISCARD ALL: the client has no statements any more. */
+	onStatementsGone(): void;
+	/** What the client calls this statement, for the texts of errors. */
+	clientName(name: string): string | null;
+	/** The connection is gone. `error` is null when the server's own FATAL has been passed on. */
+	onServerGone(error: PgError | null): void;
+}
+
+/** Who keeps servers: the pool. */
+export interface ServerHome {
+	readonly splice: Splice;
+	readonly sets: ParameterSets;
+	readonly counters: Float64Array;
+	/** The server has no client, no task and nothing to clean. */
+	onIdle(server: Server): void;
+	/** Called once. */
+	onGone(server: Server): void;
+	/** Sends a CancelRequest; settles when no later query can be hit by it. */
+	cancel(server: Server): Promise<void>;
+	rollbackTimeout(): number;
+}
+
+export const enum ServerState {
+	/** StartupMessage sent; not in the pool yet. */
+	Login,
+	/** In the pool, clean, nobody's. */
+	Idle,
+	/** Lent to `client`. */
+	Lent,
+	/** Runs a query of ours; `client` may be waiting for its end. */
+	Task,
+	/** Its client is gone in mid-request: the answer is read and thrown away, then it is cleaned. */
+	Draining,
+	Closed,
+}
+
+/** A simple query of our own and what came of it. */
+interface Task {
+	rows: (string | null)[][];
+	error: PgError | null;
+	done(rows: (string | null)[][], error: PgError | null): void;
+}
+
+/** What a server is when it moves to another thread. */
+export interface MovingServer {
+	fd: number;
+	pid: number;
+	secret: Uint8Array;
+	applied: [string, string][];
+	reported: [string, string][];
+	statements: string[];
+	bornAt: number;
+	usedAt: number;
+	checkedAt: number;
+	lifetime: number;
+	generation: number;
+}
+
+/** What stands behind a mark of `replies` that has to do with a statement of ours. */
+interface PendingStatement {
+	readonly statement: Statement;
+	/** The client's name for it; null when the message was ours. */
+	readonly name: string | null;
+}
+
+/** `unnamed`: some client's unnamed statement that nobody will ask for again. */
+const NOBODY = 0;
+
+export class Server implements StreamOwner {
+	stream!: Stream;
+	state: ServerState = ServerState.Login;
+	client: ServerClient | null = null;
+	readonly home: ServerHome;
+	readonly replies = new Replies();
+	status: TxStatus = TxStatus.Idle;
+
+	/** BackendKeyData of the server itself; 0 when it sent none. */
+	pid = 0;
+	secret: Uint8Array = new Uint8Array(0);
+
+	/** Settings that this session has beyond those of its login. */
+	applied: ParameterSet;
+	/** Settings as the server reported them in ParameterStatus. */
+	reported: ParameterSet;
+	/** What it has prepared, with the number of the last use. */
+	readonly statements = new Map<Statement, number>();
+	private uses = 0;
+	/** Names prepared by another thread, which ours does not know. */
+	foreign: string[] = [];
+	/** Whose unnamed statement it has: the number that the client gave its last unnamed Parse; 0 is nobody's. */
+	unnamed = NOBODY;
+
+	/** Bits of `Dirty`: what its client left here. */
+	dirty = 0;
+	/** Settings to ask for once the transaction has ended, and those that were reset; null when there are none. */
+	sets: Set<string> | null = null;
+	resets: Set<string> | null = null;
+	resetsAll = false;
+	/** Lent for as long as the client stays: what it does is not followed. */
+	session = false;
+	/** Between CopyInResponse and CopyDone or CopyFail: Sync is ignored by the server. */
+	copyIn = false;
+	/** A message to the server is under way in pieces: only closing can take it back. */
+	cutOff = false;
+
+	/** CancelRequests on their way to this server: it must not be lent until they have landed. */
+	cancels = 0;
+	private afterCancels: (() => void) | null = null;
+
+	bornAt = now();
+	/** End of the last loan. */
+	usedAt = this.bornAt;
+	/** Last proof that it answers. */
+	checkedAt = this.bornAt;
+	/** Start of the loan, and of the request under way. */
+	lentAt = 0;
+	requestAt = 0;
+	/** When the last request of this loan was answered; 0 before the first. */
+	readyAt = 0;
+	/** Milliseconds after `bornAt` at which it is too old. */
+	lifetime = Number.POSITIVE_INFINITY;
+	/** The pool's at birth; RECONNECT raises the pool's. */
+	generation = 0;
+	/** Set while draining or rolling back: past it, the connection is closed. */
+	deadline = 0;
+	/** For SHOW SERVERS. */
+	queries = 0;
+	transactions = 0;
+	rollbacks = 0;
+	errors = 0;
+	healthchecks = 0;
+
+	private readonly tail = new Tail();
+	/** Bytes of a row or of COPY data that are still to come, to be passed on unopened. */
+	private through = 0;
+	private task: Task | null = null;
+	/** The client that `task` was for is gone. */
+	private orphaned = false;
+	/** Behind ParseNamed, ParseOurs, ParseFake and CloseFake, in order; null is an unnamed statement parsed again. */
+	private readonly pending: (PendingStatement | null)[] = [];
+	/** ReadyForQuery was the last thing that mattered in this chunk. */
+	private ready = false;
+	private fatal: PgError | null = null;
+	private reason = "";
+	private countedIn = 0;
+	private countedOut = 0;
+
+	constructor(home: ServerHome) {
+		this.home = home;
+		this.applied = home.sets.empty;
+		this.reported = home.sets.empty;
+	}
+
+	// ---- bytes from the server -------------------------------------------------------------------------------------
+
+	onData(chunk: Buffer): void {
+		const whole = this.tail.add(chunk);
+		if (whole === null) return;
+		this.ready = false;
+		this.relay(whole);
+		if (this.ready && this.state !== ServerState.Closed) this.onReadyForQuery();
+	}
+
+	/** The hot path back: walks the messages, passes them to the client as one run, opens the few that matter. */
+	private relay(chunk: Buffer): void {
+		const end = chunk.length;
+		const { replies, task } = this;
+		const to = task === null && this.client !== null ? this.client.stream : null;
+		const { splice } = this.home;
+		let at = 0;
+		let run = 0;
+		if (this.through > 0) {
+			at = Math.min(this.through, end);
+			this.through -= at;
+		}
+		while (end - at >= HEADER) {
+			const code = chunk[at]!;
+			const length = readInt32(chunk, at + 1);
+			if (length < 4) throw new ProtocolError(`server sent a message of length ${length}`);
+			const next = at + 1 + length;
+			if (code === Backend.DataRow || code === Backend.CopyData) {
+				if (task !== null) {
+					if (next > end) break;
+					task.rows.push(readRow(chunk, at));
+				} else if (next > end) {
+					this.through = next - end;
+					at = end;
+					break;
+				}
+				at = next;
+				continue;
+			}
+			if (next > end) {
+				if (length > OPENED_LIMIT) throw new ProtocolError(`server sent a message of ${length} bytes`);
+				break;
+			}
+			while (true) {
+				const mark = replies.front();
+				if (mark !== Reply.ParseFake && mark !== Reply.CloseFake && mark !== Reply.CopyEnd) break;
+				if (to !== null && mark !== Reply.CopyEnd) {
+					splice.add(to, chunk, run, at - run);
+					run = at;
+					splice.addAll(to, mark === Reply.ParseFake ? PARSE_COMPLETE : CLOSE_COMPLETE);
+				}
+				if (mark !== Reply.CopyEnd) this.pending.shift();
+				replies.shift();
+			}
+			switch (code) {
+				case Backend.ReadyForQuery:
+					this.status = chunk[at + HEADER]!;
+					if (replies.length > 0) replies.shift();
+					this.ready = replies.length === 0;
+					break;
+				case Backend.BindComplete:
+					replies.shift();
+					break;
+				case Backend.CommandComplete:
+					this.onCommandComplete(chunk, at, next);
+					if (replies.front() === Reply.Execute) replies.shift();
+					break;
+				case Backend.RowDescription:
+				case Backend.NoData:
+					if (replies.front() === Reply.Describe) replies.shift();
+					break;
+				case Backend.EmptyQueryResponse:
+				case Backend.PortalSuspended:
+					if (replies.front() === Reply.Execute) replies.shift();
+					break;
+				case Backend.ParseComplete: {
+					const mark = replies.front();
+					replies.shift();
+					if (mark !== Reply.Parse) this.pending.shift();
+					if (mark === Reply.ParseOurs) {
+						// Not the client's doing, so not the client's to see.
+						if (to !== null) splice.add(to, chunk, run, at - run);
+						run = next;
+					}
+					break;
+				}
+				case Backend.CloseComplete: {
+					const mark = replies.front();
+					replies.shift();
+					if (mark === Reply.CloseOurs) {
+						if (to !== null) splice.add(to, chunk, run, at - run);
+						run = next;
+					}
+					break;
+				}
+				case Backend.ErrorResponse: {
+					const text = this.onErrorResponse(chunk, at, next);
+					if (text !== null && to !== null) {
+						splice.add(to, chunk, run, at - run);
+						splice.addAll(to, text);
+						run = next;
+					}
+					break;
+				}
+				case Backend.ParameterStatus:
+					this.onParameterStatus(chunk, at, next);
+					break;
+				case Backend.CopyInResponse:
+					this.copyIn = !replies.copyIn();
+					if (to === null) this.endCopyIn();
+					break;
+				case Backend.BackendKeyData:
+					this.pid = readInt32(chunk, at + HEADER);
+					this.secret = Uint8Array.prototype.slice.call(chunk, at + HEADER + 4, next);
+					break;
+			}
+			at = next;
+		}
+		if (to !== null && !this.forward(to, chunk, run, at)) this.stream.pause();
+		if (at < end) {
+			const need = end - at < HEADER ? HEADER : 1 + readInt32(chunk, at + 1);
+			this.tail.keep(chunk, at, need);
+		}
+	}
+
+	private forward(to: Stream, chunk: Buffer, run: number, at: number): boolean {
+		const { splice } = this.home;
+		if (splice.empty) return at === run || to.write(chunk, run, at - run);
+		splice.add(to, chunk, run, at - run);
+		return splice.flush(to);
+	}
+
+	/** Nobody is left to send the data of a COPY. The Sync that was sent with it, if any, has been ignored. */
+	private endCopyIn(): void {
+		this.copyIn = false;
+		this.stream.writeAll(copyFail("client disconnected"));
+		this.syncIfNeeded();
+	}
+
+	private syncIfNeeded(): void {
+		if (this.replies.endsInSync()) return;
+		this.stream.writeAll(SYNC);
+		this.replies.push(Reply.Sync);
+	}
+
+	/** When everything owed is a reply that we make up, no answer of the server will bring it along. */
+	answerFakes(): void {
+		const { replies } = this;
+		const to = this.client?.stream;
+		while (replies.length > 0) {
+			const mark = replies.front();
+			if (mark === Reply.ParseFake || mark === Reply.CloseFake) this.pending.shift();
+			else if (mark !== Reply.CopyEnd) break;
+			if (to !== undefined && mark !== Reply.CopyEnd)
+				this.home.splice.addAll(to, mark === Reply.ParseFake ? PARSE_COMPLETE : CLOSE_COMPLETE);
+			replies.shift();
+		}
+		if (to !== undefined) this.home.splice.flush(to);
+	}
+
+	private onCommandComplete(chunk: Buffer, start: number, end: number): void {
+		// A tag of a row-returning or row-changing command: SELECT, INSERT, UPDATE, DELETE, COPY, FETCH, MERGE, BEGIN …
+		// Only these first letters begin tags that change the session: S(ET), R(ESET), D(EALLOCATE, ISCARD), L(ISTEN), P(REPARE).
+		const c = chunk[start + HEADER]!;
+		if (c === 83 && chunk[start + HEADER + 2] === 76) return; // SELECT
+		if (c === 85 || c === 73 || c === 67 || c === 66) return; // UPDATE INSERT COMMIT COPY CREATE BEGIN
+		const tag = chunk.latin1Slice(start + HEADER, end - 1);
+		switch (tag) {
+			case "DEALLOCATE ALL":
+			case "DISCARD ALL":
+				this.forgetStatements();
+				this.client?.onStatementsGone();
+				break;
+			case "PREPARE":
+				this.dirty |= Dirty.Prepared;
+				break;
+			case "LISTEN":
+				this.dirty |= Dirty.Listen;
+				break;
+			case "SET":
+			case "RESET":
+				// Every SET that we understood is noted before it is sent; the rest is cleaned.
+				if (this.task === null && !this.looked) this.dirty |= Dirty.Settings;
+				break;
+		}
+	}
+
+	/** A statement of this loan had a closer look (parser/session.ts): the tags SET and RESET are no surprise. */
+	looked = false;
+
+	private forgetStatements(): void {
+		this.statements.clear();
+		this.foreign = [];
+		this.unnamed = NOBODY;
+	}
+
+	/** @returns the message with our statement names put back to the client's, or null when it can go as it is. */
+	private onErrorResponse(chunk: Buffer, start: number, end: number): Buffer | null {
+		const { replies } = this;
+		this.copyIn = false;
+		this.home.counters[Stat.errors]!++;
+		this.errors++;
+		const sqlstate = readSqlstate(chunk, start, end);
+		// A plan of a prepared statement no longer fits its table: no statement here can be trusted to.
+		if (sqlstate === "0A000") this.dirty |= Dirty.Prepared;
+		if (this.task !== null) this.task.error = readError(chunk, start, end);
+		// The server now reads on to the next Sync and answers nothing before it.
+		while (replies.length > 0) {
+			const mark = replies.front();
+			if (mark === Reply.Query || mark === Reply.Sync) break;
+			if (mark === Reply.ParseNamed || mark === Reply.ParseOurs || mark === Reply.ParseFake) {
+				const pending = this.pending.shift() ?? null;
+				if (pending === null) this.unnamed = NOBODY;
+				else {
+					if (mark !== Reply.ParseFake) this.statements.delete(pending.statement);
+					if (pending.name !== null) this.client?.onParseUndone(pending.name);
+				}
+			} else if (mark === Reply.CloseFake) {
+				const pending = this.pending.shift() ?? null;
+				if (pending?.name != null) this.client?.onCloseUndone(pending.name, pending.statement);
+			} else if (mark === Reply.Parse) this.unnamed = NOBODY;
+			replies.shift();
+		}
+		const text = chunk.indexOf(NAME_PREFIX, start, "latin1");
+		// Severity FATAL or PANIC: the server closes next, and has said why.
+		const severity = chunk[start + HEADER + 1];
+		if (severity === 70 || severity === 80) this.fatal = readError(chunk, start, end);
+		if (text < 0 || text >= end || this.client === null) return null;
+		const { client } = this;
+		return rewriteMessage(chunk, start, end, (message) =>
+			message.replace(/__pgdog_\d+/g, (name) => client.clientName(name) ?? name),
+		);
+	}
+
+	private onParameterStatus(chunk: Buffer, start: number, end: number): void {
+		const stop = endOfString(chunk, start + HEADER, end);
+		if (stop < 0) return;
+		const name = chunk.utf8Slice(start + HEADER, stop);
+		const value = chunk.utf8Slice(stop + 1, end - 1);
+		this.reported = this.home.sets.with(this.reported, name, value);
+		if (this.state !== ServerState.Lent) return;
+		this.client?.onParameterStatus(name, value);
+		// Whatever changed it, a function perhaps: the session value may have changed with it.
+		if (!READ_ONLY_REPORTS.has(name)) this.noteSets([name.toLowerCase()]);
+	}
+
+	private onReadyForQuery(): void {
+		this.copyIn = false;
+		const { task } = this;
+		if (task !== null) {
+			this.task = null;
+			task.done(task.rows, task.error);
+			return;
+		}
+		if (this.state === ServerState.Draining) this.afterDraining();
+		else if (this.client !== null) this.client.onReady(this);
+	}
+
+	// ---- loans -----------------------------------------------------------------------------------------------------
+
+	lend(client: ServerClient): void {
+		this.state = ServerState.Lent;
+		this.client = client;
+		this.lentAt = now();
+		this.requestAt = this.lentAt;
+		this.readyAt = 0;
+		this.looked = false;
+	}
+
+	/** A client's loan ends between transactions. What it left is cleaned first, then the pool has the server back. */
+	giveBack(): void {
+		this.client = null;
+		this.count();
+		if (this.session) this.discardAll();
+		else if (this.dirty !== 0 || this.copyIn) this.clean();
+		else this.idle();
+	}
+
+	/** The client is gone, at any point. The server is brought back to a clean state, or closed. */
+	abandon(recovery: "recover" | "rollback_only" | "drop"): void {
+		this.client = null;
+		if (this.state === ServerState.Closed) return;
+		this.stream.resume();
+		const busy = this.replies.length > 0 || this.task !== null;
+		const clean = !busy && this.status === TxStatus.Idle && !this.cutOff;
+		if (this.cutOff || (recovery === "drop" && !clean) || (recovery === "rollback_only" && busy)) {
+			this.close("client disconnected in the middle of a request");
+			return;
+		}
+		this.noteUnknownSets();
+		this.deadline = now() + this.home.rollbackTimeout();
+		if (this.task !== null) {
+			// Settings were being applied or asked for; how that ended no longer matters.
+			this.orphaned = true;
+			return;
+		}
+		if (!busy) {
+			this.afterDraining();
+			return;
+		}
+		this.state = ServerState.Draining;
+		this.home.counters[Stat.re_synced]!++;
+		void this.home.cancel(this);
+		if (this.copyIn) this.endCopyIn();
+		else this.syncIfNeeded();
+	}
+
+	/** A loan that ended without its last words: settings it changed cannot be asked for on behalf of anyone. */
+	private noteUnknownSets(): void {
+		if (this.sets !== null || this.resets !== null || this.resetsAll) this.dirty |= Dirty.Settings;
+		this.sets = null;
+		this.resets = null;
+		this.resetsAll = false;
+	}
+
+	private afterDraining(): void {
+		this.state = ServerState.Draining;
+		if (this.status === TxStatus.Idle) {
+			this.noteUnknownSets();
+			this.giveBack();
+			return;
+		}
+		this.home.counters[Stat.rollbacks]!++;
+		this.rollbacks++;
+		this.run("ROLLBACK", (_, error) => {
+			if (error !== null || this.status !== TxStatus.Idle) this.close("ROLLBACK failed");
+			else this.afterDraining();
+		});
+	}
+
+	private clean(): void {
+		const sql = cleaning(this.dirty);
+		if (sql === null) {
+			this.close("the session cannot be cleaned");
+			return;
+		}
+		const { dirty } = this;
+		this.dirty = 0;
+		this.home.counters[Stat.cleaned]!++;
+		if ((dirty & Dirty.Prepared) !== 0) this.forgetStatements();
+		if ((dirty & Dirty.Settings) !== 0) this.applied = this.home.sets.empty;
+		if (sql === "") {
+			this.idle();
+			return;
+		}
+		this.run(sql, (_, error) => {
+			if (error !== null) this.close(`cleaning failed: ${error.message}`);
+			else this.idle();
+		});
+	}
+
+	/** Session pooling: nothing is tracked, all of it goes. */
+	private discardAll(): void {
+		this.session = false;
+		this.home.counters[Stat.cleaned]!++;
+		this.run("DISCARD ALL", (_, error) => {
+			if (error !== null) {
+				this.close(`DISCARD ALL failed: ${error.message}`);
+				return;
+			}
+			this.forgetStatements();
+			this.applied = this.home.sets.empty;
+			this.dirty = 0;
+			this.sets = null;
+			this.resets = null;
+			this.resetsAll = false;
+			this.idle();
+		});
+	}
+
+	private idle(): void {
+		if (this.cancels > 0) {
+			// A cancel under way must not hit the next client's query.
+			this.whenCancelled(() => this.idle());
+			return;
+		}
+		if (this.state === ServerState.Closed) return;
+		this.state = ServerState.Idle;
+		this.deadline = 0;
+		// The end of its last request or task, which the clock was asked for then.
+		this.usedAt = Math.max(this.readyAt, this.checkedAt);
+		this.home.onIdle(this);
+	}
+
+	/** Runs `then` once no CancelRequest is on its way; replaces an earlier one. */
+	whenCancelled(then: () => void): void {
+		this.afterCancels = then;
+	}
+
+	cancelLanded(): void {
+		if (--this.cancels > 0) return;
+		const then = this.afterCancels;
+		this.afterCancels = null;
+		then?.();
+	}
+
+	// ---- our own queries -------------------------------------------------------------------------------------------
+
+	/** Runs a simple query; the server must owe nothing. `done` is not called when the connection dies on the way. */
+	run(sql: string, done: Task["done"]): void {
+		if (this.state === ServerState.Closed) return;
+		const before = this.state;
+		this.state = ServerState.Task;
+		this.requestAt = now();
+		this.deadline = this.requestAt + this.home.rollbackTimeout();
+		this.task = {
+			rows: [],
+			error: null,
+			done: (rows, error) => {
+				this.state = before;
+				this.deadline = 0;
+				this.checkedAt = now();
+				if (!this.orphaned) {
+					done(rows, error);
+					return;
+				}
+				this.orphaned = false;
+				this.dirty |= Dirty.Settings;
+				this.afterDraining();
+			},
+		};
+		this.replies.push(Reply.Query);
+		this.stream.writeAll(query(sql));
+	}
+
+	/** Brings the session's settings to `wanted`. On an error the settings are what they were. */
+	apply(wanted: ParameterSet, done: (error: PgError | null) => void): void {
+		const sql = changeParameters(this.applied, wanted);
+		if (sql === "") {
+			done(null);
+			return;
+		}
+		this.run(sql, (_, error) => {
+			if (error === null) this.applied = wanted;
+			done(error);
+		});
+	}
+
+	/** After a transaction that changed settings: asks what they are now. Values in the order of `names`. */
+	ask(names: readonly string[], done: (values: (string | null)[] | null) => void): void {
+		this.run(askParameters(names), (rows, error) => done(error === null ? (rows[0] ?? null) : null));
+	}
+
+	noteSets(names: readonly string[]): void {
+		this.sets ??= new Set();
+		for (const name of names) this.sets.add(name);
+	}
+
+	noteResets(names: readonly string[]): void {
+		this.resets ??= new Set();
+		for (const name of names) this.resets.add(name);
+	}
+
+	/** True when settings have to be asked for before the server may go on. */
+	get unsettled(): boolean {
+		return this.sets !== null || this.resets !== null || this.resetsAll;
+	}
+
+	// ---- prepared statements ---------------------------------------------------------------------------------------
+
+	/** A Parse of `statement` goes to the server now: the client's own when it has a `name` for it, else one of ours. */
+	noteParse(statement: Statement, name: string | null): void {
+		this.replies.push(name === null ? Reply.ParseOurs : Reply.ParseNamed);
+		this.pending.push({ statement, name });
+		this.statements.set(statement, ++this.uses);
+	}
+
+	/** The client's unnamed statement is parsed here again. */
+	noteUnnamedAgain(serial: number): void {
+		this.replies.push(Reply.ParseOurs);
+		this.pending.push(null);
+		this.unnamed = serial;
+	}
+
+	/** ParseComplete or CloseComplete of `statement` will be made up. */
+	noteFake(mark: Reply.ParseFake | Reply.CloseFake, statement: Statement, name: string): void {
+		this.replies.push(mark);
+		this.pending.push({ statement, name });
+	}
+
+	/** Whether the server has `statement`; if so this is its last use. */
+	has(statement: Statement): boolean {
+		if (!this.statements.has(statement)) return false;
+		this.statements.set(statement, ++this.uses);
+		return true;
+	}
+
+	/** Names of the statements over `limit`, least recently used first. They are gone from here: the caller closes them. */
+	evict(limit: number): string[] {
+		const over = this.statements.size + this.foreign.length - limit;
+		if (over <= 0) return [];
+		const names = this.foreign.splice(0, over);
+		if (names.length === over) return names;
+		const oldest = [...this.statements].sort((a, b) => a[1] - b[1]).slice(0, over - names.length);
+		for (const [statement] of oldest) {
+			this.statements.delete(statement);
+			names.push(statement.name);
+		}
+		return names;
+	}
+
+	/** Closes what the cache has dropped since. While idle only. */
+	closeDropped(): void {
+		const names: string[] = [];
+		for (const [statement] of this.statements) {
+			if (!statement.dropped) continue;
+			this.statements.delete(statement);
+			names.push(statement.name);
+		}
+		if (names.length === 0) return;
+		// DEALLOCATE and not Close: one message with one answer, like all our own queries.
+		this.idleTask(names.map((name) => `DEALLOCATE ${name}`).join("; "));
+	}
+
+	private idleTask(sql: string): void {
+		this.run(sql, (_, error) => {
+			if (error !== null) this.close(error.message);
+			else this.idle();
+		});
+	}
+
+	// ---- moving between threads ------------------------------------------------------------------------------------
+
+	/** Lets go of the connection, which lives on under a descriptor of its own; null when it cannot. Idle only. */
+	leave(): MovingServer | null {
+		if (this.cancels > 0 || this.stream.queued > 0 || this.replies.length > 0) return null;
+		this.count();
+		const fd = this.stream.detach();
+		if (fd < 0) return null;
+		this.state = ServerState.Closed;
+		const known = [...this.statements.keys()].map((statement) => statement.name);
+		return {
+			fd,
+			pid: this.pid,
+			secret: this.secret,
+			applied: [...this.applied.values],
+			reported: [...this.reported.values],
+			statements: [...known, ...this.foreign],
+			bornAt: this.bornAt,
+			usedAt: this.usedAt,
+			checkedAt: this.checkedAt,
+			lifetime: this.lifetime,
+			generation: this.generation,
+		};
+	}
+
+	/** Takes over what another thread knew of this connection. */
+	arrive(moving: MovingServer, statements: Statements): void {
+		const { sets } = this.home;
+		this.pid = moving.pid;
+		this.secret = moving.secret;
+		this.applied = sets.of(new Map(moving.applied));
+		this.reported = sets.of(new Map(moving.reported));
+		this.bornAt = moving.bornAt;
+		this.usedAt = moving.usedAt;
+		this.checkedAt = moving.checkedAt;
+		this.lifetime = moving.lifetime;
+		this.generation = moving.generation;
+		for (const name of moving.statements) {
+			const statement = statements.named(name);
+			if (statement === undefined) this.foreign.push(name);
+			else this.statements.set(statement, 0);
+		}
+	}
+
+	// ---- life ------------------------------------------------------------------------------------------------------
+
+	onDrain(): void {
+		this.client?.onServerDrain();
+	}
+
+	/** Adds what went over the wire since the last call to the pool's counters. */
+	count(): void {
+		const { counters } = this.home;
+		counters[Stat.received]! += this.stream.bytesIn - this.countedIn;
+		counters[Stat.sent]! += this.stream.bytesOut - this.countedOut;
+		this.countedIn = this.stream.bytesIn;
+		this.countedOut = this.stream.bytesOut;
+	}
+
+	/** The one way out. A client that still has the server is told. */
+	close(reason: string): void {
+		if (this.state === ServerState.Closed) return;
+		this.reason = reason;
+		if (this.stream !== undefined) {
+			if (this.replies.length === 0 && !this.cutOff) {
+				this.stream.writeAll(TERMINATE);
+				this.stream.end();
+			} else {
+				this.home.counters[Stat.force_closed]!++;
+				this.stream.terminate();
+			}
+		}
+		this.gone(null);
+	}
+
+	/** `query_timeout` has passed: the connection is closed, which is all that surely ends the query, and the client told. */
+	timeOut(): void {
+		const { client } = this;
+		this.client = null;
+		void this.home.cancel(this);
+		this.close("query timeout");
+		client?.onServerGone(new PgError("FATAL", "58000", "query timeout"));
+	}
+
+	get closeReason(): string {
+		return this.reason;
+	}
+
+	onClose(error: Error | undefined): void {
+		if (this.state === ServerState.Closed) return;
+		const { fatal } = this;
+		if (fatal !== null) this.reason = `${fatal.severity} ${fatal.sqlstate}: ${fatal.message}`;
+		else this.reason = error === undefined ? "server closed the connection" : error.message;
+		// A FATAL that came while it was lent has been passed on; one that came before has not.
+		const passedOn = fatal !== null && this.client !== null;
+		this.gone(passedOn ? null : new PgError("FATAL", "08006", "server closed the connection unexpectedly"));
+	}
+
+	private gone(error: PgError | null): void {
+		this.state = ServerState.Closed;
+		const { client } = this;
+		this.client = null;
+		this.task = null;
+		this.replies.clear();
+		this.pending.length = 0;
+		if (this.stream !== undefined) this.count();
+		this.home.onGone(this);
+		client?.onServerGone(error);
+	}
+}
+
+/** Reported by the server but not set by anyone in the session. */
+const READ_ONLY_REPORTS = new Set([
+	"server_version",
+	"server_encoding",
+	"integer_datetimes",
+	"in_hot_standby",
+	"is_superuser",
+]);
+
+/** The values of a DataRow in text format. */
+function readRow(chunk: Buffer, start: number): (string | null)[] {
+	const row: (string | null)[] = [];
+	let at = start + HEADER + 2;
+	for (let n = readInt16(chunk, start + HEADER); n > 0; n--) {
+		const length = readInt32(chunk, at);
+		at += 4;
+		row.push(length < 0 ? null : chunk.utf8Slice(at, at + length));
+		if (length > 0) at += length;
+	}
+	return row;
+}

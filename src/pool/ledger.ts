@@ -1,0 +1,102 @@
+// What the threads of the process must agree on about pools, in shared memory: how many server connections each pool
+// has (never more than its size, whatever the threads do at once), who waits, who has idle ones, and the number of the
+// next prepared statement. One row for each pool; every thread has its own Ledger over the same memory.
+
+const SERVERS = 0;
+
+export class Ledger {
+	readonly memory: SharedArrayBuffer;
+	readonly pools: number;
+	readonly workers: number;
+	/** [0] statement numbers, [1 + pool] permits in use. */
+	private readonly permits: Int32Array;
+	/** For each (pool, worker): clients waiting, idle servers, servers held. */
+	private readonly waiting: Int32Array;
+	private readonly idle: Int32Array;
+	private readonly held: Int32Array;
+	/** For each (pool, worker): when the client that waits longest began to, ms since the epoch. */
+	private readonly since: Float64Array;
+
+	constructor(pools: number, workers: number, memory?: SharedArrayBuffer) {
+		this.pools = pools;
+		this.workers = workers;
+		const cells = pools * workers;
+		// An even number of words first, so that the doubles behind them are aligned.
+		const words = (1 + pools + 3 * cells + 1) & ~1;
+		this.memory = memory ?? new SharedArrayBuffer(words * 4 + cells * 8);
+		this.permits = new Int32Array(this.memory, SERVERS, 1 + pools);
+		this.waiting = new Int32Array(this.memory, (1 + pools) * 4, cells);
+		this.idle = new Int32Array(this.memory, (1 + pools + cells) * 4, cells);
+		this.held = new Int32Array(this.memory, (1 + pools + 2 * cells) * 4, cells);
+		this.since = new Float64Array(this.memory, words * 4, cells);
+	}
+
+	/** Takes a permit to have one more server connection, if fewer than `limit` are in use. */
+	acquire(slot: number, limit: number): boolean {
+		for (;;) {
+			const used = Atomics.load(this.permits, 1 + slot);
+			if (used >= limit) return false;
+			if (Atomics.compareExchange(this.permits, 1 + slot, used, used + 1) === used) return true;
+		}
+	}
+
+	/** Gives a permit back, but only while more than `keep` are in use; the caller then may close its connection. */
+	releaseAbove(slot: number, keep: number): boolean {
+		for (;;) {
+			const used = Atomics.load(this.permits, 1 + slot);
+			if (used <= keep) return false;
+			if (Atomics.compareExchange(this.permits, 1 + slot, used, used - 1) === used) return true;
+		}
+	}
+
+	release(slot: number): void {
+		Atomics.sub(this.permits, 1 + slot, 1);
+	}
+
+	/** Server connections of the pool in the process, those being opened among them. */
+	used(slot: number): number {
+		return Atomics.load(this.permits, 1 + slot);
+	}
+
+	nextStatement(): number {
+		return Atomics.add(this.permits, 0, 1) + 1;
+	}
+
+	setWaiting(slot: number, worker: number, clients: number, since: number): void {
+		const cell = slot * this.workers + worker;
+		this.since[cell] = since;
+		Atomics.store(this.waiting, cell, clients);
+	}
+
+	setServers(slot: number, worker: number, idle: number, held: number): void {
+		const cell = slot * this.workers + worker;
+		Atomics.store(this.held, cell, held);
+		Atomics.store(this.idle, cell, idle);
+	}
+
+	idleOf(slot: number, worker: number): number {
+		return Atomics.load(this.idle, slot * this.workers + worker);
+	}
+
+	heldBy(slot: number, worker: number): number {
+		return Atomics.load(this.held, slot * this.workers + worker);
+	}
+
+	waitingIn(slot: number, worker: number): number {
+		return Atomics.load(this.waiting, slot * this.workers + worker);
+	}
+
+	waitingSince(slot: number, worker: number): number {
+		return this.since[slot * this.workers + worker]!;
+	}
+
+	/** The other worker whose client has waited longest, or -1 when none waits. */
+	longestWaiting(slot: number, me: number): number {
+		let found = -1;
+		for (let worker = 0; worker < this.workers; worker++) {
+			if (worker === me || this.waitingIn(slot, worker) === 0) continue;
+			if (found < 0 || this.waitingSince(slot, worker) < this.waitingSince(slot, found)) found = worker;
+		}
+		return found;
+	}
+}

@@ -1,0 +1,51 @@
+// Who waits for a server, in order of arrival. A linked list through the waiters themselves, so that one who gives up
+// in the middle leaves without a search.
+
+import type { Server } from "../backend/server.ts";
+import type { PgError } from "../errors.ts";
+
+export interface Waiter {
+	/** When it began to wait (ms since the epoch). */
+	waitingSince: number;
+	/** Neighbours in the queue it stands in; both null and `queued` false when it stands in none. */
+	nextWaiter: Waiter | null;
+	previousWaiter: Waiter | null;
+	queued: boolean;
+	/** Its turn: the server is lent to it. */
+	onServer(server: Server): void;
+	onCheckoutFailed(error: PgError): void;
+}
+
+export class Waiters {
+	first: Waiter | null = null;
+	private last: Waiter | null = null;
+	length = 0;
+
+	push(waiter: Waiter): void {
+		waiter.queued = true;
+		waiter.previousWaiter = this.last;
+		waiter.nextWaiter = null;
+		if (this.last === null) this.first = waiter;
+		else this.last.nextWaiter = waiter;
+		this.last = waiter;
+		this.length++;
+	}
+
+	shift(): Waiter | null {
+		const { first } = this;
+		if (first !== null) this.remove(first);
+		return first;
+	}
+
+	remove(waiter: Waiter): void {
+		if (!waiter.queued) return;
+		waiter.queued = false;
+		if (waiter.previousWaiter === null) this.first = waiter.nextWaiter;
+		else waiter.previousWaiter.nextWaiter = waiter.nextWaiter;
+		if (waiter.nextWaiter === null) this.last = waiter.previousWaiter;
+		else waiter.nextWaiter.previousWaiter = waiter.previousWaiter;
+		waiter.nextWaiter = null;
+		waiter.previousWaiter = null;
+		this.length--;
+	}
+}
