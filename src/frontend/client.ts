@@ -1,0 +1,816 @@
+// One client after its login: collects requests, borrows a server for each transaction, sends what the client sends
+// and lets the server's answers through. `onData` → `walk` → one write is the hot path; everything else (settings to
+// apply, settings to ask for, refusals) is the exception. Made by startup.ts; closed through `close` only.
+
+import { randomBytes } from "node:crypto";
+import type { ParameterSet } from "../backend/parameters.ts";
+import type { Statement } from "../backend/prepared.ts";
+import { Reply } from "../backend/replies.ts";
+import { type Server, type ServerClient, ServerState } from "../backend/server.ts";
+import { now } from "../clock.ts";
+import type { General } from "../config/settings.ts";
+import { PgError, ProtocolError } from "../errors.ts";
+import type { Stream, StreamOwner } from "../net/stream.ts";
+import { type SessionFacts, sessionFacts, UNKNOWN_FACTS } from "../parser/session.ts";
+import type { Pool } from "../pool/pool.ts";
+import type { Waiter } from "../pool/waiters.ts";
+import { Stat } from "../stats/counters.ts";
+import { backendKeyData, CLOSE_COMPLETE, parameterStatus, READY_IDLE } from "../wire/backend-messages.ts";
+import { Frontend, Target, TxStatus } from "../wire/codes.ts";
+import { errorResponse } from "../wire/error-response.ts";
+import { frontendLimit, HEADER, readInt32, Tail } from "../wire/frame.ts";
+import { query } from "../wire/frontend-messages.ts";
+import type { ClientContext } from "./context.ts";
+import { ClientStatements, factsOf, noteFacts } from "./prepared.ts";
+
+/** How much of a request is collected before a server is taken for it all the same. */
+const COLLECT = 64 << 10;
+/** A message up to this size is looked at as a whole; a larger Query, Bind or FunctionCall passes through in pieces. */
+const WHOLE = 1 << 20;
+/** A Parse is kept, so that it can be sent to other servers: it has to be whole. Ours, not PostgreSQL's. */
+const PARSE_LIMIT = 64 << 20;
+/** What a client may send ahead while it waits; then its socket is not read. */
+const HELD = 128 << 10;
+
+const enum State {
+	/** Its messages are read. A server may be lent to it. */
+	Ready,
+	/** Stands in the pool's queue, or its server is not ready for it yet: what it sends is held. */
+	Waiting,
+	Closed,
+}
+
+/** What is dropped after a request was refused, up to where PostgreSQL would go on. */
+const enum Skip {
+	Nothing,
+	/** The Query that comes next; answered with ReadyForQuery. */
+	Query,
+	/** Everything before the next Sync. */
+	ToSync,
+}
+
+/** What became of a message that came while no server was held. */
+const enum Step {
+	/** A server is here: the message can go. */
+	Go,
+	/** Answered or dropped. */
+	Done,
+	/** Not enough of the request is here yet. */
+	More,
+	/** The rest is held until a server comes. */
+	Hold,
+}
+
+/** What startup.ts found out. */
+export interface Login {
+	readonly user: string;
+	readonly database: string;
+	/** Minor version of the protocol. */
+	readonly minor: number;
+	readonly parameters: ParameterSet;
+	readonly address: string;
+}
+
+export class Client implements StreamOwner, ServerClient, Waiter {
+	readonly stream: Stream;
+	readonly user: string;
+	readonly database: string;
+	readonly pool: Pool;
+	private readonly context: ClientContext;
+	/** BackendKeyData that this client was given; the number is also its id in SHOW CLIENTS. */
+	readonly pid: number;
+	readonly secret: Uint8Array;
+	readonly address: string;
+	readonly connectedAt = Date.now();
+
+	private state = State.Waiting;
+	server: Server | null = null;
+	private readonly tail = new Tail();
+	/** Bytes of a message that is passed on in pieces, and of one that is thrown away. */
+	private through = 0;
+	private dropping = 0;
+	private skip = Skip.Nothing;
+	private loggedIn = false;
+	/** Servers that died while they were made ready for a request that no one had seen yet. */
+	private retries = 0;
+
+	/** Settings of its StartupMessage; RESET goes back to these. */
+	private readonly startup: ParameterSet;
+	/** Settings its session has now. */
+	private parameters: ParameterSet;
+	/** Settings as it was told by ParameterStatus. */
+	private reported: ParameterSet;
+	private statements: ClientStatements | null = null;
+
+	waitingSince = 0;
+	nextWaiter: Waiter | null = null;
+	previousWaiter: Waiter | null = null;
+	queued = false;
+
+	/** By the janitor's clock: when it last sent something. */
+	activeAt: number;
+	/** For SHOW CLIENTS; milliseconds and counts. */
+	queries = 0;
+	transactions = 0;
+	waitTime = 0;
+	queryTime = 0;
+	transactionTime = 0;
+	errors = 0;
+
+	constructor(context: ClientContext, stream: Stream, pool: Pool, login: Login) {
+		this.context = context;
+		this.stream = stream;
+		this.pool = pool;
+		this.user = login.user;
+		this.database = login.database;
+		this.address = login.address;
+		this.startup = login.parameters;
+		this.parameters = login.parameters;
+		this.reported = context.sets.empty;
+		this.pid = context.register(this);
+		this.secret = Uint8Array.from(randomBytes(login.minor >= 2 ? 32 : 4));
+		this.activeAt = context.time;
+	}
+
+	// ---- the end of the login --------------------------------------------------------------------------------------
+
+	/** Answers with the settings that its sessions will have, from the cache or from a server. */
+	begin(): void {
+		const known = this.pool.welcomes.get(this.startup.key);
+		if (known !== undefined) this.welcome(known);
+		else this.checkOut();
+	}
+
+	private welcome(reported: ParameterSet): void {
+		this.loggedIn = true;
+		this.reported = reported;
+		const parts: Buffer[] = [];
+		for (const [name, value] of reported.values) parts.push(parameterStatus(name, value));
+		parts.push(backendKeyData(this.pid, this.secret), READY_IDLE);
+		this.stream.writeAll(Buffer.concat(parts));
+		this.context.onLogin(this);
+		this.resume();
+	}
+
+	// ---- bytes from the client -------------------------------------------------------------------------------------
+
+	onData(chunk: Buffer): void {
+		if (this.state === State.Closed) return;
+		this.activeAt = this.context.time;
+		if (this.state === State.Waiting) {
+			this.tail.hold(chunk);
+			if (this.tail.bytes > HELD) this.stream.pause();
+			return;
+		}
+		const whole = this.tail.add(chunk);
+		if (whole !== null) this.guardedWalk(whole);
+	}
+
+	/** Reads what was held while the client waited. */
+	private resume(): void {
+		if (this.state === State.Closed) return;
+		this.state = State.Ready;
+		this.stream.resume();
+		if (this.tail.bytes > 0) this.guardedWalk(this.tail.take());
+	}
+
+	private guardedWalk(chunk: Buffer): void {
+		try {
+			this.walk(chunk);
+		} catch (error) {
+			if (!(error instanceof ProtocolError)) throw error;
+			this.close(`protocol error: ${error.message}`, new PgError("FATAL", error.sqlstate, error.message));
+		}
+	}
+
+	/** The hot path there: message after message, as long as the client may go on. */
+	private walk(chunk: Buffer): void {
+		const end = chunk.length;
+		let at = this.passThrough(chunk);
+		let run = at;
+		let flush = false;
+		while (end - at >= HEADER) {
+			const code = chunk[at]!;
+			const length = readInt32(chunk, at + 1);
+			checkHeader(code, length);
+			const next = at + 1 + length;
+			const stop = next < end ? next : end;
+			if (this.server === null) {
+				const step = this.alone(code, length, chunk, at, next);
+				if (step === Step.Hold || this.isClosed) return;
+				if (step === Step.More) break;
+				if (step === Step.Done) {
+					at = stop;
+					run = stop;
+					continue;
+				}
+				run = at;
+			}
+			const server = this.server!;
+			if (server.cancels > 0 && server.replies.length === 0) {
+				// A cancel is under way to a query that is over: the next query must not get it.
+				this.hold(chunk, at);
+				server.whenCancelled(() => this.resume());
+				return;
+			}
+			if (next > end && !passable(code, length, end - at)) break;
+			if (server.replies.length === 0 && (server.status !== TxStatus.Idle || server.session)) {
+				server.requestAt = now();
+				this.pool.counters[Stat.idle_xact_time]! += server.requestAt - server.readyAt;
+			}
+			switch (code) {
+				case Frontend.Query:
+					if (this.onQuery(server, chunk, run, at, next, stop)) run = stop;
+					break;
+				case Frontend.Bind:
+					if (this.prepared().onBind(server, chunk, run, at, next, stop, this.limit)) run = stop;
+					this.pool.counters[Stat.bind_count]!++;
+					break;
+				case Frontend.Execute:
+					server.replies.push(Reply.Execute);
+					break;
+				case Frontend.Sync:
+					if (!server.copyIn) server.replies.push(Reply.Sync);
+					break;
+				case Frontend.Describe:
+					if (this.prepared().onDescribe(server, chunk, run, at, next, this.limit)) run = stop;
+					break;
+				case Frontend.Parse:
+					this.checkSize(length);
+					if (this.prepared().onParse(server, chunk, run, at, next, this.limit, this.context.nextSerial())) run = stop;
+					this.pool.counters[Stat.parse_count]!++;
+					break;
+				case Frontend.Close:
+					if (this.prepared().onClose(server, chunk, run, at, next)) run = stop;
+					this.pool.counters[Stat.close_count]!++;
+					break;
+				case Frontend.Flush:
+					flush = true;
+					break;
+				case Frontend.CopyDone:
+				case Frontend.CopyFail:
+					if (server.copyIn) server.copyIn = false;
+					else if (server.replies.length > 0) server.replies.push(Reply.CopyEnd);
+					break;
+				case Frontend.FunctionCall:
+					// Any function, by number: what it does to the session cannot be seen.
+					noteFacts(server, UNKNOWN_FACTS);
+					server.replies.push(Reply.Query);
+					break;
+				case Frontend.Terminate:
+					this.send(server, chunk, run, at);
+					this.close("client disconnected");
+					return;
+			}
+			if (this.isClosed) return;
+			if (next > end) {
+				this.through = next - end;
+				server.cutOff = true;
+			}
+			at = stop;
+		}
+		const { server } = this;
+		if (server !== null) {
+			this.send(server, chunk, run, at);
+			if (flush) server.answerFakes();
+		}
+		if (at < end && !this.isClosed) this.tail.keep(chunk, at, needed(chunk, at));
+	}
+
+	/** The rest of a message whose head has been dealt with. @returns where the next message begins */
+	private passThrough(chunk: Buffer): number {
+		if (this.dropping > 0) {
+			const dropped = Math.min(this.dropping, chunk.length);
+			this.dropping -= dropped;
+			return dropped;
+		}
+		if (this.through === 0) return 0;
+		const passed = Math.min(this.through, chunk.length);
+		this.through -= passed;
+		const { server } = this;
+		if (server !== null) {
+			this.send(server, chunk, 0, passed);
+			server.cutOff = this.through > 0;
+		}
+		return passed;
+	}
+
+	/** Writes `chunk[run, at)` behind what was spliced; a server that takes no more stops the client. */
+	private send(server: Server, chunk: Buffer, run: number, at: number): void {
+		const { splice } = this.context;
+		let flowing: boolean;
+		if (splice.empty) flowing = at === run || server.stream.write(chunk, run, at - run);
+		else {
+			splice.add(server.stream, chunk, run, at - run);
+			flowing = splice.flush(server.stream);
+		}
+		if (!flowing) this.stream.pause();
+	}
+
+	/** The server took everything: the client may go on. */
+	onServerDrain(): void {
+		if (this.state === State.Ready) this.stream.resume();
+	}
+
+	/** The client took everything: its server may go on. */
+	onDrain(): void {
+		this.server?.stream.resume();
+	}
+
+	// ---- without a server ------------------------------------------------------------------------------------------
+
+	/** A message while no server is held: begins a request, or can be answered here. */
+	private alone(code: number, length: number, chunk: Buffer, at: number, next: number): Step {
+		if (this.skip !== Skip.Nothing) return this.skipped(code, chunk, next);
+		const end = chunk.length;
+		switch (code) {
+			case Frontend.Query:
+			case Frontend.FunctionCall:
+				if (next > end && !passable(code, length, end - at)) return Step.More;
+				break;
+			case Frontend.Parse:
+			case Frontend.Bind:
+			case Frontend.Describe:
+			case Frontend.Execute:
+			case Frontend.Close: {
+				const ahead = lookAhead(chunk, at);
+				if (ahead === Ahead.OnlyCloses) return this.closeAlone(chunk, at, next);
+				if (ahead === Ahead.Open && end - at < COLLECT) return Step.More;
+				break;
+			}
+			case Frontend.Sync:
+				this.stream.writeAll(READY_IDLE);
+				return Step.Done;
+			case Frontend.Terminate:
+				this.close("client disconnected");
+				return Step.Done;
+			default:
+				// Flush has nothing to flush. Data of a COPY that has failed is ignored, as PostgreSQL does.
+				return this.drop(chunk, next);
+		}
+		if (this.refusesTransaction(code, chunk, at, next))
+			return this.isClosed ? Step.Done : this.skipped(code, chunk, next);
+		const server = this.pool.take(this);
+		if (server !== null && this.acquire(server)) return Step.Go;
+		this.hold(chunk, at);
+		return Step.Hold;
+	}
+
+	private drop(chunk: Buffer, next: number): Step {
+		if (next > chunk.length) this.dropping = next - chunk.length;
+		return Step.Done;
+	}
+
+	/** After a refusal: the request it was about is thrown away. */
+	private skipped(code: number, chunk: Buffer, next: number): Step {
+		if (code === Frontend.Terminate) this.close("client disconnected");
+		else if (this.skip === Skip.Query || code === Frontend.Sync) {
+			this.skip = Skip.Nothing;
+			this.stream.writeAll(READY_IDLE);
+		}
+		return this.drop(chunk, next);
+	}
+
+	private closeAlone(chunk: Buffer, at: number, next: number): Step {
+		if (chunk[at + HEADER] === Target.Statement) this.prepared().closeAlone(chunk, at, next, this.limit);
+		this.stream.writeAll(CLOSE_COMPLETE);
+		return Step.Done;
+	}
+
+	/** `pooler_mode = statement`: a transaction block would keep the server. */
+	private refusesTransaction(code: number, chunk: Buffer, at: number, next: number): boolean {
+		if (this.pool.spec.pooler_mode !== "statement" || next > chunk.length) return false;
+		let start = at + HEADER;
+		if (code === Frontend.Parse) start = chunk.indexOf(0, start) + 1;
+		else if (code !== Frontend.Query) return false;
+		const stop = chunk.indexOf(0, start);
+		if (stop < 0 || !sessionFacts(chunk.utf8Slice(start, stop)).transaction) return false;
+		this.refuse(NO_TRANSACTIONS, code);
+		return true;
+	}
+
+	private hold(chunk: Buffer, at: number): void {
+		this.state = State.Waiting;
+		this.tail.keep(chunk, at, Number.POSITIVE_INFINITY);
+		if (this.tail.bytes > HELD) this.stream.pause();
+	}
+
+	/** Says no to the request that begins with a message `code`; the client stays. */
+	private refuse(error: PgError, code: number): void {
+		this.errors++;
+		this.stream.writeAll(errorResponse(error));
+		this.skip = code === Frontend.Query || code === Frontend.FunctionCall ? Skip.Query : Skip.ToSync;
+	}
+
+	// ---- servers come and go ---------------------------------------------------------------------------------------
+
+	private checkOut(): void {
+		const server = this.pool.take(this);
+		if (server !== null) this.onServer(server);
+	}
+
+	onServer(server: Server): void {
+		if (server.state === ServerState.Closed) this.checkOut();
+		else {
+			this.waitTime += now() - this.waitingSince;
+			if (this.acquire(server)) this.acquired(server);
+		}
+	}
+
+	/** @returns whether the server is ready for us now; if not, `acquired` is called later. */
+	private acquire(server: Server): boolean {
+		server.lend(this);
+		this.server = server;
+		server.session = this.pool.spec.pooler_mode === "session";
+		this.pool.counters[Stat.server_assignment_count]!++;
+		if (server.applied.equals(this.parameters)) {
+			this.tellReported(server);
+			return true;
+		}
+		server.apply(this.parameters, (error) => {
+			if (error === null) this.acquired(server);
+			else this.onApplyFailed(server, error);
+		});
+		return false;
+	}
+
+	private acquired(server: Server): void {
+		if (!this.loggedIn) {
+			this.pool.welcomes.set(this.startup.key, server.reported);
+			this.server = null;
+			server.session = false;
+			server.giveBack();
+			this.welcome(server.reported);
+			return;
+		}
+		this.tellReported(server);
+		this.retries = 0;
+		this.resume();
+	}
+
+	/** The server does not take the settings: the client's session cannot be had. */
+	private onApplyFailed(server: Server, error: PgError): void {
+		this.server = null;
+		server.session = false;
+		server.giveBack();
+		this.close(
+			`settings refused: ${error.message}`,
+			new PgError("FATAL", error.sqlstate, error.message, error.detail, error.hint),
+		);
+	}
+
+	/** Settings that this server reports otherwise than the client believes. */
+	private tellReported(server: Server): void {
+		const { reported } = server;
+		if (reported === this.reported) return;
+		for (const [name, value] of reported.values)
+			if (this.reported.values.get(name) !== value) this.stream.writeAll(parameterStatus(name, value));
+		this.reported = reported;
+	}
+
+	onCheckoutFailed(error: PgError): void {
+		if (this.isClosed) return;
+		if (!this.loggedIn) {
+			const message = `connection pool for user "${this.user}" and database "${this.database}" is down`;
+			this.close(message, new PgError("FATAL", "58000", message, error.detail ?? error.message, error.hint));
+			return;
+		}
+		const { client_connection_recovery } = this.context.general();
+		if (client_connection_recovery === "drop") this.close(error.message, error);
+		else this.refuseHeld(new PgError("ERROR", error.sqlstate, error.message, error.detail, error.hint));
+	}
+
+	/** Refuses the request that is held, and goes on with what comes after it. */
+	private refuseHeld(error: PgError): void {
+		const held = this.tail.take();
+		this.refuse(error, held[0] ?? Frontend.Sync);
+		this.tail.hold(held);
+		this.resume();
+	}
+
+	onReady(server: Server): void {
+		const time = now();
+		const { counters } = this.pool;
+		const took = time - server.requestAt;
+		server.readyAt = time;
+		server.queries++;
+		this.queries++;
+		this.queryTime += took;
+		counters[Stat.query_count]!++;
+		counters[Stat.query_time]! += took;
+		if (server.status !== TxStatus.Idle) {
+			if (this.pool.spec.pooler_mode === "statement") this.close("transaction in statement mode", FATAL_TRANSACTION);
+			return;
+		}
+		server.transactions++;
+		this.transactions++;
+		const lasted = time - server.lentAt;
+		this.transactionTime += lasted;
+		counters[Stat.xact_count]!++;
+		counters[Stat.xact_time]! += lasted;
+		if (server.session) {
+			server.lentAt = time;
+			if (this.context.stopping) this.close("shutdown", SHUTTING_DOWN);
+		} else if (server.unsettled) this.settle(server);
+		else this.release(server);
+	}
+
+	private release(server: Server): void {
+		this.server = null;
+		server.giveBack();
+		if (this.context.stopping) this.close("shutdown", SHUTTING_DOWN);
+	}
+
+	/** A transaction changed settings: the server is asked what they are now, since ROLLBACK may have undone it all. */
+	private settle(server: Server): void {
+		const { resetsAll, resets } = server;
+		const sets = server.sets ?? NONE;
+		const names = new Set([...sets, ...(resets ?? NONE)]);
+		if (resetsAll) for (const name of server.applied.values.keys()) names.add(name);
+		server.sets = null;
+		server.resets = null;
+		server.resetsAll = false;
+		if (names.size === 0) {
+			this.release(server);
+			return;
+		}
+		this.state = State.Waiting;
+		const asked = [...names];
+		server.ask(asked, (values) => {
+			if (values === null) {
+				this.server = null;
+				server.client = null;
+				server.close("its settings could not be read");
+			} else {
+				asked.forEach((name, i) => {
+					this.learn(server, name, values[i] ?? null, !sets.has(name));
+				});
+				this.reported = server.reported;
+				this.release(server);
+			}
+			this.resume();
+		});
+	}
+
+	/** What a setting is after the transaction; `reset`: it was given its default, which is the StartupMessage's. */
+	private learn(server: Server, name: string, value: string | null, reset: boolean): void {
+		const { sets } = this.context;
+		const none = value === null || (name === "role" && value === "none");
+		const self = name === "session_authorization" && value === this.pool.spec.server_user;
+		if (!reset && !none && !self) {
+			server.applied = sets.with(server.applied, name, value);
+			this.parameters = sets.with(this.parameters, name, value);
+		} else if (none || self || value !== server.applied.values.get(name)) {
+			server.applied = sets.with(server.applied, name, null);
+			this.parameters = sets.with(this.parameters, name, this.startup.values.get(name) ?? null);
+		}
+	}
+
+	onServerGone(error: PgError | null): void {
+		const { server } = this;
+		this.server = null;
+		if (this.isClosed) return;
+		// Nothing of the request was sent yet: another server may serve it.
+		const untouched = this.state === State.Waiting && server?.readyAt === 0;
+		if (untouched && this.retries++ < RETRIES) this.checkOut();
+		else if (error === null) this.close("the server closed the connection");
+		else if (this.loggedIn) this.close(error.message, error);
+		else this.onCheckoutFailed(error);
+	}
+
+	onParameterStatus(name: string, value: string): void {
+		this.reported = this.context.sets.with(this.reported, name, value);
+	}
+
+	onParseUndone(name: string): void {
+		this.statements?.drop(name, this.limit);
+	}
+
+	onCloseUndone(name: string, statement: Statement): void {
+		this.statements?.restore(name, statement);
+	}
+
+	onStatementsGone(): void {
+		this.statements?.clear(this.limit);
+	}
+
+	clientName(name: string): string | null {
+		return this.statements?.nameOf(name) ?? null;
+	}
+
+	// ---- messages that are opened ----------------------------------------------------------------------------------
+
+	/** @returns whether the message was spliced */
+	private onQuery(server: Server, chunk: Buffer, run: number, at: number, next: number, stop: number): boolean {
+		this.checkSize(next - at - 1);
+		this.statements?.onQuery(server);
+		server.unnamed = 0;
+		if (next > stop) {
+			noteFacts(server, UNKNOWN_FACTS);
+			server.replies.push(Reply.Query);
+			return false;
+		}
+		const facts = factsOf(this.context.facts, chunk, at + HEADER, next - 1);
+		if (
+			facts.deallocates !== null &&
+			server.status !== TxStatus.Failed &&
+			this.deallocate(server, chunk, run, at, facts)
+		)
+			return true;
+		noteFacts(server, facts);
+		server.replies.push(Reply.Query);
+		return false;
+	}
+
+	private deallocate(server: Server, chunk: Buffer, run: number, at: number, facts: SessionFacts): boolean {
+		const sql = this.statements?.onDeallocate(server, chunk, run, at, facts.deallocates ?? "") ?? null;
+		if (sql === null) return false;
+		server.replies.push(Reply.Query);
+		this.context.splice.addAll(server.stream, query(sql));
+		return true;
+	}
+
+	private prepared(): ClientStatements {
+		if (this.statements === null) {
+			const { statements, facts, splice, general } = this.context;
+			const shared = general().prepared_statements !== "disabled";
+			this.statements = new ClientStatements(statements, facts, splice, shared);
+		}
+		return this.statements;
+	}
+
+	/** `prepared_statements_limit` */
+	private get limit(): number {
+		return this.context.general().prepared_statements_limit;
+	}
+
+	/** `query_size_limit` of a Query or Parse with this length word. */
+	private checkSize(length: number): void {
+		const { query_size_limit: most, query_size_limit_action: action } = this.context.general();
+		if (most === undefined || length <= most) return;
+		const detail = `message is ${length} bytes, query_size_limit is ${most} bytes`;
+		if (action === "block")
+			this.close("query_size_limit", new PgError("FATAL", "54000", "query size exceeds query_size_limit", detail));
+		else this.context.log.warn(`[large_query] size=${length}B query_size_limit=${most}B ${this.describe()}`);
+	}
+
+	// ---- life ------------------------------------------------------------------------------------------------------
+
+	get isClosed(): boolean {
+		return this.state === State.Closed;
+	}
+
+	get isWaiting(): boolean {
+		return this.queued;
+	}
+
+	get statementCount(): number {
+		return this.statements?.size ?? 0;
+	}
+
+	/** Its state in the words of SHOW CLIENTS. */
+	get stateName(): string {
+		if (this.queued) return "waiting";
+		if (this.server === null) return "idle";
+		if (this.server.replies.length > 0) return "active";
+		if (this.server.status === TxStatus.Failed) return "transaction error";
+		return this.server.status === TxStatus.InBlock ? "idle in transaction" : "idle";
+	}
+
+	setting(name: string): string | undefined {
+		return this.parameters.values.get(name);
+	}
+
+	/** A CancelRequest with this client's key: for the query it runs or waits for, and no other. */
+	cancel(): void {
+		const { server } = this;
+		if (this.queued && this.loggedIn) {
+			this.pool.leave(this);
+			this.refuseHeld(new PgError("ERROR", "57014", "canceling statement due to user request"));
+		} else if (server !== null && server.state === ServerState.Lent && server.replies.length > 0)
+			void this.pool.cancel(server);
+	}
+
+	/** The janitor's look. `time` as `now()`. */
+	check(time: number): void {
+		const { server } = this;
+		const general = this.context.general();
+		if (server === null || server.session) {
+			const busy = this.state === State.Waiting || (server?.replies.length ?? 0) > 0;
+			if (!busy && time - Math.max(this.activeAt, server?.readyAt ?? 0) > general.client_idle_timeout)
+				this.close("client_idle_timeout", idleError("disconnecting idle client", "client_idle_timeout", general));
+		}
+		if (server === null || server.status === TxStatus.Idle || server.replies.length > 0) return;
+		if (
+			this.state === State.Ready &&
+			time - Math.max(this.activeAt, server.readyAt) > general.client_idle_in_transaction_timeout
+		)
+			this.close(
+				"client_idle_in_transaction_timeout",
+				idleError("disconnecting idle in transaction client", "client_idle_in_transaction_timeout", general),
+			);
+	}
+
+	/** Shutdown: who is between transactions leaves now, the others when theirs ends; `now` makes all leave. */
+	shutDown(force: boolean): void {
+		const busy = this.server !== null && (this.server.status !== TxStatus.Idle || this.server.replies.length > 0);
+		if (force || !(busy || this.state === State.Waiting)) this.close("shutdown", SHUTTING_DOWN);
+	}
+
+	/** The one way out: says why to the client and the log, and leaves its server clean. */
+	close(reason: string, error?: PgError): void {
+		if (this.state === State.Closed) return;
+		if (error !== undefined) {
+			this.errors++;
+			this.stream.writeAll(errorResponse(error));
+		}
+		this.leave(reason);
+		this.stream.end();
+	}
+
+	onClose(error: Error | undefined): void {
+		if (this.state !== State.Closed) this.leave(error?.message ?? "connection lost");
+		this.context.unregister(this);
+	}
+
+	private leave(reason: string): void {
+		this.state = State.Closed;
+		this.tail.clear();
+		if (this.queued) this.pool.leave(this);
+		const { server } = this;
+		this.server = null;
+		if (server !== null) server.abandon(this.context.general().connection_recovery);
+		this.statements?.clear(this.limit);
+		this.context.onLogout(this, reason);
+	}
+
+	describe(): string {
+		return `[database: ${this.database}, user: ${this.user}, addr: ${this.address}]`;
+	}
+}
+
+const NONE: ReadonlySet<string> = new Set();
+/** Servers that may die under one request before its client is told. */
+const RETRIES = 3;
+const SHUTTING_DOWN = new PgError("FATAL", "57P01", "terminating connection due to administrator command");
+const TRANSACTION_TEXT = "transaction control statements are not supported in statement pooler mode";
+const NO_TRANSACTIONS = new PgError("ERROR", "58000", TRANSACTION_TEXT);
+const FATAL_TRANSACTION = new PgError("FATAL", "58000", TRANSACTION_TEXT);
+
+function idleError(
+	message: string,
+	setting: "client_idle_timeout" | "client_idle_in_transaction_timeout",
+	general: General,
+): PgError {
+	return new PgError("FATAL", "57P05", message, `${setting} of ${general[setting]}ms expired`);
+}
+
+function checkHeader(code: number, length: number): void {
+	const limit = frontendLimit(code);
+	if (limit === 0) throw new ProtocolError(`invalid frontend message type ${code}`);
+	if (length < 4 || length > limit) throw new ProtocolError("invalid message length");
+	if (code === Frontend.Parse && length > PARSE_LIMIT)
+		throw new ProtocolError(`a Parse message of ${length} bytes is larger than the proxy keeps`, "54000");
+}
+
+/** Whether a message that is not all here may go to the server in pieces. */
+function passable(code: number, length: number, here: number): boolean {
+	if (code === Frontend.CopyData) return true;
+	if (code !== Frontend.Query && code !== Frontend.Bind && code !== Frontend.FunctionCall) return false;
+	return length > WHOLE && here >= COLLECT;
+}
+
+/** How many bytes must be together before the message at `at` is looked at again. */
+function needed(chunk: Buffer, at: number): number {
+	if (chunk.length - at < HEADER) return HEADER;
+	const length = readInt32(chunk, at + 1);
+	const here = chunk.length - at;
+	if (here > length) return here + 1; // Whole, but its request is not.
+	return passable(chunk[at]!, length, COLLECT) ? COLLECT : length + 1;
+}
+
+const enum Ahead {
+	/** Neither Sync nor Flush is here yet. */
+	Open,
+	Complete,
+	/** Close messages and a Sync. */
+	OnlyCloses,
+}
+
+/** Looks for the end of the extended-query request that begins at `at`. */
+function lookAhead(chunk: Buffer, at: number): Ahead {
+	let onlyCloses = true;
+	while (chunk.length - at >= HEADER) {
+		const code = chunk[at]!;
+		const length = readInt32(chunk, at + 1);
+		checkHeader(code, length);
+		at += 1 + length;
+		if (at > chunk.length) return Ahead.Open;
+		if (code === Frontend.Sync) return onlyCloses ? Ahead.OnlyCloses : Ahead.Complete;
+		if (code !== Frontend.Close) {
+			onlyCloses = false;
+			if (code === Frontend.Flush || code === Frontend.Query || code === Frontend.Terminate) return Ahead.Complete;
+		}
+	}
+	return Ahead.Open;
+}
