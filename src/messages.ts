@@ -1,0 +1,56 @@
+// What the main thread and the workers say to each other. Plain data: it crosses threads by structured clone.
+
+import type { Answer } from "./admin/commands.ts";
+import type { ClientRow, ServerRow } from "./admin/source.ts";
+import type { MovingServer } from "./backend/server.ts";
+import type { Snapshot } from "./config/snapshot.ts";
+
+/** What a worker thread is born with. */
+export interface WorkerSetup {
+	readonly index: number;
+	/** How many workers there are, itself among them. */
+	readonly workers: number;
+	readonly version: string;
+	readonly snapshot: Snapshot;
+	/** Row of each pool in ledger and counters, by `PoolSpec.key`. */
+	readonly slots: ReadonlyMap<string, number>;
+	/** Rows of ledger and counters. */
+	readonly capacity: number;
+	readonly ledger: SharedArrayBuffer;
+	readonly counters: SharedArrayBuffer;
+	/** Salts of users must not depend on the thread. */
+	readonly scramSecret: Uint8Array;
+}
+
+/** From one worker to another, by way of the main thread. */
+export type PeerMessage =
+	| { readonly type: "request-server"; readonly slot: number; readonly by: number }
+	| { readonly type: "give-server"; readonly slot: number; readonly server: MovingServer }
+	| { readonly type: "offer-permit"; readonly slot: number }
+	| { readonly type: "cancel"; readonly pid: number; readonly secret: Uint8Array };
+
+export type ToWorker =
+	| PeerMessage
+	| { readonly type: "setup"; readonly setup: WorkerSetup }
+	/** A client that came by the Unix socket, which one thread has to accept for all. */
+	| { readonly type: "client"; readonly fd: number }
+	| { readonly type: "reload"; readonly snapshot: Snapshot; readonly slots: ReadonlyMap<string, number> }
+	| { readonly type: "order"; readonly order: "pause" | "resume" | "reconnect"; readonly keys: readonly string[] }
+	| { readonly type: "rows"; readonly id: number; readonly of: "clients" | "servers" }
+	| { readonly type: "answer"; readonly id: number; readonly answer: Answer }
+	/** Accept no more; clients leave as their transactions end. */
+	| { readonly type: "drain" }
+	/** The time is up: cancel what runs. */
+	| { readonly type: "cancel-all" }
+	/** Close everything. */
+	| { readonly type: "close" };
+
+export type FromWorker =
+	| { readonly type: "listening" }
+	| { readonly type: "failed"; readonly reason: string }
+	| { readonly type: "peer"; readonly to: number; readonly message: PeerMessage }
+	| { readonly type: "rows"; readonly id: number; readonly rows: ClientRow[] | ServerRow[] }
+	| { readonly type: "ask"; readonly id: number; readonly sql: string }
+	/** No client is left (while draining). */
+	| { readonly type: "drained" }
+	| { readonly type: "closed" };

@@ -1,0 +1,333 @@
+// The proxy as the main thread sees it: worker threads, what they must share, reload, shutdown, and the answers of the
+// admin database. Made and run by main.ts.
+
+import { randomBytes } from "node:crypto";
+import { chmodSync, unlinkSync } from "node:fs";
+import type { Socket } from "bun";
+import { AverageSampler } from "./admin/averages.ts";
+import { answer } from "./admin/commands.ts";
+import type { ClientRow, PoolRow, ServerRow, Source } from "./admin/source.ts";
+import { diff, settingChangeText } from "./config/diff.ts";
+import type { Loaded } from "./config/load.ts";
+import { problemText } from "./config/problem.ts";
+import type { Snapshot } from "./config/snapshot.ts";
+import type { Log } from "./log.ts";
+import type { FromWorker, ToWorker, WorkerSetup } from "./messages.ts";
+import { unixSocketPath } from "./net/connect.ts";
+import { closeDescriptor, duplicate } from "./net/options.ts";
+import { Ledger } from "./pool/ledger.ts";
+import { Counters } from "./stats/counters.ts";
+import { versionLine } from "./version.ts";
+import { Worker as LocalWorker } from "./worker.ts";
+
+/** A thread, or the Worker on this one: the two look alike from here. */
+interface Thread {
+	send(message: ToWorker): void;
+}
+
+/** Pools that a reload may still add: rows in shared memory cannot be added later. Empty ones cost no memory. */
+const SPARE_POOLS = 1024;
+
+export class Proxy implements Source {
+	readonly version = versionLine();
+	private current: Snapshot;
+	private readonly log: Log;
+	private readonly read: (before: Snapshot) => Loaded;
+	private readonly threads: Thread[] = [];
+	private readonly workers: number;
+	private readonly capacity: number;
+	private readonly slots = new Map<string, number>();
+	private readonly ledger: Ledger;
+	private readonly counters: Counters;
+	private readonly paused = new Set<string>();
+	private readonly over = Promise.withResolvers<number>();
+	private readonly scramSecret = Uint8Array.from(randomBytes(32));
+	private listening = 0;
+	private drained = 0;
+	private closed = 0;
+	private stopping = false;
+	private closing = false;
+	private shutdownTimer: Timer | null = null;
+	private unixListener: { stop(): void } | null = null;
+	private nextThread = 0;
+	private lastRequest = 0;
+	private readonly requests = new Map<number, { left: number; rows: (ClientRow | ServerRow)[]; done(): void }>();
+	readonly averages: AverageSampler;
+	private sampler: Timer | null = null;
+
+	/** `read` loads the files again, for a reload. */
+	constructor(snapshot: Snapshot, log: Log, read: (before: Snapshot) => Loaded) {
+		this.current = snapshot;
+		this.log = log;
+		this.read = read;
+		this.workers = Math.max(1, snapshot.general.workers);
+		this.assignSlots(snapshot);
+		this.capacity = this.slots.size + SPARE_POOLS;
+		this.ledger = new Ledger(this.capacity, this.workers);
+		this.counters = new Counters(this.capacity, this.workers);
+		this.averages = new AverageSampler();
+	}
+
+	/** Serves until the process is told to stop. @returns its exit code */
+	run(): Promise<number> {
+		this.start().catch((error) => this.fail(error instanceof Error ? error.message : String(error)));
+		return this.over.promise;
+	}
+
+	private async start(): Promise<void> {
+		const { host, port, workers, unix_socket_dir } = this.current.general;
+		if (workers > 1) {
+			// Workers share the port by SO_REUSEPORT, and so would another proxy, unnoticed: ask without it first.
+			Bun.listen({ hostname: host, port, socket: { data() {} } }).stop(true);
+		}
+		if (unix_socket_dir !== undefined) await this.listenUnix(unixSocketPath(unix_socket_dir, port));
+		for (let index = 0; index < this.workers; index++) {
+			const setup: WorkerSetup = {
+				index,
+				workers: this.workers,
+				version: this.version,
+				snapshot: this.current,
+				slots: this.slots,
+				capacity: this.capacity,
+				ledger: this.ledger.memory,
+				counters: this.counters.memory,
+				scramSecret: this.scramSecret,
+			};
+			this.threads.push(workers === 0 ? this.startHere(setup) : this.startThread(setup));
+		}
+		const period = this.current.general.stats_period;
+		this.sampler = setInterval(() => this.averages.sample(this.pools(), Date.now()), period);
+	}
+
+	private startHere(setup: WorkerSetup): Thread {
+		const worker = new LocalWorker(setup, (message) => this.onMessage(setup.index, message));
+		worker.start(false);
+		queueMicrotask(() => this.onMessage(setup.index, { type: "listening" }));
+		return { send: (message) => worker.onMessage(message) };
+	}
+
+	private startThread(setup: WorkerSetup): Thread {
+		// An entry of the executable beside main (scripts/build.ts): the path must be written out just here.
+		const thread = new Worker(new URL("./worker-thread.ts", import.meta.url));
+		thread.addEventListener("message", (event: MessageEvent<FromWorker>) => this.onMessage(setup.index, event.data));
+		thread.addEventListener("error", (event: ErrorEvent) => this.fail(`worker ${setup.index} died: ${event.message}`));
+		thread.addEventListener("close", () => {
+			if (!this.closing) this.fail(`worker ${setup.index} ended unexpectedly`);
+		});
+		const message: ToWorker = { type: "setup", setup };
+		thread.postMessage(message);
+		return { send: (message) => thread.postMessage(message) };
+	}
+
+	/** One thread alone can accept on a Unix socket; the connections are handed out in turn. */
+	private async listenUnix(path: string): Promise<void> {
+		const open = (socket: Socket<undefined>) => {
+			const fd = duplicate(socket);
+			// Nothing has been read: what the client has sent waits in the socket for its worker.
+			socket.pause();
+			socket.close();
+			const thread = this.threads[this.nextThread++ % this.threads.length];
+			if (fd < 0 || thread === undefined || this.stopping) closeDescriptor(fd);
+			else thread.send({ type: "client", fd });
+		};
+		const listen = () => Bun.listen<undefined>({ unix: path, socket: { open, data() {}, error() {} } });
+		try {
+			this.unixListener = listen();
+		} catch (error) {
+			if ((error as { code?: string }).code !== "EADDRINUSE") throw error;
+			// A file that a killed process left behind; one that answers belongs to a living process.
+			const living = await Bun.connect({ unix: path, socket: { data() {} } }).catch(() => null);
+			living?.end();
+			if (living !== null) throw error;
+			unlinkSync(path);
+			this.unixListener = listen();
+		}
+		chmodSync(path, 0o777);
+	}
+
+	private assignSlots(snapshot: Snapshot): void {
+		for (const cluster of snapshot.clusters)
+			for (const { key } of cluster.pools) if (!this.slots.has(key)) this.slots.set(key, this.slots.size);
+	}
+
+	private send(message: ToWorker): void {
+		for (const thread of this.threads) thread.send(message);
+	}
+
+	// ---- workers speak ---------------------------------------------------------------------------------------------
+
+	private onMessage(from: number, message: FromWorker): void {
+		switch (message.type) {
+			case "listening":
+				if (++this.listening === this.workers) this.onListening();
+				break;
+			case "failed":
+				this.fail(message.reason);
+				break;
+			case "peer":
+				this.threads[message.to]?.send(message.message);
+				break;
+			case "ask":
+				void answer(message.sql, this).then((said) =>
+					this.threads[from]?.send({ type: "answer", id: message.id, answer: said }),
+				);
+				break;
+			case "rows": {
+				const request = this.requests.get(message.id);
+				if (request === undefined) break;
+				request.rows.push(...message.rows);
+				if (--request.left > 0) break;
+				this.requests.delete(message.id);
+				request.done();
+				break;
+			}
+			case "drained":
+				if (++this.drained === this.workers && this.stopping) this.closeAll();
+				break;
+			case "closed":
+				if (++this.closed === this.workers) this.over.resolve(0);
+		}
+	}
+
+	private onListening(): void {
+		const { host, port, unix_socket_dir } = this.current.general;
+		this.log.info(`🐕 PgDog listening on ${host}:${port}`);
+		if (unix_socket_dir !== undefined) this.log.info(`🐕 PgDog listening on ${unixSocketPath(unix_socket_dir, port)}`);
+	}
+
+	/** The process cannot go on: systemd starts a new one, and half a proxy is worse than none. */
+	private fail(reason: string): void {
+		this.log.error(reason);
+		this.closing = true;
+		this.unixListener?.stop();
+		this.over.resolve(1);
+	}
+
+	// ---- shutdown --------------------------------------------------------------------------------------------------
+
+	/** The first call lets transactions finish for `shutdown_timeout`; the second stops at once. */
+	stop(signal: string): void {
+		if (this.stopping) {
+			this.log.warn(`${signal} again: stopping at once`);
+			this.closeAll();
+			return;
+		}
+		this.stopping = true;
+		const { shutdown_timeout, shutdown_termination_timeout } = this.current.general;
+		this.log.info(
+			`🐕 PgDog is shutting down [${signal}], waiting up to ${shutdown_timeout / 1000}s for clients to finish transactions`,
+		);
+		this.unixListener?.stop();
+		this.send({ type: "drain" });
+		this.shutdownTimer = setTimeout(() => {
+			this.log.warn("terminating client connections due to shutdown timeout");
+			if (shutdown_termination_timeout === undefined) {
+				this.closeAll();
+				return;
+			}
+			this.send({ type: "cancel-all" });
+			this.shutdownTimer = setTimeout(() => this.closeAll(), shutdown_termination_timeout);
+		}, shutdown_timeout);
+	}
+
+	private closeAll(): void {
+		if (this.closing) return;
+		this.closing = true;
+		if (this.shutdownTimer !== null) clearTimeout(this.shutdownTimer);
+		if (this.sampler !== null) clearInterval(this.sampler);
+		this.send({ type: "close" });
+		// A worker that is stuck does not keep the process.
+		setTimeout(() => this.over.resolve(0), 1000);
+	}
+
+	// ---- the admin database ----------------------------------------------------------------------------------------
+
+	snapshot(): Snapshot {
+		return this.current;
+	}
+
+	private rows<T extends ClientRow | ServerRow>(of: "clients" | "servers"): Promise<T[]> {
+		const { promise, resolve } = Promise.withResolvers<T[]>();
+		const id = ++this.lastRequest;
+		const rows: (ClientRow | ServerRow)[] = [];
+		this.requests.set(id, { left: this.threads.length, rows, done: () => resolve(rows as T[]) });
+		this.send({ type: "rows", id, of });
+		return promise;
+	}
+
+	clients(): Promise<ClientRow[]> {
+		return this.rows<ClientRow>("clients");
+	}
+
+	servers(): Promise<ServerRow[]> {
+		return this.rows<ServerRow>("servers");
+	}
+
+	pools(): PoolRow[] {
+		return this.keys(undefined, undefined).map((key) => {
+			const id = this.slots.get(key)!;
+			return {
+				key,
+				id,
+				paused: this.paused.has(key),
+				counters: this.counters.sum(id),
+				servers: this.ledger.used(id),
+			};
+		});
+	}
+
+	private keys(user: string | undefined, database: string | undefined): string[] {
+		const pools = this.current.clusters.flatMap((cluster) => cluster.pools);
+		const found = pools.filter(
+			(pool) => (user === undefined || pool.user === user) && (database === undefined || pool.database === database),
+		);
+		return found.map((pool) => pool.key);
+	}
+
+	async reload(): Promise<string[]> {
+		const loaded = this.read(this.current);
+		for (const note of loaded.notes) this.log.info(note);
+		if (!loaded.ok) {
+			const problems = loaded.problems.map(problemText);
+			for (const problem of problems) this.log.error(`reload refused: ${problem}`);
+			return problems;
+		}
+		for (const warning of loaded.snapshot.warnings) this.log.warn(warning);
+		const { settings, pools, next } = diff(this.current, loaded.snapshot);
+		if (this.slots.size + pools.added.length > this.capacity) {
+			const problem = `more than ${this.capacity} pools since the start: restart to add more`;
+			this.log.error(`reload refused: ${problem}`);
+			return [problem];
+		}
+		for (const change of settings) this.log.info(`reload: ${settingChangeText(change)}`);
+		this.assignSlots(next);
+		this.current = next;
+		this.log.set(next.general.log_format, next.general.log_level);
+		this.send({ type: "reload", snapshot: next, slots: this.slots });
+		const counts = `${pools.added.length} pools added, ${pools.changed.length} changed, ${pools.removed.length} removed`;
+		this.log.info(`configuration reloaded: ${counts}`);
+		return [];
+	}
+
+	async pause(user: string | undefined, database: string | undefined): Promise<number> {
+		const keys = this.keys(user, database);
+		for (const key of keys) this.paused.add(key);
+		this.send({ type: "order", order: "pause", keys });
+		return keys.length;
+	}
+
+	async resume(user: string | undefined, database: string | undefined): Promise<number> {
+		const keys = this.keys(user, database);
+		for (const key of keys) this.paused.delete(key);
+		this.send({ type: "order", order: "resume", keys });
+		return keys.length;
+	}
+
+	async reconnect(): Promise<void> {
+		this.send({ type: "order", order: "reconnect", keys: this.keys(undefined, undefined) });
+	}
+
+	shutdown(): void {
+		this.stop("SHUTDOWN");
+	}
+}

@@ -1,0 +1,25 @@
+// The file that a worker thread runs: waits for its setup, then is a Worker.
+
+import type { FromWorker, ToWorker } from "./messages.ts";
+import { Worker } from "./worker.ts";
+
+declare const self: {
+	onmessage: ((event: { data: ToWorker }) => void) | null;
+	postMessage(message: FromWorker): void;
+};
+
+let worker: Worker | null = null;
+
+self.onmessage = ({ data }) => {
+	if (data.type !== "setup") {
+		worker?.onMessage(data);
+		return;
+	}
+	worker = new Worker(data.setup, (message) => self.postMessage(message));
+	try {
+		worker.start(data.setup.workers > 1);
+		self.postMessage({ type: "listening" });
+	} catch (error) {
+		self.postMessage({ type: "failed", reason: error instanceof Error ? error.message : String(error) });
+	}
+};

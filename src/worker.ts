@@ -1,0 +1,406 @@
+// One thread's share of the proxy: a listener, the clients it accepted, and its share of each pool. Everything that a
+// thread knows hangs off one Worker, so that several can live in a process (tests), or one on the main thread.
+// Talks to the main thread by messages (messages.ts); knows every room, and nothing knows it but main and worker-thread.
+
+import { timingSafeEqual } from "node:crypto";
+import type { Socket, SocketHandler } from "bun";
+import type { Answer } from "./admin/commands.ts";
+import { AdminSession } from "./admin/session.ts";
+import type { ClientRow, ServerRow } from "./admin/source.ts";
+import { ScramCache } from "./auth/scram-keys.ts";
+import { ParameterSets } from "./backend/parameters.ts";
+import { Statements } from "./backend/prepared.ts";
+import { type MovingServer, type Server, ServerState } from "./backend/server.ts";
+import { now } from "./clock.ts";
+import { MAX } from "./config/setting.ts";
+import type { General, Tcp } from "./config/settings.ts";
+import type { Admin, Snapshot, User } from "./config/snapshot.ts";
+import { ProtocolError } from "./errors.ts";
+import { Client } from "./frontend/client.ts";
+import type { ClientContext } from "./frontend/context.ts";
+import { createFactsCache } from "./frontend/prepared.ts";
+import { Startup } from "./frontend/startup.ts";
+import { createLog, type Log } from "./log.ts";
+import type { FromWorker, PeerMessage, ToWorker, WorkerSetup } from "./messages.ts";
+import { setKeepAlive } from "./net/options.ts";
+import { Splice } from "./net/splice.ts";
+import { adoptSocket, socketHandlers, Stream } from "./net/stream.ts";
+import { Ledger } from "./pool/ledger.ts";
+import { Pool, type PoolContext } from "./pool/pool.ts";
+import { Counters } from "./stats/counters.ts";
+import { TxStatus } from "./wire/codes.ts";
+
+/** Tick of the janitor: what every timeout is rounded up to. */
+const TICK = 100;
+/** Client ids: so many bits count, the rest names the worker; together a positive int32. */
+const ID_BITS = 23;
+
+export class Worker implements PoolContext, ClientContext {
+	readonly worker: number;
+	readonly ledger: Ledger;
+	readonly splice = new Splice();
+	readonly sets = new ParameterSets();
+	readonly statements: Statements;
+	readonly facts = createFactsCache();
+	readonly scram: ScramCache;
+	readonly log: Log;
+	readonly handlers: SocketHandler<Stream>;
+	time = now();
+	stopping = false;
+
+	private readonly setup: WorkerSetup;
+	private readonly post: (message: FromWorker) => void;
+	private snapshot: Snapshot;
+	private readonly counters: Counters;
+	private readonly pools = new Map<string, Pool>();
+	private readonly poolsBySlot = new Map<number, Pool>();
+	private readonly logins = new Map<string, { user: User; pool: Pool }>();
+	private readonly clients = new Map<number, Client>();
+	private readonly startups = new Set<Startup>();
+	private readonly admins = new Set<AdminSession>();
+	private readonly asked = new Map<number, (answer: Answer) => void>();
+	private lastAsked = 0;
+	private lastId = 0;
+	private lastSerial = 0;
+	private listener: { stop(): void } | null = null;
+	private janitor: Timer | null = null;
+
+	constructor(setup: WorkerSetup, post: (message: FromWorker) => void) {
+		this.setup = setup;
+		this.post = post;
+		this.worker = setup.index;
+		this.snapshot = setup.snapshot;
+		const { log_format, log_level } = setup.snapshot.general;
+		this.log = createLog(log_format, log_level);
+		this.ledger = new Ledger(setup.capacity, setup.workers, setup.ledger);
+		this.counters = new Counters(setup.capacity, setup.workers, setup.counters);
+		this.scram = new ScramCache({ secret: setup.scramSecret });
+		this.statements = new Statements(() => this.ledger.nextStatement());
+		this.handlers = socketHandlers((error, stream) => this.onFailure(error, stream));
+		this.configure(setup.snapshot, setup.slots);
+	}
+
+	/** Opens the listener. @param shared other workers listen on the same port */
+	start(shared: boolean): void {
+		const { host, port } = this.snapshot.general;
+		const options = {
+			hostname: host,
+			port,
+			reusePort: shared,
+			socket: { ...this.handlers, open: (socket: Socket<Stream>) => this.accept(socket) },
+		};
+		this.listener = Bun.listen<Stream>(options);
+		this.janitor = setInterval(() => this.tick(), TICK);
+		this.tick();
+	}
+
+	/** A bug, or a peer that broke the protocol, in one connection: it costs that connection. */
+	private onFailure(error: unknown, stream: Stream): void {
+		if (error instanceof ProtocolError) this.log.warn(`server broke the protocol: ${error.message}`);
+		else this.log.error(`internal error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+		stream.terminate();
+	}
+
+	private accept(socket: Socket<Stream>): void {
+		const address = socket.remoteAddress === undefined ? "unix" : `${socket.remoteAddress}:${socket.remotePort}`;
+		if (address !== "unix") setKeepAlive(socket, this.tcp());
+		this.welcome(socket, address);
+	}
+
+	private welcome(socket: Socket<Stream>, address: string): void {
+		const stream = new Stream(socket);
+		const startup = new Startup(this, stream, address, (over) => this.startups.delete(over));
+		stream.owner = startup;
+		socket.data = stream;
+		this.startups.add(startup);
+	}
+
+	// ---- what pools and clients ask of their worker ----------------------------------------------------------------
+
+	readonly general = (): General => this.snapshot.general;
+	readonly tcp = (): Tcp => this.snapshot.tcp;
+	readonly admin = (): Admin => this.snapshot.admin;
+
+	find(user: string, database: string): { user: User; pool: Pool } | null {
+		return this.logins.get(loginKey(user, database)) ?? null;
+	}
+
+	openAdmin(stream: Stream, address: string, parameters: ReadonlyMap<string, string>): void {
+		const session: AdminSession = new AdminSession(stream, {
+			version: this.setup.version,
+			address,
+			parameters,
+			ask: (sql) => this.ask(sql),
+			onOver: () => this.admins.delete(session),
+		});
+		this.admins.add(session);
+		stream.owner = session;
+		session.begin();
+	}
+
+	private ask(sql: string): Promise<Answer> {
+		const { promise, resolve } = Promise.withResolvers<Answer>();
+		const id = ++this.lastAsked;
+		this.asked.set(id, resolve);
+		this.post({ type: "ask", id, sql });
+		return promise;
+	}
+
+	register(client: Client): number {
+		let id: number;
+		do {
+			this.lastId = (this.lastId + 1) & ((1 << ID_BITS) - 1);
+			id = (this.worker << ID_BITS) | this.lastId;
+		} while (id === 0 || this.clients.has(id));
+		this.clients.set(id, client);
+		return id;
+	}
+
+	unregister(client: Client): void {
+		this.clients.delete(client.pid);
+		if (this.stopping && this.clients.size === 0) this.post({ type: "drained" });
+	}
+
+	onLogin(client: Client): void {
+		if (!this.snapshot.general.log_connections) return;
+		const { user, database, address } = client;
+		const auth = this.snapshot.general.auth_type;
+		this.log.info(`client "${user}" connected to database "${database}" [${address}, auth: ${auth}]`);
+	}
+
+	onLogout(client: Client, reason: string): void {
+		if (!this.snapshot.general.log_disconnections) return;
+		const { user, database, address } = client;
+		this.log.info(`client "${user}" disconnected from database "${database}": ${reason} [${address}]`);
+	}
+
+	cancel(pid: number, secret: Uint8Array): void {
+		const owner = pid >>> ID_BITS;
+		if (owner === this.worker) this.cancelHere(pid, secret);
+		else if (owner < this.setup.workers) this.toPeer(owner, { type: "cancel", pid, secret });
+	}
+
+	private cancelHere(pid: number, secret: Uint8Array): void {
+		const client = this.clients.get(pid);
+		if (client === undefined || client.secret.length !== secret.length) return;
+		if (timingSafeEqual(client.secret, secret)) client.cancel();
+	}
+
+	nextSerial(): number {
+		return ++this.lastSerial;
+	}
+
+	requestServer(worker: number, slot: number): void {
+		this.toPeer(worker, { type: "request-server", slot, by: this.worker });
+	}
+
+	giveServer(worker: number, slot: number, server: MovingServer): void {
+		this.toPeer(worker, { type: "give-server", slot, server });
+	}
+
+	offerPermit(worker: number, slot: number): void {
+		this.toPeer(worker, { type: "offer-permit", slot });
+	}
+
+	private toPeer(to: number, message: PeerMessage): void {
+		this.post({ type: "peer", to, message });
+	}
+
+	// ---- orders of the main thread ---------------------------------------------------------------------------------
+
+	onMessage(message: ToWorker): void {
+		switch (message.type) {
+			case "request-server":
+				this.poolsBySlot.get(message.slot)?.onServerRequested(message.by);
+				break;
+			case "give-server":
+				void this.receive(message.slot, message.server);
+				break;
+			case "offer-permit":
+				this.poolsBySlot.get(message.slot)?.onPermitOffered();
+				break;
+			case "cancel":
+				this.cancelHere(message.pid, message.secret);
+				break;
+			case "client":
+				void this.adoptClient(message.fd);
+				break;
+			case "reload":
+				this.configure(message.snapshot, message.slots);
+				break;
+			case "order":
+				for (const key of message.keys) this.pools.get(key)?.[message.order]();
+				break;
+			case "rows":
+				this.post({
+					type: "rows",
+					id: message.id,
+					rows: message.of === "clients" ? this.clientRows() : this.serverRows(),
+				});
+				break;
+			case "answer":
+				this.asked.get(message.id)?.(message.answer);
+				this.asked.delete(message.id);
+				break;
+			case "drain":
+				this.drain();
+				break;
+			case "cancel-all":
+				for (const client of this.clients.values()) client.cancel();
+				break;
+			case "close":
+				this.close();
+				break;
+			case "setup":
+				break;
+		}
+	}
+
+	private async receive(slot: number, moving: MovingServer): Promise<void> {
+		const pool = this.poolsBySlot.get(slot);
+		// A pool of that slot is in every worker's configuration, or was a moment ago.
+		if (pool !== undefined) await pool.onServerGiven(moving);
+	}
+
+	private async adoptClient(fd: number): Promise<void> {
+		try {
+			this.welcome(await adoptSocket(fd, this.handlers), "unix");
+		} catch (error) {
+			this.log.warn(`a client of the Unix socket was lost: ${error}`);
+		}
+	}
+
+	/** Makes pools and logins what the snapshot says. Pools that stay keep their servers. */
+	private configure(snapshot: Snapshot, slots: ReadonlyMap<string, number>): void {
+		this.snapshot = snapshot;
+		this.log.set(snapshot.general.log_format, snapshot.general.log_level);
+		this.logins.clear();
+		const gone = new Set(this.pools.keys());
+		for (const cluster of snapshot.clusters) {
+			for (const spec of cluster.pools) {
+				gone.delete(spec.key);
+				let pool = this.pools.get(spec.key);
+				if (pool !== undefined) pool.change(spec);
+				else {
+					const slot = slots.get(spec.key)!;
+					pool = new Pool(spec, slot, this.counters.row(slot, this.worker), this);
+					this.pools.set(spec.key, pool);
+					this.poolsBySlot.set(slot, pool);
+				}
+			}
+			const first = cluster.pools[0];
+			if (first !== undefined)
+				this.logins.set(loginKey(cluster.user.name, cluster.database), {
+					user: cluster.user,
+					pool: this.pools.get(first.key)!,
+				});
+		}
+		for (const key of gone) {
+			this.pools.get(key)?.retire();
+			this.pools.delete(key);
+		}
+		for (const client of this.clients.values()) if (gone.has(client.pool.spec.key)) client.shutDown(false);
+	}
+
+	private drain(): void {
+		this.stopping = true;
+		this.listener?.stop();
+		for (const startup of [...this.startups]) startup.shutDown();
+		for (const client of [...this.clients.values()]) client.shutDown(false);
+		if (this.clients.size === 0) this.post({ type: "drained" });
+	}
+
+	private close(): void {
+		this.stopping = true;
+		this.listener?.stop();
+		for (const client of [...this.clients.values()]) client.shutDown(true);
+		for (const session of [...this.admins]) session.close(null);
+		for (const pool of this.poolsBySlot.values()) pool.shutDown();
+		if (this.janitor !== null) clearInterval(this.janitor);
+		// What was written last leaves the process with the next turn of the loop.
+		setTimeout(() => this.post({ type: "closed" }), 10);
+	}
+
+	// ---- upkeep ----------------------------------------------------------------------------------------------------
+
+	private tick(): void {
+		const time = now();
+		this.time = time;
+		const { general } = this.snapshot;
+		for (const pool of this.poolsBySlot.values()) {
+			pool.tick(time);
+			if (pool.isOver) this.poolsBySlot.delete(pool.slot);
+		}
+		if (general.client_idle_timeout < MAX || general.client_idle_in_transaction_timeout < MAX)
+			for (const client of this.clients.values()) client.check(time);
+		for (const startup of this.startups) if (time - startup.startedAt > general.client_login_timeout) startup.expire();
+	}
+
+	private clientRows(): ClientRow[] {
+		const rows: ClientRow[] = [];
+		for (const client of this.clients.values()) {
+			rows.push({
+				id: client.pid,
+				user: client.user,
+				database: client.database,
+				address: client.address,
+				state: client.stateName,
+				connected_at: client.connectedAt,
+				last_request_at: client.activeAt,
+				queries: client.queries,
+				transactions: client.transactions,
+				wait_time: client.waitTime,
+				query_time: client.queryTime,
+				transaction_time: client.transactionTime,
+				bytes_received: client.stream.bytesIn,
+				bytes_sent: client.stream.bytesOut,
+				errors: client.errors,
+				application_name: client.setting("application_name") ?? "",
+				locked: client.server?.session ?? false,
+				prepared_statements: client.statementCount,
+			});
+		}
+		return rows;
+	}
+
+	private serverRows(): ServerRow[] {
+		const rows: ServerRow[] = [];
+		for (const pool of this.pools.values()) for (const server of pool.all) rows.push(serverRow(pool, server));
+		return rows;
+	}
+}
+
+function loginKey(user: string, database: string): string {
+	return `${user}\0${database}`;
+}
+
+function serverRow(pool: Pool, server: Server): ServerRow {
+	const { client } = server;
+	let state = "active";
+	if (server.state === ServerState.Idle) state = "idle";
+	else if (server.replies.length === 0) {
+		if (server.status === TxStatus.InBlock) state = "idle in transaction";
+		else if (server.status === TxStatus.Failed) state = "transaction error";
+		else state = "idle";
+	}
+	return {
+		pool: pool.spec.key,
+		state,
+		connected_at: server.bornAt,
+		request_at: server.requestAt,
+		remote_pid: server.pid,
+		client_id: client instanceof Client ? client.pid : null,
+		transactions: server.transactions,
+		queries: server.queries,
+		rollbacks: server.rollbacks,
+		prepared_statements: server.statements.size + server.foreign.length,
+		healthchecks: server.healthchecks,
+		errors: server.errors,
+		bytes_received: server.stream.bytesIn,
+		bytes_sent: server.stream.bytesOut,
+		last_sent_at: server.requestAt,
+		last_received_at: server.readyAt || server.usedAt,
+		application_name:
+			server.applied.values.get("application_name") ?? server.reported.values.get("application_name") ?? "",
+	};
+}
