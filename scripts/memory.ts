@@ -74,7 +74,7 @@ const options = {
 		general: { workers: Number(values.workers), default_pool_size: 10, auth_type: "trust", log_connections: false },
 		databases: [{ name: "pgdog", host: cluster.primary.host, port: cluster.port }],
 	},
-	users: [{ name: "pgdog_trust", database: "pgdog", password: "" }],
+	users: [{ name: "pgdog_trust", database: "pgdog", password: "trusted" }],
 };
 
 const starts: number[] = [];
