@@ -12,7 +12,7 @@ const ARROWS: Record<string, string[]> = {
 	router: ["plugin", "parser", "config", "stats"],
 	plugin: ["parser", "config", "stats"],
 	pool: ["backend", "config", "stats"],
-	backend: ["auth", "net", "wire", "config", "stats"],
+	backend: ["parser", "auth", "net", "wire", "config", "stats"],
 	net: ["wire", "config", "stats"],
 	stats: ["config"],
 	config: [],
@@ -26,9 +26,13 @@ const LEAVES = ["log.ts", "clock.ts", "lru.ts", "errors.ts"];
 
 /** Files beside the rooms: the rooms they may import ("*": all) and the files of that kind. */
 const TOP: Record<string, { rooms: string[]; files: string[] }> = {
-	"main.ts": { rooms: ["*"], files: ["cli.ts", "worker.ts"] },
-	"worker.ts": { rooms: ["*"], files: [] },
-	"worker-thread.ts": { rooms: ["*"], files: ["worker.ts"] },
+	"main.ts": { rooms: ["*"], files: ["cli.ts", "proxy.ts", "version.ts"] },
+	"proxy.ts": { rooms: ["*"], files: ["messages.ts", "version.ts", "worker.ts"] },
+	"worker.ts": { rooms: ["*"], files: ["messages.ts"] },
+	"worker-thread.ts": { rooms: ["*"], files: ["messages.ts", "worker.ts"] },
+	// What threads say to each other: types only.
+	"messages.ts": { rooms: ["admin", "backend", "config"], files: [] },
+	"version.ts": { rooms: ["config", "plugin"], files: [] },
 	"cli.ts": { rooms: ["config", "auth"], files: [] },
 };
 
@@ -113,6 +117,8 @@ test.each([
 	["lru.ts", "./log.ts"],
 	["cli.ts", "./pool/pool.ts"],
 	["worker.ts", "./main.ts"],
+	["worker.ts", "./proxy.ts"],
+	["parser/session.ts", "../backend/clean.ts"],
 	["net/stream.ts", "../utils/bytes.ts"],
 	["net/stream.ts", "../../test/support/until.ts"],
 ])("%s may not import %s", (file, specifier) => {
@@ -125,7 +131,9 @@ test.each([
 	["pool/pool.ts", "../net/stream.ts"],
 	["net/stream.ts", "../log.ts"],
 	["main.ts", "./admin/console.ts"],
-	["main.ts", "./worker.ts"],
+	["main.ts", "./proxy.ts"],
+	["proxy.ts", "./worker.ts"],
+	["backend/clean.ts", "../parser/session.ts"],
 	["cli.ts", "./config/load.ts"],
 	["parser/parse.ts", "../../node_modules/a/b.wasm"],
 ])("%s may import %s", (file, specifier) => {
