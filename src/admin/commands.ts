@@ -1,0 +1,247 @@
+// The commands of the admin database: one table of them, and `answer`, which the main thread calls for every statement that
+// an admin session is given. `understand` alone, which needs no Source, tells a session what a statement would return.
+
+import { PgError, type Severity } from "../errors.ts";
+import { type Column, Oid } from "../wire/backend-messages.ts";
+import { type Command, columnsOf, type Field, notServed, type Row, rowsOf, syntaxError } from "./command.ts";
+import { courtesy } from "./courtesy.ts";
+import { select } from "./select.ts";
+import { showSetting } from "./settings.ts";
+import { CLIENTS, CONFIG, POOLS, SERVERS, STATS, VERSION, type View } from "./show.ts";
+import type { Source } from "./source.ts";
+import { isName, items, Kind, statements, type Word } from "./words.ts";
+
+/** Plain data: it is made on the main thread and written by the worker that has the session. */
+export type Answer = Answered | { readonly error: AnswerError };
+
+export interface Answered {
+	/** Empty: the command returns no rows. */
+	readonly columns: readonly Column[];
+	readonly rows: Row[];
+	/** The command tag; empty for an empty statement. */
+	readonly tag: string;
+}
+
+export interface AnswerError {
+	readonly severity: Severity;
+	readonly sqlstate: string;
+	readonly message: string;
+	readonly detail?: string;
+	readonly hint?: string;
+}
+
+/** Runs one statement. Never rejects: what goes wrong is in the answer. */
+export async function answer(sql: string, source: Source): Promise<Answer> {
+	try {
+		const command = understand(sql);
+		const rows = await command.run(source);
+		return { columns: command.columns, rows, tag: command.tag };
+	} catch (error) {
+		return { error: answerError(error) };
+	}
+}
+
+export function answerError(error: unknown): AnswerError {
+	if (!(error instanceof PgError)) {
+		const message = `internal error: ${error instanceof Error ? error.message : String(error)}`;
+		return { severity: "ERROR", sqlstate: "XX000", message };
+	}
+	const { severity, sqlstate, message, detail, hint } = error;
+	return {
+		severity,
+		sqlstate,
+		message,
+		...(detail === undefined ? {} : { detail }),
+		...(hint === undefined ? {} : { hint }),
+	};
+}
+
+/**
+ * What a text means. Changes nothing and asks nobody.
+ * @throws PgError when it means nothing, or is more than one statement
+ */
+export function understand(sql: string): Command {
+	const list = statements(sql);
+	if (list === null) throw syntaxError("A quoted text or a comment has no end.");
+	if (list.length > 1) throw new PgError("ERROR", "42601", "cannot insert multiple commands into a prepared statement");
+	const words = list[0]?.words;
+	if (words === undefined) return { columns: [], tag: "", run: () => [] };
+	if (words.some(({ kind }) => kind === Kind.Parameter)) throw NO_PARAMETERS;
+	const [first, ...rest] = words as [Word, ...Word[]];
+	if (first.key === "show") return show(rest);
+	if (first.key === "select") return select(rest);
+	const command = COMMANDS.find(({ name }) => name === first.key);
+	if (command !== undefined) return command.read(rest);
+	if (UNSERVED.includes(first.key)) throw notServed(first.key.toUpperCase());
+	const polite = courtesy(first.key, rest);
+	if (polite === undefined) throw syntaxError();
+	return polite;
+}
+
+export const NO_PARAMETERS = new PgError("ERROR", "0A000", "admin commands take no parameters");
+
+// ---- SHOW ----------------------------------------------------------------------------------------------------------
+
+interface Show {
+	readonly name: string;
+	/** For SHOW HELP. */
+	readonly usage: string;
+	readonly text: string;
+	read(rest: readonly Word[]): Command;
+}
+
+/** PgDog answers some with a bare `SHOW` and others with their name. */
+function showing<T>(view: View<T>, fields: readonly Field<T>[], tag: string): Command {
+	return { columns: columnsOf(fields), tag, run: async (source) => rowsOf(fields, await view.items(source)) };
+}
+
+function plain<T>(name: string, text: string, view: View<T>, tag = `SHOW ${name.toUpperCase()}`): Show {
+	const read = (rest: readonly Word[]): Command => {
+		if (rest.length > 0) throw syntaxError();
+		return showing(view, view.fields, tag);
+	};
+	return { name, usage: `SHOW ${name.toUpperCase()}`, text, read };
+}
+
+/** With `SHOW name column, column`, which keeps the columns that tell rows apart. */
+function filtered<T>(name: string, text: string, view: View<T>, tag = `SHOW ${name.toUpperCase()}`): Show {
+	const read = (rest: readonly Word[]): Command => {
+		if (rest.length === 0) return showing(view, view.fields, tag);
+		const wanted = new Set(["user", "database", "addr", "port"]);
+		// Spaces part columns as well as commas do, as in PgDog.
+		for (const word of items(rest).flat()) {
+			if (!isName(word)) throw syntaxError();
+			const column = word.key || word.text;
+			if (!view.fields.some((field) => field.name === column)) {
+				const all = view.fields.map((field) => field.name).join(", ");
+				throw new PgError("ERROR", "42703", `column "${column}" does not exist`, undefined, `Columns are: ${all}.`);
+			}
+			wanted.add(column);
+		}
+		return showing(
+			view,
+			view.fields.filter((field) => wanted.has(field.name)),
+			tag,
+		);
+	};
+	return { name, usage: `SHOW ${name.toUpperCase()} [column, …]`, text, read };
+}
+
+const SHOWS: readonly Show[] = [
+	filtered("clients", "Clients that are connected, with what they did.", CLIENTS),
+	filtered("servers", "Server connections.", SERVERS, "SHOW"),
+	plain("pools", "Pools: one for each user and database.", POOLS),
+	plain("stats", "Totals of each pool, and averages over stats_period.", STATS),
+	plain("config", "Settings in force.", CONFIG, "SHOW"),
+	plain("version", "Version of the proxy.", VERSION),
+	{ name: "help", usage: "SHOW HELP", text: "This list.", read: help },
+];
+
+/** Of PgDog or PgBouncer, and not of ours: a row with an empty value would be taken for an answer. */
+const UNSERVED_SHOWS = (
+	"client server bans lists databases users peers query_cache prepared transactions mirrors listeners replication " +
+	"replication_slots schema_sync table_copies tasks instances instance_id fds sockets active_sockets mem dns_hosts dns_zones state " +
+	"stats_totals stats_averages totals"
+).split(" ");
+
+function show(rest: readonly Word[]): Command {
+	const [name, ...more] = rest;
+	if (name?.kind !== Kind.Word && name?.kind !== Kind.Quoted) throw syntaxError();
+	const found = SHOWS.find((each) => each.name === name.key);
+	if (found !== undefined) return found.read(more);
+	if (UNSERVED_SHOWS.includes(name.key))
+		throw notServed(`SHOW ${rest.map(({ text }) => text.toUpperCase()).join(" ")}`);
+	const spelled = rest.map(({ key }) => key).join(" ");
+	const setting = SPELLED[spelled] ?? (more.length === 0 ? name.text : undefined);
+	if (setting === undefined) throw syntaxError();
+	return {
+		columns: [{ name: showSetting(setting, "").name, oid: Oid.text }],
+		tag: "SHOW",
+		run: (source) => [[showSetting(setting, source.version).value]],
+	};
+}
+
+/** PostgreSQL docs, "SHOW": settings with names of several words. */
+const SPELLED: Readonly<Record<string, string>> = {
+	"transaction isolation level": "transaction_isolation",
+	"time zone": "TimeZone",
+	"session authorization": "session_authorization",
+};
+
+function help(rest: readonly Word[]): Command {
+	if (rest.length > 0) throw syntaxError();
+	const lines = [...SHOWS, ...COMMANDS].map(({ usage, text }) => [usage, text]);
+	const columns = ["command", "description"].map((name) => ({ name, oid: Oid.text }));
+	return { columns, tag: "SHOW HELP", run: () => lines };
+}
+
+// ---- orders --------------------------------------------------------------------------------------------------------
+
+function order(name: string, text: string, run: (source: Source) => Promise<void>): Show {
+	const read = (rest: readonly Word[]): Command => {
+		if (rest.length > 0) throw syntaxError();
+		return {
+			columns: [],
+			tag: name.toUpperCase(),
+			async run(source) {
+				await run(source);
+				return [];
+			},
+		};
+	};
+	return { name, usage: name.toUpperCase(), text, read };
+}
+
+/** PAUSE and RESUME: of everything, of a database, or of a user's pool of a database. */
+function pausing(name: "pause" | "resume", text: string): Show {
+	const tag = name.toUpperCase();
+	const read = (rest: readonly Word[]): Command => {
+		if (rest.length > 2 || !rest.every(isName)) throw syntaxError();
+		const database = rest.at(-1);
+		const user = rest.length === 2 ? rest[0] : undefined;
+		return {
+			columns: [],
+			tag,
+			async run(source) {
+				if (database === undefined) {
+					await source[name](undefined, undefined);
+					return [];
+				}
+				const inDatabase = matching(source.snapshot().clusters, database, (cluster) => cluster.database);
+				const [cluster] = matching(inDatabase, user, (each) => each.user.name);
+				const pools = cluster === undefined ? 0 : await source[name](user && cluster.user.name, cluster.database);
+				if (pools > 0) return [];
+				const whose = user === undefined ? "" : ` for user "${user.text}"`;
+				throw new PgError("ERROR", "3D000", `there is no pool of database "${database.text}"${whose}`);
+			},
+		};
+	};
+	return { name, usage: `${tag} [database | user database]`, text, read };
+}
+
+/** Those with exactly this name; else those that have it but for upper and lower case, which PgDog does not tell apart. */
+function matching<T>(all: readonly T[], word: Word | undefined, nameOf: (item: T) => string): readonly T[] {
+	if (word === undefined) return all;
+	const exact = all.filter((item) => nameOf(item) === word.text);
+	if (exact.length > 0 || word.kind === Kind.Quoted) return exact;
+	const folded = all.filter((item) => nameOf(item).toLowerCase() === word.text.toLowerCase());
+	// Two names that differ in case only: the one that is meant has to be spelled.
+	return new Set(folded.map(nameOf)).size > 1 ? [] : folded;
+}
+
+const COMMANDS: readonly Show[] = [
+	order("reload", "Reads the configuration files again.", async (source) => {
+		const problems = await source.reload();
+		if (problems.length === 0) return;
+		throw new PgError("ERROR", "F0000", "the configuration was not reloaded: it has mistakes", problems.join("\n"));
+	}),
+	order("reconnect", "Opens all server connections anew, as they become free.", (source) => source.reconnect()),
+	pausing("pause", "Lets no client begin a transaction."),
+	pausing("resume", "Undoes PAUSE."),
+	order("shutdown", "Lets transactions end, then stops the proxy.", async (source) => source.shutdown()),
+];
+
+const UNSERVED =
+	"ban unban healthcheck maintenance probe setup reshard schema_sync copy_data replicate stop_task cutover omni_writes".split(
+		" ",
+	);

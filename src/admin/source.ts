@@ -1,0 +1,84 @@
+// What the admin database can ask and order. main.ts implements it over all workers; admin/ turns it into rows.
+// All of it is plain data: it crosses threads.
+
+import type { Snapshot } from "../config/snapshot.ts";
+import type { AverageSampler } from "./averages.ts";
+
+/** One client, as the worker that has it sees it. Times in ms; dates in ms since the epoch. */
+export interface ClientRow {
+	readonly id: number;
+	readonly user: string;
+	readonly database: string;
+	/** `address:port`, or `unix`. */
+	readonly address: string;
+	/** In the words of SHOW CLIENTS: idle, active, idle in transaction, transaction error, waiting. */
+	readonly state: string;
+	readonly connected_at: number;
+	readonly last_request_at: number;
+	readonly queries: number;
+	readonly transactions: number;
+	readonly wait_time: number;
+	readonly query_time: number;
+	readonly transaction_time: number;
+	readonly bytes_received: number;
+	readonly bytes_sent: number;
+	readonly errors: number;
+	readonly application_name: string;
+	/** It keeps its server (session pooling). */
+	readonly locked: boolean;
+	readonly prepared_statements: number;
+}
+
+export interface ServerRow {
+	/** `PoolSpec.key` */
+	readonly pool: string;
+	readonly state: string;
+	readonly connected_at: number;
+	/** Start of the request under way, or of the last. */
+	readonly request_at: number;
+	readonly remote_pid: number;
+	/** Id of the client that has it, or null. */
+	readonly client_id: number | null;
+	readonly transactions: number;
+	readonly queries: number;
+	readonly rollbacks: number;
+	readonly prepared_statements: number;
+	readonly healthchecks: number;
+	readonly errors: number;
+	readonly bytes_received: number;
+	readonly bytes_sent: number;
+	readonly last_sent_at: number;
+	readonly last_received_at: number;
+	readonly application_name: string;
+}
+
+export interface PoolRow {
+	/** `PoolSpec.key` */
+	readonly key: string;
+	/** A small number that stays with the pool for the life of the process. */
+	readonly id: number;
+	readonly paused: boolean;
+	/** The sum of all workers' counters: index with `Stat` of stats/counters.ts. */
+	readonly counters: Float64Array;
+	/** Server connections in the process, those being opened among them. */
+	readonly servers: number;
+}
+
+export interface Source {
+	/** `PgDog v…` as in the first log line, without the dog. */
+	readonly version: string;
+	snapshot(): Snapshot;
+	clients(): Promise<ClientRow[]>;
+	servers(): Promise<ServerRow[]>;
+	pools(): PoolRow[];
+	/** Sampled every `stats_period`. */
+	readonly averages: AverageSampler;
+	/** Reads the files again. @returns what is wrong with them, one line each; nothing has changed then. */
+	reload(): Promise<string[]>;
+	/** For pools of this user and database; undefined means any. @returns how many pools there were */
+	pause(user: string | undefined, database: string | undefined): Promise<number>;
+	resume(user: string | undefined, database: string | undefined): Promise<number>;
+	reconnect(): Promise<void>;
+	/** Begins the graceful shutdown and returns at once. */
+	shutdown(): void;
+}

@@ -1,0 +1,198 @@
+// A Source of plain data, and a listener that lets everybody in and hands the connection to an AdminSession.
+
+import type { Socket } from "bun";
+import { AverageSampler } from "../../src/admin/averages.ts";
+import { type Answer, answer } from "../../src/admin/commands.ts";
+import { AdminSession } from "../../src/admin/session.ts";
+import type { ClientRow, PoolRow, ServerRow, Source } from "../../src/admin/source.ts";
+import { load } from "../../src/config/load.ts";
+import type { Snapshot } from "../../src/config/snapshot.ts";
+import { socketHandlers, Stream } from "../../src/net/stream.ts";
+import { Stat } from "../../src/stats/counters.ts";
+import { AUTHENTICATION_OK } from "../../src/wire/backend-messages.ts";
+
+export const VERSION = "PgDog v0.1.0 [1a2b3c4d, Bun 1.4.5]";
+
+/** Two users of database "shop", one of them also of "Ware-house". */
+export function snapshot(): Snapshot {
+	const loaded = load({
+		configPath: "/nowhere/pgdog.toml",
+		databaseUrls: [
+			"postgres://alice:secret@10.0.0.1:5432/shop",
+			"postgres://bob:secret@10.0.0.1:5432/shop",
+			"postgres://alice:secret@10.0.0.2:5433/Ware-house",
+		],
+		overrides: {},
+		env: {},
+	});
+	if (!loaded.ok) throw new Error(JSON.stringify(loaded.problems));
+	return loaded.snapshot;
+}
+
+export const CLIENT: ClientRow = {
+	id: 65537,
+	user: "alice",
+	database: "shop",
+	address: "192.0.2.1:50123",
+	state: "idle in transaction",
+	connected_at: 1_790_000_000_000,
+	last_request_at: 1_790_000_001_500,
+	queries: 42,
+	transactions: 7,
+	wait_time: 1.5,
+	query_time: 12.3456,
+	transaction_time: 100,
+	bytes_received: 2 ** 40,
+	bytes_sent: 123,
+	errors: 1,
+	application_name: "web ö",
+	locked: true,
+	prepared_statements: 3,
+};
+
+export const SERVER: ServerRow = {
+	pool: "",
+	state: "active",
+	connected_at: 0,
+	request_at: 1_790_000_001_500,
+	remote_pid: 4711,
+	client_id: null,
+	transactions: 9,
+	queries: 50,
+	rollbacks: 2,
+	prepared_statements: 4,
+	healthchecks: 5,
+	errors: 0,
+	bytes_received: 10,
+	bytes_sent: 20,
+	last_sent_at: 0,
+	last_received_at: 1_790_000_001_600,
+	application_name: "PgDog",
+};
+
+/** Orders are written down in `orders`. */
+export class PlainSource implements Source {
+	readonly version = VERSION;
+	readonly averages = new AverageSampler();
+	readonly orders: string[] = [];
+	readonly current = snapshot();
+	problems: string[] = [];
+	clientRows: ClientRow[] = [CLIENT];
+	readonly poolRows: PoolRow[];
+	readonly serverRows: ServerRow[];
+
+	constructor() {
+		const keys = this.current.clusters.flatMap(({ pools }) => pools.map(({ key }) => key));
+		this.poolRows = keys.map((key, i) => {
+			const counters = new Float64Array(Stat.length);
+			counters.fill(i + 1);
+			counters[Stat.oldest_wait] = 0;
+			return { key, id: i + 10, paused: i === 1, counters, servers: 4 };
+		});
+		this.serverRows = [{ ...SERVER, pool: keys[0]!, connected_at: Date.now() - 5_500 }];
+	}
+
+	snapshot = () => this.current;
+	clients = async () => this.clientRows;
+	servers = async () => this.serverRows;
+	pools = () => this.poolRows;
+	reload = async () => {
+		this.orders.push("reload");
+		return this.problems;
+	};
+	private matching(order: string, user: string | undefined, database: string | undefined): number {
+		this.orders.push(`${order} ${user ?? "*"} ${database ?? "*"}`);
+		return this.current.clusters.filter(
+			(each) =>
+				(user === undefined || each.user.name === user) && (database === undefined || each.database === database),
+		).length;
+	}
+	pause = async (user: string | undefined, database: string | undefined) => this.matching("pause", user, database);
+	resume = async (user: string | undefined, database: string | undefined) => this.matching("resume", user, database);
+	reconnect = async () => {
+		this.orders.push("reconnect");
+	};
+	shutdown = () => {
+		this.orders.push("shutdown");
+	};
+}
+
+export interface AdminListener extends Disposable {
+	readonly port: number;
+	readonly source: PlainSource;
+	/** Those that are open. */
+	readonly sessions: Set<AdminSession>;
+	/** What was asked, in order. */
+	readonly asked: string[];
+	/** Errors that came out of a handler: bugs. */
+	readonly bugs: unknown[];
+	/** Replaces the way to an answer. */
+	ask: (sql: string) => Promise<Answer>;
+}
+
+const SSL_REQUEST = 80877103;
+
+/** Answers the StartupMessage with AuthenticationOk; an SSLRequest before it with N. */
+export function listen(): AdminListener {
+	const source = new PlainSource();
+	const sessions = new Set<AdminSession>();
+	const asked: string[] = [];
+	const bugs: unknown[] = [];
+	const handlers = socketHandlers((error, stream) => {
+		bugs.push(error);
+		stream.terminate();
+	});
+	const open = (socket: Socket<Stream>) => {
+		const stream = new Stream(socket);
+		socket.data = stream;
+		let got: Buffer = Buffer.alloc(0);
+		stream.owner = {
+			onDrain() {},
+			onClose() {},
+			onData(chunk) {
+				got = Buffer.concat([got, chunk]);
+				while (got.length >= 8 && got.length >= got.readInt32BE(0)) {
+					const length = got.readInt32BE(0);
+					const packet = got.subarray(0, length);
+					got = got.subarray(length);
+					if (packet.readInt32BE(4) === SSL_REQUEST) {
+						stream.writeAll(Buffer.from("N"));
+						continue;
+					}
+					stream.writeAll(AUTHENTICATION_OK);
+					const words = packet.toString("utf8", 8).split("\0");
+					const parameters = new Map<string, string>();
+					for (let i = 0; i + 1 < words.length; i += 2) parameters.set(words[i]!, words[i + 1]!);
+					const session: AdminSession = new AdminSession(stream, {
+						version: VERSION,
+						address: "test",
+						parameters,
+						ask(sql) {
+							asked.push(sql);
+							return listener.ask(sql);
+						},
+						onOver: () => {
+							if (!sessions.delete(session)) bugs.push(new Error("onOver was called twice"));
+						},
+					});
+					sessions.add(session);
+					stream.owner = session;
+					session.begin();
+					if (got.length > 0) session.onData(got);
+					return;
+				}
+			},
+		};
+	};
+	const server = Bun.listen<Stream>({ hostname: "127.0.0.1", port: 0, socket: { ...handlers, open } });
+	const listener: AdminListener = {
+		port: server.port,
+		source,
+		sessions,
+		asked,
+		bugs,
+		ask: (sql) => answer(sql, source).then((said) => structuredClone(said)),
+		[Symbol.dispose]: () => server.stop(true),
+	};
+	return listener;
+}
