@@ -12,7 +12,6 @@ import { ParameterSets } from "./backend/parameters.ts";
 import { Statements } from "./backend/prepared.ts";
 import { type MovingServer, type Server, ServerState } from "./backend/server.ts";
 import { now } from "./clock.ts";
-import { MAX } from "./config/setting.ts";
 import type { General, Tcp } from "./config/settings.ts";
 import type { Admin, Snapshot, User } from "./config/snapshot.ts";
 import { ProtocolError } from "./errors.ts";
@@ -331,8 +330,7 @@ export class Worker implements PoolContext, ClientContext {
 			pool.tick(time);
 			if (pool.isOver) this.poolsBySlot.delete(pool.slot);
 		}
-		if (general.client_idle_timeout < MAX || general.client_idle_in_transaction_timeout < MAX)
-			for (const client of this.clients.values()) client.check(time);
+		for (const client of this.clients.values()) client.check(time);
 		for (const startup of this.startups) if (time - startup.startedAt > general.client_login_timeout) startup.expire();
 	}
 

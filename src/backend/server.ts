@@ -767,29 +767,23 @@ export class Server implements StreamOwner {
 		this.countedOut = this.stream.bytesOut;
 	}
 
-	/** The one way out. A client that still has the server is told. */
-	close(reason: string): void {
+	/** The one way out. A client that still has the server is told `error`. */
+	close(reason: string, error = new PgError("FATAL", "08006", `server connection closed: ${reason}`)): void {
 		if (this.state === ServerState.Closed) return;
 		this.reason = reason;
-		if (this.stream !== undefined) {
-			if (this.replies.length === 0 && !this.cutOff) {
-				this.stream.writeAll(TERMINATE);
-				this.stream.end();
-			} else {
-				this.home.counters[Stat.force_closed]!++;
-				this.stream.terminate();
-			}
-		}
-		this.gone(null);
+		const { stream } = this;
+		const orderly = this.replies.length === 0 && !this.cutOff;
+		if (orderly) stream.writeAll(TERMINATE);
+		else this.home.counters[Stat.force_closed]!++;
+		this.gone(error);
+		if (orderly) stream.end();
+		else stream.terminate();
 	}
 
-	/** `query_timeout` has passed: the connection is closed, which is all that surely ends the query, and the client told. */
+	/** `query_timeout` has passed. Closing the connection alone would leave the query running: it is cancelled first. */
 	timeOut(): void {
-		const { client } = this;
-		this.client = null;
 		void this.home.cancel(this);
-		this.close("query timeout");
-		client?.onServerGone(new PgError("FATAL", "58000", "query timeout"));
+		this.close("query timeout", new PgError("FATAL", "58000", "query timeout"));
 	}
 
 	get closeReason(): string {
@@ -813,7 +807,7 @@ export class Server implements StreamOwner {
 		this.task = null;
 		this.replies.clear();
 		this.pending.length = 0;
-		if (this.stream !== undefined) this.count();
+		this.count();
 		this.home.onGone(this);
 		client?.onServerGone(error);
 	}

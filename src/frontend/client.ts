@@ -694,6 +694,11 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	/** The janitor's look. `time` as `now()`. */
 	check(time: number): void {
 		const { server } = this;
+		if (this.state === State.Closed) {
+			// It has been told to go, but does not read what it was told.
+			if (time - this.activeAt > LINGER) this.stream.terminate();
+			return;
+		}
 		const general = this.context.general();
 		if (server === null || server.session) {
 			const busy = this.state === State.Waiting || (server?.replies.length ?? 0) > 0;
@@ -735,6 +740,7 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 
 	private leave(reason: string): void {
 		this.state = State.Closed;
+		this.activeAt = this.context.time;
 		this.tail.clear();
 		if (this.queued) this.pool.leave(this);
 		const { server } = this;
@@ -750,6 +756,8 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 }
 
 const NONE: ReadonlySet<string> = new Set();
+/** How long a closed client may take to read its last bytes, ms; a guess. */
+const LINGER = 10_000;
 /** Servers that may die under one request before its client is told. */
 const RETRIES = 3;
 const SHUTTING_DOWN = new PgError("FATAL", "57P01", "terminating connection due to administrator command");
