@@ -41,6 +41,9 @@ const LONGEST = 64 << 10;
 /** What a client may send ahead of the answers; then its socket is not read. */
 const HELD = 64 << 10;
 
+/** Messages that wait for the end of a walk. A guess. */
+const MOST_OUT = 64;
+
 export interface AdminSessionOptions {
 	/** As in the first log line. */
 	readonly version: string;
@@ -139,6 +142,8 @@ export class AdminSession implements StreamOwner {
 				if (next > chunk.length) break;
 				this.onMessage(chunk[at]!, chunk, at + HEADER, next);
 				at = next;
+				// A Describe of seven bytes is answered with thousands: not all answers to a chunk may pile up.
+				if (this.out.length >= MOST_OUT) this.flush();
 			}
 		} catch (error) {
 			if (!(error instanceof ProtocolError)) throw error;

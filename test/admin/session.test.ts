@@ -337,6 +337,21 @@ test.each([
 	20_000,
 );
 
+test("a client that does not read cannot make the answers to small messages pile up", async () => {
+	using admin = listen();
+	await using client = await connect(admin);
+	expect(await exchange(client, frontend.parse("SHOW STATS"), frontend.sync())).toBe("1 ZI");
+	const [session] = admin.sessions;
+	client.pause();
+	const count = 20_000;
+	session!.onData(Buffer.from(concat(...new Array(count).fill(frontend.describe("S")), frontend.sync())));
+	expect(session!.stream.queued).toBeGreaterThan(0);
+	expect(session!.stream.queued).toBeLessThan(1 << 20);
+	client.resume();
+	expect((await client.until("Z")).length).toBe(2 * count + 1);
+	expect(admin.bugs).toEqual([]);
+}, 20_000);
+
 test("a client that sends ahead without end is not read while it waits", async () => {
 	using admin = listen();
 	await using client = await connect(admin);
