@@ -19,6 +19,11 @@ export const enum Token {
 	Symbol,
 }
 
+/** Lower case as PostgreSQL folds names: ASCII only, so that two names that differ to it differ to us. */
+export function fold(name: string): string {
+	return name.replace(/[A-Z]+/g, (letters) => letters.toLowerCase());
+}
+
 const isSpace = (c: number) => c === 32 || (c >= 9 && c <= 13);
 const isDigit = (c: number) => c >= 48 && c <= 57;
 const isWordStart = (c: number) => (c >= 97 && c <= 122) || (c >= 65 && c <= 90) || c === 95 || c >= 128;
@@ -88,7 +93,7 @@ export class Lexer {
 
 	private word(): Token {
 		while (isWordPart(this.sql.charCodeAt(this.at))) this.at++;
-		this.text = this.sql.slice(this.start, this.at).toLowerCase();
+		this.text = fold(this.sql.slice(this.start, this.at));
 		return Token.Word;
 	}
 

@@ -4,7 +4,7 @@
 // Both err on the side of "it may": a false alarm costs a round trip, a miss shows one client's state to another.
 // What a function does inside the server cannot be seen here; only settings that it reports come back.
 
-import { Lexer, Token } from "./lexer.ts";
+import { fold, Lexer, Token } from "./lexer.ts";
 
 /** What a client left on a server; each has its cure in backend/clean.ts. */
 export const enum Dirty {
@@ -52,6 +52,7 @@ const SET_CONFIG = bytes("set_config");
 const TEMP = bytes("temp");
 const HOLD = bytes("hold");
 const PG_TEMP = bytes("pg_temp");
+const PG_SETTINGS = bytes("pg_settings");
 const PG_ADVISORY = bytes("pg_advisory_lock");
 const PG_TRY_ADVISORY = bytes("pg_try_advisory_lock");
 const FIRST_WORDS = new Set(["set", "reset", "discard", "listen", "unlisten", "prepare", "deallocate", "load", "do"]);
@@ -110,7 +111,7 @@ export function touchesSession(b: Uint8Array, start: number, end: number): boole
 			case 112: // p
 				if (b[at + 2] !== 95) break;
 				if (matches(b, at, end, PG_TEMP) || matches(b, at, end, PG_ADVISORY)) return true;
-				if (matches(b, at, end, PG_TRY_ADVISORY)) return true;
+				if (matches(b, at, end, PG_TRY_ADVISORY) || matches(b, at, end, PG_SETTINGS)) return true;
 				break;
 			case 117: // U&"…" may spell any of them
 				if (b[at + 1] === 38) return true;
@@ -166,12 +167,17 @@ export function sessionFacts(sql: string): SessionFacts {
 			if (token === Token.End) break;
 		} else statement.push({ token, text: lexer.text });
 	}
-	if (lexer.doubt) facts.dirty |= Dirty.Everything;
+	// Text in another encoding than UTF-8: a byte that looks like a quote or a backslash may be half a character.
+	if (lexer.doubt || sql.includes("\ufffd")) facts.dirty |= Dirty.Everything;
 	if (statements !== 1) facts.deallocates = null;
 	return facts;
 }
 
 const TRANSACTION_WORDS = new Set(["begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release"]);
+/** Words that begin another form of SET or RESET; before a dot they are the first part of a setting's name. */
+const SET_FORMS = new Set(["local", "session", "transaction", "constraints", "names", "schema", "time", "xml", "role"]);
+/** Settings that end with the transaction, and the seed of random(), which cannot be asked for: nothing to follow. */
+const UNFOLLOWED = new Set(["transaction_isolation", "transaction_read_only", "transaction_deferrable", "seed"]);
 const BEFORE_TEMP = new Set(["create", "global", "local", "replace", "into"]);
 
 class Facts implements SessionFacts {
@@ -223,18 +229,11 @@ class Facts implements SessionFacts {
 
 	private set(items: readonly Item[], word: (i: number) => string, name: (i: number) => string): void {
 		let at = 1;
-		if (word(at) === "local") return;
-		if (word(at) === "session" && word(2) === "characteristics") {
-			this.sets.push(
-				"default_transaction_isolation",
-				"default_transaction_read_only",
-				"default_transaction_deferrable",
-			);
-			return;
-		}
-		if (word(at) === "session" && word(2) !== "authorization") at++;
-		// SET SESSION LOCAL does not exist; SET SESSION = … does not either.
-		switch (word(at)) {
+		/** The word at `i` when it begins a form of SET; "" when it is a setting's name: `SET session.user_id = 1`. */
+		const form = (i: number) => (SET_FORMS.has(word(i)) && !isDot(items[i + 1]) ? word(i) : "");
+		if (form(at) === "local") return;
+		if (form(at) === "session" && word(at + 1) !== "characteristics" && word(at + 1) !== "authorization") at++;
+		switch (form(at)) {
 			case "transaction":
 			case "constraints":
 				return;
@@ -254,24 +253,31 @@ class Facts implements SessionFacts {
 				this.sets.push("role");
 				return;
 			case "session":
-				this.sets.push("session_authorization", "role");
+				if (word(at + 1) === "characteristics") this.sets.push(...CHARACTERISTICS);
+				else this.sets.push("session_authorization", "role");
 				return;
 		}
-		const setting = settingName(items, at, name);
+		this.given(settingName(items, at, name));
+	}
+
+	/** A setting has a new value; null: we cannot tell which. */
+	private given(setting: string | null): void {
 		if (setting === null) this.dirty |= Dirty.Settings;
 		else if (setting === "session_authorization") this.sets.push("session_authorization", "role");
-		else this.sets.push(setting);
+		else if (!UNFOLLOWED.has(setting)) this.sets.push(setting);
 	}
 
 	private reset(items: readonly Item[], word: (i: number) => string, name: (i: number) => string): void {
-		if (word(1) === "all") this.resetsAll = true;
-		else if (word(1) === "time") this.resets.push("timezone");
-		else if (word(1) === "session") this.resets.push("session_authorization", "role");
-		else if (word(1) === "transaction") return;
+		const form = isDot(items[2]) ? "" : word(1);
+		if (form === "all") this.resetsAll = true;
+		else if (form === "time") this.resets.push("timezone");
+		else if (form === "session") this.resets.push("session_authorization", "role");
+		else if (form === "transaction") return;
 		else {
 			const setting = settingName(items, 1, name);
 			if (setting === null) this.dirty |= Dirty.Settings;
-			else this.resets.push(setting);
+			else if (setting === "session_authorization") this.resets.push("session_authorization", "role");
+			else if (!UNFOLLOWED.has(setting)) this.resets.push(setting);
 		}
 	}
 
@@ -279,12 +285,16 @@ class Facts implements SessionFacts {
 	private anywhere(items: readonly Item[]): void {
 		for (let i = 0; i < items.length; i++) {
 			const { token, text } = items[i]!;
-			if ((token !== Token.Word && token !== Token.Quoted) || text === null) continue;
+			if (text === null) continue;
+			// As the value of search_path: then every table that is made without a schema is a temporary one.
+			if (token === Token.String && NAMES_PG_TEMP.test(text)) this.dirty |= Dirty.Temporary;
+			if (token !== Token.Word && token !== Token.Quoted) continue;
 			const previous = items[i - 1]?.text ?? "";
 			if (text === "set_config") this.setConfig(items, i);
 			else if (text.startsWith("pg_temp")) this.dirty |= Dirty.Temporary;
 			else if (text.startsWith("pg_advisory_lock") || text.startsWith("pg_try_advisory_lock"))
 				this.dirty |= Dirty.AdvisoryLock;
+			else if (text === "pg_settings") this.view(items);
 			else if (token !== Token.Word) continue;
 			else if ((text === "temp" || text === "temporary") && BEFORE_TEMP.has(previous)) this.dirty |= Dirty.Temporary;
 			else if (text === "hold" && previous === "with") this.dirty |= Dirty.HoldCursor;
@@ -295,25 +305,30 @@ class Facts implements SessionFacts {
 	private setConfig(items: readonly Item[], at: number): void {
 		const [open, setting, comma] = [items[at + 1], items[at + 2], items[at + 3]];
 		if (open?.text !== "(") return;
-		if (setting?.token !== Token.String || setting.text === null || comma?.text !== ",") {
-			this.dirty |= Dirty.Settings;
-			return;
-		}
-		if (lastArgument(items, at + 1) !== "true") this.sets.push(setting.text.toLowerCase());
+		// Two strings in a row are one; what comes between the name and its comma makes it another.
+		const readable = setting?.token === Token.String && comma?.token === Token.Symbol && comma.text === ",";
+		if (!readable || setting.text === null) this.dirty |= Dirty.Settings;
+		else if (lastArgument(items, at + 1) !== "true") this.given(fold(setting.text));
+	}
+
+	/** UPDATE of the view pg_settings is a SET. */
+	private view(items: readonly Item[]): void {
+		if (items.some(({ token, text }) => token === Token.Word && text === "update")) this.dirty |= Dirty.Settings;
 	}
 
 	/** The body of a DO block, where statements are not told apart: a word is enough. */
-	private body(text: string | null): void {
-		if (text === null) {
+	private body(text: string | null, depth = 0): void {
+		if (text === null || depth > DEEPEST) {
 			this.dirty |= Dirty.Everything;
 			return;
 		}
 		const lexer = new Lexer(text);
 		for (let token = lexer.next(); token !== Token.End; token = lexer.next()) {
 			const word = token === Token.Word ? lexer.text! : "";
-			if (token === Token.String) this.body(lexer.text);
-			if (word === "set" || word === "reset" || word === "set_config" || word === "execute")
-				this.dirty |= Dirty.Settings;
+			if (token === Token.String) this.body(lexer.text, depth + 1);
+			if (word === "set" || word === "reset" || word === "set_config") this.dirty |= Dirty.Settings;
+			// SQL put together from pieces.
+			if (word === "execute") this.dirty |= Dirty.Everything;
 			if (word === "temp" || word === "temporary" || word.startsWith("pg_temp")) this.dirty |= Dirty.Temporary;
 			if (word.includes("advisory_lock")) this.dirty |= Dirty.AdvisoryLock;
 			if (word === "listen") this.dirty |= Dirty.Listen;
@@ -324,12 +339,27 @@ class Facts implements SessionFacts {
 	}
 }
 
-/** `name` or `class.name`; bare and quoted parts alike fold to lower case, as PostgreSQL's settings do. */
+/** Where `touchesSession` sees a word begin, so that the two agree. */
+const NAMES_PG_TEMP = /(?<![\w$\u0080-\uffff])pg_temp/i;
+const CHARACTERISTICS = [
+	"default_transaction_isolation",
+	"default_transaction_read_only",
+	"default_transaction_deferrable",
+];
+
+/** Strings within strings of a DO body that are looked into: each level reads the rest again. */
+const DEEPEST = 8;
+
+function isDot(item: Item | undefined): boolean {
+	return item?.token === Token.Symbol && item.text === ".";
+}
+
+/** `name` or `class.name`; bare and quoted parts alike fold, as PostgreSQL's settings do. */
 function settingName(items: readonly Item[], at: number, name: (i: number) => string): string | null {
 	let setting = name(at);
 	if (setting === "") return null;
-	for (let i = at + 1; items[i]?.text === "." && name(i + 1) !== ""; i += 2) setting += `.${name(i + 1)}`;
-	return setting.toLowerCase();
+	for (let i = at + 1; isDot(items[i]) && name(i + 1) !== ""; i += 2) setting += `.${name(i + 1)}`;
+	return fold(setting);
 }
 
 /** The last word before the parenthesis that closes the one at `open`, when it stands alone as an argument. */
