@@ -387,7 +387,7 @@ test("strings within strings of a DO body are looked into, to a depth", () => {
 	const nested = (levels: number) => {
 		let body = "LISTEN x";
 		for (let i = 0; i < levels; i++) body = `$t${i}$${body}$t${i}$`;
-		return sessionFacts(`DO $$${body}$$`).dirty;
+		return sessionFacts(`DO $do$${body}$do$`).dirty;
 	};
 	expect(nested(3)).toBe(Dirty.Listen);
 	// Each level reads the rest again: without an end to that, one text could keep a worker busy for minutes.
