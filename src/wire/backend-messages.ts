@@ -1,7 +1,7 @@
 // Messages that we send in a server's place: to clients at login, for admin answers, for errors of our own.
 // Layouts: PostgreSQL docs, "Message Formats".
 
-import { Auth, Backend, type TxStatus } from "./codes.ts";
+import { Auth, Backend, StartupCode, type TxStatus } from "./codes.ts";
 import { Writer } from "./writer.ts";
 
 const w = () => new Writer();
@@ -36,9 +36,13 @@ export function backendKeyData(pid: number, secret: Uint8Array): Buffer {
 	return w().begin(Backend.BackendKeyData).int32(pid).raw(secret).end().bytes();
 }
 
-/** The newest minor version that we speak and the protocol options (`_pq_.…`) that we do not know. */
+/**
+ * The newest version that we speak (3.`minor`) and the protocol options (`_pq_.…`) that we do not know. The manual
+ * calls the number the minor version; PostgreSQL sends, and libpq expects, the whole one (SendNegotiateProtocolVersion).
+ */
 export function negotiateProtocolVersion(minor: number, options: readonly string[]): Buffer {
-	const out = w().begin(Backend.NegotiateProtocolVersion).int32(minor).int32(options.length);
+	const version = StartupCode.Protocol30 + minor;
+	const out = w().begin(Backend.NegotiateProtocolVersion).int32(version).int32(options.length);
 	for (const option of options) out.string(option);
 	return out.end().bytes();
 }
