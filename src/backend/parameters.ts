@@ -95,7 +95,20 @@ export function changeParameters(from: ParameterSet, to: ParameterSet): string {
 	return statements.join("; ");
 }
 
-/** Asks a server what these settings are now; NULL for one that does not exist. */
-export function askParameters(names: readonly string[]): string {
-	return `SELECT ${names.map((name) => `pg_catalog.current_setting(${quoteLiteral(name)}, true)`).join(", ")}`;
+/**
+ * Asks a server what these settings are now; NULL for one that does not exist, and with `ownOnly` for one that the
+ * session has not set itself (as far as PostgreSQL tells: custom settings and the two identities are not in pg_settings).
+ */
+export function askParameters(names: readonly string[], ownOnly: boolean): string {
+	const asked = names.map((name) => {
+		const current = `pg_catalog.current_setting(${quoteLiteral(name)}, true)`;
+		if (!ownOnly || name.includes(".") || name === "role" || name === "session_authorization") return current;
+		const own = `pg_catalog.lower(s.name) = ${quoteLiteral(name)} AND s.source = 'session'`;
+		return `(SELECT ${current} FROM pg_catalog.pg_settings s WHERE ${own})`;
+	});
+	return `SELECT ${asked.join(", ")}`;
 }
+
+/** Everything in pg_settings that the session has set itself. */
+export const ASK_ALL =
+	"SELECT pg_catalog.lower(s.name), pg_catalog.current_setting(s.name) FROM pg_catalog.pg_settings s WHERE s.source = 'session'";

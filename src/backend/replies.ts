@@ -73,6 +73,12 @@ export class Replies {
 		return ended;
 	}
 
+	includes(mark: Reply): boolean {
+		const mask = this.ring.length - 1;
+		for (let i = 0; i < this.length; i++) if (this.ring[(this.head + i) & mask] === mark) return true;
+		return false;
+	}
+
 	/** Whether ReadyForQuery will come without anything more being sent. */
 	endsInSync(): boolean {
 		const mask = this.ring.length - 1;

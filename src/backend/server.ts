@@ -14,7 +14,7 @@ import { readError, readSqlstate, rewriteMessage } from "../wire/error-response.
 import { endOfString, HEADER, readInt16, readInt32, Tail } from "../wire/frame.ts";
 import { copyFail, query, SYNC, TERMINATE } from "../wire/frontend-messages.ts";
 import { cleaning } from "./clean.ts";
-import { askParameters, changeParameters, type ParameterSet, type ParameterSets } from "./parameters.ts";
+import { ASK_ALL, askParameters, changeParameters, type ParameterSet, type ParameterSets } from "./parameters.ts";
 import { NAME_PREFIX, type Statement, type Statements } from "./prepared.ts";
 import { Replies, Reply } from "./replies.ts";
 
@@ -32,6 +32,8 @@ export interface ServerClient {
 	onParameterStatus(name: string, value: string): void;
 	/** Parse was not done because of an error before or in it: the client has no statement of this name. */
 	onParseUndone(name: string): void;
+	/** Unnamed Parses, the last ones sent, were not done; `failed`: the first of them is the one that failed. */
+	onUnnamedUndone(parses: number, failed: boolean): void;
 	/** Close was not done because of an error before it: the client still has the statement. */
 	onCloseUndone(name: string, statement: Statement): void;
 	/** DEALLOCATE ALL or DISCARD ALL: the client has no statements any more. */
@@ -94,9 +96,12 @@ export interface MovingServer {
 
 /** What stands behind a mark of `replies` that has to do with a statement of ours. */
 interface PendingStatement {
+	readonly mark: Reply;
 	readonly statement: Statement;
 	/** The client's name for it; null when the message was ours. */
 	readonly name: string | null;
+	/** The Parse is what gives the server the statement. */
+	readonly prepares: boolean;
 }
 
 /** `unnamed`: some client's unnamed statement that nobody will ask for again. */
@@ -136,6 +141,12 @@ export class Server implements StreamOwner {
 	session = false;
 	/** Between CopyInResponse and CopyDone or CopyFail: Sync is ignored by the server. */
 	copyIn = false;
+	/** Messages of an extended-query batch were sent whose Sync was not: an implicit transaction may be open. */
+	unsynced = false;
+	/** Such a batch has failed: the server reads and ignores everything up to the next Sync. */
+	skipping = false;
+	/** An ErrorResponse came during this loan. */
+	errored = false;
 	/** A message to the server is under way in pieces: only closing can take it back. */
 	cutOff = false;
 
@@ -245,6 +256,8 @@ export class Server implements StreamOwner {
 				case Backend.ReadyForQuery:
 					this.status = chunk[at + HEADER]!;
 					if (replies.length > 0) replies.shift();
+					// The end of a COPY that had failed by then.
+					while (replies.front() === Reply.CopyEnd) replies.shift();
 					this.ready = replies.length === 0;
 					break;
 				case Backend.BindComplete:
@@ -330,6 +343,8 @@ export class Server implements StreamOwner {
 		if (this.replies.endsInSync()) return;
 		this.stream.writeAll(SYNC);
 		this.replies.push(Reply.Sync);
+		this.unsynced = false;
+		this.skipping = false;
 	}
 
 	/** When everything owed is a reply that we make up, no answer of the server will bring it along. */
@@ -385,7 +400,6 @@ export class Server implements StreamOwner {
 
 	/** @returns the message with our statement names put back to the client's, or null when it can go as it is. */
 	private onErrorResponse(chunk: Buffer, start: number, end: number): Buffer | null {
-		const { replies } = this;
 		this.copyIn = false;
 		this.home.counters[Stat.errors]!++;
 		this.errors++;
@@ -393,23 +407,8 @@ export class Server implements StreamOwner {
 		// A plan of a prepared statement no longer fits its table: no statement here can be trusted to.
 		if (sqlstate === "0A000") this.dirty |= Dirty.Prepared;
 		if (this.task !== null) this.task.error = readError(chunk, start, end);
-		// The server now reads on to the next Sync and answers nothing before it.
-		while (replies.length > 0) {
-			const mark = replies.front();
-			if (mark === Reply.Query || mark === Reply.Sync) break;
-			if (mark === Reply.ParseNamed || mark === Reply.ParseOurs || mark === Reply.ParseFake) {
-				const pending = this.pending.shift() ?? null;
-				if (pending === null) this.unnamed = NOBODY;
-				else {
-					if (mark !== Reply.ParseFake) this.statements.delete(pending.statement);
-					if (pending.name !== null) this.client?.onParseUndone(pending.name);
-				}
-			} else if (mark === Reply.CloseFake) {
-				const pending = this.pending.shift() ?? null;
-				if (pending?.name != null) this.client?.onCloseUndone(pending.name, pending.statement);
-			} else if (mark === Reply.Parse) this.unnamed = NOBODY;
-			replies.shift();
-		}
+		this.errored = true;
+		this.undo();
 		const text = chunk.indexOf(NAME_PREFIX, start, "latin1");
 		// Severity FATAL or PANIC: the server closes next, and has said why.
 		const severity = chunk[start + HEADER + 1];
@@ -419,6 +418,38 @@ export class Server implements StreamOwner {
 		return rewriteMessage(chunk, start, end, (message) =>
 			message.replace(/__pgdog_\d+/g, (name) => client.clientName(name) ?? name),
 		);
+	}
+
+	/** The server now reads on to the next Sync and answers nothing before it: what was sent until there has not happened. */
+	private undo(): void {
+		const { replies, client } = this;
+		let parses = 0;
+		const failed = replies.front() === Reply.Parse;
+		let undone: PendingStatement[] | null = null;
+		for (; replies.length > 0; replies.shift()) {
+			const mark = replies.front();
+			if (mark === Reply.Query || mark === Reply.Sync) break;
+			if (mark === Reply.Parse) parses++;
+			if (!hasPending(mark)) continue;
+			const pending = this.pending.shift() ?? null;
+			if (pending === null) this.unnamed = NOBODY;
+			else {
+				undone ??= [];
+				undone.push(pending);
+			}
+		}
+		if (replies.length === 0 && this.unsynced && this.task === null) this.skipping = true;
+		if (parses > 0) {
+			this.unnamed = NOBODY;
+			if (!replies.includes(Reply.Parse)) client?.onUnnamedUndone(parses, failed);
+		}
+		// Last first: a name may have been closed and given again.
+		for (const { mark, statement, name, prepares } of undone?.reverse() ?? []) {
+			if (prepares) this.statements.delete(statement);
+			if (name === null) continue;
+			if (mark === Reply.CloseFake) client?.onCloseUndone(name, statement);
+			else client?.onParseUndone(name);
+		}
 	}
 
 	private onParameterStatus(chunk: Buffer, start: number, end: number): void {
@@ -454,6 +485,7 @@ export class Server implements StreamOwner {
 		this.requestAt = this.lentAt;
 		this.readyAt = 0;
 		this.looked = false;
+		this.errored = false;
 	}
 
 	/** A client's loan ends between transactions. What it left is cleaned first, then the pool has the server back. */
@@ -470,8 +502,15 @@ export class Server implements StreamOwner {
 		this.client = null;
 		if (this.state === ServerState.Closed) return;
 		this.stream.resume();
-		const busy = this.replies.length > 0 || this.task !== null;
-		const clean = !busy && this.status === TxStatus.Idle && !this.cutOff;
+		const busy = this.replies.length > 0 || this.task !== null || this.skipping;
+		const open = this.unsynced && !this.skipping;
+		const clean = !busy && this.status === TxStatus.Idle && !this.cutOff && !open;
+		if (open) {
+			// PostgreSQL rolls such a batch back when its client goes; our Sync would commit it.
+			void this.home.cancel(this);
+			this.close("client disconnected in the middle of a batch");
+			return;
+		}
 		if (this.cutOff || (recovery === "drop" && !clean) || (recovery === "rollback_only" && busy)) {
 			this.close("client disconnected in the middle of a request");
 			return;
@@ -609,6 +648,8 @@ export class Server implements StreamOwner {
 			},
 		};
 		this.replies.push(Reply.Query);
+		// A simple query ends the unnamed statement, whosever it was.
+		this.unnamed = NOBODY;
 		this.stream.writeAll(query(sql));
 	}
 
@@ -625,9 +666,17 @@ export class Server implements StreamOwner {
 		});
 	}
 
-	/** After a transaction that changed settings: asks what they are now. Values in the order of `names`. */
+	/**
+	 * After a transaction that changed settings: asks what they are now, in the order of `names`. After an error a SET may
+	 * not have happened: then only what the session itself has set has a value.
+	 */
 	ask(names: readonly string[], done: (values: (string | null)[] | null) => void): void {
-		this.run(askParameters(names), (rows, error) => done(error === null ? (rows[0] ?? null) : null));
+		this.run(askParameters(names, this.errored), (rows, error) => done(error === null ? (rows[0] ?? null) : null));
+	}
+
+	/** Asks for all that this session has set, names and values; custom settings, which PostgreSQL does not list, left out. */
+	askAll(done: (rows: readonly (string | null)[][] | null) => void): void {
+		this.run(ASK_ALL, (rows, error) => done(error === null ? rows : null));
 	}
 
 	noteSets(names: readonly string[]): void {
@@ -642,7 +691,7 @@ export class Server implements StreamOwner {
 
 	/** True when settings have to be asked for before the server may go on. */
 	get unsettled(): boolean {
-		return this.sets !== null || this.resets !== null || this.resetsAll;
+		return this.sets !== null || this.resets !== null || this.resetsAll || (this.dirty & Dirty.Settings) !== 0;
 	}
 
 	// ---- prepared statements ---------------------------------------------------------------------------------------
@@ -650,8 +699,15 @@ export class Server implements StreamOwner {
 	/** A Parse of `statement` goes to the server now: the client's own when it has a `name` for it, else one of ours. */
 	noteParse(statement: Statement, name: string | null): void {
 		this.replies.push(name === null ? Reply.ParseOurs : Reply.ParseNamed);
-		this.pending.push({ statement, name });
+		this.pending.push({ mark: Reply.ParseNamed, statement, name, prepares: true });
 		this.statements.set(statement, ++this.uses);
+	}
+
+	/** A Parse for the client's `name` goes to the server under no name: the server has the statement already. */
+	noteParseElsewhere(statement: Statement, name: string): void {
+		this.replies.push(Reply.ParseNamed);
+		this.pending.push({ mark: Reply.ParseNamed, statement, name, prepares: false });
+		this.unnamed = NOBODY;
 	}
 
 	/** The client's unnamed statement is parsed here again. */
@@ -664,7 +720,7 @@ export class Server implements StreamOwner {
 	/** ParseComplete or CloseComplete of `statement` will be made up. */
 	noteFake(mark: Reply.ParseFake | Reply.CloseFake, statement: Statement, name: string): void {
 		this.replies.push(mark);
-		this.pending.push({ statement, name });
+		this.pending.push({ mark, statement, name, prepares: false });
 	}
 
 	/** Whether the server has `statement`; if so this is its last use. */
@@ -811,6 +867,11 @@ export class Server implements StreamOwner {
 		this.home.onGone(this);
 		client?.onServerGone(error);
 	}
+}
+
+/** Whether an entry of `pending` stands behind this mark. */
+function hasPending(mark: number): boolean {
+	return mark === Reply.ParseNamed || mark === Reply.ParseOurs || mark === Reply.ParseFake || mark === Reply.CloseFake;
 }
 
 /** Reported by the server but not set by anyone in the session. */

@@ -11,7 +11,7 @@ import { now } from "../clock.ts";
 import type { General } from "../config/settings.ts";
 import { PgError, ProtocolError } from "../errors.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
-import { type SessionFacts, sessionFacts, UNKNOWN_FACTS } from "../parser/session.ts";
+import { Dirty, type SessionFacts, sessionFacts, UNKNOWN_FACTS } from "../parser/session.ts";
 import type { Pool } from "../pool/pool.ts";
 import type { Waiter } from "../pool/waiters.ts";
 import { Stat } from "../stats/counters.ts";
@@ -187,6 +187,10 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	private walk(chunk: Buffer): void {
 		const end = chunk.length;
 		let at = this.passThrough(chunk);
+		if (this.state !== State.Ready) {
+			if (this.state === State.Waiting) this.hold(chunk, at);
+			return;
+		}
 		let run = at;
 		let flush = false;
 		while (end - at >= HEADER) {
@@ -213,6 +217,14 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 				server.whenCancelled(() => this.resume());
 				return;
 			}
+			if (server.skipping && code !== Frontend.Sync && code !== Frontend.Terminate) {
+				// A batch has failed: PostgreSQL ignores all of it that still comes, and so must our books.
+				this.send(server, chunk, run, at);
+				this.drop(chunk, next);
+				at = stop;
+				run = stop;
+				continue;
+			}
 			if (next > end && !passable(code, length, end - at)) break;
 			if (server.replies.length === 0 && (server.status !== TxStatus.Idle || server.session)) {
 				server.requestAt = now();
@@ -224,24 +236,33 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 					break;
 				case Frontend.Bind:
 					if (this.prepared().onBind(server, chunk, run, at, next, stop, this.limit)) run = stop;
+					server.unsynced = true;
 					this.pool.counters[Stat.bind_count]!++;
 					break;
 				case Frontend.Execute:
 					server.replies.push(Reply.Execute);
+					server.unsynced = true;
 					break;
 				case Frontend.Sync:
-					if (!server.copyIn) server.replies.push(Reply.Sync);
+					if (server.copyIn) break;
+					server.replies.push(Reply.Sync);
+					server.unsynced = false;
+					server.skipping = false;
+					if (this.statements !== null) this.statements.batchOver = true;
 					break;
 				case Frontend.Describe:
 					if (this.prepared().onDescribe(server, chunk, run, at, next, this.limit)) run = stop;
+					server.unsynced = true;
 					break;
 				case Frontend.Parse:
 					this.checkSize(length);
 					if (this.prepared().onParse(server, chunk, run, at, next, this.limit, this.context.nextSerial())) run = stop;
+					server.unsynced = true;
 					this.pool.counters[Stat.parse_count]!++;
 					break;
 				case Frontend.Close:
 					if (this.prepared().onClose(server, chunk, run, at, next)) run = stop;
+					server.unsynced = true;
 					this.pool.counters[Stat.close_count]!++;
 					break;
 				case Frontend.Flush:
@@ -291,6 +312,9 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		if (server !== null) {
 			this.send(server, chunk, 0, passed);
 			server.cutOff = this.through > 0;
+			// Data of a COPY that had failed, so that no answer will follow it.
+			if (!server.cutOff && server.replies.length === 0 && server.status === TxStatus.Idle && !server.unsynced)
+				this.endTransaction(server);
 		}
 		return passed;
 	}
@@ -448,11 +472,19 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		this.resume();
 	}
 
-	/** The server does not take the settings: the client's session cannot be had. */
+	/**
+	 * The server does not take the settings. It may be the server's fault, whose settings cannot be left: cleaned, it is
+	 * tried again. Then it is the client's, whose session cannot be had.
+	 */
 	private onApplyFailed(server: Server, error: PgError): void {
 		this.server = null;
 		server.session = false;
+		server.dirty |= Dirty.Settings;
 		server.giveBack();
+		if (this.retries++ === 0) {
+			this.checkOut();
+			return;
+		}
 		this.close(
 			`settings refused: ${error.message}`,
 			new PgError("FATAL", error.sqlstate, error.message, error.detail, error.hint),
@@ -508,8 +540,15 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		this.transactionTime += lasted;
 		counters[Stat.xact_count]!++;
 		counters[Stat.xact_time]! += lasted;
+		// In the middle of a message to it the server is nobody else's.
+		if (this.through > 0) return;
+		this.endTransaction(server);
+	}
+
+	/** Nothing is open on the server: in transaction pooling the client lets go of it. */
+	private endTransaction(server: Server): void {
 		if (server.session) {
-			server.lentAt = time;
+			server.lentAt = server.readyAt;
 			if (this.context.stopping) this.close("shutdown", SHUTTING_DOWN);
 		} else if (server.unsettled) this.settle(server);
 		else this.release(server);
@@ -530,26 +569,44 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		server.sets = null;
 		server.resets = null;
 		server.resetsAll = false;
-		if (names.size === 0) {
-			this.release(server);
-			return;
-		}
 		this.state = State.Waiting;
-		const asked = [...names];
-		server.ask(asked, (values) => {
-			if (values === null) {
-				this.server = null;
-				server.client = null;
-				server.close("its settings could not be read");
-			} else {
-				asked.forEach((name, i) => {
-					this.learn(server, name, values[i] ?? null, !sets.has(name));
-				});
-				this.reported = server.reported;
-				this.release(server);
-			}
-			this.resume();
-		});
+		if (names.size > 0)
+			server.ask([...names], (values) => {
+				if (values === null) this.unsettled(server);
+				else {
+					[...names].forEach((name, i) => {
+						this.learn(server, name, values[i] ?? null, !sets.has(name));
+					});
+					this.settleUnseen(server);
+				}
+			});
+		else this.settleUnseen(server);
+	}
+
+	/** Settings were changed out of sight (a DO block): what PostgreSQL lists is the client's from now on. */
+	private settleUnseen(server: Server): void {
+		if ((server.dirty & Dirty.Settings) === 0) this.settled(server);
+		else
+			server.askAll((rows) => {
+				if (rows === null) this.unsettled(server);
+				else {
+					for (const [name, value] of rows) this.learn(server, name ?? "", value ?? null, false);
+					this.settled(server);
+				}
+			});
+	}
+
+	private settled(server: Server): void {
+		this.reported = server.reported;
+		this.release(server);
+		this.resume();
+	}
+
+	private unsettled(server: Server): void {
+		this.server = null;
+		server.client = null;
+		server.close("its settings could not be read");
+		this.resume();
 	}
 
 	/** What a setting is after the transaction; `reset`: it was given its default, which is the StartupMessage's. */
@@ -586,6 +643,10 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		this.statements?.drop(name, this.limit);
 	}
 
+	onUnnamedUndone(parses: number, failed: boolean): void {
+		this.statements?.undoUnnamed(parses, failed);
+	}
+
 	onCloseUndone(name: string, statement: Statement): void {
 		this.statements?.restore(name, statement);
 	}
@@ -605,6 +666,7 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		this.checkSize(next - at - 1);
 		this.statements?.onQuery(server);
 		server.unnamed = 0;
+		server.unsynced = false;
 		if (next > stop) {
 			noteFacts(server, UNKNOWN_FACTS);
 			server.replies.push(Reply.Query);
@@ -718,7 +780,8 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 
 	/** Shutdown: who is between transactions leaves now, the others when theirs ends; `now` makes all leave. */
 	shutDown(force: boolean): void {
-		const busy = this.server !== null && (this.server.status !== TxStatus.Idle || this.server.replies.length > 0);
+		const { server } = this;
+		const busy = server !== null && (server.status !== TxStatus.Idle || server.replies.length > 0 || server.unsynced);
 		if (force || !(busy || this.state === State.Waiting)) this.close("shutdown", SHUTTING_DOWN);
 	}
 
@@ -797,6 +860,10 @@ function needed(chunk: Buffer, at: number): number {
 	return passable(chunk[at]!, length, COLLECT) ? COLLECT : length + 1;
 }
 
+function isTarget(byte: number | undefined): boolean {
+	return byte === Target.Statement || byte === Target.Portal;
+}
+
 const enum Ahead {
 	/** Neither Sync nor Flush is here yet. */
 	Open,
@@ -815,7 +882,7 @@ function lookAhead(chunk: Buffer, at: number): Ahead {
 		at += 1 + length;
 		if (at > chunk.length) return Ahead.Open;
 		if (code === Frontend.Sync) return onlyCloses ? Ahead.OnlyCloses : Ahead.Complete;
-		if (code !== Frontend.Close) {
+		if (code !== Frontend.Close || !isTarget(chunk[at - length + 4])) {
 			onlyCloses = false;
 			if (code === Frontend.Flush || code === Frontend.Query || code === Frontend.Terminate) return Ahead.Complete;
 		}

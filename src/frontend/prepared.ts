@@ -9,8 +9,8 @@ import type { Server } from "../backend/server.ts";
 import { ProtocolError } from "../errors.ts";
 import type { Splice } from "../net/splice.ts";
 import { Dirty, NO_FACTS, type SessionFacts, sessionFacts, touchesSession } from "../parser/session.ts";
-import { Frontend, Target } from "../wire/codes.ts";
-import { endOfString, HEADER } from "../wire/frame.ts";
+import { Target, TxStatus } from "../wire/codes.ts";
+import { endOfString, HEADER, readInt16, readInt32 } from "../wire/frame.ts";
 import { CLOSE_UNNAMED_STATEMENT, close, parse } from "../wire/frontend-messages.ts";
 
 /** What each text does to a session, for those that need a closer look. */
@@ -32,29 +32,59 @@ export function factsOf(cache: FactsCache, chunk: Buffer, start: number, end: nu
 	return facts;
 }
 
-/** Tells a server what a statement that is sent to it may do to its session. */
-export function noteFacts(server: Server, facts: SessionFacts): void {
+/** Tells a server what a statement that is sent to it may do to its session. @param bound its parameters come in a Bind */
+export function noteFacts(server: Server, facts: SessionFacts, bound = false): void {
 	if (facts === NO_FACTS || server.session) return;
 	server.looked = true;
 	server.dirty |= facts.dirty;
+	if (facts.parameterSets.length > 0 && !bound) server.dirty |= Dirty.Settings;
 	if (facts.sets.length > 0) server.noteSets(facts.sets);
 	if (facts.resets.length > 0) server.noteResets(facts.resets);
 	if (facts.resetsAll) server.resetsAll = true;
 }
 
+/** Settings that the parameters of a Bind name; `at` is behind its two names. */
+function noteBound(server: Server, facts: SessionFacts, chunk: Buffer, at: number, stop: number): void {
+	if (facts.parameterSets.length === 0 || server.session) return;
+	// Format codes say nothing: a text is the same bytes in both.
+	let next = at + 2 + 2 * readInt16(chunk, at);
+	const count = readInt16(chunk, next);
+	next += 2;
+	for (let parameter = 1; parameter <= count && next + 4 <= stop; parameter++) {
+		const length = readInt32(chunk, next);
+		next += 4;
+		if (length < 0) continue;
+		if (facts.parameterSets.includes(parameter) && next + length <= stop)
+			server.noteSets([chunk.utf8Slice(next, next + length).toLowerCase()]);
+		next += length;
+	}
+	// A large Bind whose names have not come yet.
+	if (next > stop) server.dirty |= Dirty.Settings;
+}
+
 /** What a message became: forwarded as it is, or spliced (or left out) so that the run before it had to be written. */
 export type Rewritten = boolean;
+
+/** The last unnamed Parse from its query text on, in the chunk it came in. */
+interface Unnamed {
+	chunk: Buffer | null;
+	start: number;
+	end: number;
+	facts: SessionFacts;
+	/** No other unnamed Parse of the thread has it; 0 when there is no such statement. */
+	serial: number;
+}
 
 export class ClientStatements {
 	private readonly names = new Map<string, Statement>();
 	private readonly statements: Statements;
 	private readonly facts: FactsCache;
-	/** The last unnamed Parse from its query text on, in the chunk it came in, and its number; 0 when there is none. */
-	private unnamedChunk: Buffer | null = null;
-	private unnamedStart = 0;
-	private unnamedEnd = 0;
-	private unnamedFacts: SessionFacts = NO_FACTS;
-	private unnamedSerial = 0;
+	private readonly unnamed: Unnamed = { chunk: null, start: 0, end: 0, facts: NO_FACTS, serial: 0 };
+	/** What `unnamed` was when the batch under way began, and how many unnamed Parses that has had. */
+	private readonly before: Unnamed = { chunk: null, start: 0, end: 0, facts: NO_FACTS, serial: 0 };
+	private parsesInBatch = 0;
+	/** A Sync was sent: the next message begins a batch. */
+	batchOver = true;
 	/** False with `prepared_statements = disabled`: names go through as they are. */
 	private readonly shared: boolean;
 
@@ -86,11 +116,11 @@ export class ClientStatements {
 	): Rewritten {
 		const nameEnd = endOfString(chunk, at + HEADER, next);
 		const textEnd = nameEnd < 0 ? -1 : endOfString(chunk, nameEnd + 1, next);
-		if (textEnd < 0) throw new ProtocolError("invalid string in message");
+		if (textEnd < 0) return this.malformed(server, Reply.Parse);
 		if (nameEnd === at + HEADER) {
 			const facts = factsOf(this.facts, chunk, nameEnd + 1, textEnd);
 			this.rememberUnnamed(chunk, nameEnd + 1, next, facts, serial);
-			noteFacts(server, facts);
+			noteFacts(server, facts, true);
 			server.unnamed = serial;
 			server.replies.push(Reply.Parse);
 			if (facts.deallocates === null) return false;
@@ -125,8 +155,14 @@ export class ClientStatements {
 		}
 		this.statements.retain(statement);
 		this.names.set(name, statement);
-		if (server.has(statement)) server.noteFake(Reply.ParseFake, statement, name);
-		else {
+		if (server.has(statement)) {
+			if (server.status !== TxStatus.Failed) server.noteFake(Reply.ParseFake, statement, name);
+			else {
+				// In a failed transaction the server has the answer, which depends on the text.
+				server.noteParseElsewhere(statement, name);
+				this.splice.addAll(server.stream, parse("", statement.rest));
+			}
+		} else {
 			this.evict(server, limit);
 			server.noteParse(statement, name);
 			this.splice.addAll(server.stream, parse(statement.name, statement.rest));
@@ -138,12 +174,13 @@ export class ClientStatements {
 	onBind(server: Server, chunk: Buffer, run: number, at: number, next: number, stop: number, limit: number): Rewritten {
 		const portalEnd = endOfString(chunk, at + HEADER, stop);
 		const nameEnd = portalEnd < 0 ? -1 : endOfString(chunk, portalEnd + 1, stop);
-		if (nameEnd < 0) throw new ProtocolError("invalid string in message");
+		if (nameEnd < 0) return this.malformed(server, Reply.Bind);
 		return this.refer(server, chunk, run, at, next, stop, portalEnd + 1, nameEnd, limit, Reply.Bind);
 	}
 
 	onDescribe(server: Server, chunk: Buffer, run: number, at: number, next: number, limit: number): Rewritten {
 		const nameEnd = targetName(chunk, at, next);
+		if (nameEnd < 0) return this.malformed(server, Reply.Describe);
 		if (chunk[at + HEADER] === Target.Portal) {
 			server.replies.push(Reply.Describe);
 			return false;
@@ -153,6 +190,7 @@ export class ClientStatements {
 
 	onClose(server: Server, chunk: Buffer, run: number, at: number, next: number): Rewritten {
 		const nameEnd = targetName(chunk, at, next);
+		if (nameEnd < 0) return this.malformed(server, Reply.Close);
 		const start = at + HEADER + 1;
 		if (chunk[at + HEADER] === Target.Portal || !this.shared) {
 			server.replies.push(Reply.Close);
@@ -210,6 +248,12 @@ export class ClientStatements {
 		this.drop(name, Number.POSITIVE_INFINITY);
 	}
 
+	/** PostgreSQL has its own words for that, and goes on at the next Sync. */
+	private malformed(server: Server, reply: Reply): Rewritten {
+		server.replies.push(reply);
+		return false;
+	}
+
 	/** A message that names a statement: the server's name goes in, and the statement itself where it is missing. */
 	private refer(
 		server: Server,
@@ -224,12 +268,14 @@ export class ClientStatements {
 		reply: Reply,
 	): Rewritten {
 		if (nameStart === nameEnd) {
-			if (server.unnamed === this.unnamedSerial && server.unnamed !== 0) {
+			if (server.unnamed === this.unnamed.serial && server.unnamed !== 0) {
+				if (reply === Reply.Bind) noteBound(server, this.unnamed.facts, chunk, nameEnd + 1, stop);
 				server.replies.push(reply);
 				return false;
 			}
 			this.splice.add(server.stream, chunk, run, at - run);
 			this.unnamedAgain(server);
+			if (reply === Reply.Bind) noteBound(server, this.unnamed.facts, chunk, nameEnd + 1, stop);
 			server.replies.push(reply);
 			this.splice.add(server.stream, chunk, at, stop - at);
 			return true;
@@ -243,7 +289,10 @@ export class ClientStatements {
 		}
 		this.splice.add(server.stream, chunk, run, at - run);
 		this.ensure(server, statement, limit);
-		noteFacts(server, statement.facts);
+		if (reply === Reply.Bind) {
+			noteFacts(server, statement.facts, true);
+			noteBound(server, statement.facts, chunk, nameEnd + 1, stop);
+		}
 		server.replies.push(reply);
 		const { nameBytes } = statement;
 		const length = next - at - 1 + nameBytes.length - (nameEnd + 1 - nameStart);
@@ -271,31 +320,55 @@ export class ClientStatements {
 
 	/** The server's unnamed statement is another client's, or the client has none: neither may be used. */
 	private unnamedAgain(server: Server): void {
-		const { unnamedChunk } = this;
-		if (unnamedChunk === null) {
+		const { chunk, start, end, facts, serial } = this.unnamed;
+		if (chunk === null) {
 			server.unnamed = 0;
 			server.replies.push(Reply.CloseOurs);
 			this.splice.addAll(server.stream, CLOSE_UNNAMED_STATEMENT);
 			return;
 		}
-		noteFacts(server, this.unnamedFacts);
-		server.noteUnnamedAgain(this.unnamedSerial);
-		this.splice.addAll(server.stream, parse("", unnamedChunk.subarray(this.unnamedStart, this.unnamedEnd)));
+		noteFacts(server, facts, true);
+		server.noteUnnamedAgain(serial);
+		this.splice.addAll(server.stream, parse("", chunk.subarray(start, end)));
 	}
 
 	private rememberUnnamed(chunk: Buffer, start: number, end: number, facts: SessionFacts, serial: number): void {
+		const { unnamed, before } = this;
+		if (this.batchOver) {
+			this.batchOver = false;
+			before.chunk = unnamed.chunk;
+			before.start = unnamed.start;
+			before.end = unnamed.end;
+			before.facts = unnamed.facts;
+			before.serial = unnamed.serial;
+			this.parsesInBatch = 0;
+		}
+		this.parsesInBatch++;
 		// A reference into the chunk costs nothing now, but would keep a large one alive for a small statement.
 		const own = (end - start) * 4 < chunk.length && chunk.length > 1024;
-		this.unnamedChunk = own ? Buffer.from(chunk.subarray(start, end)) : chunk;
-		this.unnamedStart = own ? 0 : start;
-		this.unnamedEnd = own ? end - start : end;
-		this.unnamedFacts = facts;
-		this.unnamedSerial = serial;
+		unnamed.chunk = own ? Buffer.from(chunk.subarray(start, end)) : chunk;
+		unnamed.start = own ? 0 : start;
+		unnamed.end = own ? end - start : end;
+		unnamed.facts = facts;
+		unnamed.serial = serial;
 	}
 
 	private forgetUnnamed(): void {
-		this.unnamedChunk = null;
-		this.unnamedSerial = 0;
+		this.unnamed.chunk = null;
+		this.unnamed.serial = 0;
+	}
+
+	/** See `ServerClient.onUnnamedUndone`. What cannot be known is forgotten: an error beats another statement's answer. */
+	undoUnnamed(parses: number, failed: boolean): void {
+		const { unnamed, before } = this;
+		if (failed || parses !== this.parsesInBatch) this.forgetUnnamed();
+		else {
+			unnamed.chunk = before.chunk;
+			unnamed.start = before.start;
+			unnamed.end = before.end;
+			unnamed.facts = before.facts;
+			unnamed.serial = before.serial;
+		}
 	}
 
 	drop(name: string, limit: number): void {
@@ -324,12 +397,9 @@ export class ClientStatements {
 	}
 }
 
-/** End of the name in a Describe or Close, whose target is checked. */
+/** End of the name in a Describe or Close, or -1 when that is malformed. */
 function targetName(chunk: Buffer, at: number, next: number): number {
 	const target = chunk[at + HEADER];
-	const end = endOfString(chunk, at + HEADER + 1, next);
-	if (end < 0) throw new ProtocolError("invalid string in message");
-	if (target === Target.Statement || target === Target.Portal) return end;
-	const message = chunk[at] === Frontend.Close ? "CLOSE" : "DESCRIBE";
-	throw new ProtocolError(`invalid ${message} message subtype ${target}`);
+	if (target !== Target.Statement && target !== Target.Portal) return -1;
+	return endOfString(chunk, at + HEADER + 1, next);
 }

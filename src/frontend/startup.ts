@@ -74,12 +74,13 @@ export class Startup implements StreamOwner {
 
 	/** One packet without a type byte. @returns what is behind it, or null when nothing is (now) */
 	private packet(chunk: Buffer): Buffer | null {
-		if (chunk.length < 8) {
-			this.tail.keep(chunk, 0, 8);
+		if (chunk.length < 4) {
+			this.tail.keep(chunk, 0, 4);
 			return null;
 		}
 		const length = readInt32(chunk, 0);
-		if (length < 8 || length > MAX_STARTUP_PACKET_LENGTH) {
+		// PostgreSQL does not count the length word itself.
+		if (length < 8 || length > MAX_STARTUP_PACKET_LENGTH + 4) {
 			this.fail(new PgError("FATAL", "08P01", "invalid length of startup packet"));
 			return null;
 		}

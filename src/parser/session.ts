@@ -24,6 +24,8 @@ export const enum Dirty {
 export interface SessionFacts {
 	/** Settings given a value by SET or set_config, as far as the transaction commits. */
 	readonly sets: readonly string[];
+	/** Parameters ($1 is 1) that hold the names of such settings. */
+	readonly parameterSets: readonly number[];
 	/** Settings given back their default. */
 	readonly resets: readonly string[];
 	/** RESET ALL or DISCARD ALL. */
@@ -37,6 +39,7 @@ export interface SessionFacts {
 
 export const NO_FACTS: SessionFacts = {
 	sets: [],
+	parameterSets: [],
 	resets: [],
 	resetsAll: false,
 	dirty: Dirty.None,
@@ -182,6 +185,7 @@ const BEFORE_TEMP = new Set(["create", "global", "local", "replace", "into"]);
 
 class Facts implements SessionFacts {
 	readonly sets: string[] = [];
+	readonly parameterSets: number[] = [];
 	readonly resets: string[] = [];
 	resetsAll = false;
 	dirty: number = Dirty.None;
