@@ -1,0 +1,149 @@
+// The example plugins as they are loaded, their own tests, and the newcomer's guide: its files and commands, in its order.
+
+import { beforeAll, expect, test } from "bun:test";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { dirname, join } from "node:path";
+import { Outcome, ReadWrite, ShardCode } from "../../src/plugin/abi.ts";
+import type { Bridge } from "../../src/plugin/bridge.ts";
+import { PluginHost } from "../../src/plugin/host.ts";
+import {
+	BUILD_TIMEOUT,
+	bind,
+	bridge,
+	buildExample,
+	describeWithCargo,
+	folder,
+	input,
+	Lines,
+	load,
+	run,
+} from "./support.ts";
+
+const PLUGINS = join(import.meta.dir, "../../plugins");
+
+describeWithCargo("the example plugins", () => {
+	let native: Bridge;
+
+	beforeAll(() => {
+		native = bridge();
+	}, BUILD_TIMEOUT);
+
+	const hostOf = (name: string) => {
+		const log = new Lines();
+		const host = new PluginHost(load(native, [buildExample(name)], log), { log });
+		expect(log.lines.filter((line) => /^(WARN|ERROR)/.test(line))).toEqual([]);
+		host.init();
+		return host;
+	};
+
+	test(
+		"their tests and the bridge's pass",
+		() => {
+			run(["cargo", "test", "--release", "--locked", "--workspace"], PLUGINS, {
+				CARGO_TARGET_DIR: join(PLUGINS, "target"),
+			});
+		},
+		BUILD_TIMEOUT,
+	);
+
+	test("each has a README", () => {
+		for (const name of ["read-after-write", "primary-only-tables", "tenant-guard", "shard-by-customer"]) {
+			expect(existsSync(join(PLUGINS, name, "README.md"))).toBe(true);
+		}
+	});
+
+	test(
+		"reads go to the primary after a write",
+		() => {
+			const host = hostOf("read_after_write");
+			expect(host.route(input("SELECT * FROM users")).outcome).toBe(Outcome.Unknown);
+			expect(host.route(input("UPDATE users SET a = 1")).outcome).toBe(Outcome.Unknown);
+			expect(host.route(input("SELECT * FROM users"))).toMatchObject({
+				shard: ShardCode.Unknown,
+				readWrite: ReadWrite.Write,
+			});
+			expect(host.route(input("SELECT * FROM orders")).outcome).toBe(Outcome.Unknown);
+		},
+		BUILD_TIMEOUT,
+	);
+
+	test(
+		"tables of a list go to the primary; without a list nothing does",
+		() => {
+			const host = hostOf("primary_only_tables");
+			expect(host.route(input("SELECT * FROM balances")).outcome).toBe(Outcome.Unknown);
+			// Its variable is read from the process's own environment, so a process of its own.
+			const file = join(folder(), "tables");
+			writeFileSync(file, "balances\n");
+			const program = join(import.meta.dir, "fixtures/process.ts");
+			const out = run([process.execPath, program, host.plugins[0]?.file as string], PLUGINS, {
+				PRIMARY_ONLY_TABLES: file,
+				SQL: "SELECT * FROM balances",
+			});
+			expect(JSON.parse(out)).toMatchObject({ outcome: Outcome.Provided, readWrite: ReadWrite.Write });
+		},
+		BUILD_TIMEOUT,
+	);
+
+	test(
+		"statements without a tenant are blocked",
+		() => {
+			const host = hostOf("tenant_guard");
+			expect(host.route(input("SELECT * FROM orders")).outcome).toBe(Outcome.Blocked);
+			expect(host.route(input("SELECT * FROM orders WHERE tenant_id = $1", bind([], ["1"]))).outcome).toBe(
+				Outcome.Unknown,
+			);
+			// A tree that is walked by recursion, deeper than a thread's stack.
+			expect(host.route(input(`SELECT a${"+a".repeat(9000)} FROM orders`)).outcome).toBe(Outcome.Blocked);
+			host.clear();
+		},
+		BUILD_TIMEOUT,
+	);
+
+	test(
+		"statements go to their customer's shard",
+		() => {
+			const host = hostOf("shard_by_customer");
+			const shard = (sql: string, values = {}) => host.route(input(sql, { shards: 4, ...values })).shard;
+			expect(shard("SELECT * FROM orders WHERE customer_id = 6")).toBe(2);
+			expect(shard("SELECT * FROM orders WHERE customer_id = $1", bind([0], ["7"]))).toBe(3);
+			expect(shard("SELECT * FROM orders WHERE customer_id = $1", bind([1], [Buffer.from([0, 0, 0, 5])]))).toBe(1);
+			expect(shard("SELECT * FROM orders WHERE customer_id IN (1, 2)")).toBe(ShardCode.All);
+			expect(shard("SELECT * FROM orders")).toBe(ShardCode.Unknown);
+		},
+		BUILD_TIMEOUT,
+	);
+
+	test(
+		"the guide's files and commands make a plugin that loads",
+		() => {
+			const place = folder();
+			const guide = readFileSync(join(PLUGINS, "README.md"), "utf8");
+			const script = ["set -e"];
+			// Blocks: ```sh (run here), ```sh proxy (run where the proxy is, test/integration), ```<language> <file> (written).
+			for (const [, language, what, body] of guide.matchAll(/^```(\w+)(?: (\S+))?\n([\s\S]*?)^```$/gm)) {
+				if (language === "sh" && what === undefined) {
+					script.push(body as string);
+				} else if (language !== "sh" && what !== undefined) {
+					const kept = join(place, ".guide", what);
+					mkdirSync(dirname(kept), { recursive: true });
+					writeFileSync(kept, body as string);
+					script.push(`cp '${kept}' '${join(place, what)}'`);
+				}
+			}
+			const target = join(PLUGINS, "target/outside");
+			const out = run(["bash", "-c", script.join("\n")], place, { CARGO_TARGET_DIR: target });
+			expect(out).toContain(`pg_query v${native.pgQuery}`);
+			expect(guide).toContain(`--precise ${native.pgQuery}`);
+			const log = new Lines();
+			const host = new PluginHost(load(native, [join(target, "release/libmy_plugin.so")], log), { log });
+			host.init();
+			expect(host.route(input("TRUNCATE users")).outcome).toBe(Outcome.Blocked);
+			const replicas = { hasReplicas: true };
+			expect(host.route(input("SELECT * FROM reports", replicas))).toMatchObject({ readWrite: ReadWrite.Read });
+			expect(host.route(input("SELECT * FROM users", replicas)).outcome).toBe(Outcome.Unknown);
+			host.fini();
+		},
+		BUILD_TIMEOUT,
+	);
+});
