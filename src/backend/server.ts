@@ -187,7 +187,9 @@ export class Server implements StreamOwner {
 	private readonly pending: (PendingStatement | null)[] = [];
 	/** ReadyForQuery was the last thing that mattered in this chunk. */
 	private ready = false;
+	/** The server's own last words, and whether a client has them already. */
 	private fatal: PgError | null = null;
+	private passedOn = false;
 	private reason = "";
 	private countedIn = 0;
 	private countedOut = 0;
@@ -205,6 +207,8 @@ export class Server implements StreamOwner {
 		if (whole === null) return;
 		this.ready = false;
 		this.relay(whole);
+		// Its last words, while nobody had it: it must not be lent in the moment before it closes.
+		if (this.fatal !== null && this.state === ServerState.Idle) this.close(fatalText(this.fatal));
 		if (this.ready && this.state !== ServerState.Closed) this.onReadyForQuery();
 	}
 
@@ -412,7 +416,10 @@ export class Server implements StreamOwner {
 		const text = chunk.indexOf(NAME_PREFIX, start, "latin1");
 		// Severity FATAL or PANIC: the server closes next, and has said why.
 		const severity = chunk[start + HEADER + 1];
-		if (severity === 70 || severity === 80) this.fatal = readError(chunk, start, end);
+		if (severity === 70 || severity === 80) {
+			this.fatal = readError(chunk, start, end);
+			this.passedOn = this.client !== null && this.task === null;
+		}
 		if (text < 0 || text >= end || this.client === null) return null;
 		const { client } = this;
 		return rewriteMessage(chunk, start, end, (message) =>
@@ -491,6 +498,8 @@ export class Server implements StreamOwner {
 	/** A client's loan ends between transactions. What it left is cleaned first, then the pool has the server back. */
 	giveBack(): void {
 		this.client = null;
+		// Stopped for a client that reads slowly: what is still to be read is not for it any more.
+		this.stream.resume();
 		this.count();
 		if (this.session) this.discardAll();
 		else if (this.dirty !== 0 || this.copyIn) this.clean();
@@ -849,11 +858,10 @@ export class Server implements StreamOwner {
 	onClose(error: Error | undefined): void {
 		if (this.state === ServerState.Closed) return;
 		const { fatal } = this;
-		if (fatal !== null) this.reason = `${fatal.severity} ${fatal.sqlstate}: ${fatal.message}`;
+		if (fatal !== null) this.reason = fatalText(fatal);
 		else this.reason = error === undefined ? "server closed the connection" : error.message;
-		// A FATAL that came while it was lent has been passed on; one that came before has not.
-		const passedOn = fatal !== null && this.client !== null;
-		this.gone(passedOn ? null : new PgError("FATAL", "08006", "server closed the connection unexpectedly"));
+		const lost = new PgError("FATAL", "08006", "server closed the connection unexpectedly");
+		this.gone(this.passedOn ? null : (fatal ?? lost));
 	}
 
 	private gone(error: PgError | null): void {
@@ -867,6 +875,10 @@ export class Server implements StreamOwner {
 		this.home.onGone(this);
 		client?.onServerGone(error);
 	}
+}
+
+function fatalText(error: PgError): string {
+	return `${error.severity} ${error.sqlstate}: ${error.message}`;
 }
 
 /** Whether an entry of `pending` stands behind this mark. */

@@ -29,6 +29,8 @@ const COLLECT = 64 << 10;
 const WHOLE = 1 << 20;
 /** A Parse is kept, so that it can be sent to other servers: it has to be whole. Ours, not PostgreSQL's. */
 const PARSE_LIMIT = 64 << 20;
+/** What may be queued for a client that does not read before its next request has to wait. */
+const UNREAD = 64 << 10;
 /** What a client may send ahead while it waits; then its socket is not read. */
 const HELD = 128 << 10;
 
@@ -90,6 +92,8 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	private through = 0;
 	private dropping = 0;
 	private skip = Skip.Nothing;
+	/** Held until it has read what it was sent. */
+	private unread = false;
 	private loggedIn = false;
 	/** Servers that died while they were made ready for a request that no one had seen yet. */
 	private retries = 0;
@@ -339,12 +343,21 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	/** The client took everything: its server may go on. */
 	onDrain(): void {
 		this.server?.stream.resume();
+		if (!this.unread) return;
+		this.unread = false;
+		this.resume();
 	}
 
 	// ---- without a server ------------------------------------------------------------------------------------------
 
 	/** A message while no server is held: begins a request, or can be answered here. */
 	private alone(code: number, length: number, chunk: Buffer, at: number, next: number): Step {
+		if (this.stream.queued > UNREAD && code !== Frontend.Terminate) {
+			// Whoever does not read answers gets no more of them.
+			this.unread = true;
+			this.hold(chunk, at);
+			return Step.Hold;
+		}
 		if (this.skip !== Skip.Nothing) return this.skipped(code, chunk, next);
 		const end = chunk.length;
 		switch (code) {
