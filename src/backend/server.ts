@@ -12,7 +12,7 @@ import { CLOSE_COMPLETE, PARSE_COMPLETE } from "../wire/backend-messages.ts";
 import { Backend, TxStatus } from "../wire/codes.ts";
 import { readError, readSqlstate, rewriteMessage } from "../wire/error-response.ts";
 import { endOfString, HEADER, readInt16, readInt32, Tail } from "../wire/frame.ts";
-import { copyFail, query, SYNC, TERMINATE } from "../wire/frontend-messages.ts";
+import { query, SYNC, TERMINATE } from "../wire/frontend-messages.ts";
 import { cleaning } from "./clean.ts";
 import { ASK_ALL, askParameters, changeParameters, type ParameterSet, type ParameterSets } from "./parameters.ts";
 import { NAME_PREFIX, type Statement, type Statements } from "./prepared.ts";
@@ -147,6 +147,8 @@ export class Server implements StreamOwner {
 	skipping = false;
 	/** An ErrorResponse came during this loan. */
 	errored = false;
+	/** A Sync was sent in the middle of CopyData: the server ignores it, unless the COPY fails before it is read. */
+	doubtful = false;
 	/** A message to the server is under way in pieces: only closing can take it back. */
 	cutOff = false;
 
@@ -190,6 +192,8 @@ export class Server implements StreamOwner {
 	/** The server's own last words, and whether a client has them already. */
 	private fatal: PgError | null = null;
 	private passedOn = false;
+	/** An error came while `doubtful`. */
+	private overDoubt = false;
 	private reason = "";
 	private countedIn = 0;
 	private countedOut = 0;
@@ -207,6 +211,14 @@ export class Server implements StreamOwner {
 		if (whole === null) return;
 		this.ready = false;
 		this.relay(whole);
+		if (this.overDoubt) {
+			// The books may be off by one ReadyForQuery. No driver does this; whoever does must begin anew.
+			this.close(
+				"Sync during COPY",
+				new PgError("FATAL", "08P01", "Sync in the middle of CopyData of a COPY that failed"),
+			);
+			return;
+		}
 		// Its last words, while nobody had it: it must not be lent in the moment before it closes.
 		if (this.fatal !== null && this.state === ServerState.Idle) this.close(fatalText(this.fatal));
 		if (this.ready && this.state !== ServerState.Closed) this.onReadyForQuery();
@@ -259,7 +271,8 @@ export class Server implements StreamOwner {
 			switch (code) {
 				case Backend.ReadyForQuery:
 					this.status = chunk[at + HEADER]!;
-					if (replies.length > 0) replies.shift();
+					if (replies.length === 0) throw new ProtocolError("server answered more than it was asked");
+					replies.shift();
 					// The end of a COPY that had failed by then.
 					while (replies.front() === Reply.CopyEnd) replies.shift();
 					this.ready = replies.length === 0;
@@ -313,7 +326,8 @@ export class Server implements StreamOwner {
 					break;
 				case Backend.CopyInResponse:
 					this.copyIn = !replies.copyIn();
-					if (to === null) this.endCopyIn();
+					// Nobody is left to send the data.
+					if (to === null) this.close("its client is gone");
 					break;
 				case Backend.BackendKeyData:
 					this.pid = readInt32(chunk, at + HEADER);
@@ -334,13 +348,6 @@ export class Server implements StreamOwner {
 		if (splice.empty) return at === run || to.write(chunk, run, at - run);
 		splice.add(to, chunk, run, at - run);
 		return splice.flush(to);
-	}
-
-	/** Nobody is left to send the data of a COPY. The Sync that was sent with it, if any, has been ignored. */
-	private endCopyIn(): void {
-		this.copyIn = false;
-		this.stream.writeAll(copyFail("client disconnected"));
-		this.syncIfNeeded();
 	}
 
 	private syncIfNeeded(): void {
@@ -369,6 +376,7 @@ export class Server implements StreamOwner {
 	private onCommandComplete(chunk: Buffer, start: number, end: number): void {
 		// A tag of a row-returning or row-changing command: SELECT, INSERT, UPDATE, DELETE, COPY, FETCH, MERGE, BEGIN …
 		// Only these first letters begin tags that change the session: S(ET), R(ESET), D(EALLOCATE, ISCARD), L(ISTEN), P(REPARE).
+		this.doubtful = false;
 		const c = chunk[start + HEADER]!;
 		if (c === 83 && chunk[start + HEADER + 2] === 76) return; // SELECT
 		if (c === 85 || c === 73 || c === 67 || c === 66) return; // UPDATE INSERT COMMIT COPY CREATE BEGIN
@@ -412,6 +420,7 @@ export class Server implements StreamOwner {
 		if (sqlstate === "0A000") this.dirty |= Dirty.Prepared;
 		if (this.task !== null) this.task.error = readError(chunk, start, end);
 		this.errored = true;
+		if (this.doubtful) this.overDoubt = true;
 		this.undo();
 		const text = chunk.indexOf(NAME_PREFIX, start, "latin1");
 		// Severity FATAL or PANIC: the server closes next, and has said why.
@@ -512,10 +521,11 @@ export class Server implements StreamOwner {
 		if (this.state === ServerState.Closed) return;
 		this.stream.resume();
 		const busy = this.replies.length > 0 || this.task !== null || this.skipping;
-		const open = this.unsynced && !this.skipping;
+		// A COPY waits for data that will not come; whether a Sync sent with it will be answered, nobody can tell.
+		const open = (this.unsynced && !this.skipping) || this.copyIn;
 		const clean = !busy && this.status === TxStatus.Idle && !this.cutOff && !open;
 		if (open) {
-			// PostgreSQL rolls such a batch back when its client goes; our Sync would commit it.
+			// PostgreSQL rolls a batch without Sync back when its client goes; our Sync would commit it.
 			void this.home.cancel(this);
 			this.close("client disconnected in the middle of a batch");
 			return;
@@ -538,8 +548,7 @@ export class Server implements StreamOwner {
 		this.state = ServerState.Draining;
 		this.home.counters[Stat.re_synced]!++;
 		void this.home.cancel(this);
-		if (this.copyIn) this.endCopyIn();
-		else this.syncIfNeeded();
+		this.syncIfNeeded();
 	}
 
 	/** A loan that ended without its last words: settings it changed cannot be asked for on behalf of anyone. */

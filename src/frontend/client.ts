@@ -248,7 +248,10 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 					server.unsynced = true;
 					break;
 				case Frontend.Sync:
-					if (server.copyIn) break;
+					if (server.copyIn) {
+						server.doubtful = true;
+						break;
+					}
 					server.replies.push(Reply.Sync);
 					server.unsynced = false;
 					server.skipping = false;
@@ -376,13 +379,16 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 				break;
 			}
 			case Frontend.Sync:
-				this.stream.writeAll(READY_IDLE);
+			case Frontend.Flush:
+				if (length !== 4) throw new ProtocolError("invalid message format");
+				// Flush has nothing to flush.
+				if (code === Frontend.Sync) this.stream.writeAll(READY_IDLE);
 				return Step.Done;
 			case Frontend.Terminate:
 				this.close("client disconnected");
 				return Step.Done;
 			default:
-				// Flush has nothing to flush. Data of a COPY that has failed is ignored, as PostgreSQL does.
+				// Data of a COPY that has failed is ignored, as PostgreSQL does.
 				return this.drop(chunk, next);
 		}
 		if (this.refusesTransaction(code, chunk, at, next))
@@ -895,7 +901,9 @@ function lookAhead(chunk: Buffer, at: number): Ahead {
 		at += 1 + length;
 		if (at > chunk.length) return Ahead.Open;
 		if (code === Frontend.Sync) return onlyCloses ? Ahead.OnlyCloses : Ahead.Complete;
-		if (code !== Frontend.Close || !isTarget(chunk[at - length + 4])) {
+		// What is malformed is the server's to refuse.
+		const name = at - length + HEADER;
+		if (code !== Frontend.Close || !isTarget(chunk[name - 1]) || chunk.indexOf(0, name) !== at - 1) {
 			onlyCloses = false;
 			if (code === Frontend.Flush || code === Frontend.Query || code === Frontend.Terminate) return Ahead.Complete;
 		}
