@@ -126,6 +126,8 @@ export class Server implements StreamOwner {
 	/** What it has prepared, with the number of the last use. */
 	readonly statements = new Map<Statement, number>();
 	private uses = 0;
+	/** Statements of ours that this loan's DEALLOCATEs were rewritten to name. */
+	deallocations = 0;
 	/** Names prepared by another thread, which ours does not know. */
 	foreign: string[] = [];
 	/** Whose unnamed statement it has: the number that the client gave its last unnamed Parse; 0 is nobody's. */
@@ -387,6 +389,11 @@ export class Server implements StreamOwner {
 				this.forgetStatements();
 				this.client?.onStatementsGone();
 				break;
+			case "DEALLOCATE":
+				// Of a name that the client made up may be one of ours: nothing is sure to be here any more.
+				if (this.deallocations > 0) this.deallocations--;
+				else if (this.task === null) this.dirty |= Dirty.Prepared;
+				break;
 			case "PREPARE":
 				this.dirty |= Dirty.Prepared;
 				break;
@@ -477,7 +484,8 @@ export class Server implements StreamOwner {
 		if (this.state !== ServerState.Lent) return;
 		this.client?.onParameterStatus(name, value);
 		// Whatever changed it, a function perhaps: the session value may have changed with it.
-		if (!READ_ONLY_REPORTS.has(name)) this.noteSets([name.toLowerCase()]);
+		const setting = name.toLowerCase();
+		if (!READ_ONLY_REPORTS.has(name) && !this.resetsAll && !this.resets?.has(setting)) this.noteSets([setting]);
 	}
 
 	private onReadyForQuery(): void {
@@ -502,6 +510,7 @@ export class Server implements StreamOwner {
 		this.readyAt = 0;
 		this.looked = false;
 		this.errored = false;
+		this.deallocations = 0;
 	}
 
 	/** A client's loan ends between transactions. What it left is cleaned first, then the pool has the server back. */
