@@ -44,8 +44,8 @@ export function createLog(format: LogFormat, level: LogLevel, write: (line: stri
 	let most = RANK[level];
 	const line = (at: LogTapeLevel, rank: number, message: string) => {
 		if (rank > most) return;
-		// A newline in a message would let a client forge lines.
-		const safe = message.replace(/[\0-\x1f\x7f]/g, (c) => JSON.stringify(c).slice(1, -1));
+		// A newline in a message would let a client forge lines, a control sequence the terminal that shows them.
+		const safe = message.replace(CONTROLS, escaped);
 		const record: LogRecord = {
 			category: ["pgdog"],
 			level: at,
@@ -69,6 +69,14 @@ export function createLog(format: LogFormat, level: LogLevel, write: (line: stri
 			most = RANK[newLevel];
 		},
 	};
+}
+
+/** C0, DEL, C1, and the line separators that JSON's readers in JavaScript once broke at. */
+const CONTROLS = /[\0-\x1f\x7f-\x9f\u2028\u2029]/g;
+
+function escaped(control: string): string {
+	const short = JSON.stringify(control).slice(1, -1);
+	return short !== control ? short : `\\u${control.charCodeAt(0).toString(16).padStart(4, "0")}`;
 }
 
 function writeStderr(line: string): void {

@@ -18,7 +18,7 @@ import { closeDescriptor, duplicate } from "./net/options.ts";
 import { Ledger } from "./pool/ledger.ts";
 import { Counters } from "./stats/counters.ts";
 import { versionLine } from "./version.ts";
-import { Worker as LocalWorker } from "./worker.ts";
+import { cannotListen, Worker as LocalWorker } from "./worker.ts";
 
 /** A thread, or the Worker on this one: the two look alike from here. */
 interface Thread {
@@ -78,7 +78,11 @@ export class Proxy implements Source {
 		const { host, port, workers, unix_socket_dir } = this.current.general;
 		if (workers > 1) {
 			// Workers share the port by SO_REUSEPORT, and so would another proxy, unnoticed: ask without it first.
-			Bun.listen({ hostname: host, port, socket: { data() {} } }).stop(true);
+			try {
+				Bun.listen({ hostname: host, port, socket: { data() {} } }).stop(true);
+			} catch (error) {
+				throw cannotListen(error, `${host}:${port}`);
+			}
 		}
 		if (unix_socket_dir !== undefined) await this.listenUnix(unixSocketPath(unix_socket_dir, port));
 		for (let index = 0; index < this.workers; index++) {
@@ -134,11 +138,11 @@ export class Proxy implements Source {
 		try {
 			this.unixListener = listen();
 		} catch (error) {
-			if ((error as { code?: string }).code !== "EADDRINUSE") throw error;
+			if ((error as { code?: string }).code !== "EADDRINUSE") throw cannotListen(error, path);
 			// A file that a killed process left behind; one that answers belongs to a living process.
 			const living = await Bun.connect({ unix: path, socket: { data() {} } }).catch(() => null);
 			living?.end();
-			if (living !== null) throw error;
+			if (living !== null) throw cannotListen(error, path);
 			unlinkSync(path);
 			this.unixListener = listen();
 		}

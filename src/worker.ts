@@ -88,7 +88,11 @@ export class Worker implements PoolContext, ClientContext {
 			reusePort: shared,
 			socket: { ...this.handlers, open: (socket: Socket<Stream>) => this.accept(socket) },
 		};
-		this.listener = Bun.listen<Stream>(options);
+		try {
+			this.listener = Bun.listen<Stream>(options);
+		} catch (error) {
+			throw cannotListen(error, `${host}:${port}`);
+		}
 		this.janitor = setInterval(() => this.tick(), TICK);
 		this.tick();
 	}
@@ -366,6 +370,13 @@ export class Worker implements PoolContext, ClientContext {
 		for (const pool of this.pools.values()) for (const server of pool.all) rows.push(serverRow(pool, server));
 		return rows;
 	}
+}
+
+/** Bun's message names neither the port nor the reason. */
+export function cannotListen(error: unknown, where: string): Error {
+	const { code } = error as { code?: string };
+	const reason = code === "EADDRINUSE" ? "address already in use" : (code ?? String(error));
+	return new Error(`cannot listen on ${where}: ${reason}`);
 }
 
 function loginKey(user: string, database: string): string {

@@ -70,6 +70,8 @@ class Login implements StreamOwner {
 	private stream: Stream | null = null;
 	private pid = 0;
 	private secret: Uint8Array = new Uint8Array(0);
+	/** AuthenticationOk has come, and whoever had to prove something has. */
+	private letIn = false;
 	private over = false;
 
 	constructor(options: LoginOptions, home: ServerHome) {
@@ -131,7 +133,8 @@ class Login implements StreamOwner {
 			case Backend.NegotiateProtocolVersion:
 				break;
 			case Backend.ReadyForQuery:
-				this.finish();
+				if (this.letIn) this.finish();
+				else this.fail(new PgError("FATAL", "08001", "the server is ready before it has let us in"));
 				break;
 			default:
 				this.fail(new PgError("FATAL", "08001", "the server does not speak PostgreSQL's protocol"));
@@ -146,7 +149,8 @@ class Login implements StreamOwner {
 
 	private onStep(step: Awaited<ReturnType<ServerLogin["step"]>>): void {
 		if (this.over) return;
-		if (step.kind === "answer") this.stream?.writeAll(authResponse(step.body));
+		if (step.kind === "ok") this.letIn = true;
+		else if (step.kind === "answer") this.stream?.writeAll(authResponse(step.body));
 		else if (step.kind === "error") this.fail(step.error);
 	}
 

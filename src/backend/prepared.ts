@@ -79,7 +79,8 @@ export class Statements {
 			if (this.byKey.size <= limit && this.unusedBytes <= UNUSED_BYTES) break;
 			this.unused.delete(oldest);
 			this.unusedBytes -= oldest.rest.length;
-			this.byKey.delete(oldest.key);
+			// A dropped one that an error gave back to its client may have a successor.
+			if (this.byKey.get(oldest.key) === oldest) this.byKey.delete(oldest.key);
 			this.byName.delete(oldest.name);
 			oldest.dropped = true;
 		}

@@ -12,7 +12,7 @@ import { CLOSE_COMPLETE, PARSE_COMPLETE } from "../wire/backend-messages.ts";
 import { Backend, TxStatus } from "../wire/codes.ts";
 import { readError, readSqlstate, rewriteMessage } from "../wire/error-response.ts";
 import { endOfString, HEADER, readInt16, readInt32, Tail } from "../wire/frame.ts";
-import { copyFail, query, SYNC, TERMINATE } from "../wire/frontend-messages.ts";
+import { query, SYNC, TERMINATE } from "../wire/frontend-messages.ts";
 import { cleaning } from "./clean.ts";
 import { ASK_ALL, askParameters, changeParameters, type ParameterSet, type ParameterSets } from "./parameters.ts";
 import { NAME_PREFIX, type Statement, type Statements } from "./prepared.ts";
@@ -126,6 +126,8 @@ export class Server implements StreamOwner {
 	/** What it has prepared, with the number of the last use. */
 	readonly statements = new Map<Statement, number>();
 	private uses = 0;
+	/** Statements of ours that this loan's DEALLOCATEs were rewritten to name. */
+	deallocations = 0;
 	/** Names prepared by another thread, which ours does not know. */
 	foreign: string[] = [];
 	/** Whose unnamed statement it has: the number that the client gave its last unnamed Parse; 0 is nobody's. */
@@ -147,6 +149,8 @@ export class Server implements StreamOwner {
 	skipping = false;
 	/** An ErrorResponse came during this loan. */
 	errored = false;
+	/** A Sync was sent in the middle of CopyData: the server ignores it, unless the COPY fails before it is read. */
+	doubtful = false;
 	/** A message to the server is under way in pieces: only closing can take it back. */
 	cutOff = false;
 
@@ -187,7 +191,11 @@ export class Server implements StreamOwner {
 	private readonly pending: (PendingStatement | null)[] = [];
 	/** ReadyForQuery was the last thing that mattered in this chunk. */
 	private ready = false;
+	/** The server's own last words, and whether a client has them already. */
 	private fatal: PgError | null = null;
+	private passedOn = false;
+	/** An error came while `doubtful`. */
+	private overDoubt = false;
 	private reason = "";
 	private countedIn = 0;
 	private countedOut = 0;
@@ -205,6 +213,16 @@ export class Server implements StreamOwner {
 		if (whole === null) return;
 		this.ready = false;
 		this.relay(whole);
+		if (this.overDoubt) {
+			// The books may be off by one ReadyForQuery. No driver does this; whoever does must begin anew.
+			this.close(
+				"Sync during COPY",
+				new PgError("FATAL", "08P01", "Sync in the middle of CopyData of a COPY that failed"),
+			);
+			return;
+		}
+		// Its last words, while nobody had it: it must not be lent in the moment before it closes.
+		if (this.fatal !== null && this.state === ServerState.Idle) this.close(fatalText(this.fatal));
 		if (this.ready && this.state !== ServerState.Closed) this.onReadyForQuery();
 	}
 
@@ -255,7 +273,8 @@ export class Server implements StreamOwner {
 			switch (code) {
 				case Backend.ReadyForQuery:
 					this.status = chunk[at + HEADER]!;
-					if (replies.length > 0) replies.shift();
+					if (replies.length === 0) throw new ProtocolError("server answered more than it was asked");
+					replies.shift();
 					// The end of a COPY that had failed by then.
 					while (replies.front() === Reply.CopyEnd) replies.shift();
 					this.ready = replies.length === 0;
@@ -309,7 +328,8 @@ export class Server implements StreamOwner {
 					break;
 				case Backend.CopyInResponse:
 					this.copyIn = !replies.copyIn();
-					if (to === null) this.endCopyIn();
+					// Nobody is left to send the data.
+					if (to === null) this.close("its client is gone");
 					break;
 				case Backend.BackendKeyData:
 					this.pid = readInt32(chunk, at + HEADER);
@@ -330,13 +350,6 @@ export class Server implements StreamOwner {
 		if (splice.empty) return at === run || to.write(chunk, run, at - run);
 		splice.add(to, chunk, run, at - run);
 		return splice.flush(to);
-	}
-
-	/** Nobody is left to send the data of a COPY. The Sync that was sent with it, if any, has been ignored. */
-	private endCopyIn(): void {
-		this.copyIn = false;
-		this.stream.writeAll(copyFail("client disconnected"));
-		this.syncIfNeeded();
 	}
 
 	private syncIfNeeded(): void {
@@ -365,6 +378,7 @@ export class Server implements StreamOwner {
 	private onCommandComplete(chunk: Buffer, start: number, end: number): void {
 		// A tag of a row-returning or row-changing command: SELECT, INSERT, UPDATE, DELETE, COPY, FETCH, MERGE, BEGIN …
 		// Only these first letters begin tags that change the session: S(ET), R(ESET), D(EALLOCATE, ISCARD), L(ISTEN), P(REPARE).
+		this.doubtful = false;
 		const c = chunk[start + HEADER]!;
 		if (c === 83 && chunk[start + HEADER + 2] === 76) return; // SELECT
 		if (c === 85 || c === 73 || c === 67 || c === 66) return; // UPDATE INSERT COMMIT COPY CREATE BEGIN
@@ -374,6 +388,11 @@ export class Server implements StreamOwner {
 			case "DISCARD ALL":
 				this.forgetStatements();
 				this.client?.onStatementsGone();
+				break;
+			case "DEALLOCATE":
+				// Of a name that the client made up may be one of ours: nothing is sure to be here any more.
+				if (this.deallocations > 0) this.deallocations--;
+				else if (this.task === null) this.dirty |= Dirty.Prepared;
 				break;
 			case "PREPARE":
 				this.dirty |= Dirty.Prepared;
@@ -408,11 +427,15 @@ export class Server implements StreamOwner {
 		if (sqlstate === "0A000") this.dirty |= Dirty.Prepared;
 		if (this.task !== null) this.task.error = readError(chunk, start, end);
 		this.errored = true;
+		if (this.doubtful) this.overDoubt = true;
 		this.undo();
 		const text = chunk.indexOf(NAME_PREFIX, start, "latin1");
 		// Severity FATAL or PANIC: the server closes next, and has said why.
 		const severity = chunk[start + HEADER + 1];
-		if (severity === 70 || severity === 80) this.fatal = readError(chunk, start, end);
+		if (severity === 70 || severity === 80) {
+			this.fatal = readError(chunk, start, end);
+			this.passedOn = this.client !== null && this.task === null;
+		}
 		if (text < 0 || text >= end || this.client === null) return null;
 		const { client } = this;
 		return rewriteMessage(chunk, start, end, (message) =>
@@ -461,7 +484,8 @@ export class Server implements StreamOwner {
 		if (this.state !== ServerState.Lent) return;
 		this.client?.onParameterStatus(name, value);
 		// Whatever changed it, a function perhaps: the session value may have changed with it.
-		if (!READ_ONLY_REPORTS.has(name)) this.noteSets([name.toLowerCase()]);
+		const setting = name.toLowerCase();
+		if (!READ_ONLY_REPORTS.has(name) && !this.resetsAll && !this.resets?.has(setting)) this.noteSets([setting]);
 	}
 
 	private onReadyForQuery(): void {
@@ -486,11 +510,14 @@ export class Server implements StreamOwner {
 		this.readyAt = 0;
 		this.looked = false;
 		this.errored = false;
+		this.deallocations = 0;
 	}
 
 	/** A client's loan ends between transactions. What it left is cleaned first, then the pool has the server back. */
 	giveBack(): void {
 		this.client = null;
+		// Stopped for a client that reads slowly: what is still to be read is not for it any more.
+		this.stream.resume();
 		this.count();
 		if (this.session) this.discardAll();
 		else if (this.dirty !== 0 || this.copyIn) this.clean();
@@ -503,10 +530,11 @@ export class Server implements StreamOwner {
 		if (this.state === ServerState.Closed) return;
 		this.stream.resume();
 		const busy = this.replies.length > 0 || this.task !== null || this.skipping;
-		const open = this.unsynced && !this.skipping;
+		// A COPY waits for data that will not come; whether a Sync sent with it will be answered, nobody can tell.
+		const open = (this.unsynced && !this.skipping) || this.copyIn;
 		const clean = !busy && this.status === TxStatus.Idle && !this.cutOff && !open;
 		if (open) {
-			// PostgreSQL rolls such a batch back when its client goes; our Sync would commit it.
+			// PostgreSQL rolls a batch without Sync back when its client goes; our Sync would commit it.
 			void this.home.cancel(this);
 			this.close("client disconnected in the middle of a batch");
 			return;
@@ -529,8 +557,7 @@ export class Server implements StreamOwner {
 		this.state = ServerState.Draining;
 		this.home.counters[Stat.re_synced]!++;
 		void this.home.cancel(this);
-		if (this.copyIn) this.endCopyIn();
-		else this.syncIfNeeded();
+		this.syncIfNeeded();
 	}
 
 	/** A loan that ended without its last words: settings it changed cannot be asked for on behalf of anyone. */
@@ -849,11 +876,10 @@ export class Server implements StreamOwner {
 	onClose(error: Error | undefined): void {
 		if (this.state === ServerState.Closed) return;
 		const { fatal } = this;
-		if (fatal !== null) this.reason = `${fatal.severity} ${fatal.sqlstate}: ${fatal.message}`;
+		if (fatal !== null) this.reason = fatalText(fatal);
 		else this.reason = error === undefined ? "server closed the connection" : error.message;
-		// A FATAL that came while it was lent has been passed on; one that came before has not.
-		const passedOn = fatal !== null && this.client !== null;
-		this.gone(passedOn ? null : new PgError("FATAL", "08006", "server closed the connection unexpectedly"));
+		const lost = new PgError("FATAL", "08006", "server closed the connection unexpectedly");
+		this.gone(this.passedOn ? null : (fatal ?? lost));
 	}
 
 	private gone(error: PgError | null): void {
@@ -867,6 +893,10 @@ export class Server implements StreamOwner {
 		this.home.onGone(this);
 		client?.onServerGone(error);
 	}
+}
+
+function fatalText(error: PgError): string {
+	return `${error.severity} ${error.sqlstate}: ${error.message}`;
 }
 
 /** Whether an entry of `pending` stands behind this mark. */

@@ -29,6 +29,8 @@ const COLLECT = 64 << 10;
 const WHOLE = 1 << 20;
 /** A Parse is kept, so that it can be sent to other servers: it has to be whole. Ours, not PostgreSQL's. */
 const PARSE_LIMIT = 64 << 20;
+/** What may be queued for a client that does not read before its next request has to wait. */
+const UNREAD = 64 << 10;
 /** What a client may send ahead while it waits; then its socket is not read. */
 const HELD = 128 << 10;
 
@@ -90,6 +92,8 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	private through = 0;
 	private dropping = 0;
 	private skip = Skip.Nothing;
+	/** Held until it has read what it was sent. */
+	private unread = false;
 	private loggedIn = false;
 	/** Servers that died while they were made ready for a request that no one had seen yet. */
 	private retries = 0;
@@ -244,7 +248,10 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 					server.unsynced = true;
 					break;
 				case Frontend.Sync:
-					if (server.copyIn) break;
+					if (server.copyIn) {
+						server.doubtful = true;
+						break;
+					}
 					server.replies.push(Reply.Sync);
 					server.unsynced = false;
 					server.skipping = false;
@@ -339,12 +346,21 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	/** The client took everything: its server may go on. */
 	onDrain(): void {
 		this.server?.stream.resume();
+		if (!this.unread) return;
+		this.unread = false;
+		this.resume();
 	}
 
 	// ---- without a server ------------------------------------------------------------------------------------------
 
 	/** A message while no server is held: begins a request, or can be answered here. */
 	private alone(code: number, length: number, chunk: Buffer, at: number, next: number): Step {
+		if (this.stream.queued > UNREAD && code !== Frontend.Terminate) {
+			// Whoever does not read answers gets no more of them.
+			this.unread = true;
+			this.hold(chunk, at);
+			return Step.Hold;
+		}
 		if (this.skip !== Skip.Nothing) return this.skipped(code, chunk, next);
 		const end = chunk.length;
 		switch (code) {
@@ -363,13 +379,16 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 				break;
 			}
 			case Frontend.Sync:
-				this.stream.writeAll(READY_IDLE);
+			case Frontend.Flush:
+				if (length !== 4) throw new ProtocolError("invalid message format");
+				// Flush has nothing to flush.
+				if (code === Frontend.Sync) this.stream.writeAll(READY_IDLE);
 				return Step.Done;
 			case Frontend.Terminate:
 				this.close("client disconnected");
 				return Step.Done;
 			default:
-				// Flush has nothing to flush. Data of a COPY that has failed is ignored, as PostgreSQL does.
+				// Data of a COPY that has failed is ignored, as PostgreSQL does.
 				return this.drop(chunk, next);
 		}
 		if (this.refusesTransaction(code, chunk, at, next))
@@ -882,7 +901,9 @@ function lookAhead(chunk: Buffer, at: number): Ahead {
 		at += 1 + length;
 		if (at > chunk.length) return Ahead.Open;
 		if (code === Frontend.Sync) return onlyCloses ? Ahead.OnlyCloses : Ahead.Complete;
-		if (code !== Frontend.Close || !isTarget(chunk[at - length + 4])) {
+		// What is malformed is the server's to refuse.
+		const name = at - length + HEADER;
+		if (code !== Frontend.Close || !isTarget(chunk[name - 1]) || chunk.indexOf(0, name) !== at - 1) {
 			onlyCloses = false;
 			if (code === Frontend.Flush || code === Frontend.Query || code === Frontend.Terminate) return Ahead.Complete;
 		}

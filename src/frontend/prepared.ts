@@ -245,6 +245,7 @@ export class ClientStatements {
 		this.splice.add(server.stream, chunk, run, at - run);
 		this.ensure(server, statement);
 		server.statements.delete(statement);
+		server.deallocations++;
 		this.drop(name, Number.POSITIVE_INFINITY);
 	}
 

@@ -233,6 +233,10 @@ class Facts implements SessionFacts {
 
 	private set(items: readonly Item[], word: (i: number) => string, name: (i: number) => string): void {
 		let at = 1;
+		const last = word(items.length - 1);
+		// SET … TO DEFAULT is RESET: it goes back to what the StartupMessage said.
+		const { sets, resets } = this;
+		const given = last === "default" ? resets : sets;
 		/** The word at `i` when it begins a form of SET; "" when it is a setting's name: `SET session.user_id = 1`. */
 		const form = (i: number) => (SET_FORMS.has(word(i)) && !isDot(items[i + 1]) ? word(i) : "");
 		if (form(at) === "local") return;
@@ -242,33 +246,33 @@ class Facts implements SessionFacts {
 			case "constraints":
 				return;
 			case "names":
-				this.sets.push("client_encoding");
+				given.push("client_encoding");
 				return;
 			case "schema":
-				this.sets.push("search_path");
+				given.push("search_path");
 				return;
 			case "time":
-				this.sets.push("timezone");
+				(last === "local" ? resets : given).push("timezone");
 				return;
 			case "xml":
-				this.sets.push("xmloption");
+				given.push("xmloption");
 				return;
 			case "role":
-				this.sets.push("role");
+				given.push("role");
 				return;
 			case "session":
-				if (word(at + 1) === "characteristics") this.sets.push(...CHARACTERISTICS);
-				else this.sets.push("session_authorization", "role");
+				if (word(at + 1) === "characteristics") sets.push(...CHARACTERISTICS);
+				else given.push("session_authorization", "role");
 				return;
 		}
-		this.given(settingName(items, at, name));
+		this.given(settingName(items, at, name), given);
 	}
 
-	/** A setting has a new value; null: we cannot tell which. */
-	private given(setting: string | null): void {
+	/** A setting has a new value, or its default; null: we cannot tell which setting. */
+	private given(setting: string | null, to: string[]): void {
 		if (setting === null) this.dirty |= Dirty.Settings;
-		else if (setting === "session_authorization") this.sets.push("session_authorization", "role");
-		else if (!UNFOLLOWED.has(setting)) this.sets.push(setting);
+		else if (setting === "session_authorization") to.push("session_authorization", "role");
+		else if (!UNFOLLOWED.has(setting)) to.push(setting);
 	}
 
 	private reset(items: readonly Item[], word: (i: number) => string, name: (i: number) => string): void {
@@ -312,7 +316,7 @@ class Facts implements SessionFacts {
 		// Two strings in a row are one; what comes between the name and its comma makes it another.
 		const readable = setting?.token === Token.String && comma?.token === Token.Symbol && comma.text === ",";
 		if (!readable || setting.text === null) this.dirty |= Dirty.Settings;
-		else if (lastArgument(items, at + 1) !== "true") this.given(fold(setting.text));
+		else if (lastArgument(items, at + 1) !== "true") this.given(fold(setting.text), this.sets);
 	}
 
 	/** UPDATE of the view pg_settings is a SET. */

@@ -58,8 +58,9 @@ export class Ledger {
 		return Atomics.load(this.permits, 1 + slot);
 	}
 
+	/** Never negative, so that a name made of it is one word. */
 	nextStatement(): number {
-		return Atomics.add(this.permits, 0, 1) + 1;
+		return (Atomics.add(this.permits, 0, 1) + 1) >>> 0;
 	}
 
 	setWaiting(slot: number, worker: number, clients: number, since: number): void {

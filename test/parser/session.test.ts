@@ -45,7 +45,7 @@ const CHARACTERISTICS =
 const TABLE: [string, string][] = [
 	// SET
 	["SET work_mem = '1MB'", "sets work_mem"],
-	["set Work_Mem to default", "sets work_mem"],
+	["set Work_Mem to default", "resets work_mem"],
 	["SET SESSION work_mem = 1", "sets work_mem"],
 	["SET LOCAL work_mem = 1", ""],
 	["SET/*c*/x--d\n=1", "sets x"],
@@ -58,7 +58,7 @@ const TABLE: [string, string][] = [
 	["SET SCHEMA 'a'", "sets search_path"],
 	["SET NAMES 'UTF8'", "sets client_encoding"],
 	["SET TIME ZONE 'UTC'", "sets timezone"],
-	["SET SESSION TIME ZONE LOCAL", "sets timezone"],
+	["SET SESSION TIME ZONE LOCAL", "resets timezone"],
 	["SET LOCAL TIME ZONE 'UTC'", ""],
 	["SET TIME ZONE INTERVAL '-08:00' HOUR TO MINUTE", "sets timezone"],
 	["SET XML OPTION DOCUMENT", "sets xmloption"],
@@ -68,7 +68,7 @@ const TABLE: [string, string][] = [
 	["SET role = 'x'", "sets role"],
 	['SET "role" TO x', "sets role"],
 	["SET SESSION AUTHORIZATION x", "sets session_authorization role"],
-	["SET SESSION SESSION AUTHORIZATION DEFAULT", "sets session_authorization role"],
+	["SET SESSION SESSION AUTHORIZATION DEFAULT", "resets session_authorization role"],
 	["SET LOCAL SESSION AUTHORIZATION x", ""],
 	["SET session_authorization = x", "sets session_authorization role"],
 	["SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", CHARACTERISTICS],

@@ -1,0 +1,439 @@
+// The way back: a server's bytes to its client, with replies made up, swallowed and rewritten in between. Each script
+// runs whole, cut in two at every offset, and byte by byte; the client's bytes must be the same each time.
+
+import { describe, expect, test } from "bun:test";
+import { Statement } from "../../src/backend/prepared.ts";
+import { Reply } from "../../src/backend/replies.ts";
+import { ServerState } from "../../src/backend/server.ts";
+import { NO_FACTS } from "../../src/parser/session.ts";
+import { backend, concat, frontend } from "../support/wire-frames.ts";
+import { type Rig, rig } from "./support.ts";
+
+const statement = (n: number) => new Statement(`__pgdog_${n}`, `${n}`, Buffer.from(`SELECT ${n}\0\0\0`), NO_FACTS);
+const ONE = statement(1);
+const TWO = statement(2);
+
+interface Outcome {
+	client: string;
+	server: string;
+	events: string[];
+	owed: number;
+}
+
+/** Letters and contents: easier to read in a diff than hex. */
+const readable = (bytes: Uint8Array) => Buffer.from(bytes).toString("latin1");
+
+function play(prepare: (rig: Rig) => void, chunks: Uint8Array[]): Outcome {
+	const all = rig();
+	prepare(all);
+	all.toServer.take();
+	for (const chunk of chunks) if (chunk.length > 0) all.server.onData(Buffer.from(chunk));
+	return {
+		client: readable(all.toClient.bytes),
+		server: readable(all.toServer.bytes),
+		events: all.events,
+		owed: all.server.replies.length,
+	};
+}
+
+/** Plays the script whole and in every cut; all must end alike. */
+function everyCut(prepare: (rig: Rig) => void, ...script: Uint8Array[]): Outcome {
+	const bytes = concat(...script);
+	const whole = play(prepare, [bytes]);
+	for (let cut = 1; cut < bytes.length; cut++)
+		expect(play(prepare, [bytes.subarray(0, cut), bytes.subarray(cut)])).toEqual(whole);
+	expect(
+		play(
+			prepare,
+			[...bytes].map((byte) => Uint8Array.of(byte)),
+		),
+	).toEqual(whole);
+	return whole;
+}
+
+const owes =
+	(...marks: Reply[]) =>
+	({ server }: Rig) => {
+		for (const mark of marks) server.replies.push(mark);
+	};
+const ready = backend.readyForQuery();
+const error = (message: string, code = "42601", severity = "ERROR") =>
+	backend.errorResponse({ S: severity, V: severity, C: code, M: message });
+
+describe("what the client sees", () => {
+	test("a simple query's answer goes through as it came", () => {
+		const answer = [
+			backend.rowDescription("a"),
+			backend.dataRow("1"),
+			backend.dataRow(null),
+			backend.commandComplete("SELECT 2"),
+			backend.noticeResponse({ S: "NOTICE", C: "00000", M: "hello" }),
+			backend.readyForQuery("T"),
+		];
+		const { client, events, owed } = everyCut(owes(Reply.Query), ...answer);
+		expect(client).toBe(readable(concat(...answer)));
+		expect(events).toEqual(["ready T"]);
+		expect(owed).toBe(0);
+	});
+
+	test("a chunk that needs no change is one write, and so is one with something spliced in", () => {
+		const plain = rig();
+		plain.server.replies.push(Reply.Query);
+		plain.server.onData(Buffer.from(concat(backend.commandComplete("SELECT 0"), ready)));
+		expect(plain.toClient.writes).toBe(1);
+		const spliced = rig();
+		spliced.server.noteFake(Reply.ParseFake, ONE, "mine");
+		owes(Reply.Bind, Reply.Execute, Reply.Sync)(spliced);
+		spliced.server.onData(Buffer.from(concat(backend.bindComplete(), backend.commandComplete("SELECT 0"), ready)));
+		expect(spliced.toClient.writes).toBe(1);
+	});
+
+	test("a Parse that the server was spared is answered in its place", () => {
+		const { client, events } = everyCut(
+			(all) => {
+				all.server.noteFake(Reply.ParseFake, ONE, "mine");
+				owes(Reply.Bind, Reply.Describe, Reply.Execute)(all);
+				all.server.noteFake(Reply.CloseFake, ONE, "mine");
+				owes(Reply.Sync)(all);
+			},
+			backend.bindComplete(),
+			backend.rowDescription("a"),
+			backend.dataRow("1"),
+			backend.commandComplete("SELECT 1"),
+			ready,
+		);
+		const expected = concat(
+			backend.parseComplete(),
+			backend.bindComplete(),
+			backend.rowDescription("a"),
+			backend.dataRow("1"),
+			backend.commandComplete("SELECT 1"),
+			backend.closeComplete(),
+			ready,
+		);
+		expect(client).toBe(readable(expected));
+		expect(events).toEqual(["ready I"]);
+	});
+
+	test("the answers to our own Parse and Close are not the client's to see", () => {
+		const { client, events } = everyCut(
+			(all) => {
+				owes(Reply.CloseOurs)(all);
+				all.server.noteParse(ONE, null);
+				owes(Reply.Bind, Reply.Execute, Reply.Sync)(all);
+				all.server.noteParse(TWO, "theirs");
+				all.server.noteUnnamedAgain(7);
+				owes(Reply.Describe, Reply.Close, Reply.Sync)(all);
+			},
+			backend.closeComplete(),
+			backend.parseComplete(),
+			backend.bindComplete(),
+			backend.commandComplete("SELECT 0"),
+			ready,
+			backend.parseComplete(),
+			backend.parseComplete(),
+			backend.parameterDescription(23),
+			backend.noData(),
+			backend.closeComplete(),
+			ready,
+		);
+		const expected = concat(
+			backend.bindComplete(),
+			backend.commandComplete("SELECT 0"),
+			ready,
+			backend.parseComplete(),
+			backend.parameterDescription(23),
+			backend.noData(),
+			backend.closeComplete(),
+			ready,
+		);
+		expect(client).toBe(readable(expected));
+		expect(events.at(-1)).toBe("ready I");
+	});
+
+	test("a request of made-up replies alone is answered by its ReadyForQuery", () => {
+		const { client } = everyCut((all) => {
+			all.server.noteFake(Reply.ParseFake, ONE, "mine");
+			all.server.noteFake(Reply.CloseFake, TWO, "theirs");
+			owes(Reply.Sync)(all);
+		}, ready);
+		expect(client).toBe(readable(concat(backend.parseComplete(), backend.closeComplete(), ready)));
+	});
+
+	test("an error in the middle of a pipeline takes the rest of its segment with it, and no more", () => {
+		const { client, events, owed } = everyCut(
+			(all) => {
+				owes(Reply.Bind, Reply.Execute)(all);
+				all.server.noteParse(ONE, "mine");
+				all.server.noteFake(Reply.ParseFake, TWO, "theirs");
+				all.server.noteFake(Reply.CloseFake, TWO, "gone");
+				owes(Reply.Bind, Reply.Execute, Reply.Sync)(all);
+				owes(Reply.Bind, Reply.Execute, Reply.Sync)(all);
+			},
+			backend.bindComplete(),
+			error("boom"),
+			ready,
+			backend.bindComplete(),
+			backend.emptyQueryResponse(),
+			ready,
+		);
+		const expected = concat(
+			backend.bindComplete(),
+			error("boom"),
+			ready,
+			backend.bindComplete(),
+			backend.emptyQueryResponse(),
+			ready,
+		);
+		expect(client).toBe(readable(expected));
+		expect(events.toSorted()).toEqual(["close undone gone", "parse undone mine", "parse undone theirs", "ready I"]);
+		expect(owed).toBe(0);
+	});
+
+	test("an error names a statement as the client does", () => {
+		const { client } = everyCut(
+			owes(Reply.Parse, Reply.Sync),
+			error('prepared statement "__pgdog_1" already exists, __pgdog_12 does not', "42P05"),
+			ready,
+		);
+		expect(client).toBe(
+			readable(concat(error('prepared statement "mine" already exists, __pgdog_12 does not', "42P05"), ready)),
+		);
+	});
+
+	test("settings that the server reports are told and passed on", () => {
+		const { client, events } = everyCut(
+			owes(Reply.Query),
+			backend.parameterStatus("TimeZone", "UTC"),
+			backend.commandComplete("SET"),
+			ready,
+		);
+		expect(client).toBe(
+			readable(concat(backend.parameterStatus("TimeZone", "UTC"), backend.commandComplete("SET"), ready)),
+		);
+		expect(events).toEqual(["parameter TimeZone=UTC", "ready I"]);
+	});
+
+	test("rows of any size pass without being gathered", () => {
+		const row = backend.dataRow("x".repeat(3_000), "y");
+		const script = concat(
+			backend.rowDescription("a", "b"),
+			row,
+			backend.dataRow("z"),
+			row,
+			backend.commandComplete("SELECT 3"),
+			ready,
+		);
+		const all = rig();
+		all.server.replies.push(Reply.Query);
+		for (let at = 0; at < script.length; at += 700) {
+			all.server.onData(Buffer.from(script.subarray(at, at + 700)));
+			// At most a header and an opened message wait for more.
+			expect(Math.min(at + 700, script.length) - all.toClient.bytes.length).toBeLessThan(64);
+		}
+		expect(readable(all.toClient.bytes)).toBe(readable(script));
+		expect(all.events).toEqual(["ready I"]);
+	});
+});
+
+describe("COPY in", () => {
+	const done = [backend.commandComplete("COPY 1"), ready];
+
+	test("a Sync that was sent with Execute is ignored by the server, so it is not waited for", () => {
+		const { events, owed } = everyCut(
+			owes(Reply.Bind, Reply.Execute, Reply.Sync),
+			backend.bindComplete(),
+			backend.copyInResponse(),
+		);
+		expect(events).toEqual([]);
+		expect(owed).toBe(1);
+	});
+
+	test("CopyDone and the Sync behind it end it", () => {
+		const { client, events, owed } = everyCut(
+			owes(Reply.Bind, Reply.Execute, Reply.Sync, Reply.CopyEnd, Reply.Sync),
+			backend.bindComplete(),
+			backend.copyInResponse(),
+			...done,
+		);
+		expect(client).toBe(readable(concat(backend.bindComplete(), backend.copyInResponse(), ...done)));
+		expect(events).toEqual(["ready I"]);
+		expect(owed).toBe(0);
+	});
+
+	test("of a simple query owes its ReadyForQuery all along", () => {
+		const all = rig();
+		all.server.replies.push(Reply.Query);
+		all.server.onData(Buffer.from(backend.copyInResponse()));
+		expect(all.server.copyIn).toBe(true);
+		all.server.copyIn = false; // The client's CopyDone.
+		all.server.onData(Buffer.from(concat(...done)));
+		expect(all.events).toEqual(["ready I"]);
+	});
+
+	test("is ended for a client that is gone: CopyFail, and Sync when none will be answered", () => {
+		const simple = play(
+			({ server }) => {
+				server.replies.push(Reply.Query);
+				server.onData(Buffer.from(backend.copyInResponse()));
+				server.abandon("recover");
+			},
+			[error("COPY from stdin failed: client disconnected", "57014"), ready],
+		);
+		expect(simple.events.at(-1)).toBe("idle");
+		const all = rig();
+		owes(Reply.Execute, Reply.Sync)(all);
+		all.server.abandon("recover");
+		all.server.onData(Buffer.from(backend.copyInResponse()));
+		expect(readable(all.toServer.bytes)).toBe(
+			readable(concat(frontend.copyFail("client disconnected"), frontend.sync())),
+		);
+		all.server.onData(Buffer.from(concat(error("COPY failed", "57014"), ready)));
+		expect(all.events).toEqual(["cancel", "idle"]);
+	});
+});
+
+describe("a client that leaves", () => {
+	test("in mid-answer gets nothing more; the server is drained and idle again", () => {
+		const script = concat(
+			backend.rowDescription("a"),
+			backend.dataRow("x".repeat(100)),
+			backend.commandComplete("SELECT 1"),
+			ready,
+		);
+		for (let cut = 0; cut < script.length; cut++) {
+			const all = rig();
+			all.server.replies.push(Reply.Query);
+			if (cut > 0) all.server.onData(Buffer.from(script.subarray(0, cut)));
+			const before = all.toClient.bytes.length;
+			all.server.abandon("recover");
+			all.server.onData(Buffer.from(script.subarray(cut)));
+			expect(all.toClient.bytes.length).toBe(before);
+			expect(all.events).toEqual(["cancel", "idle"]);
+			expect(all.server.state).toBe(ServerState.Idle);
+		}
+	});
+
+	test("in a transaction has it rolled back before anyone else gets the server", () => {
+		const all = rig();
+		all.server.replies.push(Reply.Query);
+		all.server.onData(Buffer.from(concat(backend.commandComplete("BEGIN"), backend.readyForQuery("T"))));
+		all.server.abandon("recover");
+		expect(readable(all.toServer.bytes)).toBe(readable(frontend.query("ROLLBACK")));
+		expect(all.events).toEqual(["ready T"]);
+		all.server.onData(Buffer.from(concat(backend.commandComplete("ROLLBACK"), ready)));
+		expect(all.events).toEqual(["ready T", "idle"]);
+	});
+
+	test("without a Sync has one sent for it", () => {
+		const all = rig();
+		owes(Reply.Bind, Reply.Execute)(all);
+		all.server.abandon("recover");
+		expect(readable(all.toServer.bytes)).toBe(readable(frontend.sync()));
+	});
+
+	test.each([
+		["drop", true],
+		["rollback_only", true],
+		["recover", false],
+	] as const)("in mid-request, with connection_recovery = %s: closed %p", (recovery, closed) => {
+		const all = rig();
+		all.server.replies.push(Reply.Query);
+		all.server.abandon(recovery);
+		expect(all.server.state === ServerState.Closed).toBe(closed);
+	});
+
+	test("in the middle of sending a message costs the server its life", () => {
+		const all = rig();
+		all.server.cutOff = true;
+		all.server.abandon("recover");
+		expect(all.events).toEqual(["gone"]);
+	});
+});
+
+describe("our own queries", () => {
+	test("are not seen by the client; rows and errors reach the one who asked", () => {
+		const script = concat(
+			backend.rowDescription("a"),
+			backend.dataRow("é", null, ""),
+			backend.commandComplete("SELECT 1"),
+			ready,
+		);
+		for (let cut = 1; cut < script.length; cut++) {
+			const all = rig();
+			let found: unknown;
+			all.server.run("SELECT x", (rows, failure) => {
+				found = [rows, failure];
+			});
+			expect(readable(all.toServer.take())).toBe(readable(frontend.query("SELECT x")));
+			all.server.onData(Buffer.from(script.subarray(0, cut)));
+			all.server.onData(Buffer.from(script.subarray(cut)));
+			expect(found).toEqual([[["é", null, ""]], null]);
+			expect(all.toClient.bytes.length).toBe(0);
+			expect(all.events).toEqual([]);
+		}
+	});
+
+	test("that fail say with what", () => {
+		const all = rig();
+		let failed = "";
+		all.server.run("x", (_, failure) => {
+			failed = `${failure?.sqlstate} ${failure?.message}`;
+		});
+		all.server.onData(Buffer.from(concat(error("no"), ready)));
+		expect(failed).toBe("42601 no");
+	});
+
+	test("settings applied are remembered when they took, and only then", () => {
+		const all = rig();
+		const wanted = all.sets.of(new Map([["app.x", "1"]]));
+		all.server.apply(wanted, () => {});
+		all.server.onData(Buffer.from(concat(error("no"), ready)));
+		expect(all.server.applied).toBe(all.sets.empty);
+		all.server.apply(wanted, () => {});
+		all.server.onData(
+			Buffer.from(
+				concat(backend.rowDescription("set_config"), backend.dataRow("1"), backend.commandComplete("SELECT 1"), ready),
+			),
+		);
+		expect(all.server.applied).toBe(wanted);
+	});
+
+	test("of a client that left meanwhile: settings are in doubt and the session is cleaned", () => {
+		const all = rig();
+		all.server.apply(all.sets.of(new Map([["app.x", "1"]])), () => all.events.push("applied"));
+		all.server.abandon("recover");
+		all.toServer.take();
+		all.server.onData(Buffer.from(concat(backend.commandComplete("SELECT 1"), ready)));
+		expect(readable(all.toServer.take())).toContain("RESET ALL");
+		all.server.onData(Buffer.from(concat(backend.commandComplete("RESET"), ready)));
+		expect(all.events).toEqual(["idle"]);
+	});
+});
+
+describe("the end", () => {
+	test("a server's FATAL is passed on, and the client told that nothing need be added", () => {
+		const all = rig();
+		const fatal = error("terminating connection due to administrator command", "57P01", "FATAL");
+		all.server.onData(Buffer.from(fatal));
+		all.server.onClose(undefined);
+		expect(readable(all.toClient.bytes)).toBe(readable(fatal));
+		expect(all.events).toEqual(["gone", "server gone"]);
+	});
+
+	test("a server that vanishes is an 08006", () => {
+		const all = rig();
+		all.server.replies.push(Reply.Query);
+		all.server.onClose(undefined);
+		expect(all.events).toEqual(["gone", "server gone 08006"]);
+	});
+
+	test.each([
+		["of length 3", concat(Uint8Array.of(0x44, 0, 0, 0, 3))],
+		["of negative length", concat(Uint8Array.of(0x44, 255, 0, 0, 0))],
+		["that is too large to open", concat(Uint8Array.of(0x45, 0x7f, 0, 0, 0))],
+	])("a message %s is refused", (_, bytes) => {
+		const all = rig();
+		expect(() => all.server.onData(Buffer.from(bytes))).toThrow();
+	});
+});

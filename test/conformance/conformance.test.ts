@@ -1,0 +1,163 @@
+// The same script straight to PostgreSQL and through the proxy: what comes back must be the same messages in the same order.
+// Twice through the proxy: alone, and while another client uses the one server connection between any two requests and
+// leaves on it all that a client can leave.
+
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { type Cluster, startPostgres } from "../support/postgres.ts";
+import { type Proxy, startProxy } from "../support/proxy.ts";
+import { RawClient } from "../support/raw-client.ts";
+import { transcript } from "../support/transcript.ts";
+import { frontend as f } from "../support/wire-frames.ts";
+import { SCHEMA, SCRIPTS, type Script, type Talk } from "./scripts.ts";
+
+setDefaultTimeout(30_000);
+
+const DATABASES = ["straight", "alone", "shared"] as const;
+
+let cluster: Cluster;
+let proxy: Proxy;
+
+beforeAll(async () => {
+	cluster = await startPostgres({ databases: [...DATABASES] });
+	for (const database of DATABASES) await cluster.primary.sql(SCHEMA, { user: "pgdog", database });
+	proxy = await startProxy({
+		config: {
+			general: { default_pool_size: 1, workers: 1 },
+			databases: ["alone", "shared"].map((name) => ({ name, host: "127.0.0.1", port: cluster.port })),
+		},
+		users: ["alone", "shared"].map((database) => ({ name: "pgdog", database, password: "pgdog" })),
+	});
+});
+
+afterAll(async () => {
+	await proxy?.stop("SIGKILL");
+	await cluster?.stop();
+});
+
+function connect(database: (typeof DATABASES)[number]): Promise<RawClient> {
+	const port = database === "straight" ? cluster.port : proxy.port;
+	// What the proxy calls its own connections when the client says nothing.
+	const parameters: Record<string, string> = database === "straight" ? { application_name: "PgDog" } : {};
+	return RawClient.connect({ port, user: "pgdog", password: "pgdog", database, parameters });
+}
+
+/** What another client does to the server between two requests, in turn. */
+const INTRUSIONS: Uint8Array[][] = [
+	[f.query("SET application_name = 'intruder'; SET work_mem = '77MB'; SET DateStyle = 'German'; SET app.tenant = 'x'")],
+	[f.parse("SELECT 'intruder'"), f.sync()],
+	[f.query("SET search_path = pg_catalog; SET app.odd = 'intruder'; SET ROLE pg_monitor")],
+	[
+		...["s1", "c", "d", "d1", "dup", "kept", "swap", "bad", "star"].flatMap((name) => [
+			f.close("S", name),
+			f.parse(`SELECT 'intruder ${name}'`, name),
+		]),
+		f.sync(),
+	],
+	[f.query("RESET ALL; RESET ROLE")],
+	[f.query("CREATE TEMP TABLE IF NOT EXISTS t (intruder int)")],
+	[
+		f.query("BEGIN"),
+		f.query("SET LOCAL TimeZone = 'Asia/Tokyo'"),
+		f.query("DECLARE h CURSOR WITH HOLD FOR SELECT 1"),
+		f.query("COMMIT"),
+	],
+	[f.query("LISTEN ch; SELECT pg_advisory_lock(42)")],
+	[f.query("PREPARE proto AS SELECT 'intruder'; PREPARE sqlp AS SELECT 'intruder'")],
+	[f.query("SELEC"), f.parse("SELEC", "s1"), f.sync()],
+];
+
+class Speaker implements Talk {
+	readonly client: RawClient;
+	private readonly intruder: RawClient | null;
+	private turn = 0;
+	private readonly from: number;
+
+	constructor(client: RawClient, intruder: RawClient | null) {
+		this.client = client;
+		this.intruder = intruder;
+		this.from = client.received.length;
+	}
+
+	transcript(script: Script): string {
+		const text = transcript(this.client.received.slice(this.from), {
+			...(script.parameters === undefined ? {} : { parameters: script.parameters }),
+			...(script.mask === undefined ? {} : { mask: script.mask }),
+		});
+		// In which order PostgreSQL reports several settings depends on the order in which they were first changed.
+		return text.replace(
+			/(?:^ParameterStatus .*\n)+/gm,
+			(lines) => `${lines.trimEnd().split("\n").sort().join("\n")}\n`,
+		);
+	}
+
+	async say(...frames: Uint8Array[]): Promise<void> {
+		await this.intrude();
+		this.client.send(...frames);
+		await this.ready(frames);
+	}
+
+	async upTo(code: string, ...frames: Uint8Array[]): Promise<void> {
+		await this.intrude();
+		this.client.send(...frames);
+		await this.client.until(code);
+	}
+
+	async split(at: number, ...frames: Uint8Array[]): Promise<void> {
+		await this.intrude();
+		await this.client.sendSplit(Buffer.concat(frames), at, 3);
+		await this.ready(frames);
+	}
+
+	async end(...frames: Uint8Array[]): Promise<void> {
+		this.client.send(...frames);
+		await this.client.closed;
+	}
+
+	private async ready(frames: Uint8Array[]): Promise<void> {
+		const asked = frames.filter((frame) => "QSF".includes(String.fromCharCode(frame[0] ?? 0))).length;
+		for (let i = Math.max(1, asked); i > 0; i--) await this.client.until("Z");
+	}
+
+	private async intrude(): Promise<void> {
+		const last = this.client.received.at(-1);
+		if (this.intruder === null || last?.code !== "Z" || last.body[0] !== 73) return;
+		const frames = INTRUSIONS[this.turn++ % INTRUSIONS.length] ?? [];
+		this.intruder.send(...frames);
+		for (const frame of frames) if ("QS".includes(String.fromCharCode(frame[0] ?? 0))) await this.intruder.until("Z");
+	}
+}
+
+async function play(script: Script, database: (typeof DATABASES)[number]): Promise<string> {
+	await using client = await connect(database);
+	await using intruder = database === "shared" ? await connect(database) : null;
+	const speaker = new Speaker(client, intruder);
+	try {
+		await script.run(speaker);
+	} catch (error) {
+		return `${speaker.transcript(script)}\nSTOPPED: ${(error as Error).message.split("\n")[0]}`;
+	}
+	return speaker.transcript(script);
+}
+
+for (const script of SCRIPTS) {
+	test(script.name, async () => {
+		const straight = await play(script, "straight");
+		expect(straight).not.toContain("STOPPED");
+		const alone = expect(await play(script, "alone"));
+		const shared = expect(await play(script, "shared"));
+		if (script.differs) alone.not.toBe(straight);
+		else alone.toBe(straight);
+		if (script.differs || script.differsShared) shared.not.toBe(straight);
+		else shared.toBe(straight);
+	});
+}
+
+test("the login tells the same settings", async () => {
+	const login = async (database: (typeof DATABASES)[number]) => {
+		await using client = await connect(database);
+		const codes = client.received.filter((m) => "SKZ".includes(m.code)).map((m) => m.code);
+		return { parameters: client.parameters, codes };
+	};
+	expect(await login("alone")).toEqual(await login("straight"));
+	expect(await login("shared")).toEqual(await login("straight"));
+});

@@ -1,0 +1,60 @@
+// What the files of this ring share: clients of the proxy, and what PostgreSQL itself sees of the proxy.
+
+import type { Cluster } from "../support/postgres.ts";
+import type { Proxy } from "../support/proxy.ts";
+import { RawClient, type RawClientOptions } from "../support/raw-client.ts";
+import { until } from "../support/until.ts";
+
+/** A logged-in client of the usual user and database. */
+export function connect(proxy: Proxy, options: RawClientOptions = {}): Promise<RawClient> {
+	return RawClient.connect({ port: proxy.port, user: "pgdog", password: "pgdog", database: "pgdog", ...options });
+}
+
+/** The worker that a client is served by: the proxy's process ids carry it in their upper bits (src/worker.ts). */
+export function workerOf(client: RawClient): number {
+	return client.backendPid >>> 23;
+}
+
+/** Clients until each of two workers has `each` of them. The kernel deals connections out as it likes. */
+export async function connectToBothWorkers(proxy: Proxy, each: number): Promise<[RawClient[], RawClient[]]> {
+	const found: [RawClient[], RawClient[]] = [[], []];
+	for (let attempt = 0; attempt < 200 && (found[0].length < each || found[1].length < each); attempt++) {
+		const client = await connect(proxy);
+		const mine = found[workerOf(client) as 0 | 1];
+		if (mine.length < each) mine.push(client);
+		else client.close();
+	}
+	if (found[0].length < each || found[1].length < each) throw new Error("all clients came to one worker");
+	return found;
+}
+
+/** The value in the first row and column. Throws what the server said when there is none. */
+export async function one(client: RawClient, sql: string): Promise<string | null> {
+	const { rows, errors } = await client.query(sql);
+	const row = rows[0];
+	if (!row) throw new Error(JSON.stringify(errors));
+	return row[0] ?? null;
+}
+
+/** Connections of the role `pgdog` that PostgreSQL has. Asked as `postgres`, who is not counted. */
+export async function backends(
+	cluster: Cluster,
+	user = "pgdog",
+): Promise<{ pid: number; state: string; query: string }[]> {
+	const rows = await cluster.primary.sql(
+		`SELECT pid, state, query FROM pg_stat_activity WHERE usename = '${user}' AND backend_type = 'client backend'`,
+	);
+	return rows as { pid: number; state: string; query: string }[];
+}
+
+export async function untilBackends(cluster: Cluster, count: number, user = "pgdog"): Promise<void> {
+	await until(async () => (await backends(cluster, user)).length === count, `${count} backends of ${user}`);
+}
+
+/** The proxy's clients that PostgreSQL cannot know of: a query is waiting for a server when it has not got there. */
+export async function untilRunning(cluster: Cluster, pattern: string, count = 1): Promise<void> {
+	await until(async () => {
+		const running = await backends(cluster);
+		return running.filter(({ state, query }) => state === "active" && query.includes(pattern)).length === count;
+	}, `${count} active ${pattern}`);
+}

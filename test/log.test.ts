@@ -1,0 +1,68 @@
+// Log lines: what is written, and what a client cannot make them say.
+
+import { expect, test } from "bun:test";
+import { createLog, type LogFormat, type LogLevel } from "../src/log.ts";
+
+function lines(format: LogFormat, level: LogLevel) {
+	const written: string[] = [];
+	const log = createLog(format, level, (line) => written.push(line));
+	return { log, written };
+}
+
+test.each([
+	["off", ""],
+	["error", "e"],
+	["warn", "ew"],
+	["info", "ewi"],
+	["debug", "ewid"],
+	["trace", "ewid"],
+] as [LogLevel, string][])("log_level = %s lets %p through", (level, expected) => {
+	const { log, written } = lines("text", level);
+	log.error("e");
+	log.warn("w");
+	log.info("i");
+	log.debug("d");
+	expect(written.map((line) => line.trimEnd().at(-1)).join("")).toBe(expected);
+	expect(log.debugs).toBe(expected.includes("d"));
+});
+
+test("a text line is the time, the level and the message", () => {
+	const { log, written } = lines("text", "info");
+	log.warn("pool {is} full %s");
+	expect(written).toHaveLength(1);
+	expect(written[0]).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z? *WARN(ING)? pool \{is\} full %s\n$/);
+});
+
+test.each(["json", "json_flattened"] as LogFormat[])("a line of %s is one object with the message", (format) => {
+	const { log, written } = lines(format, "info");
+	log.error('say "hi" \\ é');
+	expect(written[0]?.endsWith("\n")).toBe(true);
+	const line = JSON.parse(written[0] ?? "");
+	expect(line.message).toBe('say "hi" \\ é');
+	expect(line.level).toBe("ERROR");
+});
+
+// A user name with a newline could otherwise write a log line of its own, one with an escape sequence clear the screen.
+test.each(["text", "json"] as LogFormat[])("control characters stay visible and on their line, in %s", (format) => {
+	const { log, written } = lines(format, "info");
+	for (let code = 0; code < 0xa0; code++) log.info(`a${String.fromCharCode(code)}b`);
+	log.info("a\u2028b\u2029c");
+	expect(written).toHaveLength(0xa1);
+	for (const line of written) expect(line.trimEnd()).not.toMatch(/[\0-\x1f\x7f-\x9f\u2028\u2029]/);
+});
+
+test("a reload changes format and level of the same log", () => {
+	const { log, written } = lines("text", "error");
+	log.info("unseen");
+	log.set("json", "debug");
+	log.debug("seen");
+	expect(written.map((line) => JSON.parse(line).message)).toEqual(["seen"]);
+	expect(log.debugs).toBe(true);
+});
+
+test("standard error that is closed does not stop the traffic", async () => {
+	const script = `import { createLog } from "${import.meta.dir}/../src/log.ts"; import { closeSync } from "node:fs";
+		closeSync(2); createLog("text", "info").info("x"); console.log("on");`;
+	const child = Bun.spawn([process.execPath, "-e", script], { stdout: "pipe", stderr: "pipe" });
+	expect(await new Response(child.stdout).text()).toBe("on\n");
+});
