@@ -1,11 +1,12 @@
 // Writes docs/config.md from the table of settings: `bun scripts/config-docs.ts`. A test fails when it has not been run.
 
 import { environmentNames, MAX, type Setting, type Settings } from "../src/config/setting.ts";
-import { admin, database, general, tcp, user } from "../src/config/settings.ts";
+import { admin, database, general, plugin, tcp, user } from "../src/config/settings.ts";
 import {
 	type Unserved,
 	unservedDatabase,
 	unservedGeneral,
+	unservedPlugin,
 	unservedTables,
 	unservedTcp,
 	unservedUser,
@@ -34,7 +35,8 @@ const tables: readonly [title: string, text: string, settings: Settings, env: bo
 	["`[general]`", "In `pgdog.toml`.", general, true],
 	[
 		"`[[databases]]`",
-		"In `pgdog.toml`, one for each server. For now each name has one entry, a primary. A database that no user names gets no pool.\n\n" +
+		"In `pgdog.toml`, one for each server. Entries of one name are a cluster: its shards, numbered from 0, each with a primary and\n" +
+			"any number of replicas. A database that no user names gets no pool.\n\n" +
 			"A server is logged in to as the database's `user`, else the user's `server_user`, else its `name`; with the database's\n" +
 			"`password`, else the user's `server_password`, else its own passwords.",
 		database,
@@ -44,6 +46,12 @@ const tables: readonly [title: string, text: string, settings: Settings, env: bo
 		"`[[users]]`",
 		'In `users.toml`. A user without any password gets no pool and cannot log in, not even with `auth_type = "trust"`.',
 		user,
+		false,
+	],
+	[
+		"`[[plugins]]`",
+		"In `pgdog.toml`; read at the start only, and asked in this order. [plugins/README.md](../plugins/README.md) tells how to write one.",
+		plugin,
 		false,
 	],
 	["`[admin]`", "In `pgdog.toml` or `users.toml`; where both set a key, the latter wins.", admin, true],
@@ -97,6 +105,7 @@ function unserved(): string {
 		["[general]", unservedGeneral],
 		["[[databases]]", unservedDatabase],
 		["[[users]]", unservedUser],
+		["[[plugins]]", unservedPlugin],
 		["[tcp]", unservedTcp],
 	];
 	const rows = groups.map(

@@ -28,7 +28,9 @@ export interface Difference {
 	/** By user and database: what clients log in with, and what they reach. A changed pool changes its cluster too. */
 	readonly clusters: Changes<ClusterSpec>;
 	readonly adminChanged: boolean;
-	/** The snapshot to go on with: the new one, with the old values of the settings that need a restart. */
+	/** `[[plugins]]` says something else: plugins are loaded at the start only. */
+	readonly pluginsChanged: boolean;
+	/** The snapshot to go on with: the new one, with the old values of what needs a restart. */
 	readonly next: Snapshot;
 }
 
@@ -45,8 +47,10 @@ export function diff(before: Snapshot, after: Snapshot): Difference {
 		pools: changes(pools(before), pools(after)),
 		clusters: changes(byUser(before), byUser(after)),
 		adminChanged: !same(before.admin, after.admin),
+		pluginsChanged: !same(before.plugins, after.plugins),
 		next: Object.freeze({
 			...after,
+			plugins: before.plugins,
 			general: heldBack(before.general, after.general, generalChanges),
 			tcp: heldBack(before.tcp, after.tcp, tcpChanges),
 		}),

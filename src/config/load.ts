@@ -5,14 +5,15 @@
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { defaults, environmentDefaults, unservedKeys } from "./check.ts";
+import { checkClusters, type DatabaseRow } from "./cluster.ts";
 import { environmentUrls, readDatabaseUrl } from "./database-url.ts";
 import { checkTables, entriesOf, type File, readFile, section } from "./file.ts";
 import { type Problem, Report, type Source, show } from "./problem.ts";
-import { clusters, expandUsers, refuseClusters, type UserRow } from "./resolve.ts";
+import { clusters, expandUsers, type UserRow } from "./resolve.ts";
 import * as settings from "./settings.ts";
 import type { General, Tcp } from "./settings.ts";
 import type { Values } from "./setting.ts";
-import type { Admin, Database, Snapshot, User } from "./snapshot.ts";
+import type { Admin, PluginEntry, Snapshot, User } from "./snapshot.ts";
 import * as unserved from "./unserved.ts";
 
 /** Settings given with `run`: they win over file and environment. */
@@ -44,8 +45,6 @@ export type Loaded =
 			readonly notes: readonly string[];
 	  };
 
-type DatabaseRow = { readonly at: string; readonly database: Database };
-
 /** What `[[databases]]` and users.toml say, or the URLs in their place. */
 interface Entries {
 	readonly databases: readonly DatabaseRow[];
@@ -60,19 +59,19 @@ export function load(input: LoadInput): Loaded {
 	const report = new Report();
 	const notes: string[] = [];
 	const config = readFile(input.configPath, report, notes);
-	checkTables(config, ["general", "databases", "admin", "tcp"], unserved.unservedTables, report);
+	checkTables(config, ["general", "databases", "admin", "tcp", "plugins"], unserved.unservedTables, report);
 
 	const general = readGeneral(config, input, report);
 	const { values: tcpValues } = section(settings.tcp, unserved.unservedTcp, config, "tcp", report);
 	const tcp: Tcp = { ...defaults(settings.tcp), ...tcpValues };
 	const entries = readEntries(config, input, report, notes);
 	const admin = readAdmin(config, entries.usersFile, input, report);
-	refuseClusters(entries.databases, entries.databaseSource, report);
+	const plugins = readPlugins(config, report);
+	const databases = checkClusters(entries.databases, entries.databaseSource, report);
 	if (report.problems.length > 0) {
 		return { ok: false, problems: inOrder(report.problems, config.source.name), warnings: report.warnings, notes };
 	}
 
-	const databases = entries.databases.map(({ database }) => database);
 	const users: User[] = expandUsers(entries.rows, databases, entries.userSource, report);
 	const snapshot: Snapshot = {
 		general,
@@ -81,7 +80,7 @@ export function load(input: LoadInput): Loaded {
 		databases,
 		users,
 		clusters: clusters(general, databases, users, admin, report.warnings),
-		plugins: [],
+		plugins,
 		warnings: report.warnings,
 	};
 	return { ok: true, snapshot: freeze(snapshot), notes };
@@ -118,6 +117,13 @@ function readGeneral(config: File, input: LoadInput, report: Report): General {
 		report.warn(config.source, "general.prepared_statements", text);
 	}
 	return { ...general, prepared_statements: "disabled" };
+}
+
+/** What the entries mean, and whether the libraries are there, is seen when they are loaded. */
+function readPlugins(config: File, report: Report): PluginEntry[] {
+	const entries = entriesOf(settings.plugin, unserved.unservedPlugin, config, "plugins", report);
+	const builtIn = defaults(settings.plugin);
+	return entries.flatMap(({ values }) => (values.name === undefined ? [] : [{ ...builtIn, ...values }]));
 }
 
 /** `[admin]` of users.toml wins over that of pgdog.toml, key by key. */

@@ -4,7 +4,7 @@
 import type { Report, Source } from "./problem.ts";
 import type { General, user as userSettings } from "./settings.ts";
 import type { Values } from "./setting.ts";
-import type { Admin, ClusterSpec, Database, PoolSpec, User } from "./snapshot.ts";
+import type { Admin, ClusterSpec, Database, PoolSpec, Role, User } from "./snapshot.ts";
 
 /** An entry of `[[users]]` as it stands in the file, with its place there. */
 export interface UserRow {
@@ -74,9 +74,9 @@ export function clusters(
 		if (user.database === admin.name && user.name === admin.user) {
 			warnings.push(`user "${user.name}" of database "${user.database}" is out of reach: [admin] has the same names`);
 		}
-		const pools = databases
-			.filter(({ name }) => name === user.database)
-			.map((database) => pool(general, database, user, warnings));
+		// Sorting keeps the order of the file inside a shard.
+		const members = databases.filter(({ name }) => name === user.database).toSorted((a, b) => a.shard - b.shard);
+		const pools = members.map((database) => pool(general, database, user, warnings));
 		return { user, database: user.database, pools };
 	});
 }
@@ -84,8 +84,13 @@ export function clusters(
 function pool(general: General, database: Database, user: User, warnings: string[]): PoolSpec {
 	const { name, shard, role, host, port } = database;
 	const key = `${user.name}@${name}/${shard}/${role}/${host}:${port}`;
-	const pool_size = user.pool_size ?? database.pool_size ?? general.default_pool_size;
-	const min_pool_size = user.min_pool_size ?? database.min_pool_size ?? general.min_pool_size;
+	const pool_size =
+		ofRole(user, database, role, "pool_size") ?? user.pool_size ?? database.pool_size ?? general.default_pool_size;
+	const min_pool_size =
+		ofRole(user, database, role, "min_pool_size") ??
+		user.min_pool_size ??
+		database.min_pool_size ??
+		general.min_pool_size;
 	if (min_pool_size > pool_size) {
 		warnings.push(`pool ${key}: min_pool_size ${min_pool_size} is above its size, ${pool_size} is used`);
 	}
@@ -104,12 +109,26 @@ function pool(general: General, database: Database, user: User, warnings: string
 		pool_size,
 		min_pool_size: Math.min(min_pool_size, pool_size),
 		pooler_mode: user.pooler_mode ?? database.pooler_mode ?? general.pooler_mode,
-		idle_timeout: user.idle_timeout ?? database.idle_timeout ?? general.idle_timeout,
+		idle_timeout:
+			ofRole(user, database, role, "idle_timeout") ??
+			user.idle_timeout ??
+			database.idle_timeout ??
+			general.idle_timeout,
 		server_lifetime: user.server_lifetime ?? database.server_lifetime ?? general.server_lifetime,
 		server_lifetime_jitter:
 			user.server_lifetime_jitter ?? database.server_lifetime_jitter ?? general.server_lifetime_jitter,
 		startup: startup(database, user),
 	};
+}
+
+/** What is said for one role wins over what is said for any, whoever says it. */
+function ofRole(
+	user: User,
+	database: Database,
+	role: Role,
+	name: "pool_size" | "min_pool_size" | "idle_timeout",
+): number | undefined {
+	return user[`${name}_${role}`] ?? database[`${name}_${role}`];
 }
 
 /** What a StartupMessage to a server says beside user and database; as PgDog's. */
@@ -121,23 +140,4 @@ function startup(database: Database, user: User): Record<string, string> {
 	if (lock_timeout !== undefined) parameters.lock_timeout = String(lock_timeout);
 	if (user.read_only ?? database.read_only) parameters.default_transaction_read_only = "on";
 	return parameters;
-}
-
-/** Clusters of several servers are not served yet. Goes away with read/write splitting. */
-export function refuseClusters(
-	databases: readonly { at: string; database: Database }[],
-	source: Source,
-	report: Report,
-): void {
-	const names = new Set<string>();
-	for (const { at, database } of databases) {
-		const { name, role, shard } = database;
-		const key = (setting: string): string => (at === "" ? setting : `${at}.${setting}`);
-		if (role !== "primary") report.problem(source, key("role"), "unserved", `"${role}"`, '"primary"');
-		else if (shard !== 0) report.problem(source, key("shard"), "unserved", String(shard), "0");
-		else if (names.has(name)) {
-			report.problem(source, key("name"), "unserved", JSON.stringify(name), "one entry for each name");
-		}
-		names.add(name);
-	}
 }

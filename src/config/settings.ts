@@ -281,11 +281,40 @@ const poolSettings = {
 	}),
 };
 
+/** One role's sizes, which win over those for any role, a user's and a database's alike: PgDog's order. */
+const roleSettings = {
+	pool_size_primary: integer({
+		default: undefined,
+		min: 1,
+		max: MAX_POOL,
+		text: "Instead of any `pool_size`, for a primary.",
+	}),
+	pool_size_replica: integer({
+		default: undefined,
+		min: 1,
+		max: MAX_POOL,
+		text: "Instead of any `pool_size`, for a replica.",
+	}),
+	min_pool_size_primary: integer({
+		default: undefined,
+		max: MAX_POOL,
+		text: "Instead of any `min_pool_size`, for a primary.",
+	}),
+	min_pool_size_replica: integer({
+		default: undefined,
+		max: MAX_POOL,
+		text: "Instead of any `min_pool_size`, for a replica.",
+	}),
+	idle_timeout_primary: milliseconds({ default: undefined, text: "Instead of any `idle_timeout`, for a primary." }),
+	idle_timeout_replica: milliseconds({ default: undefined, text: "Instead of any `idle_timeout`, for a replica." }),
+};
+
 export const database = {
 	name: text({ required: true, default: "", text: "Name under which clients connect." }),
-	role: choice(["primary", "replica", "auto"], {
+	role: choice(["primary", "replica"], {
 		default: "primary",
-		text: "What the server is. Only `primary` is served yet.",
+		later: ["auto"],
+		text: "What the server is: the one that takes writes, or one that is read from. A shard has at most one primary.",
 	}),
 	host: text({
 		required: true,
@@ -293,7 +322,7 @@ export const database = {
 		text: "Host name or address of the server, or the folder of its Unix socket when it starts with `/`.",
 	}),
 	port: integer({ default: 5432, min: 1, max: 65535, text: "Port of the server." }),
-	shard: integer({ default: 0, max: 65535, text: "Number of the shard. Only 0 is served yet." }),
+	shard: integer({ default: 0, max: 65535, text: "Number of the shard that the server has. Shards are numbered from 0 without gaps." }),
 	database_name: text({ default: undefined, text: "Name of the database on the server. Default: `name`." }),
 	user: text({
 		default: undefined,
@@ -305,6 +334,7 @@ export const database = {
 		text: "Password towards the server. Default: the user's `server_password`, then its own passwords.",
 	}),
 	...poolSettings,
+	...roleSettings,
 };
 
 /** PostgreSQL docs, "pg_authid": iterations, then salt, StoredKey and ServerKey in base64 (keys of SHA-256: 44 characters). */
@@ -334,6 +364,21 @@ export const user = {
 		text: "Password towards servers. Default: the user's passwords.",
 	}),
 	...poolSettings,
+	...roleSettings,
+};
+
+export const plugin = {
+	name: text({
+		required: true,
+		default: "",
+		reloadable: false,
+		text: "The plugin's library: a name that is looked for in `LD_LIBRARY_PATH` and the system's folders, or a path.",
+	}),
+	required: flag({
+		default: false,
+		reloadable: false,
+		text: "Ours, not PgDog's: do not start when this plugin cannot be loaded. Otherwise it is skipped with a warning.",
+	}),
 };
 
 export type General = Values<typeof general>;

@@ -3,12 +3,31 @@
 
 import type { General, Tcp } from "./settings.ts";
 
-/** Who may lend a connection for writes (`primary`), for reads (`replica`), or is asked which it is (`auto`). */
-export type Role = "primary" | "replica" | "auto";
+/** Who lends a connection for writes (`primary`) and who for reads (`replica`). */
+export type Role = "primary" | "replica";
 export type PoolerMode = "transaction" | "session" | "statement";
 
-/** An entry of `[[databases]]`. Durations in milliseconds. A host that starts with `/` is the folder of a Unix socket. */
-export interface Database {
+/** What an entry of `[[databases]]` and one of `[[users]]` may both say of their pools. Durations in milliseconds. */
+export interface PoolSettings {
+	readonly pool_size?: number;
+	readonly min_pool_size?: number;
+	readonly pool_size_primary?: number;
+	readonly pool_size_replica?: number;
+	readonly min_pool_size_primary?: number;
+	readonly min_pool_size_replica?: number;
+	readonly pooler_mode?: PoolerMode;
+	readonly statement_timeout?: number;
+	readonly lock_timeout?: number;
+	readonly idle_timeout?: number;
+	readonly idle_timeout_primary?: number;
+	readonly idle_timeout_replica?: number;
+	readonly server_lifetime?: number;
+	readonly server_lifetime_jitter?: number;
+	readonly read_only?: boolean;
+}
+
+/** An entry of `[[databases]]`. A host that starts with `/` is the folder of a Unix socket. */
+export interface Database extends PoolSettings {
 	readonly name: string;
 	readonly role: Role;
 	readonly host: string;
@@ -17,19 +36,10 @@ export interface Database {
 	readonly database_name: string;
 	readonly user?: string;
 	readonly password?: string;
-	readonly pool_size?: number;
-	readonly min_pool_size?: number;
-	readonly pooler_mode?: PoolerMode;
-	readonly statement_timeout?: number;
-	readonly lock_timeout?: number;
-	readonly idle_timeout?: number;
-	readonly server_lifetime?: number;
-	readonly server_lifetime_jitter?: number;
-	readonly read_only?: boolean;
 }
 
 /** An entry of `[[users]]`, expanded to one per database it may use. */
-export interface User {
+export interface User extends PoolSettings {
 	readonly name: string;
 	readonly database: string;
 	/** Any of them lets a client in; towards servers they are tried in order. */
@@ -38,15 +48,6 @@ export interface User {
 	readonly password_hash?: string;
 	readonly server_user?: string;
 	readonly server_password?: string;
-	readonly pool_size?: number;
-	readonly min_pool_size?: number;
-	readonly pooler_mode?: PoolerMode;
-	readonly statement_timeout?: number;
-	readonly lock_timeout?: number;
-	readonly idle_timeout?: number;
-	readonly server_lifetime?: number;
-	readonly server_lifetime_jitter?: number;
-	readonly read_only?: boolean;
 }
 
 export interface Admin {
@@ -85,6 +86,7 @@ export interface PoolSpec {
 export interface ClusterSpec {
 	readonly user: User;
 	readonly database: string;
+	/** At least one. One for each address, by shard, then in the order of the file; at most one primary of each shard. */
 	readonly pools: readonly PoolSpec[];
 }
 

@@ -37,7 +37,7 @@ export const unservedGeneral: Unserved = {
 		canonicalize_type_information: [false],
 	},
 	ignored: [
-		// One server per database: nothing to balance, to ban, to measure the lag of.
+		// How servers are balanced, banned and measured: there is one way for now.
 		"idle_healthcheck_interval",
 		"idle_healthcheck_delay",
 		"require_healthcheck_on_discovery",
@@ -99,17 +99,8 @@ export const unservedTcp: Unserved = { refused: {}, ignored: ["congestion_contro
 
 export const unservedAdmin: Unserved = { refused: {}, ignored: [] };
 
-const poolSizesByRole: Unserved["refused"] = {
-	pool_size_primary: [],
-	pool_size_replica: [],
-	min_pool_size_primary: [],
-	min_pool_size_replica: [],
-	idle_timeout_primary: [],
-	idle_timeout_replica: [],
-};
-
 export const unservedDatabase: Unserved = {
-	refused: { resharding_only: [false], ...poolSizesByRole },
+	refused: { resharding_only: [false] },
 	ignored: ["lb_weight"],
 };
 
@@ -126,16 +117,17 @@ export const unservedUser: Unserved = {
 		server_iam_region: [],
 		server_vault_path: [],
 		vault_path: [],
-		...poolSizesByRole,
 	},
 	// The first only matters with a client CA, the second with Vault: both are refused.
 	ignored: ["tls_client_certificate_required", "vault_refresh_percent"],
 };
 
+/** PgDog hands its path to plugins of the crate's version 0.3.0 and later, which are not loaded yet. */
+export const unservedPlugin: Unserved = { refused: { config: [] }, ignored: [] };
+
 /** Whole tables of pgdog.toml; what is in them is not looked at. */
 export const unservedTables: Unserved = {
 	refused: {
-		plugins: [],
 		rewrite: [],
 		multi_tenant: [],
 		sharded_tables: [],

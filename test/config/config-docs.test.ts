@@ -10,6 +10,7 @@ const tables: [string, Settings, unserved.Unserved][] = [
 	["admin", settings.admin, unserved.unservedAdmin],
 	["databases", settings.database, unserved.unservedDatabase],
 	["users", settings.user, unserved.unservedUser],
+	["plugins", settings.plugin, unserved.unservedPlugin],
 ];
 
 test("docs/config.md is what scripts/config-docs.ts makes of the table", async () => {

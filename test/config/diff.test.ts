@@ -51,6 +51,21 @@ test("pools are added, removed and changed by their key", () => {
 	expect(clusters.changed.map(({ after }) => after.database)).toEqual(["b"]);
 });
 
+test("a replica that comes is a pool of its own, and the cluster a changed one", () => {
+	const { pools, clusters } = diff(snapshot(""), snapshot("", ["a", 'a"\nrole = "replica']));
+	expect(pools.added.map(({ key }) => key)).toEqual(["u@a/0/replica/h:5432"]);
+	expect([pools.removed, pools.changed, clusters.changed.length]).toEqual([[], [], 1]);
+});
+
+test("other plugins are noticed at each reload, and wait for a restart", () => {
+	const before = snapshot("");
+	const after = { ...before, plugins: [{ name: "p", required: false }] };
+	const { pluginsChanged, next } = diff(before, after);
+	expect([pluginsChanged, next.plugins]).toEqual([true, []]);
+	expect(diff(next, after).pluginsChanged).toBe(true);
+	expect(diff(next, before).pluginsChanged).toBe(false);
+});
+
 test("a new password changes the cluster and its pool", () => {
 	const { pools, clusters } = diff(snapshot(""), snapshot("", ["a"], "other"));
 	expect([pools.changed.length, clusters.changed.length]).toEqual([1, 1]);

@@ -34,6 +34,7 @@ function problems(loaded: Loaded): Problem[] {
 }
 
 const oneDatabase = '[[databases]]\nname = "app"\nhost = "127.0.0.1"\n';
+const BOB = '[[users]]\nname = "bob"\ndatabase = "app"\npassword = "pw"\n';
 const oneUser = '[[users]]\nname = "alice"\ndatabase = "app"\npassword = "pw"\n';
 
 describe("defaults", () => {
@@ -218,9 +219,33 @@ describe("each kind of mistake names file, line, key, the value found and what i
 		],
 		[
 			"a table that is not served yet",
-			"[general]\n[[plugins]]\nname = 'x'",
+			"[general]\n[[mirroring]]\nsource_db = 'x'",
 			"",
-			{ wrong: "unserved", line: 2, key: "plugins", found: "", accepted: "" },
+			{ wrong: "unserved", line: 2, key: "mirroring", found: "", accepted: "" },
+		],
+		[
+			"a plugin without a name",
+			"[[plugins]]\nrequired = true",
+			"",
+			{ wrong: "missing", line: 1, key: "plugins[0].name", found: "", accepted: "a string, not empty" },
+		],
+		[
+			"a plugin that is to read a file of its own",
+			"[[plugins]]\nname = 'a'\nconfig = 'a.toml'",
+			"",
+			{ wrong: "unserved", line: 3, key: "plugins[0].config", found: "", accepted: "" },
+		],
+		[
+			"a plugin that is required by a word",
+			"[[plugins]]\nname = 'a'\nrequired = 'yes'",
+			"",
+			{ wrong: "value", line: 3, key: "plugins[0].required", found: '"yes"', accepted: "true or false" },
+		],
+		[
+			"plugins as a list of names",
+			"plugins = ['a']",
+			"",
+			{ wrong: "value", line: 1, key: "plugins[0]", found: "***", accepted: "a table, [[plugins]]" },
 		],
 		[
 			"a missing key, at the line of its table",
@@ -259,27 +284,63 @@ describe("each kind of mistake names file, line, key, the value found and what i
 			},
 		],
 		[
-			"a replica",
-			`${oneDatabase}role = "replica"`,
-			"",
-			{ wrong: "unserved", line: 4, key: "databases[0].role", found: '"replica"', accepted: '"primary"' },
-		],
-		[
-			"a second shard",
-			`${oneDatabase}shard = 1`,
-			"",
-			{ wrong: "unserved", line: 4, key: "databases[0].shard", found: "1", accepted: "0" },
-		],
-		[
-			"two entries of one name",
-			oneDatabase + oneDatabase,
+			"a server that is to be asked for its role",
+			`${oneDatabase}role = "auto"`,
 			"",
 			{
 				wrong: "unserved",
-				line: 5,
-				key: "databases[1].name",
-				found: '"app"',
-				accepted: "one entry for each name",
+				line: 4,
+				key: "databases[0].role",
+				found: '"auto"',
+				accepted: '"primary", "replica"',
+			},
+		],
+		[
+			"a second shard without the first",
+			`${oneDatabase}shard = 1`,
+			"",
+			{
+				wrong: "value",
+				line: 4,
+				key: "databases[0].shard",
+				found: "1",
+				accepted: '0, since "app" has no shard 0',
+			},
+		],
+		[
+			"a gap between shards, whatever their order in the file",
+			`${oneDatabase}shard = 3\n${oneDatabase}${oneDatabase}shard = 1`,
+			"",
+			{
+				wrong: "value",
+				line: 4,
+				key: "databases[0].shard",
+				found: "3",
+				accepted: 'an integer from 0 to 2, since "app" has no shard 2',
+			},
+		],
+		[
+			"two primaries of one shard, at the line of the second",
+			`${oneDatabase}${oneDatabase}port = 5433`,
+			"",
+			{
+				wrong: "value",
+				line: 4,
+				key: "databases[1].role",
+				found: '"primary"',
+				accepted: '"replica", since databases[0] is the primary of shard 0 of "app"',
+			},
+		],
+		[
+			"two databases of one server in the same place",
+			`${oneDatabase}${oneDatabase}database_name = "other"`,
+			"",
+			{
+				wrong: "value",
+				line: 7,
+				key: "databases[1].database_name",
+				found: '"other"',
+				accepted: '"app", as in databases[0] for the same server and shard',
 			},
 		],
 		[
@@ -666,6 +727,94 @@ describe("a pool", () => {
 	});
 });
 
+describe("a cluster", () => {
+	const entry = (name: string, host: string, more = ""): string =>
+		`[[databases]]\nname = "${name}"\nhost = "${host}"\n${more}\n`;
+	const keys = (made: Snapshot) => made.clusters[0]!.pools.map(({ key }) => key);
+
+	test("is the entries of one name, by shard and then in their order, whatever stands between them", () => {
+		const made = snapshot(
+			entry("app", "d", "shard = 1\nrole = 'replica'") +
+				entry("app", "b", "role = 'replica'") +
+				entry("other", "x", "role = 'replica'") +
+				entry("app", "a") +
+				entry("app", "c", "shard = 1") +
+				entry("app", "a", "role = 'replica'"),
+			oneUser,
+		);
+		expect(keys(made)).toEqual([
+			"alice@app/0/replica/b:5432",
+			"alice@app/0/primary/a:5432",
+			"alice@app/0/replica/a:5432",
+			"alice@app/1/replica/d:5432",
+			"alice@app/1/primary/c:5432",
+		]);
+	});
+
+	test("is the same for each of its users", () => {
+		const made = snapshot(entry("app", "a") + entry("app", "b", "role = 'replica'"), oneUser + BOB);
+		expect(made.clusters.map(({ pools }) => pools.map(({ user, role }) => [user, role]))).toEqual([
+			[
+				["alice", "primary"],
+				["alice", "replica"],
+			],
+			[
+				["bob", "primary"],
+				["bob", "replica"],
+			],
+		]);
+	});
+
+	test("has a server that stands there twice once, with a warning", () => {
+		const made = snapshot(
+			entry("app", "a", "pool_size = 3") + entry("app", "a", "pool_size = 4") + entry("app", "a", "shard = 1"),
+			oneUser,
+		);
+		expect(keys(made)).toEqual(["alice@app/0/primary/a:5432", "alice@app/1/primary/a:5432"]);
+		expect(made.clusters[0]!.pools[0]!.pool_size).toBe(3);
+		expect(made.databases).toHaveLength(2);
+		expect(made.warnings).toEqual([
+			`${configPath}:5: database "app" has a:5432 as primary of shard 0 already: the first entry counts`,
+		]);
+	});
+
+	test("may have a shard without a primary, and a mode for each server, with a warning", () => {
+		const { warnings } = snapshot(
+			entry("app", "a") + entry("app", "b", "shard = 1\nrole = 'replica'\npooler_mode = 'session'"),
+			oneUser,
+		);
+		expect(warnings).toEqual([
+			`${configPath}:5: database "app" has no primary of shard 1: nothing can be written there`,
+			`${configPath}:10: database "app" has entries of several pooler modes: write the same in each`,
+		]);
+	});
+
+	test.each<[string, string, string]>([
+		["pool_size", "default_pool_size", "pool_size"],
+		["min_pool_size", "min_pool_size", "min_pool_size"],
+		["idle_timeout", "idle_timeout", "idle_timeout"],
+	])("takes %s of a role from the user, then the database, before any that is of no role", (name, general, plain) => {
+		const values = (database: string, user: string) =>
+			snapshot(
+				`[general]\n${general} = 9\n${entry("app", "a", database)}${entry("app", "b", `role = "replica"\n${database}`)}`,
+				`${oneUser}${user}`,
+			).clusters[0]!.pools.map((pool) => (pool as unknown as Record<string, unknown>)[name]);
+		expect(values("", "")).toEqual([9, 9]);
+		expect(values(`${plain}_replica = 3`, "")).toEqual([9, 3]);
+		expect(values(`${plain}_replica = 3`, `${plain} = 5`)).toEqual([5, 3]);
+		expect(values(`${plain}_replica = 3`, `${plain}_replica = 4\n${plain}_primary = 2`)).toEqual([2, 4]);
+	});
+});
+
+test("plugins are in the order of the file, each required only where it says so", () => {
+	const config = "[[plugins]]\nname = 'b'\n[[plugins]]\nname = '/a/liba.so'\nrequired = true\n[[plugins]]\nname = 'b'";
+	expect(snapshot(config).plugins).toEqual([
+		{ name: "b", required: false },
+		{ name: "/a/liba.so", required: true },
+		{ name: "b", required: false },
+	]);
+});
+
 describe("database URLs", () => {
 	const urls = (databaseUrls: string[], more: Partial<LoadInput> = {}) =>
 		loadText(`[admin]\npassword = "c"\n${oneDatabase}`, `[admin]\npassword = "u"\n${oneUser}`, {
@@ -760,9 +909,15 @@ describe("database URLs", () => {
 		expect(problems(urls([url]))).toEqual([{ ...expected, line: undefined }]);
 	});
 
-	test("of a replica are refused for now", () => {
-		expect(problems(urls(["postgres://h/db?role=replica"]))).toMatchObject([
-			{ wrong: "unserved", file: "--database-url", key: "role", found: '"replica"' },
+	test("of one name are a cluster, and no other than files can make", () => {
+		const made = snapshotOf(
+			urls(["postgres://u:p@b/db?role=replica", "postgres://u:p@c/db?shard=1", "postgres://u:p@a/db"]),
+		);
+		expect(made.clusters.map(({ pools }) => pools.map(({ key }) => key))).toEqual([
+			["u@db/0/replica/b:5432", "u@db/0/primary/a:5432", "u@db/1/primary/c:5432"],
+		]);
+		expect(problems(urls(["postgres://a/db", "postgres://b/db"]))).toMatchObject([
+			{ wrong: "value", file: "--database-url", key: "role", found: '"primary"' },
 		]);
 	});
 });

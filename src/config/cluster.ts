@@ -1,0 +1,88 @@
+// Which entries of `[[databases]]` make a cluster: those of one name, each a server of one shard, a primary or a replica.
+// Called by load.ts, once all entries are read. Knows no users and makes no pools.
+
+import type { Report, Source } from "./problem.ts";
+import type { Database } from "./snapshot.ts";
+
+/** An entry with its place in the file. */
+export interface DatabaseRow {
+	/** `databases[1]`; empty for a database URL. */
+	readonly at: string;
+	readonly database: Database;
+}
+
+/** Reports what no cluster can be. @returns the databases without those that stand there twice */
+export function checkClusters(rows: readonly DatabaseRow[], source: Source, report: Report): Database[] {
+	const byName = Map.groupBy(rows, ({ database }) => database.name);
+	const kept = new Set([...byName.values()].flatMap((members) => checkCluster(members, source, report)));
+	return rows.filter((row) => kept.has(row)).map(({ database }) => database);
+}
+
+function checkCluster(members: readonly DatabaseRow[], source: Source, report: Report): DatabaseRow[] {
+	const kept = withoutDuplicates(members, source, report);
+	const name = JSON.stringify(members[0]!.database.name);
+	const primaries = new Map<number, DatabaseRow>();
+	for (const row of kept) {
+		const { role, shard } = row.database;
+		if (role !== "primary") continue;
+		const other = primaries.get(shard);
+		if (other === undefined) primaries.set(shard, row);
+		else {
+			const accepted = `"replica", since ${whole(other)} is the primary of shard ${shard} of ${name}`;
+			report.problem(source, key(row, "role"), "value", '"primary"', accepted);
+		}
+	}
+	const shards = new Set(kept.map(({ database }) => database.shard));
+	let missing = 0;
+	while (shards.has(missing)) missing++;
+	const beyond = kept.find(({ database }) => database.shard > missing);
+	if (beyond !== undefined) {
+		const accepted = missing === 0 ? "0" : `an integer from 0 to ${missing}`;
+		const why = `${accepted}, since ${name} has no shard ${missing}`;
+		report.problem(source, key(beyond, "shard"), "value", String(beyond.database.shard), why);
+		return kept;
+	}
+	for (const shard of [...shards].toSorted((a, b) => a - b)) {
+		if (primaries.has(shard)) continue;
+		const first = kept.find(({ database }) => database.shard === shard)!;
+		report.warn(source, first.at, `database ${name} has no primary of shard ${shard}: nothing can be written there`);
+	}
+	checkModes(kept, source, report);
+	return kept;
+}
+
+/** A server can be in a shard once in each role: its pool has that name (`PoolSpec.key`). */
+function withoutDuplicates(members: readonly DatabaseRow[], source: Source, report: Report): DatabaseRow[] {
+	const seen = new Map<string, DatabaseRow>();
+	for (const row of members) {
+		const { name, shard, role, host, port, database_name } = row.database;
+		const address = JSON.stringify([shard, role, host, port]);
+		const other = seen.get(address);
+		if (other === undefined) seen.set(address, row);
+		else if (other.database.database_name === database_name) {
+			const text = `database "${name}" has ${host}:${port} as ${role} of shard ${shard} already: the first entry counts`;
+			report.warn(source, row.at, text);
+		} else {
+			const accepted = `${JSON.stringify(other.database.database_name)}, as in ${whole(other)} for the same server and shard`;
+			report.problem(source, key(row, "database_name"), "value", JSON.stringify(database_name), accepted);
+		}
+	}
+	return [...seen.values()];
+}
+
+/** A client has one mode, whichever servers its statements go to. */
+function checkModes(members: readonly DatabaseRow[], source: Source, report: Report): void {
+	const first = members[0]!;
+	const other = members.find(({ database }) => database.pooler_mode !== first.database.pooler_mode);
+	if (other === undefined) return;
+	const text = `database "${first.database.name}" has entries of several pooler modes: write the same in each`;
+	report.warn(source, key(other, "pooler_mode"), text);
+}
+
+function key(row: DatabaseRow, setting: string): string {
+	return row.at === "" ? setting : `${row.at}.${setting}`;
+}
+
+function whole(row: DatabaseRow): string {
+	return row.at === "" ? `${row.database.host}:${row.database.port}` : row.at;
+}
