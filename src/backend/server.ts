@@ -238,6 +238,7 @@ export class Server implements StreamOwner {
 			at = Math.min(this.through, end);
 			this.through -= at;
 		}
+		if (isFake(replies.front())) run = this.makeUp(to, chunk, run, at);
 		while (end - at >= HEADER) {
 			const code = chunk[at]!;
 			const length = readInt32(chunk, at + 1);
@@ -259,43 +260,34 @@ export class Server implements StreamOwner {
 				if (length > OPENED_LIMIT) throw new ProtocolError(`server sent a message of ${length} bytes`);
 				break;
 			}
-			while (true) {
-				const mark = replies.front();
-				if (mark !== Reply.ParseFake && mark !== Reply.CloseFake && mark !== Reply.CopyEnd) break;
-				if (to !== null && mark !== Reply.CopyEnd) {
-					splice.add(to, chunk, run, at - run);
-					run = at;
-					splice.addAll(to, mark === Reply.ParseFake ? PARSE_COMPLETE : CLOSE_COMPLETE);
-				}
-				if (mark !== Reply.CopyEnd) this.pending.shift();
-				replies.shift();
-			}
 			switch (code) {
 				case Backend.ReadyForQuery:
 					this.status = chunk[at + HEADER]!;
-					if (replies.length === 0) throw new ProtocolError("server answered more than it was asked");
+					owes(replies.front() === Reply.Sync || replies.front() === Reply.Query);
 					replies.shift();
 					// The end of a COPY that had failed by then.
 					while (replies.front() === Reply.CopyEnd) replies.shift();
 					this.ready = replies.length === 0;
 					break;
 				case Backend.BindComplete:
+					owes(replies.front() === Reply.Bind);
 					replies.shift();
 					break;
 				case Backend.CommandComplete:
-					this.onCommandComplete(chunk, at, next);
+				case Backend.EmptyQueryResponse:
+				case Backend.PortalSuspended:
+					if (code === Backend.CommandComplete) this.onCommandComplete(chunk, at, next);
 					if (replies.front() === Reply.Execute) replies.shift();
+					else owes(replies.front() === Reply.Query);
 					break;
 				case Backend.RowDescription:
 				case Backend.NoData:
 					if (replies.front() === Reply.Describe) replies.shift();
-					break;
-				case Backend.EmptyQueryResponse:
-				case Backend.PortalSuspended:
-					if (replies.front() === Reply.Execute) replies.shift();
+					else owes(replies.front() === Reply.Query);
 					break;
 				case Backend.ParseComplete: {
 					const mark = replies.front();
+					owes(mark === Reply.Parse || mark === Reply.ParseNamed || mark === Reply.ParseOurs);
 					replies.shift();
 					if (mark !== Reply.Parse) this.pending.shift();
 					if (mark === Reply.ParseOurs) {
@@ -307,8 +299,10 @@ export class Server implements StreamOwner {
 				}
 				case Backend.CloseComplete: {
 					const mark = replies.front();
+					owes(mark === Reply.Close || mark === Reply.CloseOurs);
 					replies.shift();
 					if (mark === Reply.CloseOurs) {
+						this.pending.shift();
 						if (to !== null) splice.add(to, chunk, run, at - run);
 						run = next;
 					}
@@ -337,12 +331,29 @@ export class Server implements StreamOwner {
 					break;
 			}
 			at = next;
+			if (isFake(replies.front())) run = this.makeUp(to, chunk, run, at);
 		}
 		if (to !== null && !this.forward(to, chunk, run, at)) this.stream.pause();
 		if (at < end) {
 			const need = end - at < HEADER ? HEADER : 1 + readInt32(chunk, at + 1);
 			this.tail.keep(chunk, at, need);
 		}
+	}
+
+	/** Says the replies that the server was spared, as soon as their turn comes. @returns where the run goes on */
+	private makeUp(to: Stream | null, chunk: Buffer, run: number, at: number): number {
+		const { replies } = this;
+		const { splice } = this.home;
+		for (let mark = replies.front(); isFake(mark); mark = replies.front()) {
+			replies.shift();
+			if (mark === Reply.CopyEnd) continue;
+			this.pending.shift();
+			if (to === null) continue;
+			splice.add(to, chunk, run, at - run);
+			run = at;
+			splice.addAll(to, mark === Reply.ParseFake ? PARSE_COMPLETE : CLOSE_COMPLETE);
+		}
+		return run;
 	}
 
 	private forward(to: Stream, chunk: Buffer, run: number, at: number): boolean {
@@ -362,17 +373,10 @@ export class Server implements StreamOwner {
 
 	/** When everything owed is a reply that we make up, no answer of the server will bring it along. */
 	answerFakes(): void {
-		const { replies } = this;
 		const to = this.client?.stream;
-		while (replies.length > 0) {
-			const mark = replies.front();
-			if (mark === Reply.ParseFake || mark === Reply.CloseFake) this.pending.shift();
-			else if (mark !== Reply.CopyEnd) break;
-			if (to !== undefined && mark !== Reply.CopyEnd)
-				this.home.splice.addAll(to, mark === Reply.ParseFake ? PARSE_COMPLETE : CLOSE_COMPLETE);
-			replies.shift();
-		}
-		if (to !== undefined) this.home.splice.flush(to);
+		if (to === undefined || !isFake(this.replies.front())) return;
+		this.makeUp(to, NOTHING, 0, 0);
+		this.home.splice.flush(to);
 	}
 
 	private onCommandComplete(chunk: Buffer, start: number, end: number): void {
@@ -455,8 +459,11 @@ export class Server implements StreamOwner {
 			if (mark === Reply.Parse) parses++;
 			if (!hasPending(mark)) continue;
 			const pending = this.pending.shift() ?? null;
-			if (pending === null) this.unnamed = NOBODY;
-			else {
+			if (pending === null) {
+				// An unnamed statement, or the name of another thread's: neither is known to be there or gone.
+				this.unnamed = NOBODY;
+				if (mark === Reply.CloseOurs) this.dirty |= Dirty.Prepared;
+			} else {
 				undone ??= [];
 				undone.push(pending);
 			}
@@ -469,6 +476,7 @@ export class Server implements StreamOwner {
 		// Last first: a name may have been closed and given again.
 		for (const { mark, statement, name, prepares } of undone?.reverse() ?? []) {
 			if (prepares) this.statements.delete(statement);
+			if (mark === Reply.CloseOurs) this.statements.set(statement, 0);
 			if (name === null) continue;
 			if (mark === Reply.CloseFake) client?.onCloseUndone(name, statement);
 			else client?.onParseUndone(name);
@@ -757,21 +765,36 @@ export class Server implements StreamOwner {
 		return true;
 	}
 
-	/** Names of the statements over `limit`, least recently used first. They are gone from here: the caller closes them. */
-	evict(limit: number): string[] {
+	/**
+	 * The statements over `limit`, least recently used first; names where they are another thread's. They are gone from
+	 * here: the caller closes each with `noteClose`.
+	 */
+	evict(limit: number): (Statement | string)[] {
 		const over = this.statements.size + this.foreign.length - limit;
 		if (over <= 0) return [];
-		const names = this.foreign.splice(0, over);
-		if (names.length === over) return names;
-		const oldest = [...this.statements].sort((a, b) => a[1] - b[1]).slice(0, over - names.length);
+		const evicted: (Statement | string)[] = this.foreign.splice(0, over);
+		if (evicted.length === over) return evicted;
+		const oldest = [...this.statements].sort((a, b) => a[1] - b[1]).slice(0, over - evicted.length);
 		for (const [statement] of oldest) {
 			this.statements.delete(statement);
-			names.push(statement.name);
+			evicted.push(statement);
 		}
-		return names;
+		return evicted;
 	}
 
-	/** Closes what the cache has dropped since. While idle only. */
+	/** A Close of ours goes to the server; null for what has no Statement here. */
+	noteClose(statement: Statement | null): void {
+		this.replies.push(Reply.CloseOurs);
+		this.pending.push(statement === null ? null : { mark: Reply.CloseOurs, statement, name: null, prepares: false });
+	}
+
+	/** The cache has dropped statements that are here. */
+	get hasDropped(): boolean {
+		for (const statement of this.statements.keys()) if (statement.dropped) return true;
+		return false;
+	}
+
+	/** Closes what the cache has dropped, then is idle again. Not while it may be lent. */
 	closeDropped(): void {
 		const names: string[] = [];
 		for (const [statement] of this.statements) {
@@ -779,7 +802,6 @@ export class Server implements StreamOwner {
 			this.statements.delete(statement);
 			names.push(statement.name);
 		}
-		if (names.length === 0) return;
 		// DEALLOCATE and not Close: one message with one answer, like all our own queries.
 		this.idleTask(names.map((name) => `DEALLOCATE ${name}`).join("; "));
 	}
@@ -899,9 +921,27 @@ function fatalText(error: PgError): string {
 	return `${error.severity} ${error.sqlstate}: ${error.message}`;
 }
 
+const NOTHING = Buffer.alloc(0);
+
+/** A mark that no message of the server answers. */
+function isFake(mark: number): boolean {
+	return mark === Reply.ParseFake || mark === Reply.CloseFake || mark === Reply.CopyEnd;
+}
+
+/** The message just read must be one that was asked for: otherwise every answer after it would go astray. */
+function owes(it: boolean): void {
+	if (!it) throw new ProtocolError("server answered what it was not asked");
+}
+
 /** Whether an entry of `pending` stands behind this mark. */
 function hasPending(mark: number): boolean {
-	return mark === Reply.ParseNamed || mark === Reply.ParseOurs || mark === Reply.ParseFake || mark === Reply.CloseFake;
+	return (
+		mark === Reply.ParseNamed ||
+		mark === Reply.ParseOurs ||
+		mark === Reply.ParseFake ||
+		mark === Reply.CloseFake ||
+		mark === Reply.CloseOurs
+	);
 }
 
 /** Reported by the server but not set by anyone in the session. */

@@ -92,6 +92,8 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	private through = 0;
 	private dropping = 0;
 	private skip = Skip.Nothing;
+	/** Its user left the configuration in the middle of its transaction. */
+	private leaving = false;
 	/** Held until it has read what it was sent. */
 	private unread = false;
 	private loggedIn = false;
@@ -568,7 +570,7 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	private endTransaction(server: Server): void {
 		if (server.session) {
 			server.lentAt = server.readyAt;
-			if (this.context.stopping) this.close("shutdown", SHUTTING_DOWN);
+			if (this.isLeaving) this.close("shutdown", SHUTTING_DOWN);
 		} else if (server.unsettled) this.settle(server);
 		else this.release(server);
 	}
@@ -576,7 +578,7 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	private release(server: Server): void {
 		this.server = null;
 		server.giveBack();
-		if (this.context.stopping) this.close("shutdown", SHUTTING_DOWN);
+		if (this.isLeaving) this.close("shutdown", SHUTTING_DOWN);
 	}
 
 	/** A transaction changed settings: the server is asked what they are now, since ROLLBACK may have undone it all. */
@@ -802,6 +804,11 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		const { server } = this;
 		const busy = server !== null && (server.status !== TxStatus.Idle || server.replies.length > 0 || server.unsynced);
 		if (force || !(busy || this.state === State.Waiting)) this.close("shutdown", SHUTTING_DOWN);
+		else this.leaving = true;
+	}
+
+	private get isLeaving(): boolean {
+		return this.leaving || this.context.stopping;
 	}
 
 	/** The one way out: says why to the client and the log, and leaves its server clean. */

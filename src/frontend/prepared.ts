@@ -313,9 +313,10 @@ export class ClientStatements {
 
 	/** `prepared_statements_limit`: room for one more. */
 	private evict(server: Server, limit: number): void {
-		for (const name of server.evict(limit - 1)) {
-			this.splice.addAll(server.stream, close(Target.Statement, name));
-			server.replies.push(Reply.CloseOurs);
+		for (const evicted of server.evict(limit - 1)) {
+			const foreign = typeof evicted === "string";
+			this.splice.addAll(server.stream, close(Target.Statement, foreign ? evicted : evicted.name));
+			server.noteClose(foreign ? null : evicted);
 		}
 	}
 
@@ -324,7 +325,7 @@ export class ClientStatements {
 		const { chunk, start, end, facts, serial } = this.unnamed;
 		if (chunk === null) {
 			server.unnamed = 0;
-			server.replies.push(Reply.CloseOurs);
+			server.noteClose(null);
 			this.splice.addAll(server.stream, CLOSE_UNNAMED_STATEMENT);
 			return;
 		}

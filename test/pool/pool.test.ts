@@ -1,0 +1,111 @@
+// One worker's share of a pool: who gets a server, how many there are, and who is told what when there is none.
+
+import { expect, test } from "bun:test";
+import { ScriptedServer, TestWaiter, testPool } from "./support.ts";
+
+test("never more connections than pool_size; who waits is served in order of arrival", async () => {
+	using postgres = new ScriptedServer();
+	const { pool, ledger } = testPool(postgres.port, { pool_size: 2 });
+	const waiters = Array.from({ length: 5 }, () => new TestWaiter());
+	const order: number[] = [];
+	const waits = waiters.map((waiter, i) => waiter.from(pool).then(() => order.push(i)));
+	await Promise.all(waits.slice(0, 2));
+	expect([ledger.used(0), pool.waiting, postgres.logins]).toEqual([2, 3, 2]);
+	pool.leave(waiters[3] as TestWaiter);
+	pool.onIdle(waiters[1]!.server!);
+	pool.onIdle(waiters[0]!.server!);
+	await Promise.all([waits[2], waits[4]]);
+	expect(order.slice(2)).toEqual([2, 4]);
+	expect(waiters[2]!.server).toBe(waiters[1]!.server);
+	expect(postgres.logins).toBe(2);
+	pool.shutDown();
+	expect(ledger.used(0)).toBe(0);
+});
+
+test("a server that is refused for good is an error for who waits, and its permit comes back", async () => {
+	using postgres = new ScriptedServer();
+	postgres.refuse = "3D000";
+	const { pool, ledger } = testPool(postgres.port);
+	const waiter = await new TestWaiter().from(pool);
+	expect(waiter.error?.sqlstate).toBe("3D000");
+	expect(ledger.used(0)).toBe(0);
+	pool.shutDown();
+});
+
+test("who waits longer than checkout_timeout is told so, and the next is not", async () => {
+	using postgres = new ScriptedServer();
+	const { pool } = testPool(postgres.port, { pool_size: 1 }, { checkout_timeout: 1000 });
+	const first = await new TestWaiter().from(pool);
+	const late = new TestWaiter();
+	const lateIsTold = late.from(pool);
+	const fresh = new TestWaiter();
+	const freshIsServed = fresh.from(pool);
+	late.waitingSince -= 2000;
+	pool.tick(fresh.waitingSince + 10);
+	await lateIsTold;
+	expect([late.error?.message, late.error?.hint]).toEqual([
+		"checkout timeout",
+		"Raise default_pool_size or checkout_timeout, or make transactions shorter.",
+	]);
+	pool.onIdle(first.server!);
+	await freshIsServed;
+	expect(fresh.server).toBe(first.server);
+	pool.shutDown();
+});
+
+test("a paused pool makes clients wait and lends again when resumed", async () => {
+	using postgres = new ScriptedServer();
+	const { pool } = testPool(postgres.port, { pool_size: 1 });
+	pool.pause();
+	const waiter = new TestWaiter();
+	const served = waiter.from(pool);
+	pool.tick(waiter.waitingSince + 1e9);
+	expect([waiter.error, postgres.logins]).toEqual([null, 0]);
+	pool.resume();
+	await served;
+	expect(waiter.server).not.toBeNull();
+	pool.shutDown();
+});
+
+test("a retired pool tells who waits and who comes, and closes what comes back", async () => {
+	using postgres = new ScriptedServer();
+	const { pool, ledger } = testPool(postgres.port, { pool_size: 1 });
+	const first = await new TestWaiter().from(pool);
+	const second = new TestWaiter();
+	const told = second.from(pool);
+	pool.retire();
+	await told;
+	expect(second.error?.message).toBe("pool is shut down");
+	expect((await new TestWaiter().from(pool)).error?.message).toBe("pool is shut down");
+	expect(pool.isOver).toBe(false);
+	pool.onIdle(first.server!);
+	expect([pool.isOver, ledger.used(0)]).toEqual([true, 0]);
+});
+
+test("idle servers above min_pool_size are closed after idle_timeout", async () => {
+	using postgres = new ScriptedServer();
+	const { pool, ledger } = testPool(postgres.port, { pool_size: 3, min_pool_size: 1, idle_timeout: 1000 });
+	const waiters = await Promise.all([1, 2, 3].map(() => new TestWaiter().from(pool)));
+	for (const { server } of waiters) pool.onIdle(server!);
+	pool.tick(waiters[0]!.server!.usedAt + 500);
+	expect(pool.all.size).toBe(3);
+	pool.tick(waiters[0]!.server!.usedAt + 60_000);
+	expect([pool.all.size, ledger.used(0)]).toEqual([1, 1]);
+	pool.shutDown();
+});
+
+test("a connection that was idle for long is asked before it is lent", async () => {
+	using postgres = new ScriptedServer();
+	const { pool, clock } = testPool(postgres.port, { pool_size: 1 }, { healthcheck_interval: 1000 });
+	const first = await new TestWaiter().from(pool);
+	const server = first.server!;
+	pool.onIdle(server);
+	clock.time = server.usedAt + 500;
+	expect(pool.take(new TestWaiter())).toBe(server);
+	pool.onIdle(server);
+	clock.time = server.usedAt + 5000;
+	const second = await new TestWaiter().from(pool);
+	expect(second.server === server).toBe(true);
+	expect(postgres.queries).toEqual([";"]);
+	pool.shutDown();
+});

@@ -1,0 +1,177 @@
+// A Pool in front of a server that speaks just enough of the protocol to log in, and answers queries when told to.
+
+import type { Socket } from "bun";
+import { ScramCache } from "../../src/auth/scram-keys.ts";
+import { ParameterSets } from "../../src/backend/parameters.ts";
+import { Statements } from "../../src/backend/prepared.ts";
+import type { Server } from "../../src/backend/server.ts";
+import { type General, general as generalTable, type Tcp, tcp as tcpTable } from "../../src/config/settings.ts";
+import type { PoolSpec } from "../../src/config/snapshot.ts";
+import { PgError } from "../../src/errors.ts";
+import { createLog } from "../../src/log.ts";
+import { Splice } from "../../src/net/splice.ts";
+import { socketHandlers } from "../../src/net/stream.ts";
+import { Ledger } from "../../src/pool/ledger.ts";
+import { Pool, type PoolContext } from "../../src/pool/pool.ts";
+import type { Waiter } from "../../src/pool/waiters.ts";
+import { Stat } from "../../src/stats/counters.ts";
+import { cut } from "../support/message.ts";
+import { backend, concat } from "../support/wire-frames.ts";
+
+interface Connection {
+	buffer: Buffer;
+	loggedIn: boolean;
+}
+
+/** PostgreSQL to the eye: trust login, and every Query answered with CommandComplete unless `hold` is set. */
+export class ScriptedServer implements Disposable {
+	readonly port: number;
+	/** Texts of all Queries, in order of arrival. */
+	readonly queries: string[] = [];
+	/** While true, queries are noted and not answered. */
+	hold = false;
+	/** Refuses logins with this SQLSTATE. */
+	refuse = "";
+	/** Logins that were begun. */
+	logins = 0;
+	private readonly unanswered: Socket<Connection>[] = [];
+	private readonly listener;
+
+	constructor() {
+		this.listener = Bun.listen<Connection>({
+			hostname: "127.0.0.1",
+			port: 0,
+			socket: {
+				open: (socket) => {
+					socket.data = { buffer: Buffer.alloc(0), loggedIn: false };
+				},
+				data: (socket, chunk) => this.onData(socket, chunk),
+			},
+		});
+		this.port = this.listener.port;
+	}
+
+	private onData(socket: Socket<Connection>, chunk: Buffer): void {
+		const state = socket.data;
+		state.buffer = Buffer.concat([state.buffer, chunk]);
+		if (!state.loggedIn) {
+			if (state.buffer.length < 4 || state.buffer.length < state.buffer.readInt32BE(0)) return;
+			state.buffer = state.buffer.subarray(state.buffer.readInt32BE(0));
+			this.logins++;
+			if (this.refuse !== "") {
+				socket.end(backend.errorResponse({ S: "FATAL", V: "FATAL", C: this.refuse, M: "refused" }));
+				return;
+			}
+			state.loggedIn = true;
+			socket.write(concat(backend.authenticationOk(), backend.backendKeyData(this.logins, 7), backend.readyForQuery()));
+		}
+		const { messages, rest } = cut(state.buffer);
+		state.buffer = Buffer.from(rest);
+		for (const { code, body } of messages) {
+			if (code !== "Q") continue;
+			this.queries.push(body.toString("utf8", 0, body.length - 1));
+			this.unanswered.push(socket);
+			if (!this.hold) this.answer();
+		}
+	}
+
+	answer(): void {
+		for (const socket of this.unanswered.splice(0))
+			socket.write(concat(backend.commandComplete("SELECT 0"), backend.readyForQuery()));
+	}
+
+	[Symbol.dispose](): void {
+		this.listener.stop(true);
+	}
+}
+
+function defaults<T>(table: object): T {
+	return Object.fromEntries(Object.entries(table).map(([name, setting]) => [name, setting.default])) as T;
+}
+
+export interface TestPool {
+	readonly pool: Pool;
+	/** What the janitor sets to the time. */
+	readonly clock: { time: number };
+	readonly ledger: Ledger;
+	readonly statements: Statements;
+}
+
+export function testPool(port: number, spec: Partial<PoolSpec> = {}, settings: Partial<General> = {}): TestPool {
+	const ledger = new Ledger(1, 1);
+	const general: General = { ...defaults<General>(generalTable), connect_attempts: 1, ...settings };
+	const statements = new Statements(() => ledger.nextStatement());
+	const context = {
+		worker: 0,
+		ledger,
+		sets: new ParameterSets(),
+		statements,
+		splice: new Splice(),
+		scram: new ScramCache(),
+		handlers: socketHandlers((error) => {
+			throw error;
+		}),
+		log: createLog("text", "off"),
+		time: 0,
+		general: () => general,
+		tcp: () => defaults<Tcp>(tcpTable),
+		requestServer() {},
+		giveServer() {},
+		offerPermit() {},
+	} satisfies PoolContext;
+	const pool = new Pool(
+		{
+			key: "u@d",
+			user: "u",
+			database: "d",
+			host: "127.0.0.1",
+			port,
+			shard: 0,
+			role: "primary",
+			database_name: "d",
+			server_user: "u",
+			server_passwords: [],
+			pool_size: 2,
+			min_pool_size: 0,
+			pooler_mode: "transaction",
+			idle_timeout: 60_000,
+			server_lifetime: 3_600_000,
+			server_lifetime_jitter: 0,
+			startup: {},
+			...spec,
+		},
+		0,
+		new Float64Array(Stat.length),
+		context,
+	);
+	return { pool, ledger, statements, clock: context };
+}
+
+/** Waits as a client does and remembers what it got. */
+export class TestWaiter implements Waiter {
+	waitingSince = 0;
+	nextWaiter: Waiter | null = null;
+	previousWaiter: Waiter | null = null;
+	queued = false;
+	server: Server | null = null;
+	error: PgError | null = null;
+	private readonly answered = Promise.withResolvers<void>();
+
+	/** Asks the pool; resolves when a server or an error came. */
+	async from(pool: Pool): Promise<this> {
+		const server = pool.take(this);
+		if (server === null) await this.answered.promise;
+		else this.server = server;
+		return this;
+	}
+
+	onServer(server: Server): void {
+		this.server = server;
+		this.answered.resolve();
+	}
+
+	onCheckoutFailed(error: PgError): void {
+		this.error = error;
+		this.answered.resolve();
+	}
+}
