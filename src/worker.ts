@@ -24,8 +24,13 @@ import type { FromWorker, PeerMessage, ToWorker, WorkerSetup } from "./messages.
 import { setKeepAlive } from "./net/options.ts";
 import { Splice } from "./net/splice.ts";
 import { adoptSocket, socketHandlers, Stream } from "./net/stream.ts";
+import { PluginHost } from "./plugin/host.ts";
 import { Ledger } from "./pool/ledger.ts";
+import { Cluster } from "./pool/cluster.ts";
 import { Pool, type PoolContext } from "./pool/pool.ts";
+import { StatementCache } from "./parser/cache.ts";
+import { SqlParser } from "./parser/parse.ts";
+import { Router } from "./router/router.ts";
 import { Counters } from "./stats/counters.ts";
 import { TxStatus } from "./wire/codes.ts";
 
@@ -43,6 +48,7 @@ export class Worker implements PoolContext, ClientContext {
 	readonly facts = createFactsCache();
 	readonly scram: ScramCache;
 	readonly log: Log;
+	readonly plugins: PluginHost | null;
 	readonly handlers: SocketHandler<Stream>;
 	time = now();
 	stopping = false;
@@ -53,7 +59,9 @@ export class Worker implements PoolContext, ClientContext {
 	private readonly counters: Counters;
 	private readonly pools = new Map<string, Pool>();
 	private readonly poolsBySlot = new Map<number, Pool>();
-	private readonly logins = new Map<string, { user: User; pool: Pool }>();
+	private readonly logins = new Map<string, { user: User; cluster: Cluster; router: Router }>();
+	/** SQL texts and their facts, for all routers of this thread. */
+	private readonly parsed = new StatementCache(new SqlParser());
 	private readonly clients = new Map<number, Client>();
 	private readonly startups = new Set<Startup>();
 	private readonly admins = new Set<AdminSession>();
@@ -71,6 +79,8 @@ export class Worker implements PoolContext, ClientContext {
 		this.snapshot = setup.snapshot;
 		const { log_format, log_level } = setup.snapshot.general;
 		this.log = createLog(log_format, log_level);
+		const plugins = new PluginHost(setup.plugins, { log: this.log });
+		this.plugins = plugins.active ? plugins : null;
 		this.ledger = new Ledger(setup.capacity, setup.workers, setup.ledger);
 		this.counters = new Counters(setup.capacity, setup.workers, setup.counters);
 		this.scram = new ScramCache({ secret: setup.scramSecret });
@@ -124,7 +134,7 @@ export class Worker implements PoolContext, ClientContext {
 	readonly tcp = (): Tcp => this.snapshot.tcp;
 	readonly admin = (): Admin => this.snapshot.admin;
 
-	find(user: string, database: string): { user: User; pool: Pool } | null {
+	find(user: string, database: string): { user: User; cluster: Cluster; router: Router } | null {
 		return this.logins.get(loginKey(user, database)) ?? null;
 	}
 
@@ -291,18 +301,21 @@ export class Worker implements PoolContext, ClientContext {
 					this.poolsBySlot.set(slot, pool);
 				}
 			}
-			const first = cluster.pools[0];
-			if (first !== undefined)
-				this.logins.set(loginKey(cluster.user.name, cluster.database), {
-					user: cluster.user,
-					pool: this.pools.get(first.key)!,
-				});
+			if (cluster.pools.length === 0) continue;
+			const pools = new Cluster(cluster.pools.map(({ key }) => this.pools.get(key)!));
+			const { hasPrimary, hasReplicas } = pools;
+			const router = new Router({ shards: pools.shards.length, hasPrimary, hasReplicas }, this.parsed, this.plugins);
+			this.logins.set(loginKey(cluster.user.name, cluster.database), { user: cluster.user, cluster: pools, router });
 		}
 		for (const key of gone) {
 			this.pools.get(key)?.retire();
 			this.pools.delete(key);
 		}
-		for (const client of this.clients.values()) if (gone.has(client.pool.spec.key)) client.shutDown(false);
+		for (const client of this.clients.values()) {
+			const found = this.find(client.user, client.database);
+			if (found === null) client.shutDown(false);
+			else client.reach(found.cluster, found.router);
+		}
 	}
 
 	private drain(): void {

@@ -20,6 +20,14 @@ export class Statement {
 	/** Thrown out of the cache: servers that have it close it when they next get the chance. */
 	dropped = false;
 
+	private text: string | null = null;
+
+	/** Its query text. */
+	get sql(): string {
+		this.text ??= this.rest.utf8Slice(0, this.rest.indexOf(0));
+		return this.text;
+	}
+
 	constructor(name: string, key: string, rest: Buffer, facts: SessionFacts) {
 		this.name = name;
 		this.nameBytes = Buffer.from(`${name}\0`);

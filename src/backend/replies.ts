@@ -26,6 +26,9 @@ export const enum Reply {
 	CloseFake,
 	/** CopyDone or CopyFail: no reply of its own, see `copyIn`. */
 	CopyEnd,
+	/** In place of a Query or Bind that was refused in a transaction: fails there, and the client is told why here. */
+	RefusedQuery,
+	RefusedBind,
 }
 
 /** A queue of small integers that grows and never shrinks below its first size; nothing is allocated per message. */
@@ -84,7 +87,7 @@ export class Replies {
 		const mask = this.ring.length - 1;
 		for (let i = this.length - 1; i >= 0; i--) {
 			const mark = this.ring[(this.head + i) & mask]!;
-			if (mark !== Reply.CopyEnd) return mark === Reply.Sync || mark === Reply.Query;
+			if (mark !== Reply.CopyEnd) return endsRequest(mark);
 		}
 		return false;
 	}
@@ -95,6 +98,11 @@ export class Replies {
 		this.ring = grown;
 		this.head = 0;
 	}
+}
+
+/** Whether ReadyForQuery answers it. */
+export function endsRequest(mark: number): boolean {
+	return mark === Reply.Query || mark === Reply.Sync || mark === Reply.RefusedQuery;
 }
 
 /** A ring larger than this is given back when it empties: one deep pipeline must not cost its memory for ever. */

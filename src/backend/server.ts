@@ -10,13 +10,13 @@ import { Dirty } from "../parser/session.ts";
 import { Stat } from "../stats/counters.ts";
 import { CLOSE_COMPLETE, PARSE_COMPLETE } from "../wire/backend-messages.ts";
 import { Backend, TxStatus } from "../wire/codes.ts";
-import { readError, readSqlstate, rewriteMessage } from "../wire/error-response.ts";
+import { errorResponse, readError, readSqlstate, rewriteMessage } from "../wire/error-response.ts";
 import { endOfString, HEADER, readInt16, readInt32, Tail } from "../wire/frame.ts";
-import { query, SYNC, TERMINATE } from "../wire/frontend-messages.ts";
+import { parse, query, SYNC, TERMINATE } from "../wire/frontend-messages.ts";
 import { cleaning } from "./clean.ts";
 import { ASK_ALL, askParameters, changeParameters, type ParameterSet, type ParameterSets } from "./parameters.ts";
 import { NAME_PREFIX, type Statement, type Statements } from "./prepared.ts";
-import { Replies, Reply } from "./replies.ts";
+import { endsRequest, Replies, Reply } from "./replies.ts";
 
 /** A message of a server that we have to open (all but rows and COPY data) may be this long: 16 MiB, a guess. */
 const OPENED_LIMIT = 16 << 20;
@@ -123,6 +123,8 @@ export class Server implements StreamOwner {
 	applied: ParameterSet;
 	/** Settings as the server reported them in ParameterStatus. */
 	reported: ParameterSet;
+	/** The ErrorResponses behind RefusedQuery and RefusedBind, in order. */
+	private readonly refusals: Buffer[] = [];
 	/** What it has prepared, with the number of the last use. */
 	readonly statements = new Map<Statement, number>();
 	private uses = 0;
@@ -263,7 +265,7 @@ export class Server implements StreamOwner {
 			switch (code) {
 				case Backend.ReadyForQuery:
 					this.status = chunk[at + HEADER]!;
-					owes(replies.front() === Reply.Sync || replies.front() === Reply.Query);
+					owes(endsRequest(replies.front()));
 					replies.shift();
 					// The end of a COPY that had failed by then.
 					while (replies.front() === Reply.CopyEnd) replies.shift();
@@ -431,6 +433,8 @@ export class Server implements StreamOwner {
 		if (sqlstate === "0A000") this.dirty |= Dirty.Prepared;
 		if (this.task !== null) this.task.error = readError(chunk, start, end);
 		this.errored = true;
+		const front = this.replies.front();
+		const refusal = front === Reply.RefusedQuery || front === Reply.RefusedBind ? this.refusals.shift() : undefined;
 		if (this.doubtful) this.overDoubt = true;
 		this.undo();
 		const text = chunk.indexOf(NAME_PREFIX, start, "latin1");
@@ -440,6 +444,7 @@ export class Server implements StreamOwner {
 			this.fatal = readError(chunk, start, end);
 			this.passedOn = this.client !== null && this.task === null;
 		}
+		if (refusal !== undefined) return refusal;
 		if (text < 0 || text >= end || this.client === null) return null;
 		const { client } = this;
 		return rewriteMessage(chunk, start, end, (message) =>
@@ -452,10 +457,14 @@ export class Server implements StreamOwner {
 		const { replies, client } = this;
 		let parses = 0;
 		const failed = replies.front() === Reply.Parse;
+		// The refusal in front has just been told.
+		let first = true;
 		let undone: PendingStatement[] | null = null;
 		for (; replies.length > 0; replies.shift()) {
 			const mark = replies.front();
-			if (mark === Reply.Query || mark === Reply.Sync) break;
+			if (endsRequest(mark)) break;
+			if (mark === Reply.RefusedBind && !first) this.refusals.shift();
+			first = false;
 			if (mark === Reply.Parse) parses++;
 			if (!hasPending(mark)) continue;
 			const pending = this.pending.shift() ?? null;
@@ -729,6 +738,19 @@ export class Server implements StreamOwner {
 		return this.sets !== null || this.resets !== null || this.resetsAll || (this.dirty & Dirty.Settings) !== 0;
 	}
 
+	// ---- refusals ----
+
+	/**
+	 * A statement that must not be sent, in an open transaction: what is sent in its place fails, so that the transaction
+	 * has failed for PostgreSQL too, and the client gets `error` for it.
+	 * @returns the message to send
+	 */
+	refuse(error: PgError, mark: Reply.RefusedQuery | Reply.RefusedBind): Buffer {
+		this.replies.push(mark);
+		this.refusals.push(errorResponse(error));
+		return mark === Reply.RefusedQuery ? REFUSED_QUERY : REFUSED_BIND;
+	}
+
 	// ---- prepared statements ---------------------------------------------------------------------------------------
 
 	/** A Parse of `statement` goes to the server now: the client's own when it has a `name` for it, else one of ours. */
@@ -911,6 +933,7 @@ export class Server implements StreamOwner {
 		this.task = null;
 		this.replies.clear();
 		this.pending.length = 0;
+		this.refusals.length = 0;
 		this.count();
 		this.home.onGone(this);
 		client?.onServerGone(error);
@@ -922,6 +945,11 @@ function fatalText(error: PgError): string {
 }
 
 const NOTHING = Buffer.alloc(0);
+
+/** No SQL at all: PostgreSQL's parser refuses it whatever the settings. */
+const REFUSED = "refused by a plugin of pgdog";
+const REFUSED_QUERY = query(REFUSED);
+const REFUSED_BIND = parse("", Buffer.from(`${REFUSED}\0\0\0`));
 
 /** A mark that no message of the server answers. */
 function isFake(mark: number): boolean {

@@ -12,8 +12,11 @@ import type { General } from "../config/settings.ts";
 import { PgError, ProtocolError } from "../errors.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
 import { Dirty, type SessionFacts, sessionFacts, UNKNOWN_FACTS } from "../parser/session.ts";
+import type { Cluster } from "../pool/cluster.ts";
 import type { Pool } from "../pool/pool.ts";
 import type { Waiter } from "../pool/waiters.ts";
+import type { Route } from "../router/route.ts";
+import type { Router } from "../router/router.ts";
 import { Stat } from "../stats/counters.ts";
 import { backendKeyData, CLOSE_COMPLETE, parameterStatus, READY_IDLE } from "../wire/backend-messages.ts";
 import { Frontend, Target, TxStatus } from "../wire/codes.ts";
@@ -22,6 +25,7 @@ import { frontendLimit, HEADER, readInt32, Tail } from "../wire/frame.ts";
 import { query } from "../wire/frontend-messages.ts";
 import type { ClientContext } from "./context.ts";
 import { ClientStatements, factsOf, noteFacts } from "./prepared.ts";
+import { RequestRouter } from "./request.ts";
 
 /** How much of a request is collected before a server is taken for it all the same. */
 const COLLECT = 64 << 10;
@@ -29,6 +33,8 @@ const COLLECT = 64 << 10;
 const WHOLE = 1 << 20;
 /** A Parse is kept, so that it can be sent to other servers: it has to be whole. Ours, not PostgreSQL's. */
 const PARSE_LIMIT = 64 << 20;
+/** A request that has to be routed is collected whole, up to this; what is larger is refused: nobody could look at it. */
+const ROUTED = 64 << 20;
 /** What may be queued for a client that does not read before its next request has to wait. */
 const UNREAD = 64 << 10;
 /** What a client may send ahead while it waits; then its socket is not read. */
@@ -77,7 +83,13 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	readonly stream: Stream;
 	readonly user: string;
 	readonly database: string;
-	readonly pool: Pool;
+	/** Where its servers come from: the one for this transaction, or the last. */
+	pool: Pool;
+	private cluster: Cluster;
+	/** Null where there is nothing to decide: one pool, no plugin. */
+	private requests: RequestRouter | null;
+	/** Messages before this place of the chunk under way have been routed. */
+	private routed = 0;
 	private readonly context: ClientContext;
 	/** BackendKeyData that this client was given; the number is also its id in SHOW CLIENTS. */
 	readonly pid: number;
@@ -123,10 +135,12 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	transactionTime = 0;
 	errors = 0;
 
-	constructor(context: ClientContext, stream: Stream, pool: Pool, login: Login) {
+	constructor(context: ClientContext, stream: Stream, cluster: Cluster, router: Router, login: Login) {
 		this.context = context;
 		this.stream = stream;
-		this.pool = pool;
+		this.cluster = cluster;
+		this.pool = cluster.first;
+		this.requests = router.needed ? new RequestRouter(router) : null;
 		this.user = login.user;
 		this.database = login.database;
 		this.address = login.address;
@@ -199,6 +213,7 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		}
 		let run = at;
 		let flush = false;
+		const { requests } = this;
 		while (end - at >= HEADER) {
 			const code = chunk[at]!;
 			const length = readInt32(chunk, at + 1);
@@ -231,7 +246,18 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 				run = stop;
 				continue;
 			}
-			if (next > end && !passable(code, length, end - at)) break;
+			if (next > end && !this.passable(code, length, end - at)) {
+				if (requests !== null && length > ROUTED) throw new ProtocolError(TOO_LARGE.message, TOO_LARGE.sqlstate);
+				break;
+			}
+			if (requests !== null && at >= this.routed && (code === Frontend.Query || code === Frontend.Bind)) {
+				const refused = this.checkInside(requests, server, code, chunk, run, at, next);
+				if (refused) {
+					at = stop;
+					run = stop;
+					continue;
+				}
+			}
 			if (server.replies.length === 0 && (server.status !== TxStatus.Idle || server.session)) {
 				server.requestAt = now();
 				this.pool.counters[Stat.idle_xact_time]! += server.requestAt - server.readyAt;
@@ -304,7 +330,42 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 			this.send(server, chunk, run, at);
 			if (flush) server.answerFakes();
 		}
-		if (at < end && !this.isClosed) this.tail.keep(chunk, at, needed(chunk, at));
+		this.routed = 0;
+		if (at < end && !this.isClosed) this.tail.keep(chunk, at, this.needed(chunk, at));
+	}
+
+	/** A statement in an open transaction goes where the transaction is; it may still be refused. */
+	private checkInside(
+		requests: RequestRouter,
+		server: Server,
+		code: number,
+		chunk: Buffer,
+		run: number,
+		at: number,
+		next: number,
+	): boolean {
+		const open = server.status !== TxStatus.Idle;
+		const isQuery = code === Frontend.Query;
+		const route = isQuery
+			? requests.query(chunk, at, next, open)
+			: requests.bind(chunk, at, next, this.statements, open);
+		// A transaction that has failed already says so itself, whatever is sent.
+		if (route === null || route.error === null) return false;
+		this.errors++;
+		const { splice } = this.context;
+		splice.add(server.stream, chunk, run, at - run);
+		splice.addAll(server.stream, server.refuse(route.error, isQuery ? Reply.RefusedQuery : Reply.RefusedBind));
+		server.unnamed = 0;
+		server.unsynced = !isQuery;
+		return true;
+	}
+
+	private passable(code: number, length: number, here: number): boolean {
+		return passable(code, length, here, this.requests !== null);
+	}
+
+	private needed(chunk: Buffer, at: number): number {
+		return needed(chunk, at, this.requests !== null);
 	}
 
 	/** The rest of a message whose head has been dealt with. @returns where the next message begins */
@@ -368,7 +429,8 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		switch (code) {
 			case Frontend.Query:
 			case Frontend.FunctionCall:
-				if (next > end && !passable(code, length, end - at)) return Step.More;
+				if (next > end && !this.passable(code, length, end - at) && !(this.requests !== null && length > ROUTED))
+					return Step.More;
 				break;
 			case Frontend.Parse:
 			case Frontend.Bind:
@@ -377,7 +439,7 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 			case Frontend.Close: {
 				const ahead = lookAhead(chunk, at);
 				if (ahead === Ahead.OnlyCloses) return this.closeAlone(chunk, at, next);
-				if (ahead === Ahead.Open && end - at < COLLECT) return Step.More;
+				if (ahead === Ahead.Open && end - at <= (this.requests === null ? COLLECT : ROUTED)) return Step.More;
 				break;
 			}
 			case Frontend.Sync:
@@ -395,10 +457,39 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		}
 		if (this.refusesTransaction(code, chunk, at, next))
 			return this.isClosed ? Step.Done : this.skipped(code, chunk, next);
+		if (this.requests !== null && (length > ROUTED || end - at > ROUTED)) {
+			this.refuse(TOO_LARGE, code);
+			return this.skipped(code, chunk, next);
+		}
+		if (this.requests !== null && !this.choose(this.requests, code, chunk, at, next))
+			return this.skipped(code, chunk, next);
 		const server = this.pool.take(this);
 		if (server !== null && this.acquire(server)) return Step.Go;
 		this.hold(chunk, at);
 		return Step.Hold;
+	}
+
+	/** Routes the request that begins at `at` and sets `pool`. @returns false when it is refused */
+	private choose(requests: RequestRouter, code: number, chunk: Buffer, at: number, next: number): boolean {
+		let route: Route | null = null;
+		if (code === Frontend.Query) {
+			route = requests.query(chunk, at, next, false);
+			this.routed = next;
+		} else if (code !== Frontend.FunctionCall) {
+			route = requests.batch(chunk, at, this.statements);
+			this.routed = requests.end;
+		}
+		if (route?.error != null) {
+			this.refuse(route.error, code);
+			return false;
+		}
+		const pool = this.cluster.pick(0, route?.read ?? false);
+		if (pool === null) {
+			this.refuse(NO_PRIMARY, code);
+			return false;
+		}
+		this.pool = pool;
+		return true;
 	}
 
 	private drop(chunk: Buffer, next: number): Step {
@@ -436,6 +527,8 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 
 	private hold(chunk: Buffer, at: number): void {
 		this.state = State.Waiting;
+		// What is held is read again from its beginning.
+		this.routed = Math.max(0, this.routed - at);
 		this.tail.keep(chunk, at, Number.POSITIVE_INFINITY);
 		if (this.tail.bytes > HELD) this.stream.pause();
 	}
@@ -774,6 +867,13 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 			void this.pool.cancel(server);
 	}
 
+	/** A reload made these the pools and the router of its user and database: from its next transaction on. */
+	reach(cluster: Cluster, router: Router): void {
+		this.cluster = cluster;
+		this.requests = router.needed ? new RequestRouter(router) : null;
+		if (this.server === null && !this.queued) this.pool = cluster.first;
+	}
+
 	/** The janitor's look. `time` as `now()`. */
 	check(time: number): void {
 		const { server } = this;
@@ -851,6 +951,8 @@ const LINGER = 10_000;
 const RETRIES = 3;
 const SHUTTING_DOWN = new PgError("FATAL", "57P01", "terminating connection due to administrator command");
 const TRANSACTION_TEXT = "transaction control statements are not supported in statement pooler mode";
+const TOO_LARGE = new PgError("ERROR", "54000", "the request is too large to be routed");
+const NO_PRIMARY = new PgError("ERROR", "58000", "no primary");
 const NO_TRANSACTIONS = new PgError("ERROR", "58000", TRANSACTION_TEXT);
 const FATAL_TRANSACTION = new PgError("FATAL", "58000", TRANSACTION_TEXT);
 
@@ -871,19 +973,19 @@ function checkHeader(code: number, length: number): void {
 }
 
 /** Whether a message that is not all here may go to the server in pieces. */
-function passable(code: number, length: number, here: number): boolean {
+function passable(code: number, length: number, here: number, routed: boolean): boolean {
 	if (code === Frontend.CopyData) return true;
-	if (code !== Frontend.Query && code !== Frontend.Bind && code !== Frontend.FunctionCall) return false;
+	if (routed || (code !== Frontend.Query && code !== Frontend.Bind && code !== Frontend.FunctionCall)) return false;
 	return length > WHOLE && here >= COLLECT;
 }
 
 /** How many bytes must be together before the message at `at` is looked at again. */
-function needed(chunk: Buffer, at: number): number {
+function needed(chunk: Buffer, at: number, routed: boolean): number {
 	if (chunk.length - at < HEADER) return HEADER;
 	const length = readInt32(chunk, at + 1);
 	const here = chunk.length - at;
 	if (here > length) return here + 1; // Whole, but its request is not.
-	return passable(chunk[at]!, length, COLLECT) ? COLLECT : length + 1;
+	return passable(chunk[at]!, length, COLLECT, routed) ? COLLECT : length + 1;
 }
 
 function isTarget(byte: number | undefined): boolean {

@@ -8,7 +8,9 @@ import type { Admin, User } from "../config/snapshot.ts";
 import type { Log } from "../log.ts";
 import type { Splice } from "../net/splice.ts";
 import type { Stream } from "../net/stream.ts";
-import type { Pool } from "../pool/pool.ts";
+import type { PluginHost } from "../plugin/host.ts";
+import type { Cluster } from "../pool/cluster.ts";
+import type { Router } from "../router/router.ts";
 import type { Client } from "./client.ts";
 import type { FactsCache } from "./prepared.ts";
 
@@ -19,6 +21,8 @@ export interface ClientContext {
 	readonly facts: FactsCache;
 	readonly scram: ScramCache;
 	readonly log: Log;
+	/** This thread's way to the plugins; null when there is none to ask. */
+	readonly plugins: PluginHost | null;
 	/** ms since the epoch as of the janitor's last tick: for what needs no better. */
 	readonly time: number;
 	/** The process shuts down: clients leave when their transactions end. */
@@ -26,8 +30,8 @@ export interface ClientContext {
 	/** The settings in force. */
 	general(): General;
 	admin(): Admin;
-	/** The user and pool behind a login, or null when there is none such. */
-	find(user: string, database: string): { user: User; pool: Pool } | null;
+	/** The user and the pools behind a login, or null when there is none such. */
+	find(user: string, database: string): { user: User; cluster: Cluster; router: Router } | null;
 	/** A session of the admin database takes over the stream of a client that has logged in. */
 	openAdmin(stream: Stream, address: string, parameters: ReadonlyMap<string, string>, minor: number): void;
 	/** A new client's process id: unique in the process, and it names this worker. */

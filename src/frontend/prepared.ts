@@ -392,6 +392,13 @@ export class ClientStatements {
 		this.forgetUnnamed();
 	}
 
+	/** The text behind a client's name, "" for its unnamed statement; null when there is none. */
+	textOf(name: string): string | null {
+		if (name !== "") return this.names.get(name)?.sql ?? null;
+		const { chunk, start, end } = this.unnamed;
+		return chunk === null ? null : chunk.utf8Slice(start, endOfString(chunk, start, end));
+	}
+
 	/** The client's name for a statement of ours. */
 	nameOf(ours: string): string | null {
 		for (const [name, statement] of this.names) if (statement.name === ours) return name;

@@ -262,7 +262,13 @@ export class Startup implements StreamOwner {
 		if (found === null) context.openAdmin(stream, address, this.parameters, minor);
 		else {
 			const parameters = context.sets.of(this.parameters);
-			const client = new Client(context, stream, found.pool, { user, database, minor, parameters, address });
+			const client = new Client(context, stream, found.cluster, found.router, {
+				user,
+				database,
+				minor,
+				parameters,
+				address,
+			});
 			stream.owner = client;
 			client.begin();
 		}

@@ -484,6 +484,11 @@ export class Pool implements ServerHome {
 		this.failAll(new PgError("FATAL", "58000", "pool is shut down"));
 	}
 
+	/** The last attempt to connect failed, and none has succeeded since. */
+	get isFailing(): boolean {
+		return this.lastError !== null;
+	}
+
 	/** Retired, and its last server is gone. */
 	get isOver(): boolean {
 		return this.retired && this.all.size === 0 && this.connecting === 0;
