@@ -1,0 +1,57 @@
+// Comments of a text turned into blanks. libpg_query reads a comment as a token of its own, and so refuses what PostgreSQL
+// runs, wherever its lexer looks ahead: `NOT /* c */ IN`, `WITH /* c */ ORDINALITY`, a string that goes on in the next line
+// after `-- c` (its issue 365). For whoever must know such a text: parse.ts, and the router when plugins' parser refused it.
+
+import { Lexer, Token } from "./lexer.ts";
+
+/** Whether there may be a comment: `--` and `/*` stand in strings too. */
+export function mayHaveComments(sql: string): boolean {
+	return sql.includes("--") || sql.includes("/*");
+}
+
+/** The same text, as many characters long, without comments; null when it is not certain where they are. */
+export function withoutComments(sql: string): string | null {
+	const lexer = new Lexer(sql);
+	let result = "";
+	let end = 0;
+	for (let token = lexer.next(); ; token = lexer.next()) {
+		result += blank(sql.slice(end, lexer.start)) + sql.slice(lexer.start, lexer.end);
+		end = lexer.end;
+		if (token === Token.End) break;
+	}
+	return lexer.doubt ? null : result;
+}
+
+/**
+ * Of what lies between two tokens. The end of a line stays where it ends a `--`: strings go on behind it. As many code points
+ * as before, since positions of errors count those.
+ */
+function blank(between: string): string {
+	let result = "";
+	let depth = 0;
+	let line = false;
+	let previous = "";
+	for (const character of between) {
+		const pair = previous + character;
+		previous = character;
+		if (line) {
+			line = character !== "\n" && character !== "\r";
+			result += line ? " " : character;
+		} else if (pair === "/*") {
+			depth++;
+			result = `${result.slice(0, -1)}  `;
+			previous = "";
+		} else if (pair === "*/" && depth > 0) {
+			depth--;
+			result += " ";
+			previous = "";
+		} else if (pair === "--" && depth === 0) {
+			line = true;
+			result = `${result.slice(0, -1)}  `;
+			previous = "";
+		} else {
+			result += depth > 0 ? " " : character;
+		}
+	}
+	return result;
+}
