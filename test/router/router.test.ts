@@ -1,0 +1,303 @@
+// Where statements go in clusters of every shape, without plugins and with real ones (test/plugin/fixtures/witness answers what
+// a statement asks it for).
+
+import { beforeAll, describe, expect, test } from "bun:test";
+import fc from "fast-check";
+import { join } from "node:path";
+import { StatementCache } from "../../src/parser/cache.ts";
+import { SqlParser } from "../../src/parser/parse.ts";
+import { NO_PLUGINS } from "../../src/plugin/abi.ts";
+import type { Bridge } from "../../src/plugin/bridge.ts";
+import { PluginHost } from "../../src/plugin/host.ts";
+import { type Route, Shard } from "../../src/router/route.ts";
+import { Router, type RouteRequest, type Topology } from "../../src/router/router.ts";
+import {
+	BUILD_TIMEOUT,
+	bind,
+	bridge,
+	buildFixture,
+	copy,
+	describeWithCargo,
+	folder,
+	Lines,
+	load,
+} from "../plugin/support.ts";
+
+const ONE: Topology = { shards: 1, hasPrimary: true, hasReplicas: false };
+const SPLIT: Topology = { shards: 1, hasPrimary: true, hasReplicas: true };
+const REPLICAS: Topology = { shards: 1, hasPrimary: false, hasReplicas: true };
+const SHARDS: Topology = { shards: 4, hasPrimary: true, hasReplicas: true };
+const PRIMARIES: Topology = { shards: 4, hasPrimary: true, hasReplicas: false };
+
+const parser = new SqlParser();
+const statements = new StatementCache(parser);
+
+const request = (sql: string, more: Partial<RouteRequest> = {}): RouteRequest => ({
+	sql,
+	inTransaction: false,
+	bind: null,
+	bindStart: 0,
+	bindEnd: 0,
+	...more,
+});
+/** `2 read by statement`, or the error. */
+function line({ shard, read, error, decidedBy }: Route): string {
+	if (error !== null) return `${error.sqlstate} ${error.message}`;
+	return `${shard === Shard.All ? "all" : shard} ${read ? "read" : "write"} by ${decidedBy}`;
+}
+
+const deep = `SELECT ${"(SELECT ".repeat(3300)}1${")".repeat(3300)}`;
+
+describe("without plugins", () => {
+	const ask = (topology: Topology, sql: string, inTransaction = false) =>
+		line(new Router(topology, statements, null).route(request(sql, { inTransaction })));
+
+	test("one pool, or replicas alone, leave nothing to decide, so that nothing is parsed", () => {
+		const idle = new SqlParser();
+		const host = new PluginHost(NO_PLUGINS, { log: new Lines(false) });
+		for (const topology of [ONE, REPLICAS]) {
+			const router = new Router(topology, new StatementCache(idle), host);
+			expect(router.needed).toBe(false);
+			for (const sql of ["SELECT 1", "DELETE FROM t", "SELEC"]) {
+				const expected = `0 ${topology.hasPrimary ? "write" : "read"} by the only choice`;
+				expect(line(router.route(request(sql)))).toBe(expected);
+				expect(line(router.routeUnbound(sql, true))).toBe(expected);
+			}
+		}
+		expect(idle.instances).toBe(0);
+		for (const topology of [SPLIT, SHARDS, PRIMARIES]) expect(new Router(topology, statements, null).needed).toBe(true);
+	});
+
+	test.each([
+		["SELECT 1", "read by statement"],
+		["", "read by statement"],
+		["COPY t TO STDOUT", "read by statement"],
+		["SELECT 1 FOR UPDATE", "write by statement"],
+		["INSERT INTO t VALUES (1)", "write by statement"],
+		["SHOW work_mem", "write by statement"],
+		["SELECT 1; DELETE FROM t", "write by statement"],
+		["BEGIN", "write by transaction"],
+		["BEGIN READ ONLY", "read by transaction"],
+		["BEGIN READ ONLY; DELETE FROM t", "write by transaction"],
+		["BEGIN READ ONLY; SELECT 1", "write by transaction"],
+		["COMMIT", "write by transaction"],
+		["SELECT '\\' NOT /* c */ IN ('\\')", "write by statement"],
+	])("%s goes to %s", (sql, expected) => {
+		expect(ask(SPLIT, sql)).toBe(`0 ${expected}`);
+		expect(ask(SHARDS, sql)).toBe(`all ${expected}`);
+		expect(ask(PRIMARIES, sql)).toBe(`all ${expected.replace("read", "write")}`);
+	});
+
+	test("what is too deep or too long for the parser is a write", () => {
+		for (const sql of [deep, `SELECT '${"x".repeat(300_000)}'`]) {
+			expect(ask(SPLIT, sql)).toBe("0 write by statement");
+			expect(ask(SHARDS, sql)).toBe("all write by statement");
+		}
+	});
+
+	test("a syntax error is one server's to report", () => {
+		for (const topology of [SPLIT, SHARDS, PRIMARIES]) expect(ask(topology, "SELEC")).toBe("0 write by syntax error");
+		expect(ask({ ...SHARDS, hasPrimary: false }, "SELEC")).toBe("0 read by syntax error");
+	});
+
+	test("a transaction goes to the primary, whatever it asks", () => {
+		for (const sql of ["SELECT 1", "", "BEGIN READ ONLY", "COMMIT", "DELETE FROM t"])
+			expect(ask(SPLIT, sql, true)).toBe("0 write by transaction");
+	});
+
+	test("a cluster without a primary reads", () => {
+		const topology = { shards: 2, hasPrimary: false, hasReplicas: true };
+		expect(ask(topology, "DELETE FROM t")).toBe("all read by statement");
+		expect(ask(topology, "SELECT 1", true)).toBe("all read by transaction");
+	});
+
+	test("routes are made once and shared", () => {
+		const router = new Router(SHARDS, statements, null);
+		const first = router.route(request("SELECT 1"));
+		expect(router.route(request("SELECT 2"))).toBe(first);
+		expect(router.routeUnbound("SELECT 3", false)).toBe(first);
+	});
+
+	test("any text in any cluster has a route without an error", () => {
+		const topology = fc.record({ shards: fc.integer({ min: 1, max: 9 }), hasPrimary: fc.boolean() });
+		const words = fc.constantFrom(
+			"SELECT",
+			"1",
+			"BEGIN",
+			";",
+			"DELETE FROM t",
+			"'",
+			"--",
+			"\n",
+			"FOR UPDATE",
+			"nextval('s')",
+		);
+		fc.assert(
+			fc.property(topology, fc.boolean(), fc.array(words), (shape, replicas, pieces) => {
+				const hasReplicas = replicas || !shape.hasPrimary;
+				const router = new Router({ ...shape, hasReplicas }, statements, null);
+				const route = router.route(request(pieces.join(" ")));
+				expect(route.error).toBeNull();
+				expect(route.shard >= Shard.All && route.shard < shape.shards).toBe(true);
+				if (shape.shards === 1) expect(route.shard).toBe(0);
+				if (!hasReplicas) expect(route.read).toBe(false);
+				if (!shape.hasPrimary) expect(route.read).toBe(true);
+				if (
+					/DELETE|nextval|FOR/.test(pieces.join(" ")) &&
+					shape.hasPrimary &&
+					!pieces.some((p) => /'|--/.test(p) && p !== "nextval('s')")
+				)
+					expect(route.read).toBe(false);
+			}),
+			{ numRuns: 500 },
+		);
+	});
+});
+
+describeWithCargo("with plugins", () => {
+	let native: Bridge;
+	let witness: string;
+	let host: PluginHost;
+
+	beforeAll(() => {
+		native = bridge();
+		witness = copy(buildFixture("witness"), join(folder(), "libwitness.so"));
+		host = new PluginHost(load(native, [witness]), { log: new Lines(false) });
+		host.init();
+	}, BUILD_TIMEOUT);
+
+	const ask = (topology: Topology, sql: string, more: Partial<RouteRequest> = {}) =>
+		line(new Router(topology, statements, host).route(request(sql, more))).replaceAll(witness, "witness");
+	const by = 'by plugin "witness"';
+
+	test("with one pool they are asked, and their parser is the only one that runs", () => {
+		const idle = new SqlParser();
+		const router = new Router(ONE, new StatementCache(idle), host);
+		expect(router.needed).toBe(true);
+		expect(router.route(request("SELECT 'block'")).error?.sqlstate).toBe("42601");
+		expect(line(router.route(request("SELECT 'nothing'")))).toBe("0 write by the only choice");
+		expect(idle.instances).toBe(0);
+	});
+
+	test("a shard that they name is taken, with more than one", () => {
+		expect(ask(SHARDS, "SELECT 'direct read'")).toBe(`3 read ${by}`);
+		expect(ask(SHARDS, "SELECT 'direct write'")).toBe(`0 write ${by}`);
+		expect(ask(SHARDS, "SELECT 'value'", bind([0], ["2"]))).toBe(`2 read ${by}`);
+		expect(ask(SHARDS, "SELECT 'value' FOR UPDATE", bind([0], ["2"]))).toBe(`2 write ${by}`);
+		expect(ask(SHARDS, "SELECT 'all'")).toBe(`all read ${by}`);
+		expect(ask(SHARDS, "SELECT 'all write'")).toBe(`all write ${by}`);
+		expect(ask(PRIMARIES, "SELECT 'all read'")).toBe(`all write ${by}`);
+	});
+
+	test("one shard is the shard, unless they name one that is not there", () => {
+		expect(ask(SPLIT, "SELECT 'value'", bind([0], ["0"]))).toBe(`0 read ${by}`);
+		for (const topology of [ONE, SPLIT, REPLICAS]) {
+			const side = topology.hasReplicas ? "read" : "write";
+			expect(ask(topology, "SELECT 'all'")).toBe(`0 ${side} ${by}`);
+			expect(ask(topology, "SELECT 'value'", bind([0], ["7"]))).toBe("58000 no such shard: 7");
+		}
+		expect(ask(SHARDS, "SELECT 'value'", bind([0], ["4"]))).toBe("58000 no such shard: 4");
+	});
+
+	test("reading or writing as they choose beats the statement, and theirs alone leaves the shard", () => {
+		expect(ask(SPLIT, "SELECT 'write'")).toBe(`0 write ${by}`);
+		expect(ask(SPLIT, "SELECT 'read' FOR UPDATE")).toBe(`0 read ${by}`);
+		expect(ask(SHARDS, "SELECT 'read'", { inTransaction: true })).toBe(`all read ${by}`);
+		expect(ask(SPLIT, "SELECT 'value'", { ...bind([0], ["0"]), inTransaction: true })).toBe(`0 write ${by}`);
+		expect(ask(REPLICAS, "SELECT 'write'")).toBe(`0 read ${by}`);
+	});
+
+	test("what they leave open is the router's", () => {
+		expect(ask(SPLIT, "SELECT 'nothing'")).toBe("0 read by statement");
+		expect(ask(SHARDS, "DELETE FROM t")).toBe("all write by statement");
+		expect(ask(SHARDS, "BEGIN")).toBe("all write by transaction");
+	});
+
+	test("a block is an error that names the plugin and the text", () => {
+		const { error } = new Router(SHARDS, statements, host).route(request("SELECT 'block'"));
+		expect(error).toMatchObject({
+			severity: "ERROR",
+			sqlstate: "42601",
+			message: `query is blocked by plugin "${witness}"`,
+			detail: "SELECT 'block'",
+		});
+		expect(ask(ONE, "SELECT 'block read'")).toStartWith("42601");
+	});
+
+	test("transaction control beside what they want stays with its transaction, but can be blocked", () => {
+		expect(ask(SHARDS, "BEGIN; SELECT 'direct read'")).toBe("all write by transaction");
+		// The witness looks at the first statement only.
+		expect(ask(SHARDS, "SELECT 'direct read'; BEGIN")).toBe(`3 read ${by}`);
+	});
+
+	test("they are told what the router believes of writing", () => {
+		const told = (topology: Topology, rest: string, inTransaction = false) =>
+			ask({ ...topology, shards: 2 }, `SELECT 'write_override'${rest}`, { inTransaction }).charAt(0);
+		expect(told(SPLIT, "")).toBe("0");
+		expect(told(SPLIT, "", true)).toBe("1");
+		expect(told(SPLIT, " FOR UPDATE")).toBe("1");
+		expect(told(PRIMARIES, "")).toBe("0");
+		// Shard 1 is not there with one shard: the error tells.
+		expect(ask(ONE, "SELECT 'write_override'")).toBe("58000 no such shard: 1");
+		expect(ask(REPLICAS, "SELECT 'write_override'")).toBe(`0 read ${by}`);
+	});
+
+	test("they are told the shape of the cluster", () => {
+		expect(ask(SHARDS, "SELECT 'shards'")).toBe("58000 no such shard: 4");
+		expect(ask(SHARDS, "SELECT 'has_replicas'")).toStartWith("1 ");
+		expect(ask(PRIMARIES, "SELECT 'has_replicas'")).toStartWith("0 ");
+		expect(ask(PRIMARIES, "SELECT 'has_primary'")).toStartWith("1 ");
+	});
+
+	test("a Parse without Bind is not theirs", () => {
+		const router = new Router(SPLIT, statements, host);
+		expect(line(router.routeUnbound("SELECT 'block'", false))).toBe("0 read by statement");
+	});
+
+	test("syntax errors and malformed parameters are PostgreSQL's to report, by one server", () => {
+		for (const topology of [ONE, SPLIT, SHARDS]) {
+			expect(ask(topology, "SELEC")).toBe("0 write by syntax error");
+			const malformed = { bind: new Uint8Array([0, 9, 0]), bindStart: 0, bindEnd: 3 };
+			expect(ask(topology, "SELECT 'value'", malformed)).toBe("0 write by malformed Bind");
+		}
+	});
+
+	test("what is too deep for them is not sent", () => {
+		const sql = `SELECT 'block' || ${"(".repeat(200_000)}1${")".repeat(200_000)}`;
+		expect(["54001 statement too complex", "0 write by syntax error"]).toContain(ask(ONE, sql));
+		const sum = `SELECT ${Array(200_000).fill("a").join("+")}`;
+		expect(ask(ONE, sum)).toBe("54001 statement too complex");
+		expect(ask(SHARDS, sum)).toBe("54001 statement too complex");
+		expect(ask(ONE, "SELECT 'block'")).toStartWith("42601");
+	});
+
+	// Their parser refuses these as syntax errors, PostgreSQL does not: sent on, they would pass by every guard.
+	test("comments that trip the parser do not get a statement past them", () => {
+		for (const sql of [
+			"SELECT 'block' WHERE 1 NOT /* c */ IN (1)",
+			"SELECT 'block' FROM f() WITH -- c\n ORDINALITY",
+			"SELECT 'blo' -- c\n'ck'",
+		]) {
+			for (const topology of [ONE, SPLIT, SHARDS]) {
+				const { error } = new Router(topology, statements, host).route(request(sql));
+				expect(error).toMatchObject({ message: `query is blocked by plugin "${witness}"`, detail: sql });
+			}
+		}
+		expect(ask(SPLIT, "SELECT 'read' WHERE '\\' NOT /* c */ IN ('\\')")).toStartWith("42601 syntax error");
+		expect(ask(SPLIT, "SELECT 1 WHERE 1 NOT /* c */ IN (1)")).toBe("0 read by statement");
+	});
+
+	test("200,000 routed queries leave memory as it was and cost little", () => {
+		const router = new Router(SHARDS, statements, host);
+		const values = request("SELECT 'value' FROM users WHERE id = $1", bind([0], ["2"]));
+		const run = (count: number) => {
+			for (let i = 0; i < count; i++) router.route(values);
+			Bun.gc(true);
+		};
+		run(20_000);
+		const before = process.memoryUsage.rss();
+		run(200_000);
+		expect(process.memoryUsage.rss() - before).toBeLessThan(30e6);
+		expect(line(router.route(values)).replaceAll(witness, "witness")).toBe(`2 read ${by}`);
+	});
+});
