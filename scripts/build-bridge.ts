@@ -14,6 +14,12 @@ export function hasCargo(): boolean {
 	return Bun.which("cargo") !== null;
 }
 
+/** Where cargo puts the bridge's library, built or not. */
+export function bridgePath(): string {
+	const suffix = process.platform === "darwin" ? "dylib" : "so";
+	return join(PLUGINS, "target", "release", `libpgdog_bridge.${suffix}`);
+}
+
 /**
  * Path of the bridge's library, built anew when its sources, the compiler or the flags changed; null without cargo.
  * @throws BridgeBuildError with cargo's words when cargo is there and fails (libclang missing, no network)
@@ -28,11 +34,7 @@ export function buildBridge(): string | null {
 		stderr: "pipe",
 	});
 	if (exitCode !== 0) throw new BridgeBuildError(`the plugin bridge does not build:\n${stderr.toString()}`);
-	return join(
-		PLUGINS,
-		"target/release",
-		process.platform === "darwin" ? "libpgdog_bridge.dylib" : "libpgdog_bridge.so",
-	);
+	return bridgePath();
 }
 
 if (import.meta.main) {

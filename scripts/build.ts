@@ -1,8 +1,12 @@
-// Writes dist/pgdog, the one executable: `npm run build`. The worker's file is an entry of its own, embedded beside main.
+// Writes dist/pgdog, the one executable: `npm run build`. The worker's file is an entry of its own, embedded beside main, and
+// so is the plugin bridge where cargo is there to build it. Without it the proxy refuses Rust plugins, and does all else;
+// under CI=true that is not good enough, and the build fails.
 
-import { mkdirSync, renameSync, rmSync, statSync } from "node:fs";
+import { existsSync, mkdirSync, renameSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import manifest from "../package.json" with { type: "json" };
+import { type Bridge, openBridge } from "../src/plugin/bridge.ts";
+import { BridgeBuildError, bridgePath, buildBridge, hasCargo } from "./build-bridge.ts";
 
 const root = join(import.meta.dir, "..");
 
@@ -25,15 +29,38 @@ export function gitHash(folder: string): string {
 	}
 }
 
+/** The bridge's library, and what it says of itself; null when this build has to do without. */
+export function bringBridge(): { file: string; bridge: Bridge } | null {
+	if (hasCargo() && !existsSync(bridgePath()))
+		console.error("building the plugin bridge: the first time takes minutes");
+	try {
+		const file = buildBridge();
+		if (file !== null) return { file, bridge: openBridge({ file }) };
+		if (process.env.CI === "true") throw new BridgeBuildError("cargo is not installed, and CI=true builds no half");
+		console.error("warning: cargo is not installed: this build will refuse Rust plugins");
+	} catch (error) {
+		if (process.env.CI === "true" || !(error instanceof Error)) throw error;
+		console.error(error.message);
+		console.error("warning: the plugin bridge does not build, see above: this build will refuse Rust plugins");
+	}
+	return null;
+}
+
 async function build(): Promise<void> {
 	const started = performance.now();
+	const embedded = bringBridge();
 	const output = join(root, "dist", "pgdog");
 	// Built aside and renamed: a running dist/pgdog cannot be written to, and a half-written one must not be found.
 	const aside = join(root, "dist", `.build-${process.pid}`);
 	mkdirSync(aside, { recursive: true });
 	try {
 		await Bun.build({
-			entrypoints: [join(root, "src", "main.ts"), join(root, "src", "worker-thread.ts")],
+			entrypoints: [
+				join(root, "src", "main.ts"),
+				join(root, "src", "worker-thread.ts"),
+				// Under a name with a hash: src/plugin/bridge.ts finds it.
+				...(embedded === null ? [] : [embedded.file]),
+			],
 			root: join(root, "src"),
 			target: "bun",
 			format: "esm",
@@ -44,6 +71,8 @@ async function build(): Promise<void> {
 			define: {
 				PGDOG_VERSION: JSON.stringify(manifest.version),
 				PGDOG_GIT_HASH: JSON.stringify(gitHash(root)),
+				PGDOG_RUSTC: JSON.stringify(embedded?.bridge.rustc ?? ""),
+				PGDOG_PG_QUERY: JSON.stringify(embedded?.bridge.pgQuery ?? ""),
 			},
 			compile: {
 				outfile: join(aside, "pgdog"),
@@ -59,14 +88,16 @@ async function build(): Promise<void> {
 		rmSync(aside, { recursive: true, force: true });
 	}
 	const megabytes = (statSync(output).size / 1e6).toFixed(0);
-	console.error(`built dist/pgdog (${megabytes} MB) in ${(performance.now() - started).toFixed(0)} ms`);
+	const plugins = embedded === null ? "without Rust plugins" : `with ${embedded.bridge.rustc}`;
+	console.error(`built dist/pgdog (${megabytes} MB, ${plugins}) in ${(performance.now() - started).toFixed(0)} ms`);
 }
 
 if (import.meta.main) {
 	try {
 		await build();
 	} catch (error) {
-		for (const problem of error instanceof AggregateError ? error.errors : [error]) console.error(problem);
+		const problems = error instanceof AggregateError ? error.errors : [error];
+		for (const problem of problems) console.error(problem instanceof BridgeBuildError ? problem.message : problem);
 		process.exit(1);
 	}
 }

@@ -76,7 +76,9 @@ function newest(path) {
 
 function buildIfNeeded() {
 	const output = join(root, "dist", "pgdog");
-	const inputs = ["src", "plugins/bridge", "package.json", "package-lock.json", "scripts/build.ts"];
+	const bridge = ["bridge", ".cargo", "Cargo.toml", "Cargo.lock"].map((name) => `plugins/${name}`);
+	const scripts = ["scripts/build.ts", "scripts/build-bridge.ts"];
+	const inputs = ["src", ...bridge, ...scripts, "package.json", "package-lock.json"];
 	const built = existsSync(output) ? statSync(output).mtimeMs : 0;
 	if (inputs.some((input) => newest(join(root, input)) > built)) run(bun, ["scripts/build.ts"]);
 }

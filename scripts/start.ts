@@ -32,10 +32,16 @@ function startProxy(cluster: Cluster): Bun.Subprocess<"ignore", "inherit", "pipe
 	// Inside the cluster's folder, which goes away even when we are killed.
 	const folder = join(cluster.folder, "proxy");
 	mkdirSync(folder);
+	// The primary first. The replica streams but has no entry until reads are routed: add ...cluster.replicas then.
+	const servers = [cluster.primary];
 	const config = {
 		general: { host, port, shutdown_timeout: 5_000 },
-		// The replica streams but has no entry here: role = "replica" is not served yet, so all queries go to the primary.
-		databases: [{ name: "pgdog", host: cluster.primary.host, port: cluster.primary.port, role: "primary" }],
+		databases: servers.map(({ host, port }, index) => ({
+			name: "pgdog",
+			host,
+			port,
+			role: index === 0 ? "primary" : "replica",
+		})),
 		admin: { password: "pgdog" },
 	};
 	const users = { users: [{ name: "pgdog", database: "pgdog", password: "pgdog" }] };

@@ -26,9 +26,9 @@ const UNREPORTED: readonly (readonly [name: string, value: string])[] = [
 	["lock_timeout", "0"],
 ];
 
-/** `0.1.0 (PgDog)` from `PgDog v0.1.0 […]`: drivers want a number in front. */
+/** `0.1.0 (PgDog)` from `PgDog v1a2b3c4d (…), version 0.1.0, …`: drivers want a number in front. */
 export function serverVersion(version: string): string {
-	return `${/\bv(\d+(?:\.\d+)+)/.exec(version)?.[1] ?? "0.0.0"} (PgDog)`;
+	return `${/, version (\d+(?:\.\d+)+)/.exec(version)?.[1] ?? "0.0.0"} (PgDog)`;
 }
 
 /** What SHOW answers for a PostgreSQL setting, under the name as PostgreSQL writes it; "" for one that nobody knows. */

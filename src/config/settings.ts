@@ -322,7 +322,11 @@ export const database = {
 		text: "Host name or address of the server, or the folder of its Unix socket when it starts with `/`.",
 	}),
 	port: integer({ default: 5432, min: 1, max: 65535, text: "Port of the server." }),
-	shard: integer({ default: 0, max: 65535, text: "Number of the shard that the server has. Shards are numbered from 0 without gaps." }),
+	shard: integer({
+		default: 0,
+		max: 65535,
+		text: "Number of the shard that the server has. Shards are numbered from 0 without gaps.",
+	}),
 	database_name: text({ default: undefined, text: "Name of the database on the server. Default: `name`." }),
 	user: text({
 		default: undefined,

@@ -14,12 +14,37 @@ function folder(): Disposable & { path: string } {
 	return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) };
 }
 
-test("--version tells version, git hash and Bun's version", async () => {
+test("--version tells git hash, rustc, version, pg_query and Bun's version, as far as there is a bridge", async () => {
 	const { code, stdout } = await runTool([...proxyCommand(), "--version"]);
 	expect(code).toBe(0);
-	expect(stdout).toContain(manifest.version);
-	expect(stdout).toContain(Bun.version);
-	expect(stdout).toMatch(/\b([0-9a-f]{8}(-dirty)?|unknown)\b/);
+	const rest = `version ${manifest.version}, (?<query>pg_query [0-9.]+, )?Bun ${Bun.version}\n$`.replaceAll(".", "\\.");
+	const line = new RegExp(`^PgDog v([0-9a-f]{8}(-dirty)?|unknown) \\((?<rustc>.*)\\), ${rest}`).exec(stdout);
+	expect(line).not.toBeNull();
+	const { rustc, query } = line!.groups!;
+	if (query === undefined) expect(rustc).toBe("no rustc: built without Rust plugins");
+	else expect(rustc).toMatch(/^rustc \d+\.\d+\.\d+ \(/);
+});
+
+test("without cargo, or where cargo fails, the build does without the bridge and says so; under CI=true it fails", async () => {
+	using place = folder();
+	const script = `import { bringBridge } from ${JSON.stringify(join(import.meta.dir, "../../scripts/build.ts"))};
+		console.log(bringBridge() === null ? "without" : "with");`;
+	const bring = (CI: string) => runTool([process.execPath, "-e", script], { PATH: place.path, CI });
+	const none = await bring("");
+	expect([none.code, none.stdout]).toEqual([0, "without\n"]);
+	expect(none.stderr).toContain("warning: cargo is not installed: this build will refuse Rust plugins");
+	const strict = await bring("true");
+	expect(strict.code).not.toBe(0);
+	expect(strict.stderr).toContain("cargo is not installed");
+
+	writeFileSync(join(place.path, "cargo"), "#!/bin/sh\necho 'Unable to find libclang' >&2\nexit 101\n", {
+		mode: 0o755,
+	});
+	const failing = await bring("");
+	expect([failing.code, failing.stdout]).toEqual([0, "without\n"]);
+	expect(failing.stderr).toContain("Unable to find libclang");
+	expect(failing.stderr).toContain("warning: the plugin bridge does not build");
+	expect((await bring("true")).code).not.toBe(0);
 });
 
 // A default build of Bun runs the `preload` of a bunfig.toml it finds where it is started.
