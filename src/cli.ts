@@ -20,6 +20,8 @@ export type Command =
 	| { readonly kind: "configcheck"; readonly files: Files }
 	/** Print a SCRAM verifier on standard output; no file is read. */
 	| { readonly kind: "hash"; readonly password: string }
+	/** Print what plugins must be built with; exit 1 when this build takes none. No file is read. */
+	| { readonly kind: "plugin-info" }
 	| { readonly kind: "version" }
 	/** Print `text` on standard output, exit 0. */
 	| { readonly kind: "help"; readonly text: string }
@@ -86,6 +88,13 @@ export function parseCommandLine(argv: readonly string[]): Command {
 		.argument("<password>")
 		.action((password: string) => {
 			command = { kind: "hash", password };
+		});
+	program
+		.command("plugin-info")
+		.allowExcessArguments(false)
+		.description("print the versions that Rust plugins must be built with")
+		.action(() => {
+			command = { kind: "plugin-info" };
 		});
 	try {
 		program.parse(argv, { from: "user" });

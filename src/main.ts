@@ -5,8 +5,11 @@ import { hashPassword } from "./auth/verifier.ts";
 import { type Command, type Files, parseCommandLine } from "./cli.ts";
 import { type Loaded, load, type Overrides } from "./config/load.ts";
 import { problemText } from "./config/problem.ts";
-import type { Snapshot } from "./config/snapshot.ts";
+import type { PluginEntry, Snapshot } from "./config/snapshot.ts";
 import { createLog, type Log } from "./log.ts";
+import { type HostDescription, NO_PLUGINS, PLUGIN_CRATES } from "./plugin/abi.ts";
+import { type Bridge, BridgeError, findBridge, openBridge } from "./plugin/bridge.ts";
+import { loadPlugins, RequiredPluginError } from "./plugin/loader.ts";
 import { Proxy } from "./proxy.ts";
 import { versionLine } from "./version.ts";
 
@@ -24,6 +27,8 @@ async function main(command: Command): Promise<number> {
 		case "hash":
 			process.stdout.write(`${await hashPassword(command.password)}\n`);
 			return 0;
+		case "plugin-info":
+			return pluginInfo();
 		case "configcheck":
 			return check(command.files);
 		case "run":
@@ -61,6 +66,44 @@ function check(files: Files): number {
 	return 0;
 }
 
+/** @throws BridgeError */
+async function bringBridge(): Promise<Bridge | null> {
+	const library = await findBridge();
+	return library === null ? null : openBridge(library);
+}
+
+async function pluginInfo(): Promise<number> {
+	try {
+		const bridge = await bringBridge();
+		if (bridge === null)
+			throw new BridgeError("this build has no support for Rust plugins: it was built without cargo");
+		process.stdout.write(`${bridge.rustc}\npg_query ${bridge.pgQuery}\npgdog-plugin ${PLUGIN_CRATES}\n`);
+		return 0;
+	} catch (error) {
+		if (!(error instanceof BridgeError)) throw error;
+		process.stderr.write(`${error.message}\n`);
+		return 1;
+	}
+}
+
+/** Logs what happened to each plugin. @returns null when one that is required cannot be had */
+async function bringPlugins(entries: readonly PluginEntry[], log: Log): Promise<HostDescription | null> {
+	if (entries.length === 0) return NO_PLUGINS;
+	try {
+		const bridge = await bringBridge();
+		if (bridge?.parallel === false) log.warn("the plugin bridge parses for one thread at a time: see plugins/.cargo");
+		return loadPlugins(entries, bridge, { log });
+	} catch (error) {
+		if (!(error instanceof BridgeError || error instanceof RequiredPluginError)) throw error;
+		log.error(error.message);
+		if (error instanceof RequiredPluginError) return null;
+		const required = entries.find((entry) => entry.required);
+		if (required === undefined) log.error("no plugin is loaded");
+		else log.error(`plugin "${required.name}" is required, so PgDog does not start`);
+		return required === undefined ? NO_PLUGINS : null;
+	}
+}
+
 async function run(files: Files, overrides: Overrides): Promise<number> {
 	const loaded = read(files, overrides);
 	// How to log is itself a setting: with mistakes in the files, as text.
@@ -73,14 +116,23 @@ async function run(files: Files, overrides: Overrides): Promise<number> {
 	if (snapshot === null) return 1;
 	if (snapshot.admin.generated)
 		log.warn("admin password has been randomly generated; set one in [admin] to use the admin database");
-	const proxy = new Proxy(snapshot, log, (before) => read(files, overrides, before));
+	let proxy: Proxy | null = null;
+	let stopped = false as boolean;
 	// Before anything that takes time: as process 1 of a container, a signal without a handler is ignored.
-	process.on("SIGTERM", () => proxy.stop("SIGTERM"));
-	process.on("SIGINT", () => proxy.stop("SIGINT"));
+	for (const signal of ["SIGTERM", "SIGINT"]) {
+		process.on(signal, () => {
+			stopped = true;
+			proxy?.stop(signal);
+		});
+	}
 	process.on("SIGHUP", () => {
 		log.info("SIGHUP: reloading the configuration");
-		void proxy.reload();
+		void proxy?.reload();
 	});
+	const plugins = await bringPlugins(snapshot.plugins, log);
+	if (plugins === null) return 1;
+	if (stopped) return 0;
+	proxy = new Proxy(snapshot, plugins, log, (before) => read(files, overrides, before));
 	return proxy.run();
 }
 

@@ -4,6 +4,7 @@ import type { Answer } from "./admin/commands.ts";
 import type { ClientRow, ServerRow } from "./admin/source.ts";
 import type { MovingServer } from "./backend/server.ts";
 import type { Snapshot } from "./config/snapshot.ts";
+import type { HostDescription } from "./plugin/abi.ts";
 
 /** What a worker thread is born with. */
 export interface WorkerSetup {
@@ -12,6 +13,8 @@ export interface WorkerSetup {
 	readonly workers: number;
 	readonly version: string;
 	readonly snapshot: Snapshot;
+	/** The plugins that were loaded. */
+	readonly plugins: HostDescription;
 	/** Row of each pool in ledger and counters, by `PoolSpec.key`. */
 	readonly slots: ReadonlyMap<string, number>;
 	/** Rows of ledger and counters. */

@@ -15,6 +15,8 @@ import type { Log } from "./log.ts";
 import type { FromWorker, ToWorker, WorkerSetup } from "./messages.ts";
 import { unixSocketPath } from "./net/connect.ts";
 import { closeDescriptor, duplicate } from "./net/options.ts";
+import type { HostDescription } from "./plugin/abi.ts";
+import { PluginHost } from "./plugin/host.ts";
 import { Ledger } from "./pool/ledger.ts";
 import { Counters } from "./stats/counters.ts";
 import { versionLine } from "./version.ts";
@@ -27,12 +29,16 @@ interface Thread {
 
 /** Pools that a reload may still add: rows in shared memory cannot be added later. Empty ones cost no memory. */
 const SPARE_POOLS = 1024;
+/** ms that a worker may take to close before the process ends without it: a plugin may be stuck in its route. */
+const CLOSE_TIMEOUT = 5_000;
 
 export class Proxy implements Source {
 	readonly version = versionLine();
 	private current: Snapshot;
 	private readonly log: Log;
 	private readonly read: (before: Snapshot) => Loaded;
+	private readonly plugins: PluginHost;
+	private readonly description: HostDescription;
 	private readonly threads: Thread[] = [];
 	private readonly workers: number;
 	private readonly capacity: number;
@@ -55,9 +61,11 @@ export class Proxy implements Source {
 	readonly averages: AverageSampler;
 	private sampler: Timer | null = null;
 
-	/** `read` loads the files again, for a reload. */
-	constructor(snapshot: Snapshot, log: Log, read: (before: Snapshot) => Loaded) {
+	/** `plugins`: those that were loaded. `read` loads the files again, for a reload. */
+	constructor(snapshot: Snapshot, plugins: HostDescription, log: Log, read: (before: Snapshot) => Loaded) {
 		this.current = snapshot;
+		this.description = plugins;
+		this.plugins = new PluginHost(plugins, { log });
 		this.log = log;
 		this.read = read;
 		this.workers = Math.max(1, snapshot.general.workers);
@@ -76,6 +84,8 @@ export class Proxy implements Source {
 
 	private async start(): Promise<void> {
 		const { host, port, workers, unix_socket_dir } = this.current.general;
+		// Before anything listens: no client may come before it.
+		this.plugins.init();
 		if (workers > 1) {
 			// Workers share the port by SO_REUSEPORT, and so would another proxy, unnoticed: ask without it first.
 			try {
@@ -91,6 +101,7 @@ export class Proxy implements Source {
 				workers: this.workers,
 				version: this.version,
 				snapshot: this.current,
+				plugins: this.description,
 				slots: this.slots,
 				capacity: this.capacity,
 				ledger: this.ledger.memory,
@@ -189,7 +200,9 @@ export class Proxy implements Source {
 				if (++this.drained === this.workers && this.stopping) this.closeAll();
 				break;
 			case "closed":
-				if (++this.closed === this.workers) this.over.resolve(0);
+				if (++this.closed < this.workers) break;
+				this.plugins.fini();
+				this.over.resolve(0);
 		}
 	}
 
@@ -204,6 +217,8 @@ export class Proxy implements Source {
 		this.log.error(reason);
 		this.closing = true;
 		this.unixListener?.stop();
+		// Once there may be clients, nobody knows what the threads are doing.
+		if (this.listening === 0) this.plugins.fini();
 		this.over.resolve(1);
 	}
 
@@ -240,8 +255,11 @@ export class Proxy implements Source {
 		if (this.shutdownTimer !== null) clearTimeout(this.shutdownTimer);
 		if (this.sampler !== null) clearInterval(this.sampler);
 		this.send({ type: "close" });
-		// A worker that is stuck does not keep the process.
-		setTimeout(() => this.over.resolve(0), 1000);
+		setTimeout(() => {
+			// It may be inside a plugin, and to wait for that could take for ever.
+			this.log.warn("a worker does not end: leaving without it, and without the plugins' fini");
+			this.over.resolve(0);
+		}, CLOSE_TIMEOUT);
 	}
 
 	// ---- the admin database ----------------------------------------------------------------------------------------
@@ -297,13 +315,14 @@ export class Proxy implements Source {
 			return problems;
 		}
 		for (const warning of loaded.snapshot.warnings) this.log.warn(warning);
-		const { settings, pools, next } = diff(this.current, loaded.snapshot);
+		const { settings, pools, pluginsChanged, next } = diff(this.current, loaded.snapshot);
 		if (this.slots.size + pools.added.length > this.capacity) {
 			const problem = `more than ${this.capacity} pools since the start: restart to add more`;
 			this.log.error(`reload refused: ${problem}`);
 			return [problem];
 		}
 		for (const change of settings) this.log.info(`reload: ${settingChangeText(change)}`);
+		if (pluginsChanged) this.log.warn("reload: [[plugins]] differs: takes effect after a restart");
 		this.assignSlots(next);
 		this.current = next;
 		this.log.set(next.general.log_format, next.general.log_level);

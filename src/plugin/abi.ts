@@ -4,6 +4,9 @@
 /** Equal to `ABI` in plugins/bridge/src/lib.rs. */
 export const BRIDGE_ABI = 1;
 
+/** Versions of the pgdog-plugin crate whose plugins the bridge can call. */
+export const PLUGIN_CRATES = "0.1.6 to 0.1.8";
+
 /** `PdRouterContext`'s four booleans as the bridge takes them. */
 export const enum ContextFlag {
 	HasReplicas = 1,

@@ -29,6 +29,7 @@ test.each<[string, string[], Command]>([
 	["configcheck", ["configcheck", "-c", "x.toml"], { kind: "configcheck", files: { ...files, configPath: "x.toml" } }],
 	["hash takes one password", ["hash", "pass word"], { kind: "hash", password: "pass word" }],
 	["hash takes a password that looks like a flag after --", ["hash", "--", "-V"], { kind: "hash", password: "-V" }],
+	["plugin-info", ["plugin-info"], { kind: "plugin-info" }],
 	["-V", ["-V"], { kind: "version" }],
 	["--version", ["--version"], { kind: "version" }],
 ])("%s", (_, argv, command) => {
@@ -52,6 +53,7 @@ test.each<[string, string[], string]>([
 	["a flag without its value", ["-c"], "argument missing"],
 	["hash without a password", ["hash"], "missing required argument"],
 	["hash with two passwords", ["hash", "a", "b"], "too many arguments"],
+	["plugin-info with a plugin", ["plugin-info", "x.so"], "too many arguments"],
 	["a pool size that is no number", ["run", "-p", "many"], "an integer from 1 to 65535"],
 	["a pool size of 0", ["run", "-p", "0"], "an integer from 1 to 65535"],
 	["a session mode that is no truth value", ["run", "-s", "maybe"], "true, false"],
