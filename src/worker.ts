@@ -16,7 +16,7 @@ import type { General, Tcp } from "./config/settings.ts";
 import type { Admin, Snapshot, User } from "./config/snapshot.ts";
 import { ProtocolError } from "./errors.ts";
 import { Client } from "./frontend/client.ts";
-import type { ClientContext } from "./frontend/context.ts";
+import type { ClientContext, ClientHandle } from "./frontend/context.ts";
 import { createFactsCache } from "./frontend/prepared.ts";
 import { Startup } from "./frontend/startup.ts";
 import { createLog, type Log } from "./log.ts";
@@ -62,7 +62,7 @@ export class Worker implements PoolContext, ClientContext {
 	private readonly logins = new Map<string, { user: User; cluster: Cluster; router: Router }>();
 	/** SQL texts and their facts, for all routers of this thread. */
 	private readonly parsed = new StatementCache(new SqlParser());
-	private readonly clients = new Map<number, Client>();
+	private readonly clients = new Map<number, ClientHandle>();
 	private readonly startups = new Set<Startup>();
 	private readonly admins = new Set<AdminSession>();
 	private readonly asked = new Map<number, (answer: Answer) => void>();
@@ -159,7 +159,7 @@ export class Worker implements PoolContext, ClientContext {
 		return promise;
 	}
 
-	register(client: Client): number {
+	register(client: ClientHandle): number {
 		let id: number;
 		do {
 			this.lastId = (this.lastId + 1) & ((1 << ID_BITS) - 1);
@@ -169,19 +169,19 @@ export class Worker implements PoolContext, ClientContext {
 		return id;
 	}
 
-	unregister(client: Client): void {
+	unregister(client: ClientHandle): void {
 		this.clients.delete(client.pid);
 		if (this.stopping && this.clients.size === 0) this.post({ type: "drained" });
 	}
 
-	onLogin(client: Client): void {
+	onLogin(client: ClientHandle): void {
 		if (!this.snapshot.general.log_connections) return;
 		const { user, database, address } = client;
 		const auth = this.snapshot.general.auth_type;
 		this.log.info(`client "${user}" connected to database "${database}" [${address}, auth: ${auth}]`);
 	}
 
-	onLogout(client: Client, reason: string): void {
+	onLogout(client: ClientHandle, reason: string): void {
 		if (!this.snapshot.general.log_disconnections) return;
 		const { user, database, address } = client;
 		this.log.info(`client "${user}" disconnected from database "${database}": ${reason} [${address}]`);
@@ -371,7 +371,7 @@ export class Worker implements PoolContext, ClientContext {
 				bytes_sent: client.stream.bytesOut,
 				errors: client.errors,
 				application_name: client.setting("application_name") ?? "",
-				locked: client.server?.session ?? false,
+				locked: client.isLocked,
 				prepared_statements: client.statementCount,
 			});
 		}

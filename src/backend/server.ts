@@ -5,7 +5,7 @@
 import { PgError, ProtocolError } from "../errors.ts";
 import { now } from "../clock.ts";
 import type { Splice } from "../net/splice.ts";
-import type { Stream, StreamOwner } from "../net/stream.ts";
+import type { Sink, Stream, StreamOwner } from "../net/stream.ts";
 import { Dirty } from "../parser/session.ts";
 import { Stat } from "../stats/counters.ts";
 import { CLOSE_COMPLETE, PARSE_COMPLETE } from "../wire/backend-messages.ts";
@@ -23,7 +23,7 @@ const OPENED_LIMIT = 16 << 20;
 
 /** Whom a server is lent to. */
 export interface ServerClient {
-	readonly stream: Stream;
+	readonly stream: Sink;
 	/** The server answered everything it was asked; `server.status` says whether a transaction is open. */
 	onReady(server: Server): void;
 	/** The server takes bytes again. */
@@ -343,7 +343,7 @@ export class Server implements StreamOwner {
 	}
 
 	/** Says the replies that the server was spared, as soon as their turn comes. @returns where the run goes on */
-	private makeUp(to: Stream | null, chunk: Buffer, run: number, at: number): number {
+	private makeUp(to: Sink | null, chunk: Buffer, run: number, at: number): number {
 		const { replies } = this;
 		const { splice } = this.home;
 		for (let mark = replies.front(); isFake(mark); mark = replies.front()) {
@@ -358,7 +358,7 @@ export class Server implements StreamOwner {
 		return run;
 	}
 
-	private forward(to: Stream, chunk: Buffer, run: number, at: number): boolean {
+	private forward(to: Sink, chunk: Buffer, run: number, at: number): boolean {
 		const { splice } = this.home;
 		if (splice.empty) return at === run || to.write(chunk, run, at - run);
 		splice.add(to, chunk, run, at - run);

@@ -10,7 +10,7 @@ import { type Server, type ServerClient, ServerState } from "../backend/server.t
 import { now } from "../clock.ts";
 import type { General } from "../config/settings.ts";
 import { PgError, ProtocolError } from "../errors.ts";
-import type { Stream, StreamOwner } from "../net/stream.ts";
+import type { Sink, StreamOwner } from "../net/stream.ts";
 import { Dirty, type SessionFacts, sessionFacts, UNKNOWN_FACTS } from "../parser/session.ts";
 import type { Cluster } from "../pool/cluster.ts";
 import type { Pool } from "../pool/pool.ts";
@@ -80,7 +80,7 @@ export interface Login {
 }
 
 export class Client implements StreamOwner, ServerClient, Waiter {
-	readonly stream: Stream;
+	readonly stream: Sink;
 	readonly user: string;
 	readonly database: string;
 	/** Where its servers come from: the one for this transaction, or the last. */
@@ -134,13 +134,15 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	queryTime = 0;
 	transactionTime = 0;
 	errors = 0;
+	/** Why it was closed, when that was an error. */
+	lastError: PgError | null = null;
 
-	constructor(context: ClientContext, stream: Stream, cluster: Cluster, router: Router, login: Login) {
+	constructor(context: ClientContext, stream: Sink, cluster: Cluster, router: Router | null, login: Login) {
 		this.context = context;
 		this.stream = stream;
 		this.cluster = cluster;
 		this.pool = cluster.first;
-		this.requests = router.needed ? new RequestRouter(router) : null;
+		this.requests = router?.needed ? new RequestRouter(router) : null;
 		this.user = login.user;
 		this.database = login.database;
 		this.address = login.address;
@@ -870,8 +872,28 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	/** A reload made these the pools and the router of its user and database: from its next transaction on. */
 	reach(cluster: Cluster, router: Router): void {
 		this.cluster = cluster;
-		this.requests = router.needed ? new RequestRouter(router) : null;
+		this.requests = router?.needed ? new RequestRouter(router) : null;
 		if (this.server === null && !this.queued) this.pool = cluster.first;
+	}
+
+	get isLocked(): boolean {
+		return this.server?.session ?? false;
+	}
+
+	/** Of the server it has, Idle when it has none. */
+	get transactionStatus(): TxStatus {
+		return this.server?.status ?? TxStatus.Idle;
+	}
+
+	/** Where the next transaction goes, for a client that does not route itself. */
+	prefer(read: boolean): void {
+		if (this.server === null && !this.queued) this.pool = this.cluster.pick(0, read) ?? this.cluster.first;
+	}
+
+	/** Parse and Close among the messages `chunk[at, end)` that another shard is sent: they count here too. */
+	learnStatements(chunk: Buffer, at: number, end: number): void {
+		for (; at < end; at += 1 + readInt32(chunk, at + 1))
+			this.prepared().note(chunk, at, at + 1 + readInt32(chunk, at + 1), this.context.nextSerial());
 	}
 
 	/** The janitor's look. `time` as `now()`. */
@@ -916,6 +938,7 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		if (this.state === State.Closed) return;
 		if (error !== undefined) {
 			this.errors++;
+			this.lastError = error;
 			this.stream.writeAll(errorResponse(error));
 		}
 		this.leave(reason);
@@ -949,7 +972,7 @@ const NONE: ReadonlySet<string> = new Set();
 const LINGER = 10_000;
 /** Servers that may die under one request before its client is told. */
 const RETRIES = 3;
-const SHUTTING_DOWN = new PgError("FATAL", "57P01", "terminating connection due to administrator command");
+export const SHUTTING_DOWN = new PgError("FATAL", "57P01", "terminating connection due to administrator command");
 const TRANSACTION_TEXT = "transaction control statements are not supported in statement pooler mode";
 const TOO_LARGE = new PgError("ERROR", "54000", "the request is too large to be routed");
 const NO_PRIMARY = new PgError("ERROR", "58000", "no primary");
@@ -964,7 +987,8 @@ function idleError(
 	return new PgError("FATAL", "57P05", message, `${setting} of ${general[setting]}ms expired`);
 }
 
-function checkHeader(code: number, length: number): void {
+/** Throws what PostgreSQL says of such a header. */
+export function checkHeader(code: number, length: number): void {
 	const limit = frontendLimit(code);
 	if (limit === 0) throw new ProtocolError(`invalid frontend message type ${code}`);
 	if (length < 4 || length > limit) throw new ProtocolError("invalid message length");

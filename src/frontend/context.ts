@@ -11,8 +11,35 @@ import type { Stream } from "../net/stream.ts";
 import type { PluginHost } from "../plugin/host.ts";
 import type { Cluster } from "../pool/cluster.ts";
 import type { Router } from "../router/router.ts";
-import type { Client } from "./client.ts";
 import type { FactsCache } from "./prepared.ts";
+
+/** A client as its worker sees it, whatever it is inside. */
+export interface ClientHandle {
+	readonly pid: number;
+	readonly secret: Uint8Array;
+	readonly user: string;
+	readonly database: string;
+	readonly address: string;
+	readonly stream: { readonly bytesIn: number; readonly bytesOut: number };
+	/** For SHOW CLIENTS. */
+	readonly stateName: string;
+	readonly connectedAt: number;
+	readonly activeAt: number;
+	readonly queries: number;
+	readonly transactions: number;
+	readonly waitTime: number;
+	readonly queryTime: number;
+	readonly transactionTime: number;
+	readonly errors: number;
+	readonly statementCount: number;
+	/** It keeps its server for as long as it stays. */
+	readonly isLocked: boolean;
+	setting(name: string): string | undefined;
+	cancel(): void;
+	check(time: number): void;
+	reach(cluster: Cluster, router: Router): void;
+	shutDown(force: boolean): void;
+}
 
 export interface ClientContext {
 	readonly splice: Splice;
@@ -35,10 +62,10 @@ export interface ClientContext {
 	/** A session of the admin database takes over the stream of a client that has logged in. */
 	openAdmin(stream: Stream, address: string, parameters: ReadonlyMap<string, string>, minor: number): void;
 	/** A new client's process id: unique in the process, and it names this worker. */
-	register(client: Client): number;
-	unregister(client: Client): void;
-	onLogin(client: Client): void;
-	onLogout(client: Client, reason: string): void;
+	register(client: ClientHandle): number;
+	unregister(client: ClientHandle): void;
+	onLogin(client: ClientHandle): void;
+	onLogout(client: ClientHandle, reason: string): void;
 	/** A CancelRequest, whichever worker the key is of. */
 	cancel(pid: number, secret: Uint8Array): void;
 	/** Numbers for unnamed statements; never 0. */

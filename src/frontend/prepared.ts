@@ -9,7 +9,7 @@ import type { Server } from "../backend/server.ts";
 import { ProtocolError } from "../errors.ts";
 import type { Splice } from "../net/splice.ts";
 import { Dirty, NO_FACTS, type SessionFacts, sessionFacts, touchesSession } from "../parser/session.ts";
-import { Target, TxStatus } from "../wire/codes.ts";
+import { Frontend, Target, TxStatus } from "../wire/codes.ts";
 import { endOfString, HEADER, readInt16, readInt32 } from "../wire/frame.ts";
 import { CLOSE_UNNAMED_STATEMENT, close, parse } from "../wire/frontend-messages.ts";
 
@@ -390,6 +390,31 @@ export class ClientStatements {
 		for (const statement of this.names.values()) this.statements.release(statement, limit);
 		this.names.clear();
 		this.forgetUnnamed();
+	}
+
+	/** A message that goes to other servers than ours: what Parse and Close do to the names, they do here too. */
+	note(chunk: Buffer, at: number, next: number, serial = 1): void {
+		const code = chunk[at];
+		if (code === Frontend.Query) this.forgetUnnamed();
+		else if (code === Frontend.Close && chunk[at + HEADER] === Target.Statement)
+			this.closeAlone(chunk, at, next, Number.POSITIVE_INFINITY);
+		else if (code === Frontend.Parse) {
+			const nameEnd = endOfString(chunk, at + HEADER, next);
+			const textEnd = nameEnd < 0 ? -1 : endOfString(chunk, nameEnd + 1, next);
+			if (textEnd < 0) return;
+			const facts = factsOf(this.facts, chunk, nameEnd + 1, textEnd);
+			if (nameEnd === at + HEADER) this.rememberUnnamed(chunk, nameEnd + 1, next, facts, serial);
+			else this.declare(chunk.utf8Slice(at + HEADER, nameEnd), chunk, nameEnd + 1, next, facts);
+		}
+	}
+
+	private declare(name: string, chunk: Buffer, start: number, end: number, facts: SessionFacts): void {
+		this.drop(name, Number.POSITIVE_INFINITY);
+		const key = chunk.latin1Slice(start, end);
+		const rest = Buffer.from(chunk.subarray(start, end));
+		const statement = this.statements.find(key) ?? this.statements.add(key, rest, facts);
+		this.statements.retain(statement);
+		this.names.set(name, statement);
 	}
 
 	/** The text behind a client's name, "" for its unnamed statement; null when there is none. */

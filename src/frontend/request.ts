@@ -66,7 +66,7 @@ export class RequestRouter {
 	 * The extended-query messages from `at` to the next Sync or Flush, which are all here. One server runs them all: the
 	 * first refusal counts for the batch, and one write makes it a write.
 	 */
-	batch(chunk: Buffer, at: number, statements: ClientStatements | null): Route {
+	batch(chunk: Buffer, at: number, statements: ClientStatements | null, inTransaction = false): Route {
 		let found: Route | null = null;
 		let firstText: string | null = null;
 		let texts: Map<string, string> | null = null;
@@ -84,7 +84,7 @@ export class RequestRouter {
 					firstText ??= text;
 				}
 			} else if (code === Frontend.Bind) {
-				const route = this.bind(chunk, at, next, statements, false, texts);
+				const route = this.bind(chunk, at, next, statements, inTransaction, texts);
 				if (route?.error != null) return route;
 				// The first says where; a later write takes the batch to the primary of that place.
 				if (route !== null && (found === null || (found.read && !route.read))) found = route;
@@ -93,6 +93,6 @@ export class RequestRouter {
 		}
 		this.end = at;
 		if (found !== null) return found;
-		return firstText === null ? PRIMARY : this.router.routeUnbound(firstText, false);
+		return this.router.routeUnbound(firstText ?? "", inTransaction);
 	}
 }

@@ -10,6 +10,7 @@ import { errorResponse } from "../wire/error-response.ts";
 import { endOfString, HEADER, readInt32, Tail } from "../wire/frame.ts";
 import { Client } from "./client.ts";
 import type { ClientContext } from "./context.ts";
+import { ShardedClient } from "./sharded.ts";
 
 /** The newest minor version that we speak. */
 const NEWEST_MINOR = 2;
@@ -262,7 +263,8 @@ export class Startup implements StreamOwner {
 		if (found === null) context.openAdmin(stream, address, this.parameters, minor);
 		else {
 			const parameters = context.sets.of(this.parameters);
-			const client = new Client(context, stream, found.cluster, found.router, {
+			const Kind = found.cluster.shards.length > 1 ? ShardedClient : Client;
+			const client = new Kind(context, stream, found.cluster, found.router, {
 				user,
 				database,
 				minor,

@@ -2,7 +2,7 @@
 // small copies, so a reply with something spliced in or taken out still leaves in one piece. One per thread: it is
 // filled and flushed within one event and never holds anything between events.
 
-import type { Stream } from "./stream.ts";
+import type { Sink } from "./stream.ts";
 
 const SIZE = 64 << 10;
 /** A piece this large is written on its own: copying it would cost more than the call saves. */
@@ -16,7 +16,7 @@ export class Splice {
 		return this.fill === 0;
 	}
 
-	add(to: Stream, bytes: Uint8Array, start: number, length: number): void {
+	add(to: Sink, bytes: Uint8Array, start: number, length: number): void {
 		if (length === 0) return;
 		if (length >= LARGE || this.fill + length > SIZE) {
 			this.flush(to);
@@ -32,7 +32,7 @@ export class Splice {
 	}
 
 	/** Type byte and length word of a message whose body is added next. */
-	header(to: Stream, code: number, length: number): void {
+	header(to: Sink, code: number, length: number): void {
 		if (this.fill + 5 > SIZE) this.flush(to);
 		const { buffer, fill } = this;
 		buffer[fill] = code;
@@ -43,12 +43,12 @@ export class Splice {
 		this.fill = fill + 5;
 	}
 
-	addAll(to: Stream, bytes: Uint8Array): void {
+	addAll(to: Sink, bytes: Uint8Array): void {
 		this.add(to, bytes, 0, bytes.length);
 	}
 
 	/** @returns false when some of it is queued, as `Stream.write` does. */
-	flush(to: Stream): boolean {
+	flush(to: Sink): boolean {
 		if (this.fill > 0) {
 			to.writeVolatile(this.buffer, 0, this.fill);
 			this.fill = 0;

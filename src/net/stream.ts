@@ -13,9 +13,23 @@ export interface StreamOwner {
 	onClose(error: Error | undefined): void;
 }
 
+/** Where bytes for a peer go: a socket, or whoever stands in for one (frontend/sharded.ts). As in `Stream`. */
+export interface Sink {
+	readonly queued: number;
+	readonly bytesIn: number;
+	readonly bytesOut: number;
+	write(bytes: Uint8Array, start: number, length: number): boolean;
+	writeVolatile(bytes: Uint8Array, start: number, length: number): boolean;
+	writeAll(bytes: Uint8Array): boolean;
+	pause(): void;
+	resume(): void;
+	end(): void;
+	terminate(): void;
+}
+
 const UNOWNED: StreamOwner = { onData() {}, onDrain() {}, onClose() {} };
 
-export class Stream {
+export class Stream implements Sink {
 	owner: StreamOwner;
 	readonly socket: Socket<Stream>;
 	private queue: Uint8Array[] | null = null;

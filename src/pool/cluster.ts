@@ -14,11 +14,11 @@ export class Cluster {
 	readonly first: Pool;
 	private readonly random: () => number;
 
-	/** `pools` in the order of the configuration, at least one. `random` gives numbers in [0, 1). */
-	constructor(pools: readonly Pool[], random: () => number = Math.random) {
-		const count = 1 + Math.max(...pools.map((pool) => pool.spec.shard));
+	/** `pools` in the order of the configuration, at least one. `random` gives numbers in [0, 1). `first`: the lowest shard. */
+	constructor(pools: readonly Pool[], random: () => number = Math.random, first = 0) {
+		const count = 1 + Math.max(...pools.map((pool) => pool.spec.shard)) - first;
 		this.shards = Array.from({ length: count }, (_, shard) => {
-			const here = pools.filter((pool) => pool.spec.shard === shard);
+			const here = pools.filter((pool) => pool.spec.shard === first + shard);
 			return {
 				primary: here.find((pool) => pool.spec.role === "primary") ?? null,
 				replicas: here.filter((pool) => pool.spec.role === "replica"),
@@ -26,6 +26,12 @@ export class Cluster {
 		});
 		this.first = this.shards[0]?.primary ?? pools[0]!;
 		this.random = random;
+	}
+
+	/** The pools of one shard alone, as a cluster of one shard. */
+	of(shard: number): Cluster {
+		const { primary, replicas } = this.shards[shard]!;
+		return new Cluster([...(primary === null ? [] : [primary]), ...replicas], this.random, shard);
 	}
 
 	get hasPrimary(): boolean {
