@@ -562,9 +562,13 @@ export class Server implements StreamOwner {
 			this.afterDraining();
 			return;
 		}
-		this.state = ServerState.Draining;
 		this.home.counters[Stat.re_synced]!++;
 		void this.home.cancel(this);
+		if (this.stream.queued > 0 || this.replies.length > WORTH_DRAINING) {
+			this.close("client disconnected with a deep pipeline under way");
+			return;
+		}
+		this.state = ServerState.Draining;
 		this.syncIfNeeded();
 	}
 
@@ -921,6 +925,8 @@ function fatalText(error: PgError): string {
 	return `${error.severity} ${error.sqlstate}: ${error.message}`;
 }
 
+/** With more answers than this outstanding a new connection is had sooner; a guess. */
+const WORTH_DRAINING = 64;
 const NOTHING = Buffer.alloc(0);
 
 /** A mark that no message of the server answers. */
