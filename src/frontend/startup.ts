@@ -70,6 +70,13 @@ export class Startup implements StreamOwner {
 		}
 		let rest = this.tail.add(chunk);
 		while (rest !== null && !this.isOver) rest = this.phase === Phase.Packets ? this.packet(rest) : this.answer(rest);
+		if (rest !== null) this.passOn(rest);
+	}
+
+	/** Bytes behind the login are the client's first request, if it was let in. */
+	private passOn(rest: Buffer): void {
+		const { owner } = this.stream;
+		if (owner !== this) owner.onData(rest);
 	}
 
 	/** One packet without a type byte. @returns what is behind it, or null when nothing is (now) */
@@ -209,24 +216,25 @@ export class Startup implements StreamOwner {
 			void outcome.then((request) => this.checked(request));
 			return null;
 		}
-		this.proceed(outcome, rest);
-		return this.isOver ? null : rest;
+		this.proceed(outcome);
+		return rest;
 	}
 
 	private checked(request: AuthRequest): void {
 		if (this.isOver) return;
 		const rest = this.tail.bytes > 0 ? this.tail.take() : null;
 		this.phase = Phase.Login;
-		this.proceed(request, rest);
-		if (rest !== null && !this.isOver) this.onData(rest);
+		this.proceed(request);
+		if (rest === null) return;
+		if (this.isOver) this.passOn(rest);
+		else this.onData(rest);
 	}
 
 	private get isOver(): boolean {
 		return this.phase === Phase.Over;
 	}
 
-	/** `rest`: bytes behind the answer, which are the client's first request when it is let in. */
-	private proceed(request: AuthRequest, rest: Buffer | null = null): void {
+	private proceed(request: AuthRequest): void {
 		switch (request.kind) {
 			case "ask":
 				this.phase = Phase.Login;
@@ -240,11 +248,11 @@ export class Startup implements StreamOwner {
 				break;
 			case "ok":
 				if (request.saslFinal !== null) this.stream.writeAll(authentication(Auth.SASLFinal, request.saslFinal));
-				this.letIn(rest);
+				this.letIn();
 		}
 	}
 
-	private letIn(rest: Buffer | null): void {
+	private letIn(): void {
 		const { context, stream, user, database, address, minor } = this;
 		const admin = this.isAdmin;
 		// A reload may have taken the user away since the login began.
@@ -266,7 +274,6 @@ export class Startup implements StreamOwner {
 			stream.owner = client;
 			client.begin();
 		}
-		if (rest !== null) stream.owner.onData(rest);
 	}
 
 	/** One text for every cause; the log has the true one. */
