@@ -160,7 +160,9 @@ export class Startup implements StreamOwner {
 			this.fail(new PgError("FATAL", "08P01", "invalid startup packet layout: expected terminator as last byte"));
 			return;
 		}
-		for (const [name, value] of parseOptions(options)) if (!name.startsWith("pgdog.")) this.parameters.set(name, value);
+		// What has a place of its own in the packet wins, as in PostgreSQL's process_startup_options.
+		for (const [name, value] of parseOptions(options).reverse())
+			if (!name.startsWith("pgdog.") && !this.parameters.has(name)) this.parameters.set(name, value);
 		if (this.user === "") this.user = "postgres";
 		if (this.database === "") this.database = this.user;
 		// 3.1 does not exist; whoever asks for it gets 3.0.
