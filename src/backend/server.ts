@@ -821,7 +821,8 @@ export class Server implements StreamOwner {
 
 	/** Lets go of the connection, which lives on under a descriptor of its own; null when it cannot. Idle only. */
 	leave(): MovingServer | null {
-		if (this.cancels > 0 || this.stream.queued > 0 || this.replies.length > 0) return null;
+		const unfinished = this.tail.bytes > 0 || this.through > 0;
+		if (this.cancels > 0 || this.stream.queued > 0 || this.replies.length > 0 || unfinished) return null;
 		this.count();
 		const fd = this.stream.detach();
 		if (fd < 0) return null;

@@ -102,7 +102,7 @@ export class Startup implements StreamOwner {
 			case StartupCode.GSSENCRequest: {
 				const again = code === StartupCode.SSLRequest ? this.sslAsked : this.gssAsked;
 				if (again || length !== 8) {
-					this.fail(new PgError("FATAL", "08P01", "unsupported frontend protocol"));
+					this.fail(unsupported(code));
 					return null;
 				}
 				if (code === StartupCode.SSLRequest) this.sslAsked = true;
@@ -117,14 +117,7 @@ export class Startup implements StreamOwner {
 				return null;
 		}
 		if (code >>> 16 !== 3) {
-			const version = `${code >>> 16}.${code & 0xffff}`;
-			this.fail(
-				new PgError(
-					"FATAL",
-					"0A000",
-					`unsupported frontend protocol ${version}: server supports 3.0 to 3.${NEWEST_MINOR}`,
-				),
-			);
+			this.fail(unsupported(code));
 			return null;
 		}
 		this.startup(chunk, length, code & 0xffff);
@@ -311,6 +304,12 @@ export class Startup implements StreamOwner {
 		this.stream.terminate();
 		this.over();
 	}
+}
+
+function unsupported(code: number): PgError {
+	const version = `${code >>> 16}.${code & 0xffff}`;
+	const message = `unsupported frontend protocol ${version}: server supports 3.0 to 3.${NEWEST_MINOR}`;
+	return new PgError("FATAL", "0A000", message);
 }
 
 /**
