@@ -52,6 +52,7 @@ export class Worker implements PoolContext, ClientContext {
 	readonly handlers: SocketHandler<Stream>;
 	time = now();
 	stopping = false;
+	private drained = false;
 
 	private readonly setup: WorkerSetup;
 	private readonly post: (message: FromWorker) => void;
@@ -171,7 +172,14 @@ export class Worker implements PoolContext, ClientContext {
 
 	unregister(client: ClientHandle): void {
 		this.clients.delete(client.pid);
-		if (this.stopping && this.clients.size === 0) this.post({ type: "drained" });
+		this.tellDrained();
+	}
+
+	/** Once: the main thread counts workers by it, and stops for good when it has counted them all. */
+	private tellDrained(): void {
+		if (!this.stopping || this.drained || this.clients.size > 0) return;
+		this.drained = true;
+		this.post({ type: "drained" });
 	}
 
 	onLogin(client: ClientHandle): void {
@@ -323,7 +331,7 @@ export class Worker implements PoolContext, ClientContext {
 		this.listener?.stop();
 		for (const startup of [...this.startups]) startup.shutDown();
 		for (const client of [...this.clients.values()]) client.shutDown(false);
-		if (this.clients.size === 0) this.post({ type: "drained" });
+		this.tellDrained();
 	}
 
 	private close(): void {

@@ -571,9 +571,13 @@ export class Server implements StreamOwner {
 			this.afterDraining();
 			return;
 		}
-		this.state = ServerState.Draining;
 		this.home.counters[Stat.re_synced]!++;
 		void this.home.cancel(this);
+		if (this.stream.queued > 0 || this.replies.length > WORTH_DRAINING) {
+			this.close("client disconnected with a deep pipeline under way");
+			return;
+		}
+		this.state = ServerState.Draining;
 		this.syncIfNeeded();
 	}
 
@@ -839,7 +843,8 @@ export class Server implements StreamOwner {
 
 	/** Lets go of the connection, which lives on under a descriptor of its own; null when it cannot. Idle only. */
 	leave(): MovingServer | null {
-		if (this.cancels > 0 || this.stream.queued > 0 || this.replies.length > 0) return null;
+		const unfinished = this.tail.bytes > 0 || this.through > 0;
+		if (this.cancels > 0 || this.stream.queued > 0 || this.replies.length > 0 || unfinished) return null;
 		this.count();
 		const fd = this.stream.detach();
 		if (fd < 0) return null;
@@ -944,6 +949,8 @@ function fatalText(error: PgError): string {
 	return `${error.severity} ${error.sqlstate}: ${error.message}`;
 }
 
+/** With more answers than this outstanding a new connection is had sooner; a guess. */
+const WORTH_DRAINING = 64;
 const NOTHING = Buffer.alloc(0);
 
 /** No SQL at all: PostgreSQL's parser refuses it whatever the settings. */

@@ -71,6 +71,13 @@ export class Startup implements StreamOwner {
 		}
 		let rest = this.tail.add(chunk);
 		while (rest !== null && !this.isOver) rest = this.phase === Phase.Packets ? this.packet(rest) : this.answer(rest);
+		if (rest !== null) this.passOn(rest);
+	}
+
+	/** Bytes behind the login are the client's first request, if it was let in. */
+	private passOn(rest: Buffer): void {
+		const { owner } = this.stream;
+		if (owner !== this) owner.onData(rest);
 	}
 
 	/** One packet without a type byte. @returns what is behind it, or null when nothing is (now) */
@@ -96,7 +103,7 @@ export class Startup implements StreamOwner {
 			case StartupCode.GSSENCRequest: {
 				const again = code === StartupCode.SSLRequest ? this.sslAsked : this.gssAsked;
 				if (again || length !== 8) {
-					this.fail(new PgError("FATAL", "08P01", "unsupported frontend protocol"));
+					this.fail(unsupported(code));
 					return null;
 				}
 				if (code === StartupCode.SSLRequest) this.sslAsked = true;
@@ -111,14 +118,7 @@ export class Startup implements StreamOwner {
 				return null;
 		}
 		if (code >>> 16 !== 3) {
-			const version = `${code >>> 16}.${code & 0xffff}`;
-			this.fail(
-				new PgError(
-					"FATAL",
-					"0A000",
-					`unsupported frontend protocol ${version}: server supports 3.0 to 3.${NEWEST_MINOR}`,
-				),
-			);
+			this.fail(unsupported(code));
 			return null;
 		}
 		this.startup(chunk, length, code & 0xffff);
@@ -154,7 +154,9 @@ export class Startup implements StreamOwner {
 			this.fail(new PgError("FATAL", "08P01", "invalid startup packet layout: expected terminator as last byte"));
 			return;
 		}
-		for (const [name, value] of parseOptions(options)) if (!name.startsWith("pgdog.")) this.parameters.set(name, value);
+		// What has a place of its own in the packet wins, as in PostgreSQL's process_startup_options.
+		for (const [name, value] of parseOptions(options).reverse())
+			if (!name.startsWith("pgdog.") && !this.parameters.has(name)) this.parameters.set(name, value);
 		if (this.user === "") this.user = "postgres";
 		if (this.database === "") this.database = this.user;
 		// 3.1 does not exist; whoever asks for it gets 3.0.
@@ -210,24 +212,25 @@ export class Startup implements StreamOwner {
 			void outcome.then((request) => this.checked(request));
 			return null;
 		}
-		this.proceed(outcome, rest);
-		return this.isOver ? null : rest;
+		this.proceed(outcome);
+		return rest;
 	}
 
 	private checked(request: AuthRequest): void {
 		if (this.isOver) return;
 		const rest = this.tail.bytes > 0 ? this.tail.take() : null;
 		this.phase = Phase.Login;
-		this.proceed(request, rest);
-		if (rest !== null && !this.isOver) this.onData(rest);
+		this.proceed(request);
+		if (rest === null) return;
+		if (this.isOver) this.passOn(rest);
+		else this.onData(rest);
 	}
 
 	private get isOver(): boolean {
 		return this.phase === Phase.Over;
 	}
 
-	/** `rest`: bytes behind the answer, which are the client's first request when it is let in. */
-	private proceed(request: AuthRequest, rest: Buffer | null = null): void {
+	private proceed(request: AuthRequest): void {
 		switch (request.kind) {
 			case "ask":
 				this.phase = Phase.Login;
@@ -241,11 +244,11 @@ export class Startup implements StreamOwner {
 				break;
 			case "ok":
 				if (request.saslFinal !== null) this.stream.writeAll(authentication(Auth.SASLFinal, request.saslFinal));
-				this.letIn(rest);
+				this.letIn();
 		}
 	}
 
-	private letIn(rest: Buffer | null): void {
+	private letIn(): void {
 		const { context, stream, user, database, address, minor } = this;
 		const admin = this.isAdmin;
 		// A reload may have taken the user away since the login began.
@@ -274,7 +277,6 @@ export class Startup implements StreamOwner {
 			stream.owner = client;
 			client.begin();
 		}
-		if (rest !== null) stream.owner.onData(rest);
 	}
 
 	/** One text for every cause; the log has the true one. */
@@ -310,6 +312,12 @@ export class Startup implements StreamOwner {
 		this.stream.terminate();
 		this.over();
 	}
+}
+
+function unsupported(code: number): PgError {
+	const version = `${code >>> 16}.${code & 0xffff}`;
+	const message = `unsupported frontend protocol ${version}: server supports 3.0 to 3.${NEWEST_MINOR}`;
+	return new PgError("FATAL", "0A000", message);
 }
 
 /**

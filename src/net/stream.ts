@@ -60,7 +60,8 @@ export class Stream implements Sink {
 	/** As `write`, for a buffer that its owner fills again: what is queued is copied. */
 	writeVolatile(bytes: Uint8Array, start: number, length: number): boolean {
 		const rest = this.send(bytes, start, length);
-		if (rest > 0) this.enqueue(bytes.slice(start + length - rest, start + length));
+		// A Buffer's `slice` would be a view.
+		if (rest > 0) this.enqueue(new Uint8Array(bytes.subarray(start + length - rest, start + length)));
 		return this.queue === null;
 	}
 

@@ -10,7 +10,7 @@ let cluster: Cluster;
 beforeAll(async () => {
 	cluster = await startPostgres();
 	await cluster.primary.sql("CREATE ROLE alice");
-});
+}, 60_000);
 afterAll(() => cluster?.stop());
 
 /** All that stays with a session, in one row. */

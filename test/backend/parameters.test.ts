@@ -88,7 +88,7 @@ describe("on a real PostgreSQL", () => {
 		await client.connect();
 		fresh = new Map();
 		for (const name of Object.keys(VALUES)) if (!name.includes(".")) fresh.set(name, (await current(name)) ?? "");
-	});
+	}, 60_000);
 	afterAll(async () => {
 		await client?.end();
 		await cluster?.stop();

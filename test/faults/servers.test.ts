@@ -93,7 +93,8 @@ describe("a server that ends", () => {
 		test(`a backend that is terminated ${name} ends its client's connection and no other`, async () => {
 			await using client = await stage.client();
 			await begin(client);
-			await stage.look("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'pgdog'");
+			// It is gone when this returns: during COPY it would else take the Query for data and say so first.
+			await stage.look("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'pgdog'");
 			client.send(query("SELECT 'after'"));
 			const result = await within(client.result(), "the end", 5_000);
 			expectLost(result, client);
@@ -156,6 +157,30 @@ describe("a server that ends", () => {
 		await stage.intact("a time without PostgreSQL");
 		stage.sane();
 	});
+});
+
+test("a proxy that is killed leaves no connection, transaction or lock behind, and its successor serves", async () => {
+	await using stage = await Stage.start({ pool: 4, general: QUIET });
+	const clients = await Promise.all(Array.from({ length: 8 }, () => stage.client()));
+	await stage.look("CREATE TABLE held (who text); ALTER TABLE held OWNER TO pgdog; SELECT 1");
+	await clients[0]!.query("BEGIN; LOCK TABLE held");
+	clients[1]!.send(query("BEGIN; INSERT INTO held VALUES ('gone')"));
+	clients[2]!.send(query("SELECT repeat('x', 100000000)"));
+	for (const client of clients.slice(3)) client.send(query("SELECT 1"));
+	await Bun.sleep(20);
+	stage.proxy.signal("SIGKILL");
+	await stage.proxy.exited;
+	await within(
+		until(() => clients.every((client) => client.ended), "every client to see it"),
+		"every client to see it",
+	);
+	await until(async () => {
+		const left = await stage.look("SELECT count(*) FROM pg_stat_activity WHERE usename = 'pgdog'");
+		return left[0] === "0";
+	}, "PostgreSQL to see it");
+	await stage.renew();
+	await stage.intact("a killed proxy");
+	expect(await stage.look("SELECT count(*) FROM held")).toEqual(["0"]);
 });
 
 describe("a server that is down or frozen for longer than the timeouts", () => {

@@ -151,7 +151,7 @@ test("a SCRAM verifier in users.toml lets in who knows the password, and no one 
 		for (const password of ["wrong", verifier]) {
 			const bad = new Client({ ...where(auth), user: "hashed", password, database: "pgdog" });
 			bad.on("error", () => undefined);
-			expect(bad.connect()).rejects.toThrow("is wrong, or the database does not exist");
+			await expect(bad.connect()).rejects.toThrow("is wrong, or the database does not exist");
 		}
 	}
 });
@@ -160,7 +160,7 @@ test("passwords towards the server are tried in order, and a refused one says wh
 	await using tries = await connect(proxies.scram, { user: "tries", password: "old" });
 	expect(await one(tries, "SELECT session_user")).toBe("pgdog");
 	const refused = connect(proxies.scram, { user: "wrong_server_password", password: "x" });
-	expect(refused).rejects.toThrow("connection pool for user");
+	await expect(refused).rejects.toThrow("connection pool for user");
 	const error = await refused.catch((e: LoginError) => e.fields);
 	expect(error).toMatchObject({ S: "FATAL", D: 'password authentication failed for user "pgdog"' });
 });
@@ -172,7 +172,7 @@ test("the server's Unix socket instead of its port", async () => {
 });
 
 test("trust still asks for a user that exists", async () => {
-	expect(connect(proxies.trust, { user: "nobody" })).rejects.toThrow("28000");
+	await expect(connect(proxies.trust, { user: "nobody" })).rejects.toThrow("28000");
 	await using client = await connect(proxies.trust, { password: "not asked for" });
 	expect(await one(client, "SELECT 1")).toBe("1");
 });

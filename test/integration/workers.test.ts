@@ -203,7 +203,7 @@ test("a socket file left behind by a killed proxy is taken over; a living proxy'
 			env: { PGDOG_PORT: String(first.port) },
 			timeout: 5_000,
 		});
-	expect(again()).rejects.toThrow();
+	await expect(again()).rejects.toThrow();
 	await again().catch(() => undefined);
 	first.signal("SIGKILL");
 	await first.exited;

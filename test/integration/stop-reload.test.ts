@@ -1,0 +1,253 @@
+// Signals: a graceful stop and a second one, and the reload of both files.
+
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { type Cluster, startPostgres } from "../support/postgres.ts";
+import { type Proxy, type ProxyUser, simpleConfig, startProxy } from "../support/proxy.ts";
+import { type LoginError, RawClient } from "../support/raw-client.ts";
+import { frontend as f } from "../support/wire-frames.ts";
+import { until } from "../support/until.ts";
+import { backends, connect, one, untilRunning } from "./support.ts";
+
+setDefaultTimeout(30_000);
+
+let cluster: Cluster;
+beforeAll(async () => {
+	cluster = await startPostgres();
+});
+afterAll(() => cluster?.stop());
+
+function start(general: Record<string, unknown> = {}): Promise<Proxy> {
+	return startProxy(simpleConfig(cluster.primary, { workers: 2, default_pool_size: 3, min_pool_size: 0, ...general }));
+}
+
+/** The SQLSTATE of the ErrorResponse that came before the connection was ended. */
+async function lastWords(client: RawClient): Promise<string | undefined> {
+	const error = (await client.closed).find(({ code }) => code === "E");
+	return /C(\w{5})\0/.exec(error?.body.toString("latin1") ?? "")?.[1];
+}
+
+for (const signal of ["SIGTERM", "SIGINT"] as const) {
+	test(`${signal}: idle clients leave with 57P01, transactions end first, nobody else gets in`, async () => {
+		await using proxy = await start();
+		await using idle = await connect(proxy);
+		await using busy = await connect(proxy);
+		await using running = await connect(proxy);
+		await idle.query("SELECT 1");
+		await busy.query("BEGIN");
+		const query = running.query("SELECT 'finished', pg_sleep(0.4)");
+		await untilRunning(cluster, "pg_sleep");
+		proxy.signal(signal);
+		expect(await lastWords(idle)).toBe("57P01");
+		await expect(connect(proxy)).rejects.toThrow();
+		expect((await query).rows[0]?.[0]).toBe("finished");
+		expect(await lastWords(running)).toBe("57P01");
+		for (let i = 0; i < 5; i++) expect(await one(busy, `SELECT ${i}`)).toBe(String(i));
+		expect((await busy.query("COMMIT")).tags).toEqual(["COMMIT"]);
+		expect(await lastWords(busy)).toBe("57P01");
+		expect(await proxy.exited).toBe(0);
+		await until(async () => (await backends(cluster)).length === 0, "the backends to end");
+	});
+}
+
+test("with nobody there the proxy stops at once", async () => {
+	await using proxy = await start({ min_pool_size: 2 });
+	const started = performance.now();
+	expect(await proxy.stop("SIGTERM")).toBe(0);
+	expect(performance.now() - started).toBeLessThan(1_500);
+});
+
+test("a second signal stops at once", async () => {
+	await using proxy = await start();
+	await using busy = await connect(proxy);
+	await busy.query("BEGIN");
+	proxy.signal("SIGTERM");
+	await proxy.waitForLog(/shutting down/);
+	expect(await one(busy, "SELECT 1")).toBe("1");
+	proxy.signal("SIGTERM");
+	expect(await lastWords(busy)).toBe("57P01");
+	expect(await proxy.exited).toBe(0);
+});
+
+test("shutdown_timeout ends what is left", async () => {
+	await using proxy = await start({ shutdown_timeout: 300 });
+	await using busy = await connect(proxy);
+	await using running = await connect(proxy);
+	await busy.query("BEGIN");
+	running.send(f.query("SELECT pg_sleep(20)"));
+	await untilRunning(cluster, "pg_sleep");
+	proxy.signal("SIGTERM");
+	expect(await lastWords(busy)).toBe("57P01");
+	expect(await lastWords(running)).toBe("57P01");
+	expect(await proxy.exited).toBe(0);
+	expect(proxy.log).toContain("shutdown timeout");
+});
+
+test("shutdown_termination_timeout cancels running queries", async () => {
+	await using proxy = await start({ shutdown_timeout: 200, shutdown_termination_timeout: 5_000 });
+	await using running = await connect(proxy);
+	const query = running.query("SELECT pg_sleep(20)");
+	await untilRunning(cluster, "pg_sleep");
+	proxy.signal("SIGTERM");
+	expect((await query).errors[0]?.C).toBe("57014");
+	expect(await proxy.exited).toBe(0);
+	await untilRunning(cluster, "pg_sleep", 0);
+});
+
+test("clients that wait for a server or log in when the stop comes are not left hanging", async () => {
+	await using proxy = await start({ default_pool_size: 1, workers: 1, shutdown_timeout: 500 });
+	await using holder = await connect(proxy);
+	await using waiter = await connect(proxy);
+	const half = await RawClient.open({ port: proxy.port });
+	half.send(f.startupMessage({ user: "pgdog", database: "pgdog" }));
+	await half.until("R");
+	await holder.query("BEGIN");
+	waiter.send(f.query("SELECT 'waited'"));
+	await holder.query("SELECT 1");
+	proxy.signal("SIGTERM");
+	expect(await lastWords(half)).toBe("57P03");
+	await holder.query("COMMIT");
+	expect((await waiter.result()).rows).toEqual([["waited"]]);
+	expect(await lastWords(waiter)).toBe("57P01");
+	expect(await proxy.exited).toBe(0);
+});
+
+const USERS: ProxyUser[] = [{ name: "pgdog", database: "pgdog", password: "pgdog" }];
+
+async function reload(proxy: Proxy): Promise<string> {
+	const from = proxy.lines.length;
+	proxy.signal("SIGHUP");
+	return proxy.waitForLog(/configuration reloaded|reload refused/, 10_000, from);
+}
+
+test("SIGHUP keeps connections, clients and transactions when nothing has changed", async () => {
+	await using proxy = await start({ workers: 1, default_pool_size: 1 });
+	await using client = await connect(proxy);
+	const pid = await one(client, "SELECT pg_backend_pid()");
+	await client.query("SET work_mem = '9MB'; BEGIN");
+	expect(await reload(proxy)).toContain("0 pools added, 0 changed, 0 removed");
+	expect(await one(client, "SELECT pg_backend_pid()")).toBe(pid);
+	await client.query("COMMIT");
+	expect(await one(client, "SELECT pg_backend_pid() || ' ' || current_setting('work_mem')")).toBe(`${pid} 9MB`);
+});
+
+test("SIGHUP: pool sizes, timeouts and the log change; the servers stay", async () => {
+	await using proxy = await start({ workers: 2, default_pool_size: 1 });
+	const clients = await Promise.all(Array.from({ length: 4 }, () => connect(proxy)));
+	const pid = await one(clients[0] as RawClient, "SELECT pg_backend_pid()");
+	const busy = () => Promise.all(clients.map((client) => client.query("SELECT pg_sleep(0.1)")));
+	await busy();
+	expect((await backends(cluster)).map((b) => String(b.pid))).toEqual([pid as string]);
+	proxy.writeConfig(
+		simpleConfig(cluster.primary, {
+			workers: 2,
+			default_pool_size: 4,
+			min_pool_size: 0,
+			log_format: "json",
+			query_timeout: 200,
+		}).config,
+	);
+	expect(await reload(proxy)).toContain("reloaded");
+	expect(proxy.lines.some((line) => line.includes("default_pool_size"))).toBe(true);
+	await busy();
+	expect((await backends(cluster)).length).toBe(4);
+	expect((await backends(cluster)).map((b) => String(b.pid))).toContain(pid as string);
+	expect(JSON.parse(proxy.lines.at(-1) ?? "").message).toBeDefined();
+	const timed = await (clients[3] as RawClient).query("SELECT pg_sleep(5)");
+	expect(timed.errors[0]?.M).toBe("query timeout");
+	// Smaller again: the pool shrinks to its size as servers come back.
+	proxy.writeConfig(
+		simpleConfig(cluster.primary, { workers: 2, default_pool_size: 1, min_pool_size: 0, idle_timeout: 100 }).config,
+	);
+	await reload(proxy);
+	for (const client of clients.slice(0, 3)) await client.query("SELECT 1");
+	await until(async () => (await backends(cluster)).length <= 1, "the pool to shrink");
+	for (const client of clients) client.close();
+});
+
+test("SIGHUP: users and databases come and go, passwords change for new logins only", async () => {
+	await using proxy = await start();
+	await using stays = await connect(proxy);
+	await using leaver = await (async () => {
+		proxy.writeUsers([...USERS, { name: "temp", database: "pgdog", password: "one", server_user: "pgdog_trust" }]);
+		expect(await reload(proxy)).toContain("1 pools added");
+		return connect(proxy, { user: "temp", password: "one" });
+	})();
+	expect(await one(leaver, "SELECT current_user")).toBe("pgdog_trust");
+	proxy.writeUsers([...USERS, { name: "temp", database: "pgdog", password: "two", server_user: "pgdog_trust" }]);
+	await reload(proxy);
+	await expect(connect(proxy, { user: "temp", password: "one" })).rejects.toThrow("28000");
+	expect(await one(leaver, "SELECT 1")).toBe("1");
+	const again = await connect(proxy, { user: "temp", password: "two" });
+	again.close();
+	await leaver.query("BEGIN");
+	proxy.writeUsers(USERS);
+	expect(await reload(proxy)).toContain("1 removed");
+	// Its transaction may end.
+	expect((await leaver.query("COMMIT")).tags).toEqual(["COMMIT"]);
+	expect(await lastWords(leaver)).toBe("57P01");
+	await expect(connect(proxy, { user: "temp", password: "two" })).rejects.toThrow("28000");
+	await until(async () => (await backends(cluster, "pgdog_trust")).length === 0, "the removed pool's servers to end");
+	expect(await one(stays, "SELECT 'stays'")).toBe("stays");
+	// A database under a new name, and it comes back after having gone.
+	const both = [{ name: "pgdog" }, { name: "second" }].map(({ name }) => ({
+		name,
+		host: "127.0.0.1",
+		port: cluster.port,
+		database_name: "pgdog",
+	}));
+	for (let i = 0; i < 3; i++) {
+		proxy.writeConfig({ databases: both });
+		proxy.writeUsers([...USERS, { name: "pgdog", database: "second", password: "pgdog" }]);
+		await reload(proxy);
+		await using second = await connect(proxy, { database: "second" });
+		expect(await one(second, "SELECT current_database()")).toBe("pgdog");
+		proxy.writeConfig({ databases: both.slice(0, 1) });
+		proxy.writeUsers(USERS);
+		await reload(proxy);
+		expect(await lastWords(second)).toBe("57P01");
+	}
+	expect(await one(stays, "SELECT 'stays'")).toBe("stays");
+});
+
+test("SIGHUP with mistakes in the files changes nothing and says which", async () => {
+	await using proxy = await start();
+	await using client = await connect(proxy);
+	const good = simpleConfig(cluster.primary).config;
+	for (const [config, users, said] of [
+		["[general]\ndefault_pool_size = -1\nnonsense = 1\n", USERS, "nonsense"],
+		["not toml at all [", USERS, "pgdog.toml"],
+		[good, '[[users]]\nname = "pgdog"\ndatabase = "pgdog"\npassword = 7\n', "users.toml"],
+	] as const) {
+		proxy.writeConfig(config as string);
+		proxy.writeUsers(users as ProxyUser[]);
+		const from = proxy.lines.length;
+		expect(await reload(proxy)).toContain("reload refused");
+		await proxy.waitForLog(new RegExp(said), 10_000, from);
+		expect(await one(client, "SELECT 'unchanged'")).toBe("unchanged");
+		await using fresh = await connect(proxy);
+		expect(await one(fresh, "SELECT 'unchanged'")).toBe("unchanged");
+	}
+	expect(proxy.running).toBe(true);
+	proxy.writeConfig(good as Record<string, unknown>);
+	proxy.writeUsers(USERS);
+	expect(await reload(proxy)).toContain("configuration reloaded");
+});
+
+test("SIGHUP: a changed server address moves the pool; a setting that needs a restart is told and left", async () => {
+	await using other = await startPostgres();
+	await other.primary.sql("CREATE TABLE here AS SELECT 'the other' AS name; GRANT ALL ON here TO pgdog");
+	await cluster.primary.sql(
+		"CREATE TABLE IF NOT EXISTS here AS SELECT 'the first' AS name; GRANT ALL ON here TO pgdog",
+	);
+	await using proxy = await start();
+	await using client = await connect(proxy);
+	expect(await one(client, "SELECT name FROM here")).toBe("the first");
+	proxy.writeConfig(simpleConfig(other.primary, { workers: 7, min_pool_size: 0 }).config);
+	await reload(proxy);
+	expect(proxy.log).toMatch(/workers.*restart/);
+	const error = await one(client, "SELECT name FROM here").catch((e: Error | LoginError) => e);
+	// The client stays with the pool that it logged in to, or is sent away: never to half of either.
+	if (error instanceof Error) expect(client.ended).toBe(true);
+	await using fresh = await connect(proxy);
+	expect(await one(fresh, "SELECT name FROM here")).toBe("the other");
+});
