@@ -252,9 +252,10 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 				if (requests !== null && length > ROUTED) throw new ProtocolError(TOO_LARGE.message, TOO_LARGE.sqlstate);
 				break;
 			}
-			if (requests !== null && at >= this.routed && (code === Frontend.Query || code === Frontend.Bind)) {
-				const refused = this.checkInside(requests, server, code, chunk, run, at, next);
-				if (refused) {
+			if (requests !== null && at >= this.routed) {
+				const error = this.checkInside(requests, server, code, chunk, at, next);
+				if (error !== null) {
+					this.refuseInside(server, error, code, chunk, run, at);
 					at = stop;
 					run = stop;
 					continue;
@@ -336,30 +337,45 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		if (at < end && !this.isClosed) this.tail.keep(chunk, at, this.needed(chunk, at));
 	}
 
-	/** A statement in an open transaction goes where the transaction is; it may still be refused. */
+	/** A statement goes where the transaction is; it may still be refused. A batch is looked at from its beginning. */
 	private checkInside(
 		requests: RequestRouter,
 		server: Server,
 		code: number,
 		chunk: Buffer,
-		run: number,
 		at: number,
 		next: number,
-	): boolean {
+	): PgError | null {
 		const open = server.status !== TxStatus.Idle;
-		const isQuery = code === Frontend.Query;
-		const route = isQuery
-			? requests.query(chunk, at, next, open)
-			: requests.bind(chunk, at, next, this.statements, open);
-		// A transaction that has failed already says so itself, whatever is sent.
-		if (route === null || route.error === null) return false;
+		switch (code) {
+			case Frontend.Query:
+				return requests.query(chunk, at, next, open).error;
+			case Frontend.Parse:
+				// What is not all here yet is looked at Bind by Bind.
+				if (server.unsynced || lookAhead(chunk, at) === Ahead.Open) return null;
+				break;
+			case Frontend.Bind:
+				if (server.unsynced || lookAhead(chunk, at) === Ahead.Open)
+					return requests.bind(chunk, at, next, this.statements, open)?.error ?? null;
+				break;
+			default:
+				return null;
+		}
+		const route = requests.batch(chunk, at, this.statements, open);
+		this.routed = requests.end;
+		return route.error;
+	}
+
+	/** What is sent in its place fails: the transaction has failed for PostgreSQL too, and a batch ends at its Sync. */
+	private refuseInside(server: Server, error: PgError, code: number, chunk: Buffer, run: number, at: number): void {
 		this.errors++;
 		const { splice } = this.context;
+		const isQuery = code === Frontend.Query;
 		splice.add(server.stream, chunk, run, at - run);
-		splice.addAll(server.stream, server.refuse(route.error, isQuery ? Reply.RefusedQuery : Reply.RefusedBind));
+		splice.addAll(server.stream, server.refuse(error, isQuery ? Reply.RefusedQuery : Reply.RefusedBind));
 		server.unnamed = 0;
 		server.unsynced = !isQuery;
-		return true;
+		server.skipping = !isQuery;
 	}
 
 	private passable(code: number, length: number, here: number): boolean {
