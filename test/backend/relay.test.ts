@@ -425,7 +425,6 @@ describe("the end", () => {
 	});
 });
 
-const ready = backend.readyForQuery();
 const hex = (b: Uint8Array) => Buffer.from(b).toString("latin1");
 
 // Bind, Parse (spared), Execute, Sync: the made-up ParseComplete must come before the rows, not behind them.
