@@ -32,6 +32,9 @@ function startup(...body: Uint8Array[]): Uint8Array {
 const login = { user: "pgdog", database: "pgdog" };
 const names = concat(cstring("user"), cstring("pgdog"), cstring("database"), cstring("pgdog"));
 
+const TOGETHER =
+	"refused as one that comes later (0A000); PostgreSQL refuses whatever comes with an SSLRequest (08P01)";
+
 /** Instead of a StartupMessage. */
 export const beforeStartup: Malformed[] = [
 	...[0, 3, 4, 7, -1, 10_005, 0x7fffffff, -0x80000000].map((length) => ({
@@ -62,8 +65,8 @@ export const beforeStartup: Malformed[] = [
 		send: startup(cstring("database"), cstring("pgdog"), bytes(0)),
 		differs: "the user defaults to postgres, as in PgDog, and is then asked for a password",
 	},
-	{ name: "SSLRequest twice", send: concat(frontend.sslRequest(), frontend.sslRequest()) },
-	{ name: "GSSENCRequest twice", send: concat(frontend.gssencRequest(), frontend.gssencRequest()) },
+	{ name: "SSLRequest twice", send: concat(frontend.sslRequest(), frontend.sslRequest()), differs: TOGETHER },
+	{ name: "GSSENCRequest twice", send: concat(frontend.gssencRequest(), frontend.gssencRequest()), differs: TOGETHER },
 	{
 		name: "a long SSLRequest",
 		send: packet(12, int32(80877103), int32(0)),

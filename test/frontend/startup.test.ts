@@ -263,3 +263,21 @@ test("a client that leaves in the middle of its login leaves nothing behind", as
 	await until(() => inner.pool.waiting === 0, "the queue to be empty");
 	expect(inner.pool.all.size).toBe(before);
 });
+
+// A driver that saves a round trip: with trust, the login asks nothing.
+test("a Query that is sent together with the StartupMessage is answered after the login", async () => {
+	const client = await open();
+	client.send(concat(GOOD, frontend.query("SELECT 1")));
+	await client.until("Z");
+	expect((await client.until("Z")).map(({ code }) => code).join("")).toBe("CZ");
+	client.close();
+});
+
+// PostgreSQL's process_startup_options: the switches of `options` first, the packet's own parameters over them.
+test("a parameter of the StartupMessage beats the same in its options", async () => {
+	const client = await open();
+	client.send(frontend.startupMessage({ user: "u", work_mem: "1MB", options: "-c work_mem=2MB" }));
+	await client.until("Z");
+	expect(postgres.queries.filter((sql) => sql.includes("work_mem")).join()).toContain("'1MB'");
+	client.close();
+});

@@ -1,4 +1,4 @@
-// Found by review: fails until Stream.writeVolatile copies (Buffer.slice is a view). Then it belongs into stream.test.ts.
+// Pieces put together into one write, on a kernel that takes what it is told to take: nothing lost, nothing shared.
 
 import { describe, expect, test } from "bun:test";
 import type { Socket } from "bun";
