@@ -12,6 +12,11 @@ import { createFactsCache } from "../../src/frontend/prepared.ts";
 import { parseOptions, Startup } from "../../src/frontend/startup.ts";
 import { createLog } from "../../src/log.ts";
 import { Splice } from "../../src/net/splice.ts";
+import { StatementCache } from "../../src/parser/cache.ts";
+import { SqlParser } from "../../src/parser/parse.ts";
+import { Cluster } from "../../src/pool/cluster.ts";
+import type { Pool } from "../../src/pool/pool.ts";
+import { Router } from "../../src/router/router.ts";
 import { socketHandlers, Stream } from "../../src/net/stream.ts";
 import { ScriptedServer, testPool } from "../pool/support.ts";
 import { errorFields } from "../support/message.ts";
@@ -72,6 +77,12 @@ const inner = testPool(postgres.port, { pool_size: 20 });
 const cancels: string[] = [];
 const listening = listen();
 
+/** One pool, nothing to route. */
+function reach(pool: Pool): { cluster: Cluster; router: Router } {
+	const topology = { shards: 1, hasPrimary: true, hasReplicas: false };
+	return { cluster: new Cluster([pool]), router: new Router(topology, new StatementCache(new SqlParser()), null) };
+}
+
 /** A listener whose clients get through to the scripted server by trust. */
 function listen() {
 	const general = {
@@ -88,10 +99,11 @@ function listen() {
 		log: createLog("text", "off"),
 		time: 0,
 		stopping: false,
+		plugins: null,
 		general: () => general,
 		admin: () => ({ name: "admin", user: "admin", password: "secret", generated: false }),
 		find: (user, database) =>
-			user === "u" ? { user: { name: user, database, passwords: ["p"] } as User, pool: inner.pool } : null,
+			user === "u" ? { user: { name: user, database, passwords: ["p"] } as User, ...reach(inner.pool) } : null,
 		openAdmin: (stream) => stream.end(),
 		register: () => ++id,
 		unregister() {},
