@@ -126,6 +126,10 @@ export class Pool implements ServerHome {
 			server.close(this.retired ? "the pool is gone" : "reconnect");
 			return;
 		}
+		if (this.paused) {
+			server.close("pause");
+			return;
+		}
 		if (server.usedAt - server.bornAt > server.lifetime) {
 			server.close("server_lifetime");
 			return;

@@ -8,9 +8,32 @@ import { type Proxy, startProxy } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { transcript } from "../support/transcript.ts";
 import { frontend as f } from "../support/wire-frames.ts";
-import { SCHEMA, SCRIPTS, type Script, type Talk } from "./scripts.ts";
+import type { Script, Talk } from "./script.ts";
+import { SIMPLE } from "./scripts/simple.ts";
+import { EXTENDED } from "./scripts/extended.ts";
+import { DEALLOCATE } from "./scripts/deallocate.ts";
+import { COPY } from "./scripts/copy.ts";
+import { CURSORS } from "./scripts/cursors.ts";
+import { SETTINGS } from "./scripts/settings.ts";
+import { REST } from "./scripts/rest.ts";
 
 setDefaultTimeout(30_000);
+
+const SCRIPTS: Script[] = [...SIMPLE, ...EXTENDED, ...DEALLOCATE, ...COPY, ...CURSORS, ...SETTINGS, ...REST];
+
+/** What the scripts find in their database. */
+const SCHEMA = `
+	CREATE TABLE t (id int PRIMARY KEY, name text);
+	INSERT INTO t SELECT i, 'name ' || i FROM generate_series(1, 20) i;
+	CREATE TABLE parent (id int PRIMARY KEY);
+	CREATE TABLE child (id int REFERENCES parent DEFERRABLE INITIALLY DEFERRED);
+	CREATE FUNCTION noisy(n int) RETURNS int LANGUAGE plpgsql AS
+		$$ BEGIN RAISE NOTICE 'noisy %', n; RAISE WARNING 'very noisy' USING DETAIL = 'd', HINT = 'h'; RETURN n; END $$;
+	CREATE FUNCTION sets_application_name(v text) RETURNS void LANGUAGE plpgsql AS
+		$$ BEGIN EXECUTE format('SET application_name = %L', v); END $$;
+	CREATE PROCEDURE commits() LANGUAGE plpgsql AS
+		$$ BEGIN INSERT INTO t VALUES (900, 'c'); COMMIT; DELETE FROM t WHERE id = 900; COMMIT; END $$;
+`;
 
 const DATABASES = ["straight", "alone", "shared"] as const;
 

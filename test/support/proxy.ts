@@ -13,6 +13,9 @@ import { within } from "./until.ts";
 
 const ROOT = join(import.meta.dir, "..", "..");
 
+/** How long the rest of a log is waited for when its process has ended, ms. */
+const LAST_WORDS = 1_000;
+
 export interface ProxyUser {
 	name: string;
 	database: string;
@@ -137,7 +140,8 @@ export class Proxy implements AsyncDisposable {
 		const log = this.#collect();
 		this.exited = (async () => {
 			await child.exited;
-			await log;
+			// Now and then Bun (1.4.5) never tells the end of a pipe whose process was killed; what was written is there by then.
+			await Promise.race([log, Bun.sleep(LAST_WORDS)]);
 			return child.exitCode;
 		})();
 	}

@@ -1,0 +1,139 @@
+// The admin database of the running executable: what it tells of both workers, and what its commands do to them.
+
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { SQL } from "bun";
+import { Client } from "pg";
+import postgres from "postgres";
+import { type Cluster, startPostgres } from "../support/postgres.ts";
+import { type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
+import { type QueryResult, RawClient } from "../support/raw-client.ts";
+import { runTool, testWithTool } from "../support/tools.ts";
+import { until } from "../support/until.ts";
+import { frontend as f } from "../support/wire-frames.ts";
+import { backends, connect, connectToBothWorkers, one, untilBackends } from "./support.ts";
+
+setDefaultTimeout(30_000);
+
+let cluster: Cluster;
+let proxy: Proxy;
+beforeAll(async () => {
+	cluster = await startPostgres();
+	const simple = simpleConfig(cluster.primary, { workers: 2, default_pool_size: 3, min_pool_size: 0 });
+	proxy = await startProxy({ ...simple, config: { ...(simple.config as object), admin: { password: "secret" } } });
+});
+afterAll(async () => {
+	await proxy?.stop("SIGKILL");
+	await cluster?.stop();
+});
+
+const admin = () => RawClient.connect({ port: proxy.port, user: "admin", password: "secret", database: "admin" });
+
+/** The rows of a SHOW as objects. */
+async function show(client: RawClient, what: string): Promise<Record<string, string | null>[]> {
+	const { columns, rows, errors }: QueryResult = await client.query(what);
+	expect([what, errors]).toEqual([what, []]);
+	return rows.map((row) => Object.fromEntries(columns.map((column, i) => [column, row[i] ?? null])));
+}
+
+test("only the admin user with its password gets in", async () => {
+	const attempt = (user: string, password: string) =>
+		RawClient.connect({ port: proxy.port, user, password, database: "admin" });
+	await expect(attempt("admin", "wrong")).rejects.toThrow("28000");
+	await expect(attempt("pgdog", "pgdog")).rejects.toThrow("28000");
+	await expect(connect(proxy, { user: "admin", password: "secret" })).rejects.toThrow("28000");
+});
+
+test("SHOW CLIENTS, SERVERS, POOLS and STATS are sums over both workers", async () => {
+	await using console = await admin();
+	const both = await connectToBothWorkers(proxy, 2);
+	const clients = both.flat();
+	for (const client of clients) expect(await one(client, "SELECT 1")).toBe("1");
+	await clients[0]?.query("BEGIN");
+	const ids = new Set(clients.map(({ backendPid }) => String(backendPid)));
+	const told = (await show(console, "SHOW CLIENTS")).filter((row) => row.user === "pgdog");
+	expect(told.filter((row) => ids.has(String(row.id))).length).toBe(4);
+	const servers = await show(console, "SHOW SERVERS");
+	const pids = (await backends(cluster)).map(({ pid }) => String(pid)).sort();
+	expect(servers.map((row) => String(row.remote_pid)).sort()).toEqual(pids);
+	expect((await show(console, "SHOW POOLS")).length).toBe(1);
+	const [before] = await show(console, "SHOW STATS");
+	for (const client of clients) await client.query("SELECT 2");
+	const [after] = await show(console, "SHOW STATS");
+	expect(Number(after?.total_query_count) - Number(before?.total_query_count)).toBe(4);
+	for (const client of clients) client.close();
+});
+
+test("PAUSE lets transactions end and makes others wait, RESUME serves them", async () => {
+	await using console = await admin();
+	const [[a], [b]] = await connectToBothWorkers(proxy, 1);
+	if (!a || !b) throw new Error("unreachable");
+	await a.query("BEGIN");
+	await show(console, "PAUSE");
+	expect(await one(a, "SELECT 'in the block'")).toBe("in the block");
+	await a.query("COMMIT");
+	b.send(f.query("SELECT 'resumed'"));
+	a.send(f.query("SELECT 'resumed'"));
+	await untilBackends(cluster, 0);
+	expect([a.pending(), b.pending()]).toEqual([[], []]);
+	await show(console, "RESUME");
+	expect((await a.result()).rows).toEqual([["resumed"]]);
+	expect((await b.result()).rows).toEqual([["resumed"]]);
+	a.close();
+	b.close();
+});
+
+test("RECONNECT replaces every server and no client", async () => {
+	await using console = await admin();
+	await using client = await connect(proxy);
+	const pid = await one(client, "SELECT pg_backend_pid()");
+	await show(console, "RECONNECT");
+	await until(async () => (await one(client, "SELECT pg_backend_pid()")) !== pid, "another server");
+});
+
+test("RELOAD says what is wrong and changes nothing, SHOW CONFIG tells what is in force", async () => {
+	await using console = await admin();
+	const size = async () => (await show(console, "SHOW CONFIG")).find((row) => row.name === "default_pool_size")?.value;
+	expect(await size()).toBe("3");
+	const simple = simpleConfig(cluster.primary, { workers: 2, default_pool_size: 5, min_pool_size: 0 });
+	proxy.writeConfig("[general]\ndefault_pool_size = 0\n");
+	const refused = await console.query("RELOAD");
+	expect(refused.errors[0]?.S).toBe("ERROR");
+	expect(await size()).toBe("3");
+	proxy.writeConfig({ ...(simple.config as object), admin: { password: "secret" } });
+	expect((await console.query("RELOAD")).errors).toEqual([]);
+	expect(await size()).toBe("5");
+});
+
+test("drivers ask it as they ask a database", async () => {
+	const url = proxy.url({ user: "admin", password: "secret", database: "admin" });
+	const pg = new Client(url);
+	await pg.connect();
+	expect((await pg.query("SHOW VERSION")).rows.length).toBe(1);
+	await expect(pg.query("NONSENSE")).rejects.toThrow();
+	expect((await pg.query("SHOW POOLS")).rows.length).toBe(1);
+	await pg.end();
+	const sql = postgres(url, { max: 1, fetch_types: false });
+	expect((await sql.unsafe("SHOW CONFIG")).length).toBeGreaterThan(0);
+	await sql.end();
+	const bun = new SQL({ url, max: 1 });
+	expect((await bun.unsafe("SHOW SERVERS")).length).toBeGreaterThanOrEqual(0);
+	await bun.end();
+});
+
+testWithTool("psql", "psql shows its tables, and SHUTDOWN stops the proxy", async (psql) => {
+	const env = {
+		PGHOST: "127.0.0.1",
+		PGPORT: String(proxy.port),
+		PGUSER: "admin",
+		PGPASSWORD: "secret",
+		PGDATABASE: "admin",
+	};
+	for (const what of ["CLIENTS", "SERVERS", "POOLS", "STATS", "CONFIG", "VERSION"]) {
+		const { code, stdout, stderr } = await runTool([psql, "-Xc", `SHOW ${what}`], env);
+		expect([what, code, stderr]).toEqual([what, 0, ""]);
+		expect(stdout).toMatch(/\(\d+ rows?\)/);
+	}
+	expect((await runTool([psql, "-XAtc", "SHOW VERSION"], env)).stdout).toContain("PgDog v");
+	expect((await runTool([psql, "-Xc", "SHUTDOWN"], env)).code).toBe(0);
+	expect(await proxy.exited).toBe(0);
+});
