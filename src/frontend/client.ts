@@ -18,23 +18,17 @@ import type { Waiter } from "../pool/waiters.ts";
 import type { Route } from "../router/route.ts";
 import type { Router } from "../router/router.ts";
 import { Stat } from "../stats/counters.ts";
-import { backendKeyData, CLOSE_COMPLETE, parameterStatus, READY_IDLE } from "../wire/backend-messages.ts";
+import { backendKeyData, CLOSE_COMPLETE, READY_IDLE } from "../wire/backend-messages.ts";
 import { Frontend, Target, TxStatus } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
-import { frontendLimit, HEADER, readInt32, Tail } from "../wire/frame.ts";
+import { HEADER, readInt32, Tail } from "../wire/frame.ts";
 import { query } from "../wire/frontend-messages.ts";
+import { Ahead, COLLECT, checkHeader, lookAhead, needed, passable, ROUTED } from "./collect.ts";
 import type { ClientContext } from "./context.ts";
 import { ClientStatements, factsOf, noteFacts } from "./prepared.ts";
 import { RequestRouter } from "./request.ts";
+import { ClientSettings } from "./settings.ts";
 
-/** How much of a request is collected before a server is taken for it all the same. */
-const COLLECT = 64 << 10;
-/** A message up to this size is looked at as a whole; a larger Query, Bind or FunctionCall passes through in pieces. */
-const WHOLE = 1 << 20;
-/** A Parse is kept, so that it can be sent to other servers: it has to be whole. Ours, not PostgreSQL's. */
-const PARSE_LIMIT = 64 << 20;
-/** A request that has to be routed is collected whole, up to this; what is larger is refused: nobody could look at it. */
-const ROUTED = 64 << 20;
 /** What may be queued for a client that does not read before its next request has to wait. */
 const UNREAD = 64 << 10;
 /** What a client may send ahead while it waits; then its socket is not read. */
@@ -112,12 +106,7 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	/** Servers that died while they were made ready for a request that no one had seen yet. */
 	private retries = 0;
 
-	/** Settings of its StartupMessage; RESET goes back to these. */
-	private readonly startup: ParameterSet;
-	/** Settings its session has now. */
-	private parameters: ParameterSet;
-	/** Settings as it was told by ParameterStatus. */
-	private reported: ParameterSet;
+	private readonly settings: ClientSettings;
 	private statements: ClientStatements | null = null;
 
 	waitingSince = 0;
@@ -146,9 +135,7 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		this.user = login.user;
 		this.database = login.database;
 		this.address = login.address;
-		this.startup = login.parameters;
-		this.parameters = login.parameters;
-		this.reported = context.sets.empty;
+		this.settings = new ClientSettings(context.sets, login.parameters, stream);
 		this.pid = context.register(this);
 		this.secret = Uint8Array.from(randomBytes(login.minor >= 2 ? 32 : 4));
 		this.activeAt = context.time;
@@ -158,18 +145,15 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 
 	/** Answers with the settings that its sessions will have, from the cache or from a server. */
 	begin(): void {
-		const known = this.pool.welcomes.get(this.startup.key);
+		const known = this.pool.welcomes.get(this.settings.startup.key);
 		if (known !== undefined) this.welcome(known);
 		else this.checkOut();
 	}
 
 	private welcome(reported: ParameterSet): void {
 		this.loggedIn = true;
-		this.reported = reported;
-		const parts: Buffer[] = [];
-		for (const [name, value] of reported.values) parts.push(parameterStatus(name, value));
-		parts.push(backendKeyData(this.pid, this.secret), READY_IDLE);
-		this.stream.writeAll(Buffer.concat(parts));
+		const welcome = [this.settings.welcome(reported), backendKeyData(this.pid, this.secret), READY_IDLE];
+		this.stream.writeAll(Buffer.concat(welcome));
 		this.context.onLogin(this);
 		this.resume();
 	}
@@ -579,11 +563,12 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		this.server = server;
 		server.session = this.pool.spec.pooler_mode === "session";
 		this.pool.counters[Stat.server_assignment_count]!++;
-		if (server.applied.equals(this.parameters)) {
-			this.tellReported(server);
+		const { wanted } = this.settings;
+		if (server.applied.equals(wanted)) {
+			this.settings.tell(server);
 			return true;
 		}
-		server.apply(this.parameters, (error) => {
+		server.apply(wanted, (error) => {
 			if (error === null) this.acquired(server);
 			else this.onApplyFailed(server, error);
 		});
@@ -592,14 +577,14 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 
 	private acquired(server: Server): void {
 		if (!this.loggedIn) {
-			this.pool.welcomes.set(this.startup.key, server.reported);
+			this.pool.welcomes.set(this.settings.startup.key, server.reported);
 			this.server = null;
 			server.session = false;
 			server.giveBack();
 			this.welcome(server.reported);
 			return;
 		}
-		this.tellReported(server);
+		this.settings.tell(server);
 		this.retries = 0;
 		this.resume();
 	}
@@ -621,15 +606,6 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 			`settings refused: ${error.message}`,
 			new PgError("FATAL", error.sqlstate, error.message, error.detail, error.hint),
 		);
-	}
-
-	/** Settings that this server reports otherwise than the client believes. */
-	private tellReported(server: Server): void {
-		const { reported } = server;
-		if (reported === this.reported) return;
-		for (const [name, value] of reported.values)
-			if (this.reported.values.get(name) !== value) this.stream.writeAll(parameterStatus(name, value));
-		this.reported = reported;
 	}
 
 	onCheckoutFailed(error: PgError): void {
@@ -692,67 +668,18 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		if (this.isLeaving) this.close("shutdown", SHUTTING_DOWN);
 	}
 
-	/** A transaction changed settings: the server is asked what they are now, since ROLLBACK may have undone it all. */
+	/** A transaction changed settings: the client goes on when it is known which. */
 	private settle(server: Server): void {
-		const { resetsAll, resets } = server;
-		const sets = server.sets ?? NONE;
-		const names = new Set([...sets, ...(resets ?? NONE)]);
-		if (resetsAll) for (const name of server.applied.values.keys()) names.add(name);
-		server.sets = null;
-		server.resets = null;
-		server.resetsAll = false;
 		this.state = State.Waiting;
-		if (names.size > 0)
-			server.ask([...names], (values) => {
-				if (values === null) this.unsettled(server);
-				else {
-					[...names].forEach((name, i) => {
-						this.learn(server, name, values[i] ?? null, !sets.has(name));
-					});
-					this.settleUnseen(server);
-				}
-			});
-		else this.settleUnseen(server);
-	}
-
-	/** Settings were changed out of sight (a DO block): what PostgreSQL lists is the client's from now on. */
-	private settleUnseen(server: Server): void {
-		if ((server.dirty & Dirty.Settings) === 0) this.settled(server);
-		else
-			server.askAll((rows) => {
-				if (rows === null) this.unsettled(server);
-				else {
-					for (const [name, value] of rows) this.learn(server, name ?? "", value ?? null, false);
-					this.settled(server);
-				}
-			});
-	}
-
-	private settled(server: Server): void {
-		this.reported = server.reported;
-		this.release(server);
-		this.resume();
-	}
-
-	private unsettled(server: Server): void {
-		this.server = null;
-		server.client = null;
-		server.close("its settings could not be read");
-		this.resume();
-	}
-
-	/** What a setting is after the transaction; `reset`: it was given its default, which is the StartupMessage's. */
-	private learn(server: Server, name: string, value: string | null, reset: boolean): void {
-		const { sets } = this.context;
-		const none = value === null || (name === "role" && value === "none");
-		const self = name === "session_authorization" && value === this.pool.spec.server_user;
-		if (!reset && !none && !self) {
-			server.applied = sets.with(server.applied, name, value);
-			this.parameters = sets.with(this.parameters, name, value);
-		} else if (none || self || value !== server.applied.values.get(name)) {
-			server.applied = sets.with(server.applied, name, null);
-			this.parameters = sets.with(this.parameters, name, this.startup.values.get(name) ?? null);
-		}
+		this.settings.settle(server, this.pool.spec.server_user, (known) => {
+			if (known) this.release(server);
+			else {
+				this.server = null;
+				server.client = null;
+				server.close("its settings could not be read");
+			}
+			this.resume();
+		});
 	}
 
 	onServerGone(error: PgError | null): void {
@@ -768,7 +695,7 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	}
 
 	onParameterStatus(name: string, value: string): void {
-		this.reported = this.context.sets.with(this.reported, name, value);
+		this.settings.onReported(name, value);
 	}
 
 	onParseUndone(name: string): void {
@@ -872,7 +799,7 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	}
 
 	setting(name: string): string | undefined {
-		return this.parameters.values.get(name);
+		return this.settings.wanted.values.get(name);
 	}
 
 	/** A CancelRequest with this client's key: for the query it runs or waits for, and no other. */
@@ -983,7 +910,6 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	}
 }
 
-const NONE: ReadonlySet<string> = new Set();
 /** How long a closed client may take to read its last bytes, ms; a guess. */
 const LINGER = 10_000;
 /** Servers that may die under one request before its client is told. */
@@ -1001,61 +927,4 @@ function idleError(
 	general: General,
 ): PgError {
 	return new PgError("FATAL", "57P05", message, `${setting} of ${general[setting]}ms expired`);
-}
-
-/** Throws what PostgreSQL says of such a header. */
-export function checkHeader(code: number, length: number): void {
-	const limit = frontendLimit(code);
-	if (limit === 0) throw new ProtocolError(`invalid frontend message type ${code}`);
-	if (length < 4 || length > limit) throw new ProtocolError("invalid message length");
-	if (code === Frontend.Parse && length > PARSE_LIMIT)
-		throw new ProtocolError(`a Parse message of ${length} bytes is larger than the proxy keeps`, "54000");
-}
-
-/** Whether a message that is not all here may go to the server in pieces. */
-function passable(code: number, length: number, here: number, routed: boolean): boolean {
-	if (code === Frontend.CopyData) return true;
-	if (routed || (code !== Frontend.Query && code !== Frontend.Bind && code !== Frontend.FunctionCall)) return false;
-	return length > WHOLE && here >= COLLECT;
-}
-
-/** How many bytes must be together before the message at `at` is looked at again. */
-function needed(chunk: Buffer, at: number, routed: boolean): number {
-	if (chunk.length - at < HEADER) return HEADER;
-	const length = readInt32(chunk, at + 1);
-	const here = chunk.length - at;
-	if (here > length) return here + 1; // Whole, but its request is not.
-	return passable(chunk[at]!, length, COLLECT, routed) ? COLLECT : length + 1;
-}
-
-function isTarget(byte: number | undefined): boolean {
-	return byte === Target.Statement || byte === Target.Portal;
-}
-
-const enum Ahead {
-	/** Neither Sync nor Flush is here yet. */
-	Open,
-	Complete,
-	/** Close messages and a Sync. */
-	OnlyCloses,
-}
-
-/** Looks for the end of the extended-query request that begins at `at`. */
-function lookAhead(chunk: Buffer, at: number): Ahead {
-	let onlyCloses = true;
-	while (chunk.length - at >= HEADER) {
-		const code = chunk[at]!;
-		const length = readInt32(chunk, at + 1);
-		checkHeader(code, length);
-		at += 1 + length;
-		if (at > chunk.length) return Ahead.Open;
-		if (code === Frontend.Sync) return onlyCloses ? Ahead.OnlyCloses : Ahead.Complete;
-		// What is malformed is the server's to refuse.
-		const name = at - length + HEADER;
-		if (code !== Frontend.Close || !isTarget(chunk[name - 1]) || chunk.indexOf(0, name) !== at - 1) {
-			onlyCloses = false;
-			if (code === Frontend.Flush || code === Frontend.Query || code === Frontend.Terminate) return Ahead.Complete;
-		}
-	}
-	return Ahead.Open;
 }

@@ -2,13 +2,10 @@
 // where there is something to decide (`Router.needed`); opens messages that the hot path passes on unopened.
 
 import type { Router, RouteRequest } from "../router/router.ts";
-import { Route } from "../router/route.ts";
+import type { Route } from "../router/route.ts";
 import { Frontend } from "../wire/codes.ts";
 import { endOfString, HEADER, readInt32 } from "../wire/frame.ts";
 import type { ClientStatements } from "./prepared.ts";
-
-/** A request that nobody has an opinion on goes where everything can be done. */
-const PRIMARY = new Route(0, false, "nothing to route");
 
 /** One per client of a routed cluster. */
 export class RequestRouter {

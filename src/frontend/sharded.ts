@@ -13,14 +13,13 @@ import { Backend, Frontend, TxStatus } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
 import { HEADER, readInt32, Tail } from "../wire/frame.ts";
 import { query } from "../wire/frontend-messages.ts";
-import { checkHeader, Client, type Login, SHUTTING_DOWN } from "./client.ts";
+import { Client, type Login, SHUTTING_DOWN } from "./client.ts";
+import { checkHeader, ROUTED } from "./collect.ts";
 import type { ClientContext, ClientHandle } from "./context.ts";
 import { Merge, type MergeOutput } from "./merge.ts";
 import { ClientStatements } from "./prepared.ts";
 import { RequestRouter } from "./request.ts";
 
-/** As for one shard (client.ts): what is larger nobody could look at. */
-const ROUTED = 64 << 20;
 const HELD = 128 << 10;
 
 const enum Phase {
