@@ -82,6 +82,8 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	private cluster: Cluster;
 	/** Null where there is nothing to decide: one pool, no plugin. */
 	private requests: RequestRouter | null;
+	/** What it waits for, or had last, was to read. */
+	private reading = false;
 	/** Messages before this place of the chunk under way have been routed. */
 	private routed = 0;
 	private readonly context: ClientContext;
@@ -485,7 +487,8 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 			this.refuse(route.error, code);
 			return false;
 		}
-		const pool = this.cluster.pick(0, route?.read ?? false);
+		this.reading = route?.read ?? false;
+		const pool = this.cluster.pick(0, this.reading);
 		if (pool === null) {
 			this.refuse(NO_PRIMARY, code);
 			return false;
@@ -618,6 +621,15 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		const { client_connection_recovery } = this.context.general();
 		if (client_connection_recovery === "drop") this.close(error.message, error);
 		else this.refuseHeld(new PgError("ERROR", error.sqlstate, error.message, error.detail, error.hint));
+	}
+
+	/** Nothing of the request was sent: another pool that can serve it may. Any can tell a login its settings. */
+	onConnectFailed(): void {
+		const other = this.cluster.pick(0, this.reading || !this.loggedIn);
+		if (other === null || other === this.pool || other.isFailing) return;
+		this.pool.leave(this);
+		this.pool = other;
+		this.checkOut();
 	}
 
 	/** Refuses the request that is held, and goes on with what comes after it. */
@@ -830,6 +842,7 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 
 	/** Where the next transaction goes, for a client that does not route itself. */
 	prefer(read: boolean): void {
+		this.reading = read;
 		if (this.server === null && !this.queued) this.pool = this.cluster.pick(0, read) ?? this.cluster.first;
 	}
 

@@ -8,6 +8,8 @@ import type { Sink } from "../net/stream.ts";
 import { Dirty } from "../parser/session.ts";
 import { parameterStatus } from "../wire/backend-messages.ts";
 
+/** Differs between a primary and its replicas: of which one serves, the client need not know. */
+const UNTOLD = "in_hot_standby";
 const NONE: ReadonlySet<string> = new Set();
 
 export class ClientSettings {
@@ -39,7 +41,7 @@ export class ClientSettings {
 		const { reported } = server;
 		if (reported === this.told) return;
 		for (const [name, value] of reported.values)
-			if (this.told.values.get(name) !== value) this.stream.writeAll(parameterStatus(name, value));
+			if (this.told.values.get(name) !== value && name !== UNTOLD) this.stream.writeAll(parameterStatus(name, value));
 		this.told = reported;
 	}
 

@@ -257,6 +257,11 @@ export class Pool implements ServerHome {
 		this.retryAt = now() + this.retryDelay;
 		if (PERMANENT.has(error.sqlstate.slice(0, 2)) && this.all.size === 0)
 			this.failAll(new PgError("FATAL", error.sqlstate, error.message, error.detail, error.hint));
+		for (let waiter = this.waiters.first; waiter !== null; ) {
+			const next: Waiter | null = waiter.nextWaiter;
+			waiter.onConnectFailed();
+			waiter = next;
+		}
 	}
 
 	private failAll(error: PgError): void {
@@ -379,8 +384,9 @@ export class Pool implements ServerHome {
 		this.grow();
 		if (!this.paused && !this.retired && time >= this.retryAt) {
 			const { ledger } = this.context;
-			if (ledger.used(this.slot) < this.spec.min_pool_size && ledger.acquire(this.slot, this.spec.min_pool_size))
-				void this.open();
+			// A server that failed is asked again, needed or not: reads come back to it when it is well.
+			const least = Math.max(this.spec.min_pool_size, this.isFailing ? 1 : 0);
+			if (ledger.used(this.slot) < least && ledger.acquire(this.slot, least)) void this.open();
 		}
 		this.counters[Stat.sv_idle] = idle;
 		this.counters[Stat.sv_idle_xact] = inTransaction;

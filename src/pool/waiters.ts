@@ -14,6 +14,8 @@ export interface Waiter {
 	/** Its turn: the server is lent to it. */
 	onServer(server: Server): void;
 	onCheckoutFailed(error: PgError): void;
+	/** An attempt to connect has failed while it waits: it may leave for another pool. */
+	onConnectFailed(): void;
 }
 
 export class Waiters {

@@ -170,6 +170,8 @@ export class TestWaiter implements Waiter {
 		this.answered.resolve();
 	}
 
+	onConnectFailed(): void {}
+
 	onCheckoutFailed(error: PgError): void {
 		this.error = error;
 		this.answered.resolve();
