@@ -33,7 +33,7 @@ function startProxy(cluster: Cluster): Bun.Subprocess<"ignore", "inherit", "pipe
 	const folder = join(cluster.folder, "proxy");
 	mkdirSync(folder);
 	// The primary first. The replica streams but has no entry until reads are routed: add ...cluster.replicas then.
-	const servers = [cluster.primary];
+	const servers = [cluster.primary, ...cluster.replicas];
 	const config = {
 		general: { host, port, shutdown_timeout: 5_000 },
 		databases: servers.map(({ host, port }, index) => ({
