@@ -32,7 +32,7 @@ function startProxy(cluster: Cluster): Bun.Subprocess<"ignore", "inherit", "pipe
 	// Inside the cluster's folder, which goes away even when we are killed.
 	const folder = join(cluster.folder, "proxy");
 	mkdirSync(folder);
-	// The primary first. The replica streams but has no entry until reads are routed: add ...cluster.replicas then.
+	// The primary first.
 	const servers = [cluster.primary, ...cluster.replicas];
 	const config = {
 		general: { host, port, shutdown_timeout: 5_000 },

@@ -28,14 +28,28 @@ export interface Sample extends Cell {
 /** The kernel counts in hundredths of a second on every Linux that Debian ships (getconf CLK_TCK). */
 const TICK_US = 10_000;
 
-/** Throws when pgbench fails or reports failed transactions. */
-export async function measure(contestant: Contestant, cell: Cell, round: number, seconds: number): Promise<Sample> {
+/** `script`: a pgbench script instead of its built-in SELECT. Throws when pgbench fails or reports failed transactions. */
+export async function measure(
+	contestant: Contestant,
+	cell: Cell,
+	round: number,
+	seconds: number,
+	script?: string,
+): Promise<Sample> {
 	const folder = mkdtempSync(join(tmpdir(), "pgdog-bench-"));
 	try {
 		const before = cpuTime(contestant.pid);
 		const result = await runTool(
 			[
-				...[requireTool("pgbench"), "-n", "-S", "-M", cell.mode, "-T", String(seconds)],
+				...[
+					requireTool("pgbench"),
+					"-n",
+					...(script === undefined ? ["-S"] : ["-f", script]),
+					"-M",
+					cell.mode,
+					"-T",
+					String(seconds),
+				],
 				...["-c", String(cell.clients), "-j", String(Math.min(cell.clients, 2))],
 				// A tenth is enough for a 99th percentile, and writing all would slow the client that shares the machine.
 				...["-l", "--sampling-rate=0.1", `--log-prefix=${join(folder, "log")}`],
