@@ -146,4 +146,27 @@ describeWithCargo("the example plugins", () => {
 		},
 		BUILD_TIMEOUT,
 	);
+
+	test(
+		"the top README's plugin builds, loads and sends reads to a replica",
+		() => {
+			const readme = readFileSync(join(PLUGINS, "..", "README.md"), "utf8");
+			const section = readme.slice(readme.indexOf("## A plugin in five minutes"));
+			const block = (language: string) =>
+				new RegExp(`^\`\`\`${language}\n([\\s\\S]*?)^\`\`\`$`, "m").exec(section)?.[1] ?? "";
+			const place = join(folder(), "my_plugin");
+			mkdirSync(join(place, "src"), { recursive: true });
+			// Built beside the guide's, under a name of its own.
+			writeFileSync(join(place, "Cargo.toml"), block("toml").replace("my_plugin", "readme_plugin"));
+			writeFileSync(join(place, "src", "lib.rs"), block("rust"));
+			const target = join(PLUGINS, "target/outside");
+			run(["cargo", "build", "--release"], place, { CARGO_TARGET_DIR: target });
+			const log = new Lines();
+			const host = new PluginHost(load(native, [join(target, "release/libreadme_plugin.so")], log), { log });
+			host.init();
+			expect(host.route(input("SELECT 1"))).toMatchObject({ readWrite: ReadWrite.Read });
+			expect(host.route(input("SELECT 1", { writeOverride: true })).outcome).toBe(Outcome.Unknown);
+		},
+		BUILD_TIMEOUT,
+	);
 });
