@@ -423,7 +423,7 @@ function serverRow(pool: Pool, server: Server): ServerRow {
 		transactions: server.transactions,
 		queries: server.queries,
 		rollbacks: server.rollbacks,
-		prepared_statements: server.statements.size + server.foreign.length,
+		prepared_statements: server.statements.size,
 		healthchecks: server.healthchecks,
 		errors: server.errors,
 		bytes_received: server.stream.bytesIn,

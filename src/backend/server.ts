@@ -15,14 +15,15 @@ import { endOfString, HEADER, readInt16, readInt32, Tail } from "../wire/frame.t
 import { parse, query, SYNC, TERMINATE } from "../wire/frontend-messages.ts";
 import { cleaning } from "./clean.ts";
 import { ASK_ALL, askParameters, changeParameters, type ParameterSet, type ParameterSets } from "./parameters.ts";
-import { NAME_PREFIX, type Statement, type Statements } from "./prepared.ts";
+import { NAME_PREFIX, type Statements } from "./prepared.ts";
 import { endsRequest, Replies, Reply } from "./replies.ts";
+import { SessionStatements, type StatementClient } from "./session-statements.ts";
 
 /** A message of a server that we have to open (all but rows and COPY data) may be this long: 16 MiB, a guess. */
 const OPENED_LIMIT = 16 << 20;
 
 /** Whom a server is lent to. */
-export interface ServerClient {
+export interface ServerClient extends StatementClient {
 	readonly stream: Sink;
 	/** The server answered everything it was asked; `server.status` says whether a transaction is open. */
 	onReady(server: Server): void;
@@ -30,16 +31,6 @@ export interface ServerClient {
 	onServerDrain(): void;
 	/** A setting that the server reports has changed. */
 	onParameterStatus(name: string, value: string): void;
-	/** Parse was not done because of an error before or in it: the client has no statement of this name. */
-	onParseUndone(name: string): void;
-	/** Unnamed Parses, the last ones sent, were not done; `failed`: the first of them is the one that failed. */
-	onUnnamedUndone(parses: number, failed: boolean): void;
-	/** Close was not done because of an error before it: the client still has the statement. */
-	onCloseUndone(name: string, statement: Statement): void;
-	/** DEALLOCATE ALL or DISCARD ALL: the client has no statements any more. */
-	onStatementsGone(): void;
-	/** What the client calls this statement, for the texts of errors. */
-	clientName(name: string): string | null;
 	/** The connection is gone. `error` is null when the server's own FATAL has been passed on. */
 	onServerGone(error: PgError | null): void;
 }
@@ -94,19 +85,6 @@ export interface MovingServer {
 	generation: number;
 }
 
-/** What stands behind a mark of `replies` that has to do with a statement of ours. */
-interface PendingStatement {
-	readonly mark: Reply;
-	readonly statement: Statement;
-	/** The client's name for it; null when the message was ours. */
-	readonly name: string | null;
-	/** The Parse is what gives the server the statement. */
-	readonly prepares: boolean;
-}
-
-/** `unnamed`: some client's unnamed statement that nobody will ask for again. */
-const NOBODY = 0;
-
 export class Server implements StreamOwner {
 	stream!: Stream;
 	state: ServerState = ServerState.Login;
@@ -125,15 +103,7 @@ export class Server implements StreamOwner {
 	reported: ParameterSet;
 	/** The ErrorResponses behind RefusedQuery and RefusedBind, in order. */
 	private readonly refusals: Buffer[] = [];
-	/** What it has prepared, with the number of the last use. */
-	readonly statements = new Map<Statement, number>();
-	private uses = 0;
-	/** Statements of ours that this loan's DEALLOCATEs were rewritten to name. */
-	deallocations = 0;
-	/** Names prepared by another thread, which ours does not know. */
-	foreign: string[] = [];
-	/** Whose unnamed statement it has: the number that the client gave its last unnamed Parse; 0 is nobody's. */
-	unnamed = NOBODY;
+	readonly statements = new SessionStatements(this.replies);
 
 	/** Bits of `Dirty`: what its client left here. */
 	dirty = 0;
@@ -189,8 +159,6 @@ export class Server implements StreamOwner {
 	private task: Task | null = null;
 	/** The client that `task` was for is gone. */
 	private orphaned = false;
-	/** Behind ParseNamed, ParseOurs, ParseFake and CloseFake, in order; null is an unnamed statement parsed again. */
-	private readonly pending: (PendingStatement | null)[] = [];
 	/** ReadyForQuery was the last thing that mattered in this chunk. */
 	private ready = false;
 	/** The server's own last words, and whether a client has them already. */
@@ -291,7 +259,7 @@ export class Server implements StreamOwner {
 					const mark = replies.front();
 					owes(mark === Reply.Parse || mark === Reply.ParseNamed || mark === Reply.ParseOurs);
 					replies.shift();
-					if (mark !== Reply.Parse) this.pending.shift();
+					if (mark !== Reply.Parse) this.statements.replied();
 					if (mark === Reply.ParseOurs) {
 						// Not the client's doing, so not the client's to see.
 						if (to !== null) splice.add(to, chunk, run, at - run);
@@ -304,7 +272,7 @@ export class Server implements StreamOwner {
 					owes(mark === Reply.Close || mark === Reply.CloseOurs);
 					replies.shift();
 					if (mark === Reply.CloseOurs) {
-						this.pending.shift();
+						this.statements.replied();
 						if (to !== null) splice.add(to, chunk, run, at - run);
 						run = next;
 					}
@@ -349,7 +317,7 @@ export class Server implements StreamOwner {
 		for (let mark = replies.front(); isFake(mark); mark = replies.front()) {
 			replies.shift();
 			if (mark === Reply.CopyEnd) continue;
-			this.pending.shift();
+			this.statements.replied();
 			if (to === null) continue;
 			splice.add(to, chunk, run, at - run);
 			run = at;
@@ -397,7 +365,7 @@ export class Server implements StreamOwner {
 				break;
 			case "DEALLOCATE":
 				// Of a name that the client made up may be one of ours: nothing is sure to be here any more.
-				if (this.deallocations > 0) this.deallocations--;
+				if (this.statements.deallocations > 0) this.statements.deallocations--;
 				else if (this.task === null) this.dirty |= Dirty.Prepared;
 				break;
 			case "PREPARE":
@@ -419,8 +387,6 @@ export class Server implements StreamOwner {
 
 	private forgetStatements(): void {
 		this.statements.clear();
-		this.foreign = [];
-		this.unnamed = NOBODY;
 	}
 
 	/** @returns the message with our statement names put back to the client's, or null when it can go as it is. */
@@ -452,44 +418,16 @@ export class Server implements StreamOwner {
 		);
 	}
 
-	/** The server now reads on to the next Sync and answers nothing before it: what was sent until there has not happened. */
+	/** What was sent behind the message that failed, up to the next Sync, has not happened. */
 	private undo(): void {
-		const { replies, client } = this;
-		let parses = 0;
-		const failed = replies.front() === Reply.Parse;
 		// The refusal in front has just been told.
 		let first = true;
-		let undone: PendingStatement[] | null = null;
-		for (; replies.length > 0; replies.shift()) {
-			const mark = replies.front();
-			if (endsRequest(mark)) break;
+		const certain = this.statements.undo(this.task === null ? this.client : null, (mark) => {
 			if (mark === Reply.RefusedBind && !first) this.refusals.shift();
 			first = false;
-			if (mark === Reply.Parse) parses++;
-			if (!hasPending(mark)) continue;
-			const pending = this.pending.shift() ?? null;
-			if (pending === null) {
-				// An unnamed statement, or the name of another thread's: neither is known to be there or gone.
-				this.unnamed = NOBODY;
-				if (mark === Reply.CloseOurs) this.dirty |= Dirty.Prepared;
-			} else {
-				undone ??= [];
-				undone.push(pending);
-			}
-		}
-		if (replies.length === 0 && this.unsynced && this.task === null) this.skipping = true;
-		if (parses > 0) {
-			this.unnamed = NOBODY;
-			if (!replies.includes(Reply.Parse)) client?.onUnnamedUndone(parses, failed);
-		}
-		// Last first: a name may have been closed and given again.
-		for (const { mark, statement, name, prepares } of undone?.reverse() ?? []) {
-			if (prepares) this.statements.delete(statement);
-			if (mark === Reply.CloseOurs) this.statements.set(statement, 0);
-			if (name === null) continue;
-			if (mark === Reply.CloseFake) client?.onCloseUndone(name, statement);
-			else client?.onParseUndone(name);
-		}
+		});
+		if (!certain) this.dirty |= Dirty.Prepared;
+		if (this.replies.length === 0 && this.unsynced && this.task === null) this.skipping = true;
 	}
 
 	private onParameterStatus(chunk: Buffer, start: number, end: number): void {
@@ -527,7 +465,7 @@ export class Server implements StreamOwner {
 		this.readyAt = 0;
 		this.looked = false;
 		this.errored = false;
-		this.deallocations = 0;
+		this.statements.deallocations = 0;
 	}
 
 	/** A client's loan ends between transactions. What it left is cleaned first, then the pool has the server back. */
@@ -697,7 +635,7 @@ export class Server implements StreamOwner {
 		};
 		this.replies.push(Reply.Query);
 		// A simple query ends the unnamed statement, whosever it was.
-		this.unnamed = NOBODY;
+		this.statements.unnamed = 0;
 		this.stream.writeAll(query(sql));
 	}
 
@@ -755,79 +693,9 @@ export class Server implements StreamOwner {
 		return mark === Reply.RefusedQuery ? REFUSED_QUERY : REFUSED_BIND;
 	}
 
-	// ---- prepared statements ---------------------------------------------------------------------------------------
-
-	/** A Parse of `statement` goes to the server now: the client's own when it has a `name` for it, else one of ours. */
-	noteParse(statement: Statement, name: string | null): void {
-		this.replies.push(name === null ? Reply.ParseOurs : Reply.ParseNamed);
-		this.pending.push({ mark: Reply.ParseNamed, statement, name, prepares: true });
-		this.statements.set(statement, ++this.uses);
-	}
-
-	/** A Parse for the client's `name` goes to the server under no name: the server has the statement already. */
-	noteParseElsewhere(statement: Statement, name: string): void {
-		this.replies.push(Reply.ParseNamed);
-		this.pending.push({ mark: Reply.ParseNamed, statement, name, prepares: false });
-		this.unnamed = NOBODY;
-	}
-
-	/** The client's unnamed statement is parsed here again. */
-	noteUnnamedAgain(serial: number): void {
-		this.replies.push(Reply.ParseOurs);
-		this.pending.push(null);
-		this.unnamed = serial;
-	}
-
-	/** ParseComplete or CloseComplete of `statement` will be made up. */
-	noteFake(mark: Reply.ParseFake | Reply.CloseFake, statement: Statement, name: string): void {
-		this.replies.push(mark);
-		this.pending.push({ mark, statement, name, prepares: false });
-	}
-
-	/** Whether the server has `statement`; if so this is its last use. */
-	has(statement: Statement): boolean {
-		if (!this.statements.has(statement)) return false;
-		this.statements.set(statement, ++this.uses);
-		return true;
-	}
-
-	/**
-	 * The statements over `limit`, least recently used first; names where they are another thread's. They are gone from
-	 * here: the caller closes each with `noteClose`.
-	 */
-	evict(limit: number): (Statement | string)[] {
-		const over = this.statements.size + this.foreign.length - limit;
-		if (over <= 0) return [];
-		const evicted: (Statement | string)[] = this.foreign.splice(0, over);
-		if (evicted.length === over) return evicted;
-		const oldest = [...this.statements].sort((a, b) => a[1] - b[1]).slice(0, over - evicted.length);
-		for (const [statement] of oldest) {
-			this.statements.delete(statement);
-			evicted.push(statement);
-		}
-		return evicted;
-	}
-
-	/** A Close of ours goes to the server; null for what has no Statement here. */
-	noteClose(statement: Statement | null): void {
-		this.replies.push(Reply.CloseOurs);
-		this.pending.push(statement === null ? null : { mark: Reply.CloseOurs, statement, name: null, prepares: false });
-	}
-
-	/** The cache has dropped statements that are here. */
-	get hasDropped(): boolean {
-		for (const statement of this.statements.keys()) if (statement.dropped) return true;
-		return false;
-	}
-
 	/** Closes what the cache has dropped, then is idle again. Not while it may be lent. */
 	closeDropped(): void {
-		const names: string[] = [];
-		for (const [statement] of this.statements) {
-			if (!statement.dropped) continue;
-			this.statements.delete(statement);
-			names.push(statement.name);
-		}
+		const names = this.statements.takeDropped();
 		// DEALLOCATE and not Close: one message with one answer, like all our own queries.
 		this.idleTask(names.map((name) => `DEALLOCATE ${name}`).join("; "));
 	}
@@ -849,14 +717,13 @@ export class Server implements StreamOwner {
 		const fd = this.stream.detach();
 		if (fd < 0) return null;
 		this.state = ServerState.Closed;
-		const known = [...this.statements.keys()].map((statement) => statement.name);
 		return {
 			fd,
 			pid: this.pid,
 			secret: this.secret,
 			applied: [...this.applied.values],
 			reported: [...this.reported.values],
-			statements: [...known, ...this.foreign],
+			statements: this.statements.names(),
 			bornAt: this.bornAt,
 			usedAt: this.usedAt,
 			checkedAt: this.checkedAt,
@@ -877,11 +744,7 @@ export class Server implements StreamOwner {
 		this.checkedAt = moving.checkedAt;
 		this.lifetime = moving.lifetime;
 		this.generation = moving.generation;
-		for (const name of moving.statements) {
-			const statement = statements.named(name);
-			if (statement === undefined) this.foreign.push(name);
-			else this.statements.set(statement, 0);
-		}
+		this.statements.arrive(moving.statements, statements);
 	}
 
 	// ---- life ------------------------------------------------------------------------------------------------------
@@ -937,7 +800,7 @@ export class Server implements StreamOwner {
 		this.client = null;
 		this.task = null;
 		this.replies.clear();
-		this.pending.length = 0;
+		this.statements.drop();
 		this.refusals.length = 0;
 		this.count();
 		this.home.onGone(this);
@@ -966,17 +829,6 @@ function isFake(mark: number): boolean {
 /** The message just read must be one that was asked for: otherwise every answer after it would go astray. */
 function owes(it: boolean): void {
 	if (!it) throw new ProtocolError("server answered what it was not asked");
-}
-
-/** Whether an entry of `pending` stands behind this mark. */
-function hasPending(mark: number): boolean {
-	return (
-		mark === Reply.ParseNamed ||
-		mark === Reply.ParseOurs ||
-		mark === Reply.ParseFake ||
-		mark === Reply.CloseFake ||
-		mark === Reply.CloseOurs
-	);
 }
 
 /** Reported by the server but not set by anyone in the session. */

@@ -359,7 +359,7 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		const isQuery = code === Frontend.Query;
 		splice.add(server.stream, chunk, run, at - run);
 		splice.addAll(server.stream, server.refuse(error, isQuery ? Reply.RefusedQuery : Reply.RefusedBind));
-		server.unnamed = 0;
+		server.statements.unnamed = 0;
 		server.unsynced = !isQuery;
 		server.skipping = !isQuery;
 	}
@@ -736,7 +736,7 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	private onQuery(server: Server, chunk: Buffer, run: number, at: number, next: number, stop: number): boolean {
 		this.checkSize(next - at - 1);
 		this.statements?.onQuery(server);
-		server.unnamed = 0;
+		server.statements.unnamed = 0;
 		server.unsynced = false;
 		if (next > stop) {
 			noteFacts(server, UNKNOWN_FACTS);

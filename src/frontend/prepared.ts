@@ -121,7 +121,7 @@ export class ClientStatements {
 			const facts = factsOf(this.facts, chunk, nameEnd + 1, textEnd);
 			this.rememberUnnamed(chunk, nameEnd + 1, next, facts, serial);
 			noteFacts(server, facts, true);
-			server.unnamed = serial;
+			server.statements.unnamed = serial;
 			server.replies.push(Reply.Parse);
 			if (facts.deallocates === null) return false;
 			const name = this.names.get(facts.deallocates);
@@ -155,16 +155,16 @@ export class ClientStatements {
 		}
 		this.statements.retain(statement);
 		this.names.set(name, statement);
-		if (server.has(statement)) {
-			if (server.status !== TxStatus.Failed) server.noteFake(Reply.ParseFake, statement, name);
+		if (server.statements.has(statement)) {
+			if (server.status !== TxStatus.Failed) server.statements.noteFake(Reply.ParseFake, statement, name);
 			else {
 				// In a failed transaction the server has the answer, which depends on the text.
-				server.noteParseElsewhere(statement, name);
+				server.statements.noteParseElsewhere(statement, name);
 				this.splice.addAll(server.stream, parse("", statement.rest));
 			}
 		} else {
 			this.evict(server, limit);
-			server.noteParse(statement, name);
+			server.statements.noteParse(statement, name);
 			this.splice.addAll(server.stream, parse(statement.name, statement.rest));
 		}
 		return true;
@@ -198,7 +198,7 @@ export class ClientStatements {
 		}
 		if (nameEnd === start) {
 			this.forgetUnnamed();
-			server.unnamed = 0;
+			server.statements.unnamed = 0;
 			server.replies.push(Reply.Close);
 			return false;
 		}
@@ -212,7 +212,7 @@ export class ClientStatements {
 		this.splice.add(server.stream, chunk, run, at - run);
 		this.names.delete(name);
 		this.statements.release(statement, Number.POSITIVE_INFINITY);
-		server.noteFake(Reply.CloseFake, statement, name);
+		server.statements.noteFake(Reply.CloseFake, statement, name);
 		return true;
 	}
 
@@ -227,7 +227,7 @@ export class ClientStatements {
 	/** A simple query ends the life of the unnamed statement. */
 	onQuery(server: Server): void {
 		this.forgetUnnamed();
-		server.unnamed = 0;
+		server.statements.unnamed = 0;
 	}
 
 	/**
@@ -244,8 +244,8 @@ export class ClientStatements {
 	private deallocate(server: Server, chunk: Buffer, run: number, at: number, name: string, statement: Statement): void {
 		this.splice.add(server.stream, chunk, run, at - run);
 		this.ensure(server, statement);
-		server.statements.delete(statement);
-		server.deallocations++;
+		server.statements.remove(statement);
+		server.statements.deallocations++;
 		this.drop(name, Number.POSITIVE_INFINITY);
 	}
 
@@ -269,7 +269,7 @@ export class ClientStatements {
 		reply: Reply,
 	): Rewritten {
 		if (nameStart === nameEnd) {
-			if (server.unnamed === this.unnamed.serial && server.unnamed !== 0) {
+			if (server.statements.unnamed === this.unnamed.serial && server.statements.unnamed !== 0) {
 				if (reply === Reply.Bind) noteBound(server, this.unnamed.facts, chunk, nameEnd + 1, stop);
 				server.replies.push(reply);
 				return false;
@@ -305,18 +305,18 @@ export class ClientStatements {
 	}
 
 	private ensure(server: Server, statement: Statement, limit = Number.POSITIVE_INFINITY): void {
-		if (server.has(statement)) return;
+		if (server.statements.has(statement)) return;
 		this.evict(server, limit);
-		server.noteParse(statement, null);
+		server.statements.noteParse(statement, null);
 		this.splice.addAll(server.stream, parse(statement.name, statement.rest));
 	}
 
 	/** `prepared_statements_limit`: room for one more. */
 	private evict(server: Server, limit: number): void {
-		for (const evicted of server.evict(limit - 1)) {
+		for (const evicted of server.statements.evict(limit - 1)) {
 			const foreign = typeof evicted === "string";
 			this.splice.addAll(server.stream, close(Target.Statement, foreign ? evicted : evicted.name));
-			server.noteClose(foreign ? null : evicted);
+			server.statements.noteClose(foreign ? null : evicted);
 		}
 	}
 
@@ -324,13 +324,13 @@ export class ClientStatements {
 	private unnamedAgain(server: Server): void {
 		const { chunk, start, end, facts, serial } = this.unnamed;
 		if (chunk === null) {
-			server.unnamed = 0;
-			server.noteClose(null);
+			server.statements.unnamed = 0;
+			server.statements.noteClose(null);
 			this.splice.addAll(server.stream, CLOSE_UNNAMED_STATEMENT);
 			return;
 		}
 		noteFacts(server, facts, true);
-		server.noteUnnamedAgain(serial);
+		server.statements.noteUnnamedAgain(serial);
 		this.splice.addAll(server.stream, parse("", chunk.subarray(start, end)));
 	}
 

@@ -410,7 +410,7 @@ export class Pool implements ServerHome {
 				server.close("idle_timeout");
 				if (this.context.general().log_disconnections)
 					this.context.log.info(`closing server connection: idle_timeout [${this.describe()}]`);
-			} else if (server.hasDropped) {
+			} else if (server.statements.hasDropped) {
 				// It comes back by onIdle; until then it is nobody's to lend.
 				this.idle.splice(this.idle.indexOf(server), 1);
 				server.closeDropped();

@@ -82,7 +82,7 @@ describe("what the client sees", () => {
 		plain.server.onData(Buffer.from(concat(backend.commandComplete("SELECT 0"), ready)));
 		expect(plain.toClient.writes).toBe(1);
 		const spliced = rig();
-		spliced.server.noteFake(Reply.ParseFake, ONE, "mine");
+		spliced.server.statements.noteFake(Reply.ParseFake, ONE, "mine");
 		owes(Reply.Bind, Reply.Execute, Reply.Sync)(spliced);
 		spliced.server.onData(Buffer.from(concat(backend.bindComplete(), backend.commandComplete("SELECT 0"), ready)));
 		expect(spliced.toClient.writes).toBe(1);
@@ -91,9 +91,9 @@ describe("what the client sees", () => {
 	test("a Parse that the server was spared is answered in its place", () => {
 		const { client, events } = everyCut(
 			(all) => {
-				all.server.noteFake(Reply.ParseFake, ONE, "mine");
+				all.server.statements.noteFake(Reply.ParseFake, ONE, "mine");
 				owes(Reply.Bind, Reply.Describe, Reply.Execute)(all);
-				all.server.noteFake(Reply.CloseFake, ONE, "mine");
+				all.server.statements.noteFake(Reply.CloseFake, ONE, "mine");
 				owes(Reply.Sync)(all);
 			},
 			backend.bindComplete(),
@@ -119,10 +119,10 @@ describe("what the client sees", () => {
 		const { client, events } = everyCut(
 			(all) => {
 				owes(Reply.CloseOurs)(all);
-				all.server.noteParse(ONE, null);
+				all.server.statements.noteParse(ONE, null);
 				owes(Reply.Bind, Reply.Execute, Reply.Sync)(all);
-				all.server.noteParse(TWO, "theirs");
-				all.server.noteUnnamedAgain(7);
+				all.server.statements.noteParse(TWO, "theirs");
+				all.server.statements.noteUnnamedAgain(7);
 				owes(Reply.Describe, Reply.Close, Reply.Sync)(all);
 			},
 			backend.closeComplete(),
@@ -153,8 +153,8 @@ describe("what the client sees", () => {
 
 	test("a request of made-up replies alone is answered by its ReadyForQuery", () => {
 		const { client } = everyCut((all) => {
-			all.server.noteFake(Reply.ParseFake, ONE, "mine");
-			all.server.noteFake(Reply.CloseFake, TWO, "theirs");
+			all.server.statements.noteFake(Reply.ParseFake, ONE, "mine");
+			all.server.statements.noteFake(Reply.CloseFake, TWO, "theirs");
 			owes(Reply.Sync)(all);
 		}, ready);
 		expect(client).toBe(readable(concat(backend.parseComplete(), backend.closeComplete(), ready)));
@@ -164,9 +164,9 @@ describe("what the client sees", () => {
 		const { client, events, owed } = everyCut(
 			(all) => {
 				owes(Reply.Bind, Reply.Execute)(all);
-				all.server.noteParse(ONE, "mine");
-				all.server.noteFake(Reply.ParseFake, TWO, "theirs");
-				all.server.noteFake(Reply.CloseFake, TWO, "gone");
+				all.server.statements.noteParse(ONE, "mine");
+				all.server.statements.noteFake(Reply.ParseFake, TWO, "theirs");
+				all.server.statements.noteFake(Reply.CloseFake, TWO, "gone");
 				owes(Reply.Bind, Reply.Execute, Reply.Sync)(all);
 				owes(Reply.Bind, Reply.Execute, Reply.Sync)(all);
 			},
@@ -431,7 +431,7 @@ const hex = (b: Uint8Array) => Buffer.from(b).toString("latin1");
 test.each([1, 2])("a made-up ParseComplete stands where the Parse stood, before the rows (Close fake: %d)", (kind) => {
 	const all = rig();
 	all.server.replies.push(Reply.Bind);
-	all.server.noteFake(kind === 1 ? Reply.ParseFake : Reply.CloseFake, ONE, "mine");
+	all.server.statements.noteFake(kind === 1 ? Reply.ParseFake : Reply.CloseFake, ONE, "mine");
 	all.server.replies.push(Reply.Execute);
 	all.server.replies.push(Reply.Sync);
 	const rest = [backend.dataRow("1"), backend.commandComplete("SELECT 1"), ready];
@@ -444,16 +444,16 @@ test.each([1, 2])("a made-up ParseComplete stands where the Parse stood, before 
 // statement, we believe it has not, and the next Parse of it fails with 42P05 for a client that did nothing wrong.
 test("a Close of ours that an error has undone does not leave a statement that we have forgotten", () => {
 	const all = rig();
-	all.server.noteParse(ONE, "mine");
+	all.server.statements.noteParse(ONE, "mine");
 	all.server.replies.push(Reply.Sync);
 	all.server.onData(Buffer.from(concat(backend.parseComplete(), ready)));
 	all.server.replies.push(Reply.Bind);
-	all.server.evict(0);
+	all.server.statements.evict(0);
 	all.server.replies.push(Reply.CloseOurs);
 	all.server.replies.push(Reply.Sync);
 	const error = backend.errorResponse({ S: "ERROR", V: "ERROR", C: "22P02", M: "no" });
 	all.server.onData(Buffer.from(concat(error, ready)));
-	expect(all.server.has(ONE) || all.server.dirty !== 0).toBe(true);
+	expect(all.server.statements.has(ONE) || all.server.dirty !== 0).toBe(true);
 });
 
 // A reply that does not fit what is owed: the books are wrong, and every answer after it would go astray.

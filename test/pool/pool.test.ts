@@ -121,7 +121,7 @@ test("a server that deallocates dropped statements is not lent meanwhile, nor tw
 	const server = (await new TestWaiter().from(pool)).server!;
 	const statement = statements.add("k", Buffer.from("SELECT 1\0\0\0"), NO_FACTS);
 	statements.retain(statement);
-	(server.statements as Map<unknown, number>).set(statement, 1);
+	server.statements.arrive([statement.name], statements);
 	statements.release(statement, 0);
 	pool.onIdle(server);
 	postgres.hold = true;
