@@ -19,6 +19,7 @@ export interface Note {
 	shards: number;
 	replicas: boolean;
 	primary: boolean;
+	transaction: boolean;
 	override: boolean;
 	statements: number;
 	/** Names of tables, and the string constants in a SELECT's list. */
