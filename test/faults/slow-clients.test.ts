@@ -11,7 +11,7 @@ setDefaultTimeout(60_000);
 
 const MB = 1 << 20;
 /** What the proxy may need for one such client: chunks on their way, and what the collector has not swept yet. */
-const BOUND = 96 * MB;
+const BOUND = 160 * MB;
 
 let stage: Stage;
 
