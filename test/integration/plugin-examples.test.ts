@@ -105,6 +105,37 @@ describeWithCargo("the example plugins before PostgreSQL", () => {
 		expect(errorOf(await client.extended("SELECT * FROM orders WHERE customer_id = $1", ["7"]))).toBeNull();
 	});
 
+	test("shard-by-customer: each statement goes to its customer's shard", async () => {
+		for (const name of ["shard_0", "shard_1"]) {
+			await cluster.primary.sql(`CREATE DATABASE ${name} OWNER pgdog`);
+			await cluster.primary.sql("CREATE TABLE orders (id int, customer_id bigint)", { database: name, user: "pgdog" });
+		}
+		const { host, port } = cluster.primary;
+		const databases = [0, 1].map((shard) => ({ name: "pgdog", host, port, shard, database_name: `shard_${shard}` }));
+		await using proxy = await startProxy({
+			config: {
+				general: { min_pool_size: 0, workers: 1 },
+				databases,
+				plugins: [{ name: buildExample("shard_by_customer"), required: true }],
+			},
+			users: [{ name: "pgdog", database: "pgdog", password: "pgdog" }],
+		});
+		await using client = await connect(proxy);
+		for (let customer = 0; customer < 6; customer++) {
+			const insert = "INSERT INTO orders (id, customer_id) VALUES ($1, $2)";
+			expect(errorOf(await client.extended(insert, ["1", `${customer}`]))).toBeNull();
+			expect(errorOf(await client.query(`INSERT INTO orders (id, customer_id) VALUES (2, ${customer})`))).toBeNull();
+			const where = "SELECT current_database() FROM orders WHERE customer_id =";
+			const rows = [[`shard_${customer % 2}`], [`shard_${customer % 2}`]];
+			expect((await client.query(`${where} ${customer}`)).rows).toEqual(rows);
+			expect((await client.extended(`${where} $1`, [`${customer}`])).rows).toEqual(rows);
+		}
+		const held = (database: string) =>
+			cluster.primary.sql("SELECT DISTINCT customer_id::int AS c FROM orders ORDER BY c", { database });
+		expect(await held("shard_0")).toEqual([{ c: 0 }, { c: 2 }, { c: 4 }]);
+		expect(await held("shard_1")).toEqual([{ c: 1 }, { c: 3 }, { c: 5 }]);
+	});
+
 	test(
 		"the README's plugin is built, found and run as the README says",
 		async () => {

@@ -8,7 +8,7 @@ import { Client } from "pg";
 import postgres from "postgres";
 import { BUILD_TIMEOUT, buildFixture, copy, describeWithCargo, folder, forge } from "../plugin/support.ts";
 import type { Cluster } from "../support/postgres.ts";
-import type { Proxy } from "../support/proxy.ts";
+import { type Proxy, startProxy } from "../support/proxy.ts";
 import type { QueryResult } from "../support/raw-client.ts";
 import { transcript } from "../support/transcript.ts";
 import { frontend } from "../support/wire-frames.ts";
@@ -581,6 +581,60 @@ describeWithCargo("plugins before PostgreSQL", () => {
 		expect(all.filter((line) => typeof line === "string")).toEqual(["init", "fini"]);
 		expect([all[0], all.at(-1)]).toEqual(["init", "fini"]);
 	});
+
+	test("several shards: context, routes, blocks and shards that do not exist", async () => {
+		const names = ["one", "two", "three"];
+		for (const name of names) await cluster.primary.sql(`CREATE DATABASE ${name} OWNER pgdog`);
+		const { host, port } = cluster.primary;
+		const its = new Notes();
+		await using sharded = await startProxy({
+			config: {
+				general: { min_pool_size: 0, workers: 1 },
+				databases: names.map((database_name, shard) => ({ name: "pgdog", host, port, shard, database_name })),
+				plugins: [{ name: scribe }],
+			},
+			users: [{ name: "pgdog", database: "pgdog", password: "pgdog" }],
+			env: its.env,
+		});
+		await using client = await connect(sharded);
+		const batch = (sql: string) => [frontend.parse(sql), frontend.bind(), frontend.execute(), frontend.sync()];
+		const simple = (sql: string) => client.query(sql);
+		const extended = async (sql: string) => (await pipelined(client, 1, ...batch(sql)))[0]!;
+		for (const ask of [simple, extended]) {
+			its.fresh();
+			for (const [shard, name] of names.entries())
+				expect((await ask(`SELECT current_database(), 'to_shard_${shard}'`)).rows).toEqual([
+					[name, `to_shard_${shard}`],
+				]);
+			expect(its.fresh()).toMatchObject([{ shards: 3 }, { shards: 3 }, { shards: 3 }]);
+			const all = await ask("SELECT current_database(), 'to_all'");
+			expect(all.rows.map(([name]) => name).sort()).toEqual([...names].sort());
+			expect([all.tags, codes(all).replace(/^12/, "").replace(/^T/, "")]).toEqual([["SELECT 3"], "DDDCZ"]);
+			expect(its.fresh()).toHaveLength(1);
+
+			for (const [sql, error] of [
+				["SELECT 'to_nobody', 'on no shard'", BLOCKED()],
+				["SELECT 'to_shard_3', 'on no shard'", ["58000", "no such shard: 3"]],
+			] as [string, [string, string]][]) {
+				const refused = await ask(sql);
+				expect([errorOf(refused), codes(refused), refused.status]).toEqual([error, "EZ", "I"]);
+				expect((await ask("BEGIN")).status).toBe("T");
+				expect((await ask("SELECT 'to_shard_1'")).rows).toEqual([["to_shard_1"]]);
+				const inside = await ask(sql);
+				expect([errorOf(inside), codes(inside), inside.status]).toEqual([error, "EZ", "E"]);
+				const after = await ask("SELECT 'to_shard_1'");
+				expect([errorOf(after)?.[0], after.status]).toEqual(["25P02", "E"]);
+				const over = await ask("COMMIT");
+				expect([over.tags, over.status]).toEqual([["ROLLBACK"], "I"]);
+				expect((await ask("SELECT 'to_shard_2'")).rows).toEqual([["to_shard_2"]]);
+			}
+		}
+		const q = (word: string) => frontend.query(`SELECT '${word}'`);
+		const piped = await pipelined(client, 4, q("to_shard_0"), q("to_nobody"), q("to_all"), q("to_shard_9"));
+		expect(piped.map(codes)).toEqual(["TDCZ", "EZ", "TDDDCZ", "EZ"]);
+		await logsAreWritten(cluster);
+		expect(servedBy(cluster, "on no shard")).toEqual([]);
+	}, 60_000);
 
 	test("what the parser refuses reaches no plugin and gets PostgreSQL's own error", async () => {
 		await using client = await connect(proxy);
