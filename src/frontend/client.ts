@@ -23,7 +23,7 @@ import { Frontend, Target, TxStatus } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
 import { HEADER, readInt32, Tail } from "../wire/frame.ts";
 import { query } from "../wire/frontend-messages.ts";
-import { Ahead, COLLECT, checkHeader, lookAhead, needed, passable, ROUTED } from "./collect.ts";
+import { Ahead, beginsBatch, COLLECT, checkHeader, lookAhead, needed, passable, ROUTED } from "./collect.ts";
 import type { ClientContext } from "./context.ts";
 import { ClientStatements, factsOf, noteFacts } from "./prepared.ts";
 import { RequestRouter } from "./request.ts";
@@ -239,6 +239,8 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 				break;
 			}
 			if (requests !== null && at >= this.routed) {
+				// Nobody can look at half a batch: it waits for its end here as it does without a server.
+				if (beginsBatch(code) && !server.unsynced && lookAhead(chunk, at) === Ahead.Open && end - at <= ROUTED) break;
 				const error = this.checkInside(requests, server, code, chunk, at, next);
 				if (error !== null) {
 					this.refuseInside(server, error, code, chunk, run, at);
@@ -337,12 +339,11 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 			case Frontend.Query:
 				return requests.query(chunk, at, next, open).error;
 			case Frontend.Parse:
-				// What is not all here yet is looked at Bind by Bind.
-				if (server.unsynced || lookAhead(chunk, at) === Ahead.Open) return null;
+				// In the middle of a batch it is looked at Bind by Bind.
+				if (server.unsynced) return null;
 				break;
 			case Frontend.Bind:
-				if (server.unsynced || lookAhead(chunk, at) === Ahead.Open)
-					return requests.bind(chunk, at, next, this.statements, open)?.error ?? null;
+				if (server.unsynced) return requests.bind(chunk, at, next, this.statements, open)?.error ?? null;
 				break;
 			default:
 				return null;

@@ -39,6 +39,17 @@ export function needed(chunk: Buffer, at: number, routed: boolean): number {
 	return passable(chunk[at]!, length, COLLECT, routed) ? COLLECT : length + 1;
 }
 
+/** A message of the extended query protocol that ends in a Sync or Flush. */
+export function beginsBatch(code: number): boolean {
+	return (
+		code === Frontend.Parse ||
+		code === Frontend.Bind ||
+		code === Frontend.Describe ||
+		code === Frontend.Execute ||
+		code === Frontend.Close
+	);
+}
+
 function isTarget(byte: number | undefined): boolean {
 	return byte === Target.Statement || byte === Target.Portal;
 }
