@@ -22,7 +22,7 @@ const run = (...args: string[]) => runTool([...proxyCommand(), ...args]);
 test("--version and the first log line say version, commit and Bun", async () => {
 	const { code, stdout, stderr } = await run("--version");
 	expect({ code, stderr }).toEqual({ code: 0, stderr: "" });
-	expect(stdout).toMatch(/^PgDog v\d+\.\d+\.\d+ \[[\w-]+, Bun \d+\.\d+\.\d+\]\n$/);
+	expect(stdout).toMatch(/^PgDog v[\w-]+ \((rustc .+|no rustc: .+)\), version \d+\.\d+\.\d+, .*Bun \d+\.\d+\.\d+\n$/);
 	expect((await run("-V")).stdout).toBe(stdout);
 	await using proxy = await startProxy(simpleConfig(cluster.primary));
 	expect(proxy.lines[0]).toContain(stdout.trim());

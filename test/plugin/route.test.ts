@@ -261,7 +261,8 @@ describeWithCargo("plugins that route", () => {
 		const after = ask(200_000);
 		expect(small.cachedBytes).toBeGreaterThan(0);
 		expect(small.cachedBytes).toBeLessThanOrEqual(2 ** 20);
-		expect(after - before).toBeLessThan(30 * 2 ** 20);
+		// A leak of a third of a kilobyte a statement would show; what other tests of this process leave behind does not.
+		expect(after - before).toBeLessThan(64 * 2 ** 20);
 		// Parsed anew each time: larger than a quarter of the cache.
 		const huge = `SELECT 'walk' FROM t WHERE id IN (${Array.from({ length: 3000 }, (_, i) => i).join(",")})`;
 		for (let i = 0; i < 300; i++) small.route(input(huge));
