@@ -50,6 +50,8 @@ export interface PoolContext {
 const QUANTUM = 5;
 /** Beyond twice our own wait, this much more (ms) makes another worker's client come first. */
 const SLACK = 0.5;
+/** Between two hand-overs to a worker that has servers of the pool, ms: queues swing, and servers must not swing along. */
+const PATIENCE = 20;
 /** Pause after a failed connection attempt while clients wait, ms; doubles up to the second. */
 const RETRY_FIRST = 100;
 const RETRY_LAST = 1000;
@@ -67,6 +69,8 @@ export class Pool implements ServerHome {
 	private readonly idle: Server[] = [];
 	private readonly waiters = new Waiters();
 	private readonly context: PoolContext;
+	/** When a server last went to another worker. */
+	private gaveAt = 0;
 	/** Connections being opened or adopted here. */
 	private connecting = 0;
 	private paused = false;
@@ -291,9 +295,11 @@ export class Pool implements ServerHome {
 		const other = ledger.longestWaiting(this.slot, worker);
 		if (other < 0) return false;
 		const first = this.waiters.first;
+		const time = now();
+		const bare = ledger.heldBy(this.slot, other) === 0;
+		if (!bare && time - this.gaveAt < PATIENCE) return false;
 		if (first !== null) {
-			const time = now();
-			const slack = ledger.heldBy(this.slot, other) === 0 ? QUANTUM : SLACK;
+			const slack = bare ? QUANTUM : SLACK;
 			const theirs = time - ledger.waitingSince(this.slot, other);
 			if (theirs < 2 * (time - first.waitingSince) + slack) return false;
 		}
@@ -302,7 +308,9 @@ export class Pool implements ServerHome {
 
 	/** Another worker has clients waiting and asks for what is idle here. */
 	onServerRequested(by: number): void {
-		if (this.context.ledger.waitingIn(this.slot, by) === 0) return;
+		const { ledger } = this.context;
+		if (ledger.waitingIn(this.slot, by) === 0) return;
+		if (ledger.heldBy(this.slot, by) > 0 && now() - this.gaveAt < PATIENCE) return;
 		const server = this.popIdle();
 		if (server !== null && !this.give(server, by)) {
 			this.idle.push(server);
@@ -317,6 +325,7 @@ export class Pool implements ServerHome {
 	private give(server: Server, to: number): boolean {
 		const moving = server.leave();
 		if (moving === null) return false;
+		this.gaveAt = now();
 		this.all.delete(server);
 		this.publish();
 		this.context.giveServer(to, this.slot, moving);
