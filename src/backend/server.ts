@@ -292,6 +292,8 @@ export class Server implements StreamOwner {
 					break;
 				case Backend.CopyInResponse:
 					this.copyIn = !replies.copyIn();
+					// A Sync that came before is ignored: the batch is open again.
+					if (this.copyIn && replies.front() === Reply.Execute) this.unsynced = true;
 					// Nobody is left to send the data.
 					if (to === null) this.close("its client is gone");
 					break;

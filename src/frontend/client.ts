@@ -30,9 +30,9 @@ import { RequestRouter } from "./request.ts";
 import { ClientSettings } from "./settings.ts";
 
 /** What may be queued for a client that does not read before its next request has to wait. */
-const UNREAD = 64 << 10;
+export const UNREAD = 64 << 10;
 /** What a client may send ahead while it waits; then its socket is not read. */
-const HELD = 128 << 10;
+export const HELD = 128 << 10;
 
 const enum State {
 	/** Its messages are read. A server may be lent to it. */
@@ -826,7 +826,9 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	}
 
 	/** A reload made these the pools and the router of its user and database: from its next transaction on. */
-	reach(cluster: Cluster, router: Router): void {
+	reach(cluster: Cluster, router: Router | null): void {
+		// It knows one shard only.
+		if (cluster.shards.length > 1) this.shutDown(false);
 		this.cluster = cluster;
 		this.requests = router?.needed ? new RequestRouter(router) : null;
 		if (this.server === null && !this.queued) this.pool = cluster.first;
@@ -847,10 +849,14 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		if (this.server === null && !this.queued) this.pool = this.cluster.pick(0, read) ?? this.cluster.first;
 	}
 
-	/** Parse and Close among the messages `chunk[at, end)` that another shard is sent: they count here too. */
-	learnStatements(chunk: Buffer, at: number, end: number): void {
-		for (; at < end; at += 1 + readInt32(chunk, at + 1))
-			this.prepared().note(chunk, at, at + 1 + readInt32(chunk, at + 1), this.context.nextSerial());
+	/** A Parse, Close or Query that another shard has replied to: it counts here too. */
+	learn(chunk: Buffer, at: number, next: number): void {
+		this.prepared().note(chunk, at, next, this.context.nextSerial());
+	}
+
+	/** After an error on another shard, perhaps: the client's statements are these. */
+	align(statements: ClientStatements): void {
+		if (this.statements !== null || !statements.isEmpty) this.prepared().align(statements, this.context.nextSerial());
 	}
 
 	/** The janitor's look. `time` as `now()`. */
@@ -925,12 +931,12 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 }
 
 /** How long a closed client may take to read its last bytes, ms; a guess. */
-const LINGER = 10_000;
+export const LINGER = 10_000;
 /** Servers that may die under one request before its client is told. */
 const RETRIES = 3;
 export const SHUTTING_DOWN = new PgError("FATAL", "57P01", "terminating connection due to administrator command");
 const TRANSACTION_TEXT = "transaction control statements are not supported in statement pooler mode";
-const TOO_LARGE = new PgError("ERROR", "54000", "the request is too large to be routed");
+export const TOO_LARGE = new PgError("ERROR", "54000", "the request is too large to be routed");
 const NO_PRIMARY = new PgError("ERROR", "58000", "no primary");
 const NO_TRANSACTIONS = new PgError("ERROR", "58000", TRANSACTION_TEXT);
 const FATAL_TRANSACTION = new PgError("FATAL", "58000", TRANSACTION_TEXT);

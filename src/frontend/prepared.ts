@@ -101,6 +101,10 @@ export class ClientStatements {
 		return this.names.size;
 	}
 
+	get isEmpty(): boolean {
+		return this.names.size === 0 && this.unnamed.chunk === null;
+	}
+
 	// Each handler gets a whole message `chunk[at, next)`. When something else than the message goes to the server, it
 	// returns true, having put that on the splice, behind the run `chunk[run, at)` of what went before.
 
@@ -355,7 +359,7 @@ export class ClientStatements {
 		unnamed.serial = serial;
 	}
 
-	private forgetUnnamed(): void {
+	forgetUnnamed(): void {
 		this.unnamed.chunk = null;
 		this.unnamed.serial = 0;
 	}
@@ -392,20 +396,35 @@ export class ClientStatements {
 		this.forgetUnnamed();
 	}
 
-	/** A message that goes to other servers than ours: what Parse and Close do to the names, they do here too. */
+	/** A message that other servers than ours have replied to: what it did to the names, it does here too. */
 	note(chunk: Buffer, at: number, next: number, serial = 1): void {
 		const code = chunk[at];
-		if (code === Frontend.Query) this.forgetUnnamed();
-		else if (code === Frontend.Close && chunk[at + HEADER] === Target.Statement)
+		if (code === Frontend.Query) {
+			const { deallocates } = factsOf(this.facts, chunk, at + HEADER, next - 1);
+			if (deallocates !== null) this.drop(deallocates, Number.POSITIVE_INFINITY);
+			this.forgetUnnamed();
+		} else if (code === Frontend.Close && chunk[at + HEADER] === Target.Statement)
 			this.closeAlone(chunk, at, next, Number.POSITIVE_INFINITY);
 		else if (code === Frontend.Parse) {
 			const nameEnd = endOfString(chunk, at + HEADER, next);
 			const textEnd = nameEnd < 0 ? -1 : endOfString(chunk, nameEnd + 1, next);
 			if (textEnd < 0) return;
 			const facts = factsOf(this.facts, chunk, nameEnd + 1, textEnd);
-			if (nameEnd === at + HEADER) this.rememberUnnamed(chunk, nameEnd + 1, next, facts, serial);
-			else this.declare(chunk.utf8Slice(at + HEADER, nameEnd), chunk, nameEnd + 1, next, facts);
+			if (nameEnd !== at + HEADER) this.declare(chunk.utf8Slice(at + HEADER, nameEnd), chunk, nameEnd + 1, next, facts);
+			else {
+				if (facts.deallocates !== null) this.drop(facts.deallocates, Number.POSITIVE_INFINITY);
+				this.rememberUnnamed(chunk, nameEnd + 1, next, facts, serial);
+			}
 		}
+	}
+
+	/** After an error on some of several shards: the statements are those of `other`, whatever became of them here. */
+	align(other: ClientStatements, serial: number): void {
+		for (const [name, statement] of [...this.names])
+			if (other.names.get(name) !== statement) this.drop(name, Number.POSITIVE_INFINITY);
+		for (const [name, statement] of other.names) this.restore(name, statement);
+		Object.assign(this.unnamed, other.unnamed, { serial: other.unnamed.chunk === null ? 0 : serial });
+		this.batchOver = true;
 	}
 
 	private declare(name: string, chunk: Buffer, start: number, end: number, facts: SessionFacts): void {

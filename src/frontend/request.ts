@@ -59,6 +59,11 @@ export class RequestRouter {
 		return route;
 	}
 
+	/** A batch without a Bind, by the text of its first Parse; "" where it has none. */
+	unbound(sql: string, inTransaction: boolean): Route {
+		return this.router.routeUnbound(sql, inTransaction);
+	}
+
 	/**
 	 * The extended-query messages from `at` to the next Sync or Flush, which are all here. One server runs them all: the
 	 * first refusal counts for the batch, and one write makes it a write.
@@ -90,6 +95,6 @@ export class RequestRouter {
 		}
 		this.end = at;
 		if (found !== null) return found;
-		return this.router.routeUnbound(firstText ?? "", inTransaction);
+		return this.unbound(firstText ?? "", inTransaction);
 	}
 }

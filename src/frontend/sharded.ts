@@ -4,86 +4,65 @@
 
 import { randomBytes } from "node:crypto";
 import { PgError, ProtocolError } from "../errors.ts";
-import type { Sink, Stream, StreamOwner } from "../net/stream.ts";
+import type { Stream, StreamOwner } from "../net/stream.ts";
 import type { Cluster } from "../pool/cluster.ts";
-import { type Route, Shard } from "../router/route.ts";
 import type { Router } from "../router/router.ts";
-import { backendKeyData, READY_IDLE, readyForQuery } from "../wire/backend-messages.ts";
+import { backendKeyData, readyForQuery } from "../wire/backend-messages.ts";
 import { Backend, Frontend, TxStatus } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
 import { HEADER, readInt32, Tail } from "../wire/frame.ts";
-import { query } from "../wire/frontend-messages.ts";
-import { Client, type Login, SHUTTING_DOWN } from "./client.ts";
+import { copyFail, FLUSH, parse, query, SYNC } from "../wire/frontend-messages.ts";
+import { Client, HELD, LINGER, type Login, SHUTTING_DOWN, TOO_LARGE, UNREAD } from "./client.ts";
 import { checkHeader, ROUTED } from "./collect.ts";
 import type { ClientContext, ClientHandle } from "./context.ts";
-import { Merge, type MergeOutput } from "./merge.ts";
+import { Merge, type MergeOutput, TO_READY } from "./merge.ts";
 import { ClientStatements } from "./prepared.ts";
 import { RequestRouter } from "./request.ts";
-
-const HELD = 128 << 10;
+import { Batches, End, endOfBatch, isReplied } from "./segments.ts";
+import { type PortOwner, ShardPort } from "./shard-port.ts";
 
 const enum Phase {
 	/** The shards are being logged in to. */
 	Login,
 	Idle,
-	/** A request is under way; what else comes is held. */
+	/** A request is under way; what else comes is held, but for the data of a COPY. */
 	Busy,
-	/** A shard's transaction has failed; the others' are made to fail. */
-	Failing,
 	Closed,
 }
 
-/** No SQL at all: fails the transaction of a shard that did nothing wrong, since another's has failed. */
-const FAIL = query("failed on another shard of pgdog");
-
-/** Stands in for the socket of one shard's Client. */
-class ShardPort implements Sink {
-	readonly shard: number;
-	private readonly owner: ShardedClient;
-	bytesIn = 0;
-	bytesOut = 0;
-
-	constructor(shard: number, owner: ShardedClient) {
-		this.shard = shard;
-		this.owner = owner;
-	}
-
-	get queued(): number {
-		return this.owner.queuedFor(this.shard);
-	}
-
-	write(bytes: Uint8Array, start: number, length: number): boolean {
-		this.bytesOut += length;
-		this.owner.onShard(this.shard, bytes, start, length);
-		return this.queued === 0;
-	}
-
-	writeVolatile(bytes: Uint8Array, start: number, length: number): boolean {
-		return this.write(bytes, start, length);
-	}
-
-	writeAll(bytes: Uint8Array): boolean {
-		return this.write(bytes, 0, bytes.length);
-	}
-
-	pause(): void {
-		this.owner.stream.pause();
-	}
-
-	resume(): void {
-		this.owner.onShardReads();
-	}
-
-	end(): void {
-		this.owner.onShardEnd();
-	}
-
-	terminate(): void {
-		this.owner.onShardEnd();
-	}
+/** What ends the messages of a batch that are under way. */
+const enum Terminator {
+	/** Sync, or the end of a Query: ReadyForQuery is due. */
+	Sync,
+	/** Flush, or what makes the shards answer without being asked: the batch goes on. */
+	Flush,
 }
 
-export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle {
+/** Messages that the same shards are sent, and what ends their answers. */
+interface Step {
+	readonly targets: readonly number[];
+	readonly chunk: Buffer;
+	readonly at: number;
+	readonly end: number;
+	/** Sent behind `chunk[at, end)`. */
+	readonly behind: Buffer | null;
+	readonly replies: number;
+	/** It is our own: the client sees nothing of it. */
+	readonly quiet: boolean;
+}
+
+// No SQL at all: it fails the transaction of a shard that did nothing wrong, since another's has failed.
+const FAILED = "failed on another shard of pgdog";
+const FAIL = query(FAILED);
+const FAIL_BATCH = Buffer.concat([parse("", Buffer.from(`${FAILED}\0\0\0`)), SYNC]);
+const ROLLBACK = query("ROLLBACK");
+const COPY_FAIL = copyFail(FAILED);
+const COPY_FAIL_SYNC = Buffer.concat([COPY_FAIL, SYNC]);
+const NO_STEP: Step = { targets: [], chunk: FAIL, at: 0, end: 0, behind: null, replies: TO_READY, quiet: false };
+/** Pieces up to this together are written in one go. */
+const TOGETHER = 64 << 10;
+
+export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, PortOwner {
 	readonly stream: Stream;
 	readonly user: string;
 	readonly database: string;
@@ -97,25 +76,49 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle {
 	errors = 0;
 
 	private readonly context: ClientContext;
-	private readonly shards: Client[];
-	private readonly requests: RequestRouter;
-	/** The client's statements by name, for their texts; each shard has its own of them. */
+	private readonly ports: readonly ShardPort[];
+	private readonly shards: readonly Client[];
+	private requests: RequestRouter;
+	private readonly batches: Batches;
+	/** The client's statements, as the shards have confirmed them; each shard's Client has its own of them. */
 	private readonly statements: ClientStatements;
 	private readonly tail = new Tail();
+	/** Messages for the client that the event under way has brought. */
+	private out: Uint8Array[] = [];
+
 	private phase = Phase.Login;
 	private merge: Merge;
-	/** Shards of the request under way; it goes on until `merge` is done. */
-	private targets: readonly number[];
-	private readonly all: readonly number[];
-	/** The request ended in Flush: what follows up to Sync belongs to it. */
-	private open = false;
+	/** Of the request under way: what is sent now, and what follows when that is answered. */
+	private step = NO_STEP;
+	private steps: Step[] = [];
+	/** How many of the step's shards have been sent it. */
+	private sent = 0;
+	/** Where in the step's chunk the message is whose reply comes next. */
+	private mark = 0;
+	private terminator = Terminator.Sync;
+	/** The request under way has failed, and the client was told so. */
+	private hasFailed = false;
+	/** Shards that were apart after it have been brought together. */
+	private mended = false;
+	/** Shards that were sent messages of a batch whose Sync they were not. */
+	private involved: readonly number[] = [];
+	/** CopyDone and CopyFail messages that were sent before their COPY began. */
+	private copyEnds = 0;
+	/** What the client sends is data of a COPY. */
 	private copying = false;
+	/** As of the last ReadyForQuery. */
 	private status: TxStatus = TxStatus.Idle;
-	/** Skip to the next Sync, after a refusal. */
+	/** Skip to the next Sync, after an error. */
 	private skipping = false;
+	/** Bytes still to come of a message that is thrown away, and of CopyData that is passed on in pieces. */
+	private dropping = 0;
+	private through = 0;
+	/** Who gets those pieces, and what waits for their end: nothing may be sent in between. */
+	private throughTo: readonly number[] = [];
+	private throughThen: (() => void)[] = [];
+	/** It has to read what it was sent before it may go on. */
+	private unread = false;
 	private leaving = false;
-	/** Bytes of the login's answers, which are told once. */
-	private welcomed = false;
 
 	constructor(context: ClientContext, stream: Stream, cluster: Cluster, router: Router, login: Login) {
 		this.context = context;
@@ -126,25 +129,18 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle {
 		this.activeAt = context.time;
 		this.requests = new RequestRouter(router);
 		this.statements = new ClientStatements(context.statements, context.facts, context.splice, true);
+		this.batches = new Batches(cluster.shards.length);
 		this.pid = context.register(this);
 		this.secret = Uint8Array.from(randomBytes(login.minor >= 2 ? 32 : 4));
-		// What a shard's Client tells its worker is told by this one, once.
-		const inner: ClientContext = Object.create(context, {
-			register: { value: () => this.pid },
-			unregister: { value: () => {} },
-			onLogin: { value: () => {} },
-			onLogout: { value: () => {} },
-		});
-		this.all = cluster.shards.map((_, shard) => shard);
-		this.targets = this.all;
-		this.merge = new Merge(this.all, this);
-		this.shards = this.all.map(
-			(shard) => new Client(inner, new ShardPort(shard, this), cluster.of(shard), null, login),
-		);
+		const { all } = this.batches;
+		this.merge = new Merge(all.length, all, TO_READY, this);
+		const inner = innerContext(context, this.pid);
+		this.ports = all.map((shard) => new ShardPort(shard, this));
+		this.shards = all.map((shard) => new Client(inner, this.ports[shard]!, cluster.of(shard), null, login));
 	}
 
 	begin(): void {
-		for (const shard of this.shards) shard.begin();
+		for (const shard of this.shards) if (this.phase === Phase.Login) shard.begin();
 	}
 
 	// ---- bytes of the client ---------------------------------------------------------------------------------------
@@ -152,49 +148,72 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle {
 	onData(chunk: Buffer): void {
 		if (this.phase === Phase.Closed) return;
 		this.activeAt = this.context.time;
-		if (this.phase !== Phase.Idle && !this.copying && !this.open) {
+		if (!this.isReading) {
 			this.tail.hold(chunk);
-			if (this.tail.bytes > HELD) this.stream.pause();
+			this.flow();
 			return;
 		}
 		const whole = this.tail.add(chunk);
-		if (whole !== null) this.guardedWalk(whole);
+		if (whole !== null) this.guarded(() => this.walk(whole));
 	}
 
-	private guardedWalk(chunk: Buffer): void {
+	private get isReading(): boolean {
+		return this.copying || this.through > 0 || (this.phase === Phase.Idle && !this.unread);
+	}
+
+	/** Reads what was held. */
+	private resume(): void {
+		if (this.isReading && this.tail.bytes > 0) this.walk(this.tail.take());
+	}
+
+	private guarded(work: () => void): void {
 		try {
-			this.walk(chunk);
+			work();
+			this.flush();
+			this.flow();
 		} catch (error) {
 			if (!(error instanceof ProtocolError)) throw error;
 			this.close(`protocol error: ${error.message}`, new PgError("FATAL", error.sqlstate, error.message));
 		}
 	}
 
+	/**
+	 * Does `work` when the event under way is over, since a server's answer may not lead to another message at once, and
+	 * when no message is half sent.
+	 */
+	private later(work: () => void): void {
+		if (this.through > 0) {
+			this.throughThen.push(work);
+			return;
+		}
+		queueMicrotask(() => {
+			if (this.phase === Phase.Closed) return;
+			try {
+				this.guarded(work);
+			} catch (error) {
+				// No socket's event: nobody else would catch it.
+				this.context.log.error(`internal error: ${error instanceof Error ? error.stack : String(error)}`);
+				this.stream.terminate();
+			}
+		});
+	}
+
 	private walk(chunk: Buffer): void {
-		let at = 0;
-		while (chunk.length - at >= HEADER && this.phase !== Phase.Closed) {
+		let at = this.dropping + this.through > 0 ? this.passThrough(chunk) : 0;
+		while (chunk.length - at >= HEADER && this.isReading) {
 			const code = chunk[at]!;
 			const length = readInt32(chunk, at + 1);
 			checkHeader(code, length);
-			if (length > ROUTED) throw new ProtocolError("the request is too large to be routed", "54000");
 			const next = at + 1 + length;
-			if (next > chunk.length) break;
 			if (code === Frontend.Terminate) {
 				this.close("client disconnected");
 				return;
 			}
-			if (this.skipping) {
-				if (code === Frontend.Sync) {
-					this.skipping = false;
-					this.stream.writeAll(readyForQuery(this.status));
-				}
-				at = next;
-			} else if (this.phase === Phase.Busy) {
-				if (!this.copying && !this.open) break;
-				this.goOn(code, chunk, at, next);
-				at = next;
-			} else {
-				const end = this.request(code, chunk, at, next);
+			if (this.copying) at = this.copyMessage(code, chunk, at, next);
+			else if (this.skipping && code !== Frontend.Sync) at = this.drop(chunk, next);
+			else if (this.isUnread()) break;
+			else {
+				const end = this.request(code, length, chunk, at, next);
 				if (end < 0) break;
 				at = end;
 			}
@@ -202,43 +221,90 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle {
 		if (at < chunk.length && this.phase !== Phase.Closed) this.keep(chunk, at);
 	}
 
+	/** The rest of a message whose head has been dealt with. @returns where the next begins */
+	private passThrough(chunk: Buffer): number {
+		const dropped = Math.min(this.dropping, chunk.length);
+		this.dropping -= dropped;
+		const passed = Math.min(this.through, chunk.length - dropped);
+		this.through -= passed;
+		if (passed > 0) {
+			this.sendTo(this.throughTo, chunk, dropped, dropped + passed);
+			if (this.through === 0) for (const work of this.throughThen.splice(0)) this.later(work);
+		}
+		return dropped + passed;
+	}
+
+	/** Throws a message away that may not be all here. */
+	private drop(chunk: Buffer, next: number): number {
+		this.dropping = Math.max(0, next - chunk.length);
+		return Math.min(next, chunk.length);
+	}
+
 	private keep(chunk: Buffer, at: number): void {
 		const here = chunk.length - at;
-		const held = this.phase !== Phase.Idle && !this.copying && !this.open;
-		if (held) this.tail.keep(chunk, at, Number.POSITIVE_INFINITY);
+		if (!this.isReading) this.tail.keep(chunk, at, Number.POSITIVE_INFINITY);
 		else if (here < HEADER) this.tail.keep(chunk, at, HEADER);
 		else this.tail.keep(chunk, at, Math.max(here + 1, 1 + readInt32(chunk, at + 1)));
 	}
 
-	/** More of the request under way: data of a COPY, or what follows a Flush. */
-	private goOn(code: number, chunk: Buffer, at: number, next: number): void {
-		if (code === Frontend.CopyDone || code === Frontend.CopyFail) this.copying = false;
-		if (code === Frontend.Sync) this.open = false;
-		if (code === Frontend.Bind && this.open) {
-			const inside = this.status !== TxStatus.Idle;
-			const route = this.requests.bind(chunk, at, next, this.statements, inside);
-			if (route?.error != null)
-				throw new ProtocolError(`${route.error.message} (in the middle of a batch)`, route.error.sqlstate);
-		}
-		this.note(chunk, at, next);
-		this.send(chunk, at, next);
+	/** Whoever does not read answers gets no more of them. */
+	private isUnread(): boolean {
+		if (this.out.length > 0) this.flush();
+		this.unread = this.stream.queued > UNREAD;
+		return this.unread;
 	}
 
-	/** A whole request that begins at `at`. @returns where it ends, or -1 when it is not all here */
-	private request(code: number, chunk: Buffer, at: number, next: number): number {
+	/** Reads the client's socket, or does not. */
+	flow(): void {
+		const held = !this.isReading && this.tail.bytes > HELD;
+		if (held || this.unread || this.ports.some((port) => port.paused)) this.stream.pause();
+		else this.stream.resume();
+	}
+
+	// ---- requests --------------------------------------------------------------------------------------------------
+
+	/** A message while a COPY reads data. @returns where the next begins */
+	private copyMessage(code: number, chunk: Buffer, at: number, next: number): number {
 		switch (code) {
-			case Frontend.Query:
-				this.dispatch(this.requests.query(chunk, at, next, this.inTransaction), code, chunk, at, next);
-				return next;
-			case Frontend.FunctionCall:
-				this.start(this.all, false);
+			case Frontend.CopyData:
+				this.through = Math.max(0, next - chunk.length);
+				this.throughTo = this.step.targets;
+				this.send(chunk, at, Math.min(next, chunk.length));
+				return Math.min(next, chunk.length);
+			case Frontend.CopyDone:
+			case Frontend.CopyFail:
+				if (next > chunk.length) return this.drop(chunk, next);
+				this.copying = false;
 				this.send(chunk, at, next);
+				// In a batch PostgreSQL would keep its answer until the next Sync, which waits here for that answer.
+				if (this.terminator === Terminator.Flush) this.send(FLUSH, 0, FLUSH.length);
 				return next;
 			case Frontend.Sync:
-				if (this.inTransaction) {
-					this.start([0], false);
-					this.send(chunk, at, next);
-				} else this.stream.writeAll(READY_IDLE);
+			case Frontend.Flush:
+				// PostgreSQL ignores them here.
+				return this.drop(chunk, next);
+			default:
+				throw new ProtocolError(`unexpected message type 0x${code.toString(16).toUpperCase()} during COPY from stdin`);
+		}
+	}
+
+	/** A request that begins at `at`. @returns where it ends, or -1 when it is not all here */
+	private request(code: number, length: number, chunk: Buffer, at: number, next: number): number {
+		switch (code) {
+			case Frontend.Query:
+			case Frontend.FunctionCall:
+				if (length > ROUTED) {
+					this.refuse(TOO_LARGE, Terminator.Sync);
+					return this.drop(chunk, next);
+				}
+				if (next > chunk.length) return -1;
+				this.simple(code, chunk, at, next);
+				return next;
+			case Frontend.Sync:
+			case Frontend.Flush:
+				if (length !== 4) throw new ProtocolError("invalid message format");
+				if (next > chunk.length) return -1;
+				if (code === Frontend.Sync) this.sync();
 				return next;
 			case Frontend.Parse:
 			case Frontend.Bind:
@@ -246,167 +312,375 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle {
 			case Frontend.Execute:
 			case Frontend.Close: {
 				const end = endOfBatch(chunk, at);
-				if (end < 0) {
-					if (chunk.length - at > ROUTED) throw new ProtocolError("the request is too large to be routed", "54000");
-					return -1;
+				if (end === End.TooLarge) {
+					this.refuse(TOO_LARGE, Terminator.Flush);
+					return at;
 				}
-				const route = this.requests.batch(chunk, at, this.statements, this.inTransaction);
-				this.dispatch(route, code, chunk, at, end);
+				if (end < 0 || chunk[end] === Frontend.Terminate) return end;
+				this.batch(chunk, at, end);
 				return end;
 			}
 			default:
-				return next;
+				// Data of a COPY that has failed is ignored, as PostgreSQL does.
+				return this.drop(chunk, next);
 		}
 	}
 
-	private dispatch(route: Route, code: number, chunk: Buffer, at: number, end: number): void {
-		if (route.error !== null) {
-			this.refuse(route.error, code, chunk, end);
+	private simple(code: number, chunk: Buffer, at: number, next: number): void {
+		let targets = this.batches.all;
+		let read = false;
+		if (code === Frontend.Query) {
+			const route = this.requests.query(chunk, at, next, this.inTransaction);
+			if (route.error !== null) {
+				this.refuse(route.error, Terminator.Sync);
+				return;
+			}
+			targets = this.batches.targets(route);
+			read = route.read;
+			this.statements.forgetUnnamed();
+		}
+		const steps = this.involved.length > 0 ? [stepOf(this.involved, SYNC)] : [];
+		steps.push({ ...stepOf(targets, chunk), at, end: next });
+		this.start(steps, Terminator.Sync, read, targets);
+	}
+
+	private sync(): void {
+		this.skipping = false;
+		if (this.involved.length > 0) this.start([stepOf(this.involved, SYNC)], Terminator.Sync, false, this.involved);
+		else this.write(readyForQuery(this.status));
+	}
+
+	/** Extended-query messages up to a Sync or Flush, or up to a Query. */
+	private batch(chunk: Buffer, at: number, end: number): void {
+		const last = chunk[end - 5];
+		const ended = last === Frontend.Sync || last === Frontend.Flush ? isTerminator(chunk, at, end) : false;
+		const terminator = ended && last === Frontend.Sync ? Terminator.Sync : Terminator.Flush;
+		const stop = ended ? end - 5 : end;
+		const { segments, error, read, copyEnds } = this.batches.split(
+			this.requests,
+			this.statements,
+			chunk,
+			at,
+			stop,
+			this.inTransaction,
+		);
+		if (error !== null) {
+			this.refuse(error, terminator);
 			return;
 		}
-		// What is prepared on one shard may be used on another.
-		for (let from = at; from < end; from += 1 + readInt32(chunk, from + 1))
-			this.note(chunk, from, from + 1 + readInt32(chunk, from + 1));
-		const targets = route.shard === Shard.All ? this.all : [route.shard];
-		this.start(targets, route.read);
-		this.open = code !== Frontend.Query && chunk[end - 5] === Frontend.Flush;
-		if (targets !== this.all)
-			for (const shard of this.all) if (shard !== route.shard) this.shards[shard]!.learnStatements(chunk, at, end);
-		this.send(chunk, at, end);
+		const targets = [...new Set(segments.flatMap((segment) => segment.targets).concat(this.involved))];
+		const first = segments[0]!;
+		if (terminator === Terminator.Sync && segments.length === 1 && this.involved.length === 0) {
+			this.start([{ ...stepOf(first.targets, chunk), at, end }], terminator, read, targets, copyEnds);
+			return;
+		}
+		// What follows goes when the shards have answered, which they do when they are told to.
+		const steps: Step[] = segments.map((segment) => ({ ...segment, chunk, behind: FLUSH, quiet: false }));
+		if (terminator === Terminator.Sync) steps.push(stepOf(targets, SYNC));
+		this.involved = targets;
+		this.start(steps, terminator, read, targets, copyEnds);
 	}
 
-	/** Nothing of the request is sent. In a transaction every shard's is made to fail, as PostgreSQL's would have. */
-	private refuse(error: PgError, code: number, chunk: Buffer, end: number): void {
-		this.errors++;
-		this.stream.writeAll(errorResponse(error));
-		if (code !== Frontend.Query && chunk[end - 5] !== Frontend.Sync) this.skipping = true;
-		if (this.status === TxStatus.InBlock) this.fail(this.all);
-		else if (!this.skipping) this.stream.writeAll(readyForQuery(this.status));
-	}
-
-	private note(chunk: Buffer, at: number, next: number): void {
-		this.statements.note(chunk, at, next);
-	}
-
-	private start(targets: readonly number[], read: boolean): void {
+	/** Nothing of the request is sent. A transaction fails, as PostgreSQL's would have. */
+	private refuse(error: PgError, terminator: Terminator): void {
 		this.phase = Phase.Busy;
-		this.targets = targets;
-		this.merge = new Merge(targets, this);
-		this.copying = false;
+		this.terminator = terminator;
+		this.mended = false;
+		this.step = NO_STEP;
+		this.steps = [];
+		this.write(errorResponse(error));
+		this.failed();
+		this.next();
+	}
+
+	private start(steps: Step[], terminator: Terminator, read: boolean, targets: readonly number[], copyEnds = 0): void {
+		this.phase = Phase.Busy;
+		this.terminator = terminator;
+		this.hasFailed = false;
+		this.mended = false;
+		this.copyEnds = copyEnds;
+		this.steps = steps;
 		for (const shard of targets) this.shards[shard]!.prefer(read);
+		this.next();
+	}
+
+	/** Sends what is to be sent next, or ends the request. */
+	private next(): void {
+		if (this.hasFailed && this.involved.length > 0) {
+			this.steps = [{ ...stepOf(this.involved, FAIL_BATCH), quiet: true }];
+			this.involved = [];
+		}
+		const step = this.steps.shift();
+		if (step === undefined) {
+			this.finish();
+			return;
+		}
+		// Also before a Query in the middle of a batch, and at its end.
+		if (step.chunk === SYNC) this.involved = [];
+		this.step = step;
+		this.mark = step.at;
+		this.merge = new Merge(this.shards.length, step.targets, step.replies, this);
+		this.sent = 0;
+		this.sendStep();
+	}
+
+	/**
+	 * Shard after shard, the next when the last has a server: two clients that each had what the other waits for would
+	 * wait for ever.
+	 */
+	private sendStep(): void {
+		const { targets, chunk, at, end, behind } = this.step;
+		while (this.sent < targets.length && this.phase !== Phase.Closed) {
+			// One had none to give: then the others are not asked.
+			if (this.merge.hasError()) {
+				this.merge.spare(targets.slice(this.sent));
+				this.sent = targets.length;
+				return;
+			}
+			const shard = targets[this.sent++]!;
+			this.sendTo([shard], chunk, at, end);
+			if (behind !== null) this.sendTo([shard], behind, 0, behind.length);
+			if (this.shards[shard]!.isWaiting) return;
+		}
+	}
+
+	onShardReads(): void {
+		if (this.sent < this.step.targets.length) this.later(() => this.sendMore());
+	}
+
+	private sendMore(): void {
+		const { targets } = this.step;
+		if (this.sent === 0 || this.sent >= targets.length || this.shards[targets[this.sent - 1]!]!.isWaiting) return;
+		this.sendStep();
 	}
 
 	private send(chunk: Buffer, at: number, end: number): void {
+		this.sendTo(this.step.targets, chunk, at, end);
+	}
+
+	private sendTo(shards: readonly number[], chunk: Buffer, at: number, end: number): void {
+		if (at === end) return;
 		// Each shard's Client keeps slices of what it is given.
 		const bytes = at === 0 && end === chunk.length ? chunk : chunk.subarray(at, end);
-		for (const shard of this.targets) if (this.phase !== Phase.Closed) this.shards[shard]!.onData(bytes);
+		for (const shard of shards) if (this.phase !== Phase.Closed) this.shards[shard]!.onData(bytes);
 	}
 
 	private get inTransaction(): boolean {
 		return this.status !== TxStatus.Idle;
 	}
 
-	// ---- answers of the shards -------------------------------------------------------------------------------------
-
-	onShard(shard: number, bytes: Uint8Array, start: number, length: number): void {
-		if (this.phase === Phase.Closed) return;
-		this.merge.add(shard, bytes, start, length);
-	}
-
-	write(message: Uint8Array): void {
-		if (this.phase === Phase.Failing) return;
-		const code = message[0];
-		if (code === Backend.ErrorResponse) {
-			this.errors++;
-			// Severity FATAL or PANIC: the shard's Client closes next, and so does this one.
-		} else if (this.phase === Phase.Login && (code === Backend.BackendKeyData || code === Backend.ReadyForQuery))
+	/** All that the request was is answered. The shards must be in one state: a transaction is open on all or on none. */
+	private finish(): void {
+		if (this.terminator === Terminator.Flush && !this.hasFailed) {
+			this.rest();
 			return;
-		else if (code === Backend.ReadyForQuery) return;
-		this.stream.writeAll(message);
-	}
-
-	copyIn(): void {
-		this.copying = true;
-		if (this.tail.bytes > 0) this.guardedWalk(this.tail.take());
-	}
-
-	/** Every shard asked has said ReadyForQuery. */
-	done(status: TxStatus): void {
-		if (this.phase === Phase.Closed) return;
-		if (!this.welcomed) {
-			this.welcomed = true;
-			this.stream.writeAll(backendKeyData(this.pid, this.secret));
-			this.context.onLogin(this);
-		} else if (this.phase === Phase.Busy) {
-			this.queries++;
-			if (status === TxStatus.Idle) this.transactions++;
-			// A direct request in a transaction answers for its shard alone: the others are still in theirs.
-			const others = this.all.filter((shard) => !this.targets.includes(shard));
-			if (status === TxStatus.Failed) {
-				const alive = this.all.filter((shard) => this.shards[shard]!.transactionStatus === TxStatus.InBlock);
-				if (alive.length > 0) {
-					this.fail(alive);
-					return;
-				}
-			} else if (others.some((shard) => this.shards[shard]!.transactionStatus !== TxStatus.Idle))
-				status = TxStatus.InBlock;
 		}
-		this.answered(this.phase === Phase.Failing ? TxStatus.Failed : status);
+		if (this.hasFailed) for (const shard of this.shards) shard.align(this.statements);
+		const statuses = this.shards.map((shard) => shard.transactionStatus);
+		const idle = statuses.filter((status) => status === TxStatus.Idle).length;
+		const open = this.batches.all.filter((shard) => statuses[shard] === TxStatus.InBlock);
+		if (idle === statuses.length) this.answered(TxStatus.Idle);
+		else if (idle > 0) {
+			// BEGIN has failed here and there not.
+			const begun = this.batches.all.filter((shard) => statuses[shard] !== TxStatus.Idle);
+			this.mend(begun, ROLLBACK, this.hasFailed);
+		} else if (open.length > 0 && (this.hasFailed || open.length < statuses.length)) this.mend(open, FAIL, true);
+		else this.answered(open.length > 0 ? TxStatus.InBlock : TxStatus.Failed);
 	}
 
-	private fail(shards: readonly number[]): void {
-		this.start(shards, false);
-		this.phase = Phase.Failing;
-		this.send(FAIL, 0, FAIL.length);
+	private mend(shards: readonly number[], message: Buffer, allowed: boolean): void {
+		if (this.mended || !allowed) {
+			const error = new PgError("FATAL", "58000", "a transaction is open on some of the shards only");
+			this.close(error.message, error);
+			return;
+		}
+		this.mended = true;
+		this.steps = [{ ...stepOf(shards, message), quiet: true }];
+		this.later(() => this.next());
 	}
 
 	private answered(status: TxStatus): void {
 		this.status = status;
+		this.queries++;
+		if (status === TxStatus.Idle) {
+			this.batches.clear();
+			this.transactions++;
+		}
+		if (this.terminator === Terminator.Flush) this.skipping = true;
+		else this.out.push(readyForQuery(status));
+		this.rest();
+		if (status === TxStatus.Idle) this.mayLeave();
+	}
+
+	/** Nothing is open. */
+	private mayLeave(): void {
+		if (this.leaving || this.context.stopping) this.close("shutdown", SHUTTING_DOWN);
+	}
+
+	/** The client's turn. */
+	private rest(): void {
 		this.phase = Phase.Idle;
-		this.open = false;
 		this.copying = false;
-		if (!this.skipping) this.stream.writeAll(readyForQuery(status));
-		if (status === TxStatus.Idle && (this.leaving || this.context.stopping)) {
-			this.close("shutdown", SHUTTING_DOWN);
+		this.step = NO_STEP;
+		this.activeAt = this.context.time;
+		for (const port of this.ports) port.paused = false;
+		if (this.tail.bytes > 0) this.later(() => this.resume());
+		else this.flow();
+	}
+
+	// ---- answers of the shards -------------------------------------------------------------------------------------
+
+	onShard(shard: number, bytes: Buffer): void {
+		if (this.phase === Phase.Closed) return;
+		this.merge.add(shard, bytes);
+		this.flush();
+	}
+
+	write(messages: Uint8Array): void {
+		const code = messages[0];
+		if (this.step.quiet) {
+			// A setting may be what it was before the transaction.
+			if (code === Backend.ParameterStatus) this.out.push(messages);
 			return;
 		}
-		this.stream.resume();
-		// Not in the middle of a shard's own event.
-		if (this.tail.bytes > 0) queueMicrotask(() => this.continue());
+		if (code === Backend.BackendKeyData && this.phase === Phase.Login) return;
+		if (code === Backend.CommandComplete && messages[HEADER] === 68) this.onDeallocated(messages);
+		this.out.push(messages);
 	}
 
-	private continue(): void {
-		if (this.phase === Phase.Idle && this.tail.bytes > 0) this.guardedWalk(this.tail.take());
+	private flush(): void {
+		const { out } = this;
+		if (out.length === 0) return;
+		this.out = [];
+		const total = out.reduce((sum, { length }) => sum + length, 0);
+		if (out.length > 1 && total <= TOGETHER) this.stream.writeAll(Buffer.concat(out, total));
+		else for (const messages of out) this.stream.writeAll(messages);
 	}
 
-	queuedFor(shard: number): number {
-		return this.stream.queued > 0 || this.merge.isAhead(shard) ? 1 : 0;
+	/** The tag begins with a D. */
+	private onDeallocated(message: Uint8Array): void {
+		const tag = Buffer.from(message).latin1Slice(HEADER, message.length - 1);
+		if (tag !== "DEALLOCATE ALL" && tag !== "DISCARD ALL") return;
+		this.statements.clear(this.context.general().prepared_statements_limit);
+		for (const shard of this.batches.all)
+			if (!this.step.targets.includes(shard)) this.shards[shard]!.onStatementsGone();
 	}
 
-	onShardReads(): void {
-		if (this.phase !== Phase.Closed) this.stream.resume();
+	replied(): void {
+		const { chunk, end } = this.step;
+		if (this.step.quiet || chunk[this.mark] === Frontend.Query) return;
+		this.toReplied();
+		if (this.mark >= end) return;
+		const next = this.mark + 1 + readInt32(chunk, this.mark + 1);
+		this.learn(chunk, this.mark, next);
+		this.mark = next;
 	}
 
-	/** A shard's Client has closed: its last words are in the merge, or were none. */
-	onShardEnd(): void {
-		if (this.phase === Phase.Closed) return;
-		const words = this.shards.find((shard) => shard.lastError !== null)?.lastError ?? undefined;
-		this.close(words?.message ?? "a shard's session ended", words);
+	/** On to a message that is replied to. */
+	private toReplied(): void {
+		const { chunk, end } = this.step;
+		while (this.mark < end && !isReplied(chunk[this.mark]!)) this.mark += 1 + readInt32(chunk, this.mark + 1);
 	}
 
-	/** The client took everything: so may every shard's server. */
+	/** What a message that was done did to the client's statements, it did on those shards only that had it. */
+	private learn(chunk: Buffer, at: number, next: number): void {
+		const code = chunk[at];
+		if (code !== Frontend.Query && code !== Frontend.Parse && code !== Frontend.Close) return;
+		this.statements.note(chunk, at, next);
+		const { targets } = this.step;
+		if (targets !== this.batches.all)
+			for (const shard of this.batches.all) if (!targets.includes(shard)) this.shards[shard]!.learn(chunk, at, next);
+	}
+
+	failed(): void {
+		if (this.step.quiet) return;
+		this.errors++;
+		this.hasFailed = true;
+		this.steps = [];
+		this.copying = false;
+		const { chunk, end } = this.step;
+		this.toReplied();
+		// The unnamed statement is gone once a Parse for it has begun.
+		if (this.mark < end && chunk[this.mark] === Frontend.Parse && chunk[this.mark + HEADER] === 0)
+			this.statements.forgetUnnamed();
+	}
+
+	copyIn(): void {
+		if (this.copyEnds > 0) {
+			this.copyEnds--;
+			return;
+		}
+		this.copying = true;
+		const { chunk, at, end, replies, targets } = this.step;
+		if (chunk[at] !== Frontend.Query && this.terminator === Terminator.Sync) {
+			// PostgreSQL ignores the Sync that was sent with the COPY: the batch ends at the next.
+			this.terminator = Terminator.Flush;
+			if (replies !== TO_READY) this.steps.pop();
+			else {
+				let left = 0;
+				for (let next = this.mark; next < end; next += 1 + readInt32(chunk, next + 1))
+					if (isReplied(chunk[next]!)) left++;
+				this.merge.expect(left);
+				this.involved = targets;
+			}
+		}
+		this.later(() => this.resume());
+	}
+
+	stopCopy(shard: number): void {
+		this.copying = false;
+		if (this.copyEnds > 0) return;
+		const { merge, step } = this;
+		const ignored = step.replies === TO_READY && step.chunk[step.at] !== Frontend.Query && this.involved.length === 0;
+		this.later(() => {
+			if (this.merge === merge) this.shards[shard]!.onData(ignored ? COPY_FAIL_SYNC : COPY_FAIL);
+		});
+	}
+
+	done(): void {
+		if (this.phase === Phase.Login) {
+			this.out.push(backendKeyData(this.pid, this.secret), readyForQuery(TxStatus.Idle));
+			this.context.onLogin(this);
+			this.rest();
+			this.mayLeave();
+			return;
+		}
+		const { chunk, at, end } = this.step;
+		if (chunk[at] === Frontend.Query && !this.step.quiet && !this.hasFailed) this.learn(chunk, at, end);
+		if (this.steps.length > 0 || (this.hasFailed && this.involved.length > 0)) this.later(() => this.next());
+		else this.finish();
+	}
+
+	isFull(shard: number): boolean {
+		const ahead = this.merge.isAhead(shard);
+		return this.stream.queued > 0 || ahead;
+	}
+
 	onDrain(): void {
-		for (const shard of this.shards) shard.onDrain();
+		for (const shard of this.batches.all) if (!this.merge.isAhead(shard)) this.shards[shard]!.onDrain();
+		if (!this.unread) return;
+		this.unread = false;
+		this.later(() => this.resume());
+	}
+
+	/** The slower shards have caught up with it. */
+	resumeShard(shard: number): void {
+		if (this.stream.queued === 0) this.shards[shard]!.onDrain();
+	}
+
+	/** A shard's Client has closed: its last words may be in the merge. */
+	onShardEnd(shard: number): void {
+		if (this.phase === Phase.Closed) return;
+		const client = this.shards[shard];
+		const told = this.merge.fatal && !this.step.quiet;
+		const words = told ? undefined : (this.merge.lastWords(shard) ?? client?.lastError ?? undefined);
+		this.close(client?.lastError?.message ?? "a server closed the connection", words);
 	}
 
 	// ---- life ------------------------------------------------------------------------------------------------------
 
-	get isClosed(): boolean {
-		return this.phase === Phase.Closed;
-	}
-
 	get stateName(): string {
-		if (this.phase === Phase.Busy || this.phase === Phase.Failing) return "active";
+		if (this.phase === Phase.Busy) return "active";
 		if (this.status === TxStatus.Failed) return "transaction error";
 		return this.status === TxStatus.InBlock ? "idle in transaction" : "idle";
 	}
@@ -440,24 +714,44 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle {
 	}
 
 	check(time: number): void {
+		if (this.phase === Phase.Closed) {
+			// It has been told to go, but does not read what it was told.
+			if (time - this.activeAt > LINGER) this.stream.terminate();
+			return;
+		}
+		// A shard that is not asked is idle, but its client is not.
+		if (this.phase !== Phase.Idle) return;
 		for (const shard of this.shards) {
-			if (this.activeAt > shard.activeAt) shard.activeAt = this.activeAt;
-			if (!this.isClosed) shard.check(time);
+			shard.activeAt = this.activeAt;
+			shard.check(time);
 		}
 	}
 
-	/** Which shards there are does not change under a client; other pools reach it when it connects again. */
-	reach(): void {}
+	/** Which shards there are does not change under a client: with others it has to come again. */
+	reach(cluster: Cluster, router: Router): void {
+		if (cluster.shards.length !== this.shards.length) {
+			this.shutDown(false);
+			return;
+		}
+		this.requests = new RequestRouter(router);
+		for (const [i, shard] of this.shards.entries()) shard.reach(cluster.of(i), null);
+	}
 
 	shutDown(force: boolean): void {
-		if (force || (this.phase === Phase.Idle && !this.inTransaction)) this.close("shutdown", SHUTTING_DOWN);
+		const free = this.phase === Phase.Idle && !this.inTransaction && this.involved.length === 0;
+		if (force || free) this.close("shutdown", SHUTTING_DOWN);
 		else this.leaving = true;
 	}
 
-	close(reason: string, error?: PgError): void {
+	/** The one way out: says why to the client, in our words or a server's, and leaves all servers clean. */
+	close(reason: string, words?: PgError | Buffer): void {
 		if (this.phase === Phase.Closed) return;
 		this.phase = Phase.Closed;
-		if (error !== undefined) this.stream.writeAll(errorResponse(error));
+		if (words !== undefined) {
+			this.errors++;
+			this.out.push(words instanceof PgError ? errorResponse(words) : words);
+		}
+		this.flush();
 		this.leave(reason);
 		this.stream.end();
 	}
@@ -471,6 +765,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle {
 	}
 
 	private leave(reason: string): void {
+		this.activeAt = this.context.time;
 		this.tail.clear();
 		for (const shard of this.shards) shard.close("client disconnected");
 		this.statements.clear(this.context.general().prepared_statements_limit);
@@ -478,15 +773,26 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle {
 	}
 }
 
-/** The end of the batch that begins at `at`: behind its Sync or Flush, or -1 when that is not here yet. */
-function endOfBatch(chunk: Buffer, at: number): number {
-	while (chunk.length - at >= HEADER) {
-		const code = chunk[at]!;
-		const length = readInt32(chunk, at + 1);
-		checkHeader(code, length);
-		at += 1 + length;
-		if (at > chunk.length) return -1;
-		if (code === Frontend.Sync || code === Frontend.Flush) return at;
-	}
-	return -1;
+function stepOf(targets: readonly number[], chunk: Buffer): Step {
+	return { targets, chunk, at: 0, end: chunk.length, behind: null, replies: TO_READY, quiet: false };
+}
+
+/** What a shard's Client tells its worker is told by the sharded one, once. */
+function innerContext(context: ClientContext, pid: number): ClientContext {
+	return Object.create(context, {
+		register: { value: () => pid },
+		unregister: { value: () => {} },
+		onLogin: { value: () => {} },
+		onLogout: { value: () => {} },
+		// Numbers of its own would be another client's, too.
+		nextSerial: { value: () => context.nextSerial() },
+		// It leaves when all shards have answered.
+		stopping: { value: false },
+	});
+}
+
+/** Whether the last five bytes of a batch are a message, and not the end of one. */
+function isTerminator(chunk: Buffer, at: number, end: number): boolean {
+	while (at < end - 5) at += 1 + readInt32(chunk, at + 1);
+	return at === end - 5;
 }

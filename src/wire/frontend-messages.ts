@@ -7,6 +7,7 @@ import { Writer } from "./writer.ts";
 const w = () => new Writer();
 
 export const SYNC = Buffer.from([Frontend.Sync, 0, 0, 0, 4]);
+export const FLUSH = Buffer.from([Frontend.Flush, 0, 0, 0, 4]);
 export const TERMINATE = Buffer.from([Frontend.Terminate, 0, 0, 0, 4]);
 
 export function startupMessage(parameters: Readonly<Record<string, string>>): Buffer {

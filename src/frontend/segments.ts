@@ -1,0 +1,161 @@
+// Where the messages of an extended-query batch go when there are several shards: a driver may send BEGIN, which is for
+// all shards, and a statement for one of them in a single batch. Called by sharded.ts; sends nothing itself.
+
+import { type PgError, ProtocolError } from "../errors.ts";
+import { type Route, Shard } from "../router/route.ts";
+import { Frontend, Target } from "../wire/codes.ts";
+import { endOfString, HEADER, readInt32 } from "../wire/frame.ts";
+import { checkHeader, ROUTED } from "./collect.ts";
+import type { ClientStatements } from "./prepared.ts";
+import type { RequestRouter } from "./request.ts";
+
+/** Messages `[at, end)` of a chunk that the same shards are sent. */
+export interface Segment {
+	readonly at: number;
+	readonly end: number;
+	/** The same array for the same shards. */
+	readonly targets: readonly number[];
+	/** Messages that are replied to. */
+	readonly replies: number;
+}
+
+export interface Batch {
+	/** Without the Sync or Flush at its end. At least one, which may be empty. */
+	readonly segments: readonly Segment[];
+	/** Nothing of it may be sent. */
+	readonly error: PgError | null;
+	/** Replicas may run all of it. */
+	readonly read: boolean;
+	/** CopyDone and CopyFail messages in it: so many COPYs end without more data. */
+	readonly copyEnds: number;
+}
+
+/** The batch is not all here, or too large to be routed. */
+export const enum End {
+	Open = -1,
+	TooLarge = -2,
+}
+
+/** Where the batch that begins at `at` ends: behind its Sync or Flush, or before a message that is no part of any. */
+export function endOfBatch(chunk: Buffer, at: number): number {
+	const start = at;
+	while (chunk.length - at >= HEADER) {
+		const code = chunk[at]!;
+		const length = readInt32(chunk, at + 1);
+		checkHeader(code, length);
+		if (code === Frontend.Query || code === Frontend.FunctionCall || code === Frontend.Terminate) return at;
+		at += 1 + length;
+		if (at - start > ROUTED) return End.TooLarge;
+		if (at > chunk.length) return End.Open;
+		if (code === Frontend.Sync || code === Frontend.Flush) {
+			if (length !== 4) throw new ProtocolError("invalid message format");
+			return at;
+		}
+	}
+	return End.Open;
+}
+
+/** Whether PostgreSQL answers a message of this type in a batch. */
+export function isReplied(code: number): boolean {
+	switch (code) {
+		case Frontend.Parse:
+		case Frontend.Bind:
+		case Frontend.Describe:
+		case Frontend.Execute:
+		case Frontend.Close:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/** One per client. Knows where its portals are. */
+export class Batches {
+	readonly all: readonly number[];
+	private readonly each: readonly (readonly number[])[];
+	private readonly portals = new Map<string, readonly number[]>();
+
+	/** @param count of shards */
+	constructor(count: number) {
+		this.all = Array.from({ length: count }, (_, shard) => shard);
+		this.each = this.all.map((shard) => [shard]);
+	}
+
+	targets(route: Route): readonly number[] {
+		return route.shard === Shard.All ? this.all : this.each[route.shard]!;
+	}
+
+	/** The transaction is over, and its portals with it. */
+	clear(): void {
+		this.portals.clear();
+	}
+
+	/** The messages `[at, end)`, whole ones all. */
+	split(
+		requests: RequestRouter,
+		statements: ClientStatements,
+		chunk: Buffer,
+		at: number,
+		end: number,
+		inTransaction: boolean,
+	): Batch {
+		const segments: Segment[] = [];
+		const texts = new Map<string, string>();
+		let firstText = "";
+		let read = true;
+		let copyEnds = 0;
+		let targets: readonly number[] | null = null;
+		let start = at;
+		let replies = 0;
+		// Parse, and Describe and Close of statements, can go anywhere: they go where the Bind behind them goes.
+		let open = at;
+		let openReplies = 0;
+		while (at < end) {
+			const code = chunk[at]!;
+			const next = at + 1 + readInt32(chunk, at + 1);
+			let here: readonly number[] | null = null;
+			if (code === Frontend.CopyDone || code === Frontend.CopyFail) copyEnds++;
+			else if (code === Frontend.Parse) {
+				const nameEnd = endOfString(chunk, at + HEADER, next);
+				const textEnd = nameEnd < 0 ? -1 : endOfString(chunk, nameEnd + 1, next);
+				if (textEnd >= 0) {
+					const text = chunk.utf8Slice(nameEnd + 1, textEnd);
+					texts.set(chunk.utf8Slice(at + HEADER, nameEnd), text);
+					firstText ||= text;
+				}
+			} else if (code === Frontend.Bind) {
+				const route = requests.bind(chunk, at, next, statements, inTransaction, texts);
+				if (route?.error != null) return { segments: [], error: route.error, read, copyEnds };
+				if (route !== null && !route.read) read = false;
+				here = route === null ? (targets ?? this.all) : this.targets(route);
+				const portalEnd = endOfString(chunk, at + HEADER, next);
+				if (portalEnd >= 0) this.portals.set(chunk.utf8Slice(at + HEADER, portalEnd), here);
+			} else if (code === Frontend.Execute || (isReplied(code) && chunk[at + HEADER] !== Target.Statement)) {
+				const name = at + HEADER + (code === Frontend.Execute ? 0 : 1);
+				const nameEnd = endOfString(chunk, name, next);
+				here = this.portals.get(nameEnd < 0 ? "" : chunk.utf8Slice(name, nameEnd)) ?? targets ?? this.all;
+			}
+			if (isReplied(code)) openReplies++;
+			if (here !== null) {
+				if (targets !== null && targets !== here) {
+					segments.push({ at: start, end: open, targets, replies });
+					start = open;
+					replies = 0;
+				}
+				targets = here;
+				replies += openReplies;
+				openReplies = 0;
+				open = next;
+			}
+			at = next;
+		}
+		if (targets === null) {
+			const route = requests.unbound(firstText, inTransaction);
+			if (route.error !== null) return { segments: [], error: route.error, read, copyEnds };
+			read = route.read;
+			targets = this.targets(route);
+		}
+		segments.push({ at: start, end, targets, replies: replies + openReplies });
+		return { segments, error: null, read, copyEnds };
+	}
+}
