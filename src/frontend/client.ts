@@ -646,6 +646,8 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		const { counters } = this.pool;
 		const took = time - server.requestAt;
 		server.readyAt = time;
+		// Who waited for a long answer was not idle.
+		this.activeAt = this.context.time;
 		server.queries++;
 		this.queries++;
 		this.queryTime += took;

@@ -55,6 +55,12 @@ export function endOfBatch(chunk: Buffer, at: number): number {
 	return End.Open;
 }
 
+/** Whether the last five bytes of a batch are a message, and not the end of one. */
+export function isTerminator(chunk: Buffer, at: number, end: number): boolean {
+	while (at < end - 5) at += 1 + readInt32(chunk, at + 1);
+	return at === end - 5;
+}
+
 /** Whether PostgreSQL answers a message of this type in a batch. */
 export function isReplied(code: number): boolean {
 	switch (code) {

@@ -11,15 +11,16 @@ import { backendKeyData, readyForQuery } from "../wire/backend-messages.ts";
 import { Backend, Frontend, TxStatus } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
 import { HEADER, readInt32, Tail } from "../wire/frame.ts";
-import { copyFail, FLUSH, parse, query, SYNC } from "../wire/frontend-messages.ts";
+import { FLUSH, SYNC } from "../wire/frontend-messages.ts";
 import { Client, HELD, LINGER, type Login, SHUTTING_DOWN, TOO_LARGE, UNREAD } from "./client.ts";
 import { checkHeader, ROUTED } from "./collect.ts";
 import type { ClientContext, ClientHandle } from "./context.ts";
 import { Merge, type MergeOutput, TO_READY } from "./merge.ts";
 import { ClientStatements } from "./prepared.ts";
 import { RequestRouter } from "./request.ts";
-import { Batches, End, endOfBatch, isReplied } from "./segments.ts";
+import { Batches, End, endOfBatch, isReplied, isTerminator } from "./segments.ts";
 import { type PortOwner, ShardPort } from "./shard-port.ts";
+import { COPY_FAIL, COPY_FAIL_SYNC, FAIL, FAIL_BATCH, NO_STEP, ROLLBACK, type Step, stepOf } from "./steps.ts";
 
 const enum Phase {
 	/** The shards are being logged in to. */
@@ -38,27 +39,6 @@ const enum Terminator {
 	Flush,
 }
 
-/** Messages that the same shards are sent, and what ends their answers. */
-interface Step {
-	readonly targets: readonly number[];
-	readonly chunk: Buffer;
-	readonly at: number;
-	readonly end: number;
-	/** Sent behind `chunk[at, end)`. */
-	readonly behind: Buffer | null;
-	readonly replies: number;
-	/** It is our own: the client sees nothing of it. */
-	readonly quiet: boolean;
-}
-
-// No SQL at all: it fails the transaction of a shard that did nothing wrong, since another's has failed.
-const FAILED = "failed on another shard of pgdog";
-const FAIL = query(FAILED);
-const FAIL_BATCH = Buffer.concat([parse("", Buffer.from(`${FAILED}\0\0\0`)), SYNC]);
-const ROLLBACK = query("ROLLBACK");
-const COPY_FAIL = copyFail(FAILED);
-const COPY_FAIL_SYNC = Buffer.concat([COPY_FAIL, SYNC]);
-const NO_STEP: Step = { targets: [], chunk: FAIL, at: 0, end: 0, behind: null, replies: TO_READY, quiet: false };
 /** Pieces up to this together are written in one go. */
 const TOGETHER = 64 << 10;
 
@@ -773,10 +753,6 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	}
 }
 
-function stepOf(targets: readonly number[], chunk: Buffer): Step {
-	return { targets, chunk, at: 0, end: chunk.length, behind: null, replies: TO_READY, quiet: false };
-}
-
 /** What a shard's Client tells its worker is told by the sharded one, once. */
 function innerContext(context: ClientContext, pid: number): ClientContext {
 	return Object.create(context, {
@@ -789,10 +765,4 @@ function innerContext(context: ClientContext, pid: number): ClientContext {
 		// It leaves when all shards have answered.
 		stopping: { value: false },
 	});
-}
-
-/** Whether the last five bytes of a batch are a message, and not the end of one. */
-function isTerminator(chunk: Buffer, at: number, end: number): boolean {
-	while (at < end - 5) at += 1 + readInt32(chunk, at + 1);
-	return at === end - 5;
 }

@@ -84,8 +84,17 @@ async function vanish({ exchange, step, bytes, answered, reset }: Vanishing): Pr
 	else client.close();
 }
 
+/** What concerns one server alone is the same with several: it is tried in test/faults. */
+const ONE_SERVER = [
+	"settings",
+	"what cannot be tracked",
+	"a cursor WITH HOLD",
+	"an empty query and an error",
+	"a notice",
+];
+
 describe("a client that vanishes anywhere in", () => {
-	for (const exchange of sessions)
+	for (const exchange of sessions.filter(({ name }) => !ONE_SERVER.includes(name)))
 		test(exchange.name, async () => {
 			await each(
 				vanishings(exchange),
@@ -134,8 +143,8 @@ describe("rubbish", () => {
 	for (const [turn, { name, begin }] of phases.entries())
 		test(`${name} is answered or ends the connection, and harms nobody else`, async () => {
 			await each(
-				// All of it in two of the phases, half of it in the others.
-				inSession.filter((_, i) => turn % 3 === 0 || i % 2 === turn % 2),
+				// All of it in the first of the phases, half of it in each of the others.
+				inSession.filter((_, i) => turn === 0 || i % 2 === turn % 2),
 				(bad) => bad.name,
 				async (bad) => {
 					const client = await connect(proxy);
@@ -310,12 +319,12 @@ describe("a slow reader", () => {
 		const before = size();
 		other.primary.pause();
 		const data = f.copyData(`${"x".repeat(999)}\n`.repeat(1000));
-		for (let i = 0; i < 80; i++) client.send(data);
+		for (let i = 0; i < 40; i++) client.send(data);
 		await Bun.sleep(300);
-		expect((size() - before) >> 20).toBeLessThan(60);
+		expect((size() - before) >> 20).toBeLessThan(25);
 		other.primary.resume();
 		client.send(f.copyDone());
-		expect((await client.result()).tags).toEqual(["COPY 240000"]);
+		expect((await client.result()).tags).toEqual(["COPY 120000"]);
 		holder.close();
 	});
 });
