@@ -1,57 +1,10 @@
 // Pieces put together into one write, on a kernel that takes what it is told to take: nothing lost, nothing shared.
 
 import { describe, expect, test } from "bun:test";
-import type { Socket } from "bun";
 import fc from "fast-check";
 import { Splice } from "../../src/net/splice.ts";
-import { Stream, type StreamOwner } from "../../src/net/stream.ts";
-
-/** A kernel that takes what it is told to take. */
-class Kernel {
-	room = 0;
-	ended = false;
-	terminated = false;
-	paused = false;
-	private parts: Buffer[] = [];
-
-	readonly socket = {
-		write: (bytes: Uint8Array, start = 0, length = bytes.length - start) => {
-			if (this.terminated) return -1;
-			const taken = Math.min(length, this.room);
-			this.room -= taken;
-			this.parts.push(Buffer.from(bytes.subarray(start, start + taken)));
-			return taken;
-		},
-		end: () => {
-			this.ended = true;
-		},
-		terminate: () => {
-			this.terminated = true;
-		},
-		pause: () => {
-			this.paused = true;
-		},
-		resume: () => {
-			this.paused = false;
-		},
-	} as unknown as Socket<Stream>;
-
-	get bytes(): Buffer {
-		return Buffer.concat(this.parts);
-	}
-}
-
-class Owner implements StreamOwner {
-	drained = 0;
-	closed: (Error | undefined)[] = [];
-	onData(): void {}
-	onDrain(): void {
-		this.drained++;
-	}
-	onClose(error: Error | undefined): void {
-		this.closed.push(error);
-	}
-}
+import { Stream } from "../../src/net/stream.ts";
+import { Kernel, Owner } from "./support.ts";
 
 test("what writeVolatile queues is a copy, of a Buffer too", () => {
 	const kernel = new Kernel();

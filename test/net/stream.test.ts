@@ -1,58 +1,11 @@
 // Output that the kernel takes piece by piece: nothing is lost, doubled or reordered, and who writes learns when to stop.
 
 import { describe, expect, test } from "bun:test";
-import type { Socket } from "bun";
 import fc from "fast-check";
 import { connect, unixSocketPath } from "../../src/net/connect.ts";
-import { adoptSocket, socketHandlers, Stream, type StreamOwner } from "../../src/net/stream.ts";
+import { adoptSocket, socketHandlers, Stream } from "../../src/net/stream.ts";
 import { until } from "../support/until.ts";
-
-/** A kernel that takes what it is told to take. */
-class Kernel {
-	room = 0;
-	ended = false;
-	terminated = false;
-	paused = false;
-	private parts: Buffer[] = [];
-
-	readonly socket = {
-		write: (bytes: Uint8Array, start = 0, length = bytes.length - start) => {
-			if (this.terminated) return -1;
-			const taken = Math.min(length, this.room);
-			this.room -= taken;
-			this.parts.push(Buffer.from(bytes.subarray(start, start + taken)));
-			return taken;
-		},
-		end: () => {
-			this.ended = true;
-		},
-		terminate: () => {
-			this.terminated = true;
-		},
-		pause: () => {
-			this.paused = true;
-		},
-		resume: () => {
-			this.paused = false;
-		},
-	} as unknown as Socket<Stream>;
-
-	get bytes(): Buffer {
-		return Buffer.concat(this.parts);
-	}
-}
-
-class Owner implements StreamOwner {
-	drained = 0;
-	closed: (Error | undefined)[] = [];
-	onData(): void {}
-	onDrain(): void {
-		this.drained++;
-	}
-	onClose(error: Error | undefined): void {
-		this.closed.push(error);
-	}
-}
+import { Kernel, Owner } from "./support.ts";
 
 describe("Stream", () => {
 	test("writes everything once and in order, however little the kernel takes", () => {
