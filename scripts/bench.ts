@@ -1,12 +1,13 @@
-// `npm run bench`: pgbench -S straight to PostgreSQL, through Debian's PgBouncer and through dist/pgdog with one and two
-// workers, interleaved over several rounds in one go, since figures of two runs on a shared machine cannot be compared. Prints a
-// Markdown table of medians and the ratios to PgBouncer. See --help.
+// `npm run bench`: pgbench -S straight to PostgreSQL, through Debian's PgBouncer, through dist/pgdog with one and two workers,
+// and through one that spreads reads over a primary and two replicas; interleaved over several rounds in one go, since figures
+// of two runs on a shared machine cannot be compared. Prints a Markdown table of medians and the ratios to PgBouncer. See --help.
 
 import { parseArgs } from "node:util";
-import { type Contestant, startContestants } from "./bench/contestants.ts";
-import { type Cell, type Mode, measure, type Sample } from "./bench/measure.ts";
-import { report } from "./bench/report.ts";
+import { startContestants } from "./bench/contestants.ts";
 import { machine } from "./bench/machine.ts";
+import { type Cell, type Mode, measure, type Sample } from "./bench/measure.ts";
+import { plan } from "./bench/plan.ts";
+import { report } from "./bench/report.ts";
 import { requireTool } from "../test/support/tools.ts";
 
 const USAGE = `npm run bench -- [options]
@@ -15,7 +16,8 @@ const USAGE = `npm run bench -- [options]
   --scale N        pgbench scale (2)
   --modes LIST     of simple,extended,prepared (all)
   --clients LIST   numbers of clients (1,10,50)
-  --only LIST      of direct,pgbouncer,workers=1,workers=2 (all)
+  --only LIST      of direct,pgbouncer,workers=N,replicas=N (direct,pgbouncer,workers=1,workers=2,replicas=1);
+                   replicas=N: N workers before the primary and two replicas
   --json FILE      also write every sample there`;
 
 const { values } = parseArgs({
@@ -25,7 +27,7 @@ const { values } = parseArgs({
 		scale: { type: "string", default: "2" },
 		modes: { type: "string", default: "simple,extended,prepared" },
 		clients: { type: "string", default: "1,10,50" },
-		only: { type: "string", default: "direct,pgbouncer,workers=1,workers=2" },
+		only: { type: "string", default: "direct,pgbouncer,workers=1,workers=2,replicas=1" },
 		json: { type: "string" },
 		help: { type: "boolean", default: false },
 	},
@@ -45,7 +47,7 @@ const cells: Cell[] = values.modes
 requireTool("pgbench");
 await using field = await startContestants(values.only.split(","), Number(values.scale));
 const { contestants } = field;
-const runs = rounds * cells.length * contestants.length;
+const runs = rounds * plan(cells, contestants, 0).length;
 console.error(`about ${Math.ceil((runs * (seconds + 0.3)) / 60)} minutes`);
 
 // Not counted: PostgreSQL's cache fills, and the hot path is compiled by the JIT, as it is in any proxy that serves.
@@ -57,25 +59,21 @@ for (const contestant of contestants) {
 
 const samples: Sample[] = [];
 for (let round = 1; round <= rounds; round++) {
-	for (const cell of cells) {
-		for (const contestant of turned(contestants, round)) {
-			if (cell.mode === "prepared" && !contestant.prepares) continue;
-			const sample = await measure(contestant, cell, round, seconds);
-			samples.push(sample);
-			console.error(
-				`round ${round} ${cell.mode} ${cell.clients} ${contestant.name}: ${sample.tps.toFixed(0)} tps, p50 ${sample.p50.toFixed(0)} µs, ` +
-					`${sample.cpu === undefined ? "" : `CPU ${sample.cpu.toFixed(1)} µs`}`,
-			);
-		}
+	for (const { cell, contestant } of plan(cells, contestants, round)) {
+		const sample = await measure(contestant, cell, round, seconds);
+		samples.push(sample);
+		console.error(
+			`round ${round} ${cell.mode} ${cell.clients} ${contestant.name}: ${sample.tps.toFixed(0)} tps, p50 ${sample.p50.toFixed(0)} µs, ` +
+				`${sample.cpu === undefined ? "" : `CPU ${sample.cpu.toFixed(1)} µs`}`,
+		);
 	}
 }
 
-console.log(machine(field.versions, `${rounds} rounds of ${seconds} s, pgbench -S, scale ${values.scale}, pool of 10`));
+console.log(
+	machine(
+		field.versions,
+		`${rounds} rounds of ${seconds} s, pgbench -S, scale ${values.scale}, pool of 10 for each server`,
+	),
+);
 console.log(report(samples, cells));
 if (values.json) await Bun.write(values.json, JSON.stringify(samples, null, "\t"));
-
-/** Each round starts with another one, so that none always follows the same neighbour. */
-function turned(all: Contestant[], by: number): Contestant[] {
-	const at = by % all.length;
-	return [...all.slice(at), ...all.slice(0, at)];
-}

@@ -1,7 +1,7 @@
 // Writes docs/config.md from the table of settings: `bun scripts/config-docs.ts`. A test fails when it has not been run.
 
 import { environmentNames, MAX, type Setting, type Settings } from "../src/config/setting.ts";
-import { admin, database, general, plugin, tcp, user } from "../src/config/settings.ts";
+import { admin, database, general, plugin, tcp, user, writeFunction } from "../src/config/settings.ts";
 import {
 	type Unserved,
 	unservedDatabase,
@@ -52,6 +52,13 @@ const tables: readonly [title: string, text: string, settings: Settings, env: bo
 		"`[[plugins]]`",
 		"In `pgdog.toml`; read at the start only, and asked in this order. [plugins/README.md](../plugins/README.md) tells how to write one.",
 		plugin,
+		false,
+	],
+	[
+		"`[[write_functions]]`",
+		"In `pgdog.toml`; ours, not PgDog's. Functions of yours that write (or lock, or must see the latest data), one for each entry:\n" +
+			"a SELECT does not show what the functions in it do. Those of PostgreSQL's own that write are known.",
+		writeFunction,
 		false,
 	],
 	["`[admin]`", "In `pgdog.toml` or `users.toml`; where both set a key, the latter wins.", admin, true],

@@ -1,10 +1,14 @@
 // What the main thread and the workers say to each other. Plain data: it crosses threads by structured clone.
 
 import type { Answer } from "./admin/commands.ts";
-import type { ClientRow, ServerRow } from "./admin/source.ts";
+import type { ClientRow, RouteRow, ServerRow } from "./admin/source.ts";
 import type { MovingServer } from "./backend/server.ts";
 import type { Snapshot } from "./config/snapshot.ts";
 import type { HostDescription } from "./plugin/abi.ts";
+
+/** What each worker has some of, and the main thread puts together. */
+export type RowKind = "clients" | "servers" | "routes";
+export type AnyRow = ClientRow | ServerRow | RouteRow;
 
 /** What a worker thread is born with. */
 export interface WorkerSetup {
@@ -21,6 +25,7 @@ export interface WorkerSetup {
 	readonly capacity: number;
 	readonly ledger: SharedArrayBuffer;
 	readonly counters: SharedArrayBuffer;
+	readonly vitals: SharedArrayBuffer;
 	/** Salts of users must not depend on the thread. */
 	readonly scramSecret: Uint8Array;
 }
@@ -39,7 +44,7 @@ export type ToWorker =
 	| { readonly type: "client"; readonly fd: number }
 	| { readonly type: "reload"; readonly snapshot: Snapshot; readonly slots: ReadonlyMap<string, number> }
 	| { readonly type: "order"; readonly order: "pause" | "resume" | "reconnect"; readonly keys: readonly string[] }
-	| { readonly type: "rows"; readonly id: number; readonly of: "clients" | "servers" }
+	| { readonly type: "rows"; readonly id: number; readonly of: RowKind }
 	| { readonly type: "answer"; readonly id: number; readonly answer: Answer }
 	/** Accept no more; clients leave as their transactions end. */
 	| { readonly type: "drain" }
@@ -52,7 +57,7 @@ export type FromWorker =
 	| { readonly type: "listening" }
 	| { readonly type: "failed"; readonly reason: string }
 	| { readonly type: "peer"; readonly to: number; readonly message: PeerMessage }
-	| { readonly type: "rows"; readonly id: number; readonly rows: ClientRow[] | ServerRow[] }
+	| { readonly type: "rows"; readonly id: number; readonly rows: AnyRow[] }
 	| { readonly type: "ask"; readonly id: number; readonly sql: string }
 	/** No client is left (while draining). */
 	| { readonly type: "drained" }

@@ -6,18 +6,25 @@ import { chmodSync, unlinkSync } from "node:fs";
 import type { Socket } from "bun";
 import { AverageSampler } from "./admin/averages.ts";
 import { answer } from "./admin/commands.ts";
-import type { ClientRow, PoolRow, ServerRow, Source } from "./admin/source.ts";
+import { type HealthEndpoint, isUp, serveHealth } from "./admin/health-endpoint.ts";
+import type { ClientRow, PoolRow, PoolVitals, RouteRow, ServerRow, Source } from "./admin/source.ts";
 import { diff, settingChangeText } from "./config/diff.ts";
 import type { Loaded } from "./config/load.ts";
 import { problemText } from "./config/problem.ts";
-import type { Snapshot } from "./config/snapshot.ts";
+import type { PoolSpec, Snapshot } from "./config/snapshot.ts";
 import type { Log } from "./log.ts";
-import type { FromWorker, ToWorker, WorkerSetup } from "./messages.ts";
+import { now } from "./clock.ts";
+import type { AnyRow, FromWorker, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
 import { unixSocketPath } from "./net/connect.ts";
 import { closeDescriptor, duplicate } from "./net/options.ts";
+import { socketHandlers } from "./net/stream.ts";
 import type { HostDescription } from "./plugin/abi.ts";
 import { PluginHost } from "./plugin/host.ts";
+import { Bans, banText } from "./pool/bans.ts";
 import { Ledger } from "./pool/ledger.ts";
+import { Monitor } from "./pool/monitor.ts";
+import { lsnText } from "./pool/replication.ts";
+import { Ban, FoundRole, Vital, Vitals } from "./pool/vitals.ts";
 import { Counters } from "./stats/counters.ts";
 import { versionLine } from "./version.ts";
 import { cannotListen, Worker as LocalWorker } from "./worker.ts";
@@ -45,6 +52,8 @@ export class Proxy implements Source {
 	private readonly slots = new Map<string, number>();
 	private readonly ledger: Ledger;
 	private readonly counters: Counters;
+	private readonly bans: Bans;
+	private readonly monitor: Monitor;
 	private readonly paused = new Set<string>();
 	private readonly over = Promise.withResolvers<number>();
 	private readonly scramSecret = Uint8Array.from(randomBytes(32));
@@ -55,9 +64,10 @@ export class Proxy implements Source {
 	private closing = false;
 	private shutdownTimer: Timer | null = null;
 	private unixListener: { stop(): void } | null = null;
+	private health: HealthEndpoint | null = null;
 	private nextThread = 0;
 	private lastRequest = 0;
-	private readonly requests = new Map<number, { left: number; rows: (ClientRow | ServerRow)[]; done(): void }>();
+	private readonly requests = new Map<number, { left: number; rows: AnyRow[]; done(): void }>();
 	readonly averages: AverageSampler;
 	private sampler: Timer | null = null;
 
@@ -73,6 +83,12 @@ export class Proxy implements Source {
 		this.capacity = this.slots.size + SPARE_POOLS;
 		this.ledger = new Ledger(this.capacity, this.workers);
 		this.counters = new Counters(this.capacity, this.workers);
+		this.bans = new Bans(new Vitals(this.capacity), log, snapshot, this.slots);
+		const handlers = socketHandlers((error, stream) => {
+			log.warn(`a server said to the monitor what it should not: ${String(error)}`);
+			stream.terminate();
+		});
+		this.monitor = new Monitor(this.bans, log, handlers, snapshot);
 		this.averages = new AverageSampler();
 	}
 
@@ -94,6 +110,12 @@ export class Proxy implements Source {
 				throw cannotListen(error, `${host}:${port}`);
 			}
 		}
+		const { healthcheck_port } = this.current.general;
+		if (healthcheck_port !== undefined) {
+			this.health = serveHealth(healthcheck_port, () => isUp(this.pools()));
+			this.log.info(`healthcheck endpoint http://0.0.0.0:${this.health.port}`);
+		}
+		this.discover(this.current, new Set());
 		if (unix_socket_dir !== undefined) await this.listenUnix(unixSocketPath(unix_socket_dir, port));
 		for (let index = 0; index < this.workers; index++) {
 			const setup: WorkerSetup = {
@@ -106,6 +128,7 @@ export class Proxy implements Source {
 				capacity: this.capacity,
 				ledger: this.ledger.memory,
 				counters: this.counters.memory,
+				vitals: this.bans.vitals.memory,
 				scramSecret: this.scramSecret,
 			};
 			this.threads.push(workers === 0 ? this.startHere(setup) : this.startThread(setup));
@@ -161,8 +184,16 @@ export class Proxy implements Source {
 	}
 
 	private assignSlots(snapshot: Snapshot): void {
-		for (const cluster of snapshot.clusters)
-			for (const { key } of cluster.pools) if (!this.slots.has(key)) this.slots.set(key, this.slots.size);
+		for (const { key } of allPools(snapshot)) if (!this.slots.has(key)) this.slots.set(key, this.slots.size);
+	}
+
+	/** The servers in force: those that are new may have to pass a check first. @param known keys of pools that were there before */
+	private discover(snapshot: Snapshot, known: ReadonlySet<string>): void {
+		this.bans.reach(snapshot, this.slots);
+		if (snapshot.general.require_healthcheck_on_discovery)
+			for (const { key } of allPools(snapshot))
+				if (!known.has(key)) this.bans.failed(this.slots.get(key)!, Ban.Unchecked, banText(Ban.Unchecked), now());
+		this.monitor.reach(snapshot, this.slots);
 	}
 
 	private send(message: ToWorker): void {
@@ -254,6 +285,8 @@ export class Proxy implements Source {
 		this.closing = true;
 		if (this.shutdownTimer !== null) clearTimeout(this.shutdownTimer);
 		if (this.sampler !== null) clearInterval(this.sampler);
+		this.monitor.stop();
+		this.health?.stop();
 		this.send({ type: "close" });
 		setTimeout(() => {
 			// It may be inside a plugin, and to wait for that could take for ever.
@@ -268,10 +301,10 @@ export class Proxy implements Source {
 		return this.current;
 	}
 
-	private rows<T extends ClientRow | ServerRow>(of: "clients" | "servers"): Promise<T[]> {
+	private rows<T extends AnyRow>(of: RowKind): Promise<T[]> {
 		const { promise, resolve } = Promise.withResolvers<T[]>();
 		const id = ++this.lastRequest;
-		const rows: (ClientRow | ServerRow)[] = [];
+		const rows: AnyRow[] = [];
 		this.requests.set(id, { left: this.threads.length, rows, done: () => resolve(rows as T[]) });
 		this.send({ type: "rows", id, of });
 		return promise;
@@ -285,8 +318,14 @@ export class Proxy implements Source {
 		return this.rows<ServerRow>("servers");
 	}
 
+	async routes(): Promise<RouteRow[]> {
+		const rows = await this.rows<RouteRow>("routes");
+		return rows.sort((a, b) => b.time - a.time);
+	}
+
 	pools(): PoolRow[] {
-		return this.keys(undefined, undefined).map((key) => {
+		return allPools(this.current).map((spec) => {
+			const { key } = spec;
 			const id = this.slots.get(key)!;
 			return {
 				key,
@@ -294,13 +333,53 @@ export class Proxy implements Source {
 				paused: this.paused.has(key),
 				counters: this.counters.sum(id),
 				servers: this.ledger.used(id),
+				vitals: this.vitalsOf(spec, id),
 			};
 		});
 	}
 
+	private vitalsOf({ role }: PoolSpec, slot: number): PoolVitals {
+		const { vitals } = this.bans;
+		const ban = vitals.banOf(slot);
+		return {
+			role: role === "auto" ? foundText(vitals.roleOf(slot)) : role,
+			healthy: vitals.isHealthy(slot),
+			ban: ban === Ban.None ? null : banText(ban),
+			ban_time_left: this.bans.timeLeft(slot, now()),
+			lsn_at: vitals.get(slot, Vital.lsnAt),
+			in_recovery: vitals.isInRecovery(slot),
+			lsn: lsnText(vitals.get(slot, Vital.lsn)),
+			lag_bytes: vitals.get(slot, Vital.lagBytes),
+			lag: vitals.get(slot, Vital.lag),
+		};
+	}
+
+	/** Slots of the pool with this id, or of all. */
+	private slotsOf(id: number | undefined): number[] {
+		const all = allPools(this.current).map(({ key }) => this.slots.get(key)!);
+		return id === undefined ? all : all.filter((slot) => slot === id);
+	}
+
+	ban(id: number | undefined): number {
+		const slots = this.slotsOf(id);
+		for (const slot of slots) this.bans.banByHand(slot, now());
+		return slots.length;
+	}
+
+	unban(id: number | undefined): number {
+		const slots = this.slotsOf(id);
+		for (const slot of slots) this.bans.unban(slot, "manual", now());
+		return slots.length;
+	}
+
+	healthcheck(id: number | undefined): number {
+		const slots = this.slotsOf(id);
+		for (const slot of slots) this.bans.vitals.suspect(slot);
+		return slots.length;
+	}
+
 	private keys(user: string | undefined, database: string | undefined): string[] {
-		const pools = this.current.clusters.flatMap((cluster) => cluster.pools);
-		const found = pools.filter(
+		const found = allPools(this.current).filter(
 			(pool) => (user === undefined || pool.user === user) && (database === undefined || pool.database === database),
 		);
 		return found.map((pool) => pool.key);
@@ -315,7 +394,7 @@ export class Proxy implements Source {
 			return problems;
 		}
 		for (const warning of loaded.snapshot.warnings) this.log.warn(warning);
-		const { settings, pools, pluginsChanged, next } = diff(this.current, loaded.snapshot);
+		const { settings, pools, pluginsChanged, writeFunctionsChanged, next } = diff(this.current, loaded.snapshot);
 		if (this.slots.size + pools.added.length > this.capacity) {
 			const problem = `more than ${this.capacity} pools since the start: restart to add more`;
 			this.log.error(`reload refused: ${problem}`);
@@ -323,8 +402,12 @@ export class Proxy implements Source {
 		}
 		for (const change of settings) this.log.info(`reload: ${settingChangeText(change)}`);
 		if (pluginsChanged) this.log.warn("reload: [[plugins]] differs: takes effect after a restart");
+		if (writeFunctionsChanged) this.log.info("reload: [[write_functions]] differs");
+		const known = new Set(allPools(this.current).map(({ key }) => key));
 		this.assignSlots(next);
 		this.current = next;
+		for (const { key } of pools.removed) this.bans.vitals.clear(this.slots.get(key)!);
+		this.discover(next, known);
 		this.log.set(next.general.log_format, next.general.log_level);
 		this.send({ type: "reload", snapshot: next, slots: this.slots });
 		const counts = `${pools.added.length} pools added, ${pools.changed.length} changed, ${pools.removed.length} removed`;
@@ -352,5 +435,23 @@ export class Proxy implements Source {
 
 	shutdown(): void {
 		this.stop("SHUTDOWN");
+	}
+}
+
+function allPools(snapshot: Snapshot): PoolSpec[] {
+	return snapshot.clusters.flatMap(({ pools }) => pools);
+}
+
+/** In the words of SHOW POOLS. */
+function foundText(role: FoundRole): string {
+	switch (role) {
+		case FoundRole.Primary:
+			return "primary";
+		case FoundRole.Replica:
+			return "replica";
+		case FoundRole.Outdated:
+			return "outdated";
+		case FoundRole.Unknown:
+			return "auto";
 	}
 }

@@ -18,16 +18,20 @@ import { ProtocolError } from "./errors.ts";
 import { Client } from "./frontend/client.ts";
 import type { ClientContext, ClientHandle } from "./frontend/context.ts";
 import { createFactsCache } from "./frontend/prepared.ts";
+import { RouteLog } from "./frontend/route-log.ts";
 import { Startup } from "./frontend/startup.ts";
 import { createLog, type Log } from "./log.ts";
-import type { FromWorker, PeerMessage, ToWorker, WorkerSetup } from "./messages.ts";
+import type { AnyRow, FromWorker, PeerMessage, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
 import { setKeepAlive } from "./net/options.ts";
 import { Splice } from "./net/splice.ts";
 import { adoptSocket, socketHandlers, Stream } from "./net/stream.ts";
 import { PluginHost } from "./plugin/host.ts";
-import { Ledger } from "./pool/ledger.ts";
+import { Bans } from "./pool/bans.ts";
 import { Cluster } from "./pool/cluster.ts";
+import { Ledger } from "./pool/ledger.ts";
 import { Pool, type PoolContext } from "./pool/pool.ts";
+import { Shard } from "./pool/shard.ts";
+import { Vitals } from "./pool/vitals.ts";
 import { StatementCache } from "./parser/cache.ts";
 import { SqlParser } from "./parser/parse.ts";
 import { Router } from "./router/router.ts";
@@ -42,6 +46,7 @@ const ID_BITS = 23;
 export class Worker implements PoolContext, ClientContext {
 	readonly worker: number;
 	readonly ledger: Ledger;
+	readonly bans: Bans;
 	readonly splice = new Splice();
 	readonly sets = new ParameterSets();
 	readonly statements: Statements;
@@ -50,9 +55,12 @@ export class Worker implements PoolContext, ClientContext {
 	readonly log: Log;
 	readonly plugins: PluginHost | null;
 	readonly handlers: SocketHandler<Stream>;
+	readonly routes = new RouteLog();
 	time = now();
 	stopping = false;
 	private drained = false;
+	/** Of the vitals, at the last tick. */
+	private vitalsVersion = 0;
 
 	private readonly setup: WorkerSetup;
 	private readonly post: (message: FromWorker) => void;
@@ -83,6 +91,7 @@ export class Worker implements PoolContext, ClientContext {
 		const plugins = new PluginHost(setup.plugins, { log: this.log });
 		this.plugins = plugins.active ? plugins : null;
 		this.ledger = new Ledger(setup.capacity, setup.workers, setup.ledger);
+		this.bans = new Bans(new Vitals(setup.capacity, setup.vitals), this.log, setup.snapshot, setup.slots);
 		this.counters = new Counters(setup.capacity, setup.workers, setup.counters);
 		this.scram = new ScramCache({ secret: setup.scramSecret });
 		this.statements = new Statements(() => this.ledger.nextStatement());
@@ -256,7 +265,7 @@ export class Worker implements PoolContext, ClientContext {
 				this.post({
 					type: "rows",
 					id: message.id,
-					rows: message.of === "clients" ? this.clientRows() : this.serverRows(),
+					rows: this.rowsOf(message.of),
 				});
 				break;
 			case "answer":
@@ -295,6 +304,8 @@ export class Worker implements PoolContext, ClientContext {
 	private configure(snapshot: Snapshot, slots: ReadonlyMap<string, number>): void {
 		this.snapshot = snapshot;
 		this.log.set(snapshot.general.log_format, snapshot.general.log_level);
+		this.bans.reach(snapshot, slots);
+		this.parsed.setWriteFunctions(snapshot.writeFunctions);
 		this.logins.clear();
 		const gone = new Set(this.pools.keys());
 		for (const cluster of snapshot.clusters) {
@@ -310,9 +321,15 @@ export class Worker implements PoolContext, ClientContext {
 				}
 			}
 			if (cluster.pools.length === 0) continue;
-			const pools = new Cluster(cluster.pools.map(({ key }) => this.pools.get(key)!));
-			const { hasPrimary, hasReplicas } = pools;
-			const router = new Router({ shards: pools.shards.length, hasPrimary, hasReplicas }, this.parsed, this.plugins);
+			const byShard = Map.groupBy(cluster.pools, ({ shard }) => shard);
+			const shards = [...byShard.values()].map((specs) => {
+				const members = specs.map(({ key }) => this.pools.get(key)!);
+				return new Shard(members, this.bans.vitals, snapshot.general, cluster.readOnly);
+			});
+			const pools = new Cluster(shards);
+			const { hasPrimary, hasReplicas, hasChoice } = pools;
+			const topology = { shards: shards.length, hasPrimary, hasReplicas, hasChoice, readOnly: cluster.readOnly };
+			const router = new Router(topology, this.parsed, this.plugins, snapshot.general);
 			this.logins.set(loginKey(cluster.user.name, cluster.database), { user: cluster.user, cluster: pools, router });
 		}
 		for (const key of gone) {
@@ -351,12 +368,29 @@ export class Worker implements PoolContext, ClientContext {
 		const time = now();
 		this.time = time;
 		const { general } = this.snapshot;
+		const { version } = this.bans.vitals;
+		const changed = version !== this.vitalsVersion;
+		this.vitalsVersion = version;
+		if (this.worker === 0) this.bans.tick(time);
 		for (const pool of this.poolsBySlot.values()) {
 			pool.tick(time);
+			if (changed) pool.reconsider();
 			if (pool.isOver) this.poolsBySlot.delete(pool.slot);
 		}
+		for (const { cluster } of this.logins.values()) for (const shard of cluster.shards) shard.tick(time, changed);
 		for (const client of this.clients.values()) client.check(time);
 		for (const startup of this.startups) if (time - startup.startedAt > general.client_login_timeout) startup.expire();
+	}
+
+	private rowsOf(kind: RowKind): AnyRow[] {
+		switch (kind) {
+			case "clients":
+				return this.clientRows();
+			case "servers":
+				return this.serverRows();
+			case "routes":
+				return this.routes.rows();
+		}
 	}
 
 	private clientRows(): ClientRow[] {

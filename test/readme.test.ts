@@ -18,7 +18,9 @@ function block(language: string, after = ""): string {
 }
 
 test("every npm command of the README exists", () => {
-	const named = [...readme.matchAll(/npm (?:run )?(start|test|build|check|bench|memory)\b/g)].map((match) => match[1]!);
+	const named = [...readme.matchAll(/npm (?:run )?(start|test|build|check|bench|failover|memory)\b/g)].map(
+		(match) => match[1]!,
+	);
 	expect(named.length).toBeGreaterThan(5);
 	for (const name of named) expect(Object.keys(manifest.scripts)).toContain(name);
 });
@@ -33,6 +35,24 @@ test("the README's pgdog.toml and users.toml load without a complaint and make t
 		if (!loaded.ok) throw new Error(JSON.stringify(loaded.problems));
 		expect(loaded.snapshot.warnings).toEqual([]);
 		expect(loaded.snapshot.clusters.map(({ user, database }) => [user.name, database])).toEqual([["alice", "app"]]);
+	} finally {
+		rmSync(folder, { recursive: true });
+	}
+});
+
+test("so does its pgdog.toml for primary and replicas", () => {
+	const folder = mkdtempSync(join(tmpdir(), "pgdog-readme-"));
+	try {
+		writeFileSync(join(folder, "pgdog.toml"), block("toml", "## Reads to replicas"));
+		writeFileSync(join(folder, "users.toml"), block("toml", "`users.toml`:"));
+		const loaded = load({ configPath: join(folder, "pgdog.toml"), databaseUrls: [], overrides: {}, env: {} });
+		if (!loaded.ok) throw new Error(JSON.stringify(loaded.problems));
+		expect(loaded.snapshot.warnings.filter((warning) => !warning.includes("admin"))).toEqual([]);
+		expect(loaded.snapshot.clusters[0]!.pools.map(({ host, role }) => `${host} ${role}`)).toEqual([
+			"10.0.0.5 auto",
+			"10.0.0.6 auto",
+		]);
+		expect(loaded.snapshot.writeFunctions).toEqual(["billing.charge"]);
 	} finally {
 		rmSync(folder, { recursive: true });
 	}

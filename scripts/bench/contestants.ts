@@ -29,11 +29,22 @@ export const USER = "pgdog_trust";
 export const DATABASE = "pgdog";
 const POOL = 10;
 
-/** Starts PostgreSQL, fills it at `scale`, and starts those of `names`. Throws when one does not start. */
+/** Servers beside the primary that `replicas=N` reads from. */
+const REPLICAS = 2;
+
+/** `workers=N`: ours with N threads before the primary; `replicas=N`: the same, with reads spread over its replicas too. */
+const OURS = /^(workers|replicas)=(\d+)$/;
+
+/**
+ * Starts PostgreSQL, fills it at `scale`, and starts those of `names`. All have the same primary; it has replicas only when one
+ * of them reads there. Throws when one does not start.
+ */
 export async function startContestants(names: string[], scale: number): Promise<Field> {
 	const stack = new AsyncDisposableStack();
 	try {
-		const cluster = stack.use(await startPostgres({ settings: { max_connections: 300, shared_buffers: "128MB" } }));
+		const replicas = names.some((name) => OURS.exec(name)?.[1] === "replicas") ? REPLICAS : 0;
+		const settings = { max_connections: 300, shared_buffers: "128MB" };
+		const cluster = stack.use(await startPostgres({ settings, replicas }));
 		await cluster.primary.sql(`GRANT ALL ON SCHEMA public TO ${USER}`);
 		await fill(cluster, scale);
 		const versions: Record<string, string> = {};
@@ -42,17 +53,17 @@ export async function startContestants(names: string[], scale: number): Promise<
 		versions.pgbench = (await runTool([requireTool("pgbench"), "--version"])).stdout.trim();
 		const contestants: Contestant[] = [];
 		for (const name of names) {
-			const workers = /^workers=(\d+)$/.exec(name)?.[1];
+			const ours = OURS.exec(name);
 			if (name === "direct") contestants.push({ name, port: cluster.port, pid: undefined, prepares: true });
 			else if (name === "pgbouncer") {
 				const version = /[\d.]+/.exec((await runTool([requireTool("pgbouncer"), "--version"])).stdout)?.[0] ?? "?";
 				versions.PgBouncer = version;
 				contestants.push(await startPgBouncer(cluster, version, stack));
-			} else if (workers !== undefined) {
-				const proxy = stack.use(await startOurs(cluster, Number(workers)));
+			} else if (ours) {
+				const proxy = stack.use(await startOurs(cluster, Number(ours[2]), ours[1] === "replicas"));
 				versions.pgdog = (await runTool([join(import.meta.dir, "../../dist/pgdog"), "--version"])).stdout.trim();
 				contestants.push({ name, port: proxy.port, pid: proxy.pid, prepares: true });
-			} else throw new Error(`nobody is called ${name}: direct, pgbouncer, workers=N`);
+			} else throw new Error(`nobody is called ${name}: direct, pgbouncer, workers=N, replicas=N`);
 		}
 		return { contestants, versions, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 	} catch (error) {
@@ -74,13 +85,25 @@ async function fill(cluster: Cluster, scale: number): Promise<void> {
 	if (result.code !== 0) throw new Error(`pgbench -i: ${result.stderr}`);
 	await cluster.primary.sql("VACUUM ANALYZE");
 	await cluster.primary.sql("CHECKPOINT");
+	await cluster.replicated();
 }
 
-function startOurs(cluster: Cluster, workers: number): Promise<Proxy> {
+function startOurs(cluster: Cluster, workers: number, spread: boolean): Promise<Proxy> {
+	const servers = spread ? [cluster.primary, ...cluster.replicas] : [cluster.primary];
 	return startProxy({
 		config: {
-			general: { workers, default_pool_size: POOL, auth_type: "trust" },
-			databases: [{ name: DATABASE, host: cluster.primary.host, port: cluster.port }],
+			general: {
+				workers,
+				default_pool_size: POOL,
+				auth_type: "trust",
+				...(spread && { read_write_split: "include_primary", load_balancing_strategy: "random" }),
+			},
+			databases: servers.map(({ host, port }, i) => ({
+				name: DATABASE,
+				host,
+				port,
+				role: i === 0 ? "primary" : "replica",
+			})),
 		},
 		// auth_type trust lets in who exists and has a password, whatever it is.
 		users: [{ name: USER, database: DATABASE, password: "trusted" }],

@@ -32,7 +32,11 @@ export interface Field<T> extends Column {
 
 export const int = <T>(name: string, value: (item: T) => number | null): Field<T> => ({ name, oid: Oid.int8, value });
 export const float = <T>(name: string, value: (item: T) => number): Field<T> => ({ name, oid: Oid.float8, value });
-export const bool = <T>(name: string, value: (item: T) => boolean): Field<T> => ({ name, oid: Oid.bool, value });
+export const bool = <T>(name: string, value: (item: T) => boolean | null): Field<T> => ({
+	name,
+	oid: Oid.bool,
+	value,
+});
 export const text = <T>(name: string, value: (item: T) => string | null): Field<T> => ({ name, oid: Oid.text, value });
 /** A point in time, ms since the epoch; NULL for one that has not been. */
 export const time = <T>(name: string, value: (item: T) => number): Field<T> =>

@@ -7,7 +7,7 @@ import { type Command, columnsOf, type Field, notServed, type Row, rowsOf, synta
 import { courtesy } from "./courtesy.ts";
 import { select } from "./select.ts";
 import { showSetting } from "./settings.ts";
-import { CLIENTS, CONFIG, POOLS, SERVERS, STATS, VERSION, type View } from "./show.ts";
+import { BANS, CLIENTS, CONFIG, POOLS, REPLICATION, ROUTES, SERVERS, STATS, VERSION, type View } from "./show.ts";
 import type { Source } from "./source.ts";
 import { isName, items, Kind, statements, type Word } from "./words.ts";
 
@@ -91,8 +91,9 @@ interface Show {
 }
 
 /** PgDog answers some with a bare `SHOW` and others with their name. */
-function showing<T>(view: View<T>, fields: readonly Field<T>[], tag: string): Command {
-	return { columns: columnsOf(fields), tag, run: async (source) => rowsOf(fields, await view.items(source)) };
+function showing<T>(view: View<T>, fields: readonly Field<T>[], tag: string, limit?: number): Command {
+	const run = async (source: Source) => rowsOf(fields, (await view.items(source)).slice(0, limit));
+	return { columns: columnsOf(fields), tag, run };
 }
 
 function plain<T>(name: string, text: string, view: View<T>, tag = `SHOW ${name.toUpperCase()}`): Show {
@@ -105,32 +106,57 @@ function plain<T>(name: string, text: string, view: View<T>, tag = `SHOW ${name.
 
 /** With `SHOW name column, column`, which keeps the columns that tell rows apart. */
 function filtered<T>(name: string, text: string, view: View<T>, tag = `SHOW ${name.toUpperCase()}`): Show {
-	const read = (rest: readonly Word[]): Command => {
-		if (rest.length === 0) return showing(view, view.fields, tag);
-		const wanted = new Set(["user", "database", "addr", "port"]);
-		// Spaces part columns as well as commas do, as in PgDog.
-		for (const word of items(rest).flat()) {
-			if (!isName(word)) throw syntaxError();
-			const column = word.key || word.text;
-			if (!view.fields.some((field) => field.name === column)) {
-				const all = view.fields.map((field) => field.name).join(", ");
-				throw new PgError("ERROR", "42703", `column "${column}" does not exist`, undefined, `Columns are: ${all}.`);
-			}
-			wanted.add(column);
-		}
-		return showing(
-			view,
-			view.fields.filter((field) => wanted.has(field.name)),
-			tag,
-		);
-	};
+	const read = (rest: readonly Word[]) => showing(view, chosen(view, rest, ["user", "database", "addr", "port"]), tag);
 	return { name, usage: `SHOW ${name.toUpperCase()} [column, …]`, text, read };
+}
+
+/** The columns that `words` name, and those that are always `kept`; all of them when it names none. */
+function chosen<T>(view: View<T>, words: readonly Word[], kept: readonly string[]): readonly Field<T>[] {
+	if (words.length === 0) return view.fields;
+	const wanted = new Set(kept);
+	// Spaces part columns as well as commas do, as in PgDog.
+	for (const word of items(words).flat()) {
+		if (!isName(word)) throw syntaxError();
+		const column = word.key || word.text;
+		if (!view.fields.some((field) => field.name === column)) {
+			const all = view.fields.map((field) => field.name).join(", ");
+			throw new PgError("ERROR", "42703", `column "${column}" does not exist`, undefined, `Columns are: ${all}.`);
+		}
+		wanted.add(column);
+	}
+	return view.fields.filter((field) => wanted.has(field.name));
+}
+
+/** `SHOW ROUTES`, `SHOW ROUTES 20`, `SHOW ROUTES 20 query, server`. */
+const routes: Show = {
+	name: "routes",
+	usage: "SHOW ROUTES [number] [column, …]",
+	text: "The last decisions on where statements went, newest first; wait in ms.",
+	read(rest) {
+		const numbered = rest[0]?.kind === Kind.Number;
+		const limit = numbered ? integer(rest[0]!) : undefined;
+		const fields = chosen(ROUTES, numbered ? rest.slice(1) : rest, ["time", "client_id"]);
+		return showing(ROUTES, fields, "SHOW ROUTES", limit);
+	},
+};
+
+/** @throws PgError for `1.5`, `0x1f` and the like, which are numbers to the lexer */
+function integer(word: Word): number {
+	if (word.kind !== Kind.Number || !/^\d+$/.test(word.text)) throw syntaxError();
+	return Number(word.text);
 }
 
 const SHOWS: readonly Show[] = [
 	filtered("clients", "Clients that are connected, with what they did.", CLIENTS),
 	filtered("servers", "Server connections.", SERVERS, "SHOW"),
 	plain("pools", "Pools: one for each user and database.", POOLS),
+	plain("bans", "Pools that are not read from, why, and for how many ms still (NULL: no time ends it).", BANS),
+	plain(
+		"replication",
+		"How far each server is; replica_lag, and lsn_age (how old these figures are), in ms.",
+		REPLICATION,
+	),
+	routes,
 	plain("stats", "Totals of each pool, and averages over stats_period.", STATS),
 	plain("config", "Settings in force.", CONFIG, "SHOW"),
 	plain("version", "Version of the proxy.", VERSION),
@@ -139,7 +165,7 @@ const SHOWS: readonly Show[] = [
 
 /** Of PgDog or PgBouncer, and not of ours: a row with an empty value would be taken for an answer. */
 const UNSERVED_SHOWS = (
-	"client server bans lists databases users peers query_cache prepared transactions mirrors listeners replication " +
+	"client server lists databases users peers query_cache prepared transactions mirrors listeners " +
 	"replication_slots schema_sync table_copies tasks instances instance_id fds sockets active_sockets mem dns_hosts dns_zones state " +
 	"stats_totals stats_averages totals"
 ).split(" ");
@@ -229,6 +255,32 @@ function matching<T>(all: readonly T[], word: Word | undefined, nameOf: (item: T
 	return new Set(folded.map(nameOf)).size > 1 ? [] : folded;
 }
 
+/** BAN, UNBAN and HEALTHCHECK: of the pool with this id, or of all. */
+function ofPools(name: "ban" | "unban" | "healthcheck", text: string): Show {
+	const tag = name.toUpperCase();
+	const read = (rest: readonly Word[]): Command => {
+		if (rest.length > 1) throw syntaxError();
+		const [word] = rest;
+		const id = word === undefined ? undefined : integer(word);
+		return {
+			columns: [],
+			tag,
+			run(source) {
+				const pools = source[name](id);
+				if (pools > 0 || word === undefined) return [];
+				throw new PgError(
+					"ERROR",
+					"42704",
+					`there is no pool with id ${word.text}`,
+					undefined,
+					"SHOW POOLS lists them.",
+				);
+			},
+		};
+	};
+	return { name, usage: `${tag} [pool_id]`, text, read };
+}
+
 const COMMANDS: readonly Show[] = [
 	order("reload", "Reads the configuration files again.", async (source) => {
 		const problems = await source.reload();
@@ -238,10 +290,12 @@ const COMMANDS: readonly Show[] = [
 	order("reconnect", "Opens all server connections anew, as they become free.", (source) => source.reconnect()),
 	pausing("pause", "Lets no client begin a transaction."),
 	pausing("resume", "Undoes PAUSE."),
+	ofPools("ban", "Sends no reads to a pool until UNBAN."),
+	ofPools("unban", "Ends a ban, whatever its reason."),
+	ofPools("healthcheck", "Has a pool's server checked now; SHOW POOLS tells what came of it."),
 	order("shutdown", "Lets transactions end, then stops the proxy.", async (source) => source.shutdown()),
 ];
 
-const UNSERVED =
-	"ban unban healthcheck maintenance probe setup reshard schema_sync copy_data replicate stop_task cutover omni_writes".split(
-		" ",
-	);
+const UNSERVED = "maintenance probe setup reshard schema_sync copy_data replicate stop_task cutover omni_writes".split(
+	" ",
+);

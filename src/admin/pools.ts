@@ -1,7 +1,9 @@
-// Which pool a row is about: counters and servers name their pool by its key, SHOW wants database, user and address.
+// Which pool a row is about: counters and servers name their pool by its key, SHOW wants database, user and address. Its role
+// is not a matter of place: with `role = "auto"` it changes.
 
 import type { Snapshot } from "../config/snapshot.ts";
 import { int, text, type Field } from "./command.ts";
+import type { PoolVitals } from "./source.ts";
 
 export interface PoolPlace {
 	readonly database: string;
@@ -9,26 +11,25 @@ export interface PoolPlace {
 	readonly host: string;
 	readonly port: number;
 	readonly shard: number;
-	readonly role: string;
 	/** Empty when the pool left the configuration. */
 	readonly pool_mode: string;
 	/** It is part of the configuration; if not, its last servers are still to be closed. */
 	readonly online: boolean;
 }
 
-const KEY = /^(.*?)@(.*?)\/(\d+)\/(primary|replica|auto)\/(.*):(\d+)$/s;
+const KEY = /^(.*?)@(.*?)\/(\d+)\/(?:primary|replica|auto)\/(.*):(\d+)$/s;
 
 /** @returns the place of any key, also of a pool that a reload took away: its key still says where it was */
 export function poolPlaces(snapshot: Snapshot): (key: string) => PoolPlace {
 	const known = new Map<string, PoolPlace>();
 	for (const { pools } of snapshot.clusters)
-		for (const { key, database, user, host, port, shard, role, pooler_mode } of pools)
-			known.set(key, { database, user, host, port, shard, role, pool_mode: pooler_mode, online: true });
+		for (const { key, database, user, host, port, shard, pooler_mode } of pools)
+			known.set(key, { database, user, host, port, shard, pool_mode: pooler_mode, online: true });
 	return (key) => {
 		const found = known.get(key);
 		if (found !== undefined) return found;
-		const [, user = "", database = "", shard = "0", role = "", host = "", port = "0"] = KEY.exec(key) ?? [];
-		return { database, user, host, port: Number(port), shard: Number(shard), role, pool_mode: "", online: false };
+		const [, user = "", database = "", shard = "0", host = "", port = "0"] = KEY.exec(key) ?? [];
+		return { database, user, host, port: Number(port), shard: Number(shard), pool_mode: "", online: false };
 	};
 }
 
@@ -39,7 +40,7 @@ export const PLACE: readonly Field<{ readonly place: PoolPlace }>[] = [
 	int("port", ({ place }) => place.port),
 ];
 
-export const SHARD_AND_ROLE: readonly Field<{ readonly place: PoolPlace }>[] = [
+export const SHARD_AND_ROLE: readonly Field<{ readonly place: PoolPlace; readonly vitals: PoolVitals }>[] = [
 	int("shard", ({ place }) => place.shard),
-	text("role", ({ place }) => place.role),
+	text("role", ({ vitals }) => vitals.role),
 ];

@@ -5,7 +5,7 @@ import { showConfig } from "../config/show.ts";
 import { Stat } from "../stats/counters.ts";
 import { bool, type Field, float, int, text, time } from "./command.ts";
 import { PLACE, type PoolPlace, poolPlaces, SHARD_AND_ROLE } from "./pools.ts";
-import type { ClientRow, PoolRow, ServerRow, Source } from "./source.ts";
+import type { ClientRow, PoolRow, PoolVitals, RouteRow, ServerRow, Source } from "./source.ts";
 
 /** A SHOW: its columns, and the items that become its rows. */
 export interface View<T> {
@@ -120,8 +120,8 @@ export const POOLS: View<PlacedPool> = {
 		int("maxwait_us", (p) => p.maxwait % 1e6),
 		text("pool_mode", ({ place }) => place.pool_mode),
 		bool("paused", (p) => p.paused),
-		bool("banned", () => false),
-		bool("healthy", () => true),
+		bool("banned", ({ vitals }) => vitals.ban !== null),
+		bool("healthy", ({ vitals }) => vitals.healthy),
 		counter("errors", Stat.errors),
 		counter("re_synced", Stat.re_synced),
 		int("out_of_sync", () => 0),
@@ -130,6 +130,53 @@ export const POOLS: View<PlacedPool> = {
 		bool("schema_admin", () => false),
 	],
 	items: placedPools,
+};
+
+export const BANS: View<PlacedPool> = {
+	fields: [
+		int("id", (p) => p.id),
+		...PLACE,
+		...SHARD_AND_ROLE,
+		text("ban_reason", ({ vitals }) => vitals.ban),
+		// NULL rather than 0 for one that never ends by itself: 0 reads as "now".
+		int("ban_time_left", ({ vitals }) => vitals.ban_time_left || null),
+	],
+	items: (source) => placedPools(source).filter(({ vitals }) => vitals.ban !== null),
+};
+
+/** Null for a server whose replication was never asked about: its figures mean nothing. */
+function asked({ vitals }: PlacedPool): PoolVitals | null {
+	return vitals.lsn_at > 0 ? vitals : null;
+}
+
+export const REPLICATION: View<PlacedPool> = {
+	fields: [
+		int("id", (p) => p.id),
+		...PLACE,
+		...SHARD_AND_ROLE,
+		int("replica_lag", (p) => asked(p)?.lag ?? null),
+		text("pg_lsn", (p) => asked(p)?.lsn ?? null),
+		int("lsn_age", (p) => (asked(p) === null ? null : Math.max(0, now() - p.vitals.lsn_at))),
+		bool("pg_is_in_recovery", (p) => asked(p)?.in_recovery ?? null),
+	],
+	items: placedPools,
+};
+
+export const ROUTES: View<RouteRow> = {
+	fields: [
+		time("time", (r) => r.time),
+		int("client_id", (r) => r.client_id),
+		text("user", (r) => r.user),
+		text("database", (r) => r.database),
+		text("query", (r) => r.query),
+		text("decided_by", (r) => r.decided_by),
+		text("shard", (r) => r.shard),
+		text("side", (r) => r.side),
+		text("server", (r) => r.server),
+		float("wait", (r) => r.wait),
+		text("error", (r) => r.error),
+	],
+	items: (source) => source.routes(),
 };
 
 /** X of the columns total_X and avg_X; undefined: we do not count it yet. */

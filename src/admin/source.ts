@@ -52,6 +52,48 @@ export interface ServerRow {
 	readonly application_name: string;
 }
 
+/** A decision of the router, for SHOW ROUTES. */
+export interface RouteRow {
+	/** ms since the epoch. */
+	readonly time: number;
+	readonly client_id: number;
+	readonly user: string;
+	readonly database: string;
+	/** The statement with its literals taken out, where that was possible. */
+	readonly query: string;
+	/** `statement`, `transaction`, `comment`, `plugin "NAME"` … */
+	readonly decided_by: string;
+	/** A number, or `all`. */
+	readonly shard: string;
+	/** What may run it: `primary`, `any` or `replica`. */
+	readonly side: string;
+	/** `host:port` of the server that it was sent to; empty when it was refused. */
+	readonly server: string;
+	/** ms that it waited for that server. */
+	readonly wait: number;
+	/** What the client was told instead; null when it was sent. */
+	readonly error: string | null;
+}
+
+/** What is known of a pool's server (pool/vitals.ts). Times in ms; dates in ms since the epoch. */
+export interface PoolVitals {
+	/** `primary` or `replica`: as configured, or as found out with `role = "auto"`; `auto` while that is not known. */
+	readonly role: string;
+	readonly healthy: boolean;
+	/** Why it is not read from, in words; null when it is not banned. */
+	readonly ban: string | null;
+	/** Until the ban ends by itself, ms; 0 when it never does. */
+	readonly ban_time_left: number;
+	/** When its replication was last asked about; 0: never. The rest means nothing then. */
+	readonly lsn_at: number;
+	readonly in_recovery: boolean;
+	/** Position in the write-ahead log, in PostgreSQL's notation: replayed by a replica, written by a primary. */
+	readonly lsn: string;
+	/** Behind the primary. */
+	readonly lag_bytes: number;
+	readonly lag: number;
+}
+
 export interface PoolRow {
 	/** `PoolSpec.key` */
 	readonly key: string;
@@ -62,6 +104,7 @@ export interface PoolRow {
 	readonly counters: Float64Array;
 	/** Server connections in the process, those being opened among them. */
 	readonly servers: number;
+	readonly vitals: PoolVitals;
 }
 
 export interface Source {
@@ -79,6 +122,13 @@ export interface Source {
 	pause(user: string | undefined, database: string | undefined): Promise<number>;
 	resume(user: string | undefined, database: string | undefined): Promise<number>;
 	reconnect(): Promise<void>;
+	/** The last decisions of all workers, newest first. */
+	routes(): Promise<RouteRow[]>;
+	/** Reads are not sent to the pool with this `PoolRow.id` until `unban`; undefined: all. @returns how many there were */
+	ban(id: number | undefined): number;
+	unban(id: number | undefined): number;
+	/** Has it checked now. @returns how many there were */
+	healthcheck(id: number | undefined): number;
 	/** Begins the graceful shutdown and returns at once. */
 	shutdown(): void;
 }

@@ -109,6 +109,10 @@ export function askParameters(names: readonly string[], ownOnly: boolean): strin
 	return `SELECT ${asked.join(", ")}`;
 }
 
-/** Everything in pg_settings that the session has set itself. */
+/**
+ * Everything in pg_settings that the session has set itself; but the modes of a transaction that is over count as set, and
+ * cannot be set outside of one.
+ */
 export const ASK_ALL =
-	"SELECT pg_catalog.lower(s.name), pg_catalog.current_setting(s.name) FROM pg_catalog.pg_settings s WHERE s.source = 'session'";
+	"SELECT pg_catalog.lower(s.name), pg_catalog.current_setting(s.name) FROM pg_catalog.pg_settings s WHERE s.source = 'session'" +
+	" AND s.name NOT IN ('transaction_isolation', 'transaction_read_only', 'transaction_deferrable')";

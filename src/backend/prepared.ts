@@ -2,10 +2,17 @@
 // (`__pgdog_N`) for all clients of a thread, prepared on a server when first needed there.
 // frontend/prepared.ts gives clients their own names for them; server.ts knows which it has.
 
+import type { StatementFacts } from "../parser/facts.ts";
 import type { SessionFacts } from "../parser/session.ts";
 
 /** Names that clients cannot mean: a client's own statement names never reach a server unless they are unknown to us. */
 export const NAME_PREFIX = "__pgdog_";
+
+/** A statement as the router wants it: each part only where it is looked at. */
+export interface Routed {
+	readonly facts: StatementFacts | null;
+	readonly sql: string;
+}
 
 export class Statement {
 	readonly name: string;
@@ -19,6 +26,9 @@ export class Statement {
 	clients = 0;
 	/** Thrown out of the cache: servers that have it close it when they next get the chance. */
 	dropped = false;
+	/** What routing has found out about its text, and when (`StatementCache.epoch`). */
+	routing: Routed | null = null;
+	routedIn = -1;
 
 	private text: string | null = null;
 

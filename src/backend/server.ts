@@ -123,6 +123,10 @@ export class Server implements StreamOwner {
 	errored = false;
 	/** A Sync was sent in the middle of CopyData: the server ignores it, unless the COPY fails before it is read. */
 	doubtful = false;
+	/** The last statement was ROLLBACK. */
+	rolledBack = false;
+	/** Rows that the answer to the EXPLAIN under way shall end with. */
+	notes: Buffer | null = null;
 	/** A message to the server is under way in pieces: only closing can take it back. */
 	cutOff = false;
 
@@ -146,6 +150,10 @@ export class Server implements StreamOwner {
 	generation = 0;
 	/** Set while draining or rolling back: past it, the connection is closed. */
 	deadline = 0;
+	/** The query of ours under way asks whether it is well (pool.ts). */
+	probing = false;
+	/** It went without our doing. */
+	isLost = false;
 	/** For SHOW SERVERS. */
 	queries = 0;
 	transactions = 0;
@@ -192,7 +200,7 @@ export class Server implements StreamOwner {
 			return;
 		}
 		// Its last words, while nobody had it: it must not be lent in the moment before it closes.
-		if (this.fatal !== null && this.state === ServerState.Idle) this.close(fatalText(this.fatal));
+		if (this.fatal !== null && this.state === ServerState.Idle) this.closeDying(this.fatal);
 		if (this.ready && this.state !== ServerState.Closed) this.onReadyForQuery();
 	}
 
@@ -238,6 +246,7 @@ export class Server implements StreamOwner {
 					// The end of a COPY that had failed by then.
 					while (replies.front() === Reply.CopyEnd) replies.shift();
 					this.ready = replies.length === 0;
+					this.notes = null;
 					break;
 				case Backend.BindComplete:
 					owes(replies.front() === Reply.Bind);
@@ -246,7 +255,15 @@ export class Server implements StreamOwner {
 				case Backend.CommandComplete:
 				case Backend.EmptyQueryResponse:
 				case Backend.PortalSuspended:
-					if (code === Backend.CommandComplete) this.onCommandComplete(chunk, at, next);
+					if (code === Backend.CommandComplete) {
+						this.onCommandComplete(chunk, at, next);
+						if (this.notes !== null && to !== null && chunk.latin1Slice(at + HEADER, next - 1) === "EXPLAIN") {
+							splice.add(to, chunk, run, at - run);
+							splice.addAll(to, this.notes);
+							this.notes = null;
+							run = at;
+						}
+					}
 					if (replies.front() === Reply.Execute) replies.shift();
 					else owes(replies.front() === Reply.Query);
 					break;
@@ -357,6 +374,7 @@ export class Server implements StreamOwner {
 		this.doubtful = false;
 		const c = chunk[start + HEADER]!;
 		if (c === 83 && chunk[start + HEADER + 2] === 76) return; // SELECT
+		this.rolledBack = false;
 		if (c === 85 || c === 73 || c === 67 || c === 66) return; // UPDATE INSERT COMMIT COPY CREATE BEGIN
 		const tag = chunk.latin1Slice(start + HEADER, end - 1);
 		switch (tag) {
@@ -372,6 +390,9 @@ export class Server implements StreamOwner {
 				break;
 			case "PREPARE":
 				this.dirty |= Dirty.Prepared;
+				break;
+			case "ROLLBACK":
+				this.rolledBack = true;
 				break;
 			case "LISTEN":
 				this.dirty |= Dirty.Listen;
@@ -410,6 +431,8 @@ export class Server implements StreamOwner {
 		const severity = chunk[start + HEADER + 1];
 		if (severity === 70 || severity === 80) {
 			this.fatal = readError(chunk, start, end);
+			// Right behind the last answer, with which the client lets go of it. Who does not is told when it closes.
+			if (this.ready) return NOTHING;
 			this.passedOn = this.client !== null && this.task === null;
 		}
 		if (refusal !== undefined) return refusal;
@@ -467,6 +490,7 @@ export class Server implements StreamOwner {
 		this.readyAt = 0;
 		this.looked = false;
 		this.errored = false;
+		this.rolledBack = false;
 		this.statements.deallocations = 0;
 	}
 
@@ -591,6 +615,10 @@ export class Server implements StreamOwner {
 			return;
 		}
 		if (this.state === ServerState.Closed) return;
+		if (this.fatal !== null) {
+			this.closeDying(this.fatal);
+			return;
+		}
 		this.state = ServerState.Idle;
 		this.deadline = 0;
 		// The end of its last request or task, which the clock was asked for then.
@@ -777,6 +805,11 @@ export class Server implements StreamOwner {
 		else stream.terminate();
 	}
 
+	private closeDying(fatal: PgError): void {
+		this.isLost = true;
+		this.close(fatalText(fatal));
+	}
+
 	/** `query_timeout` has passed. Closing the connection alone would leave the query running: it is cancelled first. */
 	timeOut(): void {
 		void this.home.cancel(this);
@@ -790,6 +823,7 @@ export class Server implements StreamOwner {
 	onClose(error: Error | undefined): void {
 		if (this.state === ServerState.Closed) return;
 		const { fatal } = this;
+		this.isLost = true;
 		if (fatal !== null) this.reason = fatalText(fatal);
 		else this.reason = error === undefined ? "server closed the connection" : error.message;
 		const lost = new PgError("FATAL", "08006", "server closed the connection unexpectedly");

@@ -1,8 +1,9 @@
-// Which entries of `[[databases]]` make a cluster: those of one name, each a server of one shard, a primary or a replica.
+// Which entries of `[[databases]]` make a cluster: those of one name, each a server of one shard: primary, replica, or
+// either, as is found out (`auto`; then all of the shard are).
 // Called by load.ts, once all entries are read. Knows no users and makes no pools.
 
 import type { Report, Source } from "./problem.ts";
-import type { Database } from "./snapshot.ts";
+import type { Database, PoolSettings } from "./snapshot.ts";
 
 /** An entry with its place in the file. */
 export interface DatabaseRow {
@@ -22,8 +23,18 @@ function checkCluster(members: readonly DatabaseRow[], source: Source, report: R
 	const kept = withoutDuplicates(members, source, report);
 	const name = JSON.stringify(members[0]!.database.name);
 	const primaries = new Map<number, DatabaseRow>();
+	const firsts = new Map<number, DatabaseRow>();
 	for (const row of kept) {
 		const { role, shard } = row.database;
+		const first = firsts.get(shard);
+		if (first === undefined) firsts.set(shard, row);
+		else if ((role === "auto") !== (first.database.role === "auto")) {
+			const accepted = first.database.role === "auto" ? '"auto"' : '"primary", "replica"';
+			const why = `${accepted}, since ${whole(first)} of shard ${shard} of ${name} is "${first.database.role}"`;
+			report.problem(source, key(row, "role"), "value", `"${role}"`, why);
+			continue;
+		}
+		if (role === "auto") checkAuto(row, source, report);
 		if (role !== "primary") continue;
 		const other = primaries.get(shard);
 		if (other === undefined) primaries.set(shard, row);
@@ -43,12 +54,28 @@ function checkCluster(members: readonly DatabaseRow[], source: Source, report: R
 		return kept;
 	}
 	for (const shard of [...shards].toSorted((a, b) => a - b)) {
-		if (primaries.has(shard)) continue;
-		const first = kept.find(({ database }) => database.shard === shard)!;
+		if (primaries.has(shard) || kept.some(({ database }) => database.shard === shard && database.role === "auto"))
+			continue;
+		const first = firsts.get(shard)!;
 		report.warn(source, first.at, `database ${name} has no primary of shard ${shard}: nothing can be written there`);
 	}
 	checkModes(kept, source, report);
 	return kept;
+}
+
+/** What a pool is to be while its server is of one role cannot be had while that is still to be found out, and may change. */
+function checkAuto(row: DatabaseRow, source: Source, report: Report): void {
+	for (const setting of roleKeys(row.database)) {
+		const at = key(row, setting);
+		report.warn(source, at, `${at} has no effect with role = "auto": write ${setting.replace(/_[a-z]+$/, "")}`);
+	}
+}
+
+/** The settings given for one role alone. */
+export function roleKeys(settings: PoolSettings): string[] {
+	return Object.entries(settings).flatMap(([name, value]) =>
+		value !== undefined && /_(primary|replica)$/.test(name) ? name : [],
+	);
 }
 
 /** A server can be in a shard once in each role: its pool has that name (`PoolSpec.key`). */
@@ -79,7 +106,8 @@ function checkModes(members: readonly DatabaseRow[], source: Source, report: Rep
 	report.warn(source, key(other, "pooler_mode"), text);
 }
 
-function key(row: DatabaseRow, setting: string): string {
+/** Path of a setting of the entry. */
+export function key(row: DatabaseRow, setting: string): string {
 	return row.at === "" ? setting : `${row.at}.${setting}`;
 }
 

@@ -30,6 +30,8 @@ export interface Difference {
 	readonly adminChanged: boolean;
 	/** `[[plugins]]` says something else: plugins are loaded at the start only. */
 	readonly pluginsChanged: boolean;
+	/** `[[write_functions]]` says something else: what is cached of statements may be wrong. */
+	readonly writeFunctionsChanged: boolean;
 	/** The snapshot to go on with: the new one, with the old values of what needs a restart. */
 	readonly next: Snapshot;
 }
@@ -48,6 +50,7 @@ export function diff(before: Snapshot, after: Snapshot): Difference {
 		clusters: changes(byUser(before), byUser(after)),
 		adminChanged: !same(before.admin, after.admin),
 		pluginsChanged: !same(before.plugins, after.plugins),
+		writeFunctionsChanged: !same(before.writeFunctions.toSorted(), after.writeFunctions.toSorted()),
 		next: Object.freeze({
 			...after,
 			plugins: before.plugins,

@@ -49,7 +49,7 @@ export function readFile(path: string, report: Report, notes: string[]): File {
 
 /** Looks at the names of a file's tables; what is in them is read by others. */
 export function checkTables(file: File, known: readonly string[], later: Unserved, report: Report): void {
-	const elsewhere = known.includes("users") ? ["general", "databases", "tcp", "plugins"] : ["users"];
+	const elsewhere = known.includes("users") ? ["general", "databases", "tcp", "plugins", "write_functions"] : ["users"];
 	for (const [key, value] of Object.entries(file.table)) {
 		const at = joinKey("", key);
 		if (known.includes(key) || readUnserved(later, key, value, at, file.source, report)) continue;

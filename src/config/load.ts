@@ -9,12 +9,16 @@ import { checkClusters, type DatabaseRow } from "./cluster.ts";
 import { environmentUrls, readDatabaseUrl } from "./database-url.ts";
 import { checkTables, entriesOf, type File, readFile, section } from "./file.ts";
 import { type Problem, Report, type Source, show } from "./problem.ts";
+import { checkReads } from "./reads.ts";
 import { clusters, expandUsers, type UserRow } from "./resolve.ts";
 import * as settings from "./settings.ts";
 import type { General, Tcp } from "./settings.ts";
 import type { Values } from "./setting.ts";
 import type { Admin, PluginEntry, Snapshot, User } from "./snapshot.ts";
 import * as unserved from "./unserved.ts";
+
+/** Those of pgdog.toml. */
+const TABLES = ["general", "databases", "admin", "tcp", "plugins", "write_functions"];
 
 /** Settings given with `run`: they win over file and environment. */
 export interface Overrides {
@@ -59,7 +63,7 @@ export function load(input: LoadInput): Loaded {
 	const report = new Report();
 	const notes: string[] = [];
 	const config = readFile(input.configPath, report, notes);
-	checkTables(config, ["general", "databases", "admin", "tcp", "plugins"], unserved.unservedTables, report);
+	checkTables(config, TABLES, unserved.unservedTables, report);
 
 	const general = readGeneral(config, input, report);
 	const { values: tcpValues } = section(settings.tcp, unserved.unservedTcp, config, "tcp", report);
@@ -67,11 +71,13 @@ export function load(input: LoadInput): Loaded {
 	const entries = readEntries(config, input, report, notes);
 	const admin = readAdmin(config, entries.usersFile, input, report);
 	const plugins = readPlugins(config, report);
+	const writeFunctions = readWriteFunctions(config, report);
 	const databases = checkClusters(entries.databases, entries.databaseSource, report);
 	if (report.problems.length > 0) {
 		return { ok: false, problems: inOrder(report.problems, config.source.name), warnings: report.warnings, notes };
 	}
 
+	checkReads({ rows: entries.databases, source: entries.databaseSource }, { general, source: config.source }, report);
 	const users: User[] = expandUsers(entries.rows, databases, entries.userSource, report);
 	const snapshot: Snapshot = {
 		general,
@@ -81,6 +87,7 @@ export function load(input: LoadInput): Loaded {
 		users,
 		clusters: clusters(general, databases, users, admin, report.warnings),
 		plugins,
+		writeFunctions,
 		warnings: report.warnings,
 	};
 	return { ok: true, snapshot: freeze(snapshot), notes };
@@ -111,6 +118,10 @@ function readGeneral(config: File, input: LoadInput, report: Report): General {
 		const accepted = "a folder short enough for a socket path of 107 bytes";
 		report.problem(config.source, "general.unix_socket_dir", "value", show(general.unix_socket_dir), accepted);
 	}
+	if (general.healthcheck_port === general.port) {
+		const accepted = "another port than general.port, where clients are listened for";
+		report.problem(config.source, "general.healthcheck_port", "value", String(general.port), accepted);
+	}
 	if (general.pooler_mode !== "session" || general.prepared_statements === "disabled") return general;
 	if (values.prepared_statements !== undefined) {
 		const text = `pooler_mode = "session" turns prepared_statements to "disabled"`;
@@ -124,6 +135,12 @@ function readPlugins(config: File, report: Report): PluginEntry[] {
 	const entries = entriesOf(settings.plugin, unserved.unservedPlugin, config, "plugins", report);
 	const builtIn = defaults(settings.plugin);
 	return entries.flatMap(({ values }) => (values.name === undefined ? [] : [{ ...builtIn, ...values }]));
+}
+
+function readWriteFunctions(config: File, report: Report): string[] {
+	const { writeFunction } = settings;
+	const entries = entriesOf(writeFunction, unserved.unservedWriteFunction, config, "write_functions", report);
+	return [...new Set(entries.flatMap(({ values }) => values.name ?? []))];
 }
 
 /** `[admin]` of users.toml wins over that of pgdog.toml, key by key. */

@@ -1,6 +1,8 @@
 // From databases and users to what the pools need: who may use which database, with which credentials and which sizes,
 // the user's settings over the database's over the general ones. Called by load.ts; reads no file and no environment.
 
+import { roleKeys } from "./cluster.ts";
+import { joinKey } from "./locate.ts";
 import type { Report, Source } from "./problem.ts";
 import type { General, user as userSettings } from "./settings.ts";
 import type { Values } from "./setting.ts";
@@ -36,6 +38,13 @@ export function expandUsers(
 		if (named.size === 0 && !all_databases) {
 			report.warn(source, at, `user "${name}" names no database: it gets no pool and cannot log in`);
 			continue;
+		}
+		const auto = databases.find((each) => each.role === "auto" && (all_databases || named.has(each.name)));
+		if (auto !== undefined) {
+			for (const key of roleKeys(rest)) {
+				const text = `user "${name}": ${key} has no effect for database "${auto.name}", whose servers have role = "auto"`;
+				report.warn(source, joinKey(at, key), text);
+			}
 		}
 		for (const each of named) {
 			if (!known.has(each)) {
@@ -77,7 +86,8 @@ export function clusters(
 		// Sorting keeps the order of the file inside a shard.
 		const members = databases.filter(({ name }) => name === user.database).toSorted((a, b) => a.shard - b.shard);
 		const pools = members.map((database) => pool(general, database, user, warnings));
-		return { user, database: user.database, pools };
+		const readOnly = user.read_only ?? members.every((database) => database.read_only === true);
+		return { user, database: user.database, readOnly, pools };
 	});
 }
 
@@ -108,6 +118,7 @@ function pool(general: General, database: Database, user: User, warnings: string
 		server_passwords: server_password ? [server_password] : user.passwords,
 		pool_size,
 		min_pool_size: Math.min(min_pool_size, pool_size),
+		lb_weight: database.lb_weight,
 		pooler_mode: user.pooler_mode ?? database.pooler_mode ?? general.pooler_mode,
 		idle_timeout:
 			ofRole(user, database, role, "idle_timeout") ??
@@ -128,6 +139,7 @@ function ofRole(
 	role: Role,
 	name: "pool_size" | "min_pool_size" | "idle_timeout",
 ): number | undefined {
+	if (role === "auto") return undefined;
 	return user[`${name}_${role}`] ?? database[`${name}_${role}`];
 }
 

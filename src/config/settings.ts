@@ -1,5 +1,5 @@
 // The one table of settings: name, type, default, whether a reload applies it, a line of text, what is accepted.
-// Validation (`check.ts`), environment variables (`environment.ts`), SHOW CONFIG (`show.ts`) and docs/config.md
+// Validation and environment variables (`check.ts`), SHOW CONFIG (`show.ts`) and docs/config.md
 // (`scripts/config-docs.ts`) are made from it, and so are the types `General` and `Tcp` that all rooms read.
 // Names, defaults and units are PgDog's; a setting of our own says so in its text.
 
@@ -84,7 +84,78 @@ export const general = {
 	healthcheck_timeout: milliseconds({
 		default: 5_000,
 		min: 1,
-		text: "How long such a probe may take before the connection is closed and another one tried.",
+		text: "How long such a probe, or one in the background, may take. The connection is closed then, and the server counts as ill.",
+	}),
+	idle_healthcheck_interval: milliseconds({
+		default: 30_000,
+		text: "Every pool's server is checked this often in the background. 0 turns that off.",
+	}),
+	idle_healthcheck_delay: milliseconds({
+		default: 5_000,
+		text: "The first check in the background comes this long after the start.",
+	}),
+	healthcheck_port: integer({
+		default: undefined,
+		min: 1,
+		max: 65535,
+		reloadable: false,
+		text: "HTTP port that answers 200 `up`, or 502 `down` when no server of any pool is well.",
+	}),
+	require_healthcheck_on_discovery: flag({
+		default: false,
+		text: "Reads are not sent to a server before its first check has passed.",
+	}),
+	ban_timeout: milliseconds({
+		default: 300_000,
+		text: "How long a server that has failed is not read from, unless a check passes before. It stays out while it is known to be ill. 0: no bans.",
+	}),
+	ban_replica_lag: milliseconds({
+		default: MAX,
+		min: 1,
+		text: "A replica that is further behind its primary is not read from.",
+	}),
+	ban_replica_lag_bytes: bytes({
+		default: MAX,
+		min: 1,
+		text: "A replica that is further behind its primary's write-ahead log is not read from.",
+	}),
+	load_balancing_strategy: choice(["random", "round_robin", "least_active_connections", "weighted_round_robin"], {
+		default: "random",
+		text: "How a server is chosen among those that may serve a read. The last one goes by `lb_weight`.",
+	}),
+	read_write_strategy: choice(["conservative", "aggressive"], {
+		default: "conservative",
+		text: "Where a transaction goes that does not say READ ONLY: to the primary, or where its first statement belongs.",
+	}),
+	read_write_split: choice(
+		["include_primary", "exclude_primary", "include_primary_if_replica_banned", "prefer_primary"],
+		{
+			default: "include_primary",
+			text: "Whether the primary serves reads: always, never, while a replica is banned, or all reads that do not ask for a replica. Where there is no replica, it does.",
+		},
+	),
+	lsn_check_interval: milliseconds({
+		default: 5_000,
+		min: 10,
+		text: "How often servers are asked for their role and how far they have replayed.",
+	}),
+	lsn_check_timeout: milliseconds({ default: 5_000, min: 1, text: "How long such a question may take." }),
+	lsn_check_delay: milliseconds({
+		default: MAX,
+		text: 'The first such question comes this long after the start; at once where `role = "auto"`, a ban for lag or `read_after_write = "lsn"` needs it.',
+	}),
+	read_after_write: choice(["off", "primary", "lsn"], {
+		default: "off",
+		text: "Ours, not PgDog's: after a client has written, its reads go to the primary for `read_after_write_window`, or (`lsn`) to servers that have replayed it.",
+	}),
+	read_after_write_window: milliseconds({
+		default: 1_000,
+		min: 1,
+		text: 'Ours, not PgDog\'s: how long with `read_after_write = "primary"`.',
+	}),
+	expanded_explain: flag({
+		default: false,
+		text: "The output of EXPLAIN ends with where it was sent, and why.",
 	}),
 	rollback_timeout: milliseconds({
 		default: 5_000,
@@ -277,7 +348,7 @@ const poolSettings = {
 	}),
 	read_only: flag({
 		default: undefined,
-		text: "Start server connections with `default_transaction_read_only = on`.",
+		text: "Server connections start with `default_transaction_read_only = on`. Where the user or each entry of the database says so, transactions go to replicas unless they are seen to write.",
 	}),
 };
 
@@ -287,34 +358,39 @@ const roleSettings = {
 		default: undefined,
 		min: 1,
 		max: MAX_POOL,
-		text: "Instead of any `pool_size`, for a primary.",
+		text: 'Instead of any `pool_size`, with `role = \"primary\"`.',
 	}),
 	pool_size_replica: integer({
 		default: undefined,
 		min: 1,
 		max: MAX_POOL,
-		text: "Instead of any `pool_size`, for a replica.",
+		text: 'Instead of any `pool_size`, with `role = \"replica\"`.',
 	}),
 	min_pool_size_primary: integer({
 		default: undefined,
 		max: MAX_POOL,
-		text: "Instead of any `min_pool_size`, for a primary.",
+		text: 'Instead of any `min_pool_size`, with `role = \"primary\"`.',
 	}),
 	min_pool_size_replica: integer({
 		default: undefined,
 		max: MAX_POOL,
-		text: "Instead of any `min_pool_size`, for a replica.",
+		text: 'Instead of any `min_pool_size`, with `role = \"replica\"`.',
 	}),
-	idle_timeout_primary: milliseconds({ default: undefined, text: "Instead of any `idle_timeout`, for a primary." }),
-	idle_timeout_replica: milliseconds({ default: undefined, text: "Instead of any `idle_timeout`, for a replica." }),
+	idle_timeout_primary: milliseconds({
+		default: undefined,
+		text: 'Instead of any `idle_timeout`, with `role = \"primary\"`.',
+	}),
+	idle_timeout_replica: milliseconds({
+		default: undefined,
+		text: 'Instead of any `idle_timeout`, with `role = \"replica\"`.',
+	}),
 };
 
 export const database = {
 	name: text({ required: true, default: "", text: "Name under which clients connect." }),
-	role: choice(["primary", "replica"], {
+	role: choice(["primary", "replica", "auto"], {
 		default: "primary",
-		later: ["auto"],
-		text: "What the server is: the one that takes writes, or one that is read from. A shard has at most one primary.",
+		text: "What the server is: the one that takes writes, or one that is read from; `auto`: it is asked, and asked again, as all servers of its shard are. A shard has at most one primary.",
 	}),
 	host: text({
 		required: true,
@@ -326,6 +402,11 @@ export const database = {
 		default: 0,
 		max: 65535,
 		text: "Number of the shard that the server has. Shards are numbered from 0 without gaps.",
+	}),
+	lb_weight: integer({
+		default: 255,
+		max: 255,
+		text: 'Its share of the reads with `load_balancing_strategy = "weighted_round_robin"`; 0: none while another is well.',
 	}),
 	database_name: text({ default: undefined, text: "Name of the database on the server. Default: `name`." }),
 	user: text({
@@ -383,6 +464,37 @@ export const plugin = {
 		reloadable: false,
 		text: "Ours, not PgDog's: do not start when this plugin cannot be loaded. Otherwise it is skipped with a warning.",
 	}),
+};
+
+/** PostgreSQL docs, "Identifiers and Key Words": a longer name is cut by the server, and would be found under another. */
+const MAX_IDENTIFIER = 63;
+const IDENTIFIER = String.raw`[A-Za-z_\u0080-\u{10ffff}][\w$\u0080-\u{10ffff}]*|"(?:[^"\0]|"")+"`;
+const FUNCTION_NAME = new RegExp(`^(?:(${IDENTIFIER})\\.)?(${IDENTIFIER})$`, "u");
+
+/** One or two SQL identifiers, folded as the server folds them (ASCII letters only) and joined by a dot. */
+function readFunctionName(name: string): string | undefined {
+	const found = FUNCTION_NAME.exec(name);
+	if (found === null) return undefined;
+	const parts = found.slice(1).flatMap((part) => part ?? []);
+	const folded = parts.map((part) =>
+		part.startsWith('"')
+			? part.slice(1, -1).replaceAll('""', '"')
+			: part.replace(/[A-Z]+/g, (letters) => letters.toLowerCase()),
+	);
+	return folded.some((part) => Buffer.byteLength(part) > MAX_IDENTIFIER) ? undefined : folded.join(".");
+}
+
+export const writeFunction = {
+	name: parsed(
+		"name of a function",
+		`a function as "name" or "schema.name", as in SQL: lower case unless in double quotes, ${MAX_IDENTIFIER} bytes each at most`,
+		{
+			required: true,
+			default: "",
+			text: "A function that writes: a statement that calls it goes to the primary. Without a schema, one of any schema is meant; with one, a call that names none counts too.",
+		},
+		readFunctionName,
+	),
 };
 
 export type General = Values<typeof general>;

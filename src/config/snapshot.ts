@@ -3,8 +3,17 @@
 
 import type { General, Tcp } from "./settings.ts";
 
-/** Who lends a connection for writes (`primary`) and who for reads (`replica`). */
-export type Role = "primary" | "replica";
+/** Who lends a connection for writes (`primary`) and who for reads (`replica`); `auto`: whatever it is found to be. */
+export type Role = "primary" | "replica" | "auto";
+/** Which servers of a shard may run it. */
+export const enum Side {
+	Primary,
+	/** Any that may serve reads: `read_write_split` says which. */
+	Any,
+	/** A replica was asked for by name; the primary only when there is none. */
+	Replica,
+}
+
 export type PoolerMode = "transaction" | "session" | "statement";
 
 /** What an entry of `[[databases]]` and one of `[[users]]` may both say of their pools. Durations in milliseconds. */
@@ -34,6 +43,8 @@ export interface Database extends PoolSettings {
 	readonly port: number;
 	readonly shard: number;
 	readonly database_name: string;
+	/** Its share with `weighted_round_robin`. */
+	readonly lb_weight: number;
 	readonly user?: string;
 	readonly password?: string;
 }
@@ -75,6 +86,7 @@ export interface PoolSpec {
 	readonly pool_size: number;
 	readonly min_pool_size: number;
 	readonly pooler_mode: PoolerMode;
+	readonly lb_weight: number;
 	readonly idle_timeout: number;
 	readonly server_lifetime: number;
 	readonly server_lifetime_jitter: number;
@@ -86,6 +98,8 @@ export interface PoolSpec {
 export interface ClusterSpec {
 	readonly user: User;
 	readonly database: string;
+	/** `read_only` of the user, or of all its database's entries: its transactions read unless they say READ WRITE. */
+	readonly readOnly: boolean;
 	/** At least one. One for each address, by shard, then in the order of the file; at most one primary of each shard. */
 	readonly pools: readonly PoolSpec[];
 }
@@ -105,6 +119,8 @@ export interface Snapshot {
 	/** In the order of the file. */
 	readonly clusters: readonly ClusterSpec[];
 	readonly plugins: readonly PluginEntry[];
+	/** `[[write_functions]]`, as PostgreSQL stores them: `name` or `schema.name`, each once. A SELECT that calls one is a write. */
+	readonly writeFunctions: readonly string[];
 	/** Harmless oddities, logged at start and at each reload. */
 	readonly warnings: readonly string[];
 }

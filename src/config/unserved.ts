@@ -12,7 +12,6 @@ export interface Unserved {
 
 export const unservedGeneral: Unserved = {
 	refused: {
-		healthcheck_port: [],
 		tls_certificate: [],
 		tls_private_key: [],
 		tls_client_required: [false],
@@ -29,7 +28,6 @@ export const unservedGeneral: Unserved = {
 		two_phase_commit: [false],
 		two_phase_commit_auto: [false],
 		two_phase_commit_wal_dir: [],
-		expanded_explain: [false],
 		unique_id_min: [0],
 		unique_id_function: ["standard"],
 		// Without shards they change nothing, but who sets them counts on shards.
@@ -37,20 +35,7 @@ export const unservedGeneral: Unserved = {
 		canonicalize_type_information: [false],
 	},
 	ignored: [
-		// How servers are balanced, banned and measured: there is one way for now.
-		"idle_healthcheck_interval",
-		"idle_healthcheck_delay",
-		"require_healthcheck_on_discovery",
-		"ban_timeout",
-		"ban_replica_lag",
-		"ban_replica_lag_bytes",
-		"load_balancing_strategy",
-		"read_write_strategy",
-		"read_write_split",
-		"lsn_check_interval",
-		"lsn_check_timeout",
-		"lsn_check_delay",
-		// No statement is parsed yet.
+		// Statements are parsed where there is something to decide, by one parser.
 		"query_parser",
 		"query_parser_enabled",
 		"query_parser_engine",
@@ -101,7 +86,7 @@ export const unservedAdmin: Unserved = { refused: {}, ignored: [] };
 
 export const unservedDatabase: Unserved = {
 	refused: { resharding_only: [false] },
-	ignored: ["lb_weight"],
+	ignored: [],
 };
 
 export const unservedUser: Unserved = {
@@ -124,6 +109,9 @@ export const unservedUser: Unserved = {
 
 /** PgDog hands its path to plugins of the crate's version 0.3.0 and later, which are not loaded yet. */
 export const unservedPlugin: Unserved = { refused: { config: [] }, ignored: [] };
+
+/** Ours alone. */
+export const unservedWriteFunction: Unserved = { refused: {}, ignored: [] };
 
 /** Whole tables of pgdog.toml; what is in them is not looked at. */
 export const unservedTables: Unserved = {

@@ -9,16 +9,20 @@ import { Reply } from "../backend/replies.ts";
 import { type Server, type ServerClient, ServerState } from "../backend/server.ts";
 import { now } from "../clock.ts";
 import type { General } from "../config/settings.ts";
+import { type PoolSpec, Side } from "../config/snapshot.ts";
 import { PgError, ProtocolError } from "../errors.ts";
 import type { Sink, StreamOwner } from "../net/stream.ts";
+import type { StatementFacts } from "../parser/facts.ts";
+import type { Hints } from "../parser/hints.ts";
 import { Dirty, type SessionFacts, sessionFacts, UNKNOWN_FACTS } from "../parser/session.ts";
 import type { Cluster } from "../pool/cluster.ts";
 import type { Pool } from "../pool/pool.ts";
+import type { Election } from "../pool/shard.ts";
 import type { Waiter } from "../pool/waiters.ts";
 import type { Route } from "../router/route.ts";
 import type { Router } from "../router/router.ts";
 import { Stat } from "../stats/counters.ts";
-import { backendKeyData, CLOSE_COMPLETE, READY_IDLE } from "../wire/backend-messages.ts";
+import { backendKeyData, CLOSE_COMPLETE, READY_IDLE, readyForQuery } from "../wire/backend-messages.ts";
 import { Frontend, Target, TxStatus } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
 import { HEADER, readInt32, Tail } from "../wire/frame.ts";
@@ -26,7 +30,8 @@ import { query } from "../wire/frontend-messages.ts";
 import { Ahead, beginsBatch, COLLECT, checkHeader, lookAhead, needed, passable, ROUTED } from "./collect.ts";
 import type { ClientContext } from "./context.ts";
 import { ClientStatements, factsOf, noteFacts } from "./prepared.ts";
-import { RequestRouter } from "./request.ts";
+import { Choice, noteBatch, Routing } from "./routing.ts";
+import { explainRows } from "./explain.ts";
 import { ClientSettings } from "./settings.ts";
 
 /** What may be queued for a client that does not read before its next request has to wait. */
@@ -70,6 +75,8 @@ export interface Login {
 	/** Minor version of the protocol. */
 	readonly minor: number;
 	readonly parameters: ParameterSet;
+	/** `pgdog.role` and its like. */
+	readonly hints: Hints;
 	readonly address: string;
 }
 
@@ -80,10 +87,9 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	/** Where its servers come from: the one for this transaction, or the last. */
 	pool: Pool;
 	private cluster: Cluster;
-	/** Null where there is nothing to decide: one pool, no plugin. */
-	private requests: RequestRouter | null;
-	/** What it waits for, or had last, was to read. */
-	private reading = false;
+	private readonly routing: Routing;
+	/** Where it stands while `queued`. */
+	private queue: { leave(waiter: Waiter): void };
 	/** Messages before this place of the chunk under way have been routed. */
 	private routed = 0;
 	private readonly context: ClientContext;
@@ -104,6 +110,8 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	private leaving = false;
 	/** Held until it has read what it was sent. */
 	private unread = false;
+	/** Held until its server has answered what it owes. */
+	private toAnswers = false;
 	private loggedIn = false;
 	/** Servers that died while they were made ready for a request that no one had seen yet. */
 	private retries = 0;
@@ -112,6 +120,8 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	private statements: ClientStatements | null = null;
 
 	waitingSince = 0;
+	/** How long it waited for the server it has, ms. */
+	private waited = 0;
 	nextWaiter: Waiter | null = null;
 	previousWaiter: Waiter | null = null;
 	queued = false;
@@ -133,11 +143,12 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		this.stream = stream;
 		this.cluster = cluster;
 		this.pool = cluster.first;
-		this.requests = router?.needed ? new RequestRouter(router) : null;
+		this.queue = this.pool;
+		this.routing = new Routing(context, login.hints, router);
 		this.user = login.user;
 		this.database = login.database;
 		this.address = login.address;
-		this.settings = new ClientSettings(context.sets, login.parameters, stream);
+		this.settings = new ClientSettings(context.sets, login.parameters, stream, this.routing.hints);
 		this.pid = context.register(this);
 		this.secret = Uint8Array.from(randomBytes(login.minor >= 2 ? 32 : 4));
 		this.activeAt = context.time;
@@ -178,6 +189,7 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	private resume(): void {
 		if (this.state === State.Closed) return;
 		this.state = State.Ready;
+		this.toAnswers = false;
 		this.stream.resume();
 		if (this.tail.bytes > 0) this.guardedWalk(this.tail.take());
 	}
@@ -201,7 +213,8 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		}
 		let run = at;
 		let flush = false;
-		const { requests } = this;
+		const { routing } = this;
+		const routed = routing.needed;
 		while (end - at >= HEADER) {
 			const code = chunk[at]!;
 			const length = readInt32(chunk, at + 1);
@@ -213,8 +226,8 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 				if (step === Step.Hold || this.isClosed) return;
 				if (step === Step.More) break;
 				if (step === Step.Done) {
-					at = stop;
-					run = stop;
+					at = this.routed > stop ? this.routed : stop;
+					run = at;
 					continue;
 				}
 				run = at;
@@ -235,20 +248,36 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 				continue;
 			}
 			if (next > end && !this.passable(code, length, end - at)) {
-				if (requests !== null && length > ROUTED) throw new ProtocolError(TOO_LARGE.message, TOO_LARGE.sqlstate);
+				if (routed && length > ROUTED) throw new ProtocolError(TOO_LARGE.message, TOO_LARGE.sqlstate);
 				break;
 			}
-			if (requests !== null && at >= this.routed) {
+			if (routed && at >= this.routed) {
 				// Nobody can look at half a batch: it waits for its end here as it does without a server.
 				if (beginsBatch(code) && !server.unsynced && lookAhead(chunk, at) === Ahead.Open && end - at <= ROUTED) break;
-				const error = this.checkInside(requests, server, code, chunk, at, next);
-				if (error !== null) {
-					this.refuseInside(server, error, code, chunk, run, at);
+				const choice = routing.inside(code, chunk, at, next, this.prepared(), server);
+				if (routing.end > 0) this.routed = routing.end;
+				if (choice === Choice.Refused) {
+					this.refuseInside(server, routing.error, code, chunk, run, at);
 					at = stop;
 					run = stop;
 					continue;
 				}
+				if (choice === Choice.Later || (choice === Choice.Server && this.isMisplaced(server))) {
+					this.send(server, chunk, run, at);
+					this.hold(chunk, at);
+					this.routed = 0;
+					this.toAnswers = true;
+					return;
+				}
+				if (choice === Choice.Answered) {
+					this.send(server, chunk, run, at);
+					this.answered();
+					at = routing.end;
+					run = at;
+					continue;
+				}
 			}
+			if (routing.decided !== null) this.onDecided(routing.decided, server);
 			if (server.replies.length === 0 && (server.status !== TxStatus.Idle || server.session)) {
 				server.requestAt = now();
 				this.pool.counters[Stat.idle_xact_time]! += server.requestAt - server.readyAt;
@@ -325,37 +354,18 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		if (at < end && !this.isClosed) this.tail.keep(chunk, at, this.needed(chunk, at));
 	}
 
-	/** A statement goes where the transaction is; it may still be refused. A batch is looked at from its beginning. */
-	private checkInside(
-		requests: RequestRouter,
-		server: Server,
-		code: number,
-		chunk: Buffer,
-		at: number,
-		next: number,
-	): PgError | null {
-		const open = server.status !== TxStatus.Idle;
-		switch (code) {
-			case Frontend.Query:
-				return requests.query(chunk, at, next, open).error;
-			case Frontend.Parse:
-				// In the middle of a batch it is looked at Bind by Bind.
-				if (server.unsynced) return null;
-				break;
-			case Frontend.Bind:
-				if (server.unsynced) return requests.bind(chunk, at, next, this.statements, open)?.error ?? null;
-				break;
-			default:
-				return null;
-		}
-		const route = requests.batch(chunk, at, this.statements, open);
-		this.routed = requests.end;
-		return route.error;
+	/** Behind what is under way outside of a transaction comes something that this server is not for. */
+	private isMisplaced(server: Server): boolean {
+		const { side } = this.routing;
+		if (side === Side.Any || server.status !== TxStatus.Idle || server.session) return false;
+		if (server.replies.length === 0 || server.unsynced) return false;
+		return (this.cluster.pick(0, Side.Primary, 0) === this.pool) !== (side === Side.Primary);
 	}
 
 	/** What is sent in its place fails: the transaction has failed for PostgreSQL too, and a batch ends at its Sync. */
 	private refuseInside(server: Server, error: PgError, code: number, chunk: Buffer, run: number, at: number): void {
 		this.errors++;
+		if (this.routing.decided !== null) this.note(this.routing.decided, null, 0);
 		const { splice } = this.context;
 		const isQuery = code === Frontend.Query;
 		splice.add(server.stream, chunk, run, at - run);
@@ -366,11 +376,11 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	}
 
 	private passable(code: number, length: number, here: number): boolean {
-		return passable(code, length, here, this.requests !== null);
+		return passable(code, length, here, this.routing.needed);
 	}
 
 	private needed(chunk: Buffer, at: number): number {
-		return needed(chunk, at, this.requests !== null);
+		return needed(chunk, at, this.routing.needed);
 	}
 
 	/** The rest of a message whose head has been dealt with. @returns where the next message begins */
@@ -434,7 +444,7 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		switch (code) {
 			case Frontend.Query:
 			case Frontend.FunctionCall:
-				if (next > end && !this.passable(code, length, end - at) && !(this.requests !== null && length > ROUTED))
+				if (next > end && !this.passable(code, length, end - at) && !(this.routing.needed && length > ROUTED))
 					return Step.More;
 				break;
 			case Frontend.Parse:
@@ -444,14 +454,14 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 			case Frontend.Close: {
 				const ahead = lookAhead(chunk, at);
 				if (ahead === Ahead.OnlyCloses) return this.closeAlone(chunk, at, next);
-				if (ahead === Ahead.Open && end - at <= (this.requests === null ? COLLECT : ROUTED)) return Step.More;
+				if (ahead === Ahead.Open && end - at <= (this.routing.needed ? ROUTED : COLLECT)) return Step.More;
 				break;
 			}
 			case Frontend.Sync:
 			case Frontend.Flush:
 				if (length !== 4) throw new ProtocolError("invalid message format");
 				// Flush has nothing to flush.
-				if (code === Frontend.Sync) this.stream.writeAll(READY_IDLE);
+				if (code === Frontend.Sync) this.writeReady();
 				return Step.Done;
 			case Frontend.Terminate:
 				this.close("client disconnected");
@@ -462,40 +472,102 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		}
 		if (this.refusesTransaction(code, chunk, at, next))
 			return this.isClosed ? Step.Done : this.skipped(code, chunk, next);
-		if (this.requests !== null && (length > ROUTED || end - at > ROUTED)) {
+		if (this.routing.needed && (length > ROUTED || end - at > ROUTED)) {
 			this.refuse(TOO_LARGE, code);
 			return this.skipped(code, chunk, next);
 		}
-		if (this.requests !== null && !this.choose(this.requests, code, chunk, at, next))
-			return this.skipped(code, chunk, next);
-		const server = this.pool.take(this);
+		if (this.routing.needed) {
+			const step = this.choose(code, chunk, at, next);
+			if (step !== Step.Go) return step;
+		}
+		const server = this.take();
 		if (server !== null && this.acquire(server)) return Step.Go;
 		this.hold(chunk, at);
 		return Step.Hold;
 	}
 
-	/** Routes the request that begins at `at` and sets `pool`. @returns false when it is refused */
-	private choose(requests: RequestRouter, code: number, chunk: Buffer, at: number, next: number): boolean {
-		let route: Route | null = null;
-		if (code === Frontend.Query) {
-			route = requests.query(chunk, at, next, false);
-			this.routed = next;
-		} else if (code !== Frontend.FunctionCall) {
-			route = requests.batch(chunk, at, this.statements);
-			this.routed = requests.end;
+	/** Routes the request that begins at `at` and sets `pool`, or answers it here. */
+	private choose(code: number, chunk: Buffer, at: number, next: number): Step {
+		const { routing } = this;
+		const { pooler_mode } = this.pool.spec;
+		const holds = pooler_mode === "transaction";
+		const choice = routing.choose(code, chunk, at, next, this.prepared(), this.settings, holds);
+		this.routed = routing.end;
+		if (choice === Choice.Answered) {
+			this.answered();
+			return Step.Done;
 		}
-		if (route?.error != null) {
-			this.refuse(route.error, code);
-			return false;
+		if (choice === Choice.Refused) {
+			if (routing.decided !== null) this.note(routing.decided, null, 0);
+			return this.refuseNow(routing.error, code, chunk, next);
 		}
-		this.reading = route?.read ?? false;
-		const pool = this.cluster.pick(0, this.reading);
-		if (pool === null) {
-			this.refuse(NO_PRIMARY, code);
-			return false;
+		// The server stays for good, and who begins with a read may write later.
+		if (pooler_mode === "session" && routing.side === Side.Any && routing.mayWrite) routing.side = Side.Primary;
+		const pool = this.cluster.pick(0, routing.side, routing.since);
+		if (pool !== null) {
+			this.pool = pool;
+			return Step.Go;
 		}
-		this.pool = pool;
-		return true;
+		const election = this.election();
+		if (election === null) return this.refuseNow(this.cluster.refusal(0, routing.side), code, chunk, next);
+		this.hold(chunk, at);
+		this.await(election);
+		return Step.Hold;
+	}
+
+	/** Where to wait for a primary to be found, or for anything to be known of the servers. */
+	private election(): Election | null {
+		const shard = this.cluster.shards[0]!;
+		return this.routing.side === Side.Primary || shard.isUnknown ? shard.election : null;
+	}
+
+	private await(election: Election): void {
+		this.queue = election;
+		election.wait(this, now());
+	}
+
+	/** The request needed no server. */
+	private answered(): void {
+		const { routing } = this;
+		this.queries++;
+		this.stream.writeAll(routing.answer);
+		routing.afterAnswer();
+		if (routing.prelude.open || this.server !== null) return;
+		this.transactions++;
+		if (this.isLeaving) this.close("shutdown", SHUTTING_DOWN);
+	}
+
+	private refuseNow(error: PgError, code: number, chunk: Buffer, next: number): Step {
+		this.refuse(error, code);
+		return this.skipped(code, chunk, next);
+	}
+
+	/** ReadyForQuery while no server is held. */
+	private writeReady(): void {
+		const { status } = this.routing.prelude;
+		this.stream.writeAll(status === TxStatus.Idle ? READY_IDLE : readyForQuery(status));
+	}
+
+	/** A decision has come to a server: for SHOW ROUTES, and for the EXPLAIN that it may be about. */
+	private onDecided(route: Route, server: Server): void {
+		const { routing } = this;
+		const { spec } = this.pool;
+		if (routing.facts?.explains && server.replies.length === 0 && this.context.general().expanded_explain)
+			server.notes = explainRows(route, spec, this.cluster.roleOf(this.pool));
+		this.note(route, spec, this.waited);
+		this.waited = 0;
+	}
+
+	private note(route: Route, spec: PoolSpec | null, wait: number): void {
+		const { routing } = this;
+		routing.decided = null;
+		this.context.routes.note(this.context.time, this, routing.facts, route, spec, wait);
+	}
+
+	private take(): Server | null {
+		this.queue = this.pool;
+		this.waited = 0;
+		return this.pool.take(this);
 	}
 
 	private drop(chunk: Buffer, next: number): Step {
@@ -508,7 +580,7 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		if (code === Frontend.Terminate) this.close("client disconnected");
 		else if (this.skip === Skip.Query || code === Frontend.Sync) {
 			this.skip = Skip.Nothing;
-			this.stream.writeAll(READY_IDLE);
+			this.writeReady();
 		}
 		return this.drop(chunk, next);
 	}
@@ -542,6 +614,7 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	/** Says no to the request that begins with a message `code`; the client stays. */
 	private refuse(error: PgError, code: number): void {
 		this.errors++;
+		this.routing.prelude.fail();
 		this.stream.writeAll(errorResponse(error));
 		this.skip = code === Frontend.Query || code === Frontend.FunctionCall ? Skip.Query : Skip.ToSync;
 	}
@@ -549,14 +622,15 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	// ---- servers come and go ---------------------------------------------------------------------------------------
 
 	private checkOut(): void {
-		const server = this.pool.take(this);
+		const server = this.take();
 		if (server !== null) this.onServer(server);
 	}
 
 	onServer(server: Server): void {
 		if (server.state === ServerState.Closed) this.checkOut();
 		else {
-			this.waitTime += now() - this.waitingSince;
+			this.waited = now() - this.waitingSince;
+			this.waitTime += this.waited;
 			if (this.acquire(server)) this.acquired(server);
 		}
 	}
@@ -568,13 +642,32 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		server.session = this.pool.spec.pooler_mode === "session";
 		this.pool.counters[Stat.server_assignment_count]!++;
 		const { wanted } = this.settings;
-		if (server.applied.equals(wanted)) {
-			this.settings.tell(server);
+		if (server.applied.equals(wanted)) return this.begun(server);
+		server.apply(wanted, (error) => {
+			if (error !== null) this.onApplyFailed(server, error);
+			else if (this.begun(server)) this.acquired(server);
+		});
+		return false;
+	}
+
+	/** Begins on the server what was held back. @returns whether that is done; if not, `acquired` is called later */
+	private begun(server: Server): boolean {
+		const { prelude } = this.routing;
+		if (!prelude.open || !this.loggedIn) {
+			// At login all of it is told, by `welcome`.
+			if (this.loggedIn) this.settings.tell(server);
 			return true;
 		}
-		server.apply(wanted, (error) => {
-			if (error === null) this.acquired(server);
-			else this.onApplyFailed(server, error);
+		server.run(prelude.sql, (_, error) => {
+			if (error === null && server.status === TxStatus.InBlock) {
+				this.routing.handOver();
+				server.readyAt = now();
+				this.acquired(server);
+				return;
+			}
+			this.server = null;
+			server.abandon("recover");
+			this.refuseHeld(error ?? new PgError("ERROR", "XX000", "the transaction could not be begun"));
 		});
 		return false;
 	}
@@ -625,12 +718,23 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	}
 
 	/** Nothing of the request was sent: another pool that can serve it may. Any can tell a login its settings. */
-	onConnectFailed(): void {
-		const other = this.cluster.pick(0, this.reading || !this.loggedIn);
-		if (other === null || other === this.pool || other.isFailing) return;
-		this.pool.leave(this);
-		this.pool = other;
-		this.checkOut();
+	onElsewhere(): void {
+		const pool = this.another();
+		const election = pool === null && this.loggedIn ? this.election() : null;
+		const queue = pool ?? election;
+		if (queue === this.queue) return;
+		this.queue.leave(this);
+		if (pool !== null) {
+			this.pool = pool;
+			this.checkOut();
+		} else if (election === null) this.onCheckoutFailed(this.cluster.refusal(0, this.routing.side));
+		else this.await(election);
+	}
+
+	/** The pool for what it waits for, as things are now. */
+	private another(): Pool | null {
+		if (this.loggedIn) return this.cluster.pick(0, this.routing.side, this.routing.since);
+		return this.cluster.pick(0, Side.Any, 0) ?? this.cluster.pick(0, Side.Primary, 0);
 	}
 
 	/** Refuses the request that is held, and goes on with what comes after it. */
@@ -655,6 +759,7 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		counters[Stat.query_time]! += took;
 		if (server.status !== TxStatus.Idle) {
 			if (this.pool.spec.pooler_mode === "statement") this.close("transaction in statement mode", FATAL_TRANSACTION);
+			this.goOn();
 			return;
 		}
 		server.transactions++;
@@ -663,6 +768,7 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		this.transactionTime += lasted;
 		counters[Stat.xact_count]!++;
 		counters[Stat.xact_time]! += lasted;
+		this.routing.onEnd(!server.rolledBack, time);
 		// In the middle of a message to it the server is nobody else's.
 		if (this.through > 0) return;
 		this.endTransaction(server);
@@ -673,8 +779,16 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		if (server.session) {
 			server.lentAt = server.readyAt;
 			if (this.isLeaving) this.close("shutdown", SHUTTING_DOWN);
-		} else if (server.unsettled) this.settle(server);
-		else this.release(server);
+		} else if (server.unsettled) {
+			this.settle(server);
+			return;
+		} else this.release(server);
+		this.goOn();
+	}
+
+	/** With what was held until the server had answered. */
+	private goOn(): void {
+		if (this.toAnswers) this.resume();
 	}
 
 	private release(server: Server): void {
@@ -702,11 +816,16 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		this.server = null;
 		if (this.isClosed) return;
 		// Nothing of the request was sent yet: another server may serve it.
-		const untouched = this.state === State.Waiting && server?.readyAt === 0;
-		if (untouched && this.retries++ < RETRIES) this.checkOut();
+		const untouched = this.state === State.Waiting && !this.toAnswers && server?.readyAt === 0;
+		if (untouched && this.retries++ < RETRIES) this.retry();
 		else if (error === null) this.close("the server closed the connection");
 		else if (this.loggedIn) this.close(error.message, error);
 		else this.onCheckoutFailed(error);
+	}
+
+	private retry(): void {
+		this.pool = this.another() ?? this.pool;
+		this.checkOut();
 	}
 
 	onParameterStatus(name: string, value: string): void {
@@ -807,6 +926,8 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	/** Its state in the words of SHOW CLIENTS. */
 	get stateName(): string {
 		if (this.queued) return "waiting";
+		if (this.routing.prelude.failed) return "transaction error";
+		if (this.routing.prelude.open) return "idle in transaction";
 		if (this.server === null) return "idle";
 		if (this.server.replies.length > 0) return "active";
 		if (this.server.status === TxStatus.Failed) return "transaction error";
@@ -821,7 +942,7 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	cancel(): void {
 		const { server } = this;
 		if (this.queued && this.loggedIn) {
-			this.pool.leave(this);
+			this.queue.leave(this);
 			this.refuseHeld(new PgError("ERROR", "57014", "canceling statement due to user request"));
 		} else if (server !== null && server.state === ServerState.Lent && server.replies.length > 0)
 			void this.pool.cancel(server);
@@ -832,8 +953,10 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		// It knows one shard only.
 		if (cluster.shards.length > 1) this.shutDown(false);
 		this.cluster = cluster;
-		this.requests = router?.needed ? new RequestRouter(router) : null;
-		if (this.server === null && !this.queued) this.pool = cluster.first;
+		this.routing.reach(router);
+		if (this.queued) {
+			if (!cluster.has(this.queue)) this.onElsewhere();
+		} else if (this.server === null) this.pool = cluster.first;
 	}
 
 	get isLocked(): boolean {
@@ -845,15 +968,21 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		return this.server?.status ?? TxStatus.Idle;
 	}
 
-	/** Where the next transaction goes, for a client that does not route itself. */
-	prefer(read: boolean): void {
-		this.reading = read;
-		if (this.server === null && !this.queued) this.pool = this.cluster.pick(0, read) ?? this.cluster.first;
+	/** Where the next transaction goes, for a client that does not route itself, and why. See `Cluster.pick`. */
+	prefer(side: Side, since: number, route: Route | null, facts: StatementFacts | null): void {
+		this.routing.prefer(side, since, route, facts);
+		if (this.server !== null || this.queued) return;
+		this.pool = this.another() ?? this.cluster.first;
 	}
 
 	/** A Parse, Close or Query that another shard has replied to: it counts here too. */
 	learn(chunk: Buffer, at: number, next: number): void {
 		this.prepared().note(chunk, at, next, this.context.nextSerial());
+	}
+
+	/** A batch that needed no server. */
+	learnBatch(chunk: Buffer, at: number, end: number): void {
+		noteBatch(this.prepared(), chunk, at, end, this.context.nextSerial());
 	}
 
 	/** After an error on another shard, perhaps: the client's statements are these. */
@@ -871,14 +1000,15 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		}
 		const general = this.context.general();
 		if (server === null || server.session) {
-			const busy = this.state === State.Waiting || (server?.replies.length ?? 0) > 0;
+			const busy = this.state === State.Waiting || this.routing.prelude.open || (server?.replies.length ?? 0) > 0;
 			if (!busy && time - Math.max(this.activeAt, server?.readyAt ?? 0) > general.client_idle_timeout)
 				this.close("client_idle_timeout", idleError("disconnecting idle client", "client_idle_timeout", general));
 		}
-		if (server === null || server.status === TxStatus.Idle || server.replies.length > 0) return;
+		if (server === null ? !this.routing.prelude.open : server.status === TxStatus.Idle || server.replies.length > 0)
+			return;
 		if (
 			this.state === State.Ready &&
-			time - Math.max(this.activeAt, server.readyAt) > general.client_idle_in_transaction_timeout
+			time - Math.max(this.activeAt, server?.readyAt ?? 0) > general.client_idle_in_transaction_timeout
 		)
 			this.close(
 				"client_idle_in_transaction_timeout",
@@ -889,7 +1019,9 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	/** Shutdown: who is between transactions leaves now, the others when theirs ends; `now` makes all leave. */
 	shutDown(force: boolean): void {
 		const { server } = this;
-		const busy = server !== null && (server.status !== TxStatus.Idle || server.replies.length > 0 || server.unsynced);
+		const busy =
+			this.routing.prelude.open ||
+			(server !== null && (server.status !== TxStatus.Idle || server.replies.length > 0 || server.unsynced));
 		if (force || !(busy || this.state === State.Waiting)) this.close("shutdown", SHUTTING_DOWN);
 		else this.leaving = true;
 	}
@@ -919,7 +1051,7 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		this.state = State.Closed;
 		this.activeAt = this.context.time;
 		this.tail.clear();
-		if (this.queued) this.pool.leave(this);
+		if (this.queued) this.queue.leave(this);
 		const { server } = this;
 		this.server = null;
 		if (server !== null) server.abandon(this.context.general().connection_recovery);
@@ -939,7 +1071,6 @@ const RETRIES = 3;
 export const SHUTTING_DOWN = new PgError("FATAL", "57P01", "terminating connection due to administrator command");
 const TRANSACTION_TEXT = "transaction control statements are not supported in statement pooler mode";
 export const TOO_LARGE = new PgError("ERROR", "54000", "the request is too large to be routed");
-const NO_PRIMARY = new PgError("ERROR", "58000", "no primary");
 const NO_TRANSACTIONS = new PgError("ERROR", "58000", TRANSACTION_TEXT);
 const FATAL_TRANSACTION = new PgError("FATAL", "58000", TRANSACTION_TEXT);
 

@@ -12,6 +12,7 @@ import type { PluginHost } from "../plugin/host.ts";
 import type { Cluster } from "../pool/cluster.ts";
 import type { Router } from "../router/router.ts";
 import type { FactsCache } from "./prepared.ts";
+import type { RouteLog } from "./route-log.ts";
 
 /** A client as its worker sees it, whatever it is inside. */
 export interface ClientHandle {
@@ -48,6 +49,8 @@ export interface ClientContext {
 	readonly facts: FactsCache;
 	readonly scram: ScramCache;
 	readonly log: Log;
+	/** What was decided lately, for SHOW ROUTES. */
+	readonly routes: RouteLog;
 	/** This thread's way to the plugins; null when there is none to ask. */
 	readonly plugins: PluginHost | null;
 	/** ms since the epoch as of the janitor's last tick: for what needs no better. */

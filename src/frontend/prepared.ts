@@ -3,12 +3,13 @@
 // never have seen this client. Made when a client first uses the extended protocol.
 
 import { LRUCache } from "lru-cache";
-import { NAME_PREFIX, type Statement, type Statements } from "../backend/prepared.ts";
+import { NAME_PREFIX, type Routed, type Statement, type Statements } from "../backend/prepared.ts";
 import { Reply } from "../backend/replies.ts";
 import type { Server } from "../backend/server.ts";
 import { ProtocolError } from "../errors.ts";
 import type { Splice } from "../net/splice.ts";
 import { Dirty, NO_FACTS, type SessionFacts, sessionFacts, touchesSession } from "../parser/session.ts";
+import type { Router } from "../router/router.ts";
 import { Frontend, Target, TxStatus } from "../wire/codes.ts";
 import { endOfString, HEADER, readInt16, readInt32 } from "../wire/frame.ts";
 import { CLOSE_UNNAMED_STATEMENT, close, parse } from "../wire/frontend-messages.ts";
@@ -73,6 +74,27 @@ interface Unnamed {
 	facts: SessionFacts;
 	/** No other unnamed Parse of the thread has it; 0 when there is no such statement. */
 	serial: number;
+}
+
+/** The query text in `chunk[start, end)`. */
+export function routedText(chunk: Buffer, start: number, end: number, router: Router, conforming: boolean): Routed {
+	return {
+		facts: router.needsFacts ? router.statements.factsOfQuery(chunk, start, end, conforming) : null,
+		sql: router.asksPlugins ? chunk.utf8Slice(start, end) : "",
+	};
+}
+
+/** Looked at once, not with each Bind; again when other functions write. */
+function routedStatement(statement: Statement, router: Router, conforming: boolean): Routed {
+	const { rest, routing } = statement;
+	const end = rest.indexOf(0);
+	if (!conforming) return routedText(rest, 0, end, router, false);
+	const { epoch } = router.statements;
+	if (routing !== null && statement.routedIn === epoch && (routing.facts !== null || !router.needsFacts))
+		return routing;
+	statement.routedIn = epoch;
+	statement.routing = routedText(rest, 0, end, router, true);
+	return statement.routing;
 }
 
 export class ClientStatements {
@@ -427,6 +449,11 @@ export class ClientStatements {
 		this.batchOver = true;
 	}
 
+	/** A Parse with this name would be no error, and is ours to keep. */
+	mayDeclare(name: string): boolean {
+		return this.shared && !this.names.has(name);
+	}
+
 	private declare(name: string, chunk: Buffer, start: number, end: number, facts: SessionFacts): void {
 		this.drop(name, Number.POSITIVE_INFINITY);
 		const key = chunk.latin1Slice(start, end);
@@ -441,6 +468,16 @@ export class ClientStatements {
 		if (name !== "") return this.names.get(name)?.sql ?? null;
 		const { chunk, start, end } = this.unnamed;
 		return chunk === null ? null : chunk.utf8Slice(start, endOfString(chunk, start, end));
+	}
+
+	/** What routing needs of a statement by the client's name, "" for its unnamed one; null when there is none. */
+	routed(name: string, router: Router, conforming: boolean): Routed | null {
+		if (name !== "") {
+			const statement = this.names.get(name);
+			return statement === undefined ? null : routedStatement(statement, router, conforming);
+		}
+		const { chunk, start, end } = this.unnamed;
+		return chunk === null ? null : routedText(chunk, start, endOfString(chunk, start, end), router, conforming);
 	}
 
 	/** The client's name for a statement of ours. */

@@ -1,36 +1,65 @@
 // What a request asks, for the router: the text of a Query, or text and parameters of each Bind in a batch. Only used
 // where there is something to decide (`Router.needed`); opens messages that the hot path passes on unopened.
 
-import type { Router, RouteRequest } from "../router/router.ts";
+import type { Routed } from "../backend/prepared.ts";
+import { Side } from "../config/snapshot.ts";
+import { type StatementFacts, TransactionControl } from "../parser/facts.ts";
+import { type Router, type RouteRequest, routeRequest } from "../router/router.ts";
 import type { Route } from "../router/route.ts";
 import { Frontend } from "../wire/codes.ts";
 import { endOfString, HEADER, readInt32 } from "../wire/frame.ts";
-import type { ClientStatements } from "./prepared.ts";
+import { type ClientStatements, routedText } from "./prepared.ts";
+import type { SessionHints } from "./session-hints.ts";
+
+const NO_STATEMENT: Routed = { facts: null, sql: "" };
 
 /** One per client of a routed cluster. */
 export class RequestRouter {
-	private readonly router: Router;
-	private readonly asked: RouteRequest = {
-		sql: "",
-		inTransaction: false,
-		bind: null,
-		bindStart: 0,
-		bindEnd: 0,
-	};
+	readonly router: Router;
+	private readonly hints: SessionHints;
+	private readonly asked: RouteRequest = routeRequest();
+	/** Its session reads backslashes in '…' as they stand (`standard_conforming_strings`). */
+	conforming = true;
+	/** The BEGIN that no server knows of yet. */
+	begun = TransactionControl.None;
+	/** Of what was routed last; null where none are needed. */
+	facts: StatementFacts | null = null;
+	/** Something that was routed since this was last set to false may write. */
+	wrote = false;
 	/** Where the last `batch` ended in its chunk: Binds before it have been asked about. */
 	end = 0;
+	/** Of the batch under way: the last Parse, by the place of its name, and all but the last by name. */
+	private parse: Routed | null = null;
+	private parseName = "";
+	private readonly parses = new Map<string, Routed>();
 
-	constructor(router: Router) {
+	constructor(router: Router, hints: SessionHints) {
 		this.router = router;
+		this.hints = hints;
 	}
 
 	/** The Query message `chunk[at, next)`, which is whole. */
 	query(chunk: Buffer, at: number, next: number, inTransaction: boolean): Route {
-		const { asked } = this;
-		asked.sql = chunk.utf8Slice(at + HEADER, next - 1);
-		asked.inTransaction = inTransaction;
+		const { asked, router } = this;
+		asked.sql = router.asksPlugins ? chunk.utf8Slice(at + HEADER, next - 1) : "";
+		asked.facts = router.needsFacts
+			? router.statements.factsOfQuery(chunk, at + HEADER, next - 1, this.conforming)
+			: null;
 		asked.bind = null;
-		return this.router.route(asked);
+		return this.ask(inTransaction);
+	}
+
+	private ask(inTransaction: boolean): Route {
+		const { asked, hints } = this;
+		const { facts } = asked;
+		asked.inTransaction = inTransaction;
+		asked.begun = this.begun;
+		asked.hints = hints.now;
+		asked.startupRole = hints.startup.role;
+		this.facts = facts;
+		const route = this.router.route(asked);
+		if (facts !== null && facts.writes && route.error === null) this.wrote = true;
+		return route;
 	}
 
 	/** The whole Bind `chunk[at, next)`; null when it names a statement that does not exist: the server's to refuse. */
@@ -40,61 +69,139 @@ export class RequestRouter {
 		next: number,
 		statements: ClientStatements | null,
 		inTransaction: boolean,
-		texts: ReadonlyMap<string, string> | null = null,
 	): Route | null {
 		const portalEnd = endOfString(chunk, at + HEADER, next);
 		const nameEnd = portalEnd < 0 ? -1 : endOfString(chunk, portalEnd + 1, next);
 		if (nameEnd < 0) return null;
-		const name = nameEnd === portalEnd + 1 ? "" : chunk.utf8Slice(portalEnd + 1, nameEnd);
-		const sql = texts?.get(name) ?? statements?.textOf(name) ?? null;
-		if (sql === null) return null;
+		const statement = this.statement(chunk, portalEnd + 1, nameEnd, statements);
+		if (statement === null) return null;
 		const { asked } = this;
-		asked.sql = sql;
-		asked.inTransaction = inTransaction;
+		asked.sql = statement.sql;
+		asked.facts = statement.facts;
 		asked.bind = chunk;
 		asked.bindStart = nameEnd + 1;
 		asked.bindEnd = next;
-		const route = this.router.route(asked);
+		const route = this.ask(inTransaction);
 		asked.bind = null;
 		return route;
 	}
 
-	/** A batch without a Bind, by the text of its first Parse; "" where it has none. */
-	unbound(sql: string, inTransaction: boolean): Route {
-		return this.router.routeUnbound(sql, inTransaction);
+	/** What the name in `chunk[start, end)` stands for: a Parse of this batch, or a statement that the client has. */
+	private statement(chunk: Buffer, start: number, end: number, statements: ClientStatements | null): Routed | null {
+		const unnamed = start === end;
+		if (this.parse !== null && unnamed && this.parseName === "") return this.parse;
+		const name = unnamed ? "" : chunk.utf8Slice(start, end);
+		if (this.parse !== null) {
+			const parsed = name === this.parseName ? this.parse : this.parses.get(name);
+			if (parsed !== undefined) return parsed;
+		}
+		return statements?.routed(name, this.router, this.conforming) ?? null;
+	}
+
+	/** A Parse of a batch that is looked at message by message. */
+	noteParse(chunk: Buffer, at: number, next: number): void {
+		const nameEnd = endOfString(chunk, at + HEADER, next);
+		const textEnd = nameEnd < 0 ? -1 : endOfString(chunk, nameEnd + 1, next);
+		if (textEnd < 0) return;
+		const { router } = this;
+		if (this.parse !== null) this.parses.set(this.parseName, this.parse);
+		this.parseName = nameEnd === at + HEADER ? "" : chunk.utf8Slice(at + HEADER, nameEnd);
+		this.parse = routedText(chunk, nameEnd + 1, textEnd, router, this.conforming);
+	}
+
+	/** The text of the one statement of the batch at `at`, which has been routed. */
+	textOf(chunk: Buffer, at: number, statements: ClientStatements): string {
+		let name = "";
+		for (let next = at; at < chunk.length; at = next) {
+			next = at + 1 + readInt32(chunk, at + 1);
+			const start = at + HEADER;
+			if (chunk[at] === Frontend.Parse) {
+				const nameEnd = endOfString(chunk, start, next);
+				return chunk.utf8Slice(nameEnd + 1, endOfString(chunk, nameEnd + 1, next));
+			}
+			if (chunk[at] === Frontend.Bind) {
+				const portalEnd = endOfString(chunk, start, next);
+				name = chunk.utf8Slice(portalEnd + 1, endOfString(chunk, portalEnd + 1, next));
+				break;
+			}
+		}
+		return statements.textOf(name) ?? "";
+	}
+
+	/** A batch begins: names mean what they meant before it. */
+	beginBatch(): void {
+		this.parse = null;
+		if (this.parses.size > 0) this.parses.clear();
+	}
+
+	/** A batch without a Bind, by the text of its first Parse. */
+	unbound(inTransaction: boolean): Route {
+		const { asked, hints, router } = this;
+		const first = this.parses.size > 0 ? this.parses.values().next().value! : (this.parse ?? NO_STATEMENT);
+		asked.sql = "";
+		asked.facts = first.facts ?? (router.needsFacts ? router.statements.facts("") : null);
+		asked.inTransaction = inTransaction;
+		asked.begun = this.begun;
+		asked.hints = hints.now;
+		asked.startupRole = hints.startup.role;
+		this.facts = asked.facts;
+		return router.routeUnbound(asked);
 	}
 
 	/**
 	 * The extended-query messages from `at` to the next Sync or Flush, which are all here. One server runs them all: the
-	 * first refusal counts for the batch, and one write makes it a write.
+	 * first refusal counts for the batch, and one write makes it a write. A BEGIN in it goes where the statement behind it
+	 * goes.
 	 */
-	batch(chunk: Buffer, at: number, statements: ClientStatements | null, inTransaction = false): Route {
+	batch(chunk: Buffer, at: number, statements: ClientStatements | null, inTransaction: boolean): Route {
+		const { begun } = this;
 		let found: Route | null = null;
-		let firstText: string | null = null;
-		let texts: Map<string, string> | null = null;
+		let facts: StatementFacts | null = null;
+		this.beginBatch();
 		while (chunk.length - at >= HEADER) {
 			const code = chunk[at]!;
 			const next = at + 1 + readInt32(chunk, at + 1);
 			if (next > chunk.length || code === Frontend.Sync || code === Frontend.Flush || code === Frontend.Query) break;
-			if (code === Frontend.Parse) {
-				const nameEnd = endOfString(chunk, at + HEADER, next);
-				const textEnd = nameEnd < 0 ? -1 : endOfString(chunk, nameEnd + 1, next);
-				if (textEnd >= 0) {
-					texts ??= new Map();
-					const text = chunk.utf8Slice(nameEnd + 1, textEnd);
-					texts.set(chunk.utf8Slice(at + HEADER, nameEnd), text);
-					firstText ??= text;
+			if (code === Frontend.Parse) this.noteParse(chunk, at, next);
+			else if (code === Frontend.Bind) {
+				const route = this.bind(chunk, at, next, statements, inTransaction);
+				if (route?.error != null) {
+					this.begun = begun;
+					return route;
 				}
-			} else if (code === Frontend.Bind) {
-				const route = this.bind(chunk, at, next, statements, inTransaction, texts);
-				if (route?.error != null) return route;
+				const opens = begins(this.facts);
 				// The first says where; a later write takes the batch to the primary of that place.
-				if (route !== null && (found === null || (found.read && !route.read))) found = route;
+				if (route !== null && (found === null || (found.side !== Side.Primary && route.side === Side.Primary))) {
+					found = route;
+					facts = this.facts;
+				}
+				if (opens && !inTransaction && this.begun === TransactionControl.None) {
+					this.begun = this.facts!.transaction;
+					found = null;
+				}
 			}
 			at = next;
 		}
 		this.end = at;
-		if (found !== null) return found;
-		return this.unbound(firstText ?? "", inTransaction);
+		if (found === null && this.begun !== begun) {
+			// Nothing came behind the BEGIN.
+			this.begun = begun;
+			return this.ask(inTransaction);
+		}
+		this.begun = begun;
+		if (found === null) return this.unbound(inTransaction);
+		this.facts = facts;
+		return found;
+	}
+}
+
+function begins(facts: StatementFacts | null): boolean {
+	switch (facts?.transaction) {
+		case TransactionControl.Begin:
+		case TransactionControl.BeginReadOnly:
+		case TransactionControl.BeginReadWrite:
+			return facts.statements === 1;
+		default:
+			return false;
 	}
 }

@@ -1,6 +1,7 @@
 // Where the messages of an extended-query batch go when there are several shards: a driver may send BEGIN, which is for
 // all shards, and a statement for one of them in a single batch. Called by sharded.ts; sends nothing itself.
 
+import { Side } from "../config/snapshot.ts";
 import { type PgError, ProtocolError } from "../errors.ts";
 import { type Route, Shard } from "../router/route.ts";
 import { Frontend, Target } from "../wire/codes.ts";
@@ -24,8 +25,10 @@ export interface Batch {
 	readonly segments: readonly Segment[];
 	/** Nothing of it may be sent. */
 	readonly error: PgError | null;
-	/** Replicas may run all of it. */
-	readonly read: boolean;
+	/** Which servers of the shards may run all of it. */
+	readonly side: Side;
+	/** Of its last Bind; null when it has none. */
+	readonly route: Route | null;
 	/** CopyDone and CopyFail messages in it: so many COPYs end without more data. */
 	readonly copyEnds: number;
 }
@@ -106,9 +109,9 @@ export class Batches {
 		inTransaction: boolean,
 	): Batch {
 		const segments: Segment[] = [];
-		const texts = new Map<string, string>();
-		let firstText = "";
-		let read = true;
+		let side = Side.Any;
+		let last: Route | null = null;
+		requests.beginBatch();
 		let copyEnds = 0;
 		let targets: readonly number[] | null = null;
 		let start = at;
@@ -121,18 +124,12 @@ export class Batches {
 			const next = at + 1 + readInt32(chunk, at + 1);
 			let here: readonly number[] | null = null;
 			if (code === Frontend.CopyDone || code === Frontend.CopyFail) copyEnds++;
-			else if (code === Frontend.Parse) {
-				const nameEnd = endOfString(chunk, at + HEADER, next);
-				const textEnd = nameEnd < 0 ? -1 : endOfString(chunk, nameEnd + 1, next);
-				if (textEnd >= 0) {
-					const text = chunk.utf8Slice(nameEnd + 1, textEnd);
-					texts.set(chunk.utf8Slice(at + HEADER, nameEnd), text);
-					firstText ||= text;
-				}
-			} else if (code === Frontend.Bind) {
-				const route = requests.bind(chunk, at, next, statements, inTransaction, texts);
-				if (route?.error != null) return { segments: [], error: route.error, read, copyEnds };
-				if (route !== null && !route.read) read = false;
+			else if (code === Frontend.Parse) requests.noteParse(chunk, at, next);
+			else if (code === Frontend.Bind) {
+				const route = requests.bind(chunk, at, next, statements, inTransaction);
+				if (route?.error != null) return { segments: [], error: route.error, side, route, copyEnds };
+				if (route !== null) side = narrower(side, route.side);
+				last = route;
 				here = route === null ? (targets ?? this.all) : this.targets(route);
 				const portalEnd = endOfString(chunk, at + HEADER, next);
 				if (portalEnd >= 0) this.portals.set(chunk.utf8Slice(at + HEADER, portalEnd), here);
@@ -156,12 +153,18 @@ export class Batches {
 			at = next;
 		}
 		if (targets === null) {
-			const route = requests.unbound(firstText, inTransaction);
-			if (route.error !== null) return { segments: [], error: route.error, read, copyEnds };
-			read = route.read;
+			const route = requests.unbound(inTransaction);
+			if (route.error !== null) return { segments: [], error: route.error, side, route, copyEnds };
+			({ side } = route);
 			targets = this.targets(route);
 		}
 		segments.push({ at: start, end, targets, replies: replies + openReplies });
-		return { segments, error: null, read, copyEnds };
+		return { segments, error: null, side, route: last, copyEnds };
 	}
+}
+
+/** Which servers may run what belongs on both. */
+function narrower(a: Side, b: Side): Side {
+	if (a === Side.Primary || b === Side.Primary) return Side.Primary;
+	return a === Side.Replica ? a : b;
 }

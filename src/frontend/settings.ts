@@ -6,7 +6,9 @@ import type { ParameterSet, ParameterSets } from "../backend/parameters.ts";
 import type { Server } from "../backend/server.ts";
 import type { Sink } from "../net/stream.ts";
 import { Dirty } from "../parser/session.ts";
+import { ownName } from "../parser/hints.ts";
 import { parameterStatus } from "../wire/backend-messages.ts";
+import type { SessionHints } from "./session-hints.ts";
 
 /** Differs between a primary and its replicas: of which one serves, the client need not know. */
 const UNTOLD = "in_hot_standby";
@@ -19,15 +21,30 @@ export class ClientSettings {
 	wanted: ParameterSet;
 	/** As it was told by ParameterStatus. */
 	private told: ParameterSet;
+	/** The last that was found to say the same: a primary's and its replicas' take turns. */
+	private same: ParameterSet;
 	private readonly sets: ParameterSets;
 	private readonly stream: Sink;
+	private readonly hints: SessionHints;
 
-	constructor(sets: ParameterSets, startup: ParameterSet, stream: Sink) {
+	constructor(sets: ParameterSets, startup: ParameterSet, stream: Sink, hints: SessionHints) {
 		this.sets = sets;
 		this.startup = startup;
 		this.wanted = startup;
 		this.told = sets.empty;
+		this.same = sets.empty;
 		this.stream = stream;
+		this.hints = hints;
+	}
+
+	/** Backslashes in '…' mean themselves. */
+	get isConforming(): boolean {
+		return this.told.values.get("standard_conforming_strings") !== "off";
+	}
+
+	/** A hot standby refuses all of its statements (PostgreSQL docs, "Hot Standby", "Caveats"). */
+	get isSerializable(): boolean {
+		return this.wanted.values.get("default_transaction_isolation")?.toLowerCase() === "serializable";
 	}
 
 	/** The ParameterStatus messages of the login. */
@@ -39,15 +56,21 @@ export class ClientSettings {
 	/** Tells what this server reports otherwise than the client believes. */
 	tell(server: Server): void {
 		const { reported } = server;
-		if (reported === this.told) return;
-		for (const [name, value] of reported.values)
-			if (this.told.values.get(name) !== value && name !== UNTOLD) this.stream.writeAll(parameterStatus(name, value));
-		this.told = reported;
+		if (reported === this.told || reported === this.same) return;
+		let differs = false;
+		for (const [name, value] of reported.values) {
+			if (this.told.values.get(name) === value || name === UNTOLD) continue;
+			this.stream.writeAll(parameterStatus(name, value));
+			differs = true;
+		}
+		this.same = reported;
+		if (differs) this.told = reported;
 	}
 
 	/** A ParameterStatus went through to the client. */
 	onReported(name: string, value: string): void {
 		this.told = this.sets.with(this.told, name, value);
+		this.same = this.told;
 	}
 
 	/**
@@ -98,6 +121,13 @@ export class ClientSettings {
 	/** What a setting is after the transaction; `reset`: it was given its default, which is the StartupMessage's. */
 	private learn(server: Server, serverUser: string, name: string, value: string | null, reset: boolean): void {
 		const { sets } = this;
+		const own = ownName(name);
+		if (own !== null) {
+			// Ours to keep, and nothing that the next client should find on the server. After a ROLLBACK it is "".
+			server.applied = sets.with(server.applied, name, value === "" ? null : value);
+			if (value !== null && value !== "") this.hints.learn(own, value);
+			return;
+		}
 		const none = value === null || (name === "role" && value === "none");
 		const self = name === "session_authorization" && value === serverUser;
 		if (!reset && !none && !self) {

@@ -3,9 +3,13 @@
 // of a socket. One request at a time: the next may go to other shards, and answers must keep their order.
 
 import { randomBytes } from "node:crypto";
+import { now } from "../clock.ts";
+import { Side } from "../config/snapshot.ts";
 import { PgError, ProtocolError } from "../errors.ts";
+import { TransactionControl } from "../parser/facts.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
 import type { Cluster } from "../pool/cluster.ts";
+import type { Route } from "../router/route.ts";
 import type { Router } from "../router/router.ts";
 import { backendKeyData, readyForQuery } from "../wire/backend-messages.ts";
 import { Backend, Frontend, TxStatus } from "../wire/codes.ts";
@@ -15,6 +19,11 @@ import { FLUSH, SYNC } from "../wire/frontend-messages.ts";
 import { Client, HELD, LINGER, type Login, SHUTTING_DOWN, TOO_LARGE, UNREAD } from "./client.ts";
 import { checkHeader, ROUTED } from "./collect.ts";
 import type { ClientContext, ClientHandle } from "./context.ts";
+import { OwnWrites } from "./own-writes.ts";
+import { type Said, saySetting } from "./prelude.ts";
+import { noteBatch } from "./routing.ts";
+import { SessionHints } from "./session-hints.ts";
+import { answerBatch, answerQuery, endOfSolo } from "./solo.ts";
 import { Merge, type MergeOutput, TO_READY } from "./merge.ts";
 import { ClientStatements } from "./prepared.ts";
 import { RequestRouter } from "./request.ts";
@@ -59,6 +68,12 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	private readonly ports: readonly ShardPort[];
 	private readonly shards: readonly Client[];
 	private requests: RequestRouter;
+	private readonly hints: SessionHints;
+	private readonly writes = new OwnWrites();
+	/** The statement that was routed last was COMMIT. */
+	private committing = false;
+	/** Statements have been sent since the transaction began. */
+	private ran = false;
 	private readonly batches: Batches;
 	/** The client's statements, as the shards have confirmed them; each shard's Client has its own of them. */
 	private readonly statements: ClientStatements;
@@ -107,7 +122,8 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		this.database = login.database;
 		this.address = login.address;
 		this.activeAt = context.time;
-		this.requests = new RequestRouter(router);
+		this.hints = new SessionHints(login.hints);
+		this.requests = new RequestRouter(router, this.hints);
 		this.statements = new ClientStatements(context.statements, context.facts, context.splice, true);
 		this.batches = new Batches(cluster.shards.length);
 		this.pid = context.register(this);
@@ -308,25 +324,29 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 
 	private simple(code: number, chunk: Buffer, at: number, next: number): void {
 		let targets = this.batches.all;
-		let read = false;
+		let route: Route | null = null;
 		if (code === Frontend.Query) {
-			const route = this.requests.query(chunk, at, next, this.inTransaction);
+			route = this.requests.query(chunk, at, next, this.inTransaction);
 			if (route.error !== null) {
-				this.refuse(route.error, Terminator.Sync);
+				this.refuseRoute(route, route.error, Terminator.Sync);
+				return;
+			}
+			const said = this.isSetting ? this.say(chunk.utf8Slice(at + HEADER, next - 1)) : null;
+			if (said !== null) {
+				this.answerHere(said, answerQuery(said, this.status));
 				return;
 			}
 			targets = this.batches.targets(route);
-			read = route.read;
 			this.statements.forgetUnnamed();
 		}
 		const steps = this.involved.length > 0 ? [stepOf(this.involved, SYNC)] : [];
 		steps.push({ ...stepOf(targets, chunk), at, end: next });
-		this.start(steps, Terminator.Sync, read, targets);
+		this.start(steps, Terminator.Sync, targets, route?.side ?? Side.Primary, route);
 	}
 
 	private sync(): void {
 		this.skipping = false;
-		if (this.involved.length > 0) this.start([stepOf(this.involved, SYNC)], Terminator.Sync, false, this.involved);
+		if (this.involved.length > 0) this.start([stepOf(this.involved, SYNC)], Terminator.Sync, this.involved);
 		else this.write(readyForQuery(this.status));
 	}
 
@@ -336,7 +356,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		const ended = last === Frontend.Sync || last === Frontend.Flush ? isTerminator(chunk, at, end) : false;
 		const terminator = ended && last === Frontend.Sync ? Terminator.Sync : Terminator.Flush;
 		const stop = ended ? end - 5 : end;
-		const { segments, error, read, copyEnds } = this.batches.split(
+		const { segments, error, side, route, copyEnds } = this.batches.split(
 			this.requests,
 			this.statements,
 			chunk,
@@ -345,20 +365,60 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 			this.inTransaction,
 		);
 		if (error !== null) {
-			this.refuse(error, terminator);
+			if (route === null) this.refuse(error, terminator);
+			else this.refuseRoute(route, error, terminator);
 			return;
+		}
+		if (this.isSetting && endOfSolo(chunk, at, this.statements) === end) {
+			const said = this.say(this.requests.textOf(chunk, at, this.statements));
+			if (said !== null) {
+				noteBatch(this.statements, chunk, at, end, this.context.nextSerial());
+				for (const shard of this.shards) shard.learnBatch(chunk, at, end);
+				this.answerHere(said, answerBatch(said, chunk, at, end, this.status));
+				return;
+			}
 		}
 		const targets = [...new Set(segments.flatMap((segment) => segment.targets).concat(this.involved))];
 		const first = segments[0]!;
 		if (terminator === Terminator.Sync && segments.length === 1 && this.involved.length === 0) {
-			this.start([{ ...stepOf(first.targets, chunk), at, end }], terminator, read, targets, copyEnds);
+			this.start([{ ...stepOf(first.targets, chunk), at, end }], terminator, targets, side, route, copyEnds);
 			return;
 		}
 		// What follows goes when the shards have answered, which they do when they are told to.
 		const steps: Step[] = segments.map((segment) => ({ ...segment, chunk, behind: FLUSH, quiet: false }));
 		if (terminator === Terminator.Sync) steps.push(stepOf(targets, SYNC));
 		this.involved = targets;
-		this.start(steps, terminator, read, targets, copyEnds);
+		this.start(steps, terminator, targets, side, route, copyEnds);
+	}
+
+	/** The statement just routed may be about one of the settings that are ours. */
+	private get isSetting(): boolean {
+		const { facts } = this.requests;
+		if (facts === null || facts.reads || facts.writes || facts.statements !== 1) return false;
+		if (this.involved.length > 0) return false;
+		return facts.transaction === TransactionControl.None && this.status !== TxStatus.Failed;
+	}
+
+	private say(sql: string): Said | null {
+		return saySetting(sql, this.hints, this.inTransaction, this.ran);
+	}
+
+	private answerHere(said: Said, answer: Buffer): void {
+		if (said.error !== null) {
+			this.errors++;
+			if (this.inTransaction) {
+				// The shards' transactions fail with it.
+				this.refuse(said.error, Terminator.Sync);
+				return;
+			}
+		}
+		this.queries++;
+		this.out.push(answer);
+	}
+
+	private refuseRoute(route: Route, error: PgError, terminator: Terminator): void {
+		this.context.routes.note(this.context.time, this, this.requests.facts, route, null, 0);
+		this.refuse(error, terminator);
 	}
 
 	/** Nothing of the request is sent. A transaction fails, as PostgreSQL's would have. */
@@ -373,14 +433,25 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		this.next();
 	}
 
-	private start(steps: Step[], terminator: Terminator, read: boolean, targets: readonly number[], copyEnds = 0): void {
+	private start(
+		steps: Step[],
+		terminator: Terminator,
+		targets: readonly number[],
+		wanted = Side.Primary,
+		route: Route | null = null,
+		copyEnds = 0,
+	): void {
 		this.phase = Phase.Busy;
 		this.terminator = terminator;
 		this.hasFailed = false;
 		this.mended = false;
 		this.copyEnds = copyEnds;
 		this.steps = steps;
-		for (const shard of targets) this.shards[shard]!.prefer(read);
+		const { facts } = this.requests;
+		this.committing = route !== null && facts?.transaction === TransactionControl.Commit;
+		this.ran = this.inTransaction;
+		const side = this.writes.side(wanted, this.context.general(), this.context.time);
+		for (const shard of targets) this.shards[shard]!.prefer(side, this.writes.since, route, facts);
 		this.next();
 	}
 
@@ -480,9 +551,15 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	}
 
 	private answered(status: TxStatus): void {
+		const committed = this.status === TxStatus.InBlock && this.committing && !this.hasFailed;
 		this.status = status;
 		this.queries++;
 		if (status === TxStatus.Idle) {
+			this.hints.end(committed);
+			if (this.requests.wrote) {
+				this.requests.wrote = false;
+				this.writes.wrote(now());
+			}
 			this.batches.clear();
 			this.transactions++;
 		}
@@ -713,7 +790,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 			this.shutDown(false);
 			return;
 		}
-		this.requests = new RequestRouter(router);
+		this.requests = new RequestRouter(router, this.hints);
 		for (const [i, shard] of this.shards.entries()) shard.reach(cluster.of(i), null);
 	}
 

@@ -4,12 +4,14 @@
 import { type AuthRequest, ClientLogin } from "../auth/login.ts";
 import { PgError } from "../errors.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
+import { type Hints, NO_HINTS, ownName } from "../parser/hints.ts";
 import { AUTHENTICATION_OK, authentication, negotiateProtocolVersion } from "../wire/backend-messages.ts";
 import { Auth, Frontend, MAX_AUTH_TOKEN_LENGTH, MAX_STARTUP_PACKET_LENGTH, StartupCode } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
 import { endOfString, HEADER, readInt32, Tail } from "../wire/frame.ts";
 import { Client } from "./client.ts";
 import type { ClientContext } from "./context.ts";
+import { hintsOf } from "./session-hints.ts";
 import { ShardedClient } from "./sharded.ts";
 
 /** The newest minor version that we speak. */
@@ -42,6 +44,7 @@ export class Startup implements StreamOwner {
 	private database = "";
 	private minor = 0;
 	private readonly parameters = new Map<string, string>();
+	private hints: Hints = NO_HINTS;
 
 	/** `onOver` is called once, when this stops being a connection that logs in. */
 	constructor(context: ClientContext, stream: Stream, address: string, onOver: (startup: Startup) => void) {
@@ -148,7 +151,7 @@ export class Startup implements StreamOwner {
 					return;
 				}
 			} else if (name.startsWith("_pq_.")) unknown.push(name);
-			else if (!name.startsWith("pgdog.")) this.parameters.set(name, value);
+			else if (!this.parameter(name, value)) return;
 		}
 		if (at !== end - 1) {
 			this.fail(new PgError("FATAL", "08P01", "invalid startup packet layout: expected terminator as last byte"));
@@ -156,13 +159,30 @@ export class Startup implements StreamOwner {
 		}
 		// What has a place of its own in the packet wins, as in PostgreSQL's process_startup_options.
 		for (const [name, value] of parseOptions(options).reverse())
-			if (!name.startsWith("pgdog.") && !this.parameters.has(name)) this.parameters.set(name, value);
+			if (!this.parameters.has(name) && !this.parameter(name, value)) return;
 		if (this.user === "") this.user = "postgres";
 		if (this.database === "") this.database = this.user;
 		// 3.1 does not exist; whoever asks for it gets 3.0.
 		this.minor = minor >= NEWEST_MINOR ? NEWEST_MINOR : 0;
 		if (minor > NEWEST_MINOR || unknown.length > 0) this.stream.writeAll(negotiateProtocolVersion(this.minor, unknown));
 		this.authenticate();
+	}
+
+	/** One that the session begins with. @returns false when it means nothing, and the login has failed */
+	private parameter(name: string, value: string): boolean {
+		const own = ownName(name);
+		if (own === null) {
+			if (!name.startsWith("pgdog.")) this.parameters.set(name, value);
+			return true;
+		}
+		try {
+			this.hints = { ...this.hints, ...hintsOf(own, value) };
+			return true;
+		} catch (error) {
+			if (!(error instanceof PgError)) throw error;
+			this.fail(new PgError("FATAL", error.sqlstate, error.message, error.detail, error.hint));
+			return false;
+		}
 	}
 
 	private get isAdmin(): boolean {
@@ -272,6 +292,7 @@ export class Startup implements StreamOwner {
 				database,
 				minor,
 				parameters,
+				hints: this.hints,
 				address,
 			});
 			stream.owner = client;

@@ -1,17 +1,20 @@
-// The facts of recent texts, so that a text is parsed once: asked by the router for every query. One per thread, bounded by
-// entries and by bytes. Trees are not kept.
+// The facts of recent texts, so that a text is parsed once: asked by the router for every query. Texts that differ in literals
+// only share theirs, under their shape. One per thread, bounded by entries and by bytes. Trees are not kept.
 
 import { LRUCache } from "lru-cache";
-import { type StatementFacts, statementFacts } from "./facts.ts";
-import type { SqlParser } from "./parse.ts";
-import { WRITE_FUNCTIONS } from "./write-functions.ts";
+import { conformingText } from "./conforming.ts";
+import { type StatementFacts, statementFacts, unknownFacts } from "./facts.ts";
+import { Backslash } from "./lexer.ts";
+import { Parsed, type SqlParser } from "./parse.ts";
+import { Shape } from "./shape.ts";
+import { WRITE_FUNCTIONS, writeFunctionsWith } from "./write-functions.ts";
 
 export interface StatementCacheOptions {
 	/** Texts kept. Default 5000. */
 	readonly entries?: number;
 	/** Bytes that texts and facts may take. Default 8 MiB. */
 	readonly bytes?: number;
-	/** Functions of the user's that write, beside PostgreSQL's own: names without schema, as PostgreSQL stores them. */
+	/** As for `setWriteFunctions`. */
 	readonly writeFunctions?: readonly string[];
 }
 
@@ -20,19 +23,23 @@ const ENTRY_BYTES = 250;
 
 export class StatementCache {
 	readonly #parser: SqlParser;
+	/** By shape, which begins with a NUL; by text; by NUL, NUL and a text that is read in the way of long ago. */
 	readonly #facts: LRUCache<string, StatementFacts>;
-	readonly #writeFunctions: ReadonlySet<string>;
+	readonly #shape = new Shape();
+	#names: readonly string[] = [];
+	#writeFunctions: ReadonlySet<string> = WRITE_FUNCTIONS;
+	#epoch = 0;
 
 	constructor(parser: SqlParser, options: StatementCacheOptions = {}) {
 		const bytes = options.bytes ?? 8 * 2 ** 20;
 		this.#parser = parser;
-		this.#writeFunctions = new Set([...WRITE_FUNCTIONS, ...(options.writeFunctions ?? [])]);
 		this.#facts = new LRUCache({
 			max: options.entries ?? 5000,
 			maxSize: bytes,
 			// One text must not throw out all others.
 			maxEntrySize: Math.max(1, Math.floor(bytes / 4)),
 		});
+		this.setWriteFunctions(options.writeFunctions ?? []);
 	}
 
 	get entries(): number {
@@ -44,15 +51,77 @@ export class StatementCache {
 		return this.#facts.calculatedSize;
 	}
 
-	/** The same object for the same text while it is kept. Never throws. */
-	facts(sql: string): StatementFacts {
-		return this.#facts.get(sql) ?? this.#learn(sql);
+	/** Facts from another epoch than this do not count any more. */
+	get epoch(): number {
+		return this.#epoch;
 	}
 
-	#learn(sql: string): StatementFacts {
-		const facts = statementFacts(this.#parser.parse(sql), this.#writeFunctions);
+	/**
+	 * Functions of the user's that write, beside PostgreSQL's own; they replace those of before.
+	 * @param names as PostgreSQL stores them, with schema or without
+	 */
+	setWriteFunctions(names: readonly string[]): void {
+		if (names.length === this.#names.length && names.every((name, i) => name === this.#names[i])) return;
+		this.#names = [...names];
+		this.#writeFunctions = writeFunctionsWith(names);
+		this.#facts.clear();
+		this.#epoch++;
+	}
+
+	/** The same object for the same text while it is kept. Read as with `standard_conforming_strings = on`. Never throws. */
+	facts(sql: string): StatementFacts {
+		// No client's text has a NUL, and our other keys begin with one.
+		if (sql.charCodeAt(0) === 0) return this.#parse(sql);
+		return this.#facts.get(sql) ?? this.#keep(sql, this.#parse(sql));
+	}
+
+	/**
+	 * Of the text in `bytes[start, end)`, without its NUL; the same object for texts that differ in literals, where that is
+	 * certain. Never throws.
+	 * @param conforming its session has `standard_conforming_strings = on`
+	 */
+	factsOfQuery(bytes: Buffer, start: number, end: number, conforming: boolean): StatementFacts {
+		// What the parser would not look at has no facts to share.
+		const short = end - start <= this.#parser.maxLength;
+		if (short && (conforming || !hasBackslash(bytes, start, end)) && this.#shape.read(bytes, start, end)) {
+			const key = this.#shape.key();
+			return this.#facts.get(key) ?? this.#learnShape(key, bytes.utf8Slice(start, end));
+		}
+		const sql = bytes.utf8Slice(start, end);
+		return conforming ? this.facts(sql) : this.#factsOfOld(sql);
+	}
+
+	/** As with `standard_conforming_strings = off`. */
+	#factsOfOld(sql: string): StatementFacts {
+		const key = `\0\0${sql}`;
+		const known = this.#facts.get(key);
+		if (known !== undefined) return known;
+		const text = conformingText(sql);
+		const facts = text === null ? unknownFacts(Parsed.Unclear, sql, Backslash.Escapes) : this.#parse(text);
+		return this.#keep(key, facts);
+	}
+
+	#learnShape(key: string, sql: string): StatementFacts {
+		const facts = this.#facts.get(sql) ?? this.#parse(sql);
+		// Another failure may be due to this text, not to its shape.
+		const shared = facts.parsed === Parsed.Tree || facts.parsed === Parsed.SyntaxError;
+		return this.#keep(shared ? key : sql, facts);
+	}
+
+	#parse(sql: string): StatementFacts {
+		// In another encoding than UTF-8 a backslash may be half a character, and what looks like a string end elsewhere.
+		if (sql.includes("\ufffd") && sql.includes("\\")) return unknownFacts(Parsed.Unclear, sql);
+		return statementFacts(this.#parser.parse(sql), sql, this.#writeFunctions);
+	}
+
+	#keep(key: string, facts: StatementFacts): StatementFacts {
 		// What is too large to keep is let pass by the cache itself.
-		this.#facts.set(sql, facts, { size: 2 * sql.length + ENTRY_BYTES });
+		this.#facts.set(key, facts, { size: 2 * key.length + ENTRY_BYTES });
 		return facts;
 	}
+}
+
+function hasBackslash(bytes: Buffer, start: number, end: number): boolean {
+	for (let i = start; i < end; i++) if (bytes[i] === 92) return true;
+	return false;
 }

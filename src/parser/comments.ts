@@ -2,7 +2,7 @@
 // runs, wherever its lexer looks ahead: `NOT /* c */ IN`, `WITH /* c */ ORDINALITY`, a string that goes on in the next line
 // after `-- c` (its issue 365). For whoever must know such a text: parse.ts, and the router when plugins' parser refused it.
 
-import { Lexer, Token } from "./lexer.ts";
+import { Backslash, Lexer, Token } from "./lexer.ts";
 
 /** Whether there may be a comment: `--` and `/*` stand in strings too. */
 export function mayHaveComments(sql: string): boolean {
@@ -10,8 +10,8 @@ export function mayHaveComments(sql: string): boolean {
 }
 
 /** The same text, as many characters long, without comments; null when it is not certain where they are. */
-export function withoutComments(sql: string): string | null {
-	const lexer = new Lexer(sql);
+export function withoutComments(sql: string, backslash = Backslash.Doubt): string | null {
+	const lexer = new Lexer(sql, backslash);
 	let result = "";
 	let end = 0;
 	for (let token = lexer.next(); ; token = lexer.next()) {
@@ -23,13 +23,14 @@ export function withoutComments(sql: string): string | null {
 }
 
 /**
- * Of what lies between two tokens. The end of a line stays where it ends a `--`: strings go on behind it. As many code points
- * as before, since positions of errors count those.
+ * Of what lies between two tokens. The end of a line stays where it ends a `--`: strings go on behind it, but not behind a block
+ * comment. As many code points as before, since positions of errors count those.
  */
 function blank(between: string): string {
 	let result = "";
 	let depth = 0;
 	let line = false;
+	let block = false;
 	let previous = "";
 	for (const character of between) {
 		const pair = previous + character;
@@ -39,6 +40,7 @@ function blank(between: string): string {
 			result += line ? " " : character;
 		} else if (pair === "/*") {
 			depth++;
+			block = true;
 			result = `${result.slice(0, -1)}  `;
 			previous = "";
 		} else if (pair === "*/" && depth > 0) {
@@ -53,5 +55,5 @@ function blank(between: string): string {
 			result += depth > 0 ? " " : character;
 		}
 	}
-	return result;
+	return block ? result.replaceAll(/[\n\r]/g, " ") : result;
 }

@@ -2,8 +2,11 @@
 // text. In doubt a statement is a write: at worst the primary does a replica's work. What a function of the user's does
 // cannot be seen; as in PgDog it counts as reading, unless it is named in `writeFunctions`.
 
+import { commentHints, type Hints } from "./hints.ts";
+import { Backslash } from "./lexer.ts";
 import { type Fields, Parsed, type ParseTree, type SqlError, type Value } from "./parse.ts";
-import { WRITE_FUNCTIONS } from "./write-functions.ts";
+import { readable } from "./readable.ts";
+import { WRITE_FUNCTIONS, writesBy } from "./write-functions.ts";
 
 /** What the first statement of a string does to the transaction block. PostgreSQL docs, "SQL Commands". */
 export const enum TransactionControl {
@@ -12,6 +15,8 @@ export const enum TransactionControl {
 	Begin,
 	/** The same, READ ONLY, and at an isolation level that a replica can give. */
 	BeginReadOnly,
+	/** The same, READ WRITE, or at an isolation level that a replica refuses. */
+	BeginReadWrite,
 	/** COMMIT, END. */
 	Commit,
 	/** ROLLBACK, ABORT. */
@@ -20,6 +25,10 @@ export const enum TransactionControl {
 	Savepoint,
 	/** PREPARE TRANSACTION, COMMIT PREPARED, ROLLBACK PREPARED. */
 	TwoPhase,
+	/** SET TRANSACTION. */
+	SetTransaction,
+	/** SET TRANSACTION READ ONLY, and nothing that a replica could not give. */
+	SetTransactionReadOnly,
 }
 
 /** Immutable; one object per text. */
@@ -28,45 +37,146 @@ export interface StatementFacts {
 	readonly parsed: Parsed;
 	/** A replica can run the whole string and nothing would miss that it did. */
 	readonly reads: boolean;
+	/**
+	 * It may change what the database stores, or needs the primary for another reason. SET, SHOW, BEGIN and their like
+	 * neither read nor write, nor does EXPLAIN of a write that does not run it.
+	 */
+	readonly writes: boolean;
 	readonly transaction: TransactionControl;
 	/** Statements of the string, empty ones not counted. */
 	readonly statements: number;
 	/** Nothing but blanks, comments and semicolons. */
 	readonly empty: boolean;
+	/** One EXPLAIN whose output is text. */
+	readonly explains: boolean;
+	/** COMMIT or ROLLBACK with AND CHAIN. */
+	readonly chains: boolean;
+	/** Of its comments; null when they ask for nothing. */
+	readonly hints: Hints | null;
+	/** The statement for people to read: SHOW ROUTES. */
+	readonly text: string;
 }
 
-/** `writeFunctions` are names as PostgreSQL stores them (folded to lower case), without schema. */
+/** Nothing is known: it may do anything. */
+const UNKNOWN: StatementFacts = {
+	parsed: Parsed.Broken,
+	reads: false,
+	writes: true,
+	transaction: TransactionControl.None,
+	statements: 0,
+	empty: false,
+	explains: false,
+	chains: false,
+	hints: null,
+	text: "",
+};
+
+/**
+ * @param sql the text of `tree`, as with `standard_conforming_strings = on`
+ * @param writeFunctions as made by `writeFunctionsWith`
+ */
 export function statementFacts(
 	tree: ParseTree | SqlError,
+	sql: string,
 	writeFunctions: ReadonlySet<string> = WRITE_FUNCTIONS,
 ): StatementFacts {
-	if (tree.outcome !== Parsed.Tree) {
-		return { parsed: tree.outcome, reads: false, transaction: TransactionControl.None, statements: 0, empty: false };
-	}
+	if (tree.outcome !== Parsed.Tree) return unknownFacts(tree.outcome, sql);
 	const { statements } = tree;
+	const effects = statements.map((statement) => effect(statement, writeFunctions));
+	const [first] = statements;
 	return {
 		parsed: Parsed.Tree,
-		reads: statements.every((statement) => reads(statement, writeFunctions)),
-		transaction: control(statements[0]),
+		reads: effects.every((one) => one === Effect.Reads),
+		writes: effects.includes(Effect.Writes),
+		transaction: control(first),
 		statements: statements.length,
-		empty: statements.length === 0,
+		empty: first === undefined,
+		explains: statements.length === 1 && explainsAsText(first!),
+		chains: node(first?.TransactionStmt)?.chain === true,
+		hints: commentHints(sql),
+		text: readable(sql),
 	};
 }
 
-function reads(statement: Fields, writeFunctions: ReadonlySet<string>): boolean {
-	if ("SelectStmt" in statement) return isHarmless(statement, writeFunctions);
-	// Without ANALYZE nothing runs, yet the plan of a write is the primary's affair.
-	const explain = node(statement.ExplainStmt);
-	if (explain) return node(explain.query)?.SelectStmt !== undefined && isHarmless(explain.query, writeFunctions);
-	const copy = node(statement.CopyStmt);
-	if (copy) {
-		// To a file or a program: of the server that the client believes to talk to.
-		const toClient = !copy.is_from && !copy.is_program && !copy.filename;
-		const query = node(copy.query);
-		if (query) return toClient && query.SelectStmt !== undefined && isHarmless(query, writeFunctions);
-		return toClient && node(copy.relation) !== null;
+/** Of a text without a tree: what its comments ask for, and nothing else. */
+export function unknownFacts(
+	parsed: SqlError["outcome"],
+	sql: string,
+	backslash: Backslash = Backslash.Plain,
+): StatementFacts {
+	return { ...UNKNOWN, parsed, hints: commentHints(sql, backslash), text: readable(sql, backslash) };
+}
+
+const enum Effect {
+	Reads,
+	/** On the session or the transaction, or none that anyone could miss. */
+	Neither,
+	Writes,
+}
+
+function effect(statement: Fields, writeFunctions: ReadonlySet<string>): Effect {
+	const [kind] = Object.keys(statement);
+	const fields = node(statement[kind ?? ""]);
+	if (fields === null) return Effect.Writes;
+	switch (kind) {
+		case "SelectStmt":
+			return isHarmless(statement, writeFunctions) ? Effect.Reads : Effect.Writes;
+		case "ExplainStmt": {
+			if (isHarmlessSelect(fields.query, writeFunctions)) return Effect.Reads;
+			// The plan of a write is the primary's affair, yet making it writes nothing.
+			return runs(list(fields.options)) ? Effect.Writes : Effect.Neither;
+		}
+		case "CopyStmt": {
+			// To a file or a program: of the server that the client believes to talk to.
+			if (fields.is_from || fields.is_program || fields.filename) return Effect.Writes;
+			const query = node(fields.query);
+			const harmless = query ? isHarmlessSelect(query, writeFunctions) : node(fields.relation) !== null;
+			return harmless ? Effect.Reads : Effect.Writes;
+		}
+		case "DeclareCursorStmt":
+		case "PrepareStmt":
+			return isHarmlessSelect(fields.query, writeFunctions) ? Effect.Neither : Effect.Writes;
+		case "TransactionStmt":
+			return control(statement) === TransactionControl.TwoPhase ? Effect.Writes : Effect.Neither;
+		case "VariableSetStmt":
+		case "VariableShowStmt":
+		case "DiscardStmt":
+		case "FetchStmt":
+		case "ClosePortalStmt":
+		case "DeallocateStmt":
+			return Effect.Neither;
+		default:
+			return Effect.Writes;
 	}
-	return false;
+}
+
+/** Whether a statement inside of another is a SELECT (or VALUES, TABLE) that only reads. */
+function isHarmlessSelect(query: Value | undefined, writeFunctions: ReadonlySet<string>): boolean {
+	return node(query)?.SelectStmt !== undefined && isHarmless(query, writeFunctions);
+}
+
+/** EXPLAIN with ANALYZE. Of a repeated option the last one holds; a value that means nothing is PostgreSQL's to refuse. */
+function runs(options: readonly Value[]): boolean {
+	let analyze = false;
+	for (const option of options) {
+		const element = node(node(option)?.DefElem);
+		if (element?.defname !== "analyze") continue;
+		const word = node(node(element.arg)?.String)?.sval;
+		const off = typeof word === "string" && /^(false|off)$/i.test(word);
+		analyze = !off && node(node(element.arg)?.Integer)?.ival !== 0;
+	}
+	return analyze;
+}
+
+function explainsAsText(statement: Fields): boolean {
+	const explain = node(statement.ExplainStmt);
+	if (explain === null) return false;
+	let format: Value = "text";
+	for (const option of list(explain.options)) {
+		const element = node(node(option)?.DefElem);
+		if (element?.defname === "format") format = node(node(element.arg)?.String)?.sval ?? null;
+	}
+	return typeof format === "string" && format.toLowerCase() === "text";
 }
 
 /** Whether nothing in a SELECT writes or locks. With a stack of its own: trees are thousands of nodes deep. */
@@ -84,28 +194,42 @@ function isHarmless(root: Value | undefined, writeFunctions: ReadonlySet<string>
 			// SELECT INTO makes a table; a locking clause (FOR UPDATE …) writes into the rows; INSERT and the like in WITH.
 			if (key === "intoClause" || key === "lockingClause") return false;
 			if (key.endsWith("Stmt") && key !== "SelectStmt") return false;
-			if (key === "FuncCall" && writeFunctions.has(functionName(field as Fields))) return false;
+			if (key === "FuncCall" && calls(field as Fields, writeFunctions)) return false;
 			rest.push(field);
 		}
 	}
 	return true;
 }
 
-/** Without its schema. */
-function functionName(call: Fields): string {
-	const names = list(call.funcname);
-	const name = node(node(names.at(-1))?.String)?.sval;
-	return typeof name === "string" ? name : "";
+function calls(call: Fields, writeFunctions: ReadonlySet<string>): boolean {
+	const names = list(call.funcname).map((name) => node(node(name)?.String)?.sval);
+	const schema = names.at(-2);
+	return writesBy(writeFunctions, String(names.at(-1)), schema === undefined ? null : String(schema));
 }
 
 function control(statement: Fields | undefined): TransactionControl {
+	const set = node(statement?.VariableSetStmt);
+	if (set !== null) {
+		if (set.name === "TRANSACTION SNAPSHOT") return TransactionControl.SetTransaction;
+		if (set.kind !== "VAR_SET_MULTI" || set.name !== "TRANSACTION") return TransactionControl.None;
+		return access(list(set.args)) === Access.ReadOnly
+			? TransactionControl.SetTransactionReadOnly
+			: TransactionControl.SetTransaction;
+	}
 	const transaction = node(statement?.TransactionStmt);
 	switch (transaction?.kind) {
 		case undefined:
 			return TransactionControl.None;
 		case "TRANS_STMT_BEGIN":
 		case "TRANS_STMT_START":
-			return isReadOnly(list(transaction?.options)) ? TransactionControl.BeginReadOnly : TransactionControl.Begin;
+			switch (access(list(transaction?.options))) {
+				case Access.ReadOnly:
+					return TransactionControl.BeginReadOnly;
+				case Access.ReadWrite:
+					return TransactionControl.BeginReadWrite;
+				default:
+					return TransactionControl.Begin;
+			}
 		case "TRANS_STMT_COMMIT":
 			return TransactionControl.Commit;
 		case "TRANS_STMT_ROLLBACK":
@@ -119,17 +243,26 @@ function control(statement: Fields | undefined): TransactionControl {
 	}
 }
 
-/** Of a repeated option the last one holds. A hot standby refuses SERIALIZABLE (docs, "Hot Standby", "Caveats"). */
-function isReadOnly(options: readonly Value[]): boolean {
-	let readOnly = false;
+const enum Access {
+	Unsaid,
+	/** And at an isolation level that a replica can give: a hot standby refuses SERIALIZABLE (docs, "Hot Standby", "Caveats"). */
+	ReadOnly,
+	/** Or at an isolation level that a replica cannot give. */
+	ReadWrite,
+}
+
+/** What transaction modes say. Of a repeated option the last one holds. */
+function access(modes: readonly Value[]): Access {
+	let said = Access.Unsaid;
 	let serializable = false;
-	for (const option of options) {
-		const element = node(node(option)?.DefElem);
+	for (const mode of modes) {
+		const element = node(node(mode)?.DefElem);
 		const constant = node(node(element?.arg)?.A_Const);
-		if (element?.defname === "transaction_read_only") readOnly = node(constant?.ival)?.ival === 1;
+		if (element?.defname === "transaction_read_only")
+			said = node(constant?.ival)?.ival === 1 ? Access.ReadOnly : Access.ReadWrite;
 		if (element?.defname === "transaction_isolation") serializable = node(constant?.sval)?.sval === "serializable";
 	}
-	return readOnly && !serializable;
+	return serializable ? Access.ReadWrite : said;
 }
 
 function node(value: Value | undefined): Fields | null {

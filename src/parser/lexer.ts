@@ -19,9 +19,30 @@ export const enum Token {
 	Symbol,
 }
 
+/** What a backslash in '…' means: `standard_conforming_strings` of the session decides. */
+export const enum Backslash {
+	/** It is not known. */
+	Doubt,
+	/** Itself: the setting is on. */
+	Plain,
+	/** The beginning of an escape: it is off. */
+	Escapes,
+}
+
 /** Lower case as PostgreSQL folds names: ASCII only, so that two names that differ to it differ to us. */
 export function fold(name: string): string {
 	return name.replace(/[A-Z]+/g, (letters) => letters.toLowerCase());
+}
+
+/** Forms of '…', by what ends them. */
+const enum Quotes {
+	None,
+	/** Two quotes are one that is meant. */
+	Plain,
+	/** The same, and backslashes escape. */
+	Escapes,
+	/** B'' and X'': the first quote ends them. */
+	Bits,
 }
 
 const isSpace = (c: number) => c === 32 || (c >= 9 && c <= 13);
@@ -31,29 +52,41 @@ const isWordPart = (c: number) => isWordStart(c) || isDigit(c) || c === 36;
 
 export class Lexer {
 	private readonly sql: string;
+	private readonly backslash: Backslash;
 	private at = 0;
+	/** What is between the last token and this one. */
+	private newline = false;
+	private block = false;
+	/** The last token was a string in quotes, of the kind that the next line may go on with. */
+	private last = Quotes.None;
 	/** Content of the token, see `Token`. */
 	text: string | null = "";
 	/** Where the token begins and ends, as indexes of the string. */
 	start = 0;
 	end = 0;
+	/** The token is a string that goes on with the one before it. */
+	continues = false;
 	/** True once something was read whose meaning depends on a setting, or that never ends. */
 	doubt = false;
 
-	constructor(sql: string) {
+	constructor(sql: string, backslash: Backslash = Backslash.Doubt) {
 		this.sql = sql;
+		this.backslash = backslash;
 	}
 
 	next(): Token {
 		this.skipBlank();
-		const { sql } = this;
+		const { sql, last } = this;
 		this.start = this.at;
+		this.last = Quotes.None;
+		// `'a' -- c` and `'b'` in the next line are one constant (docs, "String Constants").
+		this.continues = last !== Quotes.None && this.newline && !this.block && sql.charCodeAt(this.at) === 39;
 		if (this.at >= sql.length) {
 			this.end = this.at;
 			this.text = "";
 			return Token.End;
 		}
-		const token = this.read(sql.charCodeAt(this.at));
+		const token = this.continues ? this.quoted(last) : this.read(sql.charCodeAt(this.at));
 		this.end = this.at;
 		return token;
 	}
@@ -62,27 +95,28 @@ export class Lexer {
 		const { sql } = this;
 		const next = sql.charCodeAt(this.at + 1);
 		if (isWordStart(c)) {
-			if (next === 39) {
-				// E'' B'' X'' N''
+			const quotes = next === 39 ? this.prefix(c) : Quotes.None;
+			if (quotes !== Quotes.None) {
 				this.at++;
-				return this.quotedString(c === 69 || c === 101);
+				return this.quoted(quotes);
 			}
 			if ((c === 85 || c === 117) && next === 38) {
 				const quote = sql.charCodeAt(this.at + 2);
 				if (quote === 39 || quote === 34) {
-					// U&'' and U&"": the escape character may be changed by UESCAPE, so the content stays unread.
+					// U&'' and U&"": the escape character may be changed by UESCAPE, so the content stays unread. It escapes no quote.
 					this.doubt = true;
 					this.at += 2;
-					return quote === 39 ? this.quotedString(true) : this.quotedIdentifier();
+					return quote === 39 ? this.quoted(Quotes.Plain) : this.quotedIdentifier();
 				}
 			}
 			return this.word();
 		}
-		if (c === 39) return this.quotedString(false);
+		if (c === 39) return this.quoted(this.plain);
 		if (c === 34) return this.quotedIdentifier();
 		if (c === 36) return this.dollar();
 		if (isDigit(c)) {
-			while (isWordPart(sql.charCodeAt(this.at)) || sql.charCodeAt(this.at) === 46) this.at++;
+			// Behind a number a dollar begins something else: `1$$a$$`.
+			for (let d = c; (isWordPart(d) && d !== 36) || d === 46; d = sql.charCodeAt(this.at)) this.at++;
 			this.text = sql.slice(this.start, this.at);
 			return Token.Number;
 		}
@@ -110,19 +144,40 @@ export class Lexer {
 		return Token.Quoted;
 	}
 
-	private quotedString(escapes: boolean): Token {
+	private get plain(): Quotes {
+		return this.backslash === Backslash.Escapes ? Quotes.Escapes : Quotes.Plain;
+	}
+
+	/** Of E'' B'' X'' N''. */
+	private prefix(letter: number): Quotes {
+		switch (letter | 32) {
+			case 101:
+				return Quotes.Escapes;
+			case 98:
+			case 120:
+				return Quotes.Bits;
+			case 110:
+				return this.plain;
+			default:
+				return Quotes.None;
+		}
+	}
+
+	private quoted(quotes: Quotes): Token {
 		const { sql } = this;
 		const from = ++this.at;
-		let plain = true;
+		const escapes = quotes === Quotes.Escapes;
+		let readable = true;
+		this.last = quotes;
 		for (; this.at < sql.length; this.at++) {
 			const c = sql.charCodeAt(this.at);
 			if (c === 92) {
-				plain = false;
 				if (escapes) this.at++;
-				else this.doubt = true;
+				else if (this.backslash === Backslash.Doubt) this.doubt = true;
+				if (escapes || this.doubt) readable = false;
 			} else if (c === 39) {
-				if (sql.charCodeAt(this.at + 1) !== 39) {
-					this.text = plain ? sql.slice(from, this.at).replaceAll("''", "'") : null;
+				if (quotes === Quotes.Bits || sql.charCodeAt(this.at + 1) !== 39) {
+					this.text = readable ? sql.slice(from, this.at).replaceAll("''", "'") : null;
 					this.at++;
 					return Token.String;
 				}
@@ -163,10 +218,14 @@ export class Lexer {
 
 	private skipBlank(): void {
 		const { sql } = this;
+		this.newline = false;
+		this.block = false;
 		for (;;) {
 			const c = sql.charCodeAt(this.at);
-			if (isSpace(c)) this.at++;
-			else if (c === 45 && sql.charCodeAt(this.at + 1) === 45) {
+			if (isSpace(c)) {
+				if (c === 10 || c === 13) this.newline = true;
+				this.at++;
+			} else if (c === 45 && sql.charCodeAt(this.at + 1) === 45) {
 				while (this.at < sql.length && sql.charCodeAt(this.at) !== 10 && sql.charCodeAt(this.at) !== 13) this.at++;
 			} else if (c === 47 && sql.charCodeAt(this.at + 1) === 42) this.comment();
 			else return;
@@ -177,6 +236,7 @@ export class Lexer {
 	private comment(): void {
 		const { sql } = this;
 		let depth = 1;
+		this.block = true;
 		this.at += 2;
 		while (depth > 0) {
 			if (this.at >= sql.length) {

@@ -5,6 +5,7 @@
 import { readFileSync } from "node:fs";
 import wasmFile from "../../node_modules/@supabase/pg-parser/wasm/17/pg-parser.wasm" with { type: "file" };
 import { mayHaveComments, withoutComments } from "./comments.ts";
+import { Backslash } from "./lexer.ts";
 import { type Exports, imports } from "./wasm-imports.ts";
 
 /** What came of a text. */
@@ -21,7 +22,10 @@ export const enum Parsed {
 	TooDeep,
 	/** The parser failed in a way it never should. */
 	Broken,
-	/** The parser refuses it, but for comments that it is known to trip over: PostgreSQL may well run it. */
+	/**
+	 * The parser refuses it, but for comments that it is known to trip over: PostgreSQL may well run it. Or it was not asked,
+	 * since what the text says depends on what only the server knows (`cache.ts`).
+	 */
 	Unclear,
 }
 
@@ -101,18 +105,25 @@ export class SqlParser {
 		this.#instance ??= this.#instantiate();
 	}
 
-	/** Synchronous. Never throws, whatever the text. */
+	/** Longest text that is looked at, in UTF-16 units. */
+	get maxLength(): number {
+		return this.#maxLength;
+	}
+
+	/** Synchronous; reads the text as with `standard_conforming_strings = on`. Never throws, whatever the text. */
 	parse(sql: string): ParseTree | SqlError {
 		if (sql.length > this.#maxLength) {
 			return failure(Parsed.TooLarge, `the statement is longer than ${this.#maxLength} characters`);
 		}
 		// The module would stop reading there.
 		if (sql.includes("\0")) return failure(Parsed.SyntaxError, 'invalid byte sequence for encoding "UTF8": 0x00');
+		if (!mayHaveComments(sql)) return this.#attempt(sql);
+		// Comments go first, and not only when the parser refuses them: it also takes what PostgreSQL does not.
+		const plain = withoutComments(sql, Backslash.Plain);
+		if (plain !== null) return this.#attempt(plain);
 		const result = this.#attempt(sql);
-		if (result.outcome !== Parsed.SyntaxError || !mayHaveComments(sql)) return result;
-		const plain = withoutComments(sql);
-		if (plain === null) return failure(Parsed.Unclear, result.message, result.position);
-		return plain === sql ? result : this.#attempt(plain);
+		if (result.outcome !== Parsed.SyntaxError) return result;
+		return failure(Parsed.Unclear, result.message, result.position);
 	}
 
 	#attempt(sql: string): ParseTree | SqlError {

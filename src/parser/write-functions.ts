@@ -73,3 +73,23 @@ export const WRITE_FUNCTIONS: ReadonlySet<string> = new Set(
 		.trim()
 		.split(/\s+/),
 );
+
+/**
+ * PostgreSQL's own and those that the user names, for `writesBy`.
+ * @param names as PostgreSQL stores them (folded to lower case): `name`, or `schema.name`
+ */
+export function writeFunctionsWith(names: readonly string[]): ReadonlySet<string> {
+	const all = new Set(WRITE_FUNCTIONS);
+	for (const name of names) {
+		all.add(name);
+		// Called without a schema it may be the one meant.
+		const dot = name.lastIndexOf(".");
+		if (dot > 0) all.add(name.slice(dot));
+	}
+	return all;
+}
+
+/** Whether a call of this name may write. @param schema null when the call says none */
+export function writesBy(functions: ReadonlySet<string>, name: string, schema: string | null): boolean {
+	return functions.has(name) || functions.has(`${schema ?? ""}.${name}`);
+}

@@ -19,7 +19,9 @@ import type { Splice } from "../net/splice.ts";
 import { adoptSocket, Stream } from "../net/stream.ts";
 import { Stat } from "../stats/counters.ts";
 import { TxStatus } from "../wire/codes.ts";
+import type { Bans } from "./bans.ts";
 import type { Ledger } from "./ledger.ts";
+import { Ban, FoundRole, Vital } from "./vitals.ts";
 import { type Waiter, Waiters } from "./waiters.ts";
 
 /** What the pools of one worker share. */
@@ -27,6 +29,7 @@ export interface PoolContext {
 	/** Index of this worker. */
 	readonly worker: number;
 	readonly ledger: Ledger;
+	readonly bans: Bans;
 	readonly sets: ParameterSets;
 	readonly statements: Statements;
 	readonly splice: Splice;
@@ -59,6 +62,11 @@ const RETRY_LAST = 1000;
 /** SQLSTATE classes of a refused login that the next attempt will meet again: who waits is told at once. */
 const PERMANENT = new Set(["28", "3D", "42"]);
 
+/** A server that is not well is checked this often, ms, until it is: what brings it back within seconds. */
+const RECHECK = 1_000;
+/** A query under way for so long, ms, or for half of what clients wait for it, is a reason to ask whether its server still answers. */
+const LONG_QUERY = 1_000;
+
 export class Pool implements ServerHome {
 	spec: PoolSpec;
 	readonly slot: number;
@@ -82,6 +90,14 @@ export class Pool implements ServerHome {
 	private lastError: PgError | null = null;
 	private retryDelay = 0;
 	private retryAt = 0;
+	/** When a server here was last free and well, which proves that it answers. */
+	private provenAt = 0;
+	/** As of the last tick. */
+	private seenBan = Ban.None;
+	private seenRole = FoundRole.Unknown;
+	/** A check in the background by a connection of its own is under way, and that connection once it is logged in. */
+	private checking = false;
+	private checked: Server | null = null;
 	/** What servers report once the settings of a StartupMessage are applied, by those settings (`ParameterSet.key`). */
 	readonly welcomes = new LRUCache<string, ParameterSet>({ max: 1024 });
 
@@ -126,6 +142,7 @@ export class Pool implements ServerHome {
 	/** A server came back clean (or was just opened). The hot path's other end. */
 	onIdle(server: Server): void {
 		const { context } = this;
+		this.provenAt = server.usedAt;
 		if (this.retired || server.generation !== this.generation) {
 			server.close(this.retired ? "the pool is gone" : "reconnect");
 			return;
@@ -188,35 +205,37 @@ export class Pool implements ServerHome {
 
 	/** Opens one connection; the permit is ours already. */
 	private async open(): Promise<void> {
-		const { general, log } = this.context;
-		const { generation } = this;
 		this.connecting++;
-		const started = now();
 		try {
-			const server = await this.attempt();
+			const server = await this.attempt(this.context.general().connect_timeout);
 			this.connecting--;
-			this.retryDelay = 0;
-			this.lastError = null;
-			this.counters[Stat.connect_count]!++;
-			this.counters[Stat.connect_time]! += now() - started;
-			server.generation = generation;
-			const jitter = this.spec.server_lifetime_jitter * (2 * Math.random() - 1);
-			server.lifetime = this.spec.server_lifetime + jitter;
-			if (general().log_connections) log.info(`new server connection [${this.describe()}]`);
+			this.onConnected(server);
 			this.enter(server);
 		} catch (error) {
 			this.connecting--;
 			this.context.ledger.release(this.slot);
-			this.onConnectFailed(error instanceof PgError ? error : new PgError("FATAL", "XX000", String(error)));
+			this.onConnectFailed(asPgError(error));
 		}
 	}
 
-	private async attempt(): Promise<Server> {
-		const { spec } = this;
+	private onConnected(server: Server): void {
+		const { context } = this;
+		this.retryDelay = 0;
+		this.lastError = null;
+		const jitter = this.spec.server_lifetime_jitter * (2 * Math.random() - 1);
+		server.lifetime = this.spec.server_lifetime + jitter;
+		if (context.general().log_connections) context.log.info(`new server connection [${this.describe()}]`);
+		context.bans.passed(this.slot, now());
+	}
+
+	/** @param timeout of each attempt, ms */
+	private async attempt(timeout: number): Promise<Server> {
+		const { spec, generation } = this;
 		const { general, scram, handlers, tcp } = this.context;
+		const started = now();
 		const passwords = Math.max(1, spec.server_passwords.length);
 		for (let attempt = 1, refused = 1; ; ) {
-			const { connect_timeout, connect_attempts, connect_attempt_delay } = general();
+			const { connect_attempts, connect_attempt_delay } = general();
 			const passwordIndex = this.passwordIndex % passwords;
 			try {
 				const options = {
@@ -227,12 +246,16 @@ export class Pool implements ServerHome {
 					passwords: spec.server_passwords,
 					passwordIndex,
 					startup: spec.startup,
-					timeout: connect_timeout,
+					timeout,
 					cache: scram,
 					handlers,
 					keepAlive: tcp(),
 				};
-				return await login(options, this);
+				const server = await login(options, this);
+				server.generation = generation;
+				this.counters[Stat.connect_count]!++;
+				this.counters[Stat.connect_time]! += now() - started;
+				return server;
 			} catch (error) {
 				const wrongPassword = error instanceof PgError && error.sqlstate === "28P01";
 				if (wrongPassword && refused++ < passwords) {
@@ -254,18 +277,19 @@ export class Pool implements ServerHome {
 	}
 
 	private onConnectFailed(error: PgError): void {
+		const { bans, log, ledger } = this.context;
 		this.counters[Stat.errors]!++;
-		this.context.log.warn(`server connection failed: ${error.sqlstate} ${error.message} [${this.describe()}]`);
+		const news = this.lastError?.message !== error.message;
+		log[news ? "warn" : "debug"](`server connection failed: ${error.sqlstate} ${error.message} [${this.describe()}]`);
 		this.lastError = error;
 		this.retryDelay = Math.min(RETRY_LAST, this.retryDelay === 0 ? RETRY_FIRST : this.retryDelay * 2);
 		this.retryAt = now() + this.retryDelay;
-		if (PERMANENT.has(error.sqlstate.slice(0, 2)) && this.all.size === 0)
-			this.failAll(new PgError("FATAL", error.sqlstate, error.message, error.detail, error.hint));
-		for (let waiter = this.waiters.first; waiter !== null; ) {
-			const next: Waiter | null = waiter.nextWaiter;
-			waiter.onConnectFailed();
-			waiter = next;
-		}
+		const refused = PERMANENT.has(error.sqlstate.slice(0, 2)) && this.all.size === 0;
+		// A server that answers, and only has no room for one more connection, is not down.
+		if (error.sqlstate.startsWith("08") || refused || ledger.used(this.slot) === 0)
+			bans.failed(this.slot, Ban.Unreachable, error.message, now());
+		this.waiters.reconsider();
+		if (refused) this.failAll(new PgError("FATAL", error.sqlstate, error.message, error.detail, error.hint));
 	}
 
 	private failAll(error: PgError): void {
@@ -275,13 +299,20 @@ export class Pool implements ServerHome {
 	}
 
 	onGone(server: Server): void {
-		const { log, general, ledger } = this.context;
+		const { log, general, ledger, bans } = this.context;
+		if (server === this.checked) {
+			this.checked = null;
+			this.checking = false;
+			if (!this.retired) this.onCheckFailed(server.closeReason);
+		}
 		if (!this.all.delete(server)) return;
 		const at = this.idle.indexOf(server);
 		if (at >= 0) this.idle.splice(at, 1);
 		if (general().log_disconnections) log.info(`closing server connection: ${server.closeReason} [${this.describe()}]`);
 		ledger.release(this.slot);
 		this.publish();
+		if (server.isLost) bans.vitals.suspect(this.slot);
+		if (server.probing) this.onCheckFailed(server.closeReason);
 		const other = ledger.longestWaiting(this.slot, this.context.worker);
 		if (other >= 0) this.context.offerPermit(other, this.slot);
 		this.grow();
@@ -357,28 +388,115 @@ export class Pool implements ServerHome {
 		return this.context.time - server.usedAt > this.context.general().healthcheck_interval;
 	}
 
-	/** An empty query before lending: a connection that a firewall forgot, or a frozen server, is found out here. */
+	/** An empty query: a connection that a firewall forgot, or a frozen server, is found out here. Then it is idle again. */
 	private probe(server: Server): void {
 		this.counters[Stat.healthchecks]!++;
 		server.healthchecks++;
+		server.probing = true;
 		server.run(";", (_, error) => {
-			if (error !== null) server.close(`healthcheck failed: ${error.message}`);
-			else {
-				server.state = ServerState.Idle;
-				this.onIdle(server);
+			if (error !== null) {
+				server.close(`healthcheck failed: ${error.message}`);
+				return;
 			}
+			server.probing = false;
+			this.context.bans.passed(this.slot, now());
+			server.state = ServerState.Idle;
+			this.onIdle(server);
 		});
 		server.deadline = now() + this.context.general().healthcheck_timeout;
 	}
 
+	private onCheckFailed(reason: string): void {
+		this.context.bans.failed(this.slot, Ban.Unhealthy, reason, now());
+		this.waiters.reconsider();
+	}
+
+	/** Checks in the background: in turn, and soon when there is reason to. Whichever thread comes first does it for all. */
+	private check(time: number): void {
+		const { general, bans } = this.context;
+		const { vitals } = bans;
+		const { slot } = this;
+		if (this.checking || this.paused || this.retired) return;
+		const ban = vitals.banOf(slot);
+		const last = vitals.get(slot, Vital.checkedAt);
+		const { idle_healthcheck_interval, idle_healthcheck_delay } = general();
+		if (last === 0) {
+			// The first one waits for its delay, as if one had just been made in time for that.
+			const first = time - idle_healthcheck_interval + idle_healthcheck_delay;
+			vitals.set(slot, Vital.checkedAt, ban === Ban.Unchecked ? 1 : first);
+			return;
+		}
+		const isIll = !vitals.isHealthy(slot) || ban === Ban.Unreachable || ban === Ban.Unhealthy || ban === Ban.Unchecked;
+		const isDue =
+			(isIll && time - last > RECHECK) ||
+			(idle_healthcheck_interval > 0 && time - last > idle_healthcheck_interval) ||
+			(time - last > RECHECK && vitals.takeSuspicion(slot));
+		if (!isDue) return;
+		vitals.set(slot, Vital.checkedAt, time);
+		const server = isIll ? null : this.popIdle();
+		if (server !== null) this.probe(server);
+		else void this.checkByConnecting();
+	}
+
+	/** Nothing has come back for a while. A long query is not more often asked about than a check may take. */
+	private suspect(time: number): void {
+		const { vitals } = this.context.bans;
+		if (time - vitals.get(this.slot, Vital.checkedAt) > this.context.general().healthcheck_timeout)
+			vitals.suspect(this.slot);
+	}
+
+	/** By a connection beyond the pool's size, if need be: it is closed again at once unless there is room for it. */
+	private async checkByConnecting(): Promise<void> {
+		const { context, slot } = this;
+		const { healthcheck_timeout } = context.general();
+		this.checking = true;
+		this.counters[Stat.healthchecks]!++;
+		try {
+			this.askChecked(await this.attempt(healthcheck_timeout), healthcheck_timeout);
+		} catch (error) {
+			this.checking = false;
+			const { sqlstate, message } = asPgError(error);
+			// Refused for what it does not like in us, it lives.
+			if (sqlstate.startsWith("08") || sqlstate.startsWith("57P")) this.onCheckFailed(message);
+			else if (context.ledger.used(slot) > 0) context.bans.passed(slot, now());
+		}
+	}
+
+	/** A server that lets in may still not answer: the empty query of `probe`, on a connection that is nobody's yet. */
+	private askChecked(server: Server, timeout: number): void {
+		this.checked = server;
+		server.state = ServerState.Idle;
+		const timer = setTimeout(() => server.close("no answer to a health check"), timeout);
+		server.run(";", (_, error) => {
+			clearTimeout(timer);
+			if (error !== null) server.close(`healthcheck failed: ${error.message}`);
+			else this.onCheckPassed(server);
+		});
+	}
+
+	/** It stays if somebody has use for it. */
+	private onCheckPassed(server: Server): void {
+		const { slot } = this;
+		const { ledger, bans } = this.context;
+		this.checked = null;
+		this.checking = false;
+		const wanted = this.waiters.length > 0 || ledger.used(slot) < this.spec.min_pool_size;
+		if (wanted && !this.retired && ledger.acquire(slot, this.spec.pool_size)) {
+			this.onConnected(server);
+			this.enter(server);
+		} else {
+			server.close("healthcheck passed");
+			bans.passed(slot, now());
+		}
+	}
+
 	/** The janitor's tick: whatever is late, old, or missing. `time` as `now()`. */
 	tick(time: number): void {
-		const { checkout_timeout, query_timeout } = this.context.general();
-		for (let { first } = this.waiters; first !== null && !this.paused; first = this.waiters.first) {
-			if (time - first.waitingSince < checkout_timeout) break;
-			this.waiters.shift();
-			first.onCheckoutFailed(this.checkoutTimeout());
-		}
+		const { query_timeout, checkout_timeout } = this.context.general();
+		const long = Math.min(LONG_QUERY, checkout_timeout / 2);
+		this.noteVitals();
+		this.check(time);
+		this.expireWaiters(time);
 		let idle = 0;
 		let inTransaction = 0;
 		for (const server of this.all) {
@@ -387,15 +505,21 @@ export class Pool implements ServerHome {
 			else if (server.state === ServerState.Lent) {
 				if (server.replies.length === 0) inTransaction += server.status === TxStatus.Idle ? 0 : 1;
 				else if (time - server.requestAt > query_timeout) server.timeOut();
+				else if (time - Math.max(server.requestAt, this.provenAt) > long) this.suspect(time);
 			}
 		}
 		this.closeIdle(time);
 		this.grow();
 		if (!this.paused && !this.retired && time >= this.retryAt) {
 			const { ledger } = this.context;
-			// A server that failed is asked again, needed or not: reads come back to it when it is well.
-			const least = Math.max(this.spec.min_pool_size, this.isFailing ? 1 : 0);
-			if (ledger.used(this.slot) < least && ledger.acquire(this.slot, least)) void this.open();
+			const least = this.spec.min_pool_size;
+			// One that is not well is checked instead.
+			if (
+				this.context.bans.vitals.isHealthy(this.slot) &&
+				ledger.used(this.slot) < least &&
+				ledger.acquire(this.slot, least)
+			)
+				void this.open();
 		}
 		this.counters[Stat.sv_idle] = idle;
 		this.counters[Stat.sv_idle_xact] = inTransaction;
@@ -403,6 +527,41 @@ export class Pool implements ServerHome {
 		this.counters[Stat.cl_waiting] = this.waiters.length;
 		this.counters[Stat.oldest_wait] = this.waiters.first?.waitingSince ?? 0;
 		this.publish();
+	}
+
+	/** What others have found out about this server since the last tick. */
+	private noteVitals(): void {
+		const { vitals } = this.context.bans;
+		const ban = vitals.banOf(this.slot);
+		if (ban !== this.seenBan) {
+			this.seenBan = ban;
+			// Half of what is open to a server that does not answer may be dead too.
+			if (ban === Ban.Unreachable || ban === Ban.Unhealthy) for (const server of [...this.idle]) server.close("banned");
+		}
+		const role = vitals.roleOf(this.slot);
+		if (role === this.seenRole) return;
+		const wasPrimary = this.seenRole === FoundRole.Primary;
+		this.seenRole = role;
+		// Whoever is in a transaction there would go on to write to it.
+		if (wasPrimary || role === FoundRole.Outdated)
+			for (const server of [...this.all]) server.close("no longer the primary", NO_LONGER_PRIMARY);
+	}
+
+	private expireWaiters(time: number): void {
+		const { checkout_timeout } = this.context.general();
+		for (let { first } = this.waiters; first !== null && !this.paused; first = this.waiters.first) {
+			const { waitingSince } = first;
+			if (time - waitingSince < checkout_timeout) break;
+			// Not busy but silent: then another server may have an answer.
+			if ((this.connecting > 0 || this.checking) && this.provenAt < waitingSince) {
+				this.context.bans.failed(this.slot, Ban.Unreachable, "no connection within checkout_timeout", time);
+				first.onElsewhere();
+				if (this.waiters.first !== first) continue;
+			}
+			this.waiters.shift();
+			this.publish();
+			first.onCheckoutFailed(this.checkoutTimeout());
+		}
 	}
 
 	private closeIdle(time: number): void {
@@ -503,9 +662,20 @@ export class Pool implements ServerHome {
 		this.failAll(new PgError("FATAL", "58000", "pool is shut down"));
 	}
 
-	/** The last attempt to connect failed, and none has succeeded since. */
-	get isFailing(): boolean {
-		return this.lastError !== null;
+	/** See `Candidate` in balance.ts. */
+	get load(): number {
+		const { ledger, worker } = this.context;
+		let load = this.all.size - this.idle.length + this.waiters.length;
+		for (let other = 0; other < ledger.workers; other++) {
+			if (other === worker) continue;
+			load += ledger.heldBy(this.slot, other) - ledger.idleOf(this.slot, other) + ledger.waitingIn(this.slot, other);
+		}
+		return load;
+	}
+
+	/** Bans or roles have changed: a client that waits here may find a better place. */
+	reconsider(): void {
+		this.waiters.reconsider();
 	}
 
 	/** Retired, and its last server is gone. */
@@ -523,4 +693,16 @@ export class Pool implements ServerHome {
 		const { server_user, database_name, host, port } = this.spec;
 		return `${server_user}@${host}:${port}/${database_name}`;
 	}
+}
+
+const NO_LONGER_PRIMARY = new PgError(
+	"FATAL",
+	"57P01",
+	"terminating connection: the server is no longer the primary",
+	undefined,
+	"Connect again: the proxy knows the new one.",
+);
+
+function asPgError(error: unknown): PgError {
+	return error instanceof PgError ? error : new PgError("FATAL", "XX000", String(error));
 }

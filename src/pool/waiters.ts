@@ -14,8 +14,8 @@ export interface Waiter {
 	/** Its turn: the server is lent to it. */
 	onServer(server: Server): void;
 	onCheckoutFailed(error: PgError): void;
-	/** An attempt to connect has failed while it waits: it may leave for another pool. */
-	onConnectFailed(): void;
+	/** The pool that it waits for is not well, or no longer what it was: it may leave for another. */
+	onElsewhere(): void;
 }
 
 export class Waiters {
@@ -37,6 +37,13 @@ export class Waiters {
 		const { first } = this;
 		if (first !== null) this.remove(first);
 		return first;
+	}
+
+	/** Things have changed: each may leave for another queue. */
+	reconsider(): void {
+		const all: Waiter[] = [];
+		for (let waiter = this.first; waiter !== null; waiter = waiter.nextWaiter) all.push(waiter);
+		for (const waiter of all) waiter.onElsewhere();
 	}
 
 	remove(waiter: Waiter): void {

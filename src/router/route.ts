@@ -1,5 +1,6 @@
 // A query's destination: what the router hands to whoever takes a server out of a pool. Knows no SQL and no pool.
 
+import type { Side } from "../config/snapshot.ts";
 import type { PgError } from "../errors.ts";
 
 /** `Route.shard` below zero. */
@@ -12,16 +13,16 @@ export const enum Shard {
 export class Route {
 	/** A shard from 0, or `Shard.All`. 0 with one shard, always. */
 	readonly shard: number;
-	/** A replica shall run it; false: the primary. */
-	readonly read: boolean;
+	/** Which of the shard's servers shall run it. */
+	readonly side: Side;
 	/** For the client, instead of an answer: nothing may be sent to any server. The rest means nothing then. */
 	readonly error: PgError | null;
 	/** Who or what decided, in words for people: `statement`, `transaction`, `plugin "NAME"` … */
 	readonly decidedBy: string;
 
-	constructor(shard: number, read: boolean, decidedBy: string, error: PgError | null = null) {
+	constructor(shard: number, side: Side, decidedBy: string, error: PgError | null = null) {
 		this.shard = shard;
-		this.read = read;
+		this.side = side;
 		this.error = error;
 		this.decidedBy = decidedBy;
 	}
@@ -30,19 +31,18 @@ export class Route {
 /** All routes that one decider can give, each made the first time: asking again allocates nothing. */
 export class Routes {
 	readonly decidedBy: string;
-	readonly #reads: Route[] = [];
-	readonly #writes: Route[] = [];
+	readonly #made: Route[][] = [];
 
 	constructor(decidedBy: string) {
 		this.decidedBy = decidedBy;
 	}
 
-	to(shard: number, read: boolean): Route {
-		const routes = read ? this.#reads : this.#writes;
+	to(shard: number, side: Side): Route {
 		// Shard.All is -1.
+		const routes = (this.#made[side] ??= []);
 		let route = routes[shard + 1];
 		if (route === undefined) {
-			route = new Route(shard, read, this.decidedBy);
+			route = new Route(shard, side, this.decidedBy);
 			routes[shard + 1] = route;
 		}
 		return route;

@@ -1,14 +1,18 @@
-// Where a statement goes: facts of its text, then plugins, then the decision. The frontend asks it once per statement, when
-// `needed`. One per cluster and thread; knows the cluster's shape but none of its pools, and no client. No IO.
+// Where a statement goes: facts of its text, hints, then plugins, then the decision. The frontend asks it once per statement,
+// when `needed`. One per cluster and thread; knows the cluster's shape but none of its pools, and no client. No IO.
 
+import type { General } from "../config/settings.ts";
+import { Side } from "../config/snapshot.ts";
 import { PgError } from "../errors.ts";
 import type { StatementCache } from "../parser/cache.ts";
 import { mayHaveComments, withoutComments } from "../parser/comments.ts";
 import { type StatementFacts, TransactionControl } from "../parser/facts.ts";
+import { type Hints, NO_HINTS } from "../parser/hints.ts";
 import { Parsed } from "../parser/parse.ts";
 import { Outcome, ReadWrite, ShardCode } from "../plugin/abi.ts";
 import type { Decision, PluginHost, RouteInput } from "../plugin/host.ts";
 import { Route, Routes, Shard } from "./route.ts";
+import { shardOfKey } from "./sharding.ts";
 
 /** The shape of a cluster. */
 export interface Topology {
@@ -16,50 +20,102 @@ export interface Topology {
 	readonly shards: number;
 	readonly hasPrimary: boolean;
 	readonly hasReplicas: boolean;
+	/** Some shard has several servers. Default: it has a primary and replicas. */
+	readonly hasChoice?: boolean;
+	/** Transactions read unless they say READ WRITE. Default false. */
+	readonly readOnly?: boolean;
 }
+
+/** The settings that decide. Default: PgDog's defaults. */
+export type Policy = Pick<General, "read_write_strategy" | "read_write_split" | "expanded_explain">;
+
+const DEFAULT_POLICY: Policy = {
+	read_write_strategy: "conservative",
+	read_write_split: "include_primary",
+	expanded_explain: false,
+};
 
 /** The caller may keep one object and change it between calls. */
 export interface RouteRequest {
-	/** One Query's text, or that of the statement that a Bind names. */
+	/** Of one Query's text, or of that of the statement that a Bind names; null unless `Router.needsFacts`. */
+	facts: StatementFacts | null;
+	/** The text itself, where plugins are asked (`Router.asksPlugins`). */
 	sql: string;
-	/** A transaction block is open (which keeps its server: the caller sees to that). */
+	/** A transaction block is open on a server, which keeps it: the caller sees to that. */
 	inTransaction: boolean;
+	/** The BEGIN of a transaction that no server knows of yet: this is its first statement. Else None. */
+	begun: TransactionControl;
+	/** Of the session: SET pgdog.role and its like. */
+	hints: Hints;
+	/** Role that the StartupMessage asked for: a plugin does not change that. */
+	startupRole: Hints["role"];
 	/** As in `RouteInput`: the parameters of a Bind message; null with the simple protocol. */
 	bind: Uint8Array | null;
 	bindStart: number;
 	bindEnd: number;
 }
 
+/** A request about nothing yet. */
+export function routeRequest(): RouteRequest {
+	return {
+		facts: null,
+		sql: "",
+		inTransaction: false,
+		begun: TransactionControl.None,
+		hints: NO_HINTS,
+		startupRole: null,
+		bind: null,
+		bindStart: 0,
+		bindEnd: 0,
+	};
+}
+
 export class Router {
 	/** False when every answer would be the same: callers then skip `route`, nothing is parsed and no plugin asked. */
 	readonly needed: boolean;
+	/** Whether the answer depends on what the statement is. A plugin alone does not need it: its bridge has a parser. */
+	readonly needsFacts: boolean;
+	readonly statements: StatementCache;
 	readonly #shards: number;
 	readonly #hasPrimary: boolean;
 	readonly #hasReplicas: boolean;
-	/** Whether the answer depends on what the statement is. A plugin alone does not need it: its bridge has a parser. */
-	readonly #needsFacts: boolean;
-	readonly #statements: StatementCache;
+	readonly #readOnly: boolean;
+	readonly #aggressive: boolean;
+	readonly #preferPrimary: boolean;
 	readonly #plugins: PluginHost | null;
 	readonly #input: RouteInput;
 	/** Where goes what no one has a shard for. */
 	readonly #anyShard: number;
+	/** What the last decision would have liked, whatever the cluster has. */
+	#wanted = Side.Primary;
 
 	readonly #byCluster = new Routes("the only choice");
 	readonly #byStatement = new Routes("statement");
 	readonly #byTransaction = new Routes("transaction");
+	readonly #bySplit = new Routes("read_write_split");
+	readonly #byComment = new Routes("comment");
+	readonly #bySetting = new Routes("pgdog setting");
 	readonly #bySyntaxError = new Routes("syntax error");
 	readonly #byMalformedBind = new Routes("malformed Bind");
 	readonly #byPlugin = new Map<string, Routes>();
 
-	constructor(topology: Topology, statements: StatementCache, plugins: PluginHost | null) {
+	constructor(
+		topology: Topology,
+		statements: StatementCache,
+		plugins: PluginHost | null,
+		policy: Policy = DEFAULT_POLICY,
+	) {
 		const { shards, hasPrimary, hasReplicas } = topology;
 		this.#shards = shards;
 		this.#hasPrimary = hasPrimary;
 		this.#hasReplicas = hasReplicas;
-		this.#needsFacts = shards > 1 || (hasPrimary && hasReplicas);
-		this.#statements = statements;
+		this.#readOnly = topology.readOnly ?? false;
+		this.#aggressive = policy.read_write_strategy === "aggressive";
+		this.#preferPrimary = policy.read_write_split === "prefer_primary";
+		this.needsFacts = shards > 1 || (hasPrimary && hasReplicas) || policy.expanded_explain;
+		this.statements = statements;
 		this.#plugins = plugins?.active ? plugins : null;
-		this.needed = this.#needsFacts || this.#plugins !== null;
+		this.needed = this.needsFacts || topology.hasChoice === true || this.#plugins !== null;
 		this.#anyShard = shards === 1 ? 0 : Shard.All;
 		this.#input = {
 			sql: "",
@@ -74,16 +130,29 @@ export class Router {
 		};
 	}
 
+	get asksPlugins(): boolean {
+		return this.#plugins !== null;
+	}
+
+	/** There is a primary, and who asks may use it. */
+	get mayWrite(): boolean {
+		return this.#hasPrimary && !this.#readOnly;
+	}
+
+	get shards(): number {
+		return this.#shards;
+	}
+
 	/** Never throws for what a client sent. */
 	route(request: RouteRequest): Route {
-		const { sql, inTransaction } = request;
-		const facts = this.#needsFacts ? this.#statements.facts(sql) : null;
-		if (this.#plugins === null) return this.#decide(facts, inTransaction);
+		const own = this.#decide(request);
+		if (this.#plugins === null || own.error !== null) return own;
 
+		const { sql } = request;
 		const input = this.#input;
 		input.sql = sql;
-		input.inTransaction = inTransaction;
-		input.writeOverride = this.#mustWrite(facts, inTransaction);
+		input.inTransaction = request.inTransaction || request.begun !== TransactionControl.None;
+		input.writeOverride = this.#mustWrite(request);
 		input.bind = request.bind;
 		input.bindStart = request.bindStart;
 		input.bindEnd = request.bindEnd;
@@ -104,24 +173,24 @@ export class Router {
 			const hint = "Plugins have to see every statement, and a comment may be in their parser's way: write it without.";
 			return refuse("plugins' parser", new PgError("ERROR", "42601", decision.message, undefined, hint));
 		}
-		return this.#afterPlugins(decision, facts, request);
+		return this.#afterPlugins(decision, own, request);
 	}
 
 	/** The route of a Parse or Describe without Bind: there is nothing to run yet, so plugins are not asked. */
-	routeUnbound(sql: string, inTransaction: boolean): Route {
-		return this.#decide(this.#needsFacts ? this.#statements.facts(sql) : null, inTransaction);
+	routeUnbound(request: RouteRequest): Route {
+		return this.#decide(request);
 	}
 
-	#afterPlugins(decision: Decision, facts: StatementFacts | null, request: RouteRequest): Route {
+	#afterPlugins(decision: Decision, own: Route, request: RouteRequest): Route {
 		switch (decision.outcome) {
 			case Outcome.Provided:
-				return this.#provided(decision, facts, request.inTransaction);
+				return this.#provided(decision, own, request);
 			case Outcome.Unknown:
-				return this.#decide(facts, request.inTransaction);
+				return own;
 			case Outcome.SyntaxError:
-				return this.#bySyntaxError.to(0, this.#side(false));
+				return this.#bySyntaxError.to(0, this.#side(Side.Primary));
 			case Outcome.MalformedBind:
-				return this.#byMalformedBind.to(0, this.#side(false));
+				return this.#byMalformedBind.to(0, this.#side(Side.Primary));
 			case Outcome.Blocked: {
 				const by = `plugin "${decision.plugin}"`;
 				return refuse(by, new PgError("ERROR", "42601", `query is blocked by ${by}`, request.sql));
@@ -138,46 +207,124 @@ export class Router {
 		}
 	}
 
-	#provided(decision: Decision, facts: StatementFacts | null, inTransaction: boolean): Route {
+	#provided(decision: Decision, own: Route, request: RouteRequest): Route {
 		const { shard, readWrite, plugin } = decision;
 		if (shard >= this.#shards) {
-			const detail = `Plugin "${plugin}" sends the statement there; shards are numbered from 0 to ${this.#shards - 1}.`;
-			return refuse(`plugin "${plugin}"`, new PgError("ERROR", "58000", `no such shard: ${shard}`, detail));
+			return noSuchShard(shard, this.#shards, `plugin "${plugin}"`, `Plugin "${plugin}" sends the statement there`);
 		}
 		// BEGIN and its like have a place of their own: a transaction is opened and ended where its statements run.
-		if (facts !== null && facts.transaction !== TransactionControl.None) return this.#decide(facts, inTransaction);
+		const { facts } = request;
+		if (facts !== null && isControl(facts)) return own;
 		let routes = this.#byPlugin.get(plugin);
 		if (routes === undefined) {
 			routes = new Routes(`plugin "${plugin}"`);
 			this.#byPlugin.set(plugin, routes);
 		}
-		const read =
-			readWrite === ReadWrite.Unknown ? !this.#mustWrite(facts, inTransaction) : readWrite === ReadWrite.Read;
-		return routes.to(shard >= 0 && shard !== ShardCode.Unknown ? shard : this.#anyShard, this.#side(read));
+		let { side } = own;
+		if (request.startupRole === null) {
+			if (readWrite === ReadWrite.Read) side = this.#side(Side.Any);
+			else if (readWrite === ReadWrite.Write) side = this.#side(Side.Primary);
+		}
+		return routes.to(shard >= 0 && shard !== ShardCode.Unknown ? shard : this.#anyShard, side);
 	}
 
-	#decide(facts: StatementFacts | null, inTransaction: boolean): Route {
-		if (facts === null) return this.#byCluster.to(this.#anyShard, this.#side(false));
+	/** Without plugins. */
+	#decide(request: RouteRequest): Route {
+		const { facts } = request;
+		if (facts === null) return this.#byCluster.to(this.#anyShard, this.#side(Side.Primary));
 		// One server is enough to report an error.
-		if (facts.parsed === Parsed.SyntaxError) return this.#bySyntaxError.to(0, this.#side(false));
-		const routes =
-			inTransaction || facts.transaction !== TransactionControl.None ? this.#byTransaction : this.#byStatement;
-		return routes.to(this.#anyShard, this.#side(!this.#mustWrite(facts, inTransaction)));
+		if (facts.parsed === Parsed.SyntaxError) return this.#bySyntaxError.to(0, this.#side(Side.Primary));
+
+		const { hints } = request;
+		let routes = this.#byStatement;
+		let side: Side;
+		if (request.inTransaction) {
+			routes = this.#byTransaction;
+			side = Side.Primary;
+		} else {
+			const role = facts.hints?.role ?? hints.role;
+			if (role !== null) {
+				routes = facts.hints?.role != null ? this.#byComment : this.#bySetting;
+				// Asked for or not, a replica cannot write.
+				side = role === "primary" || facts.writes ? Side.Primary : Side.Replica;
+			} else if (this.#preferPrimary) {
+				routes = this.#bySplit;
+				side = Side.Primary;
+			} else if (request.begun !== TransactionControl.None || isControl(facts)) {
+				routes = this.#byTransaction;
+				side = this.#transactionReads(facts, request.begun) ? Side.Any : Side.Primary;
+			} else side = facts.reads || (this.#readOnly && !facts.writes) ? Side.Any : Side.Primary;
+		}
+		this.#wanted = side;
+		side = this.#side(side);
+		if (this.#shards === 1) return routes.to(0, side);
+		// A transaction is open on all shards or on none.
+		if (isControl(facts)) return routes.to(this.#anyShard, side);
+		return (
+			this.#onShard(facts.hints, this.#byComment, side) ??
+			(this.#isNowhere(hints, facts) ? null : this.#onShard(hints, this.#bySetting, side)) ??
+			routes.to(this.#anyShard, side)
+		);
 	}
 
-	/** Whether only a primary will do, as far as is known: the strategy that PgDog calls conservative. */
-	#mustWrite(facts: StatementFacts | null, inTransaction: boolean): boolean {
-		if (inTransaction) return true;
-		if (facts === null) return this.#hasPrimary;
-		return !(facts.reads || (facts.transaction === TransactionControl.BeginReadOnly && facts.statements === 1));
+	/** The session has asked for a shard that does not exist: SET and RESET, which can help that, go their way. */
+	#isNowhere({ shard, shardingKey }: Hints, facts: StatementFacts): boolean {
+		return shardingKey === null && shard !== null && shard >= this.#shards && !facts.reads && !facts.writes;
 	}
 
-	/** `Route.read` where the cluster has both kinds; else what there is. */
-	#side(read: boolean): boolean {
-		return this.#hasReplicas && (read || !this.#hasPrimary);
+	/** The shard that hints name; a key beats a number. */
+	#onShard(hints: Hints | null, routes: Routes, side: Side): Route | null {
+		if (hints === null) return null;
+		if (hints.shardingKey !== null) return routes.to(shardOfKey(hints.shardingKey, this.#shards), side);
+		const { shard } = hints;
+		if (shard === null) return null;
+		if (shard >= this.#shards)
+			return noSuchShard(shard, this.#shards, routes.decidedBy, "A hint sends the statement there");
+		return routes.to(shard, side);
+	}
+
+	/** Whether a replica may have the transaction that `facts` begins, or is the first statement of. */
+	#transactionReads(facts: StatementFacts, begun: TransactionControl): boolean {
+		const itself = begun === TransactionControl.None;
+		if (itself && facts.statements > 1) return facts.reads;
+		const kind = itself ? facts.transaction : begun;
+		const readOnly = kind === TransactionControl.BeginReadOnly || (kind === TransactionControl.Begin && this.#readOnly);
+		// What locks or writes is the primary's also in a transaction that reads: PostgreSQL has the error.
+		if (readOnly) return itself || !facts.writes;
+		return kind === TransactionControl.Begin && !itself && this.#aggressive && facts.reads;
+	}
+
+	/** What plugins are told: only a primary will do, as far as is known. */
+	#mustWrite(request: RouteRequest): boolean {
+		const { facts } = request;
+		if (request.inTransaction) return !this.#aggressive || facts === null || !facts.reads;
+		return facts === null ? this.#hasPrimary : this.#wanted === Side.Primary;
+	}
+
+	/** `Route.side` where the cluster has both kinds; else what there is. */
+	#side(side: Side): Side {
+		if (!this.#hasReplicas) return Side.Primary;
+		return this.#hasPrimary ? side : Side.Any;
 	}
 }
 
+/** BEGIN, COMMIT and their like; SET TRANSACTION belongs to the statements inside. */
+function isControl(facts: StatementFacts): boolean {
+	switch (facts.transaction) {
+		case TransactionControl.None:
+		case TransactionControl.SetTransaction:
+		case TransactionControl.SetTransactionReadOnly:
+			return false;
+		default:
+			return true;
+	}
+}
+
+function noSuchShard(shard: number, shards: number, decidedBy: string, why: string): Route {
+	const detail = `${why}; shards are numbered from 0 to ${shards - 1}.`;
+	return refuse(decidedBy, new PgError("ERROR", "58000", `no such shard: ${shard}`, detail));
+}
+
 function refuse(decidedBy: string, error: PgError): Route {
-	return new Route(Shard.All, false, decidedBy, error);
+	return new Route(Shard.All, Side.Primary, decidedBy, error);
 }

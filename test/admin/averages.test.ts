@@ -2,11 +2,12 @@ import { expect, test } from "bun:test";
 import { AverageSampler } from "../../src/admin/averages.ts";
 import type { PoolRow } from "../../src/admin/source.ts";
 import { Stat } from "../../src/stats/counters.ts";
+import { VITALS } from "./support.ts";
 
 function pool(key: string, values: Partial<Record<Stat, number>>): PoolRow {
 	const counters = new Float64Array(Stat.length);
 	for (const [stat, value] of Object.entries(values)) counters[Number(stat)] = value;
-	return { key, id: 1, paused: false, counters, servers: 0 };
+	return { key, id: 1, paused: false, counters, servers: 0, vitals: VITALS };
 }
 
 test("counts are averaged per second, times per item", () => {

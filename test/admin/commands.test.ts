@@ -5,7 +5,7 @@ import { PgError } from "../../src/errors.ts";
 import { Stat } from "../../src/stats/counters.ts";
 import { Oid } from "../../src/wire/backend-messages.ts";
 import fc from "fast-check";
-import { CLIENT, PlainSource, VERSION } from "./support.ts";
+import { CLIENT, PlainSource, ROUTE, VERSION, VITALS } from "./support.ts";
 
 async function ask(sql: string, source = new PlainSource()): Promise<Answered> {
 	const said = await answer(sql, source);
@@ -47,6 +47,13 @@ const SHOWS: readonly [sql: string, tag: string, rows: number, columns: string][
 		3,
 		"id, database, user, addr, port, shard, role, cl_waiting, sv_idle, sv_active, sv_idle_xact, sv_total, maxwait, maxwait_us, pool_mode, paused, banned, healthy, errors, re_synced, out_of_sync, force_closed, online, schema_admin",
 	],
+	["SHOW BANS", "SHOW BANS", 0, "id, database, user, addr, port, shard, role, ban_reason, ban_time_left"],
+	[
+		"SHOW REPLICATION",
+		"SHOW REPLICATION",
+		3,
+		"id, database, user, addr, port, shard, role, replica_lag, pg_lsn, lsn_age, pg_is_in_recovery",
+	],
 	["SHOW VERSION", "SHOW VERSION", 1, "version"],
 ];
 
@@ -56,6 +63,31 @@ test.each(SHOWS)("%s has the columns, the tag and the rows of the reference", as
 	expect(said.tag).toBe(tag);
 	expect(said.rows).toHaveLength(rows);
 	for (const row of said.rows) expect(row).toHaveLength(said.columns.length);
+	expect(structuredClone(said)).toEqual(said);
+});
+
+// Ours: no reference to compare with.
+test("SHOW ROUTES has its columns, its tag and the newest decision first", async () => {
+	const said = await ask("SHOW ROUTES");
+	expect(names(said)).toBe("time, client_id, user, database, query, decided_by, shard, side, server, wait, error");
+	expect(said.tag).toBe("SHOW ROUTES");
+	const { query } = ROUTE;
+	expect(said.rows).toEqual([
+		[
+			showTime(ROUTE.time),
+			"65537",
+			"alice",
+			"shop",
+			query,
+			'plugin "audit"',
+			"all",
+			"any",
+			"10.0.0.1:5432",
+			"0.123",
+			null,
+		],
+		[showTime(ROUTE.time - 1), "65537", "alice", "shop", query, "comment", "all", "primary", "", "0.123", "no primary"],
+	]);
 	expect(structuredClone(said)).toEqual(said);
 });
 
@@ -130,8 +162,73 @@ test.each([
 	["show clients QUERIES, id ;", "id, user, database, addr, port, queries"],
 	["SHOW SERVERS age", "database, user, addr, port, age"],
 	["SHOW CLIENTS user", "user, database, addr, port"],
+	["SHOW ROUTES server, query", "time, client_id, query, server"],
+	["show routes 20 Error", "time, client_id, error"],
 ])("%s shows these and those that tell rows apart", async (sql, columns) => {
 	expect(names(await ask(sql))).toBe(columns);
+});
+
+test.each([
+	["SHOW ROUTES 0", 0],
+	["SHOW ROUTES 3", 3],
+	["SHOW ROUTES 3 query, server", 3],
+	["SHOW ROUTES 99999999999999999999", 40],
+	["SHOW ROUTES", 40],
+])("%s shows so many of the last decisions", async (sql, rows) => {
+	const source = new PlainSource();
+	source.routeRows = Array.from({ length: 40 }, (_, i) => ({ ...ROUTE, time: ROUTE.time - i }));
+	const said = await ask(sql, source);
+	expect(said.rows.map(([time]) => time)).toEqual(
+		source.routeRows.slice(0, rows).map((decision) => showTime(decision.time)),
+	);
+});
+
+test("SHOW POOLS and SHOW STATS show the role that was found out, also of a pool that a reload has taken away", async () => {
+	const source = new PlainSource();
+	source.poolRows[0] = { ...source.poolRows[0]!, vitals: { ...VITALS, role: "replica" } };
+	expect(await first("SHOW POOLS", source)).toMatchObject({ role: "replica" });
+	expect(await first("SHOW STATS", source)).toMatchObject({ role: "replica" });
+	source.poolRows[0] = { ...source.poolRows[0]!, key: "eve@old/2/auto//run/pg:5444" };
+	expect(await first("SHOW POOLS", source)).toMatchObject({
+		addr: "/run/pg",
+		shard: "2",
+		role: "replica",
+		online: "f",
+	});
+});
+
+test("SHOW BANS shows the banned pools only, and SHOW POOLS marks them", async () => {
+	const source = new PlainSource();
+	const [first, second, third] = source.poolRows;
+	source.poolRows[0] = { ...first!, vitals: { ...VITALS, role: "replica", ban: "banned by hand" } };
+	source.poolRows[2] = {
+		...third!,
+		vitals: { ...VITALS, healthy: false, ban: "no connection", ban_time_left: 1500.7 },
+	};
+	expect((await ask("SHOW BANS", source)).rows).toEqual([
+		["10", "shop", "alice", "10.0.0.1", "5432", "0", "replica", "banned by hand", null],
+		["12", "Ware-house", "alice", "10.0.0.2", "5433", "0", "primary", "no connection", "1500"],
+	]);
+	const { columns, rows } = await ask("SHOW POOLS", source);
+	const at = columns.findIndex(({ name }) => name === "banned");
+	expect(columns[at + 1]!.name).toBe("healthy");
+	expect(rows.map((row) => [row[0], row[at], row[at + 1]])).toEqual([
+		["10", "t", "t"],
+		[String(second!.id), "f", "t"],
+		["12", "t", "f"],
+	]);
+});
+
+test("SHOW REPLICATION shows what was found out, and NULL for a server that was never asked", async () => {
+	const source = new PlainSource();
+	const asked = { role: "replica", in_recovery: true, lsn: "16/B374D848", lag: 1250, lsn_at: Date.now() - 700 };
+	source.poolRows[0] = { ...source.poolRows[0]!, vitals: { ...VITALS, ...asked } };
+	const { columns, rows } = await ask("SHOW REPLICATION", source);
+	const [seen, unseen] = rows.map((row) => row.slice(6));
+	expect(seen).toEqual(["replica", "1250", "16/B374D848", expect.any(String), "t"]);
+	expect(Number(seen![3])).toBeWithin(700, 60_000);
+	expect(unseen).toEqual(["primary", null, null, null, null]);
+	expect(columns.slice(7).map(({ oid }) => oid)).toEqual([Oid.int8, Oid.text, Oid.int8, Oid.bool]);
 });
 
 test("a filter by a column that is not there says which there are", async () => {
@@ -235,11 +332,12 @@ test("SHOW HELP names every command, and every command it names is understood", 
 	const { rows } = await ask("SHOW HELP");
 	const commands = rows.map(([command]) => command!.replace(/ \[.*/, ""));
 	expect(commands).toContain("SHOW POOLS");
-	expect(commands).toContain("PAUSE");
+	for (const name of ["PAUSE", "SHOW ROUTES", "SHOW BANS", "SHOW REPLICATION", "BAN", "UNBAN", "HEALTHCHECK"])
+		expect(commands).toContain(name);
 	for (const command of commands) expect(() => understand(command)).not.toThrow();
 });
 
-test.each(["SHOW BANS", "SHOW DATABASES", "SHOW CLIENT MEMORY", "BAN 1", "MAINTENANCE ON", "RESET PREPARED"])(
+test.each(["SHOW REPLICATION_SLOTS", "SHOW DATABASES", "SHOW CLIENT MEMORY", "MAINTENANCE ON", "RESET PREPARED"])(
 	"%s, which is not served yet, is refused and not answered with nothing",
 	async (sql) => {
 		expect(await refused(sql)).toMatchObject({ severity: "ERROR", sqlstate: "0A000" });
@@ -254,6 +352,17 @@ test.each([
 	"PAUSE a b c",
 	"PAUSE (a)",
 	"SHOW CLIENTS (id)",
+	"SHOW ROUTES 1.5",
+	"SHOW ROUTES 20s",
+	"SHOW ROUTES -1",
+	"SHOW BANS 1",
+	"BAN x",
+	"BAN 1 2",
+	"BAN '10'",
+	"BAN -1",
+	"BAN 1.5",
+	"UNBAN all",
+	"HEALTHCHECK 10, 11",
 	"SELECT * FROM orders",
 	"SELECT",
 	"SELECT toString()",
@@ -278,6 +387,12 @@ test.each([
 	["RELOAD", "reload"],
 	["reconnect;", "reconnect"],
 	["  /* now */ SHUTDOWN -- please", "shutdown"],
+	["BAN", "ban *"],
+	["ban 11;", "ban 11"],
+	["UNBAN", "unban *"],
+	["UNBAN 010", "unban 10"],
+	["HEALTHCHECK", "healthcheck *"],
+	["HealthCheck 12", "healthcheck 12"],
 	["PAUSE", "pause * *"],
 	["RESUME", "resume * *"],
 	["PAUSE shop", "pause * shop"],
@@ -301,6 +416,24 @@ test.each(["PAUSE nowhere", "PAUSE eve shop", "PAUSE bob Ware-house", 'RESUME "S
 		expect(source.orders).toEqual([]);
 	},
 );
+
+test.each(["BAN 99", "UNBAN 9", "HEALTHCHECK 99999999999999999999999"])(
+	"%s, which is the id of no pool, is an error that names it",
+	async (sql) => {
+		expect(await refused(sql)).toMatchObject({
+			severity: "ERROR",
+			sqlstate: "42704",
+			message: `there is no pool with id ${sql.split(" ")[1]}`,
+			hint: "SHOW POOLS lists them.",
+		});
+	},
+);
+
+test("BAN of all is no error where there is no pool", async () => {
+	const source = new PlainSource();
+	source.poolRows.length = 0;
+	expect((await ask("BAN", source)).tag).toBe("BAN");
+});
 
 test("RELOAD of files with mistakes tells them all", async () => {
 	const source = new PlainSource();
@@ -392,7 +525,7 @@ test("a parameter and a second statement are refused", async () => {
 
 test("any text is answered, with plain data and as many values as columns", async () => {
 	const word = fc.constantFrom(
-		..."show clients pools select from pg_type set reset pause resume shop version ( ) , ; :: ' \" $1 as -- /* */ 1 x.y current_user".split(
+		..."show clients pools routes bans replication ban query select from pg_type set reset pause resume shop version ( ) , ; :: ' \" $1 as -- /* */ 1 x.y current_user".split(
 			" ",
 		),
 	);

@@ -4,8 +4,9 @@ import { expect, test } from "bun:test";
 import { SQL } from "bun";
 import pg from "pg";
 import postgres from "postgres";
+import { showTime } from "../../src/admin/command.ts";
 import { runTool, testWithTool } from "../support/tools.ts";
-import { listen, VERSION } from "./support.ts";
+import { listen, ROUTE, VERSION } from "./support.ts";
 
 test("pg: simple and prepared queries, an error, and the session goes on", async () => {
 	using admin = listen();
@@ -25,6 +26,14 @@ test("pg: simple and prepared queries, an error, and the session goes on", async
 	expect(await client.query("NONSENSE").catch((error) => error.code)).toBe("08P01");
 	expect(await client.query({ name: "n", text: "NONSENSE" }).catch((error) => error.code)).toBe("08P01");
 	expect(await client.query("SHOW CLIENTS", ["x"]).catch((error) => error.code)).toBe("0A000");
+	const routes = await client.query({ name: "routes", text: "SHOW ROUTES" });
+	expect(routes.command).toBe("SHOW");
+	expect(routes.rows).toMatchObject([
+		{ ...ROUTE, time: showTime(ROUTE.time), client_id: "65537", wait: 0.123 },
+		{ server: "", error: "no primary" },
+	]);
+	const replication = await client.query("SHOW REPLICATION");
+	expect(replication.rows[0]).toMatchObject({ id: "10", replica_lag: null, pg_is_in_recovery: null });
 	await client.query("BEGIN");
 	expect((await client.query("PAUSE alice shop")).command).toBe("PAUSE");
 	await client.query("COMMIT");
@@ -69,7 +78,13 @@ test("postgres.js: pipelined and prepared, with its look-up of array types", asy
 	expect(again[0]).toEqual(pools[0]!);
 	expect(stats[0]!.total_query_time).toBe(1);
 	expect(version[0]!.version).toBe(VERSION);
-	expect(await sql`SHOW BANS`.catch((error) => error.code)).toBe("0A000");
+	expect(await sql`SHOW DATABASES`.catch((error) => error.code)).toBe("0A000");
+	const routes = await sql`SHOW ROUTES 1`;
+	expect([...routes]).toEqual([
+		expect.objectContaining({ ...ROUTE, time: showTime(ROUTE.time), client_id: "65537", wait: 0.123 }),
+	]);
+	expect((await sql`BAN 11`).command).toBe("BAN");
+	expect(await sql`BAN 99`.catch((error) => error.code)).toBe("42704");
 	expect((await sql`RELOAD`).command).toBe("RELOAD");
 	expect(await sql`SHOW CLIENTS ${"x"}`.catch((error) => error.code)).toBe("0A000");
 	const first = await sql.begin(async (tx) => (await tx`SHOW CLIENTS`)[0]!);
@@ -107,6 +122,10 @@ test("Bun.sql: prepared, simple, in a transaction, and after an error", async ()
 	});
 	expect(await sql`SHOW POOLS`).toHaveLength(3);
 	expect(await sql`SHOW POOLS`.simple()).toHaveLength(3);
+	const [pool] = await sql`SHOW REPLICATION`;
+	expect(pool).toMatchObject({ id: "10", role: "primary", pg_lsn: null, pg_is_in_recovery: null });
+	const [route] = await sql`SHOW ROUTES`;
+	expect(route).toMatchObject({ client_id: "65537", query: ROUTE.query, wait: 0.123, error: null });
 	const [one] = await sql`SELECT 1 AS one, version()`;
 	expect(one).toEqual({ one: 1, version: VERSION });
 	expect(await sql`NONSENSE`.catch((error: { errno: string }) => error.errno)).toBe("08P01");

@@ -4,7 +4,7 @@ import type { Socket } from "bun";
 import { AverageSampler } from "../../src/admin/averages.ts";
 import { type Answer, answer } from "../../src/admin/commands.ts";
 import { AdminSession } from "../../src/admin/session.ts";
-import type { ClientRow, PoolRow, ServerRow, Source } from "../../src/admin/source.ts";
+import type { ClientRow, PoolRow, PoolVitals, RouteRow, ServerRow, Source } from "../../src/admin/source.ts";
 import { load } from "../../src/config/load.ts";
 import type { Snapshot } from "../../src/config/snapshot.ts";
 import { socketHandlers, Stream } from "../../src/net/stream.ts";
@@ -71,6 +71,33 @@ export const SERVER: ServerRow = {
 	application_name: "PgDog",
 };
 
+/** A primary that is well, and whose replication nobody asked about. */
+export const VITALS: PoolVitals = {
+	role: "primary",
+	healthy: true,
+	ban: null,
+	ban_time_left: 0,
+	lsn_at: 0,
+	in_recovery: false,
+	lsn: "0/0",
+	lag_bytes: 0,
+	lag: 0,
+};
+
+export const ROUTE: RouteRow = {
+	time: 1_790_000_001_500,
+	client_id: 65537,
+	user: "alice",
+	database: "shop",
+	query: "SELECT name FROM goods WHERE id = $1",
+	decided_by: 'plugin "audit"',
+	shard: "all",
+	side: "any",
+	server: "10.0.0.1:5432",
+	wait: 0.12345,
+	error: null,
+};
+
 /** Orders are written down in `orders`. */
 export class PlainSource implements Source {
 	readonly version = VERSION;
@@ -81,6 +108,11 @@ export class PlainSource implements Source {
 	clientRows: ClientRow[] = [CLIENT];
 	readonly poolRows: PoolRow[];
 	readonly serverRows: ServerRow[];
+	/** Newest first: one that was sent, one that was refused. */
+	routeRows: RouteRow[] = [
+		ROUTE,
+		{ ...ROUTE, time: ROUTE.time - 1, decided_by: "comment", side: "primary", server: "", error: "no primary" },
+	];
 
 	constructor() {
 		const keys = this.current.clusters.flatMap(({ pools }) => pools.map(({ key }) => key));
@@ -88,7 +120,7 @@ export class PlainSource implements Source {
 			const counters = new Float64Array(Stat.length);
 			counters.fill(i + 1);
 			counters[Stat.oldest_wait] = 0;
-			return { key, id: i + 10, paused: i === 1, counters, servers: 4 };
+			return { key, id: i + 10, paused: i === 1, counters, servers: 4, vitals: VITALS };
 		});
 		this.serverRows = [{ ...SERVER, pool: keys[0]!, connected_at: Date.now() - 5_500 }];
 	}
@@ -113,6 +145,14 @@ export class PlainSource implements Source {
 	reconnect = async () => {
 		this.orders.push("reconnect");
 	};
+	routes = async () => this.routeRows;
+	private ofPools(order: string, id: number | undefined): number {
+		this.orders.push(`${order} ${id ?? "*"}`);
+		return this.poolRows.filter((pool) => id === undefined || pool.id === id).length;
+	}
+	ban = (id: number | undefined) => this.ofPools("ban", id);
+	unban = (id: number | undefined) => this.ofPools("unban", id);
+	healthcheck = (id: number | undefined) => this.ofPools("healthcheck", id);
 	shutdown = () => {
 		this.orders.push("shutdown");
 	};

@@ -11,6 +11,7 @@ const tables: [string, Settings, unserved.Unserved][] = [
 	["databases", settings.database, unserved.unservedDatabase],
 	["users", settings.user, unserved.unservedUser],
 	["plugins", settings.plugin, unserved.unservedPlugin],
+	["write_functions", settings.writeFunction, unserved.unservedWriteFunction],
 ];
 
 test("docs/config.md is what scripts/config-docs.ts makes of the table", async () => {

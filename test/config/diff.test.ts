@@ -10,10 +10,10 @@ import type { Snapshot } from "../../src/config/snapshot.ts";
 const folder = mkdtempSync(join(tmpdir(), "pgdog-diff-"));
 afterAll(() => rmSync(folder, { recursive: true }));
 
-function snapshot(general: string, databases: string[] = ["a"], password = "pw"): Snapshot {
+function snapshot(general: string, databases: string[] = ["a"], password = "pw", more = ""): Snapshot {
 	const [configPath, usersPath] = [join(folder, "pgdog.toml"), join(folder, "users.toml")];
 	const entries = databases.map((name) => `[[databases]]\nname = "${name}"\nhost = "h"\n`);
-	writeFileSync(configPath, `[general]\n${general}\n${entries.join("")}`);
+	writeFileSync(configPath, `[general]\n${general}\n${entries.join("")}${more}`);
 	writeFileSync(usersPath, `[[users]]\nname = "u"\nall_databases = true\npassword = "${password}"`);
 	const input = { configPath, usersPath, databaseUrls: [], overrides: {}, env: { PGDOG_ADMIN_PASSWORD: "x" } };
 	const loaded = load(input);
@@ -24,7 +24,12 @@ function snapshot(general: string, databases: string[] = ["a"], password = "pw")
 test("the same files twice are no difference", () => {
 	const difference = diff(snapshot("port = 1"), snapshot("port = 1"));
 	const none = { added: [], removed: [], changed: [] };
-	expect(difference).toMatchObject({ settings: [], pools: none, clusters: none, adminChanged: false });
+	expect(difference).toMatchObject({ settings: [], pools: none, clusters: none });
+	expect([difference.adminChanged, difference.pluginsChanged, difference.writeFunctionsChanged]).toEqual([
+		false,
+		false,
+		false,
+	]);
 });
 
 test("settings are listed with old and new, and those that need a restart keep the old value", () => {
@@ -64,6 +69,45 @@ test("other plugins are noticed at each reload, and wait for a restart", () => {
 	expect([pluginsChanged, next.plugins]).toEqual([true, []]);
 	expect(diff(next, after).pluginsChanged).toBe(true);
 	expect(diff(next, before).pluginsChanged).toBe(false);
+});
+
+test("how reads go is changed by a reload, the HTTP port by a restart", () => {
+	const general =
+		'read_write_split = "exclude_primary"\nban_timeout = 0\nread_after_write = "lsn"\nlsn_check_interval = 100';
+	const { settings, pools, next } = diff(snapshot(""), snapshot(`${general}\nhealthcheck_port = 8080`));
+	expect(settings.map(settingChangeText)).toEqual([
+		"healthcheck_port: default -> 8080 (takes effect after a restart)",
+		"ban_timeout: 5m -> 0",
+		"read_write_split: include_primary -> exclude_primary",
+		"lsn_check_interval: 5s -> 100ms",
+		"read_after_write: off -> lsn",
+	]);
+	expect(pools.changed).toEqual([]);
+	const taken = { read_write_split: "exclude_primary", ban_timeout: 0, healthcheck_port: undefined };
+	expect(next.general).toMatchObject(taken);
+});
+
+test("another weight changes a pool, another role makes it another pool", () => {
+	const weight = diff(snapshot(""), snapshot("", ['a"\nlb_weight = 3\nrole = "primary'])).pools;
+	expect(weight.changed.map(({ after }) => after.lb_weight)).toEqual([3]);
+	const role = diff(snapshot(""), snapshot("", ['a"\nrole = "auto'])).pools;
+	expect([role.added, role.removed].map((all) => all.map(({ key }) => key))).toEqual([
+		["u@a/0/auto/h:5432"],
+		["u@a/0/primary/h:5432"],
+	]);
+});
+
+test("a database that becomes read only changes its cluster", () => {
+	const { clusters } = diff(snapshot(""), snapshot("", ['a"\nread_only = true\nrole = "primary']));
+	expect(clusters.changed.map(({ before, after }) => [before.readOnly, after.readOnly])).toEqual([[false, true]]);
+});
+
+test("other functions that write are noticed and taken at once, whatever their order", () => {
+	const functions = (...names: string[]) =>
+		snapshot("", ["a"], "pw", names.map((name) => `[[write_functions]]\nname = "${name}"\n`).join(""));
+	const { writeFunctionsChanged, next } = diff(functions("a", "b"), functions("b", "c"));
+	expect([writeFunctionsChanged, next.writeFunctions]).toEqual([true, ["b", "c"]]);
+	expect(diff(functions("a", "b"), functions("B", "A")).writeFunctionsChanged).toBe(false);
 });
 
 test("a new password changes the cluster and its pool", () => {

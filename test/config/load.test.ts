@@ -34,6 +34,8 @@ function problems(loaded: Loaded): Problem[] {
 }
 
 const oneDatabase = '[[databases]]\nname = "app"\nhost = "127.0.0.1"\n';
+const FUNCTION_NAME =
+	'a function as "name" or "schema.name", as in SQL: lower case unless in double quotes, 63 bytes each at most';
 const BOB = '[[users]]\nname = "bob"\ndatabase = "app"\npassword = "pw"\n';
 const oneUser = '[[users]]\nname = "alice"\ndatabase = "app"\npassword = "pw"\n';
 
@@ -54,8 +56,22 @@ describe("defaults", () => {
 			query_timeout: MAX,
 			client_connection_recovery: "drop",
 			log_level: "info",
+			idle_healthcheck_interval: 30_000,
+			idle_healthcheck_delay: 5000,
+			require_healthcheck_on_discovery: false,
+			ban_timeout: 300_000,
+			ban_replica_lag: MAX,
+			ban_replica_lag_bytes: MAX,
+			load_balancing_strategy: "random",
+			read_write_strategy: "conservative",
+			read_write_split: "include_primary",
+			lsn_check_interval: 5000,
+			lsn_check_timeout: 5000,
+			lsn_check_delay: MAX,
+			read_after_write: "off",
+			expanded_explain: false,
 		});
-		expect(general.query_size_limit).toBeUndefined();
+		expect([general.query_size_limit, general.healthcheck_port]).toEqual([undefined, undefined]);
 		expect(tcp).toMatchObject({ keepalive: true });
 		expect(admin).toMatchObject({ name: "admin", user: "admin", generated: true });
 		expect(admin.password).toMatch(/^_pgdog_[A-Za-z0-9]{12}$/);
@@ -284,15 +300,118 @@ describe("each kind of mistake names file, line, key, the value found and what i
 			},
 		],
 		[
-			"a server that is to be asked for its role",
-			`${oneDatabase}role = "auto"`,
+			"an unknown role",
+			`${oneDatabase}role = "leader"`,
 			"",
 			{
-				wrong: "unserved",
+				wrong: "value",
 				line: 4,
 				key: "databases[0].role",
+				found: '"leader"',
+				accepted: '"primary", "replica", "auto"',
+			},
+		],
+		[
+			"a server to be asked for its role beside one whose role is given",
+			`${oneDatabase}${oneDatabase}role = "auto"\nport = 5433`,
+			"",
+			{
+				wrong: "value",
+				line: 7,
+				key: "databases[1].role",
 				found: '"auto"',
-				accepted: '"primary", "replica"',
+				accepted: '"primary", "replica", since databases[0] of shard 0 of "app" is "primary"',
+			},
+		],
+		[
+			"a server whose role is left out beside one to be asked for it",
+			`${oneDatabase}role = "auto"\n${oneDatabase}port = 5433`,
+			"",
+			{
+				wrong: "value",
+				line: 5,
+				key: "databases[1].role",
+				found: '"primary"',
+				accepted: '"auto", since databases[0] of shard 0 of "app" is "auto"',
+			},
+		],
+		[
+			"a weight that is more than a byte",
+			`${oneDatabase}lb_weight = 256`,
+			"",
+			{ wrong: "value", line: 4, key: "databases[0].lb_weight", found: "256", accepted: "an integer from 0 to 255" },
+		],
+		[
+			"a mistyped strategy",
+			"[general]\nload_balancing_strategy = 'round-robin'",
+			"",
+			{
+				wrong: "value",
+				line: 2,
+				key: "general.load_balancing_strategy",
+				found: '"round-robin"',
+				accepted: '"random", "round_robin", "least_active_connections", "weighted_round_robin"',
+			},
+		],
+		[
+			"an HTTP port that is the clients'",
+			"[general]\nport = 8080\nhealthcheck_port = 8080",
+			"",
+			{
+				wrong: "value",
+				line: 3,
+				key: "general.healthcheck_port",
+				found: "8080",
+				accepted: "another port than general.port, where clients are listened for",
+			},
+		],
+		[
+			"a function that writes without a name",
+			"[[write_functions]]\n",
+			"",
+			{ wrong: "missing", line: 1, key: "write_functions[0].name", found: "", accepted: FUNCTION_NAME },
+		],
+		[
+			"a function that writes with its arguments",
+			"[[write_functions]]\nname = 'ok'\n[[write_functions]]\nname = 'touch(int)'",
+			"",
+			{
+				wrong: "value",
+				line: 4,
+				key: "write_functions[1].name",
+				found: '"touch(int)"',
+				accepted: FUNCTION_NAME,
+			},
+		],
+		[
+			"a function that writes with a key that nobody knows",
+			"[[write_functions]]\nname = 'ok'\nschema = 's'",
+			"",
+			{ wrong: "unknown", line: 3, key: "write_functions[0].schema", found: "", accepted: "known are name" },
+		],
+		[
+			"functions that write as a list of names",
+			"write_functions = ['touch']",
+			"",
+			{
+				wrong: "value",
+				line: 1,
+				key: "write_functions[0]",
+				found: "***",
+				accepted: "a table, [[write_functions]]",
+			},
+		],
+		[
+			"functions that write in the wrong file",
+			"",
+			"[[write_functions]]\nname = 'touch'",
+			{
+				file: "users.toml",
+				wrong: "unknown",
+				line: 1,
+				key: "write_functions",
+				found: "",
+				accepted: "it belongs in pgdog.toml",
 			},
 		],
 		[
@@ -486,6 +605,47 @@ describe("the environment", () => {
 		expect(general).toMatchObject({ port: 8000, workers: 3, log_connections: false, pooler_mode: "session" });
 	});
 
+	test("names the settings of health, balance and lag as PgDog does, and ours alike", () => {
+		const env = {
+			PGDOG_HEALTHCHECK_PORT: "8080",
+			PGDOG_IDLE_HEALTHCHECK_INTERVAL: "1",
+			PGDOG_IDLE_HEALTHCHECK_DELAY: "2",
+			PGDOG_REQUIRE_HEALTHCHECK_ON_DISCOVERY: "yes",
+			PGDOG_BAN_TIMEOUT: "3",
+			PGDOG_BAN_REPLICA_LAG: "4",
+			PGDOG_BAN_REPLICA_LAG_BYTES: "5",
+			PGDOG_LOAD_BALANCING_STRATEGY: "least_active_connections",
+			PGDOG_READ_WRITE_STRATEGY: "aggressive",
+			PGDOG_READ_WRITE_SPLIT: "exclude_primary",
+			PGDOG_LSN_CHECK_INTERVAL: "60",
+			PGDOG_LSN_CHECK_TIMEOUT: "70",
+			PGDOG_LSN_CHECK_DELAY: "0",
+			PGDOG_EXPANDED_EXPLAIN: "on",
+			PGDOG_READ_AFTER_WRITE: "lsn",
+			PGDOG_READ_AFTER_WRITE_WINDOW: "8",
+		};
+		const { general, warnings } = snapshot("", "", { env });
+		expect(general).toMatchObject({
+			healthcheck_port: 8080,
+			idle_healthcheck_interval: 1,
+			idle_healthcheck_delay: 2,
+			require_healthcheck_on_discovery: true,
+			ban_timeout: 3,
+			ban_replica_lag: 4,
+			ban_replica_lag_bytes: 5,
+			load_balancing_strategy: "least_active_connections",
+			read_write_strategy: "aggressive",
+			read_write_split: "exclude_primary",
+			lsn_check_interval: 60,
+			lsn_check_timeout: 70,
+			lsn_check_delay: 0,
+			expanded_explain: true,
+			read_after_write: "lsn",
+			read_after_write_window: 8,
+		});
+		expect(warnings).toEqual([]);
+	});
+
 	test("reads PgDog's misspelled CLIENT_LOG_TIMEOUT, after the right name", () => {
 		const log = { PGDOG_CLIENT_LOG_TIMEOUT: "5" };
 		expect(snapshot("", "", { env: log }).general.client_login_timeout).toBe(5);
@@ -659,6 +819,7 @@ describe("a pool", () => {
 			pool_size: 10,
 			min_pool_size: 1,
 			pooler_mode: "transaction",
+			lb_weight: 255,
 			idle_timeout: 60_000,
 			server_lifetime: 86_400_000,
 			server_lifetime_jitter: 0,
@@ -998,6 +1159,8 @@ test("any TOML at all gives a snapshot or problems with a place, and never throw
 		"host",
 		"password",
 		"plugins",
+		"role",
+		"write_functions",
 	);
 	const { value } = fc.letrec((tie) => ({
 		value: fc.oneof(

@@ -15,6 +15,8 @@ import { Splice } from "../../src/net/splice.ts";
 import { StatementCache } from "../../src/parser/cache.ts";
 import { SqlParser } from "../../src/parser/parse.ts";
 import { Cluster } from "../../src/pool/cluster.ts";
+import { Shard } from "../../src/pool/shard.ts";
+import { RouteLog } from "../../src/frontend/route-log.ts";
 import type { Pool } from "../../src/pool/pool.ts";
 import { Router } from "../../src/router/router.ts";
 import { socketHandlers, Stream } from "../../src/net/stream.ts";
@@ -80,7 +82,13 @@ const listening = listen();
 /** One pool, nothing to route. */
 function reach(pool: Pool): { cluster: Cluster; router: Router } {
 	const topology = { shards: 1, hasPrimary: true, hasReplicas: false };
-	return { cluster: new Cluster([pool]), router: new Router(topology, new StatementCache(new SqlParser()), null) };
+	const policy = {
+		read_write_split: "include_primary",
+		load_balancing_strategy: "random",
+		checkout_timeout: 5000,
+	} as const;
+	const shard = new Shard([pool], inner.bans.vitals, policy, false);
+	return { cluster: new Cluster([shard]), router: new Router(topology, new StatementCache(new SqlParser()), null) };
 }
 
 /** A listener whose clients get through to the scripted server by trust. */
@@ -97,6 +105,7 @@ function listen() {
 		facts: createFactsCache(),
 		scram: new ScramCache(),
 		log: createLog("text", "off"),
+		routes: new RouteLog(),
 		time: 0,
 		stopping: false,
 		plugins: null,

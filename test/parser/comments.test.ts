@@ -18,6 +18,9 @@ test.each([
 	["'--' \"/*\" $$ -- $$ /* x */", "'--' \"/*\" $$ -- $$        "],
 	["a - - b / * c", "a - - b / * c"],
 	["a-/* x */-b", "a-       -b"],
+	// A string goes on in the next line, but not behind a block comment.
+	["'a' -- x\n'b'", "'a'     \n'b'"],
+	["'a' /* x */\n'b'", "'a'         'b'"],
 ])("%j becomes %j", (sql, expected) => {
 	expect(withoutComments(sql)).toBe(expected.replace("/*é😀*/", ""));
 });

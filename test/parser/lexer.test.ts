@@ -2,13 +2,13 @@
 
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import { fold, Lexer, Token } from "../../src/parser/lexer.ts";
+import { Backslash, fold, Lexer, Token } from "../../src/parser/lexer.ts";
 
 const NAMES = ["End", "Word", "Quoted", "String", "Number", "Parameter", "Semicolon", "Symbol"];
 
 /** `Word(select) Symbol(*)`, with a `?` behind all when the lexer doubts. */
-function tokens(sql: string): string {
-	const lexer = new Lexer(sql);
+function tokens(sql: string, backslash = Backslash.Doubt): string {
+	const lexer = new Lexer(sql, backslash);
 	const found: string[] = [];
 	for (let token = lexer.next(); token !== Token.End; token = lexer.next())
 		found.push(`${NAMES[token]}(${lexer.text})`);
@@ -23,6 +23,9 @@ test.each([
 	["'it''s' ''", "String(it's) String()"],
 	["E'a\\'b' e'\\\\'", "String(null) String(null)"],
 	["E'plain'", "String(plain)"],
+	["a'b' B'1''0'", "Word(a) String(b) String(1) String(0)"],
+	["E'a'\n'b\\'c' 'd'", "String(a) String(null) String(d)"],
+	["1$$a;$$ 1.5$2", "Number(1) String(a;) Number(1.5) Parameter($2)"],
 	["B'01' x'Ff' N'n'", "String(01) String(Ff) String(n)"],
 	["'C:\\'", "String(null) ?"],
 	["U&'\\0061'", "String(null) ?"],
@@ -48,6 +51,29 @@ test.each([
 	["\u212a", "Word(\u212a)"],
 ])("%j is %s", (sql, expected) => {
 	expect(tokens(sql)).toBe(expected);
+});
+
+test.each([
+	["'C:\\' N'\\'", "String(C:\\) String(\\)", "String(null) Symbol(\\) String(null) ?"],
+	["'it\\'s'", "String(it\\) Word(s) String(null) ?", "String(null)"],
+	["'a'\n'\\'' \"\\\" $$\\$$", "String(a) String(null) ?", "String(a) String(null) Quoted(\\) String(\\)"],
+	["B'\\' E'\\''", "String(\\) String(null)", "String(\\) String(null)"],
+])("where it is known what a backslash means %j is %s, or %s", (sql, plain, escapes) => {
+	expect(tokens(sql, Backslash.Plain)).toBe(plain);
+	expect(tokens(sql, Backslash.Escapes)).toBe(escapes);
+});
+
+test("a string that goes on in the next line is known to", () => {
+	const continues = (sql: string) => {
+		const lexer = new Lexer(sql);
+		lexer.next();
+		lexer.next();
+		return lexer.continues;
+	};
+	for (const sql of ["'a'\n'b'", "'a' -- c\r 'b'", "E'a'\n\n -- c\n'b'", "X'a'\n'b'", "N'a'\n'b'"])
+		expect([sql, continues(sql)]).toEqual([sql, true]);
+	const others = ["'a' 'b'", "'a' /* \n */ 'b'", "'a'\nE'b'", "'a'\n$$b$$", "$$a$$\n'b'", "a\n'b'", "'a'\n/* c */'b'"];
+	for (const sql of others) expect([sql, continues(sql)]).toEqual([sql, false]);
 });
 
 test("names fold as in PostgreSQL: A to Z and nothing else", () => {

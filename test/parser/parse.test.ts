@@ -99,7 +99,9 @@ test("a syntax error beside comments stays one, where it is", () => {
 });
 
 test("where comments cannot be told from strings for certain, a refusal is no proof", () => {
-	expect(new SqlParser().parse("SELECT '\\' NOT /* c */ IN ('\\')").outcome).toBe(Parsed.Unclear);
+	expect(new SqlParser().parse("SELECT U&'a' NOT /* c */ IN ('b')").outcome).toBe(Parsed.Unclear);
+	// Backslashes are no reason: the parser reads them as they stand.
+	expect(new SqlParser().parse("SELECT '\\' NOT /* c */ IN ('\\')").outcome).toBe(Parsed.Tree);
 	expect(new SqlParser().parse("SELEC '\\'").outcome).toBe(Parsed.SyntaxError);
 });
 
@@ -184,7 +186,7 @@ test("20,000 texts, a tenth of them wrong, leave memory as it was", () => {
 	expect(parser.heapBytes).toBe(heap);
 	expect(parser.instances).toBe(1);
 	expect(process.memoryUsage.rss() - rss).toBeLessThan(60e6);
-});
+}, 30_000);
 
 test("an instance that a large text has swollen is let go", () => {
 	const parser = new SqlParser();

@@ -6,13 +6,15 @@ import { ParameterSets } from "../../src/backend/parameters.ts";
 import { Statements } from "../../src/backend/prepared.ts";
 import type { Server } from "../../src/backend/server.ts";
 import { type General, general as generalTable, type Tcp, tcp as tcpTable } from "../../src/config/settings.ts";
-import type { PoolSpec } from "../../src/config/snapshot.ts";
+import type { PoolSpec, User } from "../../src/config/snapshot.ts";
 import { PgError } from "../../src/errors.ts";
 import { createLog } from "../../src/log.ts";
 import { Splice } from "../../src/net/splice.ts";
 import { socketHandlers } from "../../src/net/stream.ts";
+import { Bans } from "../../src/pool/bans.ts";
 import { Ledger } from "../../src/pool/ledger.ts";
 import { Pool, type PoolContext } from "../../src/pool/pool.ts";
+import { Vitals } from "../../src/pool/vitals.ts";
 import type { Waiter } from "../../src/pool/waiters.ts";
 import { Stat } from "../../src/stats/counters.ts";
 import { cut } from "../support/message.ts";
@@ -32,9 +34,18 @@ export class ScriptedServer implements Disposable {
 	hold = false;
 	/** Refuses logins with this SQLSTATE. */
 	refuse = "";
+	/** The user who is refused; null: everybody. */
+	refuses: string | null = null;
+	/** Says nothing at all, not even to a login. */
+	mute = false;
+	/** The one row of every answer; null: none. */
+	row: (string | null)[] | null = null;
+	/** Users whose logins were begun, in order. */
+	readonly users: string[] = [];
 	/** Logins that were begun. */
 	logins = 0;
 	private readonly unanswered: Socket<Connection>[] = [];
+	private readonly open = new Set<Socket<Connection>>();
 	private readonly listener;
 
 	constructor() {
@@ -44,6 +55,10 @@ export class ScriptedServer implements Disposable {
 			socket: {
 				open: (socket) => {
 					socket.data = { buffer: Buffer.alloc(0), loggedIn: false };
+					this.open.add(socket);
+				},
+				close: (socket) => {
+					this.open.delete(socket);
 				},
 				data: (socket, chunk) => this.onData(socket, chunk),
 			},
@@ -54,11 +69,14 @@ export class ScriptedServer implements Disposable {
 	private onData(socket: Socket<Connection>, chunk: Buffer): void {
 		const state = socket.data;
 		state.buffer = Buffer.concat([state.buffer, chunk]);
+		if (this.mute) return;
 		if (!state.loggedIn) {
 			if (state.buffer.length < 4 || state.buffer.length < state.buffer.readInt32BE(0)) return;
+			const strings = state.buffer.toString("utf8", 8, state.buffer.readInt32BE(0)).split("\0");
+			this.users.push(strings[strings.indexOf("user") + 1] ?? "");
 			state.buffer = state.buffer.subarray(state.buffer.readInt32BE(0));
 			this.logins++;
-			if (this.refuse !== "") {
+			if (this.refuse !== "" && (this.refuses === null || this.refuses === this.users.at(-1))) {
 				socket.end(backend.errorResponse({ S: "FATAL", V: "FATAL", C: this.refuse, M: "refused" }));
 				return;
 			}
@@ -76,8 +94,18 @@ export class ScriptedServer implements Disposable {
 	}
 
 	answer(): void {
+		const rows = this.row === null ? [] : [backend.dataRow(...this.row)];
 		for (const socket of this.unanswered.splice(0))
-			socket.write(concat(backend.commandComplete("SELECT 0"), backend.readyForQuery()));
+			socket.write(concat(...rows, backend.commandComplete("SELECT 0"), backend.readyForQuery()));
+	}
+
+	get connections(): number {
+		return this.open.size;
+	}
+
+	/** Ends all connections without a word. */
+	drop(): void {
+		for (const socket of this.open) socket.terminate();
 	}
 
 	[Symbol.dispose](): void {
@@ -85,7 +113,7 @@ export class ScriptedServer implements Disposable {
 	}
 }
 
-function defaults<T>(table: object): T {
+export function defaults<T>(table: object): T {
 	return Object.fromEntries(Object.entries(table).map(([name, setting]) => [name, setting.default])) as T;
 }
 
@@ -95,15 +123,51 @@ export interface TestPool {
 	readonly clock: { time: number };
 	readonly ledger: Ledger;
 	readonly statements: Statements;
+	readonly bans: Bans;
 }
 
-export function testPool(port: number, spec: Partial<PoolSpec> = {}, settings: Partial<General> = {}): TestPool {
+export function testPool(
+	port: number,
+	spec: Partial<PoolSpec> = {},
+	settings: Partial<General> = {},
+	slot = 0,
+): TestPool {
 	const ledger = new Ledger(1, 1);
 	const general: General = { ...defaults<General>(generalTable), connect_attempts: 1, ...settings };
 	const statements = new Statements(() => ledger.nextStatement());
+	const log = createLog("text", "off");
+	const own: PoolSpec = {
+		key: "u@d",
+		user: "u",
+		database: "d",
+		host: "127.0.0.1",
+		port,
+		shard: 0,
+		role: "primary",
+		database_name: "d",
+		server_user: "u",
+		server_passwords: [],
+		pool_size: 2,
+		min_pool_size: 0,
+		pooler_mode: "transaction",
+		lb_weight: 255,
+		idle_timeout: 60_000,
+		server_lifetime: 3_600_000,
+		server_lifetime_jitter: 0,
+		startup: {},
+		...spec,
+	};
+	// Beside it a replica that is always well, so that it may be banned.
+	const mate: PoolSpec = { ...own, key: "mate", role: "replica", port: 1 };
+	const known = { general, clusters: [{ user: NOBODY, database: "d", readOnly: false, pools: [own, mate] }] };
+	const slots = new Map([
+		[own.key, slot],
+		[mate.key, slot + 1],
+	]);
 	const context = {
 		worker: 0,
 		ledger,
+		bans: new Bans(new Vitals(slot + 2), log, known, slots),
 		sets: new ParameterSets(),
 		statements,
 		splice: new Splice(),
@@ -111,7 +175,7 @@ export function testPool(port: number, spec: Partial<PoolSpec> = {}, settings: P
 		handlers: socketHandlers((error) => {
 			throw error;
 		}),
-		log: createLog("text", "off"),
+		log,
 		time: 0,
 		general: () => general,
 		tcp: () => defaults<Tcp>(tcpTable),
@@ -119,33 +183,11 @@ export function testPool(port: number, spec: Partial<PoolSpec> = {}, settings: P
 		giveServer() {},
 		offerPermit() {},
 	} satisfies PoolContext;
-	const pool = new Pool(
-		{
-			key: "u@d",
-			user: "u",
-			database: "d",
-			host: "127.0.0.1",
-			port,
-			shard: 0,
-			role: "primary",
-			database_name: "d",
-			server_user: "u",
-			server_passwords: [],
-			pool_size: 2,
-			min_pool_size: 0,
-			pooler_mode: "transaction",
-			idle_timeout: 60_000,
-			server_lifetime: 3_600_000,
-			server_lifetime_jitter: 0,
-			startup: {},
-			...spec,
-		},
-		0,
-		new Float64Array(Stat.length),
-		context,
-	);
-	return { pool, ledger, statements, clock: context };
+	const pool = new Pool(own, slot, new Float64Array(Stat.length), context);
+	return { pool, ledger, statements, bans: context.bans, clock: context };
 }
+
+const NOBODY: User = { name: "u", database: "d", passwords: [] };
 
 /** Waits as a client does and remembers what it got. */
 export class TestWaiter implements Waiter {
@@ -170,7 +212,12 @@ export class TestWaiter implements Waiter {
 		this.answered.resolve();
 	}
 
-	onConnectFailed(): void {}
+	/** How often it was told that there may be a better place. */
+	told = 0;
+
+	onElsewhere(): void {
+		this.told++;
+	}
 
 	onCheckoutFailed(error: PgError): void {
 		this.error = error;

@@ -11,7 +11,7 @@ const waiter = (): Waiter => ({
 	queued: false,
 	onServer() {},
 	onCheckoutFailed() {},
-	onConnectFailed() {},
+	onElsewhere() {},
 });
 
 test("arrival order is served whoever gives up, and who left can come again", () => {

@@ -4,13 +4,15 @@
 import { beforeAll, describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { join } from "node:path";
+import { Side } from "../../src/config/snapshot.ts";
 import { StatementCache } from "../../src/parser/cache.ts";
+import { type Hints, NO_HINTS } from "../../src/parser/hints.ts";
 import { SqlParser } from "../../src/parser/parse.ts";
 import { NO_PLUGINS } from "../../src/plugin/abi.ts";
 import type { Bridge } from "../../src/plugin/bridge.ts";
 import { PluginHost } from "../../src/plugin/host.ts";
 import { type Route, Shard } from "../../src/router/route.ts";
-import { Router, type RouteRequest, type Topology } from "../../src/router/router.ts";
+import { type Policy, Router, type RouteRequest, routeRequest, type Topology } from "../../src/router/router.ts";
 import {
 	BUILD_TIMEOUT,
 	bind,
@@ -32,25 +34,26 @@ const PRIMARIES: Topology = { shards: 4, hasPrimary: true, hasReplicas: false };
 const parser = new SqlParser();
 const statements = new StatementCache(parser);
 
-const request = (sql: string, more: Partial<RouteRequest> = {}): RouteRequest => ({
+const request = (router: Router, sql: string, more: Partial<RouteRequest> = {}): RouteRequest => ({
+	...routeRequest(),
 	sql,
-	inTransaction: false,
-	bind: null,
-	bindStart: 0,
-	bindEnd: 0,
+	facts: router.needsFacts ? router.statements.facts(sql) : null,
 	...more,
 });
+const SIDES = { [Side.Primary]: "write", [Side.Any]: "read", [Side.Replica]: "replica" };
 /** `2 read by statement`, or the error. */
-function line({ shard, read, error, decidedBy }: Route): string {
+function line({ shard, side, error, decidedBy }: Route): string {
 	if (error !== null) return `${error.sqlstate} ${error.message}`;
-	return `${shard === Shard.All ? "all" : shard} ${read ? "read" : "write"} by ${decidedBy}`;
+	return `${shard === Shard.All ? "all" : shard} ${SIDES[side]} by ${decidedBy}`;
 }
 
 const deep = `SELECT ${"(SELECT ".repeat(3300)}1${")".repeat(3300)}`;
 
 describe("without plugins", () => {
-	const ask = (topology: Topology, sql: string, inTransaction = false) =>
-		line(new Router(topology, statements, null).route(request(sql, { inTransaction })));
+	const ask = (topology: Topology, sql: string, inTransaction = false) => {
+		const router = new Router(topology, statements, null);
+		return line(router.route(request(router, sql, { inTransaction })));
+	};
 
 	test("one pool, or replicas alone, leave nothing to decide, so that nothing is parsed", () => {
 		const idle = new SqlParser();
@@ -60,8 +63,8 @@ describe("without plugins", () => {
 			expect(router.needed).toBe(false);
 			for (const sql of ["SELECT 1", "DELETE FROM t", "SELEC"]) {
 				const expected = `0 ${topology.hasPrimary ? "write" : "read"} by the only choice`;
-				expect(line(router.route(request(sql)))).toBe(expected);
-				expect(line(router.routeUnbound(sql, true))).toBe(expected);
+				expect(line(router.route(request(router, sql)))).toBe(expected);
+				expect(line(router.routeUnbound(request(router, sql, { inTransaction: true })))).toBe(expected);
 			}
 		}
 		expect(idle.instances).toBe(0);
@@ -86,6 +89,81 @@ describe("without plugins", () => {
 		expect(ask(SPLIT, sql)).toBe(`0 ${expected}`);
 		expect(ask(SHARDS, sql)).toBe(`all ${expected}`);
 		expect(ask(PRIMARIES, sql)).toBe(`all ${expected.replace("read", "write")}`);
+	});
+
+	const CONSERVATIVE: Policy = {
+		read_write_strategy: "conservative",
+		read_write_split: "include_primary",
+		expanded_explain: false,
+	};
+	const AGGRESSIVE: Policy = { ...CONSERVATIVE, read_write_strategy: "aggressive" };
+	const PREFER: Policy = { ...CONSERVATIVE, read_write_split: "prefer_primary" };
+
+	/** The first statement of a transaction that was begun with `begin`. */
+	const first = (begin: string, sql: string, policy = CONSERVATIVE, topology = SPLIT) => {
+		const router = new Router(topology, statements, null, policy);
+		return line(router.route(request(router, sql, { begun: statements.facts(begin).transaction })));
+	};
+
+	test.each([
+		["BEGIN", "SELECT 1", "write", "read"],
+		["BEGIN", "SELECT nextval('s')", "write", "write"],
+		["BEGIN", "INSERT INTO t VALUES (1)", "write", "write"],
+		["BEGIN", "SELECT 1 FOR UPDATE", "write", "write"],
+		["BEGIN", "SET LOCAL work_mem = 100", "write", "write"],
+		["BEGIN READ WRITE", "SELECT 1", "write", "write"],
+		["BEGIN READ ONLY", "SELECT 1", "read", "read"],
+		["BEGIN READ ONLY", "SHOW work_mem", "read", "read"],
+		["BEGIN READ ONLY", "DELETE FROM t", "write", "write"],
+		["START TRANSACTION ISOLATION LEVEL SERIALIZABLE, READ ONLY", "SELECT 1", "write", "write"],
+	])("%s, then %s: conservative %s, aggressive %s", (begin, sql, conservative, aggressive) => {
+		expect(first(begin, sql)).toBe(`0 ${conservative} by transaction`);
+		expect(first(begin, sql, AGGRESSIVE)).toBe(`0 ${aggressive} by transaction`);
+		expect(first(begin, sql, PREFER)).toBe("0 write by read_write_split");
+	});
+
+	test("who may only read has its transactions on replicas, unless they say READ WRITE or write", () => {
+		const topology = { ...SPLIT, readOnly: true };
+		expect(first("BEGIN", "SELECT 1", CONSERVATIVE, topology)).toBe("0 read by transaction");
+		expect(first("BEGIN", "INSERT INTO t VALUES (1)", CONSERVATIVE, topology)).toBe("0 write by transaction");
+		expect(first("BEGIN READ WRITE", "SELECT 1", CONSERVATIVE, topology)).toBe("0 write by transaction");
+		expect(first("BEGIN ISOLATION LEVEL SERIALIZABLE", "SELECT 1", CONSERVATIVE, topology)).toBe("0 write by transaction");
+		expect(ask(topology, "SHOW work_mem")).toBe("0 read by statement");
+		expect(ask(topology, "DELETE FROM t")).toBe("0 write by statement");
+	});
+
+	describe("hints", () => {
+		const hinted = (sql: string, hints: Partial<Hints> = {}, topology = SPLIT, policy = CONSERVATIVE) => {
+			const router = new Router(topology, statements, null, policy);
+			return line(router.route(request(router, sql, { hints: { ...NO_HINTS, ...hints } })));
+		};
+
+		test("a comment's role wins over the session's, and neither makes a replica write", () => {
+			expect(hinted("/* pgdog_role: primary */ SELECT 1")).toBe("0 write by comment");
+			expect(hinted("SELECT 1 /* pgdog_role: replica */")).toBe("0 replica by comment");
+			expect(hinted("SELECT 1", { role: "replica" })).toBe("0 replica by pgdog setting");
+			expect(hinted("SELECT 1", { role: "primary" })).toBe("0 write by pgdog setting");
+			expect(hinted("/* pgdog_role: primary */ SELECT 1", { role: "replica" })).toBe("0 write by comment");
+			expect(hinted("/* pgdog_role: replica */ DELETE FROM t")).toBe("0 write by comment");
+			expect(hinted("DELETE FROM t", { role: "replica" })).toBe("0 write by pgdog setting");
+			expect(hinted("SELECT 1", { role: "replica" }, SPLIT, PREFER)).toBe("0 replica by pgdog setting");
+			expect(hinted("SELECT 1", {}, SPLIT, PREFER)).toBe("0 write by read_write_split");
+			expect(hinted("SELECT 1", { role: "primary" }, REPLICAS)).toBe("0 read by the only choice");
+		});
+
+		test("a shard is named by its number or by a key, which beats the number; a comment beats the session", () => {
+			expect(hinted("/* pgdog_shard: 2 */ DELETE FROM t", {}, SHARDS)).toBe("2 write by comment");
+			expect(hinted("SELECT 1", { shard: 3 }, SHARDS)).toBe("3 read by pgdog setting");
+			expect(hinted("/* pgdog_shard: 2 */ SELECT 1", { shard: 3 }, SHARDS)).toBe("2 read by comment");
+			// Of PostgreSQL's own hash: 1 and 11 of four shards (reference: 0 and 1).
+			expect(hinted("/* pgdog_sharding_key: 11 */ SELECT 1", {}, SHARDS)).toBe("1 read by comment");
+			expect(hinted("SELECT 1", { shard: 3, shardingKey: "1" }, SHARDS)).toBe("0 read by pgdog setting");
+			expect(hinted("SELECT 1", { shard: 4 }, SHARDS)).toBe("58000 no such shard: 4");
+			// A session that asked for it can take that back.
+			expect(hinted("RESET pgdog.shard", { shard: 4 }, SHARDS)).toBe("all write by statement");
+			expect(hinted("SELECT 1", { shard: 4 }, SPLIT)).toBe("0 read by statement");
+			expect(hinted("/* pgdog_shard: 1 */ BEGIN", {}, SHARDS)).toBe("all write by transaction");
+		});
 	});
 
 	test("what is too deep or too long for the parser is a write", () => {
@@ -113,9 +191,9 @@ describe("without plugins", () => {
 
 	test("routes are made once and shared", () => {
 		const router = new Router(SHARDS, statements, null);
-		const first = router.route(request("SELECT 1"));
-		expect(router.route(request("SELECT 2"))).toBe(first);
-		expect(router.routeUnbound("SELECT 3", false)).toBe(first);
+		const first = router.route(request(router, "SELECT 1"));
+		expect(router.route(request(router, "SELECT 2"))).toBe(first);
+		expect(router.routeUnbound(request(router, "SELECT 3"))).toBe(first);
 	});
 
 	test("any text in any cluster has a route without an error", () => {
@@ -136,18 +214,18 @@ describe("without plugins", () => {
 			fc.property(topology, fc.boolean(), fc.array(words), (shape, replicas, pieces) => {
 				const hasReplicas = replicas || !shape.hasPrimary;
 				const router = new Router({ ...shape, hasReplicas }, statements, null);
-				const route = router.route(request(pieces.join(" ")));
+				const route = router.route(request(router, pieces.join(" ")));
 				expect(route.error).toBeNull();
 				expect(route.shard >= Shard.All && route.shard < shape.shards).toBe(true);
 				if (shape.shards === 1) expect(route.shard).toBe(0);
-				if (!hasReplicas) expect(route.read).toBe(false);
-				if (!shape.hasPrimary) expect(route.read).toBe(true);
+				if (!hasReplicas) expect(route.side !== Side.Primary).toBe(false);
+				if (!shape.hasPrimary) expect(route.side !== Side.Primary).toBe(true);
 				if (
 					/nextval|FOR/.test(pieces.join(" ")) &&
 					shape.hasPrimary &&
 					!pieces.some((p) => /'|--/.test(p) && p !== "nextval('s')")
 				)
-					expect(route.read).toBe(false);
+					expect(route.side !== Side.Primary).toBe(false);
 			}),
 			{ numRuns: 500 },
 		);
@@ -166,16 +244,18 @@ describeWithCargo("with plugins", () => {
 		host.init();
 	}, BUILD_TIMEOUT);
 
-	const ask = (topology: Topology, sql: string, more: Partial<RouteRequest> = {}) =>
-		line(new Router(topology, statements, host).route(request(sql, more))).replaceAll(witness, "witness");
+	const ask = (topology: Topology, sql: string, more: Partial<RouteRequest> = {}) => {
+		const router = new Router(topology, statements, host);
+		return line(router.route(request(router, sql, more))).replaceAll(witness, "witness");
+	};
 	const by = 'by plugin "witness"';
 
 	test("with one pool they are asked, and their parser is the only one that runs", () => {
 		const idle = new SqlParser();
 		const router = new Router(ONE, new StatementCache(idle), host);
 		expect(router.needed).toBe(true);
-		expect(router.route(request("SELECT 'block'")).error?.sqlstate).toBe("42601");
-		expect(line(router.route(request("SELECT 'nothing'")))).toBe("0 write by the only choice");
+		expect(router.route(request(router, "SELECT 'block'")).error?.sqlstate).toBe("42601");
+		expect(line(router.route(request(router, "SELECT 'nothing'")))).toBe("0 write by the only choice");
 		expect(idle.instances).toBe(0);
 	});
 
@@ -214,7 +294,8 @@ describeWithCargo("with plugins", () => {
 	});
 
 	test("a block is an error that names the plugin and the text", () => {
-		const { error } = new Router(SHARDS, statements, host).route(request("SELECT 'block'"));
+		const router = new Router(SHARDS, statements, host);
+		const { error } = router.route(request(router, "SELECT 'block'"));
 		expect(error).toMatchObject({
 			severity: "ERROR",
 			sqlstate: "42601",
@@ -251,7 +332,7 @@ describeWithCargo("with plugins", () => {
 
 	test("a Parse without Bind is not theirs", () => {
 		const router = new Router(SPLIT, statements, host);
-		expect(line(router.routeUnbound("SELECT 'block'", false))).toBe("0 read by statement");
+		expect(line(router.routeUnbound(request(router, "SELECT 'block'")))).toBe("0 read by statement");
 	});
 
 	test("syntax errors and malformed parameters are PostgreSQL's to report, by one server", () => {
@@ -279,7 +360,8 @@ describeWithCargo("with plugins", () => {
 			"SELECT 'blo' -- c\n'ck'",
 		]) {
 			for (const topology of [ONE, SPLIT, SHARDS]) {
-				const { error } = new Router(topology, statements, host).route(request(sql));
+				const router = new Router(topology, statements, host);
+				const { error } = router.route(request(router, sql));
 				expect(error).toMatchObject({ message: `query is blocked by plugin "${witness}"`, detail: sql });
 			}
 		}
@@ -289,7 +371,7 @@ describeWithCargo("with plugins", () => {
 
 	test("200,000 routed queries leave memory as it was and cost little", () => {
 		const router = new Router(SHARDS, statements, host);
-		const values = request("SELECT 'value' FROM users WHERE id = $1", bind([0], ["2"]));
+		const values = request(router, "SELECT 'value' FROM users WHERE id = $1", bind([0], ["2"]));
 		const run = (count: number) => {
 			for (let i = 0; i < count; i++) router.route(values);
 			Bun.gc(true);

@@ -1,5 +1,5 @@
 // A real PostgreSQL for tests, the bench and `npm start`: a primary and, when asked, streaming replicas, each in a temporary
-// folder and on a free port, with helpers to freeze, kill and restart them. Knows nothing of the proxy.
+// folder and on a free port, with helpers to freeze, kill, restart and promote them. Knows nothing of the proxy.
 //
 //   await using cluster = await startPostgres({ replicas: 1 });
 //   await cluster.primary.sql("CREATE TABLE t (id int)");
@@ -132,7 +132,8 @@ export class PostgresServer {
 	port = 0;
 	readonly #home: PostgresHome;
 	readonly #options: PostgresOptions;
-	readonly #primary: PostgresServer | undefined;
+	/** Whom it replicates, or did before it was promoted; undefined for a primary. */
+	#primary: PostgresServer | undefined;
 	#process: Bun.Subprocess | undefined;
 
 	constructor(home: PostgresHome, folder: string, name: string, options: PostgresOptions, primary?: PostgresServer) {
@@ -164,7 +165,10 @@ export class PostgresServer {
 		return existsSync(this.logFile) ? readFileSync(this.logFile, "utf8") : "";
 	}
 
-	/** Starts a new server, or one that was stopped or killed, on the port it had. */
+	/**
+	 * Starts a new server, or one that was stopped or killed, on the port it had and in the role it had: a primary whose replica
+	 * was promoted meanwhile comes back as a second primary, on the old timeline.
+	 */
 	async start(): Promise<void> {
 		if (this.running) return;
 		if (!existsSync(this.dataDir)) await this.#create();
@@ -293,9 +297,22 @@ export class PostgresServer {
 		return text.split(/\s+/).filter(Boolean).map(Number);
 	}
 
-	/** Makes a replica a primary and waits until it takes writes. */
+	/** Makes a replica a primary and waits until it takes writes. Those that followed the same primary as it do not follow it. */
 	async promote(): Promise<void> {
-		await this.sql("SELECT pg_promote(true, 30)");
+		const [row] = await this.sql("SELECT pg_promote(true, 30) AS done");
+		if (row?.done !== true) throw new Error(`${this.name} was not promoted in 30 seconds:\n${this.log.slice(-2000)}`);
+	}
+
+	/**
+	 * A running replica replicates another server from now on. It can only when that one's history holds all that it has
+	 * received: of two replicas, promote the one that is ahead.
+	 */
+	follow(primary: PostgresServer): void {
+		if (this.#primary === undefined) throw new Error(`${this.name} is no replica`);
+		this.#primary = primary;
+		this.#writeSettings();
+		// primary_conninfo is taken over by a reload since PostgreSQL 13.
+		process.kill(this.pid, "SIGHUP");
 	}
 
 	/** `postgres://…` over TCP, with the role's password. */

@@ -4,7 +4,7 @@
 import { expect, test } from "bun:test";
 import { existsSync } from "node:fs";
 import { join } from "node:path";
-import { startPostgres } from "./postgres.ts";
+import { type PostgresServer, startPostgres } from "./postgres.ts";
 import { RawClient } from "./raw-client.ts";
 import { transcript } from "./transcript.ts";
 import { until } from "./until.ts";
@@ -29,6 +29,28 @@ test("a replica follows its primary, survives its death and can be promoted", as
 	await replica?.sql("INSERT INTO t VALUES (2)");
 	await cluster.stop();
 	expect(existsSync(cluster.folder)).toBe(false);
+});
+
+test("a killed primary comes back as a second one beside the replica that was promoted and that the other one follows", async () => {
+	await using cluster = await startPostgres({ replicas: 2 });
+	const { primary } = cluster;
+	const [next, other] = cluster.replicas as [PostgresServer, PostgresServer];
+	await primary.sql("CREATE TABLE t (a int)");
+	await cluster.replicated();
+	await primary.kill();
+	await next.promote();
+	other.follow(next);
+	await primary.start();
+	await primary.sql("INSERT INTO t VALUES (1)");
+	await next.sql("INSERT INTO t VALUES (2), (3)");
+	const held = async (server: PostgresServer) => {
+		const [row] = await server.sql("SELECT string_agg(a::text, ' ') AS held, pg_is_in_recovery() AS recovery FROM t");
+		return row;
+	};
+	await until(async () => (await held(other))?.held === "2 3", "the other replica to follow");
+	expect(await held(other)).toEqual({ held: "2 3", recovery: true });
+	expect(await held(next)).toEqual({ held: "2 3", recovery: false });
+	expect(await held(primary)).toEqual({ held: "1", recovery: false });
 });
 
 test("a frozen server answers when it is thawed", async () => {

@@ -1,0 +1,287 @@
+// Where one client's requests go, where there are servers to choose from: what the router decides, what is answered without a
+// server (prelude.ts), and what the client's own writes forbid. client.ts asks about each request before it takes a server,
+// and about each statement after that, and does what it is told.
+
+import type { Server } from "../backend/server.ts";
+import { Side } from "../config/snapshot.ts";
+import { PgError } from "../errors.ts";
+import { type StatementFacts, TransactionControl } from "../parser/facts.ts";
+import { type Hints, ownSetting } from "../parser/hints.ts";
+import type { Route } from "../router/route.ts";
+import type { Router } from "../router/router.ts";
+import { Frontend, TxStatus } from "../wire/codes.ts";
+import { HEADER, readInt32 } from "../wire/frame.ts";
+import type { ClientContext } from "./context.ts";
+import { OwnWrites } from "./own-writes.ts";
+import { ABORTED, Prelude, type Said, saySetting } from "./prelude.ts";
+import type { ClientStatements } from "./prepared.ts";
+import { RequestRouter } from "./request.ts";
+import { SessionHints } from "./session-hints.ts";
+import type { ClientSettings } from "./settings.ts";
+import { answerBatch, answerQuery, endOfSolo } from "./solo.ts";
+
+/** What becomes of a request that no server has been taken for. */
+export const enum Choice {
+	/** A server of `side` is to run it. */
+	Server,
+	/** Nobody: the client is told `error`. */
+	Refused,
+	/** The client is told `answer`; the request ends at `end`. */
+	Answered,
+	/** It has to wait for the answers that the server owes: then there may be another choice. */
+	Later,
+}
+
+export class Routing {
+	readonly hints: SessionHints;
+	/** The transaction that no server knows of yet. */
+	readonly prelude: Prelude;
+	/** Which server the request wants. */
+	side = Side.Primary;
+	/** It must have what was written by then; 0: any will do. See `Cluster.pick`. */
+	since = 0;
+	error: PgError = ABORTED;
+	answer: Buffer = NOTHING;
+	/** Where the request ends in its chunk: of an answer, and of what was routed last. */
+	end = 0;
+	/** Decided, and not told yet to SHOW ROUTES and EXPLAIN; about this. */
+	decided: Route | null = null;
+	facts: StatementFacts | null = null;
+	private readonly context: ClientContext;
+	private readonly writes = new OwnWrites();
+	/** Since the last reload, and whether it is not used yet. */
+	private router: Router | null = null;
+	private isLate = false;
+	/** Null where there is nothing to decide: one pool, no plugin. */
+	private requests: RequestRouter | null = null;
+
+	constructor(context: ClientContext, hints: Hints, router: Router | null) {
+		this.context = context;
+		this.hints = new SessionHints(hints);
+		this.prelude = new Prelude(this.hints);
+		this.reach(router);
+	}
+
+	/** A reload made this the router; a transaction that is held back is brought to its end by the old one. */
+	reach(router: Router | null): void {
+		this.router = router;
+		this.isLate = this.prelude.open;
+		if (this.isLate) return;
+		const wrote = this.requests?.wrote ?? false;
+		this.requests = router?.needed ? new RequestRouter(router, this.hints) : null;
+		if (this.requests !== null) this.requests.wrote = wrote;
+	}
+
+	get needed(): boolean {
+		return this.requests !== null;
+	}
+
+	/** The session may come to want a primary, and there is one. */
+	get mayWrite(): boolean {
+		return this.requests?.router.mayWrite ?? true;
+	}
+
+	/**
+	 * The request that begins with the message `chunk[at, next)`, or is it, and is whole.
+	 * @param holds BEGIN may be held back
+	 */
+	choose(
+		code: number,
+		chunk: Buffer,
+		at: number,
+		next: number,
+		statements: ClientStatements,
+		settings: ClientSettings,
+		holds: boolean,
+	): Choice {
+		const { prelude } = this;
+		const requests = this.requests!;
+		requests.begun = prelude.begun;
+		requests.conforming = settings.isConforming;
+		let route: Route | null = null;
+		this.end = next;
+		if (code === Frontend.Query) route = requests.query(chunk, at, next, false);
+		else if (code !== Frontend.FunctionCall) {
+			route = requests.batch(chunk, at, statements, false);
+			this.end = requests.end;
+		} else {
+			// Any function, by number.
+			requests.facts = null;
+			requests.wrote = true;
+		}
+		const { facts } = requests;
+		this.decided = route;
+		this.facts = facts;
+		if (route?.error != null && !prelude.failed) return this.refuse(route.error);
+		if (facts !== null && prelude.concerns(facts)) {
+			const end = code === Frontend.Query ? next : endOfSolo(chunk, at, statements);
+			if (end > 0) {
+				const said = prelude.answer(facts, this.textOf(code, chunk, at, next, statements), holds);
+				if (said !== null) {
+					if (said.error !== null) prelude.fail();
+					return this.say(said, code, chunk, at, end, statements, prelude.status);
+				}
+			}
+		}
+		if (prelude.failed) return this.refuse(ABORTED);
+		const side = route === null || settings.isSerializable ? Side.Primary : route.side;
+		this.side = this.writes.side(side, this.context.general(), this.context.time);
+		this.since = this.writes.since;
+		return Choice.Server;
+	}
+
+	/** A request was answered here. */
+	afterAnswer(): void {
+		this.decided = null;
+		this.adopt();
+	}
+
+	/** The transaction that was held back is a server's now. */
+	handOver(): void {
+		this.prelude.handOver();
+		this.adopt();
+	}
+
+	/** The router of a reload, when it has come while a transaction was held back. */
+	private adopt(): void {
+		if (this.isLate && !this.prelude.open) this.reach(this.router);
+	}
+
+	private refuse(error: PgError): Choice {
+		this.error = error;
+		return Choice.Refused;
+	}
+
+	private textOf(code: number, chunk: Buffer, at: number, next: number, statements: ClientStatements): string {
+		if (code === Frontend.Query) return chunk.utf8Slice(at + HEADER, next - 1);
+		return this.requests!.textOf(chunk, at, statements);
+	}
+
+	/** The answer to the request `[at, end)`, and what it does to the client's statements. */
+	private say(
+		said: Said,
+		code: number,
+		chunk: Buffer,
+		at: number,
+		end: number,
+		statements: ClientStatements,
+		status: TxStatus,
+	): Choice {
+		if (code === Frontend.Query) {
+			statements.forgetUnnamed();
+			this.answer = answerQuery(said, status);
+		} else {
+			noteBatch(statements, chunk, at, end, this.context.nextSerial());
+			this.answer = answerBatch(said, chunk, at, end, status);
+		}
+		this.end = end;
+		return Choice.Answered;
+	}
+
+	/**
+	 * A message to the server that the client has: a statement goes where its transaction is, but may still be refused. A
+	 * batch is looked at from its beginning, and `end` is then behind it. Outside of a transaction `side` is what it wants,
+	 * behind others that are under way.
+	 */
+	inside(code: number, chunk: Buffer, at: number, next: number, statements: ClientStatements, server: Server): Choice {
+		const requests = this.requests!;
+		const open = server.status !== TxStatus.Idle;
+		requests.begun = TransactionControl.None;
+		this.end = 0;
+		let route: Route | null;
+		switch (code) {
+			case Frontend.Query:
+				route = requests.query(chunk, at, next, open);
+				break;
+			case Frontend.FunctionCall:
+				requests.wrote = true;
+				this.side = Side.Primary;
+				return Choice.Server;
+			case Frontend.Parse:
+				// In the middle of a batch it is looked at Bind by Bind.
+				if (server.unsynced) {
+					requests.noteParse(chunk, at, next);
+					return Choice.Server;
+				}
+				route = requests.batch(chunk, at, statements, open);
+				this.end = requests.end;
+				break;
+			case Frontend.Bind:
+				if (server.unsynced) route = requests.bind(chunk, at, next, statements, open);
+				else {
+					route = requests.batch(chunk, at, statements, open);
+					this.end = requests.end;
+				}
+				break;
+			default:
+				return Choice.Server;
+		}
+		const { facts } = requests;
+		if (route?.error != null) {
+			this.decided = route;
+			this.facts = facts;
+			return this.refuse(route.error);
+		}
+		this.side = route?.side ?? Side.Primary;
+		if (facts === null) return Choice.Server;
+		const owes = server.replies.length > 0 && !server.unsynced;
+		if (!open || facts.explains) {
+			this.decided = route;
+			this.facts = facts;
+			// The rows that its answer is given have to be the next.
+			if (owes && facts.explains && this.context.general().expanded_explain) return Choice.Later;
+		}
+		if (facts.reads || facts.writes || facts.transaction !== TransactionControl.None || facts.statements !== 1)
+			return Choice.Server;
+		return this.settingInside(code, chunk, at, next, statements, server);
+	}
+
+	/** Perhaps a setting of ours, while the client has a server: that one need not know. */
+	private settingInside(
+		code: number,
+		chunk: Buffer,
+		at: number,
+		next: number,
+		statements: ClientStatements,
+		server: Server,
+	): Choice {
+		if (server.status === TxStatus.Failed || server.unsynced) return Choice.Server;
+		const end = code === Frontend.Query ? next : endOfSolo(chunk, at, statements);
+		if (end < 0) return Choice.Server;
+		const sql = this.textOf(code, chunk, at, next, statements);
+		if (ownSetting(sql) === null) return Choice.Server;
+		if (server.replies.length > 0) return Choice.Later;
+		const said = saySetting(sql, this.hints, server.status === TxStatus.InBlock, true);
+		if (said === null) return Choice.Server;
+		if (said.error !== null) return this.refuse(said.error);
+		return this.say(said, code, chunk, at, end, statements, server.status);
+	}
+
+	/** A transaction, or a statement outside of one, has ended on a server. @param time `now()` */
+	onEnd(committed: boolean, time: number): void {
+		this.hints.end(committed);
+		const { requests } = this;
+		if (requests === null || !requests.wrote) return;
+		requests.wrote = false;
+		this.writes.wrote(time);
+	}
+
+	/** Somebody else has decided (sharded.ts). */
+	prefer(side: Side, since: number, route: Route | null, facts: StatementFacts | null): void {
+		this.side = side;
+		this.since = since;
+		this.decided = route;
+		this.facts = facts;
+	}
+}
+
+/** What the Parse and Close messages of a batch do to the client's statements when no server is sent them. */
+export function noteBatch(statements: ClientStatements, chunk: Buffer, at: number, end: number, serial: number): void {
+	for (let next = at; at < end; at = next) {
+		next = at + 1 + readInt32(chunk, at + 1);
+		if (chunk[at] === Frontend.Parse || chunk[at] === Frontend.Close) statements.note(chunk, at, next, serial);
+	}
+	statements.batchOver = true;
+}
+
+const NOTHING = Buffer.alloc(0);

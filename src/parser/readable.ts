@@ -1,0 +1,46 @@
+// A statement for people to read, in a line and without what it was called with: constants are `?`, comments are gone. For
+// SHOW ROUTES. Nothing is decided by it.
+
+import { Backslash, Lexer, Token } from "./lexer.ts";
+
+/** Characters shown of a text. */
+const LONGEST = 1000;
+
+/** Lists of constants are shown by their first: `(?, …)`. */
+export function readable(sql: string, backslash = Backslash.Plain): string {
+	const lexer = new Lexer(sql, backslash);
+	let text = "";
+	let end = 0;
+	/** Where `text` stood before the comma of a list, or before a group in parentheses that is like the last. */
+	let list = Folding.None;
+	let beforeComma = "";
+	let commaEnd = 0;
+	for (let token = lexer.next(); token !== Token.End && text.length <= LONGEST; token = lexer.next()) {
+		const blank = lexer.start > end && end > 0 ? " " : "";
+		end = lexer.end;
+		const constant = token === Token.String || token === Token.Number;
+		if (constant && list !== Folding.None && commaEnd > 0) {
+			if (list === Folding.One) text = `${beforeComma}, …`;
+			else text = beforeComma;
+			list = Folding.Several;
+			commaEnd = 0;
+			continue;
+		}
+		if (list !== Folding.None && token === Token.Symbol && lexer.text === "," && commaEnd === 0) {
+			beforeComma = text;
+			commaEnd = end;
+			text += ",";
+			continue;
+		}
+		list = constant ? Folding.One : Folding.None;
+		commaEnd = 0;
+		text += blank + (constant ? "?" : sql.slice(lexer.start, lexer.end));
+	}
+	return text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text;
+}
+
+const enum Folding {
+	None,
+	One,
+	Several,
+}

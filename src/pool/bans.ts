@@ -1,0 +1,160 @@
+// Who is not read from, and for how long. A server that fails is banned at once, unless nobody else could serve its shard's
+// reads; it comes back when a check has passed, not before its hold is over (which grows while it fails again and again), and
+// at the latest after `ban_timeout`. One Bans in each thread, all over the same Vitals. Writes know no bans.
+
+import type { General } from "../config/settings.ts";
+import type { Snapshot } from "../config/snapshot.ts";
+import type { Log } from "../log.ts";
+import { Ban, FoundRole, Vital, type Vitals } from "./vitals.ts";
+
+/** A server that fails again within this time of coming back is held longer, ms; a guess. */
+const RELAPSE = 60_000;
+/** Its second ban lasts at least this long, ms; each further one twice as long. */
+const FIRST_HOLD = 1_000;
+
+/** In words, for SHOW BANS and the log. */
+export function banText(why: Ban): string {
+	switch (why) {
+		case Ban.None:
+			return "";
+		case Ban.Unreachable:
+			return "it cannot be reached";
+		case Ban.Unhealthy:
+			return "a health check failed";
+		case Ban.Lag:
+			return "replica lag";
+		case Ban.Manual:
+			return "banned by admin";
+		case Ban.Unchecked:
+			return "not checked yet";
+		case Ban.NotReplica:
+			return "it is no replica";
+	}
+}
+
+/** What is read of the configuration. */
+type Known = Pick<Snapshot, "clusters"> & { readonly general: Pick<General, "ban_timeout" | "read_write_split"> };
+
+/** A pool that may be banned. */
+interface Member {
+	readonly address: string;
+	readonly role: "primary" | "replica" | "auto";
+	/** Slots of all pools of its shard. */
+	readonly shard: readonly number[];
+}
+
+export class Bans {
+	readonly vitals: Vitals;
+	private readonly log: Log;
+	private members: ReadonlyMap<number, Member> = new Map();
+	private general: Known["general"];
+
+	constructor(vitals: Vitals, log: Log, snapshot: Known, slots: ReadonlyMap<string, number>) {
+		this.vitals = vitals;
+		this.log = log;
+		this.general = snapshot.general;
+		this.reach(snapshot, slots);
+	}
+
+	/** The configuration in force. */
+	reach(snapshot: Known, slots: ReadonlyMap<string, number>): void {
+		this.general = snapshot.general;
+		const members = new Map<number, Member>();
+		for (const { pools } of snapshot.clusters) {
+			for (const shard of Map.groupBy(pools, (pool) => pool.shard).values()) {
+				const all = shard.map(({ key }) => slots.get(key)!);
+				for (const [i, { host, port, role }] of shard.entries())
+					members.set(all[i]!, { address: `${host}:${port}`, role, shard: all });
+			}
+		}
+		this.members = members;
+	}
+
+	/** No connection could be had, or a check has failed; `cause` for the log. */
+	failed(slot: number, why: Ban, cause: string, time: number): void {
+		this.vitals.setHealthy(slot, false);
+		this.ban(slot, why, cause, time);
+	}
+
+	/** It has answered. */
+	passed(slot: number, time: number): void {
+		const { vitals } = this;
+		vitals.setHealthy(slot, true);
+		switch (vitals.banOf(slot)) {
+			case Ban.Unreachable:
+			case Ban.Unhealthy:
+			case Ban.Unchecked:
+				if (time >= vitals.get(slot, Vital.heldUntil)) this.unban(slot, "a check has passed", time);
+		}
+	}
+
+	/** Replication was looked at: `cause` says why the server must not be read from, null that it may. */
+	judge(slot: number, why: Ban.Lag | Ban.NotReplica, cause: string | null, time: number): void {
+		if (cause !== null) this.ban(slot, why, cause, time);
+		else if (this.vitals.banOf(slot) === why) this.unban(slot, "it has caught up", time);
+	}
+
+	/** BAN of the admin database: the one ban that may leave a shard without servers to read from. */
+	banByHand(slot: number, time: number): void {
+		this.vitals.unban(slot);
+		this.put(slot, Ban.Manual, banText(Ban.Manual), time);
+	}
+
+	unban(slot: number, why: string, time: number): void {
+		if (!this.vitals.unban(slot)) return;
+		this.vitals.set(slot, Vital.unbannedAt, time);
+		this.log.warn(`resuming read queries: ${why} [${this.members.get(slot)?.address}]`);
+	}
+
+	/** The tick of one thread: what `ban_timeout` ends. A server that is known to be ill stays banned. */
+	tick(time: number): void {
+		const { vitals } = this;
+		for (const slot of this.members.keys()) {
+			const why = vitals.banOf(slot);
+			if (why !== Ban.Unreachable && why !== Ban.Unhealthy && why !== Ban.Unchecked) continue;
+			if (vitals.isHealthy(slot) && time >= vitals.get(slot, Vital.bannedUntil)) this.unban(slot, "expired", time);
+		}
+	}
+
+	/** ms until a ban ends by itself; 0 when it has no end of its own. */
+	timeLeft(slot: number, time: number): number {
+		const why = this.vitals.banOf(slot);
+		if (why === Ban.None || why === Ban.Manual || why === Ban.Lag || why === Ban.NotReplica) return 0;
+		return Math.max(0, Math.round(this.vitals.get(slot, Vital.bannedUntil) - time));
+	}
+
+	private ban(slot: number, why: Ban, cause: string, time: number): void {
+		if (this.general.ban_timeout === 0 || !this.isReplaceable(slot)) return;
+		if (!this.put(slot, why, cause, time)) return;
+		// Another thread may have banned the last of the others in the same moment.
+		if (!this.isReplaceable(slot)) this.unban(slot, "nobody else is left", time);
+	}
+
+	private put(slot: number, why: Ban, cause: string, time: number): boolean {
+		const { vitals } = this;
+		const { ban_timeout } = this.general;
+		if (!vitals.ban(slot, why)) return false;
+		const relapse = time - vitals.get(slot, Vital.unbannedAt) < RELAPSE;
+		const hold = relapse ? Math.min(ban_timeout, Math.max(FIRST_HOLD, 2 * vitals.get(slot, Vital.hold))) : 0;
+		vitals.set(slot, Vital.hold, hold);
+		vitals.set(slot, Vital.heldUntil, time + hold);
+		vitals.set(slot, Vital.bannedAt, time);
+		vitals.set(slot, Vital.bannedUntil, time + ban_timeout);
+		this.log.warn(`read queries banned: ${cause} [${this.members.get(slot)?.address}]`);
+		return true;
+	}
+
+	/** Whether somebody else of its shard could serve its reads. */
+	private isReplaceable(slot: number): boolean {
+		const shard = this.members.get(slot)?.shard ?? [];
+		return shard.some((other) => other !== slot && this.vitals.banOf(other) === Ban.None && this.mayRead(other));
+	}
+
+	private mayRead(slot: number): boolean {
+		const { role } = this.members.get(slot)!;
+		const found = this.vitals.roleOf(slot);
+		if (role === "auto" && (found === FoundRole.Unknown || found === FoundRole.Outdated)) return false;
+		const isPrimary = role === "primary" || (role === "auto" && found === FoundRole.Primary);
+		return !isPrimary || this.general.read_write_split !== "exclude_primary";
+	}
+}

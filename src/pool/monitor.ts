@@ -1,0 +1,269 @@
+// Asks servers for their role and how far they have replayed (`lsn_check_*`), and writes what follows into the Vitals: who is
+// the primary (`role = "auto"`), who lags, what replicas have. One per process, on the main thread; only where something
+// depends on it. A server is asked once for all users, by a connection of the monitor's own.
+
+import type { SocketHandler } from "bun";
+import { now } from "../clock.ts";
+import type { General, Tcp } from "../config/settings.ts";
+import { MAX } from "../config/setting.ts";
+import type { PoolSpec, Snapshot } from "../config/snapshot.ts";
+import type { Log } from "../log.ts";
+import type { Stream } from "../net/stream.ts";
+import type { Bans } from "./bans.ts";
+import { chief, WriteHistory } from "./replication.ts";
+import { Ban, FoundRole, Vital } from "./vitals.ts";
+import { Watch } from "./watch.ts";
+
+/** What all questions are rounded up to, ms. */
+const TICK = 50;
+/** A shard without a living primary is asked this often, ms: each one is a moment less without writes. */
+const HASTE = 200;
+/**
+ * Before the first primary is chosen every server may take this long to answer, ms: of two that say they are it, the one that
+ * was left behind must not be written to just because it is the quicker one.
+ */
+const HEARING = 1_000;
+
+/**
+ * Threads read the same clock, each by an origin of its own, ms: what a worker says was written at a moment may have been written
+ * a little later by ours. A tenth of one was seen; this is a generous guess.
+ */
+const CLOCK_SKEW = 5;
+
+/** The servers of one shard of one database. */
+interface Group {
+	/** `database "app" shard 0` */
+	readonly name: string;
+	readonly auto: boolean;
+	readonly watches: readonly Watch[];
+	/** When its servers were first asked. */
+	readonly since: number;
+	primary: Watch | null;
+	history: WriteHistory;
+	/** What was last said about several primaries. */
+	complaint: string;
+}
+
+export class Monitor {
+	private readonly bans: Bans;
+	private readonly log: Log;
+	readonly handlers: SocketHandler<Stream>;
+	private slots: ReadonlyMap<string, number> = new Map();
+	private snapshot: Snapshot;
+	private groups = new Map<string, Group>();
+	private timer: Timer | null = null;
+
+	constructor(bans: Bans, log: Log, handlers: SocketHandler<Stream>, snapshot: Snapshot) {
+		this.bans = bans;
+		this.log = log;
+		this.handlers = handlers;
+		this.snapshot = snapshot;
+	}
+
+	readonly tcp = (): Tcp => this.snapshot.tcp;
+
+	private get general(): General {
+		return this.snapshot.general;
+	}
+
+	/** The configuration in force. Servers that stay keep their connection, and what is known of them. */
+	reach(snapshot: Snapshot, slots: ReadonlyMap<string, number>): void {
+		const { general } = snapshot;
+		this.snapshot = snapshot;
+		this.slots = slots;
+		const before = this.groups;
+		this.groups = new Map();
+		const specs = snapshot.clusters.flatMap(({ pools }) => pools);
+		const byShard = Map.groupBy(specs, ({ database, shard }) => JSON.stringify([database, shard]));
+		for (const [key, members] of byShard) {
+			if (!isWatched(members, general)) {
+				for (const spec of members) this.forgive(spec);
+				continue;
+			}
+			this.groups.set(key, this.group(members, before.get(key)));
+		}
+		const kept = new Set([...this.groups.values()].flatMap(({ watches }) => watches));
+		for (const { watches } of before.values()) for (const watch of watches) if (!kept.has(watch)) watch.close();
+		if (this.groups.size > 0) this.timer ??= setInterval(() => this.tick(now()), TICK);
+		else this.rest();
+		this.tick(now());
+	}
+
+	private group(members: readonly PoolSpec[], before: Group | undefined): Group {
+		const { database, shard } = members[0]!;
+		const byAddress = Map.groupBy(members, addressOf);
+		const delayed = !dependsOnReports(members, this.general);
+		const watches = [...byAddress].map(([address, specs]) => {
+			const known = before?.watches.find((watch) => addressOf(watch.specs[0]!) === address);
+			if (known !== undefined) {
+				known.specs = specs;
+				return known;
+			}
+			const watch = new Watch(specs, this);
+			if (delayed) watch.nextAt = now() + this.general.lsn_check_delay;
+			return watch;
+		});
+		const primary = before?.primary ?? null;
+		const stays = primary !== null && watches.includes(primary);
+		return {
+			name: `database ${JSON.stringify(database)} shard ${shard}`,
+			auto: members[0]!.role === "auto",
+			watches,
+			since: before?.since ?? now(),
+			primary: stays ? primary : null,
+			history: stays ? before!.history : new WriteHistory(),
+			complaint: before?.complaint ?? "",
+		};
+	}
+
+	private forgive(spec: PoolSpec): void {
+		const slot = this.slots.get(spec.key)!;
+		const time = now();
+		this.bans.judge(slot, Ban.Lag, null, time);
+		this.bans.judge(slot, Ban.NotReplica, null, time);
+		this.bans.vitals.set(slot, Vital.lsnAt, 0);
+	}
+
+	stop(): void {
+		this.rest();
+		for (const { watches } of this.groups.values()) for (const watch of watches) watch.close();
+		this.groups.clear();
+	}
+
+	private rest(): void {
+		if (this.timer !== null) clearInterval(this.timer);
+		this.timer = null;
+	}
+
+	private tick(time: number): void {
+		const { lsn_check_interval } = this.general;
+		for (const group of this.groups.values()) {
+			// What was planned in peace is too late in haste.
+			const interval = this.isWithoutPrimary(group) ? Math.min(HASTE, lsn_check_interval) : lsn_check_interval;
+			for (const watch of group.watches) {
+				if (!watch.asking && time >= watch.nextAt - lsn_check_interval + interval) void this.ask(watch, time);
+			}
+		}
+	}
+
+	/** Nobody is known to take writes. Workers notice first when connections to the primary fail. */
+	private isWithoutPrimary({ auto, primary }: Group): boolean {
+		if (!auto) return false;
+		return primary === null || primary.failure !== null || primary.specs.some((spec) => !this.isHealthy(spec));
+	}
+
+	private isHealthy(spec: PoolSpec): boolean {
+		return this.bans.vitals.isHealthy(this.slots.get(spec.key)!);
+	}
+
+	private async ask(watch: Watch, time: number): Promise<void> {
+		watch.nextAt = time + this.general.lsn_check_interval;
+		const before = watch.failure?.message;
+		await watch.ask(this.general.lsn_check_timeout);
+		const { failure } = watch;
+		if (failure !== null && failure.message !== before)
+			this.log.warn(`server cannot be asked for its role: ${failure.message} [${watch.address}]`);
+		// A reload may have come between.
+		const current = [...this.groups.values()].find(({ watches }) => watches.includes(watch));
+		if (current !== undefined) this.conclude(current);
+	}
+
+	/** Everything that follows from the reports that there are. */
+	private conclude(group: Group): void {
+		const time = now();
+		if (group.auto) this.elect(group, time);
+		else group.primary = group.watches.find(({ specs }) => specs.some(({ role }) => role === "primary")) ?? null;
+		const { primary, history } = group;
+		if (primary?.report?.inRecovery === false) history.note(primary.report.at - CLOCK_SKEW, primary.report.lsn);
+		for (const watch of group.watches) this.measure(group, watch, time);
+	}
+
+	private elect(group: Group, time: number): void {
+		const silent = group.watches.some(({ report, failure }) => report === null && failure === null);
+		if (silent && group.primary === null && time - group.since < HEARING) return;
+		const claims = group.watches.filter(({ report }) => report?.inRecovery === false);
+		const primary = chief(claims, group.primary) ?? null;
+		if (primary !== group.primary) {
+			if (primary !== null)
+				this.log.warn(`new primary chosen: ${primary.address}, timeline ${primary.report!.timeline} [${group.name}]`);
+			else
+				this.log.error(
+					`the primary has become a replica, and there is no other: nothing can be written [${group.name}]`,
+				);
+			group.primary = primary;
+			group.history = new WriteHistory();
+		}
+		this.complain(group, claims);
+		for (const watch of group.watches) {
+			const role = roleOf(watch, primary);
+			for (const { key } of watch.specs) this.bans.vitals.setRole(this.slots.get(key)!, role);
+		}
+	}
+
+	/** Loud, and once for each state of affairs. One that does not answer any more only said so once. */
+	private complain(group: Group, claimed: readonly Watch[]): void {
+		const claims = claimed.filter(({ failure }) => failure === null);
+		const all = claims.map(({ address, report }) => `${address} (timeline ${report!.timeline})`).join(", ");
+		const complaint = claims.length > 1 ? all : "";
+		if (complaint !== "" && complaint !== group.complaint)
+			this.log.error(
+				`several servers say that they are the primary: ${all}; writes go to ${group.primary!.address} [${group.name}]`,
+			);
+		group.complaint = complaint;
+	}
+
+	/** How far a server is behind, and whether it may be read from. */
+	private measure({ primary, history, auto }: Group, watch: Watch, time: number): void {
+		const { report } = watch;
+		if (report === null) return;
+		const { vitals } = this.bans;
+		const written = primary?.report ?? null;
+		const behind = watch !== primary && report.inRecovery && written !== null;
+		const lagBytes = behind ? Math.max(0, written.lsn - report.lsn) : 0;
+		const fresh = behind ? history.freshAsOf(report.lsn) : 0;
+		const lag = lagBytes === 0 ? 0 : Math.max(0, time - (fresh || history.start));
+		for (const spec of watch.specs) {
+			const slot = this.slots.get(spec.key)!;
+			vitals.set(slot, Vital.lsnAt, report.at);
+			vitals.set(slot, Vital.lsn, report.lsn);
+			vitals.setInRecovery(slot, report.inRecovery);
+			vitals.set(slot, Vital.lagBytes, lagBytes);
+			vitals.set(slot, Vital.lag, lag);
+			vitals.set(slot, Vital.freshAsOf, watch === primary ? Number.POSITIVE_INFINITY : fresh);
+			this.bans.judge(slot, Ban.Lag, this.lagText(lagBytes, lag), time);
+			const isNone = !auto && spec.role === "replica" && !report.inRecovery && primary !== null && watch !== primary;
+			this.bans.judge(slot, Ban.NotReplica, isNone ? "it is configured as a replica, and is none" : null, time);
+		}
+	}
+
+	private lagText(bytes: number, time: number): string | null {
+		const { ban_replica_lag, ban_replica_lag_bytes } = this.general;
+		if (bytes >= ban_replica_lag_bytes) return `replica lag of ${bytes} bytes`;
+		if (time >= ban_replica_lag) return `replica lag of ${Math.round(time)} ms`;
+		return null;
+	}
+}
+
+function addressOf({ host, port, database_name }: PoolSpec): string {
+	return JSON.stringify([host, port, database_name]);
+}
+
+function roleOf(watch: Watch, primary: Watch | null): FoundRole {
+	if (watch === primary) return FoundRole.Primary;
+	if (watch.report === null) return FoundRole.Unknown;
+	return watch.report.inRecovery ? FoundRole.Replica : FoundRole.Outdated;
+}
+
+/** Whether something is decided by what these servers say. */
+function dependsOnReports(members: readonly PoolSpec[], general: General): boolean {
+	if (members.some(({ role }) => role === "auto")) return true;
+	if (!members.some(({ role }) => role === "replica")) return false;
+	const { ban_replica_lag, ban_replica_lag_bytes, read_after_write } = general;
+	return ban_replica_lag < MAX || ban_replica_lag_bytes < MAX || read_after_write === "lsn";
+}
+
+/** `lsn_check_delay` asks for it where nothing depends on it: SHOW REPLICATION shows it. */
+function isWatched(members: readonly PoolSpec[], general: General): boolean {
+	if (dependsOnReports(members, general)) return true;
+	return general.lsn_check_delay < MAX && members.some(({ role }) => role === "replica");
+}

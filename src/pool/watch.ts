@@ -1,0 +1,141 @@
+// The monitor's own connection to one server, beside all pools: opened when first needed, kept, opened again when it was lost.
+// Asks for a Report and gives up in time. Made by monitor.ts.
+
+import type { SocketHandler } from "bun";
+import { ScramCache } from "../auth/scram-keys.ts";
+import { login } from "../backend/login.ts";
+import { ParameterSets } from "../backend/parameters.ts";
+import { type Server, type ServerHome, ServerState } from "../backend/server.ts";
+import { now } from "../clock.ts";
+import type { Tcp } from "../config/settings.ts";
+import type { PoolSpec } from "../config/snapshot.ts";
+import { PgError } from "../errors.ts";
+import { Splice } from "../net/splice.ts";
+import type { Stream } from "../net/stream.ts";
+import { Stat } from "../stats/counters.ts";
+import { QUESTION, type Report, readReport } from "./replication.ts";
+
+export interface WatchContext {
+	readonly handlers: SocketHandler<Stream>;
+	tcp(): Tcp;
+}
+
+export class Watch implements ServerHome {
+	readonly splice = new Splice();
+	readonly sets = new ParameterSets();
+	/** Nobody looks at them: the monitor is no pool. */
+	readonly counters = new Float64Array(Stat.length);
+	/** Pools of this server, of all users: with the credentials of one of them it is asked. */
+	specs: readonly PoolSpec[];
+	/** The last; null before the first. */
+	report: Report | null = null;
+	/** Why the last question had no answer; null when it had. */
+	failure: PgError | null = null;
+	/** When it is asked next. */
+	nextAt = 0;
+	asking = false;
+	private readonly context: WatchContext;
+	private readonly scram = new ScramCache();
+	private server: Server | null = null;
+	private credentials = 0;
+	private onLost: ((error: PgError) => void) | null = null;
+	private closed = false;
+
+	constructor(specs: readonly PoolSpec[], context: WatchContext) {
+		this.specs = specs;
+		this.context = context;
+	}
+
+	get address(): string {
+		const { host, port } = this.specs[0]!;
+		return `${host}:${port}`;
+	}
+
+	/** Sets `report` or `failure`. Never rejects. @param timeout ms, for connecting and asking each */
+	async ask(timeout: number): Promise<void> {
+		this.asking = true;
+		try {
+			const server = this.server ?? (await this.connect(timeout));
+			this.report = await this.question(server, timeout);
+			this.failure = null;
+		} catch (error) {
+			this.failure = error instanceof PgError ? error : new PgError("FATAL", "XX000", String(error));
+		}
+		this.asking = false;
+	}
+
+	private async connect(timeout: number): Promise<Server> {
+		const spec = this.specs[this.credentials % this.specs.length]!;
+		const { handlers, tcp } = this.context;
+		try {
+			const server = await login(
+				{
+					host: spec.host,
+					port: spec.port,
+					database: spec.database_name,
+					user: spec.server_user,
+					passwords: spec.server_passwords,
+					passwordIndex: 0,
+					startup: spec.startup,
+					timeout,
+					cache: this.scram,
+					handlers,
+					keepAlive: tcp(),
+				},
+				this,
+			);
+			server.state = ServerState.Idle;
+			this.server = server;
+			if (this.closed) server.close("reload");
+			return server;
+		} catch (error) {
+			// Whatever it has against this user, another may be let in.
+			if (error instanceof PgError && !error.sqlstate.startsWith("08")) this.credentials++;
+			throw error;
+		}
+	}
+
+	private question(server: Server, timeout: number): Promise<Report> {
+		const { promise, resolve, reject } = Promise.withResolvers<Report>();
+		const at = now();
+		const timer = setTimeout(() => server.close("no answer within lsn_check_timeout"), timeout);
+		const over = () => {
+			clearTimeout(timer);
+			this.onLost = null;
+		};
+		this.onLost = (error) => {
+			over();
+			reject(error);
+		};
+		server.run(QUESTION, (rows, error) => {
+			over();
+			if (error === null && rows[0] !== undefined) resolve(readReport(at, rows[0]));
+			else reject(error ?? new PgError("ERROR", "XX000", "no answer"));
+		});
+		if (server.state === ServerState.Closed) this.onLost?.(new PgError("FATAL", "08006", "connection lost"));
+		return promise;
+	}
+
+	close(): void {
+		this.closed = true;
+		this.server?.close("no longer watched");
+	}
+
+	// ---- what a Server asks of its home ----------------------------------------------------------------------------
+
+	onIdle(): void {}
+
+	onGone(server: Server): void {
+		if (this.server === server) this.server = null;
+		const error = new PgError("FATAL", "08006", server.closeReason);
+		// Between two questions: nobody has to wait for the next one to know.
+		if (this.onLost === null) this.failure = error;
+		else this.onLost(error);
+	}
+
+	async cancel(): Promise<void> {}
+
+	rollbackTimeout(): number {
+		return Number.POSITIVE_INFINITY;
+	}
+}

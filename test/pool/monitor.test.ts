@@ -1,0 +1,275 @@
+// The monitor before servers that say of themselves what the test wants. With real ones: test/faults/failover.test.ts.
+
+import { afterEach, expect, test } from "bun:test";
+import { type General, general as generalTable, type Tcp, tcp as tcpTable } from "../../src/config/settings.ts";
+import type { PoolSpec, Snapshot } from "../../src/config/snapshot.ts";
+import type { Log } from "../../src/log.ts";
+import { socketHandlers } from "../../src/net/stream.ts";
+import { Bans } from "../../src/pool/bans.ts";
+import { Monitor } from "../../src/pool/monitor.ts";
+import { Ban, FoundRole, Vital, Vitals } from "../../src/pool/vitals.ts";
+import { until } from "../support/until.ts";
+import { defaults, ScriptedServer } from "./support.ts";
+
+const primary = (timeline: number, lsn: number) => [
+	"f",
+	String(lsn),
+	`${timeline.toString(16).padStart(8, "0")}0000000000000001`,
+];
+const replica = (lsn: number) => ["t", String(lsn), null];
+
+interface Scene {
+	readonly vitals: Vitals;
+	readonly monitor: Monitor;
+	readonly log: string[];
+	/** Other settings, with the same servers or some of them. */
+	reload(settings: Partial<General>, members?: readonly Partial<PoolSpec>[]): void;
+	roles(): string;
+}
+
+const open: { stop(): void }[] = [];
+afterEach(() => {
+	for (const each of open.splice(0)) each.stop();
+});
+
+/** Pools by members, one slot each. */
+function scene(members: readonly Partial<PoolSpec>[], settings: Partial<General> = {}): Scene {
+	const lines: string[] = [];
+	const note = (message: string) => void lines.push(message);
+	const log: Log = { error: note, warn: note, info() {}, debug() {}, debugs: false, set() {} } as unknown as Log;
+	const slots = new Map(members.map((member, slot) => [keyOf(member), slot]));
+	const snapshot = (some: Partial<General>, those: readonly Partial<PoolSpec>[]): Snapshot => {
+		const pools = those.map((member) => ({
+			key: keyOf(member),
+			user: "u",
+			database: "d",
+			database_name: "d",
+			server_user: "u",
+			server_passwords: [],
+			host: "127.0.0.1",
+			shard: 0,
+			role: "auto",
+			startup: {},
+			...member,
+		}));
+		const general = {
+			...defaults<General>(generalTable),
+			lsn_check_interval: 20,
+			lsn_check_timeout: 300,
+			...some,
+		};
+		return { general, tcp: defaults<Tcp>(tcpTable), clusters: [{ pools }] } as unknown as Snapshot;
+	};
+	const first = snapshot(settings, members);
+	const vitals = new Vitals(8);
+	const bans = new Bans(vitals, log, first, slots);
+	const handlers = socketHandlers((_, stream) => stream.terminate());
+	const monitor = new Monitor(bans, log, handlers, first);
+	monitor.reach(first, slots);
+	open.push(monitor);
+	const NAMES = {
+		[FoundRole.Unknown]: "?",
+		[FoundRole.Primary]: "p",
+		[FoundRole.Replica]: "r",
+		[FoundRole.Outdated]: "x",
+	};
+	return {
+		vitals,
+		monitor,
+		log: lines,
+		reload: (some, those = members) => monitor.reach(snapshot(some, those), slots),
+		roles: () => members.map((_, slot) => NAMES[vitals.roleOf(slot)]).join(""),
+	};
+}
+
+function keyOf({ port, user = "u" }: Partial<PoolSpec>): string {
+	return `${user}:${port}`;
+}
+
+test("the primary is found whatever the order, and found again when another takes its place", async () => {
+	using one = new ScriptedServer();
+	using two = new ScriptedServer();
+	one.row = replica(100);
+	two.row = primary(1, 100);
+	const { roles, log } = scene([{ port: one.port }, { port: two.port }]);
+	await until(() => roles() === "rp", "roles");
+	two.row = replica(200);
+	one.row = primary(2, 200);
+	await until(() => roles() === "pr", "the other roles");
+	expect(log.filter((line) => line.startsWith("new primary chosen"))).toHaveLength(2);
+});
+
+test("of two the one on the later timeline stays, and the other is neither read from nor written to", async () => {
+	using one = new ScriptedServer();
+	using two = new ScriptedServer();
+	one.row = primary(1, 5_000);
+	two.row = replica(100);
+	const { roles, log } = scene([{ port: one.port }, { port: two.port }]);
+	await until(() => roles() === "pr", "roles");
+	two.row = primary(2, 200);
+	await until(() => roles() === "xp", "the promotion");
+	const asked = one.queries.length;
+	await until(() => one.queries.length > asked + 3, "some more questions");
+	expect(roles()).toBe("xp");
+	const loud = log.filter((line) => line.startsWith("several servers say"));
+	expect(loud).toHaveLength(1);
+	expect(loud[0]).toContain(`writes go to 127.0.0.1:${two.port}`);
+	// It was set up anew behind the new one.
+	one.row = replica(200);
+	await until(() => roles() === "rp", "the old one as a replica");
+});
+
+test("a server that is silent keeps nobody waiting: the others are heard, and one is found while it hangs", async () => {
+	using one = new ScriptedServer();
+	using two = new ScriptedServer();
+	one.mute = true;
+	two.row = primary(1, 100);
+	const { roles } = scene([{ port: one.port }, { port: two.port }], { lsn_check_timeout: 60_000 });
+	await until(() => roles() === "?p", "the one that speaks", 2_000);
+});
+
+test("a primary that is gone stays the primary until somebody else says that it is one, and is asked for in haste", async () => {
+	const one = new ScriptedServer();
+	using two = new ScriptedServer();
+	one.row = primary(1, 100);
+	two.row = replica(100);
+	const { roles } = scene([{ port: one.port }, { port: two.port }], { lsn_check_interval: 3_000 });
+	await until(() => roles() === "pr", "roles");
+	one[Symbol.dispose]();
+	two.row = primary(2, 100);
+	// Its connection ended: there is no need to wait for the next question.
+	await until(() => roles() === "xp", "the promotion", 2_000);
+});
+
+test("one server is asked once for all its users; when one user is refused another's login does", async () => {
+	using one = new ScriptedServer();
+	one.row = primary(1, 100);
+	one.refuse = "28P01";
+	one.refuses = "u";
+	const users = ["u", "v"].map((user) => ({ port: one.port, user, server_user: user }));
+	const { roles, log } = scene(users);
+	await until(() => roles() === "pp", "roles of both pools");
+	expect([...new Set(one.users)]).toEqual(["u", "v"]);
+	expect(log.filter((line) => line.includes("cannot be asked"))).toHaveLength(1);
+	const { logins } = one;
+	const asked = one.queries.length;
+	await until(() => one.queries.length > asked + 3, "more questions on the same connection");
+	expect(one.logins).toBe(logins);
+});
+
+test("a replica that lags is banned by bytes or by time, and back when it has caught up", async () => {
+	for (const settings of [{ ban_replica_lag_bytes: 1_000 }, { ban_replica_lag: 150 }]) {
+		using one = new ScriptedServer();
+		using two = new ScriptedServer();
+		one.row = primary(1, 10_000);
+		two.row = replica(10_000);
+		const fixed = [
+			{ port: one.port, role: "primary" as const },
+			{ port: two.port, role: "replica" as const },
+		];
+		const { vitals } = scene(fixed, settings);
+		await until(() => vitals.get(1, Vital.lsnAt) > 0, "a report");
+		expect(vitals.banOf(1)).toBe(Ban.None);
+		one.row = primary(1, 20_000);
+		await until(() => vitals.banOf(1) === Ban.Lag, "the ban");
+		expect([vitals.get(1, Vital.lagBytes), vitals.banOf(0)]).toEqual([10_000, Ban.None]);
+		two.row = replica(20_000);
+		await until(() => vitals.banOf(1) === Ban.None, "the end of the ban");
+		expect(vitals.get(1, Vital.lag)).toBe(0);
+	}
+});
+
+test("what a replica has seen is known by the primary's position, not by anybody's clock", async () => {
+	using one = new ScriptedServer();
+	using two = new ScriptedServer();
+	one.row = primary(1, 100);
+	two.row = replica(50);
+	const fixed = [
+		{ port: one.port, role: "primary" as const },
+		{ port: two.port, role: "replica" as const },
+	];
+	const { vitals } = scene(fixed, { read_after_write: "lsn" });
+	await until(() => one.queries.length > 3 && two.queries.length > 3, "reports");
+	expect([vitals.get(0, Vital.freshAsOf), vitals.get(1, Vital.freshAsOf)]).toEqual([Number.POSITIVE_INFINITY, 0]);
+	two.row = replica(100);
+	await until(() => vitals.get(1, Vital.freshAsOf) > 0, "the replica to have caught up");
+	one.row = primary(1, 200);
+	const asked = one.queries.length;
+	await until(() => one.queries.length > asked + 2, "the new position");
+	const then = vitals.get(1, Vital.freshAsOf);
+	await until(() => one.queries.length > asked + 5, "more questions");
+	expect(vitals.get(1, Vital.freshAsOf)).toBe(then);
+});
+
+test("a configured replica that is none is not read from; the primary's own address in both roles is", async () => {
+	using one = new ScriptedServer();
+	using two = new ScriptedServer();
+	one.row = primary(1, 100);
+	two.row = primary(2, 100);
+	const { vitals } = scene(
+		[
+			{ port: one.port, role: "primary" },
+			{ port: two.port, role: "replica" },
+			{ port: one.port, role: "replica", user: "w" },
+		],
+		{ ban_replica_lag: 60_000 },
+	);
+	await until(() => vitals.banOf(1) === Ban.NotReplica, "the ban");
+	expect([vitals.banOf(0), vitals.banOf(2)]).toEqual([Ban.None, Ban.None]);
+	two.row = replica(100);
+	await until(() => vitals.banOf(1) === Ban.None, "the end of the ban");
+});
+
+test("nothing is asked where nothing depends on it; a reload may change that, and lifts what was banned for it", async () => {
+	using one = new ScriptedServer();
+	using two = new ScriptedServer();
+	one.row = primary(1, 10_000);
+	two.row = replica(100);
+	const fixed = [
+		{ port: one.port, role: "primary" as const },
+		{ port: two.port, role: "replica" as const },
+	];
+	const { vitals, reload } = scene(fixed);
+	expect([one.logins, two.logins]).toEqual([0, 0]);
+	reload({ ban_replica_lag_bytes: 10 });
+	await until(() => vitals.banOf(1) === Ban.Lag, "the ban");
+	const { logins } = two;
+	reload({ ban_replica_lag_bytes: 20 });
+	const asked = two.queries.length;
+	await until(() => two.queries.length > asked + 2, "questions after the reload");
+	expect([vitals.banOf(1), two.logins]).toEqual([Ban.Lag, logins]);
+	reload({});
+	expect(vitals.banOf(1)).toBe(Ban.None);
+});
+
+test("lsn_check_delay asks for what SHOW REPLICATION shows, after that time", async () => {
+	using one = new ScriptedServer();
+	using two = new ScriptedServer();
+	one.row = primary(1, 300);
+	two.row = replica(100);
+	const { vitals } = scene(
+		[
+			{ port: one.port, role: "primary" },
+			{ port: two.port, role: "replica" },
+		],
+		{ lsn_check_delay: 100 },
+	);
+	expect(one.logins).toBe(0);
+	await until(() => vitals.get(1, Vital.lagBytes) === 200, "the lag");
+	expect([vitals.isInRecovery(0), vitals.isInRecovery(1)]).toEqual([false, true]);
+});
+
+test("what cannot be asked, since the server knows no such function, is said once and bans nobody", async () => {
+	using one = new ScriptedServer();
+	using two = new ScriptedServer();
+	// No row at all.
+	const { vitals, log } = scene(
+		[
+			{ port: one.port, role: "primary" },
+			{ port: two.port, role: "replica" },
+		],
+		{ ban_replica_lag: 1 },
+	);
+	await until(() => one.queries.length > 3 && two.queries.length > 3, "questions");
+	expect([vitals.banOf(0), vitals.banOf(1), log.length]).toEqual([Ban.None, Ban.None, 2]);
+});
