@@ -192,7 +192,7 @@ export class Proxy implements Source {
 		this.bans.reach(snapshot, this.slots);
 		if (snapshot.general.require_healthcheck_on_discovery)
 			for (const { key } of allPools(snapshot))
-				if (!known.has(key)) this.bans.failed(this.slots.get(key)!, Ban.Unchecked, banText(Ban.Unchecked), now());
+				if (!known.has(key)) this.bans.unchecked(this.slots.get(key)!, now());
 		this.monitor.reach(snapshot, this.slots);
 	}
 

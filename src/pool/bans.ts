@@ -76,6 +76,11 @@ export class Bans {
 		this.ban(slot, why, cause, time);
 	}
 
+	/** `require_healthcheck_on_discovery`: a new one is not read from before a check has passed, even if all are new. */
+	unchecked(slot: number, time: number): void {
+		if (this.general.ban_timeout > 0) this.put(slot, Ban.Unchecked, banText(Ban.Unchecked), time);
+	}
+
 	/** It has answered. */
 	passed(slot: number, time: number): void {
 		const { vitals } = this;

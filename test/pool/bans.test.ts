@@ -128,6 +128,15 @@ describe("the last one is never banned", () => {
 	});
 });
 
+test("who has not been checked is not read from, even if nobody has, and is as soon as a check has passed", () => {
+	for (const slot of [0, 1, 2]) bans.unchecked(slot, START);
+	expect(banned(bans)).toEqual([0, 1, 2]);
+	bans.passed(1, START + 1);
+	expect(banned(bans)).toEqual([0, 2]);
+	fail(bans, 1, START + 2);
+	expect(banned(bans)).toEqual([0, 2]);
+});
+
 test("who lags is back when it has caught up, not when a check passes or time does", () => {
 	bans.judge(1, Ban.Lag, "replica lag of 5000 ms", 0);
 	bans.passed(1, 10);
