@@ -64,9 +64,10 @@ export class SessionStatements {
 		this.prepared.delete(statement);
 	}
 
-	/** DEALLOCATE ALL and the like: nothing is here, as far as is known. */
+	/** DEALLOCATE ALL and the like: nothing is here, as far as is known, but what was sent behind it. */
 	clear(): void {
 		this.prepared.clear();
+		for (const sent of this.pending) if (sent?.prepares) this.prepared.set(sent.statement, ++this.uses);
 		this.foreign = [];
 		this.unnamed = NOBODY;
 	}

@@ -214,7 +214,6 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		let run = at;
 		let flush = false;
 		const { routing } = this;
-		const routed = routing.needed;
 		while (end - at >= HEADER) {
 			const code = chunk[at]!;
 			const length = readInt32(chunk, at + 1);
@@ -248,10 +247,10 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 				continue;
 			}
 			if (next > end && !this.passable(code, length, end - at)) {
-				if (routed && length > ROUTED) throw new ProtocolError(TOO_LARGE.message, TOO_LARGE.sqlstate);
+				if (routing.needed && length > ROUTED) throw new ProtocolError(TOO_LARGE.message, TOO_LARGE.sqlstate);
 				break;
 			}
-			if (routed && at >= this.routed) {
+			if (routing.needed && at >= this.routed) {
 				// Nobody can look at half a batch: it waits for its end here as it does without a server.
 				if (beginsBatch(code) && !server.unsynced && lookAhead(chunk, at) === Ahead.Open && end - at <= ROUTED) break;
 				const choice = routing.inside(code, chunk, at, next, this.prepared(), server);

@@ -5,7 +5,7 @@
 import { PgError } from "../errors.ts";
 import { type StatementFacts, TransactionControl } from "../parser/facts.ts";
 import { type OwnName, ownSetting } from "../parser/hints.ts";
-import { Lexer } from "../parser/lexer.ts";
+import { Lexer, Token } from "../parser/lexer.ts";
 import { TxStatus } from "../wire/codes.ts";
 import type { SessionHints } from "./session-hints.ts";
 
@@ -125,7 +125,7 @@ function said(tag: string): Said {
 
 function startsWith(sql: string, word: string): boolean {
 	const lexer = new Lexer(sql);
-	lexer.next();
+	while (lexer.next() === Token.Semicolon);
 	return lexer.text === word;
 }
 

@@ -253,6 +253,9 @@ export class ClientStatements {
 	/** A simple query ends the life of the unnamed statement. */
 	onQuery(server: Server): void {
 		this.forgetUnnamed();
+		// Also when a batch before it fails, as may yet be told.
+		this.before.chunk = null;
+		this.before.serial = 0;
 		server.statements.unnamed = 0;
 	}
 

@@ -26,7 +26,7 @@ export class RequestRouter {
 	facts: StatementFacts | null = null;
 	/** Something that was routed since this was last set to false may write. */
 	wrote = false;
-	/** Where the last `batch` ended in its chunk: Binds before it have been asked about. */
+	/** Where the last `batch` ended in its chunk: Binds before it have been asked about. 0 when it was refused. */
 	end = 0;
 	/** Of the batch under way: the last Parse, by the place of its name, and all but the last by name. */
 	private parse: Routed | null = null;
@@ -157,6 +157,7 @@ export class RequestRouter {
 		const { begun } = this;
 		let found: Route | null = null;
 		let facts: StatementFacts | null = null;
+		this.end = 0;
 		this.beginBatch();
 		while (chunk.length - at >= HEADER) {
 			const code = chunk[at]!;

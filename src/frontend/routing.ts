@@ -124,7 +124,7 @@ export class Routing {
 			}
 		}
 		if (prelude.failed) return this.refuse(ABORTED);
-		const side = route === null || settings.isSerializable ? Side.Primary : route.side;
+		const side = route === null || settings.isSerializable ? requests.router.writeSide : route.side;
 		this.side = this.writes.side(side, this.context.general(), this.context.time);
 		this.since = this.writes.since;
 		return Choice.Server;
@@ -195,25 +195,25 @@ export class Routing {
 				break;
 			case Frontend.FunctionCall:
 				requests.wrote = true;
-				this.side = Side.Primary;
+				this.side = requests.router.writeSide;
 				return Choice.Server;
 			case Frontend.Parse:
-				// In the middle of a batch it is looked at Bind by Bind.
-				if (server.unsynced) {
-					requests.noteParse(chunk, at, next);
-					return Choice.Server;
-				}
-				route = requests.batch(chunk, at, statements, open);
-				this.end = requests.end;
-				break;
 			case Frontend.Bind:
-				if (server.unsynced) route = requests.bind(chunk, at, next, statements, open);
-				else {
+			case Frontend.Describe:
+			case Frontend.Execute:
+			case Frontend.Close:
+				if (!server.unsynced) {
 					route = requests.batch(chunk, at, statements, open);
 					this.end = requests.end;
+					break;
 				}
+				// In the middle of a batch it is looked at Bind by Bind.
+				if (code === Frontend.Parse) requests.noteParse(chunk, at, next);
+				if (code !== Frontend.Bind) return Choice.Server;
+				route = requests.bind(chunk, at, next, statements, open);
 				break;
 			default:
+				this.side = Side.Any;
 				return Choice.Server;
 		}
 		const { facts } = requests;
@@ -222,7 +222,7 @@ export class Routing {
 			this.facts = facts;
 			return this.refuse(route.error);
 		}
-		this.side = route?.side ?? Side.Primary;
+		this.side = route?.side ?? Side.Any;
 		if (facts === null) return Choice.Server;
 		const owes = server.replies.length > 0 && !server.unsynced;
 		if (!open || facts.explains) {

@@ -139,6 +139,11 @@ export class Router {
 		return this.#hasPrimary && !this.#readOnly;
 	}
 
+	/** Where goes what may do anything. */
+	get writeSide(): Side {
+		return this.#side(Side.Primary);
+	}
+
 	get shards(): number {
 		return this.#shards;
 	}

@@ -408,6 +408,28 @@ describe("the end", () => {
 		expect(all.events).toEqual(["gone", "server gone"]);
 	});
 
+	/** The client was told FATAL and went on with another server. */
+	test("a FATAL right behind the answer is not passed on: the client lets go of the server, which is not lent again", () => {
+		const all = rig();
+		all.client.onReady = (server) => server.giveBack();
+		all.server.replies.push(Reply.Query);
+		const answer = concat(backend.commandComplete("SELECT 1"), ready);
+		all.server.onData(Buffer.from(concat(answer, error("terminating connection", "57P01", "FATAL"))));
+		expect(readable(all.toClient.bytes)).toBe(readable(answer));
+		expect(all.events).toEqual(["gone"]);
+		expect(all.server.isLost).toBe(true);
+	});
+
+	test("a FATAL right behind the answer is told when the server closes to a client that still has it", () => {
+		const all = rig();
+		all.server.replies.push(Reply.Query);
+		const answer = concat(backend.commandComplete("BEGIN"), backend.readyForQuery("T"));
+		all.server.onData(Buffer.from(concat(answer, error("terminating connection", "57P01", "FATAL"))));
+		all.server.onClose(undefined);
+		expect(readable(all.toClient.bytes)).toBe(readable(answer));
+		expect(all.events).toEqual(["ready T", "gone", "server gone 57P01"]);
+	});
+
 	test("a server that vanishes is an 08006", () => {
 		const all = rig();
 		all.server.replies.push(Reply.Query);

@@ -1,6 +1,7 @@
 // The same script straight to PostgreSQL and through the proxy: what comes back must be the same messages in the same order.
-// Twice through the proxy: alone, and while another client uses the one server connection between any two requests and
-// leaves on it all that a client can leave.
+// Through the proxy alone; while another client uses the one server connection between any two requests and leaves on it all
+// that a client can leave; before a primary and its replica, with both strategies, where BEGIN is held back; and in the other
+// pooler modes.
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
@@ -15,11 +16,21 @@ import { DEALLOCATE } from "./scripts/deallocate.ts";
 import { COPY } from "./scripts/copy.ts";
 import { CURSORS } from "./scripts/cursors.ts";
 import { SETTINGS } from "./scripts/settings.ts";
+import { TRANSACTIONS } from "./scripts/transactions.ts";
 import { REST } from "./scripts/rest.ts";
 
 setDefaultTimeout(30_000);
 
-const SCRIPTS: Script[] = [...SIMPLE, ...EXTENDED, ...DEALLOCATE, ...COPY, ...CURSORS, ...SETTINGS, ...REST];
+const SCRIPTS: Script[] = [
+	...SIMPLE,
+	...EXTENDED,
+	...DEALLOCATE,
+	...COPY,
+	...CURSORS,
+	...SETTINGS,
+	...TRANSACTIONS,
+	...REST,
+];
 
 /** What the scripts find in their database. */
 const SCHEMA = `
@@ -35,33 +46,81 @@ const SCHEMA = `
 		$$ BEGIN INSERT INTO t VALUES (900, 'c'); COMMIT; DELETE FROM t WHERE id = 900; COMMIT; END $$;
 `;
 
-const DATABASES = ["straight", "alone", "shared"] as const;
+/** Each has a database of its own. */
+const DATABASES = ["straight", "alone", "shared", "conservative", "aggressive", "session", "statement"] as const;
+type Way = (typeof DATABASES)[number];
 
 let cluster: Cluster;
-let proxy: Proxy;
+/** The one server alone; the others have a choice. */
+let single: Proxy;
+let conservative: Proxy;
+let aggressive: Proxy;
 
 beforeAll(async () => {
-	cluster = await startPostgres({ databases: [...DATABASES] });
+	cluster = await startPostgres({ replicas: 1, databases: [...DATABASES] });
 	for (const database of DATABASES) await cluster.primary.sql(SCHEMA, { user: "pgdog", database });
-	proxy = await startProxy({
-		config: {
-			general: { default_pool_size: 1, workers: 1 },
-			databases: ["alone", "shared"].map((name) => ({ name, host: "127.0.0.1", port: cluster.port })),
-		},
-		users: ["alone", "shared"].map((database) => ({ name: "pgdog", database, password: "pgdog" })),
+	await cluster.replicated();
+	const server = (name: string, more: Record<string, unknown> = {}) => ({
+		name,
+		host: "127.0.0.1",
+		port: cluster.port,
+		...more,
 	});
-});
+	const both = (name: string, more: Record<string, unknown> = {}) => [
+		server(name, { role: "primary", ...more }),
+		server(name, { role: "replica", port: cluster.replicas[0]!.port, ...more }),
+	];
+	const start = (general: Record<string, unknown>, names: Way[], databases: Record<string, unknown>[]) =>
+		startProxy({
+			config: { general: { default_pool_size: 1, workers: 1, ...general }, databases },
+			users: names.map((database) => ({ name: "pgdog", database, password: "pgdog" })),
+		});
+	// A script reads what it has written.
+	const routed = {
+		load_balancing_strategy: "round_robin",
+		read_after_write: "primary",
+		read_after_write_window: 600_000,
+	};
+	single = await start(
+		{},
+		["alone", "shared"],
+		["alone", "shared"].map((name) => server(name)),
+	);
+	conservative = await start(
+		routed,
+		["conservative", "session", "statement"],
+		[
+			...both("conservative"),
+			...both("session", { pooler_mode: "session" }),
+			...both("statement", { pooler_mode: "statement" }),
+		],
+	);
+	aggressive = await start({ ...routed, read_write_strategy: "aggressive" }, ["aggressive"], both("aggressive"));
+}, 60_000);
 
 afterAll(async () => {
-	await proxy?.stop("SIGKILL");
+	for (const proxy of [single, conservative, aggressive]) await proxy?.stop("SIGKILL");
 	await cluster?.stop();
 });
 
-function connect(database: (typeof DATABASES)[number]): Promise<RawClient> {
-	const port = database === "straight" ? cluster.port : proxy.port;
+function portOf(way: Way): number {
+	switch (way) {
+		case "straight":
+			return cluster.port;
+		case "alone":
+		case "shared":
+			return single.port;
+		case "aggressive":
+			return aggressive.port;
+		default:
+			return conservative.port;
+	}
+}
+
+function connect(database: Way): Promise<RawClient> {
 	// What the proxy calls its own connections when the client says nothing.
 	const parameters: Record<string, string> = database === "straight" ? { application_name: "PgDog" } : {};
-	return RawClient.connect({ port, user: "pgdog", password: "pgdog", database, parameters });
+	return RawClient.connect({ port: portOf(database), user: "pgdog", password: "pgdog", database, parameters });
 }
 
 /** What another client does to the server between two requests, in turn. */
@@ -150,7 +209,7 @@ class Speaker implements Talk {
 	}
 }
 
-async function play(script: Script, database: (typeof DATABASES)[number]): Promise<string> {
+async function play(script: Script, database: Way): Promise<string> {
 	await using client = await connect(database);
 	await using intruder = database === "shared" ? await connect(database) : null;
 	const speaker = new Speaker(client, intruder);
@@ -162,25 +221,41 @@ async function play(script: Script, database: (typeof DATABASES)[number]): Promi
 	return speaker.transcript(script);
 }
 
+/** A transaction block, which `pooler_mode = "statement"` refuses. */
+const BLOCK = /CommandComplete "(BEGIN|START|COMMIT|ROLLBACK|SAVEPOINT|RELEASE)|ReadyForQuery [TE]/;
+
 for (const script of SCRIPTS) {
 	test(script.name, async () => {
+		await cluster.replicated();
 		const straight = await play(script, "straight");
 		expect(straight).not.toContain("STOPPED");
-		const alone = expect(await play(script, "alone"));
-		const shared = expect(await play(script, "shared"));
-		if (script.differs) alone.not.toBe(straight);
-		else alone.toBe(straight);
-		if (script.differs || script.differsShared) shared.not.toBe(straight);
-		else shared.toBe(straight);
+		const check = async (way: Way, reason: string | undefined) => {
+			const through = expect(await play(script, way));
+			if (script.differs ?? reason) through.not.toBe(straight);
+			else through.toBe(straight);
+		};
+		await check("alone", undefined);
+		await check("shared", script.differsShared);
+		await check("conservative", undefined);
+		await check("aggressive", undefined);
+		await check("session", script.differsSession);
+		if (BLOCK.test(straight) || script.differs) return;
+		const statement = await play(script, "statement");
+		if (!statement.includes("not supported in statement pooler mode")) expect(statement).toBe(straight);
 	});
 }
 
 test("the login tells the same settings", async () => {
-	const login = async (database: (typeof DATABASES)[number]) => {
+	const login = async (database: Way) => {
 		await using client = await connect(database);
 		const codes = client.received.filter((m) => "SKZ".includes(m.code)).map((m) => m.code);
 		return { parameters: client.parameters, codes };
 	};
-	expect(await login("alone")).toEqual(await login("straight"));
-	expect(await login("shared")).toEqual(await login("straight"));
+	const straight = await login("straight");
+	for (const way of ["alone", "shared", "conservative", "session"] as const) {
+		const { parameters, codes } = await login(way);
+		// Which server serves, the client need not know.
+		expect<Record<string, string>>({ ...parameters, in_hot_standby: "off" }).toEqual(straight.parameters);
+		expect(codes).toEqual(straight.codes);
+	}
 });

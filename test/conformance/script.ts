@@ -25,6 +25,8 @@ export interface Script {
 	readonly differs?: string;
 	/** The same for a server connection that another client uses in between. */
 	readonly differsShared?: string;
+	/** The same for `pooler_mode = "session"`. */
+	readonly differsSession?: string;
 }
 
 export const OID = { bool: 16, bytea: 17, int8: 20, int4: 23, text: 25 };
@@ -48,3 +50,4 @@ export const says = (name: string, ...turns: Uint8Array[][]) =>
 
 export const differs = (reason: string, known: Script): Script => ({ ...known, differs: reason });
 export const differsShared = (reason: string, known: Script): Script => ({ ...known, differsShared: reason });
+export const differsSession = (reason: string, known: Script): Script => ({ ...known, differsSession: reason });

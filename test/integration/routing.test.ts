@@ -18,18 +18,26 @@ import {
 	PORT,
 	pipelined,
 	placesOf,
+	routedOptions,
 	startRouted,
 	startServers,
 	TRIES,
 } from "./routed.ts";
 import { connect, one } from "./support.ts";
 
+const SCHEMA = `
+	CREATE TABLE t (id int);
+	CREATE SEQUENCE s;
+	CREATE PROCEDURE nothing() LANGUAGE sql AS 'SELECT 1';
+	CREATE FUNCTION harmless() RETURNS int LANGUAGE sql AS 'SELECT 1';
+`;
+
 let cluster: Cluster;
 let proxy: Proxy;
 
 beforeAll(async () => {
 	cluster = await startServers();
-	await cluster.primary.sql("CREATE TABLE t (id int); CREATE SEQUENCE s", { user: "pgdog" });
+	await cluster.primary.sql(SCHEMA, { user: "pgdog" });
 	await cluster.replicated();
 	proxy = await startRouted(cluster);
 }, 60_000);
@@ -56,24 +64,98 @@ describe("reads and writes", () => {
 
 	test("what locks, writes or takes from a sequence goes to the primary", async () => {
 		await using client = await connect(proxy);
+		// Each would fail on the replica, or leave the marker in its log.
 		const only = [
 			`INSERT INTO t SELECT 1 WHERE false RETURNING 1`,
-			`WITH a AS (INSERT INTO t VALUES (0) RETURNING id) SELECT id FROM a`,
-			`SELECT id FROM t FOR UPDATE`,
-			`SELECT nextval('s')`,
+			`UPDATE t SET id = 1 WHERE false`,
 			`DELETE FROM t WHERE false`,
+			`MERGE INTO t USING (SELECT 1 AS id WHERE false) a ON t.id = a.id WHEN MATCHED THEN DELETE`,
+			`WITH a AS (INSERT INTO t VALUES (0) RETURNING id) SELECT id FROM a`,
+			`WITH a AS (DELETE FROM t RETURNING id) SELECT 1 FROM (SELECT 2) b`,
+			`SELECT id FROM t FOR UPDATE`,
+			`SELECT id FROM t FOR SHARE`,
+			`SELECT 1 FROM (SELECT id FROM t FOR NO KEY UPDATE) a`,
+			`SELECT nextval('s')`,
+			`SELECT setval('s', 5)`,
+			`SELECT pg_advisory_xact_lock(1)`,
+			`SELECT pg_try_advisory_xact_lock_shared(1)`,
 			`CREATE TEMP TABLE x ON COMMIT DROP AS SELECT 1`,
 			`EXPLAIN ANALYZE INSERT INTO t SELECT 1 WHERE false`,
+			`EXPLAIN (ANALYZE, COSTS off) DELETE FROM t WHERE false`,
+			`CALL nothing()`,
+			`DO 'BEGIN END'`,
+			`SHOW port`,
 			`SELECT 1; INSERT INTO t SELECT 1 WHERE false`,
-		];
+			`SELECT * INTO TEMP y FROM t; DROP TABLE y`,
+			`PREPARE written AS INSERT INTO t SELECT 1 WHERE false; EXECUTE written; DEALLOCATE written`,
+			`BEGIN; DECLARE c CURSOR FOR SELECT 1; FETCH c; CLOSE c; COMMIT`,
+			`COPY (DELETE FROM t WHERE false RETURNING id) TO STDOUT`,
+		].map((sql) => `${sql} /* the primary's */`);
 		for (const sql of only)
 			for (let i = 0; i < 8; i++) {
 				expect(errorOf(await client.query(sql))).toBeNull();
 				if (!sql.includes(";")) expect(errorOf(await client.extended(sql))).toBeNull();
 			}
+		await logsAreWritten(cluster);
+		expect(executedBy(cluster, "the primary's")).toEqual(["primary"]);
 		for (const sql of [`SELECT ${PORT}, pg_advisory_xact_lock(1)`, "SHOW port", `SELECT ${PORT}, nextval('s')`]) {
 			expect(await places(client, sql)).toEqual(["primary"]);
 			expect(await extended(client, sql)).toEqual(["primary"]);
+		}
+	});
+
+	test("what only seems to write is a read", async () => {
+		await using client = await connect(proxy);
+		const reads = [
+			`SELECT ${PORT}, 'INSERT INTO t; nextval(1) FOR UPDATE'`,
+			`SELECT ${PORT} AS "delete" -- FOR UPDATE`,
+			`SELECT ${PORT} FROM (VALUES ('nextval')) a`,
+			`SELECT ${PORT}, random(), now(), currval IS NULL FROM (SELECT 1 AS currval) a`,
+		];
+		for (const sql of reads) {
+			expect(await places(client, sql)).toEqual(["primary", "replica"]);
+			expect(await extended(client, sql)).toEqual(["primary", "replica"]);
+		}
+	});
+
+	test("functions of the user's are reads, unless [[write_functions]] names them; a reload counts for texts known before", async () => {
+		const options = routedOptions(cluster);
+		await using mine = await startRouted(cluster);
+		await using client = await connect(mine);
+		const sql = `SELECT ${PORT}, harmless()`;
+		const named = [frontend.bind({ statement: "n" }), frontend.execute(), frontend.sync()];
+		const everywhere = async () => [
+			await places(client, sql),
+			await extended(client, sql),
+			await placesOf(cluster, TRIES, async () => (await pipelined(client, 1, ...named))[0]!),
+		];
+		await pipelined(client, 1, frontend.parse(sql, "n"), frontend.sync());
+		const both = ["primary", "replica"];
+		expect(await everywhere()).toEqual([both, both, both] as never);
+		const reload = async (write_functions: { name: string }[]) => {
+			const from = mine.lines.length;
+			mine.writeConfig({ ...(options.config as Record<string, unknown>), write_functions });
+			mine.signal("SIGHUP");
+			expect(await mine.waitForLog(/configuration reloaded|reload refused/, 10_000, from)).toContain("reloaded");
+		};
+		await reload([{ name: "public.harmless" }]);
+		await until(async () => (await places(client, sql)).length === 1, "the worker to know the function");
+		expect(await everywhere()).toEqual([["primary"], ["primary"], ["primary"]]);
+		await reload([]);
+		await until(async () => (await places(client, sql)).length === 2, "the worker to forget the function");
+		expect(await everywhere()).toEqual([both, both, both] as never);
+	});
+
+	test("a cursor and a prepared statement of SQL live where they were made", async () => {
+		await using client = await connect(proxy);
+		for (let i = 0; i < 8; i++) {
+			await client.query("BEGIN READ ONLY");
+			await client.query(`DECLARE c CURSOR FOR SELECT ${PORT} FROM generate_series(1, 3)`);
+			expect(await places(client, "FETCH c", 3)).toHaveLength(1);
+			await client.query(`PREPARE p AS SELECT ${PORT}`);
+			expect(await places(client, "EXECUTE p", 2)).toHaveLength(1);
+			await client.query("DEALLOCATE p");
+			expect((await client.query("COMMIT")).tags).toEqual(["COMMIT"]);
 		}
 	});
 
@@ -155,6 +237,42 @@ describe("reads and writes", () => {
 		const extendedResults = await pipelined(client, 60, ...batches.flat());
 		expect(extendedResults.map(({ rows }) => rows[0]?.[0])).toEqual(queries.map((_, i) => String(i)));
 		expect(await cluster.primary.sql("SELECT count(*)::int AS n FROM t")).toEqual([{ n: 40 }]);
+	});
+
+	test("a pipeline that begins with a read: a write behind it waits for its own server", async () => {
+		await using client = await connect(proxy);
+		await client.query("TRUNCATE t");
+		const part = (sql: string) => [frontend.parse(sql), frontend.bind(), frontend.execute(), frontend.sync()];
+		for (let i = 0; i < 8; i++) {
+			const texts = [
+				"/* pgdog_role: replica */ SELECT 1",
+				"SELECT 2",
+				`INSERT INTO t VALUES (${i}) RETURNING 3`,
+				"/* pgdog_role: replica */ SELECT 4",
+				"BEGIN",
+				"INSERT INTO t VALUES (0) RETURNING 5",
+				"SELECT 6",
+				"COMMIT",
+				"/* pgdog_role: replica */ SELECT 7",
+				"SET pgdog.role = 'replica'",
+				"SHOW pgdog.role",
+				"RESET pgdog.role",
+				"BEGIN READ ONLY",
+				"SELECT 8",
+				"SET pgdog.role = 'primary'",
+				"SHOW pgdog.role",
+				"ROLLBACK",
+				"SHOW pgdog.role",
+				"INSERT INTO t VALUES (0) RETURNING 9",
+			];
+			const messages = i % 2 === 0 ? texts.map(frontend.query) : texts.flatMap(part);
+			const results = await pipelined(client, texts.length, ...messages);
+			expect(results.map(({ rows, errors }) => errors[0]?.M ?? rows[0]?.[0])).toEqual([
+				...["1", "2", "3", "4", undefined, "5", "6", undefined, "7", undefined, "replica", undefined, undefined],
+				...["8", undefined, "primary", undefined, "", "9"],
+			]);
+		}
+		expect(await cluster.primary.sql("SELECT count(*)::int AS n FROM t")).toEqual([{ n: 24 }]);
 	});
 
 	test("COPY TO may be a read, COPY FROM is a write", async () => {

@@ -1,12 +1,23 @@
-// The arithmetic behind the bench's tables and the test run's last line.
+// The arithmetic behind the bench's and the failover's tables and the test run's last line.
 
 import { expect, test } from "bun:test";
-import type { Mode, Sample } from "../../scripts/bench/measure.ts";
+import type { Contestant } from "../../scripts/bench/contestants.ts";
+import { failoverTable } from "../../scripts/bench/failover-table.ts";
+import type { Cell, Mode, Sample } from "../../scripts/bench/measure.ts";
+import { plan } from "../../scripts/bench/plan.ts";
 import { median, ratio, report } from "../../scripts/bench/report.ts";
 import { counts } from "../../scripts/test.ts";
+import { type FailoverFigures, judge } from "../support/failover.ts";
 
-function sample(name: string, mode: Mode, round: number, tps: number, cpu?: number): Sample {
-	return { name, mode, clients: 10, round, tps, p50: 1, p99: 2, cpu };
+function sample(name: string, mode: Mode, round: number, tps: number, cpu?: number, clients = 10): Sample {
+	return { name, mode, clients, round, tps, p50: 1, p99: 2, cpu };
+}
+
+/** The lines of the table of targets, without its head. */
+function verdicts(samples: Sample[], cells: Cell[]): string[] {
+	const lines = report(samples, cells).split("\n");
+	const head = lines.indexOf("| target | ratio | |");
+	return head < 0 ? [] : lines.slice(head + 2);
 }
 
 test("the median of an even number of values lies between the middle two", () => {
@@ -31,6 +42,129 @@ test("prepared is set against PgBouncer's extended where it has no prepared of i
 	const table = report(samples, [cell]);
 	expect(table).toContain("ratios there are to its figure for `extended`");
 	expect(table).toContain("| CPU, prepared, 10 clients ≤ 1.1 × PgBouncer | 1.15 | **missed** |");
+});
+
+test("before replicas, prepared may cost 1.15 and simple 1.35 times PgBouncer's CPU, and extended has no target", () => {
+	const samples = [
+		sample("pgbouncer", "simple", 1, 100, 20),
+		sample("pgbouncer", "extended", 1, 100, 20),
+		sample("replicas=1", "simple", 1, 100, 27),
+		sample("replicas=1", "extended", 1, 100, 40),
+		sample("replicas=1", "prepared", 1, 100, 23.2),
+	];
+	const cells = (["simple", "extended", "prepared"] as const).map((mode) => ({ mode, clients: 10 }));
+	expect(verdicts(samples, cells)).toEqual([
+		"| CPU, simple, 10 clients, replicas ≤ 1.35 × PgBouncer | 1.35 | met |",
+		"| CPU, prepared, 10 clients, replicas ≤ 1.15 × PgBouncer | 1.16 | **missed** |",
+	]);
+	expect(report(samples, cells)).toContain("\nreplicas=N: N workers that spread reads");
+	expect(report(samples.slice(0, 2), cells)).not.toContain("replicas");
+});
+
+test("the targets of one worker and of two stand beside those of replicas", () => {
+	const samples = [
+		sample("pgbouncer", "simple", 1, 100, 20),
+		sample("replicas=1", "simple", 1, 100, 30),
+		sample("workers=1", "simple", 1, 90, 22),
+		sample("workers=2", "simple", 1, 90, 30),
+	];
+	expect(verdicts(samples, [{ mode: "simple", clients: 10 }])).toEqual([
+		"| CPU, simple, 10 clients, replicas ≤ 1.35 × PgBouncer | 1.50 | **missed** |",
+		"| CPU, simple, 10 clients ≤ 1.1 × PgBouncer | 1.10 | met |",
+		"| tps, simple, 10 clients ≥ 1 × PgBouncer | 0.90 | **missed** |",
+	]);
+});
+
+test("nothing is judged for one client, nor without PgBouncer", () => {
+	const one = [sample("pgbouncer", "simple", 1, 100, 20, 1), sample("replicas=1", "simple", 1, 100, 20, 1)];
+	expect(verdicts(one, [{ mode: "simple", clients: 1 }])).toEqual([]);
+	expect(verdicts([sample("replicas=1", "simple", 1, 100, 20)], [{ mode: "simple", clients: 10 }])).toEqual([]);
+});
+
+function contestant(name: string, prepares = true): Contestant {
+	return { name, port: 1, pid: undefined, prepares };
+}
+
+function planned(cells: Cell[], contestants: Contestant[], round = 0): string[] {
+	return plan(cells, contestants, round).map((run) => `${run.cell.mode} ${run.cell.clients} ${run.contestant.name}`);
+}
+
+test("each round starts with another contestant", () => {
+	const all = [contestant("direct"), contestant("workers=1")];
+	const cells: Cell[] = [{ mode: "simple", clients: 1 }];
+	expect(planned(cells, all, 2)).toEqual(["simple 1 direct", "simple 1 workers=1"]);
+	expect(planned(cells, all, 3)).toEqual(["simple 1 workers=1", "simple 1 direct"]);
+});
+
+// `--modes simple,prepared` left nothing to set `prepared` against, and its targets were not in the table at all.
+test("a PgBouncer without prepared statements runs extended in their place, once", () => {
+	const all = [contestant("pgbouncer", false), contestant("replicas=1")];
+	const prepared: Cell = { mode: "prepared", clients: 10 };
+	const extended: Cell = { mode: "extended", clients: 10 };
+	expect(planned([prepared], all)).toEqual(["extended 10 pgbouncer", "prepared 10 replicas=1"]);
+	expect(planned([extended, prepared], all)).toEqual([
+		"extended 10 pgbouncer",
+		"extended 10 replicas=1",
+		"prepared 10 replicas=1",
+	]);
+	expect(planned([prepared], [contestant("pgbouncer")])).toEqual(["prepared 10 pgbouncer"]);
+	const samples = [sample("pgbouncer", "extended", 1, 100, 20), sample("replicas=1", "prepared", 1, 100, 22)];
+	const table = report(samples, [prepared]);
+	expect(table).toContain("| extended | 10 | pgbouncer | 100 |");
+	expect(table).toContain("| CPU, prepared, 10 clients, replicas ≤ 1.15 × PgBouncer | 1.10 | met |");
+});
+
+const WELL: FailoverFigures = {
+	clients: 10,
+	readers: 5,
+	lsnCheckInterval: 1_000,
+	limit: 10_000,
+	writes: 5_000,
+	reads: 15_000,
+	writeGap: { before: 4, failover: 2_210, return: 9 },
+	readGap: { before: 3, failover: 35, return: 8 },
+	stall: { before: 1, failover: 12, return: 2 },
+	firstWrite: 640,
+	lastClient: 655,
+	stuck: 0,
+	stuckAtEnd: 0,
+	errors: [{ state: "57P01", message: "gone | away", times: { before: 0, failover: 7, return: 0 } }],
+	writesToOld: 0,
+	readsFromOld: 0,
+	doubled: 0,
+	lost: 0,
+	unreplicated: 2,
+};
+
+test("the failover's table tells the longest gap, what must be, and the errors by phase", () => {
+	const table = failoverTable(WELL);
+	expect(table).toContain("Longest gap a client saw: 2210 ms between two writes, 35 ms between two reads.");
+	expect(table).toContain("| after that, before its return | 2210 ms | 35 ms | 12 ms |");
+	expect(table).toContain("| promotion done to the first write there | 640 ms | ≤ 2000 ms |");
+	expect(table).toContain("| 57P01 | 0 | 7 | 0 | gone \\| away |");
+	expect(failoverTable({ ...WELL, errors: [], firstWrite: undefined })).toMatch(
+		/never \|[^]*No client got an error\.$/,
+	);
+});
+
+test("a failover is judged by what must not be, not by the errors of clients meanwhile", () => {
+	expect(judge(WELL)).toEqual([]);
+	const error = (state: string, times: FailoverFigures["errors"][number]["times"]) => [{ state, message: "", times }];
+	const faults: [Partial<FailoverFigures>, string][] = [
+		[{ writesToOld: 1 }, "1 writes went to the old primary after its return"],
+		[{ stuck: 3 }, "3 of 15 clients did nothing within 10000 ms of the promotion"],
+		[{ stuckAtEnd: 2 }, "2 of 15 clients were stuck at the end"],
+		[{ doubled: 1 }, "1 writes were done twice"],
+		[{ lost: 4 }, "4 writes that the new primary confirmed are not there"],
+		[{ firstWrite: 2_001 }, "the first write came 2001 ms after the promotion, not within 2000"],
+		[{ firstWrite: undefined }, "nobody wrote to the new primary"],
+		[
+			{ errors: error("08006", { before: 1, failover: 0, return: 0 }) },
+			"1 errors before anything was done to a server",
+		],
+		[{ errors: error("25006", { before: 0, failover: 2, return: 3 }) }, "5 writes were sent to a replica"],
+	];
+	for (const [fault, sentence] of faults) expect(judge({ ...WELL, ...fault })).toEqual([sentence]);
 });
 
 test("the counts are read from the end of what bun test prints", () => {

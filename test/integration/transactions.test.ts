@@ -1,0 +1,356 @@
+// Transactions where there is a choice of servers: BEGIN is held back by the proxy until the first statement is there. What
+// becomes of a held transaction whose client leaves, waits, is cancelled or cannot be served; and that a running one never moves.
+
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import type { Cluster } from "../support/postgres.ts";
+import type { Proxy } from "../support/proxy.ts";
+import { RawClient } from "../support/raw-client.ts";
+import { until } from "../support/until.ts";
+import { frontend } from "../support/wire-frames.ts";
+import {
+	errorOf,
+	executedBy,
+	logsAreWritten,
+	PORT,
+	pipelined,
+	placesOf,
+	routedOptions,
+	startRouted,
+	startServers,
+	TRIES,
+} from "./routed.ts";
+import { backends, connect, one, untilRunning } from "./support.ts";
+
+let cluster: Cluster;
+let proxy: Proxy;
+
+beforeAll(async () => {
+	cluster = await startServers();
+	await cluster.primary.sql("CREATE TABLE t (id int)", { user: "pgdog" });
+	await cluster.replicated();
+	proxy = await startRouted(cluster);
+}, 60_000);
+
+afterAll(async () => {
+	await proxy?.[Symbol.asyncDispose]();
+	await cluster?.stop();
+});
+
+const ABORTED = "25P02";
+/** One server, and nobody waits long for it. */
+const SCARCE = { default_pool_size: 1, checkout_timeout: 300, client_connection_recovery: "recover" };
+
+async function reload(of: Proxy, config: unknown): Promise<void> {
+	const from = of.lines.length;
+	of.writeConfig(config as Record<string, unknown>);
+	of.signal("SIGHUP");
+	expect(await of.waitForLog(/configuration reloaded|reload refused/, 10_000, from)).toContain("reloaded");
+}
+
+describe("a transaction that no server knows of", () => {
+	test("sends nothing to any server when nothing was in it", async () => {
+		await using client = await connect(proxy);
+		for (const end of ["COMMIT", "ROLLBACK"]) {
+			expect((await client.query("BEGIN /* idle hands */")).tags).toEqual(["BEGIN"]);
+			expect((await client.extended("SET TRANSACTION READ ONLY /* idle hands */")).status).toBe("T");
+			expect((await client.query(`${end} /* idle hands */`)).tags).toEqual([end]);
+		}
+		await logsAreWritten(cluster);
+		expect(executedBy(cluster, "idle hands")).toEqual([]);
+	});
+
+	test("is begun with the first statement, with its modes, on one server", async () => {
+		await using client = await connect(proxy);
+		await client.query("BEGIN ISOLATION LEVEL REPEATABLE READ -- both texts");
+		await client.query("SET TRANSACTION READ ONLY -- in a line");
+		expect(await one(client, "SHOW transaction_isolation")).toBe("repeatable read");
+		expect(await one(client, "SHOW transaction_read_only")).toBe("on");
+		expect((await client.query("COMMIT")).tags).toEqual(["COMMIT"]);
+	});
+
+	test("now() is the time of the first statement, and stays", async () => {
+		await using client = await connect(proxy);
+		await client.query("BEGIN");
+		const [row] = await cluster.primary.sql("SELECT clock_timestamp()::text AS t");
+		const first = await one(client, "SELECT now()::text");
+		expect(Date.parse(first!)).toBeGreaterThanOrEqual(Date.parse(row?.t as string));
+		expect(await one(client, "SELECT now()::text")).toBe(first);
+		await client.query("COMMIT");
+	});
+
+	test("a client that vanishes leaves no server behind", async () => {
+		await using scarce = await startRouted(cluster, [], SCARCE);
+		for (let i = 0; i < 5; i++) {
+			const client = await connect(scarce);
+			await client.query("BEGIN");
+			if (i % 2 === 0) client.reset();
+			else client.send(frontend.terminate());
+		}
+		await using other = await connect(scarce);
+		for (let i = 0; i < 4; i++) expect(errorOf(await other.query("INSERT INTO t SELECT 1 WHERE false"))).toBeNull();
+	});
+
+	test("a client that vanishes with its first statement under way leaves its server idle", async () => {
+		await using scarce = await startRouted(cluster, [], { ...SCARCE, checkout_timeout: 10_000 });
+		const client = await connect(scarce);
+		await client.query("BEGIN");
+		client.send(frontend.query("SELECT pg_sleep(60)"));
+		client.reset();
+		await using other = await connect(scarce);
+		expect(errorOf(await other.query("INSERT INTO t SELECT 1 WHERE false"))).toBeNull();
+		await until(
+			async () => (await backends(cluster)).every(({ state }) => state === "idle"),
+			"all servers to be out of their transactions",
+		);
+	});
+
+	test("idles: client_idle_in_transaction_timeout counts, client_idle_timeout does not", async () => {
+		await using quick = await startRouted(cluster, [], { client_idle_in_transaction_timeout: 300 });
+		await using client = await connect(quick);
+		await client.query("BEGIN");
+		const words = await client.closed;
+		expect(words.map(({ code, body }) => code + body.toString()).join()).toContain(
+			"client_idle_in_transaction_timeout",
+		);
+
+		await using idle = await startRouted(cluster, [], { client_idle_timeout: 300 });
+		await using holder = await connect(idle);
+		await using idler = await connect(idle);
+		await holder.query("BEGIN");
+		await idler.closed;
+		expect((await holder.query("SELECT 1")).status).toBe("T");
+	});
+
+	test("a cancel while it is held does nothing; while its first statement waits, the transaction fails", async () => {
+		await using scarce = await startRouted(cluster, [], { ...SCARCE, checkout_timeout: 20_000 });
+		await using client = await connect(scarce);
+		await using other = await connect(scarce);
+		const cancel = async () => {
+			await using canceller = await RawClient.open({ port: scarce.port });
+			canceller.send(frontend.cancelRequest(client.backendPid, client.backendKey));
+			await canceller.closed;
+		};
+		await client.query("BEGIN");
+		await cancel();
+		expect((await client.query("SELECT 1 FROM t FOR UPDATE")).status).toBe("T");
+		expect((await client.query("COMMIT")).status).toBe("I");
+
+		await other.query("BEGIN");
+		await other.query("LOCK TABLE t");
+		await client.query("BEGIN");
+		client.send(frontend.query("INSERT INTO t VALUES (1)"));
+		await until(async () => {
+			await using console = await admin(scarce);
+			return (await console.query("SHOW CLIENTS")).rows.some((row) => row.includes("waiting"));
+		}, "the client to wait");
+		await cancel();
+		const cancelled = await client.result();
+		expect([errorOf(cancelled)?.[0], cancelled.status]).toEqual(["57014", "E"]);
+		expect(errorOf(await client.query("SELECT 1"))?.[0]).toBe(ABORTED);
+		expect((await client.query("ROLLBACK")).tags).toEqual(["ROLLBACK"]);
+		await other.query("ROLLBACK");
+		expect(await cluster.primary.sql("SELECT count(*)::int AS n FROM t")).toEqual([{ n: 0 }]);
+	});
+
+	test("no server to be had: it has failed, until its end; COMMIT is ROLLBACK", async () => {
+		await using scarce = await startRouted(cluster, [], SCARCE);
+		await using client = await connect(scarce);
+		await using other = await connect(scarce);
+		await other.query("BEGIN");
+		await other.query("LOCK TABLE t IN ACCESS SHARE MODE");
+		const fail = async () => {
+			await client.query("BEGIN");
+			const failed = await client.query("INSERT INTO t VALUES (1)");
+			expect([errorOf(failed)?.[0], failed.status]).toEqual(["58000", "E"]);
+		};
+		await fail();
+		for (const result of [
+			await client.query("SELECT 1"),
+			await client.extended("SELECT 1"),
+			await client.query("BEGIN"),
+		])
+			expect([errorOf(result)?.[0], result.status]).toEqual([ABORTED, "E"]);
+		client.send(frontend.functionCall(177, ["1", "2"]));
+		expect(errorOf(await client.result())?.[0]).toBe(ABORTED);
+		expect(errorOf(await client.query("SET pgdog.role = 'replica'"))?.[0]).toBe(ABORTED);
+		const committed = await client.query("COMMIT");
+		expect([committed.tags, committed.status]).toEqual([["ROLLBACK"], "I"]);
+
+		await fail();
+		expect((await client.query("ROLLBACK AND CHAIN")).status).toBe("T");
+		expect((await client.extended("ROLLBACK")).tags).toEqual(["ROLLBACK"]);
+
+		await fail();
+		await other.query("COMMIT");
+		const results = await pipelined(
+			client,
+			3,
+			frontend.query("SELECT 2"),
+			frontend.query("ROLLBACK"),
+			frontend.query("SELECT count(*) FROM t"),
+		);
+		expect(results.map(({ status }) => status)).toEqual(["E", "I", "I"]);
+		expect(results[2]?.rows).toEqual([["0"]]);
+	});
+
+	test("a batch that cannot be served is skipped to its Sync", async () => {
+		await using scarce = await startRouted(cluster, [], SCARCE);
+		await using client = await connect(scarce);
+		await using other = await connect(scarce);
+		await other.query("BEGIN");
+		await other.query("LOCK TABLE t IN ACCESS SHARE MODE");
+		const begin = [frontend.parse("BEGIN"), frontend.bind(), frontend.execute(), frontend.sync()];
+		const write = [frontend.parse("INSERT INTO t VALUES (1)"), frontend.bind(), frontend.execute()];
+		const results = await pipelined(client, 2, ...begin, ...write, ...write, frontend.sync());
+		expect(results.map(({ status, errors }) => [status, errors.length])).toEqual([
+			["T", 0],
+			["E", 1],
+		]);
+		expect((await client.extended("ROLLBACK")).status).toBe("I");
+		await other.query("ROLLBACK");
+		expect(errorOf(await client.extended("INSERT INTO t SELECT 1 WHERE false"))).toBeNull();
+	});
+
+	test("the graceful stop waits for it", async () => {
+		await using mine = await startRouted(cluster);
+		await using client = await connect(mine);
+		await using failed = await connect(mine);
+		await client.query("BEGIN");
+		await failed.query("BEGIN");
+		mine.signal("SIGTERM");
+		await mine.waitForLog(/shutting down|stopping|SIGTERM/i);
+		expect((await client.query("SELECT 1")).status).toBe("T");
+		expect((await client.query("COMMIT")).tags).toEqual(["COMMIT"]);
+		await client.closed;
+		expect((await failed.query("ROLLBACK")).tags).toEqual(["ROLLBACK"]);
+		await failed.closed;
+		expect(await mine.exited).toBe(0);
+	});
+
+	test("a reload that takes the replicas away lets it go on, also when it has failed", async () => {
+		await using mine = await startRouted(cluster, [], SCARCE);
+		await using client = await connect(mine);
+		await using failed = await connect(mine);
+		await using other = await connect(mine);
+		await other.query("BEGIN");
+		await other.query("LOCK TABLE t IN ACCESS SHARE MODE");
+		await failed.query("BEGIN");
+		expect((await failed.query("DELETE FROM t")).status).toBe("E");
+		await other.query("COMMIT");
+		await client.query("BEGIN READ ONLY");
+		await reload(mine, routedOptions(cluster, [], SCARCE, ["primary"]).config);
+		expect(errorOf(await failed.query("SELECT 1"))?.[0]).toBe(ABORTED);
+		expect((await failed.query("ROLLBACK")).tags).toEqual(["ROLLBACK"]);
+		expect(await one(client, `SELECT ${PORT}`)).toBe(String(cluster.primary.port));
+		expect(await one(client, "SHOW transaction_read_only")).toBe("on");
+		expect((await client.query("COMMIT")).tags).toEqual(["COMMIT"]);
+		for (const who of [client, failed]) {
+			expect((await who.query("BEGIN")).status).toBe("T");
+			expect((await who.query("ROLLBACK")).status).toBe("I");
+		}
+		await reload(mine, routedOptions(cluster, [], SCARCE).config);
+		expect(await placesOf(cluster, TRIES, () => client.query(`SELECT ${PORT}`))).toEqual(["primary", "replica"]);
+	});
+
+	test("its user leaves the configuration: the client goes when it ends", async () => {
+		const options = routedOptions(cluster);
+		const users = options.users as { name: string; database: string; password: string }[];
+		await using mine = await startRouted(cluster, [], {}, undefined, {
+			users: [...users, { name: "pgdog_md5", database: "pgdog", password: "pgdog" }],
+		});
+		await using client = await connect(mine, { user: "pgdog_md5" });
+		await client.query("BEGIN");
+		mine.writeUsers(users);
+		await reload(mine, options.config);
+		expect((await client.query("COMMIT")).tags).toEqual(["COMMIT"]);
+		const words = await client.closed;
+		expect(words.map(({ body }) => body.toString()).join()).toContain("57P01");
+	});
+
+	test("a text that fails on its server fails the transaction", async () => {
+		await using client = await connect(proxy);
+		await client.query("BEGIN");
+		await client.query("SET TRANSACTION READ ONLY, READ WRITE");
+		await client.query("SET TRANSACTION ISOLATION LEVEL READ COMMITTED");
+		expect((await client.query("SELECT 1")).status).toBe("T");
+		expect(errorOf(await client.query("SET TRANSACTION SNAPSHOT 'none'"))?.[0]).toBe("25001");
+		expect((await client.query("COMMIT")).tags).toEqual(["ROLLBACK"]);
+	});
+});
+
+describe("a transaction that runs", () => {
+	test("never moves, whatever its statements are; the aggressive strategy's write on a replica is refused there", async () => {
+		await using aggressive = await startRouted(cluster, [], { read_write_strategy: "aggressive" });
+		await using client = await connect(aggressive);
+		const first = new Set<string>();
+		for (let i = 0; i < TRIES; i++) {
+			await client.query("BEGIN");
+			const [where] = await placesOf(cluster, 1, () => client.query(`SELECT ${PORT}`));
+			first.add(where!);
+			expect(await placesOf(cluster, 3, () => client.extended(`SELECT ${PORT}, $1::int`, ["1"]))).toEqual([where!]);
+			const write = await client.query("INSERT INTO t SELECT 1 WHERE false");
+			expect(errorOf(write)?.[0]).toBe(where === "replica" ? "25006" : undefined);
+			if (where === "primary")
+				expect(await placesOf(cluster, 1, () => client.query(`SELECT ${PORT}`))).toEqual([where]);
+			await client.query("ROLLBACK");
+		}
+		expect([...first].sort()).toEqual(["primary", "replica"]);
+		const begins = async (begin: string, statement: string) => {
+			await client.query(begin);
+			expect(errorOf(await client.query(statement))).toBeNull();
+			const places = await placesOf(cluster, 1, () => client.query(`SELECT ${PORT}`));
+			await client.query("ROLLBACK");
+			return places;
+		};
+		for (let i = 0; i < 12; i++) {
+			expect(await begins("BEGIN", "INSERT INTO t SELECT 1 WHERE false")).toEqual(["primary"]);
+			expect(await begins("BEGIN", "SET LOCAL work_mem = '1MB'")).toEqual(["primary"]);
+			expect(await begins("BEGIN", "SELECT 1 FROM t FOR UPDATE")).toEqual(["primary"]);
+			expect(await begins("BEGIN READ WRITE", "SELECT 1")).toEqual(["primary"]);
+			expect(await begins("BEGIN ISOLATION LEVEL SERIALIZABLE", "SELECT 1")).toEqual(["primary"]);
+		}
+	});
+
+	test("statements of one batch behind its BEGIN decide for it too", async () => {
+		await using aggressive = await startRouted(cluster, [], { read_write_strategy: "aggressive" });
+		await using client = await connect(aggressive);
+		const part = (sql: string) => [frontend.parse(sql), frontend.bind(), frontend.execute()];
+		const run = async (first: string, statement: string) => {
+			const [result] = await pipelined(client, 1, ...part(first), ...part(statement), frontend.sync());
+			await client.query("ROLLBACK");
+			return result!;
+		};
+		expect(await placesOf(cluster, TRIES, () => run("BEGIN", `SELECT ${PORT}`))).toEqual(["primary", "replica"]);
+		expect(await placesOf(cluster, 12, () => run("BEGIN READ WRITE", `SELECT ${PORT}`))).toEqual(["primary"]);
+		for (let i = 0; i < 12; i++) expect(errorOf(await run("BEGIN", "INSERT INTO t SELECT 1 WHERE false"))).toBeNull();
+	});
+
+	test("session pooling: a session that begins with a read can write", async () => {
+		await using session = await startRouted(cluster, [], { pooler_mode: "session" });
+		for (let i = 0; i < 12; i++) {
+			await using client = await connect(session);
+			expect(await placesOf(cluster, 1, () => client.query(`SELECT ${PORT}`))).toEqual(["primary"]);
+			expect(errorOf(await client.query("INSERT INTO t SELECT 1 WHERE false"))).toBeNull();
+		}
+		await using asked = await connect(session, { parameters: { "pgdog.role": "replica" } });
+		expect(await placesOf(cluster, 3, () => asked.query(`SELECT ${PORT}`))).toEqual(["replica"]);
+		expect((await asked.query("BEGIN")).tags).toEqual(["BEGIN"]);
+		expect(errorOf(await asked.query("INSERT INTO t VALUES (1)"))?.[0]).toBe("25006");
+	});
+
+	test("a query under way in it can be cancelled", async () => {
+		await using client = await connect(proxy);
+		await client.query("BEGIN");
+		client.send(frontend.query("SELECT pg_sleep(60), 'to be cancelled'"));
+		await untilRunning(cluster, "to be cancelled");
+		await using canceller = await RawClient.open({ port: proxy.port });
+		canceller.send(frontend.cancelRequest(client.backendPid, client.backendKey));
+		const result = await client.result();
+		expect([errorOf(result)?.[0], result.status]).toEqual(["57014", "E"]);
+		expect((await client.query("ROLLBACK")).status).toBe("I");
+	});
+});
+
+function admin(of: Proxy): Promise<RawClient> {
+	return RawClient.connect({ port: of.port, user: "admin", password: "pgdog", database: "admin" });
+}
