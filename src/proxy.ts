@@ -191,8 +191,7 @@ export class Proxy implements Source {
 	private discover(snapshot: Snapshot, known: ReadonlySet<string>): void {
 		this.bans.reach(snapshot, this.slots);
 		if (snapshot.general.require_healthcheck_on_discovery)
-			for (const { key } of allPools(snapshot))
-				if (!known.has(key)) this.bans.unchecked(this.slots.get(key)!, now());
+			for (const { key } of allPools(snapshot)) if (!known.has(key)) this.bans.unchecked(this.slots.get(key)!, now());
 		this.monitor.reach(snapshot, this.slots);
 	}
 
