@@ -88,7 +88,7 @@ export const general = {
 	}),
 	idle_healthcheck_interval: milliseconds({
 		default: 30_000,
-		text: "Every pool's server is checked this often in the background. 0 turns that off.",
+		text: "Every pool's server is checked this often in the background, by an idle connection or, for want of one, by one beyond the pool's size that is closed again. 0 turns that off.",
 	}),
 	idle_healthcheck_delay: milliseconds({
 		default: 5_000,
@@ -137,7 +137,7 @@ export const general = {
 	lsn_check_interval: milliseconds({
 		default: 5_000,
 		min: 10,
-		text: "How often servers are asked for their role and how far they have replayed.",
+		text: "How often servers are asked for their role and how far they have replayed, by one connection to each beside its pools.",
 	}),
 	lsn_check_timeout: milliseconds({ default: 5_000, min: 1, text: "How long such a question may take." }),
 	lsn_check_delay: milliseconds({

@@ -6,7 +6,7 @@ import { randomBytes } from "node:crypto";
 import type { ParameterSet } from "../backend/parameters.ts";
 import type { Statement } from "../backend/prepared.ts";
 import { Reply } from "../backend/replies.ts";
-import { type Server, type ServerClient, ServerState } from "../backend/server.ts";
+import { type Server, ServerState } from "../backend/server.ts";
 import { now } from "../clock.ts";
 import type { General } from "../config/settings.ts";
 import { type PoolSpec, Side } from "../config/snapshot.ts";
@@ -14,11 +14,9 @@ import { PgError, ProtocolError } from "../errors.ts";
 import type { Sink, StreamOwner } from "../net/stream.ts";
 import type { StatementFacts } from "../parser/facts.ts";
 import type { Hints } from "../parser/hints.ts";
-import { Dirty, type SessionFacts, sessionFacts, UNKNOWN_FACTS } from "../parser/session.ts";
+import { type SessionFacts, sessionFacts, UNKNOWN_FACTS } from "../parser/session.ts";
 import type { Cluster } from "../pool/cluster.ts";
 import type { Pool } from "../pool/pool.ts";
-import type { Election } from "../pool/shard.ts";
-import type { Waiter } from "../pool/waiters.ts";
 import type { Route } from "../router/route.ts";
 import type { Router } from "../router/router.ts";
 import { Stat } from "../stats/counters.ts";
@@ -28,6 +26,7 @@ import { errorResponse } from "../wire/error-response.ts";
 import { HEADER, readInt32, Tail } from "../wire/frame.ts";
 import { query } from "../wire/frontend-messages.ts";
 import { Ahead, beginsBatch, COLLECT, checkHeader, lookAhead, needed, passable, ROUTED } from "./collect.ts";
+import { type Borrower, Checkout } from "./checkout.ts";
 import type { ClientContext } from "./context.ts";
 import { ClientStatements, factsOf, noteFacts } from "./prepared.ts";
 import { Choice, noteBatch, Routing } from "./routing.ts";
@@ -80,16 +79,12 @@ export interface Login {
 	readonly address: string;
 }
 
-export class Client implements StreamOwner, ServerClient, Waiter {
+export class Client implements StreamOwner, Borrower {
 	readonly stream: Sink;
 	readonly user: string;
 	readonly database: string;
-	/** Where its servers come from: the one for this transaction, or the last. */
-	pool: Pool;
-	private cluster: Cluster;
 	private readonly routing: Routing;
-	/** Where it stands while `queued`. */
-	private queue: { leave(waiter: Waiter): void };
+	private readonly checkout: Checkout;
 	/** Messages before this place of the chunk under way have been routed. */
 	private routed = 0;
 	private readonly context: ClientContext;
@@ -112,26 +107,15 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	private unread = false;
 	/** Held until its server has answered what it owes. */
 	private toAnswers = false;
-	private loggedIn = false;
-	/** Servers that died while they were made ready for a request that no one had seen yet. */
-	private retries = 0;
 
 	private readonly settings: ClientSettings;
 	private statements: ClientStatements | null = null;
-
-	waitingSince = 0;
-	/** How long it waited for the server it has, ms. */
-	private waited = 0;
-	nextWaiter: Waiter | null = null;
-	previousWaiter: Waiter | null = null;
-	queued = false;
 
 	/** By the janitor's clock: when it last sent something. */
 	activeAt: number;
 	/** For SHOW CLIENTS; milliseconds and counts. */
 	queries = 0;
 	transactions = 0;
-	waitTime = 0;
 	queryTime = 0;
 	transactionTime = 0;
 	errors = 0;
@@ -141,14 +125,12 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	constructor(context: ClientContext, stream: Sink, cluster: Cluster, router: Router | null, login: Login) {
 		this.context = context;
 		this.stream = stream;
-		this.cluster = cluster;
-		this.pool = cluster.first;
-		this.queue = this.pool;
 		this.routing = new Routing(context, login.hints, router);
 		this.user = login.user;
 		this.database = login.database;
 		this.address = login.address;
 		this.settings = new ClientSettings(context.sets, login.parameters, stream, this.routing.hints);
+		this.checkout = new Checkout(this, cluster, this.routing, this.settings);
 		this.pid = context.register(this);
 		this.secret = Uint8Array.from(randomBytes(login.minor >= 2 ? 32 : 4));
 		this.activeAt = context.time;
@@ -159,12 +141,12 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	/** Answers with the settings that its sessions will have, from the cache or from a server. */
 	begin(): void {
 		const known = this.pool.welcomes.get(this.settings.startup.key);
-		if (known !== undefined) this.welcome(known);
-		else this.checkOut();
+		if (known !== undefined) this.onWelcome(known);
+		else this.checkout.start();
 	}
 
-	private welcome(reported: ParameterSet): void {
-		this.loggedIn = true;
+	onWelcome(reported: ParameterSet): void {
+		this.checkout.loggedIn = true;
 		const welcome = [this.settings.welcome(reported), backendKeyData(this.pid, this.secret), READY_IDLE];
 		this.stream.writeAll(Buffer.concat(welcome));
 		this.context.onLogin(this);
@@ -358,7 +340,7 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		const { side } = this.routing;
 		if (side === Side.Any || server.status !== TxStatus.Idle || server.session) return false;
 		if (server.replies.length === 0 || server.unsynced) return false;
-		return (this.cluster.pick(0, Side.Primary, 0) === this.pool) !== (side === Side.Primary);
+		return (this.checkout.cluster.pick(0, Side.Primary, 0) === this.pool) !== (side === Side.Primary);
 	}
 
 	/** What is sent in its place fails: the transaction has failed for PostgreSQL too, and a batch ends at its Sync. */
@@ -479,8 +461,7 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 			const step = this.choose(code, chunk, at, next);
 			if (step !== Step.Go) return step;
 		}
-		const server = this.take();
-		if (server !== null && this.acquire(server)) return Step.Go;
+		if (this.checkout.take() !== null) return Step.Go;
 		this.hold(chunk, at);
 		return Step.Hold;
 	}
@@ -502,27 +483,11 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		}
 		// The server stays for good, and who begins with a read may write later.
 		if (pooler_mode === "session" && routing.side === Side.Any && routing.mayWrite) routing.side = Side.Primary;
-		const pool = this.cluster.pick(0, routing.side, routing.since);
-		if (pool !== null) {
-			this.pool = pool;
-			return Step.Go;
-		}
-		const election = this.election();
-		if (election === null) return this.refuseNow(this.cluster.refusal(0, routing.side), code, chunk, next);
+		const { checkout } = this;
+		if (checkout.choose()) return Step.Go;
+		if (!checkout.waitForElection()) return this.refuseNow(checkout.refusal, code, chunk, next);
 		this.hold(chunk, at);
-		this.await(election);
 		return Step.Hold;
-	}
-
-	/** Where to wait for a primary to be found, or for anything to be known of the servers. */
-	private election(): Election | null {
-		const shard = this.cluster.shards[0]!;
-		return this.routing.side === Side.Primary || shard.isUnknown ? shard.election : null;
-	}
-
-	private await(election: Election): void {
-		this.queue = election;
-		election.wait(this, now());
 	}
 
 	/** The request needed no server. */
@@ -549,24 +514,18 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 
 	/** A decision has come to a server: for SHOW ROUTES, and for the EXPLAIN that it may be about. */
 	private onDecided(route: Route, server: Server): void {
-		const { routing } = this;
-		const { spec } = this.pool;
+		const { routing, checkout } = this;
+		const { spec } = checkout.pool;
 		if (routing.facts?.explains && server.replies.length === 0 && this.context.general().expanded_explain)
-			server.notes = explainRows(route, spec, this.cluster.roleOf(this.pool));
-		this.note(route, spec, this.waited);
-		this.waited = 0;
+			server.notes = explainRows(route, spec, checkout.cluster.roleOf(checkout.pool));
+		this.note(route, spec, checkout.waited);
+		checkout.waited = 0;
 	}
 
 	private note(route: Route, spec: PoolSpec | null, wait: number): void {
 		const { routing } = this;
 		routing.decided = null;
-		this.context.routes.note(this.context.time, this, routing.facts, route, spec, wait);
-	}
-
-	private take(): Server | null {
-		this.queue = this.pool;
-		this.waited = 0;
-		return this.pool.take(this);
+		this.context.routes.note(this.context.time, this, routing.facts, routing.sql, route, spec, wait);
 	}
 
 	private drop(chunk: Buffer, next: number): Step {
@@ -620,93 +579,18 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 
 	// ---- servers come and go ---------------------------------------------------------------------------------------
 
-	private checkOut(): void {
-		const server = this.take();
-		if (server !== null) this.onServer(server);
+	/** Where its servers come from: the one for this transaction, or the last. */
+	get pool(): Pool {
+		return this.checkout.pool;
 	}
 
-	onServer(server: Server): void {
-		if (server.state === ServerState.Closed) this.checkOut();
-		else {
-			this.waited = now() - this.waitingSince;
-			this.waitTime += this.waited;
-			if (this.acquire(server)) this.acquired(server);
-		}
-	}
-
-	/** @returns whether the server is ready for us now; if not, `acquired` is called later. */
-	private acquire(server: Server): boolean {
-		server.lend(this);
-		this.server = server;
-		server.session = this.pool.spec.pooler_mode === "session";
-		this.pool.counters[Stat.server_assignment_count]!++;
-		const { wanted } = this.settings;
-		if (server.applied.equals(wanted)) return this.begun(server);
-		server.apply(wanted, (error) => {
-			if (error !== null) this.onApplyFailed(server, error);
-			else if (this.begun(server)) this.acquired(server);
-		});
-		return false;
-	}
-
-	/** Begins on the server what was held back. @returns whether that is done; if not, `acquired` is called later */
-	private begun(server: Server): boolean {
-		const { prelude } = this.routing;
-		if (!prelude.open || !this.loggedIn) {
-			// At login all of it is told, by `welcome`.
-			if (this.loggedIn) this.settings.tell(server);
-			return true;
-		}
-		server.run(prelude.sql, (_, error) => {
-			if (error === null && server.status === TxStatus.InBlock) {
-				this.routing.handOver();
-				server.readyAt = now();
-				this.acquired(server);
-				return;
-			}
-			this.server = null;
-			server.abandon("recover");
-			this.refuseHeld(error ?? new PgError("ERROR", "XX000", "the transaction could not be begun"));
-		});
-		return false;
-	}
-
-	private acquired(server: Server): void {
-		if (!this.loggedIn) {
-			this.pool.welcomes.set(this.settings.startup.key, server.reported);
-			this.server = null;
-			server.session = false;
-			server.giveBack();
-			this.welcome(server.reported);
-			return;
-		}
-		this.settings.tell(server);
-		this.retries = 0;
+	onServerReady(): void {
 		this.resume();
 	}
 
-	/**
-	 * The server does not take the settings. It may be the server's fault, whose settings cannot be left: cleaned, it is
-	 * tried again. Then it is the client's, whose session cannot be had.
-	 */
-	private onApplyFailed(server: Server, error: PgError): void {
-		this.server = null;
-		server.session = false;
-		server.dirty |= Dirty.Settings;
-		server.giveBack();
-		if (this.retries++ === 0) {
-			this.checkOut();
-			return;
-		}
-		this.close(
-			`settings refused: ${error.message}`,
-			new PgError("FATAL", error.sqlstate, error.message, error.detail, error.hint),
-		);
-	}
-
-	onCheckoutFailed(error: PgError): void {
+	onNoServer(error: PgError): void {
 		if (this.isClosed) return;
-		if (!this.loggedIn) {
+		if (!this.checkout.loggedIn) {
 			const message = `connection pool for user "${this.user}" and database "${this.database}" is down`;
 			this.close(message, new PgError("FATAL", "58000", message, error.detail ?? error.message, error.hint));
 			return;
@@ -716,28 +600,8 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		else this.refuseHeld(new PgError("ERROR", error.sqlstate, error.message, error.detail, error.hint));
 	}
 
-	/** Nothing of the request was sent: another pool that can serve it may. Any can tell a login its settings. */
-	onElsewhere(): void {
-		const pool = this.another();
-		const election = pool === null && this.loggedIn ? this.election() : null;
-		const queue = pool ?? election;
-		if (queue === this.queue) return;
-		this.queue.leave(this);
-		if (pool !== null) {
-			this.pool = pool;
-			this.checkOut();
-		} else if (election === null) this.onCheckoutFailed(this.cluster.refusal(0, this.routing.side));
-		else this.await(election);
-	}
-
-	/** The pool for what it waits for, as things are now. */
-	private another(): Pool | null {
-		if (this.loggedIn) return this.cluster.pick(0, this.routing.side, this.routing.since);
-		return this.cluster.pick(0, Side.Any, 0) ?? this.cluster.pick(0, Side.Primary, 0);
-	}
-
 	/** Refuses the request that is held, and goes on with what comes after it. */
-	private refuseHeld(error: PgError): void {
+	refuseHeld(error: PgError): void {
 		const held = this.tail.take();
 		this.refuse(error, held[0] ?? Frontend.Sync);
 		this.tail.hold(held);
@@ -816,15 +680,10 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		if (this.isClosed) return;
 		// Nothing of the request was sent yet: another server may serve it.
 		const untouched = this.state === State.Waiting && !this.toAnswers && server?.readyAt === 0;
-		if (untouched && this.retries++ < RETRIES) this.retry();
-		else if (error === null) this.close("the server closed the connection");
-		else if (this.loggedIn) this.close(error.message, error);
-		else this.onCheckoutFailed(error);
-	}
-
-	private retry(): void {
-		this.pool = this.another() ?? this.pool;
-		this.checkOut();
+		if (untouched && this.checkout.retry()) return;
+		if (error === null) this.close("the server closed the connection");
+		else if (this.checkout.loggedIn) this.close(error.message, error);
+		else this.onNoServer(error);
 	}
 
 	onParameterStatus(name: string, value: string): void {
@@ -915,7 +774,11 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	}
 
 	get isWaiting(): boolean {
-		return this.queued;
+		return this.checkout.queued;
+	}
+
+	get waitTime(): number {
+		return this.checkout.waitTime;
 	}
 
 	get statementCount(): number {
@@ -924,7 +787,7 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 
 	/** Its state in the words of SHOW CLIENTS. */
 	get stateName(): string {
-		if (this.queued) return "waiting";
+		if (this.isWaiting) return "waiting";
 		if (this.routing.prelude.failed) return "transaction error";
 		if (this.routing.prelude.open) return "idle in transaction";
 		if (this.server === null) return "idle";
@@ -940,8 +803,8 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	/** A CancelRequest with this client's key: for the query it runs or waits for, and no other. */
 	cancel(): void {
 		const { server } = this;
-		if (this.queued && this.loggedIn) {
-			this.queue.leave(this);
+		if (this.isWaiting && this.checkout.loggedIn) {
+			this.checkout.leave();
 			this.refuseHeld(new PgError("ERROR", "57014", "canceling statement due to user request"));
 		} else if (server !== null && server.state === ServerState.Lent && server.replies.length > 0)
 			void this.pool.cancel(server);
@@ -951,11 +814,8 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	reach(cluster: Cluster, router: Router | null): void {
 		// It knows one shard only.
 		if (cluster.shards.length > 1) this.shutDown(false);
-		this.cluster = cluster;
 		this.routing.reach(router);
-		if (this.queued) {
-			if (!cluster.has(this.queue)) this.onElsewhere();
-		} else if (this.server === null) this.pool = cluster.first;
+		this.checkout.reach(cluster);
 	}
 
 	get isLocked(): boolean {
@@ -970,8 +830,7 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 	/** Where the next transaction goes, for a client that does not route itself, and why. See `Cluster.pick`. */
 	prefer(side: Side, since: number, route: Route | null, facts: StatementFacts | null): void {
 		this.routing.prefer(side, since, route, facts);
-		if (this.server !== null || this.queued) return;
-		this.pool = this.another() ?? this.cluster.first;
+		this.checkout.prefer();
 	}
 
 	/** A Parse, Close or Query that another shard has replied to: it counts here too. */
@@ -1050,7 +909,7 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 		this.state = State.Closed;
 		this.activeAt = this.context.time;
 		this.tail.clear();
-		if (this.queued) this.queue.leave(this);
+		this.checkout.leave();
 		const { server } = this;
 		this.server = null;
 		if (server !== null) server.abandon(this.context.general().connection_recovery);
@@ -1065,8 +924,6 @@ export class Client implements StreamOwner, ServerClient, Waiter {
 
 /** How long a closed client may take to read its last bytes, ms; a guess. */
 export const LINGER = 10_000;
-/** Servers that may die under one request before its client is told. */
-const RETRIES = 3;
 export const SHUTTING_DOWN = new PgError("FATAL", "57P01", "terminating connection due to administrator command");
 const TRANSACTION_TEXT = "transaction control statements are not supported in statement pooler mode";
 export const TOO_LARGE = new PgError("ERROR", "54000", "the request is too large to be routed");

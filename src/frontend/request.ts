@@ -38,6 +38,11 @@ export class RequestRouter {
 		this.hints = hints;
 	}
 
+	/** The text that was routed last, where plugins are asked. */
+	get sql(): string {
+		return this.asked.sql;
+	}
+
 	/** The Query message `chunk[at, next)`, which is whole. */
 	query(chunk: Buffer, at: number, next: number, inTransaction: boolean): Route {
 		const { asked, router } = this;

@@ -3,10 +3,13 @@
 
 import { type PoolSpec, Side } from "../config/snapshot.ts";
 import type { StatementFacts } from "../parser/facts.ts";
+import { readable } from "../parser/readable.ts";
 import { type Route, Shard } from "../router/route.ts";
 
 /** How many are kept. */
 const KEPT = 512;
+/** Characters of a text that is kept for want of facts; a longer one is only told to be long. */
+const LONGEST = 10_000;
 
 class Decision {
 	/** ms since the epoch; 0: not used yet. */
@@ -15,6 +18,8 @@ class Decision {
 	user = "";
 	database = "";
 	facts: StatementFacts | null = null;
+	/** The text where there are no facts: plugins alone decide. */
+	sql = "";
 	route: Route | null = null;
 	/** Null when it was refused. */
 	pool: PoolSpec | null = null;
@@ -30,6 +35,7 @@ export class RouteLog {
 		time: number,
 		client: { readonly pid: number; readonly user: string; readonly database: string },
 		facts: StatementFacts | null,
+		sql: string,
 		route: Route,
 		pool: PoolSpec | null,
 		wait: number,
@@ -41,6 +47,8 @@ export class RouteLog {
 		decision.user = client.user;
 		decision.database = client.database;
 		decision.facts = facts;
+		if (facts !== null) decision.sql = "";
+		else decision.sql = sql.length > LONGEST ? `a text of ${sql.length} characters` : sql;
 		decision.route = route;
 		decision.pool = pool;
 		decision.wait = wait;
@@ -50,14 +58,14 @@ export class RouteLog {
 	rows() {
 		const rows = [];
 		for (let i = 1; i <= KEPT; i++) {
-			const { time, client, user, database, facts, route, pool, wait } = this.ring[(this.next - i + KEPT) % KEPT]!;
+			const { time, client, user, database, facts, sql, route, pool, wait } = this.ring[(this.next - i + KEPT) % KEPT]!;
 			if (route === null) break;
 			rows.push({
 				time,
 				client_id: client,
 				user,
 				database,
-				query: facts?.text ?? "",
+				query: facts?.text ?? readable(sql),
 				decided_by: route.decidedBy,
 				shard: route.shard === Shard.All ? "all" : String(route.shard),
 				side: sideText(route.side),

@@ -76,6 +76,11 @@ export class Routing {
 		return this.requests !== null;
 	}
 
+	/** The text that was routed last, where plugins are asked. */
+	get sql(): string {
+		return this.requests?.sql ?? "";
+	}
+
 	/** The session may come to want a primary, and there is one. */
 	get mayWrite(): boolean {
 		return this.requests?.router.mayWrite ?? true;

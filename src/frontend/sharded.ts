@@ -417,7 +417,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	}
 
 	private refuseRoute(route: Route, error: PgError, terminator: Terminator): void {
-		this.context.routes.note(this.context.time, this, this.requests.facts, route, null, 0);
+		this.context.routes.note(this.context.time, this, this.requests.facts, this.requests.sql, route, null, 0);
 		this.refuse(error, terminator);
 	}
 

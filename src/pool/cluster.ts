@@ -45,6 +45,11 @@ export class Cluster {
 		return this.shards[shard]!.pick(side, since);
 	}
 
+	/** See `Shard.serves`. */
+	serves(shard: number, pool: Pool, side: Side, since: number): boolean {
+		return this.shards[shard]!.serves(pool, side, since);
+	}
+
 	refusal(shard: number, side: Side): PgError {
 		return this.shards[shard]!.refusal(side);
 	}

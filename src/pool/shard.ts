@@ -66,6 +66,15 @@ export class Shard {
 		return candidates[0] ?? null;
 	}
 
+	/** Whether `pool` is one that `pick` might give, and is well: who waits there has no reason to leave. */
+	serves(pool: Pool, side: Side, since: number): boolean {
+		if (this.version !== this.vitals.version) this.look();
+		if (!this.vitals.isHealthy(pool.slot)) return false;
+		if (pool === this.primary && (side === Side.Primary || since > 0)) return true;
+		const candidates = side === Side.Any ? this.readers : this.replicas;
+		return side !== Side.Primary && (since > 0 ? this.havingSeen(candidates, since) : candidates).includes(pool);
+	}
+
 	private havingSeen(candidates: readonly Pool[], since: number): readonly Pool[] {
 		const { fresh, vitals } = this;
 		fresh.length = 0;

@@ -20,10 +20,18 @@ describe("the log of routes", () => {
 	test("tells the newest first, with texts that show no constants", () => {
 		const log = new RouteLog();
 		const facts = statements.facts("SELECT 'secret', 1 FROM t -- c");
-		log.note(1, CLIENT, facts, new Route(0, Side.Any, "statement"), POOL, 0);
-		log.note(2, CLIENT, null, new Route(Shard.All, Side.Primary, "the only choice"), POOL, 3);
+		log.note(1, CLIENT, facts, "", new Route(0, Side.Any, "statement"), POOL, 0);
+		log.note(
+			2,
+			CLIENT,
+			null,
+			"SELECT 'secret'  FROM t",
+			new Route(Shard.All, Side.Primary, "the only choice"),
+			POOL,
+			3,
+		);
 		const refused = new Route(Shard.All, Side.Replica, "comment", new PgError("ERROR", "58000", "no such shard: 9"));
-		log.note(3, CLIENT, facts, refused, null, 0);
+		log.note(3, CLIENT, facts, "", refused, null, 0);
 		const shared = { client_id: 7, user: "u", database: "d" };
 		expect(log.rows()).toEqual([
 			{
@@ -40,7 +48,7 @@ describe("the log of routes", () => {
 			{
 				...shared,
 				time: 2,
-				query: "",
+				query: "SELECT ? FROM t",
 				decided_by: "the only choice",
 				shard: "all",
 				side: "primary",
@@ -66,7 +74,7 @@ describe("the log of routes", () => {
 	test("keeps the last 512", () => {
 		const log = new RouteLog();
 		expect(log.rows()).toEqual([]);
-		for (let time = 1; time <= 1300; time++) log.note(time, CLIENT, null, new Route(0, Side.Any, "x"), POOL, 0);
+		for (let time = 1; time <= 1300; time++) log.note(time, CLIENT, null, "", new Route(0, Side.Any, "x"), POOL, 0);
 		expect(log.rows().map(({ time }) => time)).toEqual(Array.from({ length: 512 }, (_, i) => 1300 - i));
 	});
 });

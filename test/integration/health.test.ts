@@ -78,17 +78,22 @@ test("BAN of all leaves reads to the primary", async () => {
 	expect(await show(console, "SHOW BANS")).toEqual([]);
 });
 
-test("HEALTHCHECK has a server asked now, by whichever worker", async () => {
-	await using console = await admin();
-	const checks = async () => {
-		const servers = await show(console, "SHOW SERVERS");
-		return servers.reduce((sum, { healthchecks }) => sum + Number(healthchecks), 0);
-	};
-	await using client = await connect(proxy);
-	for (let i = 0; i < TRIES; i++) await client.query("SELECT 1");
-	const before = await checks();
-	await console.query("HEALTHCHECK");
-	await until(async () => (await checks()) >= before + 2, "a check of each pool");
+test("HEALTHCHECK finds out now what would be found out in an hour", async () => {
+	const hourly = { idle_healthcheck_interval: 3_600_000, healthcheck_timeout: 300, connect_timeout: 300 };
+	await using mine = await startRouted(cluster, [], { workers: 2, ...hourly });
+	await using console = await admin(mine);
+	const replica = cluster.replicas[0]!;
+	replica.pause();
+	try {
+		expect((await console.query("HEALTHCHECK")).tags).toEqual(["HEALTHCHECK"]);
+		await until(async () => {
+			const bans = await show(console, "SHOW BANS");
+			return bans.length === 1 && bans[0]!.port === String(replica.port);
+		}, "the ban");
+	} finally {
+		replica.resume();
+	}
+	await until(async () => (await show(console, "SHOW BANS")).length === 0, "the end of the ban");
 });
 
 test("SHOW REPLICATION says who is in recovery and how far each is", async () => {
@@ -113,7 +118,13 @@ test("SHOW REPLICATION says who is in recovery and how far each is", async () =>
 test("the endpoint says up while any server is well, down when none is, and up again", async () => {
 	const port = freePort();
 	await using mine = await startPostgres({ replicas: 1 });
-	await using short = await startRouted(mine, [], { healthcheck_port: port, workers: 2, connect_timeout: 500 });
+	await using short = await startRouted(mine, [], {
+		healthcheck_port: port,
+		workers: 2,
+		connect_timeout: 500,
+		idle_healthcheck_interval: 200,
+		idle_healthcheck_delay: 0,
+	});
 	expect(await health(port)).toBe("200 up");
 	await mine.replicas[0]!.kill();
 	await until(() => short.log.includes("read queries banned"), "the ban");

@@ -20,6 +20,7 @@ import {
 	PORT,
 	pipelined,
 	placesOf,
+	type Roles,
 	servedBy,
 	startRouted,
 	startServers,
@@ -38,7 +39,7 @@ describeWithCargo("plugins before PostgreSQL", () => {
 		scribe = buildFixture("scribe");
 		witness = buildFixture("witness");
 		cluster = await startServers();
-		await cluster.primary.sql("CREATE TABLE things (id int)", { user: "pgdog" });
+		await cluster.primary.sql("CREATE TABLE things (id int); CREATE TABLE to_primary (id int)", { user: "pgdog" });
 		await cluster.replicated();
 		proxy = await startRouted(cluster, [{ name: scribe }], {}, ["primary", "replica"], { env: notes.env });
 	}, BUILD_TIMEOUT);
@@ -236,6 +237,28 @@ describeWithCargo("plugins before PostgreSQL", () => {
 			expect(await where("'to_shard_0'")).toEqual(["primary", "replica"]);
 			expect(await where("'to_all'")).toEqual(["primary", "replica"]);
 			expect(await where(`${lock}, 'to_all'`)).toEqual(["primary"]);
+		}
+	});
+
+	test("SHOW ROUTES and EXPLAIN name the plugin that decided, also where it is all that there is to ask", async () => {
+		for (const roles of [["primary", "replica"], ["primary"]] as Roles[]) {
+			const general = { expanded_explain: true };
+			await using explaining = await startRouted(cluster, [{ name: scribe }], general, roles, { env: notes.env });
+			await using client = await connect(explaining);
+			await client.query("SELECT 'to_primary', 7");
+			expect(codes(await client.query("SELECT 'to_nobody', 8"))).toBe("EZ");
+			await client.extended("SELECT 'to_primary', $1::int", ["9"]);
+			const plan = await client.query("EXPLAIN SELECT 1 FROM to_primary");
+			expect(plan.rows.flat()).toContain(`  Shard 0: decided by plugin "${scribe}"`);
+			const { port } = explaining;
+			await using console = await connect(explaining, { port, user: "admin", database: "admin" });
+			const { rows } = await console.query("SHOW ROUTES query, decided_by, server, error");
+			const primary = `127.0.0.1:${cluster.primary.port}`;
+			expect(rows.map((row) => row.slice(2)).slice(1)).toEqual([
+				["SELECT ?, $1::int", `plugin "${scribe}"`, primary, null],
+				["SELECT ?, …", `plugin "${scribe}"`, "", `query is blocked by plugin "${scribe}"`],
+				["SELECT ?, …", `plugin "${scribe}"`, primary, null],
+			]);
 		}
 	});
 

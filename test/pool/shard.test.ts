@@ -135,6 +135,32 @@ describe("a client that has written", () => {
 	});
 });
 
+// Each ban of any server made all who waited choose anew, and lose their places.
+test("who waits where it is well has no reason to leave, whatever happens to others", () => {
+	const { shard, vitals } = scene("p r r");
+	const [primary, replica, other] = shard.pools as [Pool, Pool, Pool];
+	const serves = (pool: Pool, side: Side, since = 0) => shard.serves(pool, side, since);
+	vitals.ban(2, Ban.Unreachable);
+	expect([serves(primary, Side.Any), serves(replica, Side.Any), serves(replica, Side.Replica)]).toEqual([
+		true,
+		true,
+		true,
+	]);
+	expect([serves(other, Side.Any), serves(replica, Side.Primary), serves(primary, Side.Primary)]).toEqual([
+		false,
+		false,
+		true,
+	]);
+	vitals.set(1, Vital.freshAsOf, 10);
+	expect([serves(replica, Side.Any, 5), serves(replica, Side.Any, 20), serves(primary, Side.Any, 20)]).toEqual([
+		true,
+		false,
+		true,
+	]);
+	vitals.setHealthy(1, false);
+	expect(serves(replica, Side.Any)).toBe(false);
+});
+
 describe("roles that are found out", () => {
 	test("choose who serves what, from one moment to the next", () => {
 		const { vitals, picks, shard } = scene("a a a");

@@ -1,0 +1,254 @@
+// How a client comes to a server that is ready for its request: a pool by what routing wants, a place in its queue or in an
+// election, another pool when that one is not well, then the client's settings on the server, and the transaction that was
+// held back. One for each client; client.ts asks it for a server, and is told when it has one or cannot.
+
+import type { ParameterSet } from "../backend/parameters.ts";
+import { type Server, type ServerClient, ServerState } from "../backend/server.ts";
+import { now } from "../clock.ts";
+import { Side } from "../config/snapshot.ts";
+import { PgError } from "../errors.ts";
+import { Dirty } from "../parser/session.ts";
+import type { Cluster } from "../pool/cluster.ts";
+import type { Pool } from "../pool/pool.ts";
+import type { Election } from "../pool/shard.ts";
+import type { Waiter } from "../pool/waiters.ts";
+import { Stat } from "../stats/counters.ts";
+import { TxStatus } from "../wire/codes.ts";
+import type { Routing } from "./routing.ts";
+import type { ClientSettings } from "./settings.ts";
+
+/** Servers that may die under one request before its client is told. */
+const RETRIES = 3;
+
+/** For whom. */
+export interface Borrower extends ServerClient {
+	/** Null unless one is lent to it. */
+	server: Server | null;
+	/** `server` is ready for the request that is held. */
+	onServerReady(server: Server): void;
+	/** None is to be had for it. */
+	onNoServer(error: PgError): void;
+	/** The request fails, and the client goes on. */
+	refuseHeld(error: PgError): void;
+	/** Its session can be had on no server. */
+	close(reason: string, error?: PgError): void;
+	/** At login: what a server reports with the client's settings. */
+	onWelcome(reported: ParameterSet): void;
+}
+
+export class Checkout implements Waiter {
+	/** Where its servers come from: the one for this transaction, or the last. */
+	pool: Pool;
+	cluster: Cluster;
+	/** Until then a server is only asked what it reports. */
+	loggedIn = false;
+	waitingSince = 0;
+	/** How long it waited for the server it has, and for all, ms. */
+	waited = 0;
+	waitTime = 0;
+	nextWaiter: Waiter | null = null;
+	previousWaiter: Waiter | null = null;
+	queued = false;
+	private readonly client: Borrower;
+	private readonly routing: Routing;
+	private readonly settings: ClientSettings;
+	/** Where it stands while `queued`. */
+	private queue: { leave(waiter: Waiter): void };
+	/** Servers that died while they were made ready for a request that no one had seen yet. */
+	private retries = 0;
+
+	constructor(client: Borrower, cluster: Cluster, routing: Routing, settings: ClientSettings) {
+		this.client = client;
+		this.cluster = cluster;
+		this.pool = cluster.first;
+		this.queue = this.pool;
+		this.routing = routing;
+		this.settings = settings;
+	}
+
+	/** @returns false when no pool may serve the request now: `waitForElection` may help, else `refusal` says why */
+	choose(): boolean {
+		const { routing } = this;
+		const pool = this.cluster.pick(0, routing.side, routing.since);
+		if (pool === null) return false;
+		this.pool = pool;
+		return true;
+	}
+
+	get refusal(): PgError {
+		return this.cluster.refusal(0, this.routing.side);
+	}
+
+	/** Waits for a primary to be found, or for anything to be known of the servers. @returns false when there is no such hope */
+	waitForElection(): boolean {
+		const election = this.election();
+		if (election !== null) this.await(election);
+		return election !== null;
+	}
+
+	private election(): Election | null {
+		const shard = this.cluster.shards[0]!;
+		return this.routing.side === Side.Primary || shard.isUnknown ? shard.election : null;
+	}
+
+	private await(election: Election): void {
+		this.queue = election;
+		election.wait(this, now());
+	}
+
+	/** A server that is ready, or null: then `Borrower.onServerReady` or another of its methods is called later. */
+	take(): Server | null {
+		const server = this.ask();
+		return server !== null && this.acquire(server) ? server : null;
+	}
+
+	/** The same, but the borrower is told in any case. */
+	start(): void {
+		const server = this.ask();
+		if (server !== null) this.onServer(server);
+	}
+
+	private ask(): Server | null {
+		this.queue = this.pool;
+		this.waited = 0;
+		return this.pool.take(this);
+	}
+
+	/** Gives its place up, if it has one. */
+	leave(): void {
+		if (this.queued) this.queue.leave(this);
+	}
+
+	/** A server died before it had seen anything of the request. @returns false when that has happened too often */
+	retry(): boolean {
+		if (this.retries++ >= RETRIES) return false;
+		this.pool = this.another() ?? this.pool;
+		this.start();
+		return true;
+	}
+
+	/** A reload made these the pools. */
+	reach(cluster: Cluster): void {
+		this.cluster = cluster;
+		if (this.queued) {
+			if (!cluster.has(this.queue)) this.onElsewhere();
+		} else if (this.client.server === null) this.pool = cluster.first;
+	}
+
+	/** Where the next transaction goes, for a client that somebody else routes. */
+	prefer(): void {
+		if (this.client.server === null && !this.queued) this.pool = this.another() ?? this.cluster.first;
+	}
+
+	/** The pool for what it waits for, as things are now. Any can tell a login its settings. */
+	private another(): Pool | null {
+		if (this.loggedIn) return this.cluster.pick(0, this.routing.side, this.routing.since);
+		return this.cluster.pick(0, Side.Any, 0) ?? this.cluster.pick(0, Side.Primary, 0);
+	}
+
+	// ---- what a pool says ------------------------------------------------------------------------------------------
+
+	onServer(server: Server): void {
+		if (server.state === ServerState.Closed) {
+			this.start();
+			return;
+		}
+		this.waited = now() - this.waitingSince;
+		this.waitTime += this.waited;
+		if (this.acquire(server)) this.acquired(server);
+	}
+
+	onCheckoutFailed(error: PgError): void {
+		this.client.onNoServer(error);
+	}
+
+	/** Nothing of the request was sent: another pool that can serve it may. */
+	onElsewhere(): void {
+		const { side, since } = this.routing;
+		if (this.queue === this.pool && this.loggedIn && this.cluster.serves(0, this.pool, side, since)) return;
+		const pool = this.another();
+		const election = pool === null && this.loggedIn ? this.election() : null;
+		const queue = pool ?? election;
+		if (queue === this.queue) return;
+		this.queue.leave(this);
+		if (pool !== null) {
+			this.pool = pool;
+			this.start();
+		} else if (election === null) this.onCheckoutFailed(this.refusal);
+		else this.await(election);
+	}
+
+	// ---- from lent to ready ----------------------------------------------------------------------------------------
+
+	/** @returns whether the server is ready for the request now; if not, `acquired` is called later */
+	private acquire(server: Server): boolean {
+		const { client, pool, settings } = this;
+		server.lend(client);
+		client.server = server;
+		server.session = pool.spec.pooler_mode === "session";
+		pool.counters[Stat.server_assignment_count]!++;
+		const { wanted } = settings;
+		if (server.applied.equals(wanted)) return this.begun(server);
+		server.apply(wanted, (error) => {
+			if (error !== null) this.onApplyFailed(server, error);
+			else if (this.begun(server)) this.acquired(server);
+		});
+		return false;
+	}
+
+	/** Begins on the server what was held back. @returns whether that is done; if not, `acquired` is called later */
+	private begun(server: Server): boolean {
+		const { prelude } = this.routing;
+		if (!prelude.open || !this.loggedIn) {
+			// At login all of it is told, by `welcome`.
+			if (this.loggedIn) this.settings.tell(server);
+			return true;
+		}
+		server.run(prelude.sql, (_, error) => {
+			if (error === null && server.status === TxStatus.InBlock) {
+				this.routing.handOver();
+				server.readyAt = now();
+				this.acquired(server);
+				return;
+			}
+			this.client.server = null;
+			server.abandon("recover");
+			this.client.refuseHeld(error ?? new PgError("ERROR", "XX000", "the transaction could not be begun"));
+		});
+		return false;
+	}
+
+	private acquired(server: Server): void {
+		if (!this.loggedIn) {
+			this.pool.welcomes.set(this.settings.startup.key, server.reported);
+			this.client.server = null;
+			server.session = false;
+			server.giveBack();
+			this.client.onWelcome(server.reported);
+			return;
+		}
+		this.settings.tell(server);
+		this.retries = 0;
+		this.client.onServerReady(server);
+	}
+
+	/**
+	 * The server does not take the settings. It may be the server's fault, whose settings cannot be left: cleaned, it is
+	 * tried again. Then it is the client's, whose session cannot be had.
+	 */
+	private onApplyFailed(server: Server, error: PgError): void {
+		const { client } = this;
+		client.server = null;
+		server.session = false;
+		server.dirty |= Dirty.Settings;
+		server.giveBack();
+		if (this.retries++ === 0) {
+			this.start();
+			return;
+		}
+		client.close(
+			`settings refused: ${error.message}`,
+			new PgError("FATAL", error.sqlstate, error.message, error.detail, error.hint),
+		);
+	}
+}
