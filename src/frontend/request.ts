@@ -63,7 +63,7 @@ export class RequestRouter {
 		asked.startupRole = hints.startup.role;
 		this.facts = facts;
 		const route = this.router.route(asked);
-		if (facts !== null && facts.writes && route.error === null) this.wrote = true;
+		if (route.error === null && (facts?.writes || this.router.calledWrite)) this.wrote = true;
 		return route;
 	}
 

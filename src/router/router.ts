@@ -76,6 +76,8 @@ export class Router {
 	/** Whether the answer depends on what the statement is. A plugin alone does not need it: its bridge has a parser. */
 	readonly needsFacts: boolean;
 	readonly statements: StatementCache;
+	/** A plugin has called the statement that was routed last a write, whatever its tree says. */
+	calledWrite = false;
 	readonly #shards: number;
 	readonly #hasPrimary: boolean;
 	readonly #hasReplicas: boolean;
@@ -151,6 +153,7 @@ export class Router {
 	/** Never throws for what a client sent. */
 	route(request: RouteRequest): Route {
 		const own = this.#decide(request);
+		this.calledWrite = false;
 		if (this.#plugins === null || own.error !== null) return own;
 
 		const { sql } = request;
@@ -230,6 +233,7 @@ export class Router {
 			if (readWrite === ReadWrite.Read) side = this.#side(Side.Any);
 			else if (readWrite === ReadWrite.Write) side = this.#side(Side.Primary);
 		}
+		this.calledWrite = readWrite === ReadWrite.Write;
 		return routes.to(shard >= 0 && shard !== ShardCode.Unknown ? shard : this.#anyShard, side);
 	}
 

@@ -240,6 +240,16 @@ describeWithCargo("plugins before PostgreSQL", () => {
 		}
 	});
 
+	test("what a plugin calls a write is one for read_after_write too", async () => {
+		const general = { read_after_write: "primary", read_after_write_window: 3_600_000 };
+		await using careful = await startRouted(cluster, [{ name: scribe }], general, undefined, { env: notes.env });
+		await using client = await connect(careful);
+		const places = () => placesOf(cluster, TRIES, () => client.query(`SELECT ${PORT}, 'no opinion'`));
+		expect(await places()).toEqual(["primary", "replica"]);
+		await client.query("SELECT 'to_primary'");
+		expect(await places()).toEqual(["primary"]);
+	});
+
 	test("SHOW ROUTES and EXPLAIN name the plugin that decided, also where it is all that there is to ask", async () => {
 		for (const roles of [["primary", "replica"], ["primary"]] as Roles[]) {
 			const general = { expanded_explain: true };
