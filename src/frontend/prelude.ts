@@ -17,8 +17,9 @@ export interface Said {
 	readonly error: PgError | null;
 }
 
-/** Texts held back are few; whoever sends more than these gets a server. */
+/** Texts held back are few and short; whoever sends more gets a server. */
 const MOST_TEXTS = 16;
+const LONGEST_TEXT = 4096;
 
 export const ABORTED = new PgError(
 	"ERROR",
@@ -68,7 +69,7 @@ export class Prelude {
 			case TransactionControl.BeginReadOnly:
 			case TransactionControl.BeginReadWrite:
 				// A second BEGIN is PostgreSQL's to warn of.
-				if (this.open) break;
+				if (this.open || !this.mayHold(sql)) break;
 				this.open = true;
 				this.begun = facts.transaction;
 				this.texts.push(sql);
@@ -86,7 +87,7 @@ export class Prelude {
 			case TransactionControl.SetTransaction:
 			case TransactionControl.SetTransactionReadOnly:
 				// A snapshot may not exist any more: that is for a server to say now.
-				if (!this.open || this.failed || this.texts.length >= MOST_TEXTS || /snapshot/i.test(sql)) break;
+				if (!this.open || this.failed || !this.mayHold(sql) || /snapshot/i.test(sql)) break;
 				this.texts.push(sql);
 				// What was begun for a primary only is run there, whatever follows.
 				if (facts.transaction === TransactionControl.SetTransaction) this.begun = TransactionControl.BeginReadWrite;
@@ -99,6 +100,10 @@ export class Prelude {
 			}
 		}
 		return this.failed ? { tag: "", row: null, error: ABORTED } : null;
+	}
+
+	private mayHold(sql: string): boolean {
+		return this.texts.length < MOST_TEXTS && sql.length <= LONGEST_TEXT;
 	}
 
 	/** What the client asked for has failed. */

@@ -56,6 +56,16 @@ describe("a held transaction", () => {
 		]);
 	});
 
+	test("holds back no more than it can keep: long texts and many of them are a server's", () => {
+		const { prelude, say } = begin();
+		const long = `/* ${"x".repeat(5_000)} */`;
+		expect([say(`BEGIN ${long}`), prelude.open]).toEqual(["server", false]);
+		say("BEGIN");
+		expect(say(`SET TRANSACTION READ ONLY ${long}`)).toBe("server");
+		const answers = Array.from({ length: 20 }, () => say("SET TRANSACTION READ ONLY"));
+		expect(answers.filter((answer) => answer === "server")).toHaveLength(5);
+	});
+
 	test("AND CHAIN begins another one like it", () => {
 		const { prelude, say } = begin();
 		say("BEGIN READ ONLY");
