@@ -1,4 +1,4 @@
-// The two errors that cross rooms. `ProtocolError` says that the peer broke the protocol; `PgError` is an
+// The errors that cross rooms. `ProtocolError` says that the peer broke the protocol; `PgError` is an
 // ErrorResponse in the making, built where the cause is known. Everything else that is thrown is a bug.
 
 export type Severity = "ERROR" | "FATAL" | "PANIC" | "WARNING" | "NOTICE";
@@ -26,4 +26,11 @@ export class ProtocolError extends Error {
 		super(message);
 		this.sqlstate = sqlstate;
 	}
+}
+
+/** Says where and why, which Bun's own message does not: an error that stops the start. */
+export function cannotListen(error: unknown, where: string): Error {
+	const { code } = error as { code?: string };
+	const reason = code === "EADDRINUSE" ? "address already in use" : (code ?? String(error));
+	return new Error(`cannot listen on ${where}: ${reason}`);
 }

@@ -12,6 +12,7 @@ import { diff, settingChangeText } from "./config/diff.ts";
 import type { Loaded } from "./config/load.ts";
 import { problemText } from "./config/problem.ts";
 import type { PoolSpec, Snapshot } from "./config/snapshot.ts";
+import { cannotListen } from "./errors.ts";
 import type { Log } from "./log.ts";
 import { now } from "./clock.ts";
 import type { AnyRow, FromWorker, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
@@ -27,7 +28,7 @@ import { lsnText } from "./pool/replication.ts";
 import { Ban, FoundRole, Vital, Vitals } from "./pool/vitals.ts";
 import { Counters } from "./stats/counters.ts";
 import { versionLine } from "./version.ts";
-import { cannotListen, Worker as LocalWorker } from "./worker.ts";
+import { Worker as LocalWorker } from "./worker.ts";
 
 /** A thread, or the Worker on this one: the two look alike from here. */
 interface Thread {

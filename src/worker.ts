@@ -14,7 +14,7 @@ import { type MovingServer, type Server, ServerState } from "./backend/server.ts
 import { now } from "./clock.ts";
 import type { General, Tcp } from "./config/settings.ts";
 import type { Admin, Snapshot, User } from "./config/snapshot.ts";
-import { ProtocolError } from "./errors.ts";
+import { cannotListen, ProtocolError } from "./errors.ts";
 import { Client } from "./frontend/client.ts";
 import type { ClientContext, ClientHandle } from "./frontend/context.ts";
 import { createFactsCache } from "./frontend/prepared.ts";
@@ -425,13 +425,6 @@ export class Worker implements PoolContext, ClientContext {
 		for (const pool of this.pools.values()) for (const server of pool.all) rows.push(serverRow(pool, server));
 		return rows;
 	}
-}
-
-/** Bun's message names neither the port nor the reason. */
-export function cannotListen(error: unknown, where: string): Error {
-	const { code } = error as { code?: string };
-	const reason = code === "EADDRINUSE" ? "address already in use" : (code ?? String(error));
-	return new Error(`cannot listen on ${where}: ${reason}`);
 }
 
 function loginKey(user: string, database: string): string {

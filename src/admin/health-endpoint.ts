@@ -1,6 +1,7 @@
 // The HTTP up/down endpoint (`healthcheck_port`) for load balancers and orchestrators in front of the proxy. Run by the main
 // thread; knows HTTP and nothing of how health is found out.
 
+import { cannotListen } from "../errors.ts";
 import type { PoolRow } from "./source.ts";
 
 export interface HealthEndpoint {
@@ -36,9 +37,7 @@ export function serveHealth(port: number, up: () => boolean): HealthEndpoint {
 		});
 		return { port: server.port!, stop: () => void server.stop(true) };
 	} catch (error) {
-		const { code } = error as { code?: string };
-		const reason = code === "EADDRINUSE" ? "address already in use" : (code ?? String(error));
-		throw new Error(`cannot listen on 0.0.0.0:${port} (healthcheck_port): ${reason}`);
+		throw cannotListen(error, `0.0.0.0:${port} (healthcheck_port)`);
 	}
 }
 

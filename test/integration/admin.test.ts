@@ -6,11 +6,11 @@ import { Client } from "pg";
 import postgres from "postgres";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
 import { type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
-import { type QueryResult, RawClient } from "../support/raw-client.ts";
+import { RawClient } from "../support/raw-client.ts";
 import { runTool, testWithTool } from "../support/tools.ts";
 import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
-import { backends, connect, connectToBothWorkers, one, untilBackends } from "./support.ts";
+import { admin, backends, connect, connectToBothWorkers, one, show, untilBackends } from "./support.ts";
 
 setDefaultTimeout(30_000);
 
@@ -26,15 +26,6 @@ afterAll(async () => {
 	await cluster?.stop();
 });
 
-const admin = () => RawClient.connect({ port: proxy.port, user: "admin", password: "secret", database: "admin" });
-
-/** The rows of a SHOW as objects. */
-async function show(client: RawClient, what: string): Promise<Record<string, string | null>[]> {
-	const { columns, rows, errors }: QueryResult = await client.query(what);
-	expect([what, errors]).toEqual([what, []]);
-	return rows.map((row) => Object.fromEntries(columns.map((column, i) => [column, row[i] ?? null])));
-}
-
 test("only the admin user with its password gets in", async () => {
 	const attempt = (user: string, password: string) =>
 		RawClient.connect({ port: proxy.port, user, password, database: "admin" });
@@ -44,7 +35,7 @@ test("only the admin user with its password gets in", async () => {
 });
 
 test("SHOW CLIENTS, SERVERS, POOLS and STATS are sums over both workers", async () => {
-	await using console = await admin();
+	await using console = await admin(proxy, "secret");
 	const both = await connectToBothWorkers(proxy, 2);
 	const clients = both.flat();
 	for (const client of clients) expect(await one(client, "SELECT 1")).toBe("1");
@@ -64,7 +55,7 @@ test("SHOW CLIENTS, SERVERS, POOLS and STATS are sums over both workers", async 
 });
 
 test("PAUSE lets transactions end and makes others wait, RESUME serves them", async () => {
-	await using console = await admin();
+	await using console = await admin(proxy, "secret");
 	const [[a], [b]] = await connectToBothWorkers(proxy, 1);
 	if (!a || !b) throw new Error("unreachable");
 	await a.query("BEGIN");
@@ -83,7 +74,7 @@ test("PAUSE lets transactions end and makes others wait, RESUME serves them", as
 });
 
 test("RECONNECT replaces every server and no client", async () => {
-	await using console = await admin();
+	await using console = await admin(proxy, "secret");
 	await using client = await connect(proxy);
 	const pid = await one(client, "SELECT pg_backend_pid()");
 	await show(console, "RECONNECT");
@@ -91,7 +82,7 @@ test("RECONNECT replaces every server and no client", async () => {
 });
 
 test("RELOAD says what is wrong and changes nothing, SHOW CONFIG tells what is in force", async () => {
-	await using console = await admin();
+	await using console = await admin(proxy, "secret");
 	const size = async () => (await show(console, "SHOW CONFIG")).find((row) => row.name === "default_pool_size")?.value;
 	expect(await size()).toBe("3");
 	const simple = simpleConfig(cluster.primary, { workers: 2, default_pool_size: 5, min_pool_size: 0 });

@@ -4,10 +4,9 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { type Cluster, freePort, startPostgres } from "../support/postgres.ts";
 import type { Proxy } from "../support/proxy.ts";
-import { RawClient } from "../support/raw-client.ts";
 import { until } from "../support/until.ts";
 import { PORT, placesOf, startRouted, TRIES } from "./routed.ts";
-import { connect } from "./support.ts";
+import { admin, connect, show } from "./support.ts";
 
 setDefaultTimeout(30_000);
 
@@ -30,22 +29,13 @@ afterAll(async () => {
 	await cluster?.stop();
 });
 
-const admin = (of = proxy) => RawClient.connect({ port: of.port, user: "admin", password: "pgdog", database: "admin" });
-
-/** The rows of a SHOW as objects. */
-async function show(client: RawClient, what: string): Promise<Record<string, string | null>[]> {
-	const { columns, rows, errors } = await client.query(what);
-	expect([what, errors]).toEqual([what, []]);
-	return rows.map((row) => Object.fromEntries(columns.map((column, i) => [column, row[i] ?? null])));
-}
-
 const health = async (port = healthPort) => {
 	const response = await fetch(`http://127.0.0.1:${port}/`);
 	return `${response.status} ${await response.text()}`;
 };
 
 test("BAN keeps reads from a server in both workers, SHOW BANS and POOLS tell of it, UNBAN ends it", async () => {
-	await using console = await admin();
+	await using console = await admin(proxy);
 	await using client = await connect(proxy);
 	const places = () => placesOf(cluster, TRIES, () => client.query(`SELECT ${PORT}`));
 	expect(await places()).toEqual(["primary", "replica"]);
@@ -69,7 +59,7 @@ test("BAN keeps reads from a server in both workers, SHOW BANS and POOLS tell of
 });
 
 test("BAN of all leaves reads to the primary", async () => {
-	await using console = await admin();
+	await using console = await admin(proxy);
 	await using client = await connect(proxy);
 	await console.query("BAN");
 	expect(await show(console, "SHOW BANS")).toHaveLength(2);
@@ -97,7 +87,7 @@ test("HEALTHCHECK finds out now what would be found out in an hour", async () =>
 });
 
 test("SHOW REPLICATION says who is in recovery and how far each is", async () => {
-	await using console = await admin();
+	await using console = await admin(proxy);
 	await cluster.primary.sql("CREATE TABLE IF NOT EXISTS moved AS SELECT generate_series(1, 1000)");
 	await cluster.replicated();
 	await until(async () => {

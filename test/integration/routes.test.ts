@@ -3,11 +3,11 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import type { Cluster } from "../support/postgres.ts";
 import type { Proxy } from "../support/proxy.ts";
-import { RawClient } from "../support/raw-client.ts";
+import type { RawClient } from "../support/raw-client.ts";
 import { frontend } from "../support/wire-frames.ts";
 import { errorOf, startRouted, startServers } from "./routed.ts";
 import { startSharded, startShards } from "./sharded.ts";
-import { connect } from "./support.ts";
+import { admin, connect, show } from "./support.ts";
 
 let cluster: Cluster;
 let proxy: Proxy;
@@ -27,10 +27,8 @@ afterAll(async () => {
 type Row = Record<string, string | null>;
 
 async function routes(of: Proxy, client: RawClient): Promise<Row[]> {
-	await using console = await RawClient.connect({ port: of.port, user: "admin", password: "pgdog", database: "admin" });
-	const { columns, rows } = await console.query("SHOW ROUTES 10000");
-	const all = rows.map((row) => Object.fromEntries(columns.map((name, i) => [name, row[i] ?? null])));
-	return all.filter((row) => row.client_id === String(client.backendPid));
+	await using console = await admin(of);
+	return (await show(console, "SHOW ROUTES 10000")).filter((row) => row.client_id === String(client.backendPid));
 }
 
 const PRIMARY = () => `127.0.0.1:${cluster.primary.port}`;

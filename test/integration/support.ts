@@ -1,5 +1,6 @@
 // What the files of this ring share: clients of the proxy, and what PostgreSQL itself sees of the proxy.
 
+import { expect } from "bun:test";
 import type { Cluster } from "../support/postgres.ts";
 import type { Proxy } from "../support/proxy.ts";
 import { RawClient, type RawClientOptions } from "../support/raw-client.ts";
@@ -8,6 +9,18 @@ import { until } from "../support/until.ts";
 /** A logged-in client of the usual user and database. */
 export function connect(proxy: Proxy, options: RawClientOptions = {}): Promise<RawClient> {
 	return RawClient.connect({ port: proxy.port, user: "pgdog", password: "pgdog", database: "pgdog", ...options });
+}
+
+/** A session of the admin database. */
+export function admin(proxy: Proxy, password = "pgdog"): Promise<RawClient> {
+	return connect(proxy, { user: "admin", password, database: "admin" });
+}
+
+/** The rows of an admin's SHOW as objects. */
+export async function show(console: RawClient, what: string): Promise<Record<string, string | null>[]> {
+	const { columns, rows, errors } = await console.query(what);
+	expect([what, errors]).toEqual([what, []]);
+	return rows.map((row) => Object.fromEntries(columns.map((column, i) => [column, row[i] ?? null])));
 }
 
 /** The worker that a client is served by: the proxy's process ids carry it in their upper bits (src/worker.ts). */

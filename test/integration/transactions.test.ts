@@ -19,7 +19,7 @@ import {
 	startServers,
 	TRIES,
 } from "./routed.ts";
-import { backends, connect, one, untilRunning } from "./support.ts";
+import { admin, backends, connect, one, untilRunning } from "./support.ts";
 
 let cluster: Cluster;
 let proxy: Proxy;
@@ -350,7 +350,3 @@ describe("a transaction that runs", () => {
 		expect((await client.query("ROLLBACK")).status).toBe("I");
 	});
 });
-
-function admin(of: Proxy): Promise<RawClient> {
-	return RawClient.connect({ port: of.port, user: "admin", password: "pgdog", database: "admin" });
-}
