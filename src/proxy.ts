@@ -113,7 +113,8 @@ export class Proxy implements Source {
 		}
 		const { healthcheck_port } = this.current.general;
 		if (healthcheck_port !== undefined) {
-			this.health = serveHealth(healthcheck_port, () => isUp(this.pools()));
+			// While it shuts down new clients are for others.
+			this.health = serveHealth(healthcheck_port, () => !this.stopping && isUp(this.pools()));
 			this.log.info(`healthcheck endpoint http://0.0.0.0:${this.health.port}`);
 		}
 		this.discover(this.current, new Set());

@@ -125,6 +125,18 @@ test("the endpoint says up while any server is well, down when none is, and up a
 	await until(async () => (await health(port)) === "200 up", "up");
 });
 
+test("while it shuts down the endpoint says down, so that new clients go elsewhere", async () => {
+	const port = freePort();
+	await using mine = await startRouted(cluster, [], { healthcheck_port: port, shutdown_timeout: 60_000 });
+	await using client = await connect(mine);
+	await client.query("BEGIN; SELECT 1");
+	expect(await health(port)).toBe("200 up");
+	mine.signal("SIGINT");
+	await until(async () => (await health(port)) === "502 down", "down");
+	expect((await client.query("COMMIT")).tags).toEqual(["COMMIT"]);
+	expect(await mine.exited).toBe(0);
+});
+
 test("with require_healthcheck_on_discovery nothing is read from a server before it has passed a check", async () => {
 	await using mine = await startPostgres({ replicas: 1 });
 	await mine.replicas[0]!.pause();
