@@ -113,7 +113,7 @@ export class Worker implements PoolContext, ClientContext {
 		} catch (error) {
 			throw cannotListen(error, `${host}:${port}`);
 		}
-		this.janitor = setInterval(() => this.tick(), TICK);
+		this.janitor = setInterval(() => this.guardedTick(), TICK);
 		this.tick();
 	}
 
@@ -306,6 +306,7 @@ export class Worker implements PoolContext, ClientContext {
 		this.log.set(snapshot.general.log_format, snapshot.general.log_level);
 		this.bans.reach(snapshot, slots);
 		this.parsed.setWriteFunctions(snapshot.writeFunctions);
+		const before = [...this.logins.values()].flatMap(({ cluster }) => cluster.shards);
 		this.logins.clear();
 		const gone = new Set(this.pools.keys());
 		for (const cluster of snapshot.clusters) {
@@ -332,14 +333,16 @@ export class Worker implements PoolContext, ClientContext {
 			const router = new Router(topology, this.parsed, this.plugins, snapshot.general);
 			this.logins.set(loginKey(cluster.user.name, cluster.database), { user: cluster.user, cluster: pools, router });
 		}
-		for (const key of gone) {
-			this.pools.get(key)?.retire();
-			this.pools.delete(key);
-		}
 		for (const client of this.clients.values()) {
 			const found = this.find(client.user, client.database);
 			if (found === null) client.shutDown(false);
 			else client.reach(found.cluster, found.router);
+		}
+		// Who waits has gone elsewhere by now, if there is an elsewhere.
+		for (const { election } of before) election?.end();
+		for (const key of gone) {
+			this.pools.get(key)?.retire();
+			this.pools.delete(key);
 		}
 	}
 
@@ -363,6 +366,15 @@ export class Worker implements PoolContext, ClientContext {
 	}
 
 	// ---- upkeep ----------------------------------------------------------------------------------------------------
+
+	/** A bug in what a tick sets going must not end the process. */
+	private guardedTick(): void {
+		try {
+			this.tick();
+		} catch (error) {
+			this.log.error(`internal error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+		}
+	}
 
 	private tick(): void {
 		const time = now();

@@ -422,6 +422,8 @@ export class Server implements StreamOwner {
 		if (sqlstate === "0A000") this.dirty |= Dirty.Prepared;
 		if (this.task !== null) this.task.error = readError(chunk, start, end);
 		this.errored = true;
+		// A COMMIT that fails rolls back; the next tag says otherwise.
+		this.rolledBack = true;
 		const front = this.replies.front();
 		const refusal = front === Reply.RefusedQuery || front === Reply.RefusedBind ? this.refusals.shift() : undefined;
 		if (this.doubtful) this.overDoubt = true;

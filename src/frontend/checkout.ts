@@ -42,6 +42,8 @@ export class Checkout implements Waiter {
 	cluster: Cluster;
 	/** Until then a server is only asked what it reports. */
 	loggedIn = false;
+	/** Somebody else routes (sharded.ts) and says by `Routing.prefer` what is wanted. */
+	isRouted = false;
 	waitingSince = 0;
 	/** How long it waited for the server it has, and for all, ms. */
 	waited = 0;
@@ -56,6 +58,9 @@ export class Checkout implements Waiter {
 	private queue: { leave(waiter: Waiter): void };
 	/** Servers that died while they were made ready for a request that no one had seen yet. */
 	private retries = 0;
+	/** When the request under way asked for a server first, and whether it has left a queue in which nothing came back. */
+	private askedAt = 0;
+	private wasLate = false;
 
 	constructor(client: Borrower, cluster: Cluster, routing: Routing, settings: ClientSettings) {
 		this.client = client;
@@ -98,12 +103,28 @@ export class Checkout implements Waiter {
 
 	/** A server that is ready, or null: then `Borrower.onServerReady` or another of its methods is called later. */
 	take(): Server | null {
+		// A reload may have come while it had a server.
+		if (!this.hasChoice) this.pool = this.cluster.first;
+		this.askedAt = now();
+		this.wasLate = false;
 		const server = this.ask();
 		return server !== null && this.acquire(server) ? server : null;
 	}
 
-	/** The same, but the borrower is told in any case. */
+	/** For a login: what any server reports will do, the primary's best. @returns the pool that it is asked of */
+	beginLogin(): Pool {
+		this.pool = this.another() ?? this.pool;
+		return this.pool;
+	}
+
+	/** As `take`, but the borrower is told in any case. */
 	start(): void {
+		this.askedAt = now();
+		this.wasLate = false;
+		this.restart();
+	}
+
+	private restart(): void {
 		const server = this.ask();
 		if (server !== null) this.onServer(server);
 	}
@@ -122,8 +143,11 @@ export class Checkout implements Waiter {
 	/** A server died before it had seen anything of the request. @returns false when that has happened too often */
 	retry(): boolean {
 		if (this.retries++ >= RETRIES) return false;
-		this.pool = this.another() ?? this.pool;
-		this.start();
+		const pool = this.another();
+		if (pool !== null || !this.loggedIn) {
+			this.pool = pool ?? this.pool;
+			this.restart();
+		} else if (!this.waitForElection()) this.client.refuseHeld(this.refusal);
 		return true;
 	}
 
@@ -131,26 +155,36 @@ export class Checkout implements Waiter {
 	reach(cluster: Cluster): void {
 		this.cluster = cluster;
 		if (this.queued) {
-			if (!cluster.has(this.queue)) this.onElsewhere();
+			if (!cluster.has(this.queue)) this.onElsewhere(false);
 		} else if (this.client.server === null) this.pool = cluster.first;
 	}
 
-	/** Where the next transaction goes, for a client that somebody else routes. */
-	prefer(): void {
-		if (this.client.server === null && !this.queued) this.pool = this.another() ?? this.cluster.first;
+	/** Whether there is something to choose, by whoever routes. */
+	private get hasChoice(): boolean {
+		return this.isRouted || this.routing.needed;
 	}
 
 	/** The pool for what it waits for, as things are now. Any can tell a login its settings. */
 	private another(): Pool | null {
-		if (this.loggedIn) return this.cluster.pick(0, this.routing.side, this.routing.since);
-		return this.cluster.pick(0, Side.Any, 0) ?? this.cluster.pick(0, Side.Primary, 0);
+		const { cluster, routing } = this;
+		if (!this.loggedIn) {
+			const primary = cluster.pick(0, Side.Primary, 0);
+			if (primary !== null && cluster.serves(0, primary, Side.Primary, 0)) return primary;
+			return cluster.pick(0, Side.Any, 0) ?? primary;
+		}
+		return this.hasChoice ? cluster.pick(0, routing.side, routing.since) : cluster.first;
+	}
+
+	private anotherThan(tried: Pool): Pool | null {
+		if (!this.loggedIn || !this.hasChoice) return this.another();
+		return this.cluster.pick(0, this.routing.side, this.routing.since, tried) ?? tried;
 	}
 
 	// ---- what a pool says ------------------------------------------------------------------------------------------
 
 	onServer(server: Server): void {
 		if (server.state === ServerState.Closed) {
-			this.start();
+			this.restart();
 			return;
 		}
 		this.waited = now() - this.waitingSince;
@@ -163,17 +197,23 @@ export class Checkout implements Waiter {
 	}
 
 	/** Nothing of the request was sent: another pool that can serve it may. */
-	onElsewhere(): void {
+	onElsewhere(late: boolean): void {
 		const { side, since } = this.routing;
-		if (this.queue === this.pool && this.loggedIn && this.cluster.serves(0, this.pool, side, since)) return;
-		const pool = this.another();
+		const isHere = this.queue === this.pool;
+		if (!late && isHere && this.loggedIn && this.cluster.serves(0, this.pool, side, since)) return;
+		const pool = late && isHere ? this.anotherThan(this.pool) : this.another();
 		const election = pool === null && this.loggedIn ? this.election() : null;
 		const queue = pool ?? election;
 		if (queue === this.queue) return;
+		// Among servers all of which fail, or hang, it could go round for ever.
+		if (late) {
+			if (this.wasLate) return;
+			this.wasLate = true;
+		} else if (isHere && this.cluster.has(this.queue) && now() - this.askedAt > this.cluster.checkoutTimeout) return;
 		this.queue.leave(this);
 		if (pool !== null) {
 			this.pool = pool;
-			this.start();
+			this.restart();
 		} else if (election === null) this.onCheckoutFailed(this.refusal);
 		else this.await(election);
 	}
@@ -243,7 +283,7 @@ export class Checkout implements Waiter {
 		server.dirty |= Dirty.Settings;
 		server.giveBack();
 		if (this.retries++ === 0) {
-			this.start();
+			this.restart();
 			return;
 		}
 		client.close(

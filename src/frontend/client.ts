@@ -140,7 +140,7 @@ export class Client implements StreamOwner, Borrower {
 
 	/** Answers with the settings that its sessions will have, from the cache or from a server. */
 	begin(): void {
-		const known = this.pool.welcomes.get(this.settings.startup.key);
+		const known = this.checkout.beginLogin().welcomes.get(this.settings.startup.key);
 		if (known !== undefined) this.onWelcome(known);
 		else this.checkout.start();
 	}
@@ -235,7 +235,11 @@ export class Client implements StreamOwner, Borrower {
 			if (routing.needed && at >= this.routed) {
 				// Nobody can look at half a batch: it waits for its end here as it does without a server.
 				if (beginsBatch(code) && !server.unsynced && lookAhead(chunk, at) === Ahead.Open && end - at <= ROUTED) break;
-				const choice = routing.inside(code, chunk, at, next, this.prepared(), server);
+				if (this.isBehindEnd(server)) {
+					this.untilAnswered(server, chunk, run, at);
+					return;
+				}
+				const choice = routing.inside(code, chunk, at, next, this.prepared(), this.settings, server);
 				if (routing.end > 0) this.routed = routing.end;
 				if (choice === Choice.Refused) {
 					this.refuseInside(server, routing.error, code, chunk, run, at);
@@ -244,10 +248,7 @@ export class Client implements StreamOwner, Borrower {
 					continue;
 				}
 				if (choice === Choice.Later || (choice === Choice.Server && this.isMisplaced(server))) {
-					this.send(server, chunk, run, at);
-					this.hold(chunk, at);
-					this.routed = 0;
-					this.toAnswers = true;
+					this.untilAnswered(server, chunk, run, at);
 					return;
 				}
 				if (choice === Choice.Answered) {
@@ -333,6 +334,20 @@ export class Client implements StreamOwner, Borrower {
 		}
 		this.routed = 0;
 		if (at < end && !this.isClosed) this.tail.keep(chunk, at, this.needed(chunk, at));
+	}
+
+	/** The message at `at` waits for the answers to those before it. */
+	private untilAnswered(server: Server, chunk: Buffer, run: number, at: number): void {
+		this.send(server, chunk, run, at);
+		this.hold(chunk, at);
+		this.routed = 0;
+		this.toAnswers = true;
+	}
+
+	/** Behind the end of a transaction on a replica comes another, which may have to be elsewhere. */
+	private isBehindEnd(server: Server): boolean {
+		if (!this.routing.isEnding || server.replies.length === 0 || server.unsynced || server.session) return false;
+		return this.checkout.cluster.pick(0, Side.Primary, 0) !== this.pool;
 	}
 
 	/** Behind what is under way outside of a transaction comes something that this server is not for. */
@@ -457,8 +472,8 @@ export class Client implements StreamOwner, Borrower {
 			this.refuse(TOO_LARGE, code);
 			return this.skipped(code, chunk, next);
 		}
-		if (this.routing.needed) {
-			const step = this.choose(code, chunk, at, next);
+		if (this.routing.needed || this.checkout.isRouted) {
+			const step = this.routing.needed ? this.choose(code, chunk, at, next) : this.place(code, chunk, at, next);
 			if (step !== Step.Go) return step;
 		}
 		if (this.checkout.take() !== null) return Step.Go;
@@ -483,6 +498,11 @@ export class Client implements StreamOwner, Borrower {
 		}
 		// The server stays for good, and who begins with a read may write later.
 		if (pooler_mode === "session" && routing.side === Side.Any && routing.mayWrite) routing.side = Side.Primary;
+		return this.place(code, chunk, at, next);
+	}
+
+	/** A pool for what is wanted, or a place to wait for one. */
+	private place(code: number, chunk: Buffer, at: number, next: number): Step {
 		const { checkout } = this;
 		if (checkout.choose()) return Step.Go;
 		if (!checkout.waitForElection()) return this.refuseNow(checkout.refusal, code, chunk, next);
@@ -827,10 +847,18 @@ export class Client implements StreamOwner, Borrower {
 		return this.server?.status ?? TxStatus.Idle;
 	}
 
+	get isConforming(): boolean {
+		return this.settings.isConforming;
+	}
+
+	get isSerializable(): boolean {
+		return this.settings.isSerializable;
+	}
+
 	/** Where the next transaction goes, for a client that does not route itself, and why. See `Cluster.pick`. */
 	prefer(side: Side, since: number, route: Route | null, facts: StatementFacts | null): void {
 		this.routing.prefer(side, since, route, facts);
-		this.checkout.prefer();
+		this.checkout.isRouted = true;
 	}
 
 	/** A Parse, Close or Query that another shard has replied to: it counts here too. */

@@ -64,7 +64,7 @@ export class Prelude {
 	 */
 	answer(facts: StatementFacts, sql: string, holds: boolean): Said | null {
 		const one = facts.statements === 1;
-		switch (one && holds ? facts.transaction : TransactionControl.None) {
+		switch (one && (holds || this.open) ? facts.transaction : TransactionControl.None) {
 			case TransactionControl.Begin:
 			case TransactionControl.BeginReadOnly:
 			case TransactionControl.BeginReadWrite:
@@ -109,6 +109,12 @@ export class Prelude {
 	/** What the client asked for has failed. */
 	fail(): void {
 		if (this.open) this.failed = true;
+	}
+
+	/** It has failed, and its end comes in a form that a server has to answer: for that it is as if it had not begun. */
+	abandon(): void {
+		this.clear();
+		this.hints.end(false);
 	}
 
 	/** A server has run `sql`: the transaction is its own from here on. */

@@ -11,8 +11,6 @@ import { endOfString, HEADER, readInt32 } from "../wire/frame.ts";
 import { type ClientStatements, routedText } from "./prepared.ts";
 import type { SessionHints } from "./session-hints.ts";
 
-const NO_STATEMENT: Routed = { facts: null, sql: "" };
-
 /** One per client of a routed cluster. */
 export class RequestRouter {
 	readonly router: Router;
@@ -139,12 +137,13 @@ export class RequestRouter {
 		if (this.parses.size > 0) this.parses.clear();
 	}
 
-	/** A batch without a Bind, by the text of its first Parse. */
+	/** A batch without a Bind, by the texts of its Parses: one that is no read speaks for all. */
 	unbound(inTransaction: boolean): Route {
 		const { asked, hints, router } = this;
-		const first = this.parses.size > 0 ? this.parses.values().next().value! : (this.parse ?? NO_STATEMENT);
+		let facts = this.parse?.facts ?? null;
+		for (const parse of this.parses.values()) if (facts === null || facts.reads) facts = parse.facts ?? facts;
 		asked.sql = "";
-		asked.facts = first.facts ?? (router.needsFacts ? router.statements.facts("") : null);
+		asked.facts = facts ?? (router.needsFacts ? router.statements.facts("") : null);
 		asked.inTransaction = inTransaction;
 		asked.begun = this.begun;
 		asked.hints = hints.now;
@@ -167,7 +166,8 @@ export class RequestRouter {
 		while (chunk.length - at >= HEADER) {
 			const code = chunk[at]!;
 			const next = at + 1 + readInt32(chunk, at + 1);
-			if (next > chunk.length || code === Frontend.Sync || code === Frontend.Flush || code === Frontend.Query) break;
+			// What follows the end of a batch has not been checked by anybody yet.
+			if (next > chunk.length || endsBatch(code)) break;
 			if (code === Frontend.Parse) this.noteParse(chunk, at, next);
 			else if (code === Frontend.Bind) {
 				const route = this.bind(chunk, at, next, statements, inTransaction);
@@ -176,6 +176,7 @@ export class RequestRouter {
 					return route;
 				}
 				const opens = begins(this.facts);
+				const written = found !== null && found.side === Side.Primary;
 				// The first says where; a later write takes the batch to the primary of that place.
 				if (route !== null && (found === null || (found.side !== Side.Primary && route.side === Side.Primary))) {
 					found = route;
@@ -183,7 +184,8 @@ export class RequestRouter {
 				}
 				if (opens && !inTransaction && this.begun === TransactionControl.None) {
 					this.begun = this.facts!.transaction;
-					found = null;
+					// It goes where the statement behind it goes, unless something before it has to be on the primary.
+					if (!written) found = null;
 				}
 			}
 			at = next;
@@ -198,6 +200,19 @@ export class RequestRouter {
 		if (found === null) return this.unbound(inTransaction);
 		this.facts = facts;
 		return found;
+	}
+}
+
+function endsBatch(code: number): boolean {
+	switch (code) {
+		case Frontend.Sync:
+		case Frontend.Flush:
+		case Frontend.Query:
+		case Frontend.FunctionCall:
+		case Frontend.Terminate:
+			return true;
+		default:
+			return false;
 	}
 }
 

@@ -47,6 +47,8 @@ export class Routing {
 	/** Decided, and not told yet to SHOW ROUTES and EXPLAIN; about this. */
 	decided: Route | null = null;
 	facts: StatementFacts | null = null;
+	/** A COMMIT or ROLLBACK is on its way to the server, not answered yet: what follows is another transaction. */
+	isEnding = false;
 	private readonly context: ClientContext;
 	private readonly writes = new OwnWrites();
 	/** Since the last reload, and whether it is not used yet. */
@@ -128,7 +130,10 @@ export class Routing {
 				}
 			}
 		}
-		if (prelude.failed) return this.refuse(ABORTED);
+		if (prelude.failed) {
+			if (!endsTransaction(facts)) return this.refuse(ABORTED);
+			prelude.abandon();
+		}
 		const side = route === null || settings.isSerializable ? requests.router.writeSide : route.side;
 		this.side = this.writes.side(side, this.context.general(), this.context.time);
 		this.since = this.writes.since;
@@ -188,8 +193,17 @@ export class Routing {
 	 * batch is looked at from its beginning, and `end` is then behind it. Outside of a transaction `side` is what it wants,
 	 * behind others that are under way.
 	 */
-	inside(code: number, chunk: Buffer, at: number, next: number, statements: ClientStatements, server: Server): Choice {
+	inside(
+		code: number,
+		chunk: Buffer,
+		at: number,
+		next: number,
+		statements: ClientStatements,
+		settings: ClientSettings,
+		server: Server,
+	): Choice {
 		const requests = this.requests!;
+		requests.conforming = settings.isConforming;
 		const open = server.status !== TxStatus.Idle;
 		requests.begun = TransactionControl.None;
 		this.end = 0;
@@ -229,6 +243,7 @@ export class Routing {
 		}
 		this.side = route?.side ?? Side.Any;
 		if (facts === null) return Choice.Server;
+		if (open && endsTransaction(facts)) this.isEnding = true;
 		const owes = server.replies.length > 0 && !server.unsynced;
 		if (!open || facts.explains) {
 			this.decided = route;
@@ -265,6 +280,7 @@ export class Routing {
 	/** A transaction, or a statement outside of one, has ended on a server. @param time `now()` */
 	onEnd(committed: boolean, time: number): void {
 		this.hints.end(committed);
+		this.isEnding = false;
 		const { requests } = this;
 		if (requests === null || !requests.wrote) return;
 		requests.wrote = false;
@@ -278,6 +294,11 @@ export class Routing {
 		this.decided = route;
 		this.facts = facts;
 	}
+}
+
+function endsTransaction(facts: StatementFacts | null): boolean {
+	if (facts === null || facts.chains) return false;
+	return facts.transaction === TransactionControl.Commit || facts.transaction === TransactionControl.Rollback;
 }
 
 /** What the Parse and Close messages of a batch do to the client's statements when no server is sent them. */

@@ -83,6 +83,7 @@ export class ClientSettings {
 		const sets = server.sets ?? NONE;
 		const names = new Set([...sets, ...(resets ?? NONE)]);
 		if (resetsAll) for (const name of server.applied.values.keys()) names.add(name);
+		if (resetsAll && !server.errored && !server.rolledBack) this.hints.change({ kind: "reset", name: "all" }, false);
 		server.sets = null;
 		server.resets = null;
 		server.resetsAll = false;
@@ -126,6 +127,7 @@ export class ClientSettings {
 			// Ours to keep, and nothing that the next client should find on the server. After a ROLLBACK it is "".
 			server.applied = sets.with(server.applied, name, value === "" ? null : value);
 			if (value !== null && value !== "") this.hints.learn(own, value);
+			else if (reset && !server.errored && !server.rolledBack) this.hints.change({ kind: "reset", name: own }, false);
 			return;
 		}
 		const none = value === null || (name === "role" && value === "none");

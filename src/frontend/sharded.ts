@@ -325,7 +325,9 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	private simple(code: number, chunk: Buffer, at: number, next: number): void {
 		let targets = this.batches.all;
 		let route: Route | null = null;
-		if (code === Frontend.Query) {
+		if (code === Frontend.FunctionCall) this.requests.wrote = true;
+		else {
+			this.requests.conforming = this.shards[0]!.isConforming;
 			route = this.requests.query(chunk, at, next, this.inTransaction);
 			if (route.error !== null) {
 				this.refuseRoute(route, route.error, Terminator.Sync);
@@ -356,6 +358,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		const ended = last === Frontend.Sync || last === Frontend.Flush ? isTerminator(chunk, at, end) : false;
 		const terminator = ended && last === Frontend.Sync ? Terminator.Sync : Terminator.Flush;
 		const stop = ended ? end - 5 : end;
+		this.requests.conforming = this.shards[0]!.isConforming;
 		const { segments, error, side, route, copyEnds } = this.batches.split(
 			this.requests,
 			this.statements,
@@ -450,7 +453,8 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		const { facts } = this.requests;
 		this.committing = route !== null && facts?.transaction === TransactionControl.Commit;
 		this.ran = this.inTransaction;
-		const side = this.writes.side(wanted, this.context.general(), this.context.time);
+		const least = this.shards[0]!.isSerializable ? this.requests.router.writeSide : wanted;
+		const side = this.writes.side(least, this.context.general(), this.context.time);
 		for (const shard of targets) this.shards[shard]!.prefer(side, this.writes.since, route, facts);
 		this.next();
 	}
@@ -790,7 +794,9 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 			this.shutDown(false);
 			return;
 		}
+		const { wrote } = this.requests;
 		this.requests = new RequestRouter(router, this.hints);
+		this.requests.wrote = wrote;
 		for (const [i, shard] of this.shards.entries()) shard.reach(cluster.of(i), null);
 	}
 

@@ -45,6 +45,8 @@ export class Startup implements StreamOwner {
 	private minor = 0;
 	private readonly parameters = new Map<string, string>();
 	private hints: Hints = NO_HINTS;
+	/** Those of its hints that were given. */
+	private readonly owns = new Set<ReturnType<typeof ownName>>();
 
 	/** `onOver` is called once, when this stops being a connection that logs in. */
 	constructor(context: ClientContext, stream: Stream, address: string, onOver: (startup: Startup) => void) {
@@ -159,7 +161,7 @@ export class Startup implements StreamOwner {
 		}
 		// What has a place of its own in the packet wins, as in PostgreSQL's process_startup_options.
 		for (const [name, value] of parseOptions(options).reverse())
-			if (!this.parameters.has(name) && !this.parameter(name, value)) return;
+			if (!this.parameters.has(name) && !this.owns.has(ownName(name)) && !this.parameter(name, value)) return;
 		if (this.user === "") this.user = "postgres";
 		if (this.database === "") this.database = this.user;
 		// 3.1 does not exist; whoever asks for it gets 3.0.
@@ -175,6 +177,7 @@ export class Startup implements StreamOwner {
 			if (!name.startsWith("pgdog.")) this.parameters.set(name, value);
 			return true;
 		}
+		this.owns.add(own);
 		try {
 			this.hints = { ...this.hints, ...hintsOf(own, value) };
 			return true;

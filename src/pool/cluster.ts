@@ -40,9 +40,13 @@ export class Cluster {
 		return this.shards.some((shard) => shard.election === queue || shard.pools.includes(queue as Pool));
 	}
 
+	get checkoutTimeout(): number {
+		return this.shards[0]!.checkoutTimeout;
+	}
+
 	/** See `Shard.pick`. */
-	pick(shard: number, side: Side, since: number): Pool | null {
-		return this.shards[shard]!.pick(side, since);
+	pick(shard: number, side: Side, since: number, not: Pool | null = null): Pool | null {
+		return this.shards[shard]!.pick(side, since, not);
 	}
 
 	/** See `Shard.serves`. */

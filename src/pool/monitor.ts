@@ -86,6 +86,9 @@ export class Monitor {
 		for (const { watches } of before.values()) for (const watch of watches) if (!kept.has(watch)) watch.close();
 		if (this.groups.size > 0) this.timer ??= setInterval(() => this.tick(now()), TICK);
 		else this.rest();
+		// New pools of servers that are known need not wait for the next report.
+		for (const group of this.groups.values())
+			if (group.watches.some(({ report }) => report !== null)) this.conclude(group);
 		this.tick(now());
 	}
 
@@ -220,7 +223,10 @@ export class Monitor {
 		const written = primary?.report ?? null;
 		const behind = watch !== primary && report.inRecovery && written !== null;
 		const lagBytes = behind ? Math.max(0, written.lsn - report.lsn) : 0;
-		const fresh = behind ? history.freshAsOf(report.lsn) : 0;
+		// Asked later, the primary had written less: the two have parted.
+		if (behind && report.lsn > written.lsn && report.at < written.at) watch.isAhead = true;
+		else if (!behind || report.lsn <= written.lsn) watch.isAhead = false;
+		const fresh = behind && !watch.isAhead ? history.freshAsOf(report.lsn) : 0;
 		const lag = lagBytes === 0 ? 0 : Math.max(0, time - (fresh || history.start));
 		for (const spec of watch.specs) {
 			const slot = this.slots.get(spec.key)!;
@@ -230,7 +236,8 @@ export class Monitor {
 			vitals.set(slot, Vital.lagBytes, lagBytes);
 			vitals.set(slot, Vital.lag, lag);
 			vitals.set(slot, Vital.freshAsOf, watch === primary ? Number.POSITIVE_INFINITY : fresh);
-			this.bans.judge(slot, Ban.Lag, this.lagText(lagBytes, lag), time);
+			const late = watch.isAhead ? "it has replayed what the primary has not written" : this.lagText(lagBytes, lag);
+			this.bans.judge(slot, Ban.Lag, late, time);
 			const isNone = !auto && spec.role === "replica" && !report.inRecovery && primary !== null && watch !== primary;
 			this.bans.judge(slot, Ban.NotReplica, isNone ? "it is configured as a replica, and is none" : null, time);
 		}

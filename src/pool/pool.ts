@@ -142,7 +142,7 @@ export class Pool implements ServerHome {
 	/** A server came back clean (or was just opened). The hot path's other end. */
 	onIdle(server: Server): void {
 		const { context } = this;
-		this.provenAt = server.usedAt;
+		this.provenAt = Math.max(server.usedAt, server.checkedAt);
 		if (this.retired || server.generation !== this.generation) {
 			server.close(this.retired ? "the pool is gone" : "reconnect");
 			return;
@@ -496,7 +496,6 @@ export class Pool implements ServerHome {
 		const long = Math.min(LONG_QUERY, checkout_timeout / 2);
 		this.noteVitals();
 		this.check(time);
-		this.expireWaiters(time);
 		let idle = 0;
 		let inTransaction = 0;
 		for (const server of this.all) {
@@ -508,6 +507,8 @@ export class Pool implements ServerHome {
 				else if (time - Math.max(server.requestAt, this.provenAt) > long) this.suspect(time);
 			}
 		}
+		// After what was late itself has made way.
+		this.expireWaiters(time);
 		this.closeIdle(time);
 		this.grow();
 		if (!this.paused && !this.retired && time >= this.retryAt) {
@@ -539,7 +540,8 @@ export class Pool implements ServerHome {
 			if (ban === Ban.Unreachable || ban === Ban.Unhealthy) for (const server of [...this.idle]) server.close("banned");
 		}
 		const role = vitals.roleOf(this.slot);
-		if (role === this.seenRole) return;
+		// Unknown again, when the pool leaves the configuration: what runs there may end.
+		if (role === this.seenRole || role === FoundRole.Unknown) return;
 		const wasPrimary = this.seenRole === FoundRole.Primary;
 		this.seenRole = role;
 		// Whoever is in a transaction there would go on to write to it.
@@ -552,10 +554,13 @@ export class Pool implements ServerHome {
 		for (let { first } = this.waiters; first !== null && !this.paused; first = this.waiters.first) {
 			const { waitingSince } = first;
 			if (time - waitingSince < checkout_timeout) break;
-			// Not busy but silent: then another server may have an answer.
-			if ((this.connecting > 0 || this.checking) && this.provenAt < waitingSince) {
-				this.context.bans.failed(this.slot, Ban.Unreachable, "no connection within checkout_timeout", time);
-				first.onElsewhere();
+			// Nothing has come back meanwhile: another server may have an answer.
+			if (this.provenAt < waitingSince) {
+				const { bans } = this.context;
+				// All connections at work for so long may be busy, or hang: that is for a check to say.
+				if (this.connecting === 0 && !this.checking) bans.vitals.suspect(this.slot);
+				else bans.failed(this.slot, Ban.Unreachable, "no connection within checkout_timeout", time);
+				first.onElsewhere(true);
 				if (this.waiters.first !== first) continue;
 			}
 			this.waiters.shift();

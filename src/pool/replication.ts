@@ -50,11 +50,17 @@ export function lsnText(lsn: number): string {
 	return `${Math.floor(lsn / half).toString(16)}/${(lsn % half).toString(16)}`.toUpperCase();
 }
 
+/** What a server said last, and why it has said nothing since; null when it has. */
+interface Claim {
+	readonly report: Report | null;
+	readonly failure: unknown;
+}
+
 /**
  * Which of those that say they are the primary is it: the one on the latest timeline, since the others were left behind by a
- * promotion; then the one that was it before; then the one that has written most. Null when nobody says so.
+ * promotion; then one that answers; then the one that was it before; then the one that has written most. Null when nobody says so.
  */
-export function chief<T extends { readonly report: Report | null }>(claims: readonly T[], before: T | null): T | null {
+export function chief<T extends Claim>(claims: readonly T[], before: T | null): T | null {
 	let best: T | null = null;
 	for (const claim of claims) {
 		if (best === null || isAbove(claim, best, before)) best = claim;
@@ -62,11 +68,16 @@ export function chief<T extends { readonly report: Report | null }>(claims: read
 	return best;
 }
 
-function isAbove<T extends { readonly report: Report | null }>(a: T, b: T, before: T | null): boolean {
+function isAbove<T extends Claim>(a: T, b: T, before: T | null): boolean {
 	const [one, other] = [a.report!, b.report!];
 	if (one.timeline !== other.timeline) return one.timeline > other.timeline;
+	if (hasFailed(a) !== hasFailed(b)) return hasFailed(b);
 	if (a === before || b === before) return a === before;
 	return one.lsn > other.lsn;
+}
+
+function hasFailed({ failure }: Claim): boolean {
+	return failure !== null;
 }
 
 /** Samples kept: with a check each second the last quarter of an hour. */

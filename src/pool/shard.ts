@@ -41,6 +41,11 @@ export class Shard {
 		this.election = pools.some((pool) => pool.spec.role === "auto") ? new Election(policy) : null;
 	}
 
+	/** ms that a client waits for a server. */
+	get checkoutTimeout(): number {
+		return this.policy.checkout_timeout;
+	}
+
 	/** Whether a write can have a place, now or after an election. */
 	get hasPrimary(): boolean {
 		return this.pools.some(({ spec }) => spec.role !== "replica");
@@ -53,8 +58,9 @@ export class Shard {
 	/**
 	 * A pool, or null when none may serve: `refusal` says why, unless there is an `election` to wait for.
 	 * @param since `now()` of the client's last write when its reads must see that; else 0
+	 * @param not a pool that was tried: another one is wanted for a read
 	 */
-	pick(side: Side, since: number): Pool | null {
+	pick(side: Side, since: number, not: Pool | null = null): Pool | null {
 		if (this.version !== this.vitals.version) this.look();
 		if (side === Side.Primary) return this.primary;
 		let candidates = side === Side.Any ? this.readers : this.replicas;
@@ -62,6 +68,7 @@ export class Shard {
 			candidates = this.havingSeen(candidates, since);
 			if (candidates.length === 0) return this.primary;
 		}
+		if (not !== null) candidates = candidates.filter((pool) => pool !== not);
 		if (candidates.length > 1) return this.balance.pick(candidates);
 		return candidates[0] ?? null;
 	}
@@ -164,6 +171,7 @@ export class Shard {
 }
 
 const NO_PRIMARY = new PgError("ERROR", "58000", "no primary");
+const SHUT_DOWN = new PgError("FATAL", "58000", "pool is shut down");
 
 /** Where clients wait for a primary to be found, for as long as they would wait for a server. */
 export class Election {
@@ -181,6 +189,12 @@ export class Election {
 
 	leave(waiter: Waiter): void {
 		this.waiters.remove(waiter);
+	}
+
+	/** A reload has put another in its place: whoever is left has nowhere to go. */
+	end(): void {
+		for (let waiter = this.waiters.shift(); waiter !== null; waiter = this.waiters.shift())
+			waiter.onCheckoutFailed(SHUT_DOWN);
 	}
 
 	/** Somebody has another role now: whoever has a place to go, goes. */

@@ -14,8 +14,11 @@ export interface Waiter {
 	/** Its turn: the server is lent to it. */
 	onServer(server: Server): void;
 	onCheckoutFailed(error: PgError): void;
-	/** The pool that it waits for is not well, or no longer what it was: it may leave for another. */
-	onElsewhere(): void;
+	/**
+	 * The pool that it waits for is not well, or no longer what it was: it may leave for another.
+	 * @param late it has waited for long enough there, where nothing comes back
+	 */
+	onElsewhere(late: boolean): void;
 }
 
 export class Waiters {
@@ -43,7 +46,7 @@ export class Waiters {
 	reconsider(): void {
 		const all: Waiter[] = [];
 		for (let waiter = this.first; waiter !== null; waiter = waiter.nextWaiter) all.push(waiter);
-		for (const waiter of all) waiter.onElsewhere();
+		for (const waiter of all) waiter.onElsewhere(false);
 	}
 
 	remove(waiter: Waiter): void {

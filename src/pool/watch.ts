@@ -31,6 +31,8 @@ export class Watch implements ServerHome {
 	report: Report | null = null;
 	/** Why the last question had no answer; null when it had. */
 	failure: PgError | null = null;
+	/** It has replayed what the primary never wrote: it follows another one. */
+	isAhead = false;
 	/** When it is asked next. */
 	nextAt = 0;
 	asking = false;
@@ -65,7 +67,13 @@ export class Watch implements ServerHome {
 	}
 
 	private async connect(timeout: number): Promise<Server> {
-		const spec = this.specs[this.credentials % this.specs.length]!;
+		const all = this.specs.flatMap((spec) =>
+			Array.from({ length: Math.max(1, spec.server_passwords.length) }, (_, passwordIndex) => ({
+				spec,
+				passwordIndex,
+			})),
+		);
+		const { spec, passwordIndex } = all[this.credentials % all.length]!;
 		const { handlers, tcp } = this.context;
 		try {
 			const server = await login(
@@ -75,7 +83,7 @@ export class Watch implements ServerHome {
 					database: spec.database_name,
 					user: spec.server_user,
 					passwords: spec.server_passwords,
-					passwordIndex: 0,
+					passwordIndex,
 					startup: spec.startup,
 					timeout,
 					cache: this.scram,
@@ -89,7 +97,7 @@ export class Watch implements ServerHome {
 			if (this.closed) server.close("reload");
 			return server;
 		} catch (error) {
-			// Whatever it has against this user, another may be let in.
+			// Whatever it has against this user or password, another may be let in.
 			if (error instanceof PgError && !error.sqlstate.startsWith("08")) this.credentials++;
 			throw error;
 		}

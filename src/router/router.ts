@@ -299,7 +299,8 @@ export class Router {
 		const kind = itself ? facts.transaction : begun;
 		const readOnly = kind === TransactionControl.BeginReadOnly || (kind === TransactionControl.Begin && this.#readOnly);
 		// What locks or writes is the primary's also in a transaction that reads: PostgreSQL has the error.
-		if (readOnly) return itself || !facts.writes;
+		// Of a string that ends the transaction nobody knows what it begins.
+		if (readOnly) return itself || (facts.statements > 1 ? facts.reads : !facts.writes);
 		return kind === TransactionControl.Begin && !itself && this.#aggressive && facts.reads;
 	}
 

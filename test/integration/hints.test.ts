@@ -242,6 +242,22 @@ describe("another client", () => {
 		await clean(other);
 	});
 
+	// A pool of connections cleans up with such a string: who came next was still sent to replicas.
+	test("RESET ALL in a string of several statements resets it too, and a COMMIT that fails undoes it", async () => {
+		await using client = await connect(proxy);
+		const role = async () => (await client.query("SHOW pgdog.role")).rows[0]?.[0];
+		await client.query("SET pgdog.role = 'replica'");
+		expect(await role()).toBe("replica");
+		await client.query("SELECT pg_advisory_unlock_all(); CLOSE ALL; UNLISTEN *; RESET ALL;");
+		expect(await role()).toBe("");
+		await client.query("CREATE TABLE once (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)");
+		await client.query("BEGIN");
+		await client.query("INSERT INTO once VALUES (1), (1)");
+		await client.query("SET pgdog.role = 'replica'");
+		expect((await client.query("COMMIT")).errors[0]?.C).toBe("23505");
+		expect(await role()).toBe("");
+	});
+
 	test("set_config and a string of several statements set it too", async () => {
 		await using client = await connect(proxy);
 		await client.query("SELECT set_config('pgdog.role', 'replica', false)");

@@ -369,6 +369,22 @@ describe("one session on two servers", () => {
 });
 
 describe("bad input", () => {
+	// The worker walked on into a header that nobody had checked, whose length led nowhere, for ever.
+	test("what follows Terminate in the same packet is nobody's", async () => {
+		const read = [frontend.parse("SELECT 1"), frontend.bind(), frontend.execute()];
+		for (const junk of [
+			[0x50, 0xff, 0xff, 0xff, 0xff],
+			[0x51, 0, 0, 0, 0],
+			[0, 0, 0, 0, 0, 0],
+		]) {
+			const client = await connect(proxy);
+			client.send(...read, frontend.terminate(), Uint8Array.from(junk));
+			await using other = await connect(proxy);
+			expect(await one(other, "SELECT 'well'")).toBe("well");
+			client.close();
+		}
+	});
+
 	test("what the parser refuses gets PostgreSQL's own error, from the primary", async () => {
 		await using client = await connect(proxy);
 		await using straight = await connect(proxy, { port: cluster.port });

@@ -26,7 +26,7 @@ let proxy: Proxy;
 
 beforeAll(async () => {
 	cluster = await startServers();
-	await cluster.primary.sql("CREATE TABLE t (id int)", { user: "pgdog" });
+	await cluster.primary.sql("CREATE TABLE t (id int); CREATE TABLE ends (id int)", { user: "pgdog" });
 	await cluster.replicated();
 	proxy = await startRouted(cluster);
 }, 60_000);
@@ -37,6 +37,36 @@ afterAll(async () => {
 });
 
 const ABORTED = "25P02";
+test("what is pipelined behind the end of a replica's transaction is another one, and goes where it belongs", async () => {
+	await using client = await connect(proxy);
+	const insert = "INSERT INTO ends VALUES (77) RETURNING id";
+	const batch = (sql: string) => [frontend.parse(sql), frontend.bind(), frontend.execute(), frontend.sync()];
+	const pipelines: [number, Uint8Array[]][] = [
+		[2, [frontend.query("COMMIT"), frontend.query(insert)]],
+		[2, [...batch("COMMIT"), ...batch(insert)]],
+		[4, [frontend.query("ROLLBACK"), frontend.query("BEGIN"), frontend.query(insert), frontend.query("COMMIT")]],
+	];
+	for (const [answers, messages] of pipelines) {
+		await client.query("BEGIN READ ONLY");
+		await client.query("/* pgdog_role: replica */ SELECT 1");
+		const results = await pipelined(client, answers, ...messages);
+		expect(results.map(errorOf)).toEqual(results.map(() => null));
+		expect(results.some(({ rows }) => rows[0]?.[0] === "77")).toBe(true);
+		expect(results.at(-1)!.status).toBe("I");
+	}
+});
+
+test("a write before a BEGIN in one batch takes all of it to the primary", async () => {
+	await using client = await connect(proxy);
+	const run = (sql: string) => [frontend.parse(sql), frontend.bind(), frontend.execute()];
+	const statements = ["INSERT INTO ends VALUES (78)", "BEGIN READ ONLY", "SELECT 1", "COMMIT"];
+	for (let i = 0; i < 6; i++) {
+		const [result] = await pipelined(client, 1, ...statements.flatMap(run), frontend.sync());
+		expect(errorOf(result!)).toBeNull();
+	}
+	expect(await cluster.primary.sql("SELECT count(*)::int AS n FROM ends WHERE id = 78")).toEqual([{ n: 6 }]);
+});
+
 /** One server, and nobody waits long for it. */
 const SCARCE = { default_pool_size: 1, checkout_timeout: 300, client_connection_recovery: "recover" };
 

@@ -3,7 +3,7 @@
 import { expect, test } from "bun:test";
 import { Ban, FoundRole } from "../../src/pool/vitals.ts";
 import { until } from "../support/until.ts";
-import { ScriptedServer, TestWaiter, testPool } from "./support.ts";
+import { ScriptedServer, type TestPool, TestWaiter, testPool } from "./support.ts";
 
 const now = () => performance.timeOrigin + performance.now();
 
@@ -130,28 +130,47 @@ test("a connection that is lost is a reason to ask at once", async () => {
 	pool.shutDown();
 });
 
-test("who has waited for checkout_timeout while no connection comes may go elsewhere; on a busy server it may not", async () => {
+test("who has waited for checkout_timeout while nothing came back may go elsewhere, else it is told", async () => {
 	using postgres = new ScriptedServer();
 	const settings = { checkout_timeout: 1_000, connect_timeout: 60_000 };
+	const leaves = (waiter: TestWaiter, pool: TestPool["pool"]) => {
+		waiter.onElsewhere = () => {
+			waiter.told++;
+			pool.leave(waiter);
+		};
+	};
 	postgres.mute = true;
 	const silent = testPool(postgres.port, {}, settings);
 	const waiter = new TestWaiter();
-	waiter.onElsewhere = () => {
-		waiter.told++;
-		silent.pool.leave(waiter);
-	};
+	leaves(waiter, silent.pool);
 	void waiter.from(silent.pool);
 	silent.pool.tick(waiter.waitingSince + 1_001);
 	expect([waiter.told, waiter.error, silent.bans.vitals.banOf(0)]).toEqual([1, null, Ban.Unreachable]);
 	silent.pool.shutDown();
 	postgres.mute = false;
-	const busy = testPool(postgres.port, { pool_size: 1 }, settings);
-	await new TestWaiter().from(busy.pool);
+	// All at work: busy or hanging, that is for a check to say, and nobody is banned for it.
+	const full = testPool(postgres.port, { pool_size: 1 }, settings);
+	const { server } = await new TestWaiter().from(full.pool);
+	const [mobile, stuck] = [new TestWaiter(), new TestWaiter()];
+	leaves(mobile, full.pool);
+	void mobile.from(full.pool);
+	void stuck.from(full.pool);
+	full.pool.tick(stuck.waitingSince + 1_001);
+	expect([mobile.told, mobile.error, stuck.told, stuck.error?.message]).toEqual([1, null, 1, "checkout timeout"]);
+	expect(full.bans.vitals.banOf(0)).toBe(Ban.None);
+	// Its server comes back all the time, to others.
 	const late = new TestWaiter();
-	void late.from(busy.pool);
-	busy.pool.tick(late.waitingSince + 1_001);
-	expect([late.told, late.error?.message, busy.bans.vitals.banOf(0)]).toEqual([0, "checkout timeout", Ban.None]);
-	busy.pool.shutDown();
+	void late.from(full.pool);
+	const { waitingSince } = late;
+	full.pool.leave(late);
+	server!.usedAt = waitingSince + 500;
+	full.pool.onIdle(server!);
+	expect(full.pool.take(new TestWaiter())).toBe(server!);
+	void late.from(full.pool);
+	late.waitingSince = waitingSince;
+	full.pool.tick(waitingSince + 1_001);
+	expect([late.told, late.error?.message]).toEqual([0, "checkout timeout"]);
+	full.pool.shutDown();
 });
 
 test("what is no longer the primary loses its connections, lent ones too; a replica that is promoted keeps them", async () => {

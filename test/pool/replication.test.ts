@@ -41,7 +41,8 @@ describe("a report", () => {
 });
 
 describe("of several that say they are the primary", () => {
-	const claim = (timeline: number, lsn: number) => ({
+	const claim = (timeline: number, lsn: number, failure: string | null = null) => ({
+		failure,
 		report: { at: 0, inRecovery: false, lsn, timeline } satisfies Report,
 	});
 
@@ -56,6 +57,14 @@ describe("of several that say they are the primary", () => {
 		expect(chief([a, b], a)).toBe(a);
 		expect(chief([a, b], b)).toBe(b);
 		expect(chief([a, b], null)).toBe(b);
+	});
+
+	// Two replicas that were promoted one after the other had the same timeline, and the first one was gone for good.
+	test("on one timeline who answers comes before who was it and does not", () => {
+		const [gone, other] = [claim(2, 9, "connection refused"), claim(2, 7)];
+		expect(chief([gone, other], gone)).toBe(other);
+		expect(chief([gone], gone)).toBe(gone);
+		expect(chief([claim(3, 1, "refused"), other], other)).not.toBe(other);
 	});
 
 	test("nobody is nobody", () => {
