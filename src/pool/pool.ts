@@ -90,7 +90,7 @@ export class Pool implements ServerHome {
 	private lastError: PgError | null = null;
 	private retryDelay = 0;
 	private retryAt = 0;
-	/** When a server here was last free and well, which proves that it answers. */
+	/** When a server here had answered a query and was free again. */
 	private provenAt = 0;
 	/** As of the last tick. */
 	private seenBan = Ban.None;
@@ -142,7 +142,9 @@ export class Pool implements ServerHome {
 	/** A server came back clean (or was just opened). The hot path's other end. */
 	onIdle(server: Server): void {
 		const { context } = this;
-		this.provenAt = Math.max(server.usedAt, server.checkedAt);
+		const answeredAt = Math.max(server.usedAt, server.checkedAt);
+		// A login alone proves little: some let in and then say nothing.
+		if (answeredAt > server.bornAt) this.provenAt = answeredAt;
 		if (this.retired || server.generation !== this.generation) {
 			server.close(this.retired ? "the pool is gone" : "reconnect");
 			return;
