@@ -304,6 +304,11 @@ export class Server implements StreamOwner {
 					}
 					break;
 				}
+				case Backend.NoticeResponse:
+					// A crash or an immediate shutdown is told by a WARNING of the class of operator interventions, and closes.
+					if (this.state === ServerState.Idle && readSqlstate(chunk, at, next).startsWith("57P0"))
+						this.fatal = readError(chunk, at, next);
+					break;
 				case Backend.ParameterStatus:
 					this.onParameterStatus(chunk, at, next);
 					break;

@@ -430,6 +430,18 @@ describe("the end", () => {
 		expect(all.events).toEqual(["ready T", "gone", "server gone 57P01"]);
 	});
 
+	test("the WARNING of a server that crashes ends it while nobody has it, and other notices do not", () => {
+		const all = rig();
+		all.server.giveBack();
+		const warning = (C: string) =>
+			backend.noticeResponse({ S: "WARNING", V: "WARNING", C, M: "terminating connection" });
+		all.server.onData(Buffer.from(warning("01000")));
+		expect(all.events).toEqual(["idle"]);
+		all.server.onData(Buffer.from(warning("57P02")));
+		expect(all.events).toEqual(["idle", "gone"]);
+		expect(all.server.isLost).toBe(true);
+	});
+
 	test("a server that vanishes is an 08006", () => {
 		const all = rig();
 		all.server.replies.push(Reply.Query);

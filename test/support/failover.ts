@@ -131,10 +131,10 @@ export async function runFailover(options: FailoverOptions = {}): Promise<Failov
 	await old.kill();
 	tell("the primary is killed");
 	await Bun.sleep(options.outage ?? 500);
-	const next = await ahead(cluster.replicas);
+	const [next, ...others] = await byReceived(cluster.replicas);
 	const promotedAt = await promote(next, limit);
 	tell(`${next.name} is promoted`);
-	for (const replica of cluster.replicas) if (replica !== next) replica.follow(next);
+	for (const replica of others) replica.follow(next);
 	const stuck = await load.missing((client) => client.activeSince(promotedAt), limit);
 
 	load.phase = "return";
@@ -227,15 +227,16 @@ function startInFront(cluster: Cluster, options: FailoverOptions): Promise<Proxy
 	});
 }
 
-/** The replica that has received most, which the others can follow. */
-async function ahead(replicas: PostgresServer[]): Promise<PostgresServer> {
+/** The one that has received most first: the others can follow it. Nothing may be on its way to them any more. */
+export async function byReceived(replicas: PostgresServer[]): Promise<[PostgresServer, ...PostgresServer[]]> {
 	const received = await Promise.all(
 		replicas.map(async (replica) => {
 			const [row] = await replica.sql("SELECT pg_last_wal_receive_lsn() - '0/0'::pg_lsn AS bytes");
 			return { replica, bytes: Number(row?.bytes) };
 		}),
 	);
-	return received.reduce((best, other) => (other.bytes > best.bytes ? other : best)).replica;
+	received.sort((a, b) => b.bytes - a.bytes);
+	return received.map(({ replica }) => replica) as [PostgresServer, ...PostgresServer[]];
 }
 
 /** Promotes, and tells when it was out of recovery: the server watches that itself, which is finer than asking it. */

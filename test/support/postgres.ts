@@ -260,8 +260,10 @@ export class PostgresServer {
 		const child = this.#process as Bun.Subprocess;
 		// The interlock segment of System V shared memory is left behind by a killed postmaster ("key id" in line seven).
 		const segment = readFileSync(join(this.dataDir, "postmaster.pid"), "utf8").split("\n")[6]?.trim().split(/\s+/)[1];
-		this.#killAll("SIGKILL");
+		const pids = this.#killAll("SIGKILL");
 		await child.exited;
+		// The postmaster may go first: connections are closed when their backends are gone.
+		await until(() => !pids.some((pid) => existsSync(`/proc/${pid}/exe`)), "the backends to end");
 		if (segment) await run(["ipcrm", "-m", segment], undefined).catch(() => undefined);
 	}
 
@@ -274,8 +276,9 @@ export class PostgresServer {
 		this.#killAll("SIGCONT");
 	}
 
-	#killAll(signal: NodeJS.Signals): void {
-		if (!this.running) return;
+	/** @returns those who had the signal */
+	#killAll(signal: NodeJS.Signals): number[] {
+		if (!this.running) return [];
 		const pids = [this.pid, ...this.children()];
 		for (const pid of pids) {
 			try {
@@ -284,6 +287,7 @@ export class PostgresServer {
 				// It ended by itself.
 			}
 		}
+		return pids;
 	}
 
 	/** Process ids of backends and background processes. */
