@@ -489,10 +489,11 @@ export class Server implements StreamOwner {
 
 	// ---- loans -----------------------------------------------------------------------------------------------------
 
-	lend(client: ServerClient): void {
+	/** @param time `now()` */
+	lend(client: ServerClient, time: number): void {
 		this.state = ServerState.Lent;
 		this.client = client;
-		this.lentAt = now();
+		this.lentAt = time;
 		this.requestAt = this.lentAt;
 		this.readyAt = 0;
 		this.looked = false;

@@ -17,6 +17,11 @@ interface PendingStatement {
 	readonly prepares: boolean;
 }
 
+/** Of what is prepared: the number of its last use. */
+interface Use {
+	last: number;
+}
+
 /** Who hears that something was not done; a server's client. */
 export interface StatementClient {
 	/** Parse was not done because of an error before or in it: the client has no statement of this name. */
@@ -32,8 +37,7 @@ export interface StatementClient {
 }
 
 export class SessionStatements {
-	/** What is prepared, with the number of the last use. */
-	private readonly prepared = new Map<Statement, number>();
+	private readonly prepared = new Map<Statement, Use>();
 	private uses = 0;
 	/** Names prepared by another thread, which ours does not know. */
 	private foreign: string[] = [];
@@ -55,8 +59,9 @@ export class SessionStatements {
 
 	/** Whether the server has `statement`; if so this is its last use. */
 	has(statement: Statement): boolean {
-		if (!this.prepared.has(statement)) return false;
-		this.prepared.set(statement, ++this.uses);
+		const use = this.prepared.get(statement);
+		if (use === undefined) return false;
+		use.last = ++this.uses;
 		return true;
 	}
 
@@ -67,7 +72,7 @@ export class SessionStatements {
 	/** DEALLOCATE ALL and the like: nothing is here, as far as is known, but what was sent behind it. */
 	clear(): void {
 		this.prepared.clear();
-		for (const sent of this.pending) if (sent?.prepares) this.prepared.set(sent.statement, ++this.uses);
+		for (const sent of this.pending) if (sent?.prepares) this.prepared.set(sent.statement, { last: ++this.uses });
 		this.foreign = [];
 		this.unnamed = NOBODY;
 	}
@@ -76,7 +81,7 @@ export class SessionStatements {
 	noteParse(statement: Statement, name: string | null): void {
 		this.replies.push(name === null ? Reply.ParseOurs : Reply.ParseNamed);
 		this.pending.push({ mark: Reply.ParseNamed, statement, name, prepares: true });
-		this.prepared.set(statement, ++this.uses);
+		this.prepared.set(statement, { last: ++this.uses });
 	}
 
 	/** A Parse for the client's `name` goes to the server under no name: the server has the statement already. */
@@ -124,7 +129,7 @@ export class SessionStatements {
 		if (over <= 0) return [];
 		const evicted: (Statement | string)[] = this.foreign.splice(0, over);
 		if (evicted.length === over) return evicted;
-		const oldest = [...this.prepared].sort((a, b) => a[1] - b[1]).slice(0, over - evicted.length);
+		const oldest = [...this.prepared].sort((a, b) => a[1].last - b[1].last).slice(0, over - evicted.length);
 		for (const [statement] of oldest) {
 			this.prepared.delete(statement);
 			evicted.push(statement);
@@ -159,7 +164,7 @@ export class SessionStatements {
 		for (const name of names) {
 			const statement = known.named(name);
 			if (statement === undefined) this.foreign.push(name);
-			else this.prepared.set(statement, 0);
+			else this.prepared.set(statement, { last: 0 });
 		}
 	}
 
@@ -198,7 +203,7 @@ export class SessionStatements {
 		// Last first: a name may have been closed and given again.
 		for (const { mark, statement, name, prepares } of undone?.reverse() ?? []) {
 			if (prepares) this.prepared.delete(statement);
-			if (mark === Reply.CloseOurs) this.prepared.set(statement, 0);
+			if (mark === Reply.CloseOurs) this.prepared.set(statement, { last: 0 });
 			if (name === null) continue;
 			if (mark === Reply.CloseFake) client?.onCloseUndone(name, statement);
 			else client?.onParseUndone(name);

@@ -108,7 +108,7 @@ export class Checkout implements Waiter {
 		this.askedAt = now();
 		this.wasLate = false;
 		const server = this.ask();
-		return server !== null && this.acquire(server) ? server : null;
+		return server !== null && this.acquire(server, this.askedAt) ? server : null;
 	}
 
 	/** For a login: what any server reports will do, the primary's best. @returns the pool that it is asked of */
@@ -187,9 +187,10 @@ export class Checkout implements Waiter {
 			this.restart();
 			return;
 		}
-		this.waited = now() - this.waitingSince;
+		const time = now();
+		this.waited = time - this.waitingSince;
 		this.waitTime += this.waited;
-		if (this.acquire(server)) this.acquired(server);
+		if (this.acquire(server, time)) this.acquired(server);
 	}
 
 	onCheckoutFailed(error: PgError): void {
@@ -221,9 +222,9 @@ export class Checkout implements Waiter {
 	// ---- from lent to ready ----------------------------------------------------------------------------------------
 
 	/** @returns whether the server is ready for the request now; if not, `acquired` is called later */
-	private acquire(server: Server): boolean {
+	private acquire(server: Server, time: number): boolean {
 		const { client, pool, settings } = this;
-		server.lend(client);
+		server.lend(client, time);
 		client.server = server;
 		server.session = pool.spec.pooler_mode === "session";
 		pool.counters[Stat.server_assignment_count]!++;

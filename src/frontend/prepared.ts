@@ -10,6 +10,7 @@ import { ProtocolError } from "../errors.ts";
 import type { Splice } from "../net/splice.ts";
 import { Dirty, NO_FACTS, type SessionFacts, sessionFacts, touchesSession } from "../parser/session.ts";
 import type { Router } from "../router/router.ts";
+import { StatementNames } from "./statement-names.ts";
 import { Frontend, Target, TxStatus } from "../wire/codes.ts";
 import { endOfString, HEADER, readInt16, readInt32 } from "../wire/frame.ts";
 import { CLOSE_UNNAMED_STATEMENT, close, parse } from "../wire/frontend-messages.ts";
@@ -98,7 +99,7 @@ function routedStatement(statement: Statement, router: Router, conforming: boole
 }
 
 export class ClientStatements {
-	private readonly names = new Map<string, Statement>();
+	private readonly names = new StatementNames();
 	private readonly statements: Statements;
 	private readonly facts: FactsCache;
 	private readonly unnamed: Unnamed = { chunk: null, start: 0, end: 0, facts: NO_FACTS, serial: 0 };
@@ -310,7 +311,7 @@ export class ClientStatements {
 			this.splice.add(server.stream, chunk, at, stop - at);
 			return true;
 		}
-		const statement = this.shared ? this.names.get(chunk.utf8Slice(nameStart, nameEnd)) : undefined;
+		const statement = this.shared ? this.names.find(chunk, nameStart, nameEnd) : undefined;
 		if (statement === undefined) {
 			if (this.shared && chunk.latin1Slice(nameStart, nameEnd).startsWith(NAME_PREFIX))
 				throw new ProtocolError(`statement names that begin with "${NAME_PREFIX}" are the proxy's`, "42602");
@@ -416,7 +417,7 @@ export class ClientStatements {
 	}
 
 	clear(limit: number): void {
-		for (const statement of this.names.values()) this.statements.release(statement, limit);
+		for (const [, statement] of this.names) this.statements.release(statement, limit);
 		this.names.clear();
 		this.forgetUnnamed();
 	}
@@ -473,10 +474,10 @@ export class ClientStatements {
 		return chunk === null ? null : chunk.utf8Slice(start, endOfString(chunk, start, end));
 	}
 
-	/** What routing needs of a statement by the client's name, "" for its unnamed one; null when there is none. */
-	routed(name: string, router: Router, conforming: boolean): Routed | null {
-		if (name !== "") {
-			const statement = this.names.get(name);
+	/** What routing needs of the statement that `names[from, to)` is the client's name of, nothing for its unnamed one; or null. */
+	routed(names: Buffer, from: number, to: number, router: Router, conforming: boolean): Routed | null {
+		if (from < to) {
+			const statement = this.names.find(names, from, to);
 			return statement === undefined ? null : routedStatement(statement, router, conforming);
 		}
 		const { chunk, start, end } = this.unnamed;

@@ -91,14 +91,12 @@ export class RequestRouter {
 
 	/** What the name in `chunk[start, end)` stands for: a Parse of this batch, or a statement that the client has. */
 	private statement(chunk: Buffer, start: number, end: number, statements: ClientStatements | null): Routed | null {
-		const unnamed = start === end;
-		if (this.parse !== null && unnamed && this.parseName === "") return this.parse;
-		const name = unnamed ? "" : chunk.utf8Slice(start, end);
 		if (this.parse !== null) {
+			const name = start === end ? "" : chunk.utf8Slice(start, end);
 			const parsed = name === this.parseName ? this.parse : this.parses.get(name);
 			if (parsed !== undefined) return parsed;
 		}
-		return statements?.routed(name, this.router, this.conforming) ?? null;
+		return statements?.routed(chunk, start, end, this.router, this.conforming) ?? null;
 	}
 
 	/** A Parse of a batch that is looked at message by message. */

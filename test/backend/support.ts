@@ -92,6 +92,6 @@ export function rig(): Rig {
 	server.stream = toServer.stream;
 	server.stream.owner = server;
 	server.state = ServerState.Idle;
-	server.lend(client);
+	server.lend(client, Date.now());
 	return { server, toServer, toClient, events, client, sets };
 }

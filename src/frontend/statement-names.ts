@@ -1,0 +1,66 @@
+// A client's names for prepared statements. A Bind or Describe finds its statement by the bytes of the name as they stand in
+// the message: a name that was used lately needs no string and no hash. Owned by ClientStatements (prepared.ts).
+
+import type { Statement } from "../backend/prepared.ts";
+
+interface Entry {
+	/** The name in UTF-8. */
+	readonly bytes: Uint8Array;
+	readonly statement: Statement;
+}
+
+/** Names used lately that are found at once, one for each value of `place`; a power of two. */
+const RECENT = 8;
+
+export class StatementNames {
+	private readonly entries = new Map<string, Entry>();
+	private readonly recent: (Entry | null)[] = new Array(RECENT).fill(null);
+
+	get size(): number {
+		return this.entries.size;
+	}
+
+	has(name: string): boolean {
+		return this.entries.has(name);
+	}
+
+	get(name: string): Statement | undefined {
+		return this.entries.get(name)?.statement;
+	}
+
+	/** The statement of the name in `chunk[start, end)`, which is not empty. */
+	find(chunk: Buffer, start: number, end: number): Statement | undefined {
+		const place = (end - start + chunk[end - 1]!) & (RECENT - 1);
+		const known = this.recent[place]!;
+		if (known !== null && isSame(known.bytes, chunk, start, end)) return known.statement;
+		const entry = this.entries.get(chunk.utf8Slice(start, end));
+		if (entry === undefined) return undefined;
+		this.recent[place] = entry;
+		return entry.statement;
+	}
+
+	set(name: string, statement: Statement): void {
+		this.entries.set(name, { bytes: Buffer.from(name), statement });
+		this.recent.fill(null);
+	}
+
+	delete(name: string): void {
+		if (this.entries.delete(name)) this.recent.fill(null);
+	}
+
+	clear(): void {
+		this.entries.clear();
+		this.recent.fill(null);
+	}
+
+	*[Symbol.iterator](): Generator<[string, Statement]> {
+		for (const [name, { statement }] of this.entries) yield [name, statement];
+	}
+}
+
+function isSame(bytes: Uint8Array, chunk: Buffer, start: number, end: number): boolean {
+	const { length } = bytes;
+	if (length !== end - start) return false;
+	for (let i = 0; i < length; i++) if (bytes[i] !== chunk[start + i]) return false;
+	return true;
+}
