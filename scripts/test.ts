@@ -6,6 +6,9 @@ import { check } from "./check.ts";
 const root = join(import.meta.dir, "..");
 const args = process.argv.slice(2);
 
+/** Of a test that does not say its own, ms: many start a real PostgreSQL, on machines that are busy. bunfig.toml cannot say it. */
+const TIMEOUT = 60_000;
+
 /** `bun test` prints its counts at the end of stderr, one a line: " 12 pass". */
 export function counts(output: string): { pass: number; fail: number; skip: number } {
 	const count = (word: string) => Number([...output.matchAll(new RegExp(`^ *(\\d+) ${word}$`, "gm"))].at(-1)?.[1] ?? 0);
@@ -17,7 +20,7 @@ export function counts(output: string): { pass: number; fail: number; skip: numb
 if (import.meta.main) {
 	// Part of the files is asked for while working on them: then only their result matters.
 	const clean = args.length > 0 || (await check());
-	const child = Bun.spawn([process.execPath, "test", ...args], {
+	const child = Bun.spawn([process.execPath, "test", `--timeout=${TIMEOUT}`, ...args], {
 		cwd: root,
 		stdin: "ignore",
 		stdout: "inherit",
