@@ -22,7 +22,7 @@ import { RouteLog } from "./frontend/route-log.ts";
 import { Startup } from "./frontend/startup.ts";
 import { createLog, type Log } from "./log.ts";
 import type { AnyRow, FromWorker, PeerMessage, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
-import { setKeepAlive } from "./net/options.ts";
+import { closeDescriptor, setKeepAlive } from "./net/options.ts";
 import { Splice } from "./net/splice.ts";
 import { adoptSocket, socketHandlers, Stream } from "./net/stream.ts";
 import { PluginHost } from "./plugin/host.ts";
@@ -288,8 +288,13 @@ export class Worker implements PoolContext, ClientContext {
 
 	private async receive(slot: number, moving: MovingServer): Promise<void> {
 		const pool = this.poolsBySlot.get(slot);
-		// A pool of that slot is in every worker's configuration, or was a moment ago.
-		if (pool !== undefined) await pool.onServerGiven(moving);
+		if (pool !== undefined) {
+			await pool.onServerGiven(moving);
+			return;
+		}
+		// A reload that took the pool away was quicker than the server: nobody else knows of it.
+		closeDescriptor(moving.fd);
+		this.ledger.release(slot);
 	}
 
 	private async adoptClient(fd: number): Promise<void> {

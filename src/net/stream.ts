@@ -3,7 +3,7 @@
 // Bun's `write` takes what the kernel takes and forgets the rest, so the rest is queued here until `drain`.
 
 import type { Socket, SocketHandler } from "bun";
-import { duplicate } from "./options.ts";
+import { closeDescriptor, duplicate } from "./options.ts";
 
 export interface StreamOwner {
 	onData(chunk: Buffer): void;
@@ -200,6 +200,12 @@ export function socketHandlers(failed: (error: unknown, stream: Stream) => void)
  * A connection that another thread accepted or opened, by its descriptor, which belongs to the new socket from now on.
  * Its `data` is for the caller to set at once. `{ fd }` is not in Bun's types.
  */
-export function adoptSocket(fd: number, handlers: SocketHandler<Stream>): Promise<Socket<Stream>> {
-	return Bun.connect<Stream>({ fd, socket: handlers } as unknown as Parameters<typeof Bun.connect<Stream>>[0]);
+export async function adoptSocket(fd: number, handlers: SocketHandler<Stream>): Promise<Socket<Stream>> {
+	try {
+		return await Bun.connect<Stream>({ fd, socket: handlers } as unknown as Parameters<typeof Bun.connect<Stream>>[0]);
+	} catch (error) {
+		// Bun (1.4.5) leaves a descriptor open that it cannot use.
+		closeDescriptor(fd);
+		throw error;
+	}
 }

@@ -1,6 +1,7 @@
 // Output that the kernel takes piece by piece: nothing is lost, doubled or reordered, and who writes learns when to stop.
 
 import { describe, expect, test } from "bun:test";
+import { fstatSync, openSync } from "node:fs";
 import fc from "fast-check";
 import { connect, unixSocketPath } from "../../src/net/connect.ts";
 import { adoptSocket, socketHandlers, Stream } from "../../src/net/stream.ts";
@@ -156,5 +157,11 @@ describe("on real sockets", () => {
 		expect(before.closed).toEqual([]);
 		socket.data.end();
 		await until(() => after.closed.length === 1, "the end");
+	});
+
+	test("a descriptor that no socket can be made of is closed", async () => {
+		const fd = openSync(import.meta.path, "r");
+		await expect(adoptSocket(fd, handlers)).rejects.toThrow();
+		expect(() => fstatSync(fd)).toThrow("EBADF");
 	});
 });

@@ -1,0 +1,119 @@
+// One Worker on the test's own thread, told by messages what the main thread would tell it. Threads: integration/workers.test.ts.
+
+import { afterAll, afterEach, expect, test } from "bun:test";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { stringify } from "smol-toml";
+import type { MovingServer } from "../src/backend/server.ts";
+import { now } from "../src/clock.ts";
+import { load } from "../src/config/load.ts";
+import { problemText } from "../src/config/problem.ts";
+import type { Snapshot } from "../src/config/snapshot.ts";
+import { connect } from "../src/net/connect.ts";
+import { socketHandlers } from "../src/net/stream.ts";
+import { Ledger } from "../src/pool/ledger.ts";
+import { Vitals } from "../src/pool/vitals.ts";
+import { Counters } from "../src/stats/counters.ts";
+import { Worker } from "../src/worker.ts";
+import { until } from "./support/until.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "pgdog-worker-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
+
+const open: Worker[] = [];
+afterEach(() => {
+	for (const worker of open.splice(0)) worker.onMessage({ type: "close" });
+});
+
+/** One database `d` and its users, each with a pool of one. */
+function snapshotOf(port: number, users: readonly Record<string, string>[]): Snapshot {
+	const [configPath, usersPath] = [join(folder, "pgdog.toml"), join(folder, "users.toml")];
+	const general = { default_pool_size: 1, min_pool_size: 0, log_level: "off" };
+	writeFileSync(configPath, stringify({ general, databases: [{ name: "d", host: "127.0.0.1", port }] }));
+	const entries = users.map((user) => ({ database: "d", password: "secret", ...user }));
+	writeFileSync(usersPath, stringify({ users: entries }));
+	const loaded = load({ configPath, usersPath, databaseUrls: [], overrides: {}, env: {} });
+	if (!loaded.ok) throw new Error(loaded.problems.map(problemText).join("\n"));
+	return loaded.snapshot;
+}
+
+/** Worker 0 of two, and the memory that it shares with the other, with room for the pools of `largest` too. */
+function workerOf(snapshot: Snapshot, largest = snapshot) {
+	const keys = largest.clusters.flatMap(({ pools }) => pools.map(({ key }) => key));
+	const slots = new Map(keys.map((key, slot) => [key, slot]));
+	const capacity = slots.size;
+	const ledger = new Ledger(capacity, 2);
+	const setup = {
+		index: 0,
+		workers: 2,
+		version: "test",
+		snapshot,
+		plugins: { bridge: [], plugins: [] },
+		slots,
+		capacity,
+		ledger: ledger.memory,
+		counters: new Counters(capacity, 2).memory,
+		vitals: new Vitals(capacity).memory,
+		scramSecret: new Uint8Array(32),
+	};
+	const worker = new Worker(setup, () => {});
+	open.push(worker);
+	return {
+		worker,
+		ledger,
+		slots,
+		reload: (next: Snapshot) => worker.onMessage({ type: "reload", snapshot: next, slots }),
+	};
+}
+
+/** Something to be connected to. */
+function peer() {
+	const state = { opened: 0, closed: 0 };
+	const listener = Bun.listen({
+		hostname: "127.0.0.1",
+		port: 0,
+		socket: {
+			open: () => void state.opened++,
+			close: () => void state.closed++,
+			data() {},
+		},
+	});
+	return { state, port: listener.port, [Symbol.dispose]: () => listener.stop(true) };
+}
+
+const handlers = socketHandlers((error) => {
+	throw error;
+});
+
+/** A connection as another worker would give it away. */
+async function moving(port: number): Promise<MovingServer> {
+	const stream = await connect({ host: "127.0.0.1", port }, 5_000, UNHEARD, handlers, { keepalive: false });
+	return {
+		fd: stream.detach(),
+		pid: 1,
+		secret: new Uint8Array(4),
+		applied: [],
+		reported: [],
+		statements: [],
+		bornAt: now(),
+		usedAt: now(),
+		checkedAt: now(),
+		lifetime: 3_600_000,
+		generation: 0,
+	};
+}
+
+const UNHEARD = { onData() {}, onDrain() {}, onClose() {} };
+
+test("a server that another worker gives to a pool that a reload took away is closed, and its permit comes back", async () => {
+	using server = peer();
+	const before = snapshotOf(server.port, [{ name: "stays" }, { name: "goes" }]);
+	const after = snapshotOf(server.port, [{ name: "stays" }]);
+	const { worker, ledger } = workerOf(after, before);
+	// The other worker's, which it gives away with the server.
+	expect(ledger.acquire(1, 1)).toBe(true);
+	worker.onMessage({ type: "give-server", slot: 1, server: await moving(server.port) });
+	await until(() => server.state.closed === 1, "the connection to be closed");
+	expect(ledger.used(1)).toBe(0);
+});
