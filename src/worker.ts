@@ -57,6 +57,7 @@ export class Worker implements PoolContext, ClientContext {
 	readonly handlers: SocketHandler<Stream>;
 	readonly routes = new RouteLog();
 	time = now();
+	generation = 0;
 	stopping = false;
 	private drained = false;
 	/** Of the vitals, at the last tick. */
@@ -259,6 +260,7 @@ export class Worker implements PoolContext, ClientContext {
 				this.configure(message.snapshot, message.slots);
 				break;
 			case "order":
+				if (message.order === "reconnect") this.generation++;
 				for (const key of message.keys) this.pools.get(key)?.[message.order]();
 				break;
 			case "rows":
@@ -308,6 +310,7 @@ export class Worker implements PoolContext, ClientContext {
 	/** Makes pools and logins what the snapshot says. Pools that stay keep their servers. */
 	private configure(snapshot: Snapshot, slots: ReadonlyMap<string, number>): void {
 		this.snapshot = snapshot;
+		this.generation++;
 		this.log.set(snapshot.general.log_format, snapshot.general.log_level);
 		this.bans.reach(snapshot, slots);
 		this.parsed.setWriteFunctions(snapshot.writeFunctions);

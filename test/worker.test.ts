@@ -10,6 +10,7 @@ import { now } from "../src/clock.ts";
 import { load } from "../src/config/load.ts";
 import { problemText } from "../src/config/problem.ts";
 import type { Snapshot } from "../src/config/snapshot.ts";
+import type { FromWorker } from "../src/messages.ts";
 import { connect } from "../src/net/connect.ts";
 import { socketHandlers } from "../src/net/stream.ts";
 import { Ledger } from "../src/pool/ledger.ts";
@@ -57,9 +58,16 @@ function workerOf(snapshot: Snapshot, largest = snapshot) {
 		vitals: new Vitals(capacity).memory,
 		scramSecret: new Uint8Array(32),
 	};
-	const worker = new Worker(setup, () => {});
+	const said: FromWorker[] = [];
+	const worker = new Worker(setup, (message) => said.push(message));
 	open.push(worker);
+	const servers = () => {
+		worker.onMessage({ type: "rows", id: 0, of: "servers" });
+		const last = said.at(-1);
+		return last?.type === "rows" ? last.rows.length : 0;
+	};
 	return {
+		servers,
 		worker,
 		ledger,
 		slots,
@@ -87,7 +95,7 @@ const handlers = socketHandlers((error) => {
 });
 
 /** A connection as another worker would give it away. */
-async function moving(port: number): Promise<MovingServer> {
+async function moving(port: number, generation: number): Promise<MovingServer> {
 	const stream = await connect({ host: "127.0.0.1", port }, 5_000, UNHEARD, handlers, { keepalive: false });
 	return {
 		fd: stream.detach(),
@@ -100,7 +108,7 @@ async function moving(port: number): Promise<MovingServer> {
 		usedAt: now(),
 		checkedAt: now(),
 		lifetime: 3_600_000,
-		generation: 0,
+		generation,
 	};
 }
 
@@ -113,7 +121,25 @@ test("a server that another worker gives to a pool that a reload took away is cl
 	const { worker, ledger } = workerOf(after, before);
 	// The other worker's, which it gives away with the server.
 	expect(ledger.acquire(1, 1)).toBe(true);
-	worker.onMessage({ type: "give-server", slot: 1, server: await moving(server.port) });
+	worker.onMessage({ type: "give-server", slot: 1, server: await moving(server.port, 1) });
 	await until(() => server.state.closed === 1, "the connection to be closed");
 	expect(ledger.used(1)).toBe(0);
+});
+
+// It would have been lent to clients who must have another role.
+test("a server that is under way while its pool goes, and comes back as another user's, is not lent by the new one", async () => {
+	using server = peer();
+	const before = snapshotOf(server.port, [{ name: "stays" }, { name: "u", server_user: "one" }]);
+	const { worker, ledger, servers, reload } = workerOf(before);
+	const { generation } = worker;
+	ledger.acquire(1, 1);
+	worker.onMessage({ type: "give-server", slot: 1, server: await moving(server.port, generation) });
+	await until(() => servers() === 1, "the first to be taken in");
+	const second = await moving(server.port, generation);
+	reload(snapshotOf(server.port, [{ name: "stays" }]));
+	reload(snapshotOf(server.port, [{ name: "stays" }, { name: "u", server_user: "two" }]));
+	ledger.acquire(1, 1);
+	worker.onMessage({ type: "give-server", slot: 1, server: second });
+	await until(() => server.state.closed === 2, "both to be closed");
+	expect([servers(), ledger.used(1)]).toEqual([0, 0]);
 });

@@ -38,6 +38,8 @@ export interface PoolContext {
 	readonly log: Log;
 	/** ms since the epoch as of the janitor's last tick. */
 	readonly time: number;
+	/** Counts reloads and RECONNECTs: the same number in each worker, in whatever order servers come from another. */
+	readonly generation: number;
 	/** The settings in force. */
 	readonly general: () => General;
 	readonly tcp: () => Tcp;
@@ -84,8 +86,8 @@ export class Pool implements ServerHome {
 	private paused = false;
 	/** No longer in the configuration: lends nothing, closes what comes back. */
 	private retired = false;
-	/** RECONNECT raises it; servers of an older one are closed when they come back. */
-	private generation = 0;
+	/** When its servers were last replaced, by `PoolContext.generation`; those of an older one are closed when they come back. */
+	private generation: number;
 	private passwordIndex = 0;
 	private lastError: PgError | null = null;
 	private retryDelay = 0;
@@ -106,6 +108,7 @@ export class Pool implements ServerHome {
 		this.slot = slot;
 		this.counters = counters;
 		this.context = context;
+		this.generation = context.generation;
 		this.splice = context.splice;
 		this.sets = context.sets;
 	}
@@ -646,7 +649,7 @@ export class Pool implements ServerHome {
 
 	/** Every server is replaced: idle ones now, lent ones when they come back. */
 	reconnect(): void {
-		this.generation++;
+		this.generation = this.context.generation;
 		this.welcomes.clear();
 		for (const server of [...this.idle]) server.close("reconnect");
 	}

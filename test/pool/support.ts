@@ -177,6 +177,7 @@ export function testPool(
 		}),
 		log,
 		time: 0,
+		generation: 0,
 		general: () => general,
 		tcp: () => defaults<Tcp>(tcpTable),
 		requestServer() {},
