@@ -67,8 +67,11 @@ export class Worker implements PoolContext, ClientContext {
 	private readonly post: (message: FromWorker) => void;
 	private snapshot: Snapshot;
 	private readonly counters: Counters;
+	/** Those of the configuration, by key and by slot. */
 	private readonly pools = new Map<string, Pool>();
 	private readonly poolsBySlot = new Map<number, Pool>();
+	/** Those that left it and still have servers. One that came back is another pool in the same slot. */
+	private readonly leaving = new Set<Pool>();
 	private readonly logins = new Map<string, { user: User; cluster: Cluster; router: Router }>();
 	/** SQL texts and their facts, for all routers of this thread. */
 	private readonly parsed = new StatementCache(new SqlParser());
@@ -349,8 +352,11 @@ export class Worker implements PoolContext, ClientContext {
 		// Who waits has gone elsewhere by now, if there is an elsewhere.
 		for (const { election } of before) election?.end();
 		for (const key of gone) {
-			this.pools.get(key)?.retire();
+			const pool = this.pools.get(key)!;
+			pool.retire();
 			this.pools.delete(key);
+			this.poolsBySlot.delete(pool.slot);
+			this.leaving.add(pool);
 		}
 	}
 
@@ -367,7 +373,7 @@ export class Worker implements PoolContext, ClientContext {
 		this.listener?.stop();
 		for (const client of [...this.clients.values()]) client.shutDown(true);
 		for (const session of [...this.admins]) session.close(null);
-		for (const pool of this.poolsBySlot.values()) pool.shutDown();
+		for (const pool of this.allPools()) pool.shutDown();
 		if (this.janitor !== null) clearInterval(this.janitor);
 		// What was written last leaves the process with the next turn of the loop.
 		setTimeout(() => this.post({ type: "closed" }), 10);
@@ -392,14 +398,21 @@ export class Worker implements PoolContext, ClientContext {
 		const changed = version !== this.vitalsVersion;
 		this.vitalsVersion = version;
 		if (this.worker === 0) this.bans.tick(time);
-		for (const pool of this.poolsBySlot.values()) {
+		for (const pool of this.pools.values()) {
 			pool.tick(time);
 			if (changed) pool.reconsider();
-			if (pool.isOver) this.poolsBySlot.delete(pool.slot);
+		}
+		for (const pool of this.leaving) {
+			pool.tick(time);
+			if (pool.isOver) this.leaving.delete(pool);
 		}
 		for (const { cluster } of this.logins.values()) for (const shard of cluster.shards) shard.tick(time, changed);
 		for (const client of this.clients.values()) client.check(time);
 		for (const startup of this.startups) if (time - startup.startedAt > general.client_login_timeout) startup.expire();
+	}
+
+	private allPools(): Pool[] {
+		return [...this.pools.values(), ...this.leaving];
 	}
 
 	private rowsOf(kind: RowKind): AnyRow[] {
@@ -442,7 +455,7 @@ export class Worker implements PoolContext, ClientContext {
 
 	private serverRows(): ServerRow[] {
 		const rows: ServerRow[] = [];
-		for (const pool of this.pools.values()) for (const server of pool.all) rows.push(serverRow(pool, server));
+		for (const pool of this.allPools()) for (const server of pool.all) rows.push(serverRow(pool, server));
 		return rows;
 	}
 }

@@ -186,7 +186,8 @@ export class Pool implements ServerHome {
 
 	private publish(): void {
 		const { ledger, worker } = this.context;
-		if (ledger.workers === 1) return;
+		// Once retired, another pool may write there.
+		if (ledger.workers === 1 || this.retired) return;
 		ledger.setServers(this.slot, worker, this.idle.length, this.all.size);
 		ledger.setWaiting(this.slot, worker, this.waiters.length, this.waiters.first?.waitingSince ?? 0);
 	}
@@ -283,6 +284,8 @@ export class Pool implements ServerHome {
 
 	private onConnectFailed(error: PgError): void {
 		const { bans, log, ledger } = this.context;
+		// Nobody waits, and what is known of the slot may be another pool's by now.
+		if (this.retired) return;
 		this.counters[Stat.errors]!++;
 		const news = this.lastError?.message !== error.message;
 		log[news ? "warn" : "debug"](`server connection failed: ${error.sqlstate} ${error.message} [${this.describe()}]`);
@@ -308,7 +311,7 @@ export class Pool implements ServerHome {
 		if (server === this.checked) {
 			this.checked = null;
 			this.checking = false;
-			if (!this.retired) this.onCheckFailed(server.closeReason);
+			this.onCheckFailed(server.closeReason);
 		}
 		if (!this.all.delete(server)) return;
 		const at = this.idle.indexOf(server);
@@ -412,6 +415,7 @@ export class Pool implements ServerHome {
 	}
 
 	private onCheckFailed(reason: string): void {
+		if (this.retired) return;
 		this.context.bans.failed(this.slot, Ban.Unhealthy, reason, now());
 		this.waiters.reconsider();
 	}
@@ -512,11 +516,12 @@ export class Pool implements ServerHome {
 				else if (time - Math.max(server.requestAt, this.provenAt) > long) this.suspect(time);
 			}
 		}
+		if (this.retired) return;
 		// After what was late itself has made way.
 		this.expireWaiters(time);
 		this.closeIdle(time);
 		this.grow();
-		if (!this.paused && !this.retired && time >= this.retryAt) {
+		if (!this.paused && time >= this.retryAt) {
 			const { ledger } = this.context;
 			const least = this.spec.min_pool_size;
 			// One that is not well is checked instead.
@@ -667,7 +672,10 @@ export class Pool implements ServerHome {
 
 	/** The pool left the configuration. */
 	retire(): void {
+		const { ledger, worker } = this.context;
 		this.retired = true;
+		ledger.setServers(this.slot, worker, 0, 0);
+		ledger.setWaiting(this.slot, worker, 0, 0);
 		for (const server of [...this.idle]) server.close("the pool is gone");
 		this.failAll(new PgError("FATAL", "58000", "pool is shut down"));
 	}

@@ -6,7 +6,7 @@ import { type Proxy, type ProxyUser, simpleConfig, startProxy } from "../support
 import { type LoginError, RawClient } from "../support/raw-client.ts";
 import { frontend as f } from "../support/wire-frames.ts";
 import { until } from "../support/until.ts";
-import { backends, connect, one, untilRunning } from "./support.ts";
+import { admin, backends, connect, one, show, untilRunning } from "./support.ts";
 
 setDefaultTimeout(30_000);
 
@@ -207,6 +207,35 @@ test("SIGHUP: users and databases come and go, passwords change for new logins o
 		expect(await lastWords(second)).toBe("57P01");
 	}
 	expect(await one(stays, "SELECT 'stays'")).toBe("stays");
+});
+
+// Its old servers were no one's: no timeout ended what ran there, and each kept its place in the pool for good.
+test("SIGHUP: a pool that goes and comes back while its server is lent still ends what runs there too long", async () => {
+	const general = { workers: 2, default_pool_size: 1, min_pool_size: 0, query_timeout: 3_000 };
+	const { config, users } = simpleConfig(cluster.primary, general);
+	await using proxy = await startProxy({ config: { ...(config as object), admin: { password: "pgdog" } }, users });
+	const temp = { name: "temp", database: "pgdog", password: "one", server_user: "pgdog_trust" };
+	proxy.writeUsers([...USERS, temp]);
+	await reload(proxy);
+	await using client = await connect(proxy, { user: "temp", password: "one" });
+	const query = client.query("SELECT pg_sleep(300)");
+	const running = async () =>
+		(await backends(cluster, "pgdog_trust")).filter(({ query: text }) => text.includes("pg_sleep")).length;
+	await until(async () => (await running()) === 1, "the query to run");
+	proxy.writeUsers(USERS);
+	expect(await reload(proxy)).toContain("1 removed");
+	await using console = await admin(proxy);
+	const servers = await show(console, "SHOW SERVERS");
+	expect(servers.map(({ user, state }) => [user, state])).toEqual([["temp", "active"]]);
+	proxy.writeUsers([...USERS, temp]);
+	expect(await reload(proxy)).toContain("1 pools added");
+	expect((await query).errors[0]?.M).toBe("query timeout");
+	await until(async () => (await running()) === 0, "the query to be cancelled");
+	// The one place is free again.
+	await using again = await connect(proxy, { user: "temp", password: "one" });
+	expect(await one(again, "SELECT 'served'")).toBe("served");
+	const pools = await show(console, "SHOW POOLS");
+	expect(pools.find(({ user }) => user === "temp")?.sv_total).toBe("1");
 });
 
 test("SIGHUP with mistakes in the files changes nothing and says which", async () => {

@@ -85,6 +85,25 @@ test("a retired pool tells who waits and who comes, and closes what comes back",
 	expect([pool.isOver, ledger.used(0)]).toEqual([true, 0]);
 });
 
+test("what another worker sees of a pool that came back is the new one's, while servers of the old one are lent", async () => {
+	using postgres = new ScriptedServer();
+	const { pool: old, another, ledger } = testPool(postgres.port, { pool_size: 1 }, {}, 0, 2);
+	const { server } = await new TestWaiter().from(old);
+	old.retire();
+	const pool = another();
+	const waiter = new TestWaiter();
+	const served = waiter.from(pool);
+	old.tick(waiter.waitingSince + 1);
+	expect([ledger.waitingIn(0, 0), ledger.heldBy(0, 0)]).toEqual([1, 0]);
+	// The permit is one for both.
+	expect([ledger.used(0), postgres.logins]).toEqual([1, 1]);
+	old.onIdle(server!);
+	pool.tick(waiter.waitingSince + 2);
+	await served;
+	expect([old.isOver, waiter.server !== null, ledger.used(0), ledger.heldBy(0, 0)]).toEqual([true, true, 1, 1]);
+	pool.shutDown();
+});
+
 test("idle servers above min_pool_size are closed after idle_timeout", async () => {
 	using postgres = new ScriptedServer();
 	const { pool, ledger } = testPool(postgres.port, { pool_size: 3, min_pool_size: 1, idle_timeout: 1000 });

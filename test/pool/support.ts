@@ -119,6 +119,8 @@ export function defaults<T>(table: object): T {
 
 export interface TestPool {
 	readonly pool: Pool;
+	/** As a reload makes one of the same key. */
+	another(): Pool;
 	/** What the janitor sets to the time. */
 	readonly clock: { time: number };
 	readonly ledger: Ledger;
@@ -131,8 +133,9 @@ export function testPool(
 	spec: Partial<PoolSpec> = {},
 	settings: Partial<General> = {},
 	slot = 0,
+	workers = 1,
 ): TestPool {
-	const ledger = new Ledger(1, 1);
+	const ledger = new Ledger(1, workers);
 	const general: General = { ...defaults<General>(generalTable), connect_attempts: 1, ...settings };
 	const statements = new Statements(() => ledger.nextStatement());
 	const log = createLog("text", "off");
@@ -184,8 +187,8 @@ export function testPool(
 		giveServer() {},
 		offerPermit() {},
 	} satisfies PoolContext;
-	const pool = new Pool(own, slot, new Float64Array(Stat.length), context);
-	return { pool, ledger, statements, bans: context.bans, clock: context };
+	const another = () => new Pool(own, slot, new Float64Array(Stat.length), context);
+	return { pool: another(), another, ledger, statements, bans: context.bans, clock: context };
 }
 
 const NOBODY: User = { name: "u", database: "d", passwords: [] };
