@@ -369,7 +369,7 @@ export class Proxy implements Source {
 
 	unban(id: number | undefined): number {
 		const slots = this.slotsOf(id);
-		for (const slot of slots) this.bans.unban(slot, "manual", now());
+		for (const slot of slots) this.bans.unbanByHand(slot, now());
 		return slots.length;
 	}
 

@@ -32,6 +32,11 @@ export function banText(why: Ban): string {
 	}
 }
 
+/** Bans that end by a check, or by time. */
+function isOfHealth(why: Ban): boolean {
+	return why === Ban.Unreachable || why === Ban.Unhealthy || why === Ban.Unchecked;
+}
+
 /** What is read of the configuration. */
 type Known = Pick<Snapshot, "clusters"> & { readonly general: Pick<General, "ban_timeout" | "read_write_split"> };
 
@@ -85,30 +90,24 @@ export class Bans {
 	passed(slot: number, time: number): void {
 		const { vitals } = this;
 		vitals.setHealthy(slot, true);
-		switch (vitals.banOf(slot)) {
-			case Ban.Unreachable:
-			case Ban.Unhealthy:
-			case Ban.Unchecked:
-				if (time >= vitals.get(slot, Vital.heldUntil)) this.unban(slot, "a check has passed", time);
-		}
+		const why = vitals.banOf(slot);
+		if (isOfHealth(why) && time >= vitals.get(slot, Vital.heldUntil)) this.end(slot, why, "a check has passed", time);
 	}
 
 	/** Replication was looked at: `cause` says why the server must not be read from, null that it may. */
 	judge(slot: number, why: Ban.Lag | Ban.NotReplica, cause: string | null, time: number): void {
 		if (cause !== null) this.ban(slot, why, cause, time);
-		else if (this.vitals.banOf(slot) === why) this.unban(slot, "it has caught up", time);
+		else this.end(slot, why, "it has caught up", time);
 	}
 
 	/** BAN of the admin database: the one ban that may leave a shard without servers to read from. */
 	banByHand(slot: number, time: number): void {
-		this.vitals.unban(slot);
-		this.put(slot, Ban.Manual, banText(Ban.Manual), time);
+		if (this.vitals.banAnyway(slot, Ban.Manual)) this.begun(slot, banText(Ban.Manual), time);
 	}
 
-	unban(slot: number, why: string, time: number): void {
-		if (!this.vitals.unban(slot)) return;
-		this.vitals.set(slot, Vital.unbannedAt, time);
-		this.log.warn(`resuming read queries: ${why} [${this.members.get(slot)?.address}]`);
+	/** UNBAN of the admin database: whatever the ban was for. */
+	unbanByHand(slot: number, time: number): void {
+		if (this.vitals.unban(slot)) this.ended(slot, "manual", time);
 	}
 
 	/** The tick of one thread: what `ban_timeout` ends. A server that is known to be ill stays banned. */
@@ -116,15 +115,15 @@ export class Bans {
 		const { vitals } = this;
 		for (const slot of this.members.keys()) {
 			const why = vitals.banOf(slot);
-			if (why !== Ban.Unreachable && why !== Ban.Unhealthy && why !== Ban.Unchecked) continue;
-			if (vitals.isHealthy(slot) && time >= vitals.get(slot, Vital.bannedUntil)) this.unban(slot, "expired", time);
+			if (!isOfHealth(why) || !vitals.isHealthy(slot)) continue;
+			if (time >= vitals.get(slot, Vital.bannedUntil)) this.end(slot, why, "expired", time);
 		}
 	}
 
 	/** ms until a ban ends by itself; 0 when it has no end of its own. */
 	timeLeft(slot: number, time: number): number {
 		const why = this.vitals.banOf(slot);
-		if (why === Ban.None || why === Ban.Manual || why === Ban.Lag || why === Ban.NotReplica) return 0;
+		if (!isOfHealth(why)) return 0;
 		return Math.max(0, Math.round(this.vitals.get(slot, Vital.bannedUntil) - time));
 	}
 
@@ -132,13 +131,18 @@ export class Bans {
 		if (this.general.ban_timeout === 0 || !this.isReplaceable(slot)) return;
 		if (!this.put(slot, why, cause, time)) return;
 		// Another thread may have banned the last of the others in the same moment.
-		if (!this.isReplaceable(slot)) this.unban(slot, "nobody else is left", time);
+		if (!this.isReplaceable(slot)) this.end(slot, why, "nobody else is left", time);
 	}
 
 	private put(slot: number, why: Ban, cause: string, time: number): boolean {
+		if (!this.vitals.ban(slot, why)) return false;
+		this.begun(slot, cause, time);
+		return true;
+	}
+
+	private begun(slot: number, cause: string, time: number): void {
 		const { vitals } = this;
 		const { ban_timeout } = this.general;
-		if (!vitals.ban(slot, why)) return false;
 		const relapse = time - vitals.get(slot, Vital.unbannedAt) < RELAPSE;
 		const hold = relapse ? Math.min(ban_timeout, Math.max(FIRST_HOLD, 2 * vitals.get(slot, Vital.hold))) : 0;
 		vitals.set(slot, Vital.hold, hold);
@@ -146,7 +150,15 @@ export class Bans {
 		vitals.set(slot, Vital.bannedAt, time);
 		vitals.set(slot, Vital.bannedUntil, time + ban_timeout);
 		this.log.warn(`read queries banned: ${cause} [${this.members.get(slot)?.address}]`);
-		return true;
+	}
+
+	private end(slot: number, why: Ban, cause: string, time: number): void {
+		if (this.vitals.endBan(slot, why)) this.ended(slot, cause, time);
+	}
+
+	private ended(slot: number, cause: string, time: number): void {
+		this.vitals.set(slot, Vital.unbannedAt, time);
+		this.log.warn(`resuming read queries: ${cause} [${this.members.get(slot)?.address}]`);
 	}
 
 	/** Whether somebody else of its shard could serve its reads. */

@@ -103,6 +103,18 @@ export class Vitals {
 		return true;
 	}
 
+	/** Whatever it was banned for before. @returns false when it was banned for that already */
+	banAnyway(slot: number, why: Ban): boolean {
+		return this.change(slot, Word.ban, why);
+	}
+
+	/** Ends a ban for this reason and no other: it may have another one since the caller looked. @returns false when it has not this one */
+	endBan(slot: number, why: Ban): boolean {
+		if (Atomics.compareExchange(this.words, place(slot, Word.ban), why, Ban.None) !== why) return false;
+		this.changed();
+		return true;
+	}
+
 	/** @returns false when it was not banned */
 	unban(slot: number): boolean {
 		return this.change(slot, Word.ban, Ban.None);

@@ -5,6 +5,7 @@ import type { ClusterSpec, PoolSpec, Role } from "../../src/config/snapshot.ts";
 import { createLog } from "../../src/log.ts";
 import { Bans } from "../../src/pool/bans.ts";
 import { Ban, FoundRole, Vitals } from "../../src/pool/vitals.ts";
+import type { Order } from "./bans-thread.ts";
 
 const TIMEOUT = 300_000;
 /** Any time that is not near the epoch, which stands for never. */
@@ -12,7 +13,7 @@ const START = 1_790_000_000_000;
 const log = createLog("text", "off");
 
 /** Pools of one shard each, one array of roles for each shard; slots are numbered through. */
-function bansOf(shards: Role[][], split = "include_primary", ban_timeout = TIMEOUT, vitals = new Vitals(16)): Bans {
+function configured(shards: Role[][], split = "include_primary", ban_timeout = TIMEOUT) {
 	let slot = 0;
 	const slots = new Map<string, number>();
 	const pools = shards.flatMap((roles, shard) =>
@@ -23,7 +24,12 @@ function bansOf(shards: Role[][], split = "include_primary", ban_timeout = TIMEO
 		}),
 	);
 	const general = { ban_timeout, read_write_split: split as "include_primary" };
-	return new Bans(vitals, log, { general, clusters: [{ pools } as unknown as ClusterSpec] }, slots);
+	return { known: { general, clusters: [{ pools } as unknown as ClusterSpec] }, slots };
+}
+
+function bansOf(shards: Role[][], split?: string, ban_timeout?: number, vitals = new Vitals(16)): Bans {
+	const { known, slots } = configured(shards, split, ban_timeout);
+	return new Bans(vitals, log, known, slots);
 }
 
 const banned = ({ vitals }: Bans, count = 3) =>
@@ -155,7 +161,7 @@ test("a ban by hand may leave nobody, and ends by hand alone", () => {
 	bans.tick(2 * TIMEOUT);
 	bans.judge(1, Ban.Lag, null, 10);
 	expect(banned(bans)).toEqual([0, 1, 2]);
-	bans.unban(1, "manual", 20);
+	bans.unbanByHand(1, 20);
 	expect(banned(bans)).toEqual([0, 2]);
 });
 
@@ -165,6 +171,38 @@ test("a ban by hand replaces another one", () => {
 	bans.passed(1, 10);
 	expect(bans.vitals.banOf(1)).toBe(Ban.Manual);
 });
+
+// A check that passed ended whatever ban there was when it came to that, and a failed one could come between the end of the ban
+// before and the ban by hand.
+test("a ban by hand stays, whatever another thread finds out in the same instant", async () => {
+	const { known, slots } = configured([["primary", "replica"]]);
+	const mine = new Bans(new Vitals(16), log, known, slots);
+	const stop = new Int32Array(new SharedArrayBuffer(4));
+	const thread = new Worker(new URL("./bans-thread.ts", import.meta.url).href);
+	const said = () =>
+		new Promise<unknown>((resolve, reject) => {
+			thread.onmessage = ({ data }) => resolve(data);
+			thread.onerror = (event) => reject(new Error(event.message));
+		});
+	const begun = said();
+	const { memory } = mine.vitals;
+	const order: Order = { ...known, memory, slots: 16, stop: stop.buffer, known: slots, slot: 1 };
+	thread.postMessage(order);
+	await begun;
+	let lost = 0;
+	for (let i = 0; i < 2_000; i++) {
+		// While it is at work: it bans and unbans as soon as it may.
+		for (let look = 0; look < 10_000 && mine.vitals.banOf(1) === Ban.None; look++);
+		mine.banByHand(1, START);
+		for (let look = 0; look < 100; look++) if (mine.vitals.banOf(1) !== Ban.Manual) lost++;
+		mine.unbanByHand(1, START);
+	}
+	const rounds = said();
+	Atomics.store(stop, 0, 1);
+	expect(await rounds).toBeGreaterThan(0);
+	thread.terminate();
+	expect(lost).toBe(0);
+}, 30_000);
 
 test("threads share one memory: what one bans is banned for all, and its version tells them", () => {
 	const other = new Vitals(16, bans.vitals.memory);
