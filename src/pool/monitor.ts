@@ -36,7 +36,7 @@ interface Group {
 	readonly name: string;
 	readonly auto: boolean;
 	readonly watches: readonly Watch[];
-	/** When its servers were first asked. */
+	/** When its servers were first asked, or a reload took the primary from among them. */
 	readonly since: number;
 	primary: Watch | null;
 	history: WriteHistory;
@@ -112,7 +112,8 @@ export class Monitor {
 			name: `database ${JSON.stringify(database)} shard ${shard}`,
 			auto: members[0]!.role === "auto",
 			watches,
-			since: before?.since ?? now(),
+			// Where a reload took the primary away, those that came with it are to be heard as at the start.
+			since: before !== undefined && stays ? before.since : now(),
 			primary: stays ? primary : null,
 			history: stays ? before!.history : new WriteHistory(),
 			complaint: before?.complaint ?? "",

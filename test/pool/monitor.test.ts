@@ -3,6 +3,7 @@
 import { afterEach, expect, test } from "bun:test";
 import { type General, general as generalTable, type Tcp, tcp as tcpTable } from "../../src/config/settings.ts";
 import type { PoolSpec, Snapshot } from "../../src/config/snapshot.ts";
+import { now } from "../../src/clock.ts";
 import type { Log } from "../../src/log.ts";
 import { socketHandlers } from "../../src/net/stream.ts";
 import { Bans } from "../../src/pool/bans.ts";
@@ -32,8 +33,8 @@ afterEach(() => {
 	for (const each of open.splice(0)) each.stop();
 });
 
-/** Pools by members, one slot each. */
-function scene(members: readonly Partial<PoolSpec>[], settings: Partial<General> = {}): Scene {
+/** Pools by members, one slot each. @param begin those that are configured at the start */
+function scene(members: readonly Partial<PoolSpec>[], settings: Partial<General> = {}, begin = members): Scene {
 	const lines: string[] = [];
 	const note = (message: string) => void lines.push(message);
 	const log: Log = { error: note, warn: note, info() {}, debug() {}, debugs: false, set() {} } as unknown as Log;
@@ -60,7 +61,7 @@ function scene(members: readonly Partial<PoolSpec>[], settings: Partial<General>
 		};
 		return { general, tcp: defaults<Tcp>(tcpTable), clusters: [{ pools }] } as unknown as Snapshot;
 	};
-	const first = snapshot(settings, members);
+	const first = snapshot(settings, begin);
 	const vitals = new Vitals(8);
 	const bans = new Bans(vitals, log, first, slots);
 	const handlers = socketHandlers((_, stream) => stream.terminate());
@@ -126,6 +127,32 @@ test("a server that is silent keeps nobody waiting: the others are heard, and on
 	two.row = primary(1, 100);
 	const { roles } = scene([{ port: one.port }, { port: two.port }], { lsn_check_timeout: 60_000 });
 	await until(() => roles() === "?p", "the one that speaks", 2_000);
+});
+
+// It was written to, since the time in which all are heard had been over for long.
+test("servers that a reload brings are all heard before one of them is the primary, also one that stayed", async () => {
+	using gone = new ScriptedServer();
+	using stays = new ScriptedServer();
+	using left = new ScriptedServer();
+	using late = new ScriptedServer();
+	gone.row = primary(1, 100);
+	stays.row = replica(100);
+	left.row = primary(1, 5_000);
+	late.row = primary(2, 200);
+	late.hold = true;
+	const [first, second, third, fourth] = [gone, stays, left, late].map(({ port }) => ({ port }));
+	const { roles, log, reload } = scene([first!, second!, third!, fourth!], {}, [first!, second!]);
+	const start = now();
+	await until(() => roles() === "pr??", "roles");
+	await until(() => now() - start > 1_100, "the first hearing to be over");
+	reload({}, [second!, third!, fourth!]);
+	// It is asked again when it has answered.
+	await until(() => left.queries.length > 1, "the one that was left behind to be heard");
+	late.hold = false;
+	late.answer();
+	// The first one is no longer asked: what it was stays written.
+	await until(() => roles() === "prxp", "the other roles");
+	expect(log.filter((line) => line.startsWith("new primary chosen"))).toHaveLength(2);
 });
 
 test("a primary that is gone stays the primary until somebody else says that it is one, and is asked for in haste", async () => {
