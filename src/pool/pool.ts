@@ -647,8 +647,7 @@ export class Pool implements ServerHome {
 	resume(): void {
 		if (!this.paused) return;
 		this.paused = false;
-		const time = now();
-		for (let waiter = this.waiters.first; waiter !== null; waiter = waiter.nextWaiter) waiter.waitingSince = time;
+		this.waiters.restart(now());
 		this.grow();
 	}
 

@@ -166,7 +166,8 @@ export class Shard {
 	/** The janitor's look, `time` as `now()`. @param changed roles or bans have */
 	tick(time: number, changed: boolean): void {
 		if (changed) this.election?.result();
-		this.election?.tick(time);
+		if (this.pools.some(({ isPaused }) => isPaused)) this.election?.pause(time);
+		else this.election?.tick(time);
 	}
 }
 
@@ -200,6 +201,11 @@ export class Election {
 	/** Somebody has another role now: whoever has a place to go, goes. */
 	result(): void {
 		this.waiters.reconsider();
+	}
+
+	/** PAUSE: nobody's time runs, as in the queue of a pool. */
+	pause(time: number): void {
+		this.waiters.restart(time);
 	}
 
 	tick(time: number): void {

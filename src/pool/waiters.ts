@@ -49,6 +49,11 @@ export class Waiters {
 		for (const waiter of all) waiter.onElsewhere(false);
 	}
 
+	/** All begin to wait anew: the time until now was not theirs to lose. */
+	restart(time: number): void {
+		for (let waiter = this.first; waiter !== null; waiter = waiter.nextWaiter) waiter.waitingSince = time;
+	}
+
 	remove(waiter: Waiter): void {
 		if (!waiter.queued) return;
 		waiter.queued = false;

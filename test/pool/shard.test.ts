@@ -173,6 +173,24 @@ describe("roles that are found out", () => {
 		expect([picks(Side.Any), picks(Side.Primary)]).toEqual(["a1 a2", "a2"]);
 	});
 
+	test("who waits for an election while the database is paused has all of its time when it is resumed", () => {
+		const { shard, vitals } = scene("a a");
+		const waiter = new TestWaiter();
+		shard.election!.wait(waiter, 0);
+		shard.tick(900, false);
+		for (const pool of shard.pools) pool.pause();
+		for (let time = 1_000; time <= 100_000; time += 100) shard.tick(time, false);
+		// A result is told all the same: it may wait on in the queue of a pool.
+		vitals.setRole(0, FoundRole.Replica);
+		shard.tick(100_000, true);
+		expect(waiter.told).toBe(1);
+		for (const pool of shard.pools) pool.resume();
+		shard.tick(100_900, false);
+		expect(waiter.error).toBeNull();
+		shard.tick(101_000, false);
+		expect(waiter.error).toMatchObject({ message: "no primary" });
+	});
+
 	test("who waits for an election is told its result, or that its time is over", () => {
 		const { shard, vitals } = scene("a a");
 		const election = shard.election!;
