@@ -328,10 +328,7 @@ export class Server implements StreamOwner {
 			if (isFake(replies.front())) run = this.makeUp(to, chunk, run, at);
 		}
 		if (to !== null && !this.forward(to, chunk, run, at)) this.stream.pause();
-		if (at < end) {
-			const need = end - at < HEADER ? HEADER : 1 + readInt32(chunk, at + 1);
-			this.tail.keep(chunk, at, need);
-		}
+		this.tail.keep(chunk, at, end - at < HEADER ? HEADER : 1 + readInt32(chunk, at + 1));
 	}
 
 	/** Says the replies that the server was spared, as soon as their turn comes. @returns where the run goes on */

@@ -60,47 +60,95 @@ const PIN_RATIO = 4;
 
 /**
  * The bytes of a connection that wait for more. `keep` puts aside the tail of a chunk, `add` joins the next chunk to
- * it. A message that comes in a thousand pieces is copied once: pieces are listed until `need` bytes are there.
+ * it. Whatever the size of the pieces, and however often all is looked at and kept again, a byte is copied a few times only:
+ * what comes is written behind what is kept, and the room for that doubles.
  */
 export class Tail {
-	private pieces: Buffer[] = [];
-	private need = 0;
+	/** Its first `bytes` are what is kept. */
+	private kept: Buffer = NOTHING;
 	bytes = 0;
+	private need = 0;
+	/** `kept` is our own, and nobody has seen what is behind `bytes`. */
+	private own = false;
+	/** Of what is kept nothing was of use yet: it may be joined again and again. */
+	private again = false;
+	/** What was given away last when there is room behind it, until it is kept again or not. */
+	private given: Buffer | null = null;
+	private room: Buffer | null = null;
 
-	/** Keeps `chunk[from..]` until `need` bytes are together (at least one more than there are). */
+	/**
+	 * Keeps `chunk[from..]` until `need` bytes are together (at least one more than there are). Called with nothing to keep
+	 * it lets go of what was given away.
+	 */
 	keep(chunk: Buffer, from: number, need: number): void {
 		const size = chunk.length - from;
+		const room = chunk === this.given ? this.room : null;
+		this.given = null;
+		this.room = null;
 		this.need = need;
 		if (size === 0) return;
-		const piece = chunk.subarray(from);
-		this.pieces.push(size * PIN_RATIO < chunk.length ? Buffer.from(piece) : piece);
-		this.bytes += size;
+		this.bytes = size;
+		this.again = from === 0;
+		this.own = room !== null;
+		if (size * PIN_RATIO < chunk.length) {
+			this.kept = Buffer.from(chunk.subarray(from));
+			this.own = false;
+		} else if (from === 0) this.kept = room ?? chunk;
+		else this.kept = (room ?? chunk).subarray(from);
 	}
 
 	/** Keeps a whole chunk behind what is kept, to be taken with `take` whatever its size. */
 	hold(chunk: Buffer): void {
-		this.pieces.push(chunk);
-		this.bytes += chunk.length;
+		if (this.bytes === 0) {
+			this.kept = chunk;
+			this.own = false;
+			this.bytes = chunk.length;
+			return;
+		}
+		const bytes = this.bytes + chunk.length;
+		if (!this.own || bytes > this.kept.length) {
+			// What is enough now is joined once, and needs no room.
+			const room = Buffer.allocUnsafeSlow(this.again || bytes < this.need ? 2 * bytes : bytes);
+			this.kept.copy(room, 0, 0, this.bytes);
+			this.kept = room;
+			this.own = true;
+		}
+		chunk.copy(this.kept, this.bytes);
+		this.bytes = bytes;
 	}
 
 	/** All that is kept with `chunk` behind it, or null when that is still less than needed (and is kept). */
 	add(chunk: Buffer): Buffer | null {
-		if (this.bytes === 0) return chunk;
-		this.pieces.push(chunk);
-		this.bytes += chunk.length;
+		if (this.bytes === 0) {
+			this.given = null;
+			this.room = null;
+			return chunk;
+		}
+		this.hold(chunk);
 		return this.bytes < this.need ? null : this.take();
 	}
 
 	/** What is kept, given away. */
 	take(): Buffer {
-		const all = this.pieces.length === 1 ? this.pieces[0]! : Buffer.concat(this.pieces, this.bytes);
+		const { kept, bytes } = this;
+		const all = kept.length === bytes ? kept : kept.subarray(0, bytes);
 		this.clear();
+		if (all !== kept) {
+			this.given = all;
+			this.room = kept;
+		}
 		return all;
 	}
 
 	clear(): void {
-		this.pieces = [];
+		this.kept = NOTHING;
 		this.bytes = 0;
 		this.need = 0;
+		this.own = false;
+		this.again = false;
+		this.given = null;
+		this.room = null;
 	}
 }
+
+const NOTHING = Buffer.alloc(0);
