@@ -25,7 +25,7 @@ import { Frontend, Target, TxStatus } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
 import { HEADER, readInt32, Tail } from "../wire/frame.ts";
 import { query } from "../wire/frontend-messages.ts";
-import { Ahead, beginsBatch, COLLECT, checkHeader, lookAhead, needed, passable, ROUTED } from "./collect.ts";
+import { Ahead, beginsBatch, COLLECT, checkHeader, LookAhead, needed, passable, ROUTED } from "./collect.ts";
 import { type Borrower, Checkout } from "./checkout.ts";
 import type { ClientContext } from "./context.ts";
 import { ClientStatements, factsOf, noteFacts } from "./prepared.ts";
@@ -35,6 +35,8 @@ import { ClientSettings } from "./settings.ts";
 
 /** What may be queued for a client that does not read before its next request has to wait. */
 export const UNREAD = 64 << 10;
+/** Their answers are as long as what may be queued. */
+const MOST_CLOSES = UNREAD / CLOSE_COMPLETE.length;
 /** What a client may send ahead while it waits; then its socket is not read. */
 export const HELD = 128 << 10;
 
@@ -87,6 +89,7 @@ export class Client implements StreamOwner, Borrower {
 	private readonly checkout: Checkout;
 	/** Messages before this place of the chunk under way have been routed. */
 	private routed = 0;
+	private readonly ahead = new LookAhead();
 	private readonly context: ClientContext;
 	/** BackendKeyData that this client was given; the number is also its id in SHOW CLIENTS. */
 	readonly pid: number;
@@ -234,7 +237,7 @@ export class Client implements StreamOwner, Borrower {
 			}
 			if (routing.needed && at >= this.routed) {
 				// Nobody can look at half a batch: it waits for its end here as it does without a server.
-				if (beginsBatch(code) && !server.unsynced && lookAhead(chunk, at) === Ahead.Open && end - at <= ROUTED) break;
+				if (beginsBatch(code) && !server.unsynced && this.ahead.look(chunk, at) === Ahead.Open) break;
 				if (this.isBehindEnd(server)) {
 					this.untilAnswered(server, chunk, run, at);
 					return;
@@ -333,7 +336,8 @@ export class Client implements StreamOwner, Borrower {
 			if (flush) server.answerFakes();
 		}
 		this.routed = 0;
-		if (at < end && !this.isClosed) this.tail.keep(chunk, at, this.needed(chunk, at));
+		this.ahead.move(at);
+		if (!this.isClosed) this.tail.keep(chunk, at, this.needed(chunk, at));
 	}
 
 	/** The message at `at` waits for the answers to those before it. */
@@ -437,6 +441,7 @@ export class Client implements StreamOwner, Borrower {
 		}
 		if (this.skip !== Skip.Nothing) return this.skipped(code, chunk, next);
 		const end = chunk.length;
+		let ahead = Ahead.Complete;
 		switch (code) {
 			case Frontend.Query:
 			case Frontend.FunctionCall:
@@ -448,9 +453,10 @@ export class Client implements StreamOwner, Borrower {
 			case Frontend.Describe:
 			case Frontend.Execute:
 			case Frontend.Close: {
-				const ahead = lookAhead(chunk, at);
-				if (ahead === Ahead.OnlyCloses) return this.closeAlone(chunk, at, next);
-				if (ahead === Ahead.Open && end - at <= (this.routing.needed ? ROUTED : COLLECT)) return Step.More;
+				ahead = this.ahead.look(chunk, at);
+				if (ahead === Ahead.OnlyCloses) return this.closeAlone(chunk, at);
+				if (ahead === Ahead.Open && this.routing.needed) return Step.More;
+				if (ahead !== Ahead.Complete && !this.routing.needed && end - at <= COLLECT) return Step.More;
 				break;
 			}
 			case Frontend.Sync:
@@ -468,7 +474,7 @@ export class Client implements StreamOwner, Borrower {
 		}
 		if (this.refusesTransaction(code, chunk, at, next))
 			return this.isClosed ? Step.Done : this.skipped(code, chunk, next);
-		if (this.routing.needed && (length > ROUTED || end - at > ROUTED)) {
+		if (this.routing.needed && (length > ROUTED || ahead === Ahead.TooLarge)) {
 			this.refuse(TOO_LARGE, code);
 			return this.skipped(code, chunk, next);
 		}
@@ -563,9 +569,16 @@ export class Client implements StreamOwner, Borrower {
 		return this.drop(chunk, next);
 	}
 
-	private closeAlone(chunk: Buffer, at: number, next: number): Step {
-		if (chunk[at + HEADER] === Target.Statement) this.prepared().closeAlone(chunk, at, next, this.limit);
-		this.stream.writeAll(CLOSE_COMPLETE);
+	/** Close messages before a Sync, with one write: as many as may be answered at once. */
+	private closeAlone(chunk: Buffer, at: number): Step {
+		let count = 0;
+		for (; count < MOST_CLOSES && chunk[at] === Frontend.Close; count++) {
+			const next = at + 1 + readInt32(chunk, at + 1);
+			if (chunk[at + HEADER] === Target.Statement) this.prepared().closeAlone(chunk, at, next, this.limit);
+			at = next;
+		}
+		this.stream.writeAll(count === 1 ? CLOSE_COMPLETE : Buffer.alloc(count * CLOSE_COMPLETE.length, CLOSE_COMPLETE));
+		this.routed = at;
 		return Step.Done;
 	}
 
@@ -585,6 +598,7 @@ export class Client implements StreamOwner, Borrower {
 		this.state = State.Waiting;
 		// What is held is read again from its beginning.
 		this.routed = Math.max(0, this.routed - at);
+		this.ahead.move(at);
 		this.tail.keep(chunk, at, Number.POSITIVE_INFINITY);
 		if (this.tail.bytes > HELD) this.stream.pause();
 	}

@@ -50,34 +50,73 @@ export function beginsBatch(code: number): boolean {
 	);
 }
 
-function isTarget(byte: number | undefined): boolean {
-	return byte === Target.Statement || byte === Target.Portal;
-}
-
 export const enum Ahead {
-	/** Neither Sync nor Flush is here yet. */
+	/** The end of the batch is not here yet. */
 	Open,
+	/** Nor will it be within `ROUTED`. */
+	TooLarge,
 	Complete,
 	/** Close messages and a Sync. */
 	OnlyCloses,
 }
 
-/** Looks for the end of the extended-query request that begins at `at`. */
-export function lookAhead(chunk: Buffer, at: number): Ahead {
-	let onlyCloses = true;
-	while (chunk.length - at >= HEADER) {
-		const code = chunk[at]!;
-		const length = readInt32(chunk, at + 1);
-		checkHeader(code, length);
-		at += 1 + length;
-		if (at > chunk.length) return Ahead.Open;
-		if (code === Frontend.Sync) return onlyCloses ? Ahead.OnlyCloses : Ahead.Complete;
-		// What is malformed is the server's to refuse.
-		const name = at - length + HEADER;
-		if (code !== Frontend.Close || !isTarget(chunk[name - 1]) || chunk.indexOf(0, name) !== at - 1) {
-			onlyCloses = false;
-			if (code === Frontend.Flush || code === Frontend.Query || code === Frontend.Terminate) return Ahead.Complete;
+/**
+ * Looks for the end of a batch of extended-query messages, which may come in many pieces: each byte is looked at once. One per
+ * client, which says by `move` where the batch is when the next piece is here.
+ */
+export class LookAhead {
+	/** Of the last batch that was asked about: where it ends (or where the search goes on) in the chunk under way. */
+	end = 0;
+	/** Where the Sync or Flush is that ends it; `end` when another message does, which is no part of it. */
+	last = 0;
+	private start = 0;
+	private found = Ahead.Open;
+	private onlyCloses = true;
+
+	/** @param at a message of a batch, its first when nobody has asked about the batch yet */
+	look(chunk: Buffer, at: number): Ahead {
+		if (at >= this.end) {
+			this.start = at;
+			this.end = at;
+			this.found = Ahead.Open;
+			this.onlyCloses = true;
 		}
+		if (this.found === Ahead.Open) this.found = this.search(chunk);
+		return this.found;
 	}
-	return Ahead.Open;
+
+	/** What is at `at` will be at the beginning of the next chunk. */
+	move(at: number): void {
+		this.start -= at;
+		this.end = Math.max(0, this.end - at);
+	}
+
+	private search(chunk: Buffer): Ahead {
+		const { start } = this;
+		let at = this.end;
+		let found = Ahead.Open;
+		while (found === Ahead.Open && chunk.length - at >= HEADER) {
+			const code = chunk[at]!;
+			const length = readInt32(chunk, at + 1);
+			checkHeader(code, length);
+			this.last = at;
+			const next = at + 1 + length;
+			const foreign = code === Frontend.Query || code === Frontend.FunctionCall || code === Frontend.Terminate;
+			if (foreign && (next <= chunk.length || length > ROUTED)) found = Ahead.Complete;
+			else if (!foreign && next - start > ROUTED) found = Ahead.TooLarge;
+			if (found !== Ahead.Open || next > chunk.length) break;
+			at = next;
+			if (code === Frontend.Sync) found = this.onlyCloses ? Ahead.OnlyCloses : Ahead.Complete;
+			else if (code === Frontend.Flush) found = Ahead.Complete;
+			// What is malformed is the server's to refuse.
+			else if (code !== Frontend.Close || !isClose(chunk, next - length - 1, next)) this.onlyCloses = false;
+		}
+		this.end = at;
+		return found;
+	}
+}
+
+function isClose(chunk: Buffer, at: number, next: number): boolean {
+	const target = chunk[at + HEADER];
+	return (target === Target.Statement || target === Target.Portal) && chunk.indexOf(0, at + HEADER + 1) === next - 1;
 }

@@ -6,7 +6,7 @@ import { type PgError, ProtocolError } from "../errors.ts";
 import { type Route, Shard } from "../router/route.ts";
 import { Frontend, Target } from "../wire/codes.ts";
 import { endOfString, HEADER, readInt32 } from "../wire/frame.ts";
-import { checkHeader, ROUTED } from "./collect.ts";
+import { Ahead, LookAhead } from "./collect.ts";
 import type { ClientStatements } from "./prepared.ts";
 import type { RequestRouter } from "./request.ts";
 
@@ -39,31 +39,6 @@ export const enum End {
 	TooLarge = -2,
 }
 
-/** Where the batch that begins at `at` ends: behind its Sync or Flush, or before a message that is no part of any. */
-export function endOfBatch(chunk: Buffer, at: number): number {
-	const start = at;
-	while (chunk.length - at >= HEADER) {
-		const code = chunk[at]!;
-		const length = readInt32(chunk, at + 1);
-		checkHeader(code, length);
-		if (code === Frontend.Query || code === Frontend.FunctionCall || code === Frontend.Terminate) return at;
-		at += 1 + length;
-		if (at - start > ROUTED) return End.TooLarge;
-		if (at > chunk.length) return End.Open;
-		if (code === Frontend.Sync || code === Frontend.Flush) {
-			if (length !== 4) throw new ProtocolError("invalid message format");
-			return at;
-		}
-	}
-	return End.Open;
-}
-
-/** Whether the last five bytes of a batch are a message, and not the end of one. */
-export function isTerminator(chunk: Buffer, at: number, end: number): boolean {
-	while (at < end - 5) at += 1 + readInt32(chunk, at + 1);
-	return at === end - 5;
-}
-
 /** Whether PostgreSQL answers a message of this type in a batch. */
 export function isReplied(code: number): boolean {
 	switch (code) {
@@ -81,6 +56,7 @@ export function isReplied(code: number): boolean {
 /** One per client. Knows where its portals are. */
 export class Batches {
 	readonly all: readonly number[];
+	readonly ahead = new LookAhead();
 	private readonly each: readonly (readonly number[])[];
 	private readonly portals = new Map<string, readonly number[]>();
 
@@ -88,6 +64,21 @@ export class Batches {
 	constructor(count: number) {
 		this.all = Array.from({ length: count }, (_, shard) => shard);
 		this.each = this.all.map((shard) => [shard]);
+	}
+
+	/** Where the batch that begins at `at` ends: behind its Sync or Flush, or before a message that is no part of any. */
+	endOf(chunk: Buffer, at: number): number {
+		const { ahead } = this;
+		const found = ahead.look(chunk, at);
+		if (found === Ahead.Open) return End.Open;
+		if (found === Ahead.TooLarge) return End.TooLarge;
+		if (this.isTerminated && ahead.end - ahead.last !== HEADER) throw new ProtocolError("invalid message format");
+		return ahead.end;
+	}
+
+	/** The batch whose end was found ends in a Sync or Flush. */
+	get isTerminated(): boolean {
+		return this.ahead.last < this.ahead.end;
 	}
 
 	targets(route: Route): readonly number[] {

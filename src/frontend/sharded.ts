@@ -27,7 +27,7 @@ import { answerBatch, answerQuery, endOfSolo } from "./solo.ts";
 import { Merge, type MergeOutput, TO_READY } from "./merge.ts";
 import { ClientStatements } from "./prepared.ts";
 import { RequestRouter } from "./request.ts";
-import { Batches, End, endOfBatch, isReplied, isTerminator } from "./segments.ts";
+import { Batches, End, isReplied } from "./segments.ts";
 import { type PortOwner, ShardPort } from "./shard-port.ts";
 import { COPY_FAIL, COPY_FAIL_SYNC, FAIL, FAIL_BATCH, NO_STEP, ROLLBACK, type Step, stepOf } from "./steps.ts";
 
@@ -214,7 +214,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 				at = end;
 			}
 		}
-		if (at < chunk.length && this.phase !== Phase.Closed) this.keep(chunk, at);
+		if (this.phase !== Phase.Closed) this.keep(chunk, at);
 	}
 
 	/** The rest of a message whose head has been dealt with. @returns where the next begins */
@@ -238,6 +238,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 
 	private keep(chunk: Buffer, at: number): void {
 		const here = chunk.length - at;
+		this.batches.ahead.move(at);
 		if (!this.isReading) this.tail.keep(chunk, at, Number.POSITIVE_INFINITY);
 		else if (here < HEADER) this.tail.keep(chunk, at, HEADER);
 		else this.tail.keep(chunk, at, Math.max(here + 1, 1 + readInt32(chunk, at + 1)));
@@ -307,7 +308,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 			case Frontend.Describe:
 			case Frontend.Execute:
 			case Frontend.Close: {
-				const end = endOfBatch(chunk, at);
+				const end = this.batches.endOf(chunk, at);
 				if (end === End.TooLarge) {
 					this.refuse(TOO_LARGE, Terminator.Flush);
 					return at;
@@ -355,7 +356,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	/** Extended-query messages up to a Sync or Flush, or up to a Query. */
 	private batch(chunk: Buffer, at: number, end: number): void {
 		const last = chunk[end - 5];
-		const ended = last === Frontend.Sync || last === Frontend.Flush ? isTerminator(chunk, at, end) : false;
+		const ended = this.batches.isTerminated;
 		const terminator = ended && last === Frontend.Sync ? Terminator.Sync : Terminator.Flush;
 		const stop = ended ? end - 5 : end;
 		this.requests.conforming = this.shards[0]!.isConforming;

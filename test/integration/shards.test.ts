@@ -12,7 +12,7 @@ import { runTool, testWithTool } from "../support/tools.ts";
 import { until } from "../support/until.ts";
 import { concat, frontend as f } from "../support/wire-frames.ts";
 import { intact, letters, onEach, sane, shardedOptions, sqlstates, startShards, startSharded } from "./sharded.ts";
-import { backends, connect, connectToBothWorkers, untilRunning } from "./support.ts";
+import { backends, connect, connectToBothWorkers, repeated, slowdown, untilRunning } from "./support.ts";
 
 setDefaultTimeout(30_000);
 
@@ -781,6 +781,15 @@ describe("timeouts, reload and shutdown", () => {
 		expect((await one.closed).map(({ body }) => body.toString()).join()).toContain("57P01");
 	});
 });
+
+test("a batch without an end, in small pieces, costs its sender and nobody else", async () => {
+	const sender = await connect(proxy);
+	sender.send(f.parse("SELECT 1"));
+	const piece = repeated(f.copyDone(), 4 << 10);
+	const ask = () => client.query("/* pgdog_shard: 0 */ SELECT 1");
+	expect(await slowdown(sender, piece, 1_500, ask)).toBeLessThan(4);
+	sender.reset();
+}, 60_000);
 
 test("a client is one in SHOW CLIENTS, whatever it is inside", async () => {
 	const admin = await connect(proxy, { database: "admin", user: "admin" });

@@ -28,6 +28,33 @@ export function workerOf(client: RawClient): number {
 	return client.backendPid >>> 23;
 }
 
+/** Copies of a message, about `size` bytes of them. */
+export function repeated(message: Uint8Array, size: number): Buffer {
+	return Buffer.alloc(Math.floor(size / message.length) * message.length, message);
+}
+
+/**
+ * Sends `piece` again and again; after each another client of the same worker asks for something.
+ * @returns how many times as long it waits at the end as it did at the beginning, in the median
+ */
+export async function slowdown(
+	sender: RawClient,
+	piece: Uint8Array,
+	count: number,
+	ask: () => Promise<unknown>,
+): Promise<number> {
+	const waits: number[] = [];
+	for (let i = 0; i < count; i++) {
+		sender.send(piece);
+		const start = performance.now();
+		await ask();
+		waits.push(performance.now() - start);
+	}
+	const eighth = count >> 3;
+	const median = (some: number[]) => some.sort((a, b) => a - b)[some.length >> 1]!;
+	return median(waits.slice(-eighth)) / median(waits.slice(0, eighth));
+}
+
 /** Clients until each of two workers has `each` of them. The kernel deals connections out as it likes. */
 export async function connectToBothWorkers(proxy: Proxy, each: number): Promise<[RawClient[], RawClient[]]> {
 	const found: [RawClient[], RawClient[]] = [[], []];
