@@ -881,8 +881,8 @@ export class Client implements StreamOwner, Borrower {
 	}
 
 	/** A batch that needed no server. */
-	learnBatch(chunk: Buffer, at: number, end: number): void {
-		noteBatch(this.prepared(), chunk, at, end, this.context.nextSerial());
+	learnBatch(chunk: Buffer, at: number, end: number, failed: boolean): void {
+		noteBatch(this.prepared(), chunk, at, end, this.context.nextSerial(), failed);
 	}
 
 	/** After an error on another shard, perhaps: the client's statements are these. */

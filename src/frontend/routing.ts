@@ -125,6 +125,8 @@ export class Routing {
 			if (end > 0) {
 				const said = prelude.answer(facts, this.textOf(code, chunk, at, next, statements), holds);
 				if (said !== null) {
+					// In a transaction that has failed a batch fails at its first message.
+					if (said.error === ABORTED && code !== Frontend.Query) return this.refuse(ABORTED);
 					if (said.error !== null) prelude.fail();
 					return this.say(said, code, chunk, at, end, statements, prelude.status);
 				}
@@ -181,7 +183,7 @@ export class Routing {
 			statements.forgetUnnamed();
 			this.answer = answerQuery(said, status);
 		} else {
-			noteBatch(statements, chunk, at, end, this.context.nextSerial());
+			noteBatch(statements, chunk, at, end, this.context.nextSerial(), said.error !== null);
 			this.answer = answerBatch(said, chunk, at, end, status);
 		}
 		this.end = end;
@@ -301,10 +303,21 @@ function endsTransaction(facts: StatementFacts | null): boolean {
 	return facts.transaction === TransactionControl.Commit || facts.transaction === TransactionControl.Rollback;
 }
 
-/** What the Parse and Close messages of a batch do to the client's statements when no server is sent them. */
-export function noteBatch(statements: ClientStatements, chunk: Buffer, at: number, end: number, serial: number): void {
+/**
+ * What the Parse and Close messages of a batch do to the client's statements when no server is sent them.
+ * @param failed its Execute does: what stands behind that does not happen
+ */
+export function noteBatch(
+	statements: ClientStatements,
+	chunk: Buffer,
+	at: number,
+	end: number,
+	serial: number,
+	failed: boolean,
+): void {
 	for (let next = at; at < end; at = next) {
 		next = at + 1 + readInt32(chunk, at + 1);
+		if (failed && chunk[at] === Frontend.Execute) break;
 		if (chunk[at] === Frontend.Parse || chunk[at] === Frontend.Close) statements.note(chunk, at, next, serial);
 	}
 	statements.batchOver = true;

@@ -376,8 +376,11 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		if (this.isSetting && endOfSolo(chunk, at, this.statements) === end) {
 			const said = this.say(this.requests.textOf(chunk, at, this.statements));
 			if (said !== null) {
-				noteBatch(this.statements, chunk, at, end, this.context.nextSerial());
-				for (const shard of this.shards) shard.learnBatch(chunk, at, end);
+				const failed = said.error !== null;
+				// In a transaction its first message fails: nothing of it has happened.
+				const done = failed && this.inTransaction ? at : end;
+				noteBatch(this.statements, chunk, at, done, this.context.nextSerial(), failed);
+				for (const shard of this.shards) shard.learnBatch(chunk, at, done, failed);
 				this.answerHere(said, answerBatch(said, chunk, at, end, this.status));
 				return;
 			}

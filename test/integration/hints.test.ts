@@ -6,8 +6,8 @@ import type { Cluster } from "../support/postgres.ts";
 import type { Proxy } from "../support/proxy.ts";
 import type { QueryResult, RawClient } from "../support/raw-client.ts";
 import { transcript } from "../support/transcript.ts";
-import { frontend } from "../support/wire-frames.ts";
-import { errorOf, PORT, pipelined, placesOf, startRouted, startServers, TRIES } from "./routed.ts";
+import { frontend as f } from "../support/wire-frames.ts";
+import { codes, errorOf, PORT, pipelined, placesOf, startRouted, startServers, TRIES } from "./routed.ts";
 import { startSharded, startShards } from "./sharded.ts";
 import { connect, one } from "./support.ts";
 
@@ -229,9 +229,9 @@ describe("another client", () => {
 		await clean(other);
 		for (const end of ["COMMIT", "ROLLBACK"]) {
 			// In one write: the server has answers to give before it, and runs it.
-			await pipelined(client, 4, ...["BEGIN", READ, set, end].map(frontend.query));
+			await pipelined(client, 4, ...["BEGIN", READ, set, end].map(f.query));
 			await clean(other);
-			await pipelined(client, 2, frontend.query(`BEGIN; ${set}; SELECT 1`), frontend.query(end));
+			await pipelined(client, 2, f.query(`BEGIN; ${set}; SELECT 1`), f.query(end));
 			await clean(other);
 		}
 		await client.query(`${set}; SELECT 1`);
@@ -266,6 +266,51 @@ describe("another client", () => {
 		expect(await places(client, READ, 12)).toEqual(["primary"]);
 		await client.query("SELECT set_config('pgdog.role', 'nowhere', false)");
 		expect(await places(client, READ, 12)).toEqual(["primary"]);
+	});
+});
+
+describe.each(["one shard", "three shards"])("a setting of ours that is refused in a batch, %s", (which) => {
+	const bad = [f.bind({ statement: "bad" }), f.execute()];
+	const use = (client: RawClient, statement: string) =>
+		pipelined(client, 1, f.bind({ statement }), f.execute(), f.sync()).then(
+			([result]) => errorOf(result!)?.[0] ?? "fine",
+		);
+
+	test("leaves the statements that a Close behind it would have closed", async () => {
+		await using client = await connect(which === "one shard" ? proxy : sharded);
+		await pipelined(client, 1, f.parse("SELECT 1", "kept"), f.sync());
+		const set = f.parse("SET pgdog.role = 'leader'", "bad");
+		const [refused] = await pipelined(client, 1, set, ...bad, f.close("S", "kept"), f.close("S", "bad"), f.sync());
+		expect([codes(refused!), errorOf(refused!)?.[0]]).toEqual(["12EZ", "22023"]);
+		expect(await use(client, "kept")).toBe("fine");
+		// Its Parse was before the error.
+		expect(await use(client, "bad")).toBe("22023");
+	});
+
+	test("in a transaction, too, where a batch that comes later fails at its first message", async () => {
+		await using client = await connect(which === "one shard" ? proxy : sharded);
+		await pipelined(client, 1, f.parse("SELECT 1", "kept"), f.sync());
+		await client.query("BEGIN");
+		await client.query("SET pgdog.role = 'leader'");
+		const late = [f.parse("SELECT 2", "late"), f.bind({ statement: "late" }), f.execute()];
+		const [refused] = await pipelined(client, 1, ...late, f.close("S", "kept"), f.sync());
+		expect([codes(refused!), errorOf(refused!)?.[0]]).toEqual(["EZ", "25P02"]);
+		await client.query("ROLLBACK");
+		expect(await use(client, "kept")).toBe("fine");
+		expect(await use(client, "late")).toBe("26000");
+		expect(codes((await pipelined(client, 1, f.parse("SELECT 3", "late"), f.sync()))[0]!)).toBe("1Z");
+	});
+
+	test("and what was parsed in the batch itself, when a transaction that runs fails with it", async () => {
+		await using client = await connect(which === "one shard" ? proxy : sharded);
+		await pipelined(client, 1, f.parse("SELECT 1", "kept"), f.sync());
+		await client.query("BEGIN; SELECT 1");
+		const set = f.parse("SET pgdog.role = 'leader'", "bad");
+		const [refused] = await pipelined(client, 1, set, ...bad, f.close("S", "kept"), f.sync());
+		expect([codes(refused!), errorOf(refused!)?.[0]]).toEqual(["EZ", "22023"]);
+		await client.query("ROLLBACK");
+		expect(await use(client, "kept")).toBe("fine");
+		expect(await use(client, "bad")).toBe("26000");
 	});
 });
 
