@@ -58,8 +58,8 @@ const PG_TEMP = bytes("pg_temp");
 const PG_SETTINGS = bytes("pg_settings");
 const PG_ADVISORY = bytes("pg_advisory_lock");
 const PG_TRY_ADVISORY = bytes("pg_try_advisory_lock");
-const FIRST_WORDS = new Set(["set", "reset", "discard", "listen", "unlisten", "prepare", "deallocate", "load", "do"]);
-const LONGEST_FIRST_WORD = 10;
+const FIRST_WORDS = ["set", "reset", "discard", "listen", "unlisten", "prepare", "deallocate", "load", "do"].map(bytes);
+const LONGEST_FIRST_WORD = Math.max(...FIRST_WORDS.map((word) => word.length));
 
 function matches(b: Uint8Array, at: number, end: number, word: Uint8Array): boolean {
 	if (at + word.length > end) return false;
@@ -125,22 +125,8 @@ export function touchesSession(b: Uint8Array, start: number, end: number): boole
 }
 
 function isFirstWord(b: Uint8Array, start: number, end: number): boolean {
-	const size = end - start;
-	if (size < 2 || size > LONGEST_FIRST_WORD) return false;
-	switch (b[start]! | 32) {
-		case 115: // set
-		case 114: // reset
-		case 100: // discard, deallocate, do
-		case 108: // listen, load
-		case 117: // unlisten
-		case 112: // prepare
-			break;
-		default:
-			return false;
-	}
-	let word = "";
-	for (let i = start; i < end; i++) word += String.fromCharCode(b[i]! | 32);
-	return FIRST_WORDS.has(word);
+	for (const word of FIRST_WORDS) if (word.length === end - start && matches(b, start, end, word)) return true;
+	return false;
 }
 
 function blankFrom(b: Uint8Array, from: number, end: number): boolean {
