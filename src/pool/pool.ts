@@ -21,6 +21,7 @@ import { Stat } from "../stats/counters.ts";
 import { TxStatus } from "../wire/codes.ts";
 import type { Bans } from "./bans.ts";
 import type { Ledger } from "./ledger.ts";
+import { loginOptions } from "./login-options.ts";
 import { Ban, FoundRole, Vital } from "./vitals.ts";
 import { type Waiter, Waiters } from "./waiters.ts";
 
@@ -237,27 +238,14 @@ export class Pool implements ServerHome {
 	/** @param timeout of each attempt, ms */
 	private async attempt(timeout: number): Promise<Server> {
 		const { spec, generation } = this;
-		const { general, scram, handlers, tcp } = this.context;
+		const { general, scram } = this.context;
 		const started = now();
 		const passwords = Math.max(1, spec.server_passwords.length);
 		for (let attempt = 1, refused = 1; ; ) {
 			const { connect_attempts, connect_attempt_delay } = general();
 			const passwordIndex = this.passwordIndex % passwords;
 			try {
-				const options = {
-					host: spec.host,
-					port: spec.port,
-					database: spec.database_name,
-					user: spec.server_user,
-					passwords: spec.server_passwords,
-					passwordIndex,
-					startup: spec.startup,
-					timeout,
-					cache: scram,
-					handlers,
-					keepAlive: tcp(),
-				};
-				const server = await login(options, this);
+				const server = await login(loginOptions(spec, passwordIndex, timeout, scram, this.context), this);
 				server.generation = generation;
 				this.counters[Stat.connect_count]!++;
 				this.counters[Stat.connect_time]! += now() - started;

@@ -1,24 +1,17 @@
 // The monitor's own connection to one server, beside all pools: opened when first needed, kept, opened again when it was lost.
 // Asks for a Report and gives up in time. Made by monitor.ts.
 
-import type { SocketHandler } from "bun";
 import { ScramCache } from "../auth/scram-keys.ts";
 import { login } from "../backend/login.ts";
 import { ParameterSets } from "../backend/parameters.ts";
 import { type Server, type ServerHome, ServerState } from "../backend/server.ts";
 import { now } from "../clock.ts";
-import type { Tcp } from "../config/settings.ts";
 import type { PoolSpec } from "../config/snapshot.ts";
 import { PgError } from "../errors.ts";
 import { Splice } from "../net/splice.ts";
-import type { Stream } from "../net/stream.ts";
 import { Stat } from "../stats/counters.ts";
+import { type LoginContext, loginOptions } from "./login-options.ts";
 import { QUESTION, type Report, readReport } from "./replication.ts";
-
-export interface WatchContext {
-	readonly handlers: SocketHandler<Stream>;
-	tcp(): Tcp;
-}
 
 export class Watch implements ServerHome {
 	readonly splice = new Splice();
@@ -36,14 +29,14 @@ export class Watch implements ServerHome {
 	/** When it is asked next. */
 	nextAt = 0;
 	asking = false;
-	private readonly context: WatchContext;
+	private readonly context: LoginContext;
 	private readonly scram = new ScramCache();
 	private server: Server | null = null;
 	private credentials = 0;
 	private onLost: ((error: PgError) => void) | null = null;
 	private closed = false;
 
-	constructor(specs: readonly PoolSpec[], context: WatchContext) {
+	constructor(specs: readonly PoolSpec[], context: LoginContext) {
 		this.specs = specs;
 		this.context = context;
 	}
@@ -74,24 +67,8 @@ export class Watch implements ServerHome {
 			})),
 		);
 		const { spec, passwordIndex } = all[this.credentials % all.length]!;
-		const { handlers, tcp } = this.context;
 		try {
-			const server = await login(
-				{
-					host: spec.host,
-					port: spec.port,
-					database: spec.database_name,
-					user: spec.server_user,
-					passwords: spec.server_passwords,
-					passwordIndex,
-					startup: spec.startup,
-					timeout,
-					cache: this.scram,
-					handlers,
-					keepAlive: tcp(),
-				},
-				this,
-			);
+			const server = await login(loginOptions(spec, passwordIndex, timeout, this.scram, this.context), this);
 			server.state = ServerState.Idle;
 			this.server = server;
 			if (this.closed) server.close("reload");

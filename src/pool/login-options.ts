@@ -1,0 +1,37 @@
+// How one logs in to the server of a PoolSpec: the same for a pool's connections (pool.ts) and the monitor's (watch.ts).
+
+import type { SocketHandler } from "bun";
+import type { ScramCache } from "../auth/scram-keys.ts";
+import type { LoginOptions } from "../backend/login.ts";
+import type { Tcp } from "../config/settings.ts";
+import type { PoolSpec } from "../config/snapshot.ts";
+import type { Stream } from "../net/stream.ts";
+
+export interface LoginContext {
+	readonly handlers: SocketHandler<Stream>;
+	/** The settings in force. */
+	readonly tcp: () => Tcp;
+}
+
+/** @param timeout ms */
+export function loginOptions(
+	spec: PoolSpec,
+	passwordIndex: number,
+	timeout: number,
+	cache: ScramCache,
+	{ handlers, tcp }: LoginContext,
+): LoginOptions {
+	return {
+		host: spec.host,
+		port: spec.port,
+		database: spec.database_name,
+		user: spec.server_user,
+		passwords: spec.server_passwords,
+		passwordIndex,
+		startup: spec.startup,
+		timeout,
+		cache,
+		handlers,
+		keepAlive: tcp(),
+	};
+}
