@@ -2,55 +2,22 @@
 // wait here. How many there may be in the process, and who else waits, is in the ledger. `take` and `release` are on
 // the hot path; connecting, probing, moving between workers and the janitor's tick are not.
 
-import type { SocketHandler } from "bun";
 import { LRUCache } from "lru-cache";
-import type { ScramCache } from "../auth/scram-keys.ts";
 import { sendCancel } from "../backend/cancel.ts";
 import { login } from "../backend/login.ts";
 import type { ParameterSet, ParameterSets } from "../backend/parameters.ts";
-import type { Statements } from "../backend/prepared.ts";
 import { type MovingServer, Server, type ServerHome, ServerState } from "../backend/server.ts";
 import { now } from "../clock.ts";
-import type { General, Tcp } from "../config/settings.ts";
 import type { PoolSpec } from "../config/snapshot.ts";
 import { PgError } from "../errors.ts";
-import type { Log } from "../log.ts";
 import type { Splice } from "../net/splice.ts";
 import { adoptSocket, Stream } from "../net/stream.ts";
 import { Stat } from "../stats/counters.ts";
 import { TxStatus } from "../wire/codes.ts";
-import type { Bans } from "./bans.ts";
-import type { Ledger } from "./ledger.ts";
+import type { PoolContext } from "./context.ts";
 import { loginOptions } from "./login-options.ts";
 import { Ban, FoundRole, Vital } from "./vitals.ts";
 import { type Waiter, Waiters } from "./waiters.ts";
-
-/** What the pools of one worker share. */
-export interface PoolContext {
-	/** Index of this worker. */
-	readonly worker: number;
-	readonly ledger: Ledger;
-	readonly bans: Bans;
-	readonly sets: ParameterSets;
-	readonly statements: Statements;
-	readonly splice: Splice;
-	readonly scram: ScramCache;
-	readonly handlers: SocketHandler<Stream>;
-	readonly log: Log;
-	/** ms since the epoch as of the janitor's last tick. */
-	readonly time: number;
-	/** Counts reloads and RECONNECTs: the same number in each worker, in whatever order servers come from another. */
-	readonly generation: number;
-	/** The settings in force. */
-	readonly general: () => General;
-	readonly tcp: () => Tcp;
-	/** Asks another worker, which has idle servers, for one. */
-	requestServer(worker: number, slot: number): void;
-	/** Hands a server over; its permit goes with it. */
-	giveServer(worker: number, slot: number, server: MovingServer): void;
-	/** Tells another worker that a permit is free. */
-	offerPermit(worker: number, slot: number): void;
-}
 
 /** A worker without any server of the pool gets one after this wait, ms: each hand-over costs about half of one. */
 const QUANTUM = 5;

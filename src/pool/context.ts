@@ -1,0 +1,40 @@
+// What a Pool needs of the worker that it is a share of. Implemented by worker.ts.
+
+import type { SocketHandler } from "bun";
+import type { ScramCache } from "../auth/scram-keys.ts";
+import type { ParameterSets } from "../backend/parameters.ts";
+import type { Statements } from "../backend/prepared.ts";
+import type { MovingServer } from "../backend/server.ts";
+import type { General, Tcp } from "../config/settings.ts";
+import type { Log } from "../log.ts";
+import type { Splice } from "../net/splice.ts";
+import type { Stream } from "../net/stream.ts";
+import type { Bans } from "./bans.ts";
+import type { Ledger } from "./ledger.ts";
+
+/** What the pools of one worker share. */
+export interface PoolContext {
+	/** Index of this worker. */
+	readonly worker: number;
+	readonly ledger: Ledger;
+	readonly bans: Bans;
+	readonly sets: ParameterSets;
+	readonly statements: Statements;
+	readonly splice: Splice;
+	readonly scram: ScramCache;
+	readonly handlers: SocketHandler<Stream>;
+	readonly log: Log;
+	/** ms since the epoch as of the janitor's last tick. */
+	readonly time: number;
+	/** Counts reloads and RECONNECTs: the same number in each worker, in whatever order servers come from another. */
+	readonly generation: number;
+	/** The settings in force. */
+	readonly general: () => General;
+	readonly tcp: () => Tcp;
+	/** Asks another worker, which has idle servers, for one. */
+	requestServer(worker: number, slot: number): void;
+	/** Hands a server over; its permit goes with it. */
+	giveServer(worker: number, slot: number, server: MovingServer): void;
+	/** Tells another worker that a permit is free. */
+	offerPermit(worker: number, slot: number): void;
+}
