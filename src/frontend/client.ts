@@ -869,6 +869,29 @@ export class Client implements StreamOwner, Borrower {
 		return this.settings.isSerializable;
 	}
 
+	/** `pooler_mode` of what it has, or comes to have. */
+	get poolerMode(): string {
+		return this.pool.spec.pooler_mode;
+	}
+
+	/** It finds out what its last transaction did to settings, when it has been answered. */
+	get isSettling(): boolean {
+		return this.state === State.Waiting;
+	}
+
+	/** A transaction was begun for it that no server knows of. */
+	get isHolding(): boolean {
+		return this.routing.prelude.open;
+	}
+
+	join(sql: string): void {
+		this.routing.prelude.hold(sql);
+	}
+
+	letGo(): void {
+		this.routing.handOver();
+	}
+
 	/** Where the next transaction goes, for a client that does not route itself, and why. See `Cluster.pick`. */
 	prefer(side: Side, since: number, route: Route | null, facts: StatementFacts | null): void {
 		this.routing.prefer(side, since, route, facts);
@@ -972,7 +995,7 @@ export const TOO_LARGE = new PgError("ERROR", "54000", "the request is too large
 const NO_TRANSACTIONS = new PgError("ERROR", "58000", TRANSACTION_TEXT);
 const FATAL_TRANSACTION = new PgError("FATAL", "58000", TRANSACTION_TEXT);
 
-function idleError(
+export function idleError(
 	message: string,
 	setting: "client_idle_timeout" | "client_idle_in_transaction_timeout",
 	general: General,

@@ -89,16 +89,20 @@ export class Merge {
 	/** COPY TO in binary format: one signature, one trailer. */
 	private binary = false;
 	private signed = false;
+	/** Notices of one shard speak for all. */
+	private readonly alike: boolean;
 
 	/**
 	 * @param count of all shards; what those not asked say on their own passes, too
 	 * @param asked shards, at least one
 	 * @param replies that end it: one for each Parse, Bind, Describe, Execute and Close, or TO_READY
+	 * @param alike all shards have the same notices for it, which the client is told once
 	 */
-	constructor(count: number, asked: readonly number[], replies: number, output: MergeOutput) {
+	constructor(count: number, asked: readonly number[], replies: number, output: MergeOutput, alike = false) {
 		this.ports = Array.from({ length: count }, (_, shard) => new Port(shard, asked.includes(shard) ? replies : 0));
 		this.asked = asked.map((shard) => this.ports[shard]!);
 		this.output = output;
+		this.alike = alike;
 	}
 
 	/** Bytes of one shard; they must not change afterwards. */
@@ -206,6 +210,7 @@ export class Merge {
 	private passes(port: Port): Passes {
 		switch (port.code) {
 			case Backend.NoticeResponse:
+				return this.alike && port !== this.asked[0] && !port.over ? Passes.Dropped : Passes.Yes;
 			case Backend.NotificationResponse:
 				return Passes.Yes;
 			case Backend.ParameterStatus:

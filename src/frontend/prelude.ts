@@ -106,6 +106,12 @@ export class Prelude {
 		return this.texts.length < MOST_TEXTS && sql.length <= LONGEST_TEXT;
 	}
 
+	/** It was begun elsewhere (sharded.ts): a server shall run this before the first statement. */
+	hold(sql: string): void {
+		this.open = true;
+		this.texts.push(sql);
+	}
+
 	/** What the client asked for has failed. */
 	fail(): void {
 		if (this.open) this.failed = true;

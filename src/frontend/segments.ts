@@ -9,6 +9,7 @@ import { endOfString, HEADER, readInt32 } from "../wire/frame.ts";
 import { Ahead, LookAhead } from "./collect.ts";
 import type { ClientStatements } from "./prepared.ts";
 import type { RequestRouter } from "./request.ts";
+import { isEnd, type ShardedTransaction } from "./sharded-transaction.ts";
 
 /** Messages `[at, end)` of a chunk that the same shards are sent. */
 export interface Segment {
@@ -18,6 +19,8 @@ export interface Segment {
 	readonly targets: readonly number[];
 	/** Messages that are replied to. */
 	readonly replies: number;
+	/** It is part of the transaction that the batch began in: nothing before it has ended that. */
+	readonly joins: boolean;
 }
 
 export interface Batch {
@@ -31,6 +34,8 @@ export interface Batch {
 	readonly route: Route | null;
 	/** CopyDone and CopyFail messages in it: so many COPYs end without more data. */
 	readonly copyEnds: number;
+	/** A COMMIT or ROLLBACK without AND CHAIN is in it. */
+	readonly ends: boolean;
 }
 
 /** The batch is not all here, or too large to be routed. */
@@ -85,25 +90,42 @@ export class Batches {
 		return route.shard === Shard.All ? this.all : this.each[route.shard]!;
 	}
 
+	/** The array for these shards, which are in order. */
+	of(shards: readonly number[]): readonly number[] {
+		if (shards.length === 1) return this.each[shards[0]!]!;
+		return shards.length === this.all.length ? this.all : shards;
+	}
+
 	/** The transaction is over, and its portals with it. */
 	clear(): void {
 		this.portals.clear();
 	}
 
-	/** The messages `[at, end)`, whole ones all. */
+	/**
+	 * The messages `[at, end)`, whole ones all.
+	 * @param failed the transaction has failed
+	 * @param involved shards that were sent what came before in the same batch
+	 */
 	split(
 		requests: RequestRouter,
 		statements: ClientStatements,
 		chunk: Buffer,
 		at: number,
 		end: number,
-		inTransaction: boolean,
+		transaction: ShardedTransaction,
+		failed: boolean,
+		involved: readonly number[],
 	): Batch {
 		const segments: Segment[] = [];
+		const sent = new Set(involved);
 		let side = Side.Any;
 		let last: Route | null = null;
 		requests.beginBatch();
 		let copyEnds = 0;
+		let ends = false;
+		// Also before the segment under way; and that is part of the transaction.
+		let ended = false;
+		let joins = true;
 		let targets: readonly number[] | null = null;
 		let start = at;
 		let replies = 0;
@@ -117,26 +139,36 @@ export class Batches {
 			if (code === Frontend.CopyDone || code === Frontend.CopyFail) copyEnds++;
 			else if (code === Frontend.Parse) requests.noteParse(chunk, at, next);
 			else if (code === Frontend.Bind) {
-				const route = requests.bind(chunk, at, next, statements, inTransaction);
-				if (route?.error != null) return { segments: [], error: route.error, side, route, copyEnds };
+				const route = requests.bind(chunk, at, next, statements, transaction.isRunning);
+				if (route?.error != null) return { segments: [], error: route.error, side, route, copyEnds, ends };
 				if (route !== null) side = narrower(side, route.side);
 				last = route;
-				here = route === null ? (targets ?? this.all) : this.targets(route);
+				const { facts } = requests;
+				if (route === null) here = targets ?? this.of(transaction.anywhere(this.all));
+				else here = this.of(transaction.targets(this.targets(route), facts, failed, sent));
+				if (targets !== null && here !== targets && isSame(here, targets)) here = targets;
+				for (const shard of here) sent.add(shard);
+				if (route !== null && isEnd(facts) && !facts!.chains) ends = true;
 				const portalEnd = endOfString(chunk, at + HEADER, next);
 				if (portalEnd >= 0) this.portals.set(chunk.utf8Slice(at + HEADER, portalEnd), here);
 			} else if (code === Frontend.Execute || (isReplied(code) && chunk[at + HEADER] !== Target.Statement)) {
 				const name = at + HEADER + (code === Frontend.Execute ? 0 : 1);
 				const nameEnd = endOfString(chunk, name, next);
-				here = this.portals.get(nameEnd < 0 ? "" : chunk.utf8Slice(name, nameEnd)) ?? targets ?? this.all;
+				here =
+					this.portals.get(nameEnd < 0 ? "" : chunk.utf8Slice(name, nameEnd)) ??
+					targets ??
+					this.of(transaction.anywhere(this.all));
 			}
 			if (isReplied(code)) openReplies++;
 			if (here !== null) {
 				if (targets !== null && targets !== here) {
-					segments.push({ at: start, end: open, targets, replies });
+					segments.push({ at: start, end: open, targets, replies, joins });
 					start = open;
 					replies = 0;
+					joins = !ended;
 				}
 				targets = here;
+				ended = ends;
 				replies += openReplies;
 				openReplies = 0;
 				open = next;
@@ -144,14 +176,18 @@ export class Batches {
 			at = next;
 		}
 		if (targets === null) {
-			const route = requests.unbound(inTransaction);
-			if (route.error !== null) return { segments: [], error: route.error, side, route, copyEnds };
+			const route = requests.unbound(transaction.isRunning);
+			if (route.error !== null) return { segments: [], error: route.error, side, route, copyEnds, ends };
 			({ side } = route);
-			targets = this.targets(route);
+			targets = this.of(transaction.anywhere(this.targets(route)));
 		}
-		segments.push({ at: start, end, targets, replies: replies + openReplies });
-		return { segments, error: null, side, route: last, copyEnds };
+		segments.push({ at: start, end, targets, replies: replies + openReplies, joins });
+		return { segments, error: null, side, route: last, copyEnds, ends };
 	}
+}
+
+function isSame(a: readonly number[], b: readonly number[]): boolean {
+	return a.length === b.length && a.every((shard) => b.includes(shard));
 }
 
 /** Which servers may run what belongs on both. */

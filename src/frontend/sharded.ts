@@ -16,11 +16,11 @@ import { Backend, Frontend, TxStatus } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
 import { HEADER, readInt32, Tail } from "../wire/frame.ts";
 import { FLUSH, SYNC } from "../wire/frontend-messages.ts";
-import { Client, HELD, LINGER, type Login, SHUTTING_DOWN, TOO_LARGE, UNREAD } from "./client.ts";
+import { Client, HELD, idleError, LINGER, type Login, SHUTTING_DOWN, TOO_LARGE, UNREAD } from "./client.ts";
 import { checkHeader, ROUTED } from "./collect.ts";
 import type { ClientContext, ClientHandle } from "./context.ts";
 import { OwnWrites } from "./own-writes.ts";
-import { type Said, saySetting } from "./prelude.ts";
+import { ABORTED, type Said, saySetting } from "./prelude.ts";
 import { noteBatch } from "./routing.ts";
 import { SessionHints } from "./session-hints.ts";
 import { answerBatch, answerQuery, endOfSolo } from "./solo.ts";
@@ -29,6 +29,7 @@ import { ClientStatements } from "./prepared.ts";
 import { RequestRouter } from "./request.ts";
 import { Batches, End, isReplied } from "./segments.ts";
 import { type PortOwner, ShardPort } from "./shard-port.ts";
+import { isBeginning, isEnd, ShardedTransaction } from "./sharded-transaction.ts";
 import { COPY_FAIL, COPY_FAIL_SYNC, FAIL, FAIL_BATCH, NO_STEP, ROLLBACK, type Step, stepOf } from "./steps.ts";
 
 const enum Phase {
@@ -70,8 +71,11 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	private requests: RequestRouter;
 	private readonly hints: SessionHints;
 	private readonly writes = new OwnWrites();
+	private readonly transaction: ShardedTransaction;
 	/** The statement that was routed last was COMMIT. */
 	private committing = false;
+	/** The batch that was sent last ends the transaction. */
+	private ends = false;
 	/** Statements have been sent since the transaction began. */
 	private ran = false;
 	private readonly batches: Batches;
@@ -133,6 +137,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		const inner = innerContext(context, this.pid);
 		this.ports = all.map((shard) => new ShardPort(shard, this));
 		this.shards = all.map((shard) => new Client(inner, this.ports[shard]!, cluster.of(shard), null, login));
+		this.transaction = new ShardedTransaction(this.shards, this.hints);
 	}
 
 	begin(): void {
@@ -154,7 +159,9 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	}
 
 	private get isReading(): boolean {
-		return this.copying || this.through > 0 || (this.phase === Phase.Idle && !this.unread);
+		if (this.copying || this.through > 0) return true;
+		// What the last transaction did to settings decides where the next goes.
+		return this.phase === Phase.Idle && !this.unread && !this.shards.some(isSettling);
 	}
 
 	/** Reads what was held. */
@@ -324,27 +331,56 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	}
 
 	private simple(code: number, chunk: Buffer, at: number, next: number): void {
+		const { requests, transaction } = this;
 		let targets = this.batches.all;
 		let route: Route | null = null;
-		if (code === Frontend.FunctionCall) this.requests.wrote = true;
-		else {
-			this.requests.conforming = this.shards[0]!.isConforming;
-			route = this.requests.query(chunk, at, next, this.inTransaction);
-			if (route.error !== null) {
-				this.refuseRoute(route, route.error, Terminator.Sync);
-				return;
-			}
-			const said = this.isSetting ? this.say(chunk.utf8Slice(at + HEADER, next - 1)) : null;
+		this.beforeRouting();
+		if (code === Frontend.FunctionCall) {
+			requests.facts = null;
+			requests.wrote = true;
+		} else route = requests.query(chunk, at, next, transaction.isRunning);
+		if (this.isRefused(route, Terminator.Sync)) return;
+		if (route !== null) {
+			const said = this.mayAnswer ? this.say(chunk.utf8Slice(at + HEADER, next - 1)) : null;
 			if (said !== null) {
-				this.answerHere(said, answerQuery(said, this.status));
+				this.statements.note(chunk, at, next);
+				for (const shard of this.shards) shard.learn(chunk, at, next);
+				this.answerHere(said, (status) => answerQuery(said, status));
 				return;
 			}
 			targets = this.batches.targets(route);
 			this.statements.forgetUnnamed();
 		}
+		if (this.isAborted(Terminator.Sync)) return;
+		const failed = this.status === TxStatus.Failed;
+		targets = this.batches.of(transaction.targets(targets, requests.facts, failed, NO_SHARDS));
 		const steps = this.involved.length > 0 ? [stepOf(this.involved, SYNC)] : [];
-		steps.push({ ...stepOf(targets, chunk), at, end: next });
+		steps.push({ ...stepOf(targets, chunk), at, end: next, joins: true });
 		this.start(steps, Terminator.Sync, targets, route?.side ?? Side.Primary, route);
+	}
+
+	private beforeRouting(): void {
+		this.requests.conforming = this.shards.every(isConforming);
+		this.requests.begun = this.transaction.prelude.begun;
+	}
+
+	/** Says what the router has against it. A transaction that has failed unknown to any shard has its own words. */
+	private isRefused(route: Route | null, terminator: Terminator): boolean {
+		if (route === null || route.error === null || this.transaction.prelude.failed) return false;
+		this.refuseRoute(route, route.error, terminator);
+		return true;
+	}
+
+	/** Says that the transaction has failed, if no shard can and what was routed does not end it. */
+	private isAborted(terminator: Terminator): boolean {
+		const { prelude } = this.transaction;
+		if (!prelude.failed) return false;
+		if (isEnd(this.requests.facts)) {
+			prelude.abandon();
+			return false;
+		}
+		this.refuse(ABORTED, terminator);
+		return true;
 	}
 
 	private sync(): void {
@@ -359,68 +395,115 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		const ended = this.batches.isTerminated;
 		const terminator = ended && last === Frontend.Sync ? Terminator.Sync : Terminator.Flush;
 		const stop = ended ? end - 5 : end;
-		this.requests.conforming = this.shards[0]!.isConforming;
-		const { segments, error, side, route, copyEnds } = this.batches.split(
-			this.requests,
-			this.statements,
-			chunk,
-			at,
-			stop,
-			this.inTransaction,
-		);
-		if (error !== null) {
+		at = this.beginning(chunk, at, stop, terminator);
+		if (at < 0) return;
+		this.beforeRouting();
+		const { requests, statements, transaction } = this;
+		const failed = this.status === TxStatus.Failed;
+		const batch = this.batches.split(requests, statements, chunk, at, stop, transaction, failed, this.involved);
+		const { segments, error, side, route, copyEnds } = batch;
+		if (error !== null && !transaction.prelude.failed) {
 			if (route === null) this.refuse(error, terminator);
 			else this.refuseRoute(route, error, terminator);
 			return;
 		}
-		if (this.isSetting && endOfSolo(chunk, at, this.statements) === end) {
-			const said = this.say(this.requests.textOf(chunk, at, this.statements));
-			if (said !== null) {
-				const failed = said.error !== null;
-				// In a transaction its first message fails: nothing of it has happened.
-				const done = failed && this.inTransaction ? at : end;
-				noteBatch(this.statements, chunk, at, done, this.context.nextSerial(), failed);
-				for (const shard of this.shards) shard.learnBatch(chunk, at, done, failed);
-				this.answerHere(said, answerBatch(said, chunk, at, end, this.status));
+		if (this.mayAnswer && endOfSolo(chunk, at, statements) === end) {
+			const said = this.say(requests.textOf(chunk, at, statements));
+			// In a transaction that has failed a batch fails at its first message.
+			if (said !== null && said.error !== ABORTED) {
+				const { isRunning } = transaction;
+				// Where servers have the transaction its first message fails: nothing of it has happened.
+				this.learnBatch(chunk, at, said.error !== null && isRunning ? at : end, said.error !== null);
+				this.answerHere(said, (status) => answerBatch(said, chunk, at, end, status));
 				return;
 			}
 		}
+		if (this.isAborted(terminator)) return;
 		const targets = [...new Set(segments.flatMap((segment) => segment.targets).concat(this.involved))];
+		this.ends = batch.ends;
 		const first = segments[0]!;
 		if (terminator === Terminator.Sync && segments.length === 1 && this.involved.length === 0) {
-			this.start([{ ...stepOf(first.targets, chunk), at, end }], terminator, targets, side, route, copyEnds);
+			const step = { ...stepOf(first.targets, chunk), at, end, joins: true };
+			this.start([step], terminator, targets, side, route, copyEnds);
 			return;
 		}
 		// What follows goes when the shards have answered, which they do when they are told to.
 		const steps: Step[] = segments.map((segment) => ({ ...segment, chunk, behind: FLUSH, quiet: false }));
 		if (terminator === Terminator.Sync) steps.push(stepOf(targets, SYNC));
-		this.involved = targets;
 		this.start(steps, terminator, targets, side, route, copyEnds);
 	}
 
-	/** The statement just routed may be about one of the settings that are ours. */
-	private get isSetting(): boolean {
+	/**
+	 * Statements at the head of a batch that only say how its transaction begins are answered: the next tells where to go.
+	 * @returns where that is; -1 when the batch was refused
+	 */
+	private beginning(chunk: Buffer, at: number, stop: number, terminator: Terminator): number {
+		const { requests, statements, transaction } = this;
+		const { prelude } = transaction;
+		while (!transaction.isRunning && this.involved.length === 0 && !prelude.failed && this.holds) {
+			const next = endOfSolo(chunk, at, statements, true);
+			if (next < 0 || next >= stop) break;
+			const sql = requests.textOf(chunk, at, statements);
+			if (!isBeginning(requests.router.statements.facts(sql))) break;
+			this.beforeRouting();
+			const { error, route } = this.batches.split(requests, statements, chunk, at, next, transaction, false, NOWHERE);
+			if (error !== null) {
+				this.refuseRoute(route!, error, terminator);
+				return -1;
+			}
+			const said = this.say(sql);
+			if (said === null) break;
+			this.learnBatch(chunk, at, next, said.error !== null);
+			this.answerHere(said, (status) => answerBatch(said, chunk, at, next, status));
+			at = next;
+		}
+		return at;
+	}
+
+	/** The messages `[at, end)` are answered here. @param failed as in `noteBatch` */
+	private learnBatch(chunk: Buffer, at: number, end: number, failed: boolean): void {
+		noteBatch(this.statements, chunk, at, end, this.context.nextSerial(), failed);
+		for (const shard of this.shards) shard.learnBatch(chunk, at, end, failed);
+	}
+
+	/** The statement just routed may be one that needs no server. */
+	private get mayAnswer(): boolean {
 		const { facts } = this.requests;
-		if (facts === null || facts.reads || facts.writes || facts.statements !== 1) return false;
-		if (this.involved.length > 0) return false;
+		if (facts === null || this.involved.length > 0) return false;
+		if (!this.transaction.isRunning) return this.transaction.prelude.concerns(facts);
+		if (facts.reads || facts.writes || facts.statements !== 1) return false;
 		return facts.transaction === TransactionControl.None && this.status !== TxStatus.Failed;
 	}
 
 	private say(sql: string): Said | null {
-		return saySetting(sql, this.hints, this.inTransaction, this.ran);
+		const { transaction } = this;
+		if (transaction.isRunning) return saySetting(sql, this.hints, true, this.ran);
+		return transaction.prelude.answer(this.requests.facts!, sql, this.holds);
 	}
 
-	private answerHere(said: Said, answer: Buffer): void {
+	/** BEGIN may be held back. */
+	private get holds(): boolean {
+		return this.shards.every(holds);
+	}
+
+	private answerHere(said: Said, answer: (status: TxStatus) => Buffer): void {
+		const { prelude, isRunning } = this.transaction;
+		const wasOpen = this.inTransaction;
 		if (said.error !== null) {
-			this.errors++;
-			if (this.inTransaction) {
+			if (isRunning) {
 				// The shards' transactions fail with it.
 				this.refuse(said.error, Terminator.Sync);
 				return;
 			}
+			this.errors++;
+			prelude.fail();
 		}
+		if (!isRunning) this.status = prelude.status;
 		this.queries++;
-		this.out.push(answer);
+		this.out.push(answer(this.status));
+		if (!wasOpen || this.inTransaction) return;
+		this.transactions++;
+		this.mayLeave();
 	}
 
 	private refuseRoute(route: Route, error: PgError, terminator: Terminator): void {
@@ -454,12 +537,16 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		this.mended = false;
 		this.copyEnds = copyEnds;
 		this.steps = steps;
-		const { facts } = this.requests;
-		this.committing = route !== null && facts?.transaction === TransactionControl.Commit;
+		this.committing = route !== null && this.requests.facts?.transaction === TransactionControl.Commit;
 		this.ran = this.inTransaction;
-		const least = this.shards[0]!.isSerializable ? this.requests.router.writeSide : wanted;
-		const side = this.writes.side(least, this.context.general(), this.context.time);
-		for (const shard of targets) this.shards[shard]!.prefer(side, this.writes.since, route, facts);
+		const { transaction } = this;
+		if (!transaction.isRunning) {
+			const least = this.shards.some(isSerializable) ? this.requests.router.writeSide : wanted;
+			transaction.side = this.writes.side(least, this.context.general(), this.context.time);
+			transaction.since = this.writes.since;
+		}
+		const { side, since } = transaction;
+		for (const shard of targets) this.shards[shard]!.prefer(side, since, route, this.requests.facts);
 		this.next();
 	}
 
@@ -478,7 +565,10 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		if (step.chunk === SYNC) this.involved = [];
 		this.step = step;
 		this.mark = step.at;
-		this.merge = new Merge(this.shards.length, step.targets, step.replies, this);
+		// That there is a transaction, or is none, goes for all shards.
+		const controls =
+			this.requests.facts?.statements === 1 && this.requests.facts.transaction !== TransactionControl.None;
+		this.merge = new Merge(this.shards.length, step.targets, step.replies, this, controls);
 		this.sent = 0;
 		this.sendStep();
 	}
@@ -488,7 +578,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	 * wait for ever.
 	 */
 	private sendStep(): void {
-		const { targets, chunk, at, end, behind } = this.step;
+		const { targets, chunk, at, end, behind, joins } = this.step;
 		while (this.sent < targets.length && this.phase !== Phase.Closed) {
 			// One had none to give: then the others are not asked.
 			if (this.merge.hasError()) {
@@ -497,13 +587,18 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 				return;
 			}
 			const shard = targets[this.sent++]!;
+			if (joins) this.transaction.join(shard);
 			this.sendTo([shard], chunk, at, end);
-			if (behind !== null) this.sendTo([shard], behind, 0, behind.length);
+			if (behind !== null) {
+				if (!this.involved.includes(shard)) this.involved = [...this.involved, shard];
+				this.sendTo([shard], behind, 0, behind.length);
+			}
 			if (this.shards[shard]!.isWaiting) return;
 		}
 	}
 
 	onShardReads(): void {
+		if (this.phase === Phase.Idle && this.tail.bytes > 0) this.later(() => this.resume());
 		if (this.sent < this.step.targets.length) this.later(() => this.sendMore());
 	}
 
@@ -528,23 +623,37 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		return this.status !== TxStatus.Idle;
 	}
 
-	/** All that the request was is answered. The shards must be in one state: a transaction is open on all or on none. */
+	/** All that the request was is answered. The transaction must be open on all shards that have begun it, or on none. */
 	private finish(): void {
+		const { transaction } = this;
+		const { prelude } = transaction;
+		transaction.joined();
 		if (this.terminator === Terminator.Flush && !this.hasFailed) {
+			if (this.ends) transaction.end();
 			this.rest();
 			return;
 		}
 		if (this.hasFailed) for (const shard of this.shards) shard.align(this.statements);
-		const statuses = this.shards.map((shard) => shard.transactionStatus);
-		const idle = statuses.filter((status) => status === TxStatus.Idle).length;
-		const open = this.batches.all.filter((shard) => statuses[shard] === TxStatus.InBlock);
-		if (idle === statuses.length) this.answered(TxStatus.Idle);
-		else if (idle > 0) {
-			// BEGIN has failed here and there not.
-			const begun = this.batches.all.filter((shard) => statuses[shard] !== TxStatus.Idle);
-			this.mend(begun, ROLLBACK, this.hasFailed);
-		} else if (open.length > 0 && (this.hasFailed || open.length < statuses.length)) this.mend(open, FAIL, true);
-		else this.answered(open.length > 0 ? TxStatus.InBlock : TxStatus.Failed);
+		const on = (status: TxStatus) =>
+			this.batches.all.filter((shard) => this.shards[shard]!.transactionStatus === status);
+		const open = on(TxStatus.InBlock);
+		const failed = on(TxStatus.Failed);
+		const begun = [...open, ...failed].sort((a, b) => a - b);
+		if (begun.length === 0) {
+			if (this.hasFailed) prelude.fail();
+			this.answered(prelude.status);
+		} else if (!this.isWhole(begun)) this.mend(begun, ROLLBACK, this.hasFailed);
+		else if (open.length > 0 && (this.hasFailed || failed.length > 0)) this.mend(open, FAIL, true);
+		else {
+			transaction.begun = begun;
+			this.answered(open.length > 0 ? TxStatus.InBlock : TxStatus.Failed);
+		}
+	}
+
+	/** False when COMMIT AND CHAIN, or BEGIN, has failed here and there not. */
+	private isWhole(begun: readonly number[]): boolean {
+		const { transaction, batches } = this;
+		return (transaction.isRunning ? transaction.begun : batches.all).every((shard) => begun.includes(shard));
 	}
 
 	private mend(shards: readonly number[], message: Buffer, allowed: boolean): void {
@@ -562,8 +671,10 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		const committed = this.status === TxStatus.InBlock && this.committing && !this.hasFailed;
 		this.status = status;
 		this.queries++;
+		this.ends = false;
 		if (status === TxStatus.Idle) {
 			this.hints.end(committed);
+			this.transaction.end();
 			if (this.requests.wrote) {
 				this.requests.wrote = false;
 				this.writes.wrote(now());
@@ -609,7 +720,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 			return;
 		}
 		if (code === Backend.BackendKeyData && this.phase === Phase.Login) return;
-		if (code === Backend.CommandComplete && messages[HEADER] === 68) this.onDeallocated(messages);
+		if (code === Backend.CommandComplete) this.onTag(messages);
 		this.out.push(messages);
 	}
 
@@ -622,13 +733,18 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		else for (const messages of out) this.stream.writeAll(messages);
 	}
 
-	/** The tag begins with a D. */
-	private onDeallocated(message: Uint8Array): void {
+	/** A CommandComplete for the client. */
+	private onTag(message: Uint8Array): void {
+		const first = message[HEADER];
+		if (first !== 68) return;
 		const tag = Buffer.from(message).latin1Slice(HEADER, message.length - 1);
-		if (tag !== "DEALLOCATE ALL" && tag !== "DISCARD ALL") return;
-		this.statements.clear(this.context.general().prepared_statements_limit);
-		for (const shard of this.batches.all)
-			if (!this.step.targets.includes(shard)) this.shards[shard]!.onStatementsGone();
+		switch (tag) {
+			case "DEALLOCATE ALL":
+			case "DISCARD ALL":
+				this.statements.clear(this.context.general().prepared_statements_limit);
+				for (const shard of this.batches.all)
+					if (!this.step.targets.includes(shard)) this.shards[shard]!.onStatementsGone();
+		}
 	}
 
 	replied(): void {
@@ -784,12 +900,13 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 			if (time - this.activeAt > LINGER) this.stream.terminate();
 			return;
 		}
-		// A shard that is not asked is idle, but its client is not.
-		if (this.phase !== Phase.Idle) return;
-		for (const shard of this.shards) {
-			shard.activeAt = this.activeAt;
-			shard.check(time);
-		}
+		// The shards do not know: one that is not asked is idle, but its client is not.
+		if (this.phase !== Phase.Idle || this.involved.length > 0) return;
+		const general = this.context.general();
+		const [setting, message] = this.inTransaction
+			? (["client_idle_in_transaction_timeout", "disconnecting idle in transaction client"] as const)
+			: (["client_idle_timeout", "disconnecting idle client"] as const);
+		if (time - this.activeAt > general[setting]) this.close(setting, idleError(message, setting, general));
 	}
 
 	/** Which shards there are does not change under a client: with others it has to come again. */
@@ -839,6 +956,13 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		this.context.onLogout(this, reason);
 	}
 }
+
+const holds = (shard: Client) => shard.poolerMode === "transaction" && !shard.isLocked;
+const isConforming = (shard: Client) => shard.isConforming;
+const isSerializable = (shard: Client) => shard.isSerializable;
+const isSettling = (shard: Client) => shard.isSettling;
+const NO_SHARDS: ReadonlySet<number> = new Set();
+const NOWHERE: readonly number[] = [];
 
 /** What a shard's Client tells its worker is told by the sharded one, once. */
 function innerContext(context: ClientContext, pid: number): ClientContext {

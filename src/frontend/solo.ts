@@ -21,8 +21,9 @@ import type { ClientStatements } from "./prepared.ts";
 /**
  * Where the batch that begins at `at` ends, behind its Sync: Parse or not, Bind without parameters, Describe or not, Execute.
  * -1 when it is anything else, not whole, or something that PostgreSQL would find fault with.
+ * @param first of a batch that has more: then it ends where the next statement begins
  */
-export function endOfSolo(chunk: Buffer, at: number, statements: ClientStatements): number {
+export function endOfSolo(chunk: Buffer, at: number, statements: ClientStatements, first = false): number {
 	const { length } = chunk;
 	let parsed: string | null = null;
 	let bound: string | null = null;
@@ -34,8 +35,9 @@ export function endOfSolo(chunk: Buffer, at: number, statements: ClientStatement
 		const start = at + HEADER;
 		switch (chunk[at]) {
 			case Frontend.Sync:
-				return executed ? next : -1;
+				return executed && !first ? next : -1;
 			case Frontend.Parse: {
+				if (executed && first) return at;
 				const nameEnd = endOfString(chunk, start, next);
 				const textEnd = nameEnd < 0 ? -1 : endOfString(chunk, nameEnd + 1, next);
 				if (parsed !== null || bound !== null || textEnd < 0 || next - textEnd !== 3) return -1;
@@ -44,6 +46,7 @@ export function endOfSolo(chunk: Buffer, at: number, statements: ClientStatement
 				break;
 			}
 			case Frontend.Bind: {
+				if (executed && first) return at;
 				const portalEnd = endOfString(chunk, start, next);
 				const nameEnd = portalEnd < 0 ? -1 : endOfString(chunk, portalEnd + 1, next);
 				if (bound !== null || nameEnd < 0 || !isPlainBind(chunk, nameEnd + 1, next)) return -1;

@@ -13,6 +13,8 @@ export interface Step {
 	/** Sent behind `chunk[at, end)`. */
 	readonly behind: Buffer | null;
 	readonly replies: number;
+	/** It is part of the transaction, which shards begin that it is not open on. */
+	readonly joins: boolean;
 	/** It is our own: the client sees nothing of it. */
 	readonly quiet: boolean;
 }
@@ -24,9 +26,18 @@ export const FAIL_BATCH = Buffer.concat([parse("", Buffer.from(`${FAILED}\0\0\0`
 export const ROLLBACK = query("ROLLBACK");
 export const COPY_FAIL = copyFail(FAILED);
 export const COPY_FAIL_SYNC = Buffer.concat([COPY_FAIL, SYNC]);
-export const NO_STEP: Step = { targets: [], chunk: FAIL, at: 0, end: 0, behind: null, replies: TO_READY, quiet: false };
+export const NO_STEP: Step = {
+	targets: [],
+	chunk: FAIL,
+	at: 0,
+	end: 0,
+	behind: null,
+	replies: TO_READY,
+	joins: false,
+	quiet: false,
+};
 
 /** All of `chunk` for these shards, up to ReadyForQuery. */
 export function stepOf(targets: readonly number[], chunk: Buffer): Step {
-	return { targets, chunk, at: 0, end: chunk.length, behind: null, replies: TO_READY, quiet: false };
+	return { targets, chunk, at: 0, end: chunk.length, behind: null, replies: TO_READY, joins: false, quiet: false };
 }

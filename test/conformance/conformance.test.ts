@@ -1,7 +1,7 @@
 // The same script straight to PostgreSQL and through the proxy: what comes back must be the same messages in the same order.
 // Through the proxy alone; while another client uses the one server connection between any two requests and leaves on it all
-// that a client can leave; before a primary and its replica, with both strategies, where BEGIN is held back; and in the other
-// pooler modes.
+// that a client can leave; before a primary and its replica, with both strategies, where BEGIN is held back; in the other
+// pooler modes; and before three shards, on one of which the session has put its statements.
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
@@ -48,7 +48,8 @@ const SCHEMA = `
 
 /** Each has a database of its own. */
 const DATABASES = ["straight", "alone", "shared", "conservative", "aggressive", "session", "statement"] as const;
-type Way = (typeof DATABASES)[number];
+const SHARDS = ["shard0", "shard1", "shard2"];
+type Way = (typeof DATABASES)[number] | "sharded";
 
 let cluster: Cluster;
 /** The one server alone; the others have a choice. */
@@ -57,8 +58,8 @@ let conservative: Proxy;
 let aggressive: Proxy;
 
 beforeAll(async () => {
-	cluster = await startPostgres({ replicas: 1, databases: [...DATABASES] });
-	for (const database of DATABASES) await cluster.primary.sql(SCHEMA, { user: "pgdog", database });
+	cluster = await startPostgres({ replicas: 1, databases: [...DATABASES, ...SHARDS] });
+	for (const database of [...DATABASES, ...SHARDS]) await cluster.primary.sql(SCHEMA, { user: "pgdog", database });
 	await cluster.replicated();
 	const server = (name: string, more: Record<string, unknown> = {}) => ({
 		name,
@@ -95,7 +96,11 @@ beforeAll(async () => {
 			...both("statement", { pooler_mode: "statement" }),
 		],
 	);
-	aggressive = await start({ ...routed, read_write_strategy: "aggressive" }, ["aggressive"], both("aggressive"));
+	aggressive = await start(
+		{ ...routed, read_write_strategy: "aggressive" },
+		["aggressive", "sharded"],
+		[...both("aggressive"), ...SHARDS.flatMap((database_name, shard) => both("sharded", { database_name, shard }))],
+	);
 }, 60_000);
 
 afterAll(async () => {
@@ -111,6 +116,7 @@ function portOf(way: Way): number {
 		case "shared":
 			return single.port;
 		case "aggressive":
+		case "sharded":
 			return aggressive.port;
 		default:
 			return conservative.port;
@@ -120,6 +126,7 @@ function portOf(way: Way): number {
 function connect(database: Way): Promise<RawClient> {
 	// What the proxy calls its own connections when the client says nothing.
 	const parameters: Record<string, string> = database === "straight" ? { application_name: "PgDog" } : {};
+	if (database === "sharded") parameters.options = "-c pgdog.shard=1";
 	return RawClient.connect({ port: portOf(database), user: "pgdog", password: "pgdog", database, parameters });
 }
 
@@ -238,6 +245,7 @@ for (const script of SCRIPTS) {
 		await check("shared", script.differsShared);
 		await check("conservative", undefined);
 		await check("aggressive", undefined);
+		await check("sharded", script.differsSharded);
 		await check("session", script.differsSession);
 		if (BLOCK.test(straight) || script.differs) return;
 		const statement = await play(script, "statement");

@@ -25,6 +25,8 @@ export interface Script {
 	readonly differs?: string;
 	/** The same for a server connection that another client uses in between. */
 	readonly differsShared?: string;
+	/** The same for three shards. */
+	readonly differsSharded?: string;
 	/** The same for `pooler_mode = "session"`. */
 	readonly differsSession?: string;
 }
@@ -50,4 +52,5 @@ export const says = (name: string, ...turns: Uint8Array[][]) =>
 
 export const differs = (reason: string, known: Script): Script => ({ ...known, differs: reason });
 export const differsShared = (reason: string, known: Script): Script => ({ ...known, differsShared: reason });
+export const differsSharded = (reason: string, known: Script): Script => ({ ...known, differsSharded: reason });
 export const differsSession = (reason: string, known: Script): Script => ({ ...known, differsSession: reason });

@@ -21,6 +21,25 @@ const end = (messages: Uint8Array[], statements = clientStatements()): number =>
 const BEGIN = f.parse("BEGIN");
 const SYNC = f.sync();
 
+describe("the first statement of a batch", () => {
+	const first = (...messages: Uint8Array[]) => endOfSolo(Buffer.concat(messages), 0, clientStatements(), true);
+	const head = [BEGIN, f.describe("S"), f.bind(), f.execute(), f.close("P")];
+	const { length } = Buffer.concat(head);
+
+	test("ends where the next begins", () => {
+		expect(first(...head, f.parse("SELECT 1"), f.bind(), f.execute(), SYNC)).toBe(length);
+		expect(first(...head, f.bind({ statement: "s" }), f.execute(), SYNC)).toBe(length);
+		expect(first(...head, f.parse("SELECT 1"), f.bind(), f.flush())).toBe(length);
+	});
+
+	test("is no matter where nothing follows, or where it is not whole before another begins", () => {
+		expect(first(...head, SYNC)).toBe(-1);
+		expect(first(...head, f.flush())).toBe(-1);
+		expect(first(BEGIN, f.parse("SELECT 1", "s"), f.bind(), f.execute(), SYNC)).toBe(-1);
+		expect(first(BEGIN, f.bind(), f.bind({ portal: "p" }), f.execute(), SYNC)).toBe(-1);
+	});
+});
+
 describe("a batch of one statement", () => {
 	test.each([
 		["Parse, Bind, Execute", [BEGIN, f.bind(), f.execute(), SYNC]],

@@ -77,9 +77,9 @@ export function sqlstates({ errors }: QueryResult): (string | undefined)[] {
 	return errors.map(({ C }) => C);
 }
 
-/** What a session on a clean server shows on each shard. */
+/** What a session on a clean server shows on each shard; `transaction_…` is of the transaction, whatever its source. */
 const CLEAN = `SELECT concat_ws(' ',
-	(SELECT string_agg(name || '=' || setting, ' ') FROM pg_settings WHERE source = 'session'),
+	(SELECT string_agg(name || '=' || setting, ' ') FROM pg_settings WHERE source = 'session' AND name NOT LIKE 'transaction\\_%'),
 	(SELECT string_agg(relname, ' ') FROM pg_class WHERE relnamespace = pg_my_temp_schema()),
 	(SELECT string_agg(name, ' ') FROM pg_prepared_statements WHERE name NOT LIKE '\\_\\_pgdog\\_%'),
 	(SELECT string_agg(name, ' ') FROM pg_cursors),
@@ -88,8 +88,14 @@ const CLEAN = `SELECT concat_ws(' ',
 	nullif(current_user, 'pgdog'), nullif(current_setting('app.who', true), ''),
 	pg_current_xact_id_if_assigned()::text)`;
 
-/** Throws unless another client finds a clean session on every shard, and no more than one server for each, all idle. */
-export async function intact(cluster: Cluster, witness: RawClient, after: string, shards = 3): Promise<void> {
+/** Throws unless another client finds a clean session on every shard, and no more than so many servers, all idle. */
+export async function intact(
+	cluster: Cluster,
+	witness: RawClient,
+	after: string,
+	shards = 3,
+	most = shards,
+): Promise<void> {
 	const { rows, errors, status } = await witness.query(CLEAN);
 	const found = JSON.stringify([rows.flat(), errors.map(({ M }) => M), status]);
 	if (found !== JSON.stringify([Array(shards).fill(""), [], "I"])) throw new Error(`after ${after}: ${found}`);
@@ -97,7 +103,7 @@ export async function intact(cluster: Cluster, witness: RawClient, after: string
 	await until(async () => {
 		const servers = await backends(cluster);
 		seen = JSON.stringify(servers);
-		return servers.length <= shards && servers.every(({ state }) => state === "idle");
+		return servers.length <= most && servers.every(({ state }) => state === "idle");
 	}, `idle servers after ${after}`).catch((error: Error) => {
 		throw new Error(`${error.message}: ${seen}`);
 	});

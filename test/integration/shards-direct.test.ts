@@ -6,11 +6,12 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, setDefaultTimeout, 
 import { Client } from "pg";
 import { BUILD_TIMEOUT, buildFixture, describeWithCargo } from "../plugin/support.ts";
 import type { Cluster } from "../support/postgres.ts";
-import type { Proxy } from "../support/proxy.ts";
+import { type Proxy, startProxy } from "../support/proxy.ts";
 import type { QueryResult, RawClient } from "../support/raw-client.ts";
 import { runTool, testWithTool } from "../support/tools.ts";
 import { concat, frontend as f } from "../support/wire-frames.ts";
-import { intact, letters, onEach, sane, sqlstates, startShards, startSharded } from "./sharded.ts";
+import { Notes } from "./routed.ts";
+import { intact, letters, onEach, sane, shardedOptions, sqlstates, startShards, startSharded } from "./sharded.ts";
 import { connect, untilRunning } from "./support.ts";
 
 setDefaultTimeout(30_000);
@@ -96,7 +97,7 @@ describeWithCargo("statements for one shard", () => {
 		expect(await filled()).toEqual(["", "", ""]);
 	});
 
-	test("are part of the transaction that is open on all, and end with it", async () => {
+	test("are part of one transaction, whatever shards it needs, and end with it", async () => {
 		await client.query("BEGIN");
 		expect((await client.query("INSERT INTO to_shard_1 VALUES (1)")).status).toBe("T");
 		expect((await client.query("INSERT INTO to_shard_2 VALUES (1)")).status).toBe("T");
@@ -132,8 +133,23 @@ describeWithCargo("statements for one shard", () => {
 		expect(await filled()).toEqual(["", "", ""]);
 	});
 
+	test("are told to plugins as part of their transaction, whether a server knows of it yet or not", async () => {
+		const notes = new Notes();
+		const { env } = notes;
+		await using noted = await startProxy({ ...shardedOptions(cluster, { plugins: [{ name: scribe }] }), env });
+		await using mine = await connect(noted);
+		const told = () => notes.fresh().map(({ words, transaction }) => `${words[0] ?? "-"} ${transaction}`);
+		for (const say of [mine.query, mine.extended]) {
+			for (const sql of ["BEGIN", at(1), at(0), "COMMIT", at(2)]) await say.call(mine, sql);
+			expect(told()).toEqual(["- false", "to_shard_1 true", "to_shard_0 true", "- true", "to_shard_2 false"]);
+		}
+		mine.send(run("BEGIN"), run(at(1)), run("COMMIT"), f.sync());
+		expect((await mine.result()).status).toBe("I");
+		expect(told().slice(0, 2)).toEqual(["- false", "to_shard_1 true"]);
+	});
+
 	// As the JDBC driver does: BEGIN and the first statement are one batch.
-	test("behind BEGIN in one batch are in a transaction of all shards", async () => {
+	test("behind BEGIN in one batch are in its transaction", async () => {
 		const begun = await batch(run("BEGIN"), run("INSERT INTO to_shard_1 VALUES (1)"));
 		expect([letters(begun), begun.status]).toEqual(["12C12CZ", "T"]);
 		expect((await batch(run("INSERT INTO to_shard_0 VALUES (1)"))).status).toBe("T");
@@ -220,6 +236,7 @@ describeWithCargo("statements for one shard", () => {
 	test("a server that dies elsewhere, in the same transaction, ends it", async () => {
 		await client.query("BEGIN");
 		await client.query("INSERT INTO to_shard_1 VALUES (1)");
+		await client.query("INSERT INTO to_shard_0 VALUES (1)");
 		await cluster.primary.sql(
 			"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'pgdog' AND datname = 's0'",
 		);

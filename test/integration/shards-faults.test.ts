@@ -118,6 +118,13 @@ const phases: { name: string; begin: (client: RawClient) => Promise<void> }[] = 
 		},
 	},
 	{
+		name: "in a transaction of one shard",
+		begin: async (client) => {
+			await client.query("BEGIN");
+			await client.query("/* pgdog_shard: 1 */ SELECT 1");
+		},
+	},
+	{
 		name: "in a failed transaction",
 		begin: async (client) => {
 			await client.query("BEGIN; SELECT 1/0");
@@ -219,8 +226,12 @@ describe("servers", () => {
 		expect(last.filter(({ code }) => code === "E")).toHaveLength(1);
 		const refused = await waiting.query("SELECT 1");
 		expect([letters(refused), refused.errors.length, refused.status]).toEqual(["EZ", 1, "I"]);
-		const begun = await waiting.query("BEGIN");
+		const begun = await waiting.query("BEGIN; SELECT 1");
 		expect([begun.errors.length, begun.status]).toEqual([1, "I"]);
+		expect((await waiting.query("BEGIN")).status).toBe("T");
+		const failed = await waiting.query("SELECT 1");
+		expect([failed.errors.length, failed.status]).toEqual([1, "E"]);
+		expect((await waiting.query("ROLLBACK")).status).toBe("I");
 		await other.primary.start();
 		await until(async () => (await waiting.query("SELECT 1")).rows.length === 3, "the shard to be back");
 		sane(half);

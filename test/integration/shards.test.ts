@@ -652,10 +652,10 @@ describe("pools", () => {
 		});
 		await using holder = await connect(late);
 		await using waiting = await connect(late);
-		await holder.query("BEGIN");
+		await holder.query("BEGIN; SELECT 1");
 		const result = await waiting.query("INSERT INTO things VALUES (1)");
 		expect([letters(result), result.errors.length, result.status]).toEqual(["EZ", 1, "I"]);
-		const begin = await waiting.query("BEGIN");
+		const begin = await waiting.query("BEGIN; INSERT INTO things VALUES (1)");
 		expect([letters(begin), begin.status]).toEqual(["EZ", "I"]);
 		const extended = await waiting.extended("INSERT INTO things VALUES (2)");
 		expect([letters(extended), extended.status]).toEqual(["EZ", "I"]);

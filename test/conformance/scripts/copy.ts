@@ -1,7 +1,7 @@
 // COPY both ways in both protocols, with its failures and with what libpq does.
 
 import { frontend as f } from "../../support/wire-frames.ts";
-import { ask, q, sync, flush, script, says, type Script } from "../script.ts";
+import { ask, q, sync, flush, script, says, type Script, differsSharded } from "../script.ts";
 
 export const COPY: Script[] = [
 	says(
@@ -105,10 +105,13 @@ export const COPY: Script[] = [
 		await t.upTo("Z", f.copyData("10\n"), flush, sync, f.copyData("11\n"), f.copyDone());
 		await t.say(q("DELETE FROM parent RETURNING id"));
 	}),
-	script("a Query in the middle of COPY data ends the COPY", async (t) => {
-		await t.upTo("G", q("COPY parent FROM STDIN"));
-		await t.end(f.copyData("10\n"), q("SELECT 1"));
-	}),
+	differsSharded(
+		"the proxy looks at what comes during a COPY, and says it in its own words",
+		script("a Query in the middle of COPY data ends the COPY", async (t) => {
+			await t.upTo("G", q("COPY parent FROM STDIN"));
+			await t.end(f.copyData("10\n"), q("SELECT 1"));
+		}),
+	),
 	script("CopyData, CopyDone and CopyFail outside of COPY are ignored", async (t) => {
 		await t.say(f.copyData("x"), f.copyDone(), f.copyFail("x"), q("SELECT 1"));
 		await t.say(q("BEGIN"));

@@ -1,7 +1,7 @@
 // Statements of the protocol and of SQL under one name: DEALLOCATE, DISCARD, PREPARE, EXECUTE.
 
 import { frontend as f } from "../../support/wire-frames.ts";
-import { ask, q, sync, says, differs, type Script } from "../script.ts";
+import { ask, q, sync, says, differs, type Script, differsSharded } from "../script.ts";
 
 export const DEALLOCATE: Script[] = [
 	says(
@@ -70,12 +70,15 @@ export const DEALLOCATE: Script[] = [
 		[q("ROLLBACK")],
 		[f.bind({ statement: "d" }), f.execute(), f.close("S", "d"), sync],
 	),
-	says(
-		"PREPARE and EXECUTE in one transaction",
-		[q("BEGIN; PREPARE sqlp AS SELECT $1::int + 1; EXECUTE sqlp(1)")],
-		[f.bind({ statement: "sqlp", values: ["2"] }), f.execute(), sync],
-		[f.describe("S", "sqlp"), sync],
-		[q("DEALLOCATE sqlp; COMMIT")],
+	differsSharded(
+		"a string for one shard ends what another has begun on all",
+		says(
+			"PREPARE and EXECUTE in one transaction",
+			[q("BEGIN; PREPARE sqlp AS SELECT $1::int + 1; EXECUTE sqlp(1)")],
+			[f.bind({ statement: "sqlp", values: ["2"] }), f.execute(), sync],
+			[f.describe("S", "sqlp"), sync],
+			[q("DEALLOCATE sqlp; COMMIT")],
+		),
 	),
 	differs(
 		"SQL is not rewritten with prepared_statements = extended, and the server knows the statement by another name",

@@ -1,7 +1,7 @@
 // FunctionCall, notifications, DO blocks, what cannot run in a block, and messages that are malformed.
 
 import { frontend as f, int32, message } from "../../support/wire-frames.ts";
-import { ask, q, sync, script, says, differs, type Script } from "../script.ts";
+import { ask, q, sync, script, says, differs, type Script, differsSharded } from "../script.ts";
 
 export const REST: Script[] = [
 	says(
@@ -32,21 +32,30 @@ export const REST: Script[] = [
 		[...ask("DO $$ BEGIN RAISE EXCEPTION 'custom' USING ERRCODE = 'P0042', DETAIL = 'd', HINT = 'h'; END $$"), sync],
 		[q("SELECT 1")],
 	),
-	says(
-		"temporary tables within a transaction",
-		[q("BEGIN; CREATE TEMP TABLE tt (a int) ON COMMIT DROP; INSERT INTO tt VALUES (1)")],
-		[...ask("SELECT * FROM tt"), sync],
-		[q("COMMIT")],
-		[q("SELECT * FROM tt")],
+	differsSharded(
+		"a string that begins or ends a transaction with its first statement is for all shards",
+		says(
+			"temporary tables within a transaction",
+			[q("BEGIN; CREATE TEMP TABLE tt (a int) ON COMMIT DROP; INSERT INTO tt VALUES (1)")],
+			[...ask("SELECT * FROM tt"), sync],
+			[q("COMMIT")],
+			[q("SELECT * FROM tt")],
+		),
 	),
-	says(
-		"advisory locks within a transaction",
-		[q("BEGIN; SELECT pg_advisory_xact_lock(42); SELECT pg_try_advisory_xact_lock(42)")],
-		[q("COMMIT")],
+	differsSharded(
+		"a string that begins or ends a transaction with its first statement is for all shards",
+		says(
+			"advisory locks within a transaction",
+			[q("BEGIN; SELECT pg_advisory_xact_lock(42); SELECT pg_try_advisory_xact_lock(42)")],
+			[q("COMMIT")],
+		),
 	),
-	says("WITH HOLD cursors within one Query", [
-		q("BEGIN; DECLARE h CURSOR WITH HOLD FOR SELECT 1; COMMIT; FETCH ALL FROM h; CLOSE h"),
-	]),
+	differsSharded(
+		"a string that begins or ends a transaction with its first statement is for all shards",
+		says("WITH HOLD cursors within one Query", [
+			q("BEGIN; DECLARE h CURSOR WITH HOLD FOR SELECT 1; COMMIT; FETCH ALL FROM h; CLOSE h"),
+		]),
+	),
 	says(
 		"VACUUM and what cannot run in a block",
 		[q("VACUUM t")],

@@ -1,0 +1,121 @@
+// The transaction of a client of several shards. It is held back (prelude.ts) until its first statement tells where to go; then
+// it is open on those shards that its statements have needed, and every other begins it, just as the client did, when the first
+// comes there. sharded.ts asks it where a statement goes, beside what the router says, and tells it when a request is over.
+
+import { Side } from "../config/snapshot.ts";
+import { type StatementFacts, TransactionControl } from "../parser/facts.ts";
+import { TxStatus } from "../wire/codes.ts";
+import { Prelude } from "./prelude.ts";
+import type { SessionHints } from "./session-hints.ts";
+
+/** A shard as it concerns transactions: its Client. */
+export interface Participant {
+	readonly transactionStatus: TxStatus;
+	/** What it was given to begin with has not been run. */
+	readonly isHolding: boolean;
+	/** Runs this on the server that it takes next, before what it is sent. */
+	join(sql: string): void;
+	/** Forgets what it holds. */
+	letGo(): void;
+}
+
+export class ShardedTransaction {
+	/** While it is open no shard knows of the transaction. */
+	readonly prelude: Prelude;
+	/** Shards that it is open on, or failed; in order. */
+	begun: readonly number[] = [];
+	/** Which of their servers have it, all the same: it never moves. For `Cluster.pick`. */
+	side = Side.Primary;
+	since = 0;
+	private readonly shards: readonly Participant[];
+	/** How other shards begin it; "" when they cannot, since it was not held back. */
+	private sql = "";
+	/** Shards that were given that for the request under way. */
+	private joining: number[] = [];
+
+	constructor(shards: readonly Participant[], hints: SessionHints) {
+		this.shards = shards;
+		this.prelude = new Prelude(hints);
+	}
+
+	/** Some shard knows of it. */
+	get isRunning(): boolean {
+		return this.begun.length > 0;
+	}
+
+	/** The shard is about to be sent a statement of it. */
+	join(shard: number): void {
+		const sql = this.prelude.open ? this.prelude.sql : this.sql;
+		if (sql === "" || this.begun.includes(shard) || this.joining.includes(shard)) return;
+		this.joining.push(shard);
+		this.shards[shard]!.join(sql);
+	}
+
+	/** What was sent is answered: shards that were to join have, or could not. */
+	joined(): void {
+		const { prelude, joining } = this;
+		if (joining.length === 0) return;
+		const begun = joining.filter((shard) => !this.shards[shard]!.isHolding);
+		for (const shard of joining) this.shards[shard]!.letGo();
+		this.joining = [];
+		if (begun.length === 0) return;
+		this.begun = [...this.begun, ...begun].sort((a, b) => a - b);
+		if (!prelude.open) return;
+		this.sql = prelude.sql;
+		prelude.handOver();
+	}
+
+	/** COMMIT or ROLLBACK has been done, though the batch goes on. */
+	end(): void {
+		this.begun = [];
+		this.sql = "";
+	}
+
+	/**
+	 * Where a statement goes that the router would send to `wanted`.
+	 * @param failed the transaction has failed
+	 * @param sent shards that the batch has been sent to so far
+	 */
+	targets(
+		wanted: readonly number[],
+		facts: StatementFacts | null,
+		failed: boolean,
+		sent: ReadonlySet<number>,
+	): readonly number[] {
+		const ends = isEnd(facts);
+		if (ends && facts!.statements === 1) {
+			const here = [...new Set([...this.begun, ...sent])].sort((a, b) => a - b);
+			// One server is enough to say that there is no transaction.
+			return here.length > 0 ? here : FIRST;
+		}
+		// It runs nowhere, and whoever has failed says so. Behind its end in the same string there may be more.
+		return failed && !ends && this.isRunning ? this.begun : wanted;
+	}
+
+	/** Where goes what can go anywhere. */
+	anywhere(wanted: readonly number[]): readonly number[] {
+		if (this.isRunning) return this.begun;
+		return this.prelude.open && wanted.length > 1 ? FIRST : wanted;
+	}
+}
+
+const FIRST: readonly number[] = [0];
+
+/** COMMIT or ROLLBACK of the whole transaction, at least to begin with. */
+export function isEnd(facts: StatementFacts | null): boolean {
+	return facts?.transaction === TransactionControl.Commit || facts?.transaction === TransactionControl.Rollback;
+}
+
+/** What only says how a transaction begins. */
+export function isBeginning(facts: StatementFacts): boolean {
+	switch (facts.statements === 1 ? facts.transaction : TransactionControl.None) {
+		case TransactionControl.Begin:
+		case TransactionControl.BeginReadOnly:
+		case TransactionControl.BeginReadWrite:
+		case TransactionControl.SetTransaction:
+		case TransactionControl.SetTransactionReadOnly:
+			return true;
+		default:
+			return false;
+	}
+}
