@@ -486,6 +486,10 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		return this.shards.every(holds);
 	}
 
+	private get isSession(): boolean {
+		return this.shards.some(isSession);
+	}
+
 	private answerHere(said: Said, answer: (status: TxStatus) => Buffer): void {
 		const { prelude, isRunning } = this.transaction;
 		const wasOpen = this.inTransaction;
@@ -541,7 +545,9 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		this.ran = this.inTransaction;
 		const { transaction } = this;
 		if (!transaction.isRunning) {
-			const least = this.shards.some(isSerializable) ? this.requests.router.writeSide : wanted;
+			// A server that stays for good has to be one that can write.
+			const stays = wanted === Side.Any && this.requests.router.mayWrite && this.isSession;
+			const least = stays || this.shards.some(isSerializable) ? this.requests.router.writeSide : wanted;
 			transaction.side = this.writes.side(least, this.context.general(), this.context.time);
 			transaction.since = this.writes.since;
 		}
@@ -958,6 +964,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 }
 
 const holds = (shard: Client) => shard.poolerMode === "transaction" && !shard.isLocked;
+const isSession = (shard: Client) => shard.poolerMode === "session";
 const isConforming = (shard: Client) => shard.isConforming;
 const isSerializable = (shard: Client) => shard.isSerializable;
 const isSettling = (shard: Client) => shard.isSettling;

@@ -539,10 +539,11 @@ describe("the rest of the proxy", () => {
 		sane(changing);
 	});
 
-	test("session pooling: BEGIN is a server's at once", async () => {
+	test("session pooling: BEGIN is a server's at once, and who begins with a read may write", async () => {
 		await using session = await start({ pooler_mode: "session", read_write_split: "include_primary" });
 		for (let i = 0; i < 8; i++) {
 			await using mine = await connect(session);
+			expect(place(await mine.query(ask(1)))).toBe("s1 primary");
 			await mine.query("BEGIN");
 			expect(await open()).toEqual(["s0 primary", "s1 primary", "s2 primary"]);
 			expect(sqlstates(await mine.query(insert(1)))).toEqual([]);
