@@ -19,6 +19,11 @@ export class PgError extends Error {
 	}
 }
 
+/** For the client, whatever was thrown. */
+export function asPgError(error: unknown): PgError {
+	return error instanceof PgError ? error : new PgError("FATAL", "XX000", String(error));
+}
+
 /** The peer sent bytes that are not the protocol. Costs that connection: ErrorResponse with `sqlstate`, then close. */
 export class ProtocolError extends Error {
 	readonly sqlstate: string;

@@ -9,14 +9,15 @@ import type { ParameterSet, ParameterSets } from "../backend/parameters.ts";
 import { type MovingServer, Server, type ServerHome, ServerState } from "../backend/server.ts";
 import { now } from "../clock.ts";
 import type { PoolSpec } from "../config/snapshot.ts";
-import { PgError } from "../errors.ts";
+import { asPgError, PgError } from "../errors.ts";
 import type { Splice } from "../net/splice.ts";
 import { adoptSocket, Stream } from "../net/stream.ts";
 import { Stat } from "../stats/counters.ts";
 import { TxStatus } from "../wire/codes.ts";
+import { type Checked, Checks } from "./checks.ts";
 import type { PoolContext } from "./context.ts";
 import { loginOptions } from "./login-options.ts";
-import { Ban, FoundRole, Vital } from "./vitals.ts";
+import { Ban, FoundRole } from "./vitals.ts";
 import { type Waiter, Waiters } from "./waiters.ts";
 
 /** A worker without any server of the pool gets one after this wait, ms: each hand-over costs about half of one. */
@@ -32,12 +33,10 @@ const RETRY_LAST = 1000;
 /** SQLSTATE classes of a refused login that the next attempt will meet again: who waits is told at once. */
 const PERMANENT = new Set(["28", "3D", "42"]);
 
-/** A server that is not well is checked this often, ms, until it is: what brings it back within seconds. */
-const RECHECK = 1_000;
 /** A query under way for so long, ms, or for half of what clients wait for it, is a reason to ask whether its server still answers. */
 const LONG_QUERY = 1_000;
 
-export class Pool implements ServerHome {
+export class Pool implements ServerHome, Checked {
 	spec: PoolSpec;
 	readonly slot: number;
 	readonly counters: Float64Array;
@@ -47,6 +46,7 @@ export class Pool implements ServerHome {
 	private readonly idle: Server[] = [];
 	private readonly waiters = new Waiters();
 	private readonly context: PoolContext;
+	private readonly checks: Checks;
 	/** When a server last went to another worker. */
 	private gaveAt = 0;
 	/** Connections being opened or adopted here. */
@@ -65,9 +65,6 @@ export class Pool implements ServerHome {
 	/** As of the last tick. */
 	private seenBan = Ban.None;
 	private seenRole = FoundRole.Unknown;
-	/** A check in the background by a connection of its own is under way, and that connection once it is logged in. */
-	private checking = false;
-	private checked: Server | null = null;
 	/** What servers report once the settings of a StartupMessage are applied, by those settings (`ParameterSet.key`). */
 	readonly welcomes = new LRUCache<string, ParameterSet>({ max: 1024 });
 
@@ -79,6 +76,7 @@ export class Pool implements ServerHome {
 		this.generation = context.generation;
 		this.splice = context.splice;
 		this.sets = context.sets;
+		this.checks = new Checks(this, context);
 	}
 
 	// ---- clients ---------------------------------------------------------------------------------------------------
@@ -89,7 +87,7 @@ export class Pool implements ServerHome {
 			const server = this.popIdle();
 			if (server !== null) {
 				if (!this.isStale(server)) return server;
-				this.probe(server);
+				this.checks.probe(server);
 			}
 		}
 		if (this.retired) {
@@ -146,7 +144,7 @@ export class Pool implements ServerHome {
 	}
 
 	/** Last in, first out: the rest may grow old and be closed. */
-	private popIdle(): Server | null {
+	popIdle(): Server | null {
 		const server = this.idle.pop() ?? null;
 		if (server !== null) this.publish();
 		return server;
@@ -181,7 +179,7 @@ export class Pool implements ServerHome {
 	private async open(): Promise<void> {
 		this.connecting++;
 		try {
-			const server = await this.attempt(this.context.general().connect_timeout);
+			const server = await this.connect(this.context.general().connect_timeout);
 			this.connecting--;
 			this.onConnected(server);
 			this.enter(server);
@@ -203,7 +201,7 @@ export class Pool implements ServerHome {
 	}
 
 	/** @param timeout of each attempt, ms */
-	private async attempt(timeout: number): Promise<Server> {
+	async connect(timeout: number): Promise<Server> {
 		const { spec, generation } = this;
 		const { general, scram } = this.context;
 		const started = now();
@@ -227,6 +225,16 @@ export class Pool implements ServerHome {
 				await Bun.sleep(connect_attempt_delay);
 			}
 		}
+	}
+
+	/** A connection that a check has made beyond the pool's size. @returns false when nobody has use for it */
+	keep(server: Server): boolean {
+		const { ledger } = this.context;
+		const wanted = this.waiters.length > 0 || ledger.used(this.slot) < this.spec.min_pool_size;
+		if (!wanted || this.retired || !ledger.acquire(this.slot, this.spec.pool_size)) return false;
+		this.onConnected(server);
+		this.enter(server);
+		return true;
 	}
 
 	/** A server that is new here, opened or adopted. */
@@ -263,11 +271,7 @@ export class Pool implements ServerHome {
 
 	onGone(server: Server): void {
 		const { log, general, ledger, bans } = this.context;
-		if (server === this.checked) {
-			this.checked = null;
-			this.checking = false;
-			this.onCheckFailed(server.closeReason);
-		}
+		this.checks.onGone(server);
 		if (!this.all.delete(server)) return;
 		const at = this.idle.indexOf(server);
 		if (at >= 0) this.idle.splice(at, 1);
@@ -275,7 +279,6 @@ export class Pool implements ServerHome {
 		ledger.release(this.slot);
 		this.publish();
 		if (server.isLost) bans.vitals.suspect(this.slot);
-		if (server.probing) this.onCheckFailed(server.closeReason);
 		const other = ledger.longestWaiting(this.slot, this.context.worker);
 		if (other >= 0) this.context.offerPermit(other, this.slot);
 		this.grow();
@@ -351,115 +354,12 @@ export class Pool implements ServerHome {
 		return this.context.time - server.usedAt > this.context.general().healthcheck_interval;
 	}
 
-	/** An empty query: a connection that a firewall forgot, or a frozen server, is found out here. Then it is idle again. */
-	private probe(server: Server): void {
-		this.counters[Stat.healthchecks]!++;
-		server.healthchecks++;
-		server.probing = true;
-		server.run(";", (_, error) => {
-			if (error !== null) {
-				server.close(`healthcheck failed: ${error.message}`);
-				return;
-			}
-			server.probing = false;
-			this.context.bans.passed(this.slot, now());
-			server.state = ServerState.Idle;
-			this.onIdle(server);
-		});
-		server.deadline = now() + this.context.general().healthcheck_timeout;
-	}
-
-	private onCheckFailed(reason: string): void {
-		if (this.retired) return;
-		this.context.bans.failed(this.slot, Ban.Unhealthy, reason, now());
-		this.waiters.reconsider();
-	}
-
-	/** Checks in the background: in turn, and soon when there is reason to. Whichever thread comes first does it for all. */
-	private check(time: number): void {
-		const { general, bans } = this.context;
-		const { vitals } = bans;
-		const { slot } = this;
-		if (this.checking || this.paused || this.retired) return;
-		const ban = vitals.banOf(slot);
-		const last = vitals.get(slot, Vital.checkedAt);
-		const { idle_healthcheck_interval, idle_healthcheck_delay } = general();
-		if (last === 0) {
-			// The first one waits for its delay, as if one had just been made in time for that.
-			const first = time - idle_healthcheck_interval + idle_healthcheck_delay;
-			vitals.set(slot, Vital.checkedAt, ban === Ban.Unchecked ? 1 : first);
-			return;
-		}
-		const isIll = !vitals.isHealthy(slot) || ban === Ban.Unreachable || ban === Ban.Unhealthy || ban === Ban.Unchecked;
-		const isDue =
-			(isIll && time - last > RECHECK) ||
-			(idle_healthcheck_interval > 0 && time - last > idle_healthcheck_interval) ||
-			(time - last > RECHECK && vitals.takeSuspicion(slot));
-		if (!isDue) return;
-		vitals.set(slot, Vital.checkedAt, time);
-		const server = isIll ? null : this.popIdle();
-		if (server !== null) this.probe(server);
-		else void this.checkByConnecting();
-	}
-
-	/** Nothing has come back for a while. A long query is not more often asked about than a check may take. */
-	private suspect(time: number): void {
-		const { vitals } = this.context.bans;
-		if (time - vitals.get(this.slot, Vital.checkedAt) > this.context.general().healthcheck_timeout)
-			vitals.suspect(this.slot);
-	}
-
-	/** By a connection beyond the pool's size, if need be: it is closed again at once unless there is room for it. */
-	private async checkByConnecting(): Promise<void> {
-		const { context, slot } = this;
-		const { healthcheck_timeout } = context.general();
-		this.checking = true;
-		this.counters[Stat.healthchecks]!++;
-		try {
-			this.askChecked(await this.attempt(healthcheck_timeout), healthcheck_timeout);
-		} catch (error) {
-			this.checking = false;
-			const { sqlstate, message } = asPgError(error);
-			// Refused for what it does not like in us, it lives.
-			if (sqlstate.startsWith("08") || sqlstate.startsWith("57P")) this.onCheckFailed(message);
-			else if (context.ledger.used(slot) > 0) context.bans.passed(slot, now());
-		}
-	}
-
-	/** A server that lets in may still not answer: the empty query of `probe`, on a connection that is nobody's yet. */
-	private askChecked(server: Server, timeout: number): void {
-		this.checked = server;
-		server.state = ServerState.Idle;
-		const timer = setTimeout(() => server.close("no answer to a health check"), timeout);
-		server.run(";", (_, error) => {
-			clearTimeout(timer);
-			if (error !== null) server.close(`healthcheck failed: ${error.message}`);
-			else this.onCheckPassed(server);
-		});
-	}
-
-	/** It stays if somebody has use for it. */
-	private onCheckPassed(server: Server): void {
-		const { slot } = this;
-		const { ledger, bans } = this.context;
-		this.checked = null;
-		this.checking = false;
-		const wanted = this.waiters.length > 0 || ledger.used(slot) < this.spec.min_pool_size;
-		if (wanted && !this.retired && ledger.acquire(slot, this.spec.pool_size)) {
-			this.onConnected(server);
-			this.enter(server);
-		} else {
-			server.close("healthcheck passed");
-			bans.passed(slot, now());
-		}
-	}
-
 	/** The janitor's tick: whatever is late, old, or missing. `time` as `now()`. */
 	tick(time: number): void {
 		const { query_timeout, checkout_timeout } = this.context.general();
 		const long = Math.min(LONG_QUERY, checkout_timeout / 2);
 		this.noteVitals();
-		this.check(time);
+		if (!this.paused && !this.retired) this.checks.tick(time);
 		let idle = 0;
 		let inTransaction = 0;
 		for (const server of this.all) {
@@ -468,7 +368,7 @@ export class Pool implements ServerHome {
 			else if (server.state === ServerState.Lent) {
 				if (server.replies.length === 0) inTransaction += server.status === TxStatus.Idle ? 0 : 1;
 				else if (time - server.requestAt > query_timeout) server.timeOut();
-				else if (time - Math.max(server.requestAt, this.provenAt) > long) this.suspect(time);
+				else if (time - Math.max(server.requestAt, this.provenAt) > long) this.checks.suspect(time);
 			}
 		}
 		if (this.retired) return;
@@ -521,10 +421,7 @@ export class Pool implements ServerHome {
 			if (time - waitingSince < checkout_timeout) break;
 			// Nothing has come back meanwhile: another server may have an answer.
 			if (this.provenAt < waitingSince) {
-				const { bans } = this.context;
-				// All connections at work for so long may be busy, or hang: that is for a check to say.
-				if (this.connecting === 0 && !this.checking) bans.vitals.suspect(this.slot);
-				else bans.failed(this.slot, Ban.Unreachable, "no connection within checkout_timeout", time);
+				this.checks.late(this.connecting > 0, time);
 				first.onElsewhere(true);
 				if (this.waiters.first !== first) continue;
 			}
@@ -587,6 +484,10 @@ export class Pool implements ServerHome {
 
 	get waiting(): number {
 		return this.waiters.length;
+	}
+
+	get isRetired(): boolean {
+		return this.retired;
 	}
 
 	get isPaused(): boolean {
@@ -674,7 +575,3 @@ const NO_LONGER_PRIMARY = new PgError(
 	undefined,
 	"Connect again: the proxy knows the new one.",
 );
-
-function asPgError(error: unknown): PgError {
-	return error instanceof PgError ? error : new PgError("FATAL", "XX000", String(error));
-}

@@ -7,7 +7,7 @@ import { ParameterSets } from "../backend/parameters.ts";
 import { type Server, type ServerHome, ServerState } from "../backend/server.ts";
 import { now } from "../clock.ts";
 import type { PoolSpec } from "../config/snapshot.ts";
-import { PgError } from "../errors.ts";
+import { asPgError, PgError } from "../errors.ts";
 import { Splice } from "../net/splice.ts";
 import { Stat } from "../stats/counters.ts";
 import { type LoginContext, loginOptions } from "./login-options.ts";
@@ -54,7 +54,7 @@ export class Watch implements ServerHome {
 			this.report = await this.question(server, timeout);
 			this.failure = null;
 		} catch (error) {
-			this.failure = error instanceof PgError ? error : new PgError("FATAL", "XX000", String(error));
+			this.failure = asPgError(error);
 		}
 		this.asking = false;
 	}

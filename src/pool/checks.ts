@@ -1,0 +1,157 @@
+// Whether a pool's server is well: asked before a connection that was idle for long is lent, and in the background, in turn
+// and soon when there is reason to. What comes of it goes to the Bans. One for each Pool, which knows when to ask.
+
+import { type Server, ServerState } from "../backend/server.ts";
+import { now } from "../clock.ts";
+import { asPgError } from "../errors.ts";
+import { Stat } from "../stats/counters.ts";
+import type { PoolContext } from "./context.ts";
+import { Ban, Vital } from "./vitals.ts";
+
+/** A server that is not well is checked this often, ms, until it is: what brings it back within seconds. */
+const RECHECK = 1_000;
+
+/** What it needs of its pool. */
+export interface Checked {
+	readonly slot: number;
+	readonly counters: Float64Array;
+	/** It is no longer in the configuration: what is found out is nothing to anybody. */
+	readonly isRetired: boolean;
+	/** A connection that nobody has; null when there is none. It goes back by `onIdle`. */
+	popIdle(): Server | null;
+	onIdle(server: Server): void;
+	/** A connection beyond the pool's size. @param timeout of each attempt, ms */
+	connect(timeout: number): Promise<Server>;
+	/** Makes such a connection one of the pool's. @returns false when nobody has use for it */
+	keep(server: Server): boolean;
+	/** Who waits may find a better place. */
+	reconsider(): void;
+}
+
+export class Checks {
+	private readonly pool: Checked;
+	private readonly context: PoolContext;
+	/** A check by a connection of its own is under way, and that connection once it is logged in. */
+	private connecting = false;
+	private server: Server | null = null;
+
+	constructor(pool: Checked, context: PoolContext) {
+		this.pool = pool;
+		this.context = context;
+	}
+
+	/** An empty query: a connection that a firewall forgot, or a frozen server, is found out here. Then it is idle again. */
+	probe(server: Server): void {
+		const { pool, context } = this;
+		pool.counters[Stat.healthchecks]!++;
+		server.healthchecks++;
+		server.probing = true;
+		server.run(";", (_, error) => {
+			if (error !== null) {
+				server.close(`healthcheck failed: ${error.message}`);
+				return;
+			}
+			server.probing = false;
+			context.bans.passed(pool.slot, now());
+			server.state = ServerState.Idle;
+			pool.onIdle(server);
+		});
+		server.deadline = now() + context.general().healthcheck_timeout;
+	}
+
+	/** The janitor's tick: a check in the background, if one is due. Whichever thread comes first does it for all. */
+	tick(time: number): void {
+		const { general, bans } = this.context;
+		const { vitals } = bans;
+		const { slot } = this.pool;
+		if (this.connecting) return;
+		const ban = vitals.banOf(slot);
+		const last = vitals.get(slot, Vital.checkedAt);
+		const { idle_healthcheck_interval, idle_healthcheck_delay } = general();
+		if (last === 0) {
+			// The first one waits for its delay, as if one had just been made in time for that.
+			const first = time - idle_healthcheck_interval + idle_healthcheck_delay;
+			vitals.set(slot, Vital.checkedAt, ban === Ban.Unchecked ? 1 : first);
+			return;
+		}
+		const isIll = !vitals.isHealthy(slot) || ban === Ban.Unreachable || ban === Ban.Unhealthy || ban === Ban.Unchecked;
+		const isDue =
+			(isIll && time - last > RECHECK) ||
+			(idle_healthcheck_interval > 0 && time - last > idle_healthcheck_interval) ||
+			(time - last > RECHECK && vitals.takeSuspicion(slot));
+		if (!isDue) return;
+		vitals.set(slot, Vital.checkedAt, time);
+		const server = isIll ? null : this.pool.popIdle();
+		if (server !== null) this.probe(server);
+		else void this.checkByConnecting();
+	}
+
+	/** Nothing has come back for a while. A long query is not more often asked about than a check may take. */
+	suspect(time: number): void {
+		const { vitals } = this.context.bans;
+		const { slot } = this.pool;
+		if (time - vitals.get(slot, Vital.checkedAt) > this.context.general().healthcheck_timeout) vitals.suspect(slot);
+	}
+
+	/** Somebody has waited for `checkout_timeout`, and nothing has come back. @param connecting connections are being opened */
+	late(connecting: boolean, time: number): void {
+		const { bans } = this.context;
+		// All connections at work for so long may be busy, or hang: that is for a check to say.
+		if (!connecting && !this.connecting) bans.vitals.suspect(this.pool.slot);
+		else bans.failed(this.pool.slot, Ban.Unreachable, "no connection within checkout_timeout", time);
+	}
+
+	/** One of the pool's connections is gone, or the one that a check has made. */
+	onGone(server: Server): void {
+		if (server === this.server) {
+			this.server = null;
+			this.connecting = false;
+			this.failed(server.closeReason);
+		} else if (server.probing) this.failed(server.closeReason);
+	}
+
+	private failed(reason: string): void {
+		const { pool } = this;
+		if (pool.isRetired) return;
+		this.context.bans.failed(pool.slot, Ban.Unhealthy, reason, now());
+		pool.reconsider();
+	}
+
+	/** By a connection beyond the pool's size, if need be: it is closed again at once unless there is room for it. */
+	private async checkByConnecting(): Promise<void> {
+		const { context, pool } = this;
+		const { healthcheck_timeout } = context.general();
+		this.connecting = true;
+		pool.counters[Stat.healthchecks]!++;
+		try {
+			this.ask(await pool.connect(healthcheck_timeout), healthcheck_timeout);
+		} catch (error) {
+			this.connecting = false;
+			const { sqlstate, message } = asPgError(error);
+			// Refused for what it does not like in us, it lives.
+			if (sqlstate.startsWith("08") || sqlstate.startsWith("57P")) this.failed(message);
+			else if (context.ledger.used(pool.slot) > 0) context.bans.passed(pool.slot, now());
+		}
+	}
+
+	/** A server that lets in may still not answer: the empty query of `probe`, on a connection that is nobody's yet. */
+	private ask(server: Server, timeout: number): void {
+		this.server = server;
+		server.state = ServerState.Idle;
+		const timer = setTimeout(() => server.close("no answer to a health check"), timeout);
+		server.run(";", (_, error) => {
+			clearTimeout(timer);
+			if (error !== null) server.close(`healthcheck failed: ${error.message}`);
+			else this.passed(server);
+		});
+	}
+
+	private passed(server: Server): void {
+		const { pool, context } = this;
+		this.server = null;
+		this.connecting = false;
+		if (pool.keep(server)) return;
+		server.close("healthcheck passed");
+		context.bans.passed(pool.slot, now());
+	}
+}
