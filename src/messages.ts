@@ -42,7 +42,13 @@ export type ToWorker =
 	| { readonly type: "setup"; readonly setup: WorkerSetup }
 	/** A client that came by the Unix socket, which one thread has to accept for all. */
 	| { readonly type: "client"; readonly fd: number }
-	| { readonly type: "reload"; readonly snapshot: Snapshot; readonly slots: ReadonlyMap<string, number> }
+	| {
+			readonly type: "reload";
+			readonly snapshot: Snapshot;
+			readonly slots: ReadonlyMap<string, number>;
+			/** Keys of all pools that are paused: new ones are so from the beginning. */
+			readonly paused: ReadonlySet<string>;
+	  }
 	| { readonly type: "order"; readonly order: "pause" | "resume" | "reconnect"; readonly keys: readonly string[] }
 	| { readonly type: "rows"; readonly id: number; readonly of: RowKind }
 	| { readonly type: "answer"; readonly id: number; readonly answer: Answer }

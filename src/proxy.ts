@@ -55,6 +55,7 @@ export class Proxy implements Source {
 	private readonly counters: Counters;
 	private readonly bans: Bans;
 	private readonly monitor: Monitor;
+	/** Users' databases (`loginOf`): a pool that a reload adds to one is paused with the others. */
 	private readonly paused = new Set<string>();
 	private readonly over = Promise.withResolvers<number>();
 	private readonly scramSecret = Uint8Array.from(randomBytes(32));
@@ -331,7 +332,7 @@ export class Proxy implements Source {
 			return {
 				key,
 				id,
-				paused: this.paused.has(key),
+				paused: this.paused.has(loginOf(spec)),
 				counters: this.counters.sum(id),
 				servers: this.ledger.used(id),
 				vitals: this.vitalsOf(spec, id),
@@ -379,11 +380,16 @@ export class Proxy implements Source {
 		return slots.length;
 	}
 
-	private keys(user: string | undefined, database: string | undefined): string[] {
-		const found = allPools(this.current).filter(
+	private find(user: string | undefined, database: string | undefined): PoolSpec[] {
+		return allPools(this.current).filter(
 			(pool) => (user === undefined || pool.user === user) && (database === undefined || pool.database === database),
 		);
-		return found.map((pool) => pool.key);
+	}
+
+	/** @returns how many pools it is for */
+	private order(order: "pause" | "resume" | "reconnect", pools: readonly PoolSpec[]): number {
+		this.send({ type: "order", order, keys: pools.map(({ key }) => key) });
+		return pools.length;
 	}
 
 	async reload(): Promise<string[]> {
@@ -410,28 +416,29 @@ export class Proxy implements Source {
 		for (const { key } of pools.removed) this.bans.vitals.clear(this.slots.get(key)!);
 		this.discover(next, known);
 		this.log.set(next.general.log_format, next.general.log_level);
-		this.send({ type: "reload", snapshot: next, slots: this.slots });
+		const logins = new Set(allPools(next).map(loginOf));
+		for (const login of this.paused) if (!logins.has(login)) this.paused.delete(login);
+		const paused = allPools(next).filter((spec) => this.paused.has(loginOf(spec)));
+		this.send({ type: "reload", snapshot: next, slots: this.slots, paused: new Set(paused.map(({ key }) => key)) });
 		const counts = `${pools.added.length} pools added, ${pools.changed.length} changed, ${pools.removed.length} removed`;
 		this.log.info(`configuration reloaded: ${counts}`);
 		return [];
 	}
 
 	async pause(user: string | undefined, database: string | undefined): Promise<number> {
-		const keys = this.keys(user, database);
-		for (const key of keys) this.paused.add(key);
-		this.send({ type: "order", order: "pause", keys });
-		return keys.length;
+		const pools = this.find(user, database);
+		for (const spec of pools) this.paused.add(loginOf(spec));
+		return this.order("pause", pools);
 	}
 
 	async resume(user: string | undefined, database: string | undefined): Promise<number> {
-		const keys = this.keys(user, database);
-		for (const key of keys) this.paused.delete(key);
-		this.send({ type: "order", order: "resume", keys });
-		return keys.length;
+		const pools = this.find(user, database);
+		for (const spec of pools) this.paused.delete(loginOf(spec));
+		return this.order("resume", pools);
 	}
 
 	async reconnect(): Promise<void> {
-		this.send({ type: "order", order: "reconnect", keys: this.keys(undefined, undefined) });
+		this.order("reconnect", allPools(this.current));
 	}
 
 	shutdown(): void {
@@ -441,6 +448,10 @@ export class Proxy implements Source {
 
 function allPools(snapshot: Snapshot): PoolSpec[] {
 	return snapshot.clusters.flatMap(({ pools }) => pools);
+}
+
+function loginOf({ user, database }: PoolSpec): string {
+	return JSON.stringify([user, database]);
 }
 
 /** In the words of SHOW POOLS. */

@@ -101,7 +101,7 @@ export class Worker implements PoolContext, ClientContext {
 		this.scram = new ScramCache({ secret: setup.scramSecret });
 		this.statements = new Statements(() => this.ledger.nextStatement());
 		this.handlers = socketHandlers((error, stream) => this.onFailure(error, stream));
-		this.configure(setup.snapshot, setup.slots);
+		this.configure(setup.snapshot, setup.slots, new Set());
 	}
 
 	/** Opens the listener. @param shared other workers listen on the same port */
@@ -261,7 +261,7 @@ export class Worker implements PoolContext, ClientContext {
 				void this.adoptClient(message.fd);
 				break;
 			case "reload":
-				this.configure(message.snapshot, message.slots);
+				this.configure(message.snapshot, message.slots, message.paused);
 				break;
 			case "order":
 				if (message.order === "reconnect") this.generation++;
@@ -312,7 +312,7 @@ export class Worker implements PoolContext, ClientContext {
 	}
 
 	/** Makes pools and logins what the snapshot says. Pools that stay keep their servers. */
-	private configure(snapshot: Snapshot, slots: ReadonlyMap<string, number>): void {
+	private configure(snapshot: Snapshot, slots: ReadonlyMap<string, number>, paused: ReadonlySet<string>): void {
 		this.snapshot = snapshot;
 		this.generation++;
 		this.log.set(snapshot.general.log_format, snapshot.general.log_level);
@@ -329,6 +329,7 @@ export class Worker implements PoolContext, ClientContext {
 				else {
 					const slot = slots.get(spec.key)!;
 					pool = new Pool(spec, slot, this.counters.row(slot, this.worker), this);
+					if (paused.has(spec.key)) pool.pause();
 					this.pools.set(spec.key, pool);
 					this.poolsBySlot.set(slot, pool);
 				}

@@ -71,7 +71,7 @@ function workerOf(snapshot: Snapshot, largest = snapshot) {
 		worker,
 		ledger,
 		slots,
-		reload: (next: Snapshot) => worker.onMessage({ type: "reload", snapshot: next, slots }),
+		reload: (next: Snapshot) => worker.onMessage({ type: "reload", snapshot: next, slots, paused: new Set() }),
 	};
 }
 

@@ -76,6 +76,37 @@ test("PAUSE lets transactions end and makes others wait, RESUME serves them", as
 	b.close();
 });
 
+// The new server was written to as soon as it was there.
+test("PAUSE, RELOAD with a server in another's place, RESUME: nobody gets to the new one before RESUME", async () => {
+	const config = (host: string) => {
+		const simple = simpleConfig({ ...cluster.primary, host } as typeof cluster.primary, {
+			workers: 2,
+			min_pool_size: 0,
+		});
+		return { ...(simple.config as object), admin: { password: "secret" } };
+	};
+	await using own = await startProxy({ ...simpleConfig(cluster.primary), config: config("127.0.0.1") });
+	await using console = await admin(own, "secret");
+	await using client = await connect(own);
+	expect(await one(client, "SELECT 1")).toBe("1");
+	const pools = () => show(console, "SHOW POOLS");
+	await show(console, "PAUSE");
+	await until(async () => (await pools())[0]?.sv_total === "0", "its idle server to be closed");
+	const waits = one(client, "SELECT 'resumed'");
+	own.writeConfig(config("localhost"));
+	await show(console, "RELOAD");
+	await until(
+		async () => (await pools()).some(({ addr, cl_waiting }) => addr === "localhost" && cl_waiting === "1"),
+		"the client to wait for the new one",
+	);
+	expect((await pools()).map(({ addr, paused, sv_total }) => [addr, paused, sv_total])).toEqual([
+		["localhost", "t", "0"],
+	]);
+	await show(console, "RESUME");
+	expect(await waits).toBe("resumed");
+	expect((await pools()).map(({ paused }) => paused)).toEqual(["f"]);
+});
+
 test("RECONNECT replaces every server and no client", async () => {
 	await using console = await admin(proxy, "secret");
 	await using client = await connect(proxy);
