@@ -1,6 +1,8 @@
 // Signals: a graceful stop and a second one, and the reload of both files.
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { existsSync, readdirSync, readlinkSync } from "node:fs";
+import { join } from "node:path";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
 import { type Proxy, type ProxyUser, simpleConfig, startProxy } from "../support/proxy.ts";
 import { type LoginError, RawClient } from "../support/raw-client.ts";
@@ -237,6 +239,59 @@ test("SIGHUP: a pool that goes and comes back while its server is lent still end
 	const pools = await show(console, "SHOW POOLS");
 	expect(pools.find(({ user }) => user === "temp")?.sv_total).toBe("1");
 });
+
+// Each server that was on its way between workers when its pool went left a socket and a place in the pool taken for good: with
+// a pool of two nobody was served any more after some seconds.
+test.skipIf(!existsSync("/proc/self/fd"))(
+	"SIGHUP: a pool that comes and goes under load leaves nothing behind",
+	async () => {
+		const { config, users } = simpleConfig(cluster.primary, { workers: 2, default_pool_size: 2, min_pool_size: 0 });
+		await using proxy = await startProxy({ config: { ...(config as object), admin: { password: "pgdog" } }, users });
+		const temp = { name: "temp", database: "pgdog", password: "one", server_user: "pgdog_trust" };
+		await using console = await admin(proxy);
+		const before = sockets(proxy.pid);
+		let over = false;
+		let served = 0;
+		const load = Array.from({ length: 12 }, async () => {
+			while (!over) {
+				// Refused while there is no such user, and sent away when it goes.
+				const client = await connect(proxy, { user: "temp", password: "one" }).catch(() => null);
+				if (client === null) await Bun.sleep(1);
+				else while (!over && (await one(client, "SELECT 1").catch(() => null)) === "1") served++;
+				client?.close();
+			}
+		});
+		for (let round = 0; round < 40; round++) {
+			proxy.writeUsers([...USERS, temp]);
+			await show(console, "RELOAD");
+			const then = served;
+			await until(() => served > then + 20, "clients to be served");
+			proxy.writeUsers(USERS);
+			await show(console, "RELOAD");
+		}
+		over = true;
+		await Promise.all(load);
+		await until(async () => (await backends(cluster, "pgdog_trust")).length === 0, "the servers to end");
+		await until(() => sockets(proxy.pid) === before, `${before} sockets`);
+		proxy.writeUsers([...USERS, temp]);
+		await show(console, "RELOAD");
+		const pools = await show(console, "SHOW POOLS");
+		expect(pools.map(({ user, sv_total }) => [user, sv_total])).toContainEqual(["temp", "0"]);
+	},
+);
+
+/** How many a process has open. */
+function sockets(pid: number): number {
+	const folder = `/proc/${pid}/fd`;
+	return readdirSync(folder).filter((fd) => {
+		try {
+			return readlinkSync(join(folder, fd)).startsWith("socket:");
+		} catch {
+			// Closed meanwhile.
+			return false;
+		}
+	}).length;
+}
 
 test("SIGHUP with mistakes in the files changes nothing and says which", async () => {
 	await using proxy = await start();
