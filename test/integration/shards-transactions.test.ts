@@ -476,8 +476,8 @@ describe("the rest of the proxy", () => {
 	});
 
 	test("who idles in a transaction is told so, with servers or without; client_idle_timeout is not for it", async () => {
-		await using quick = await start({ client_idle_in_transaction_timeout: 600 });
-		await using patient = await start({ client_idle_timeout: 300, client_idle_in_transaction_timeout: 60_000 });
+		await using quick = await start({ client_idle_in_transaction_timeout: 1_500 });
+		await using patient = await start({ client_idle_timeout: 1_000, client_idle_in_transaction_timeout: 60_000 });
 		for (const statements of [["BEGIN"], ["BEGIN", insert(1)]]) {
 			await using ended = await connect(quick);
 			await using stays = await connect(patient);

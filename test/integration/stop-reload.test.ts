@@ -36,7 +36,7 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
 		await using running = await connect(proxy);
 		await idle.query("SELECT 1");
 		await busy.query("BEGIN");
-		const query = running.query("SELECT 'finished', pg_sleep(0.4)");
+		const query = running.query("SELECT 'finished', pg_sleep(1.5)");
 		await untilRunning(cluster, "pg_sleep");
 		proxy.signal(signal);
 		expect(await lastWords(idle)).toBe("57P01");
