@@ -72,8 +72,8 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	private readonly hints: SessionHints;
 	private readonly writes = new OwnWrites();
 	private readonly transaction: ShardedTransaction;
-	/** The statement that was routed last was COMMIT. */
-	private committing = false;
+	/** The last COMMIT or ROLLBACK since the last ReadyForQuery was a COMMIT, and that was done. */
+	private committed = false;
 	/** The batch that was sent last ends the transaction. */
 	private ends = false;
 	/** Statements have been sent since the transaction began. */
@@ -541,7 +541,6 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		this.mended = false;
 		this.copyEnds = copyEnds;
 		this.steps = steps;
-		this.committing = route !== null && this.requests.facts?.transaction === TransactionControl.Commit;
 		this.ran = this.inTransaction;
 		const { transaction } = this;
 		if (!transaction.isRunning) {
@@ -674,10 +673,11 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	}
 
 	private answered(status: TxStatus): void {
-		const committed = this.status === TxStatus.InBlock && this.committing && !this.hasFailed;
 		this.status = status;
 		this.queries++;
 		this.ends = false;
+		const { committed } = this;
+		this.committed = false;
 		if (status === TxStatus.Idle) {
 			this.hints.end(committed);
 			this.transaction.end();
@@ -742,9 +742,14 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	/** A CommandComplete for the client. */
 	private onTag(message: Uint8Array): void {
 		const first = message[HEADER];
-		if (first !== 68) return;
+		// Of those that begin with C, D or R: COMMIT, DEALLOCATE ALL, DISCARD ALL, ROLLBACK.
+		if (first !== 67 && first !== 68 && first !== 82) return;
 		const tag = Buffer.from(message).latin1Slice(HEADER, message.length - 1);
 		switch (tag) {
+			case "COMMIT":
+			case "ROLLBACK":
+				this.committed = tag === "COMMIT";
+				break;
 			case "DEALLOCATE ALL":
 			case "DISCARD ALL":
 				this.statements.clear(this.context.general().prepared_statements_limit);

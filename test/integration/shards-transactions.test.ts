@@ -564,3 +564,25 @@ describe("the rest of the proxy", () => {
 		}
 	});
 });
+
+describe("settings of ours that a server was told of", () => {
+	// The Sync behind it was taken for the end of a transaction that was not committed.
+	test("hold when COMMIT comes with a Flush and its Sync later", async () => {
+		await client.query("BEGIN");
+		await client.query("SET pgdog.shard = 2");
+		await client.query(insert(2));
+		client.send(run("COMMIT"), f.flush());
+		await client.until("C");
+		client.send(f.sync());
+		expect((await client.result()).status).toBe("I");
+		expect((await client.query("SHOW pgdog.shard")).rows).toEqual([["2"]]);
+		await client.query("BEGIN");
+		await client.query("SET pgdog.shard = 1");
+		await client.query("SELECT 1");
+		client.send(run("ROLLBACK"), f.flush());
+		await client.until("C");
+		client.send(f.sync());
+		await client.result();
+		expect((await client.query("SHOW pgdog.shard")).rows).toEqual([["2"]]);
+	});
+});
