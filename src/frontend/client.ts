@@ -31,6 +31,7 @@ import type { ClientContext } from "./context.ts";
 import { ClientStatements, factsOf, noteFacts } from "./prepared.ts";
 import { Choice, noteBatch, Routing } from "./routing.ts";
 import { explainRows } from "./explain.ts";
+import type { SessionHints } from "./session-hints.ts";
 import { ClientSettings } from "./settings.ts";
 
 /** What may be queued for a client that does not read before its next request has to wait. */
@@ -125,14 +126,22 @@ export class Client implements StreamOwner, Borrower {
 	/** Why it was closed, when that was an error. */
 	lastError: PgError | null = null;
 
-	constructor(context: ClientContext, stream: Sink, cluster: Cluster, router: Router | null, login: Login) {
+	/** @param hints which settings tell that transactions have changed: somebody else's, when that routes */
+	constructor(
+		context: ClientContext,
+		stream: Sink,
+		cluster: Cluster,
+		router: Router | null,
+		login: Login,
+		hints?: SessionHints,
+	) {
 		this.context = context;
 		this.stream = stream;
 		this.routing = new Routing(context, login.hints, router);
 		this.user = login.user;
 		this.database = login.database;
 		this.address = login.address;
-		this.settings = new ClientSettings(context.sets, login.parameters, stream, this.routing.hints);
+		this.settings = new ClientSettings(context.sets, login.parameters, stream, hints ?? this.routing.hints);
 		this.checkout = new Checkout(this, cluster, this.routing, this.settings);
 		this.pid = context.register(this);
 		this.secret = Uint8Array.from(randomBytes(login.minor >= 2 ? 32 : 4));

@@ -54,13 +54,15 @@ export class SessionHints {
 	/** A server says that its session has this value since the transaction that is over: a SET that nobody saw. */
 	learn(name: OwnName, value: string): void {
 		try {
-			this.now = { ...this.now, ...hintsOf(name, value) };
+			const change = hintsOf(name, value);
+			this.now = { ...this.now, ...change };
+			// Of several shards another may not have ended it yet.
+			this.before = { ...this.before, ...change };
+			this.after = { ...this.after, ...change };
 		} catch (error) {
 			// PostgreSQL takes any value of a setting that it does not know.
 			if (!(error instanceof PgError)) throw error;
 		}
-		this.before = this.now;
-		this.after = this.now;
 	}
 
 	/** The transaction is over. */

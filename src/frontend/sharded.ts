@@ -135,8 +135,9 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		const { all } = this.batches;
 		this.merge = new Merge(all.length, all, TO_READY, this);
 		const inner = innerContext(context, this.pid);
+		const { hints } = this;
 		this.ports = all.map((shard) => new ShardPort(shard, this));
-		this.shards = all.map((shard) => new Client(inner, this.ports[shard]!, cluster.of(shard), null, login));
+		this.shards = all.map((shard) => new Client(inner, this.ports[shard]!, cluster.of(shard), null, login, hints));
 		this.transaction = new ShardedTransaction(this.shards, this.hints);
 	}
 

@@ -566,6 +566,33 @@ describe("the rest of the proxy", () => {
 });
 
 describe("settings of ours that a server was told of", () => {
+	const where = async (each: RawClient) =>
+		(await each.query("SELECT current_setting('port'), current_database()")).rows.map(
+			([port, database]) => `${database} ${Number(port) === cluster.primary.port ? "primary" : "replica"}`,
+		);
+
+	test("by set_config or in a string of several statements count from the next transaction on", async () => {
+		const ways = [
+			"SELECT set_config('pgdog.role', 'primary', false), set_config('pgdog.shard', '1', false)",
+			"SET pgdog.role = 'primary'; SET pgdog.shard = 1",
+			"BEGIN; SET pgdog.role = 'primary'; SET pgdog.shard = 1; COMMIT",
+		];
+		for (const sql of ways) {
+			await using mine = await connect(conservative);
+			const before = (await where(mine)).sort();
+			expect(before).toEqual(["s0 replica", "s1 replica", "s2 replica"]);
+			// In one write: the second must not be routed before the first is understood.
+			mine.send(f.query(sql), f.query("SELECT current_setting('port'), current_database()"));
+			expect([sql, sqlstates(await mine.result())]).toEqual([sql, []]);
+			expect([sql, place(await mine.result())]).toEqual([sql, "s1 primary"]);
+			expect((await mine.query("SHOW pgdog.shard")).rows).toEqual([["1"]]);
+			await mine.query("BEGIN; SET pgdog.role = 'replica'; ROLLBACK");
+			expect(await where(mine)).toEqual(["s1 primary"]);
+			await mine.query("RESET ALL");
+			expect((await where(mine)).sort()).toEqual(before);
+		}
+	});
+
 	// The Sync behind it was taken for the end of a transaction that was not committed.
 	test("hold when COMMIT comes with a Flush and its Sync later", async () => {
 		await client.query("BEGIN");
