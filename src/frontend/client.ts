@@ -30,7 +30,7 @@ import { type Borrower, Checkout } from "./checkout.ts";
 import type { ClientContext } from "./context.ts";
 import { ClientStatements, factsOf, noteFacts } from "./prepared.ts";
 import { Choice, noteBatch, Routing } from "./routing.ts";
-import { explainRows } from "./explain.ts";
+import { explainRows, type Place } from "./explain.ts";
 import type { SessionHints } from "./session-hints.ts";
 import { ClientSettings } from "./settings.ts";
 
@@ -551,8 +551,9 @@ export class Client implements StreamOwner, Borrower {
 	private onDecided(route: Route, server: Server): void {
 		const { routing, checkout } = this;
 		const { spec } = checkout.pool;
-		if (routing.facts?.explains && server.replies.length === 0 && this.context.general().expanded_explain)
-			server.notes = explainRows(route, spec, checkout.cluster.roleOf(checkout.pool));
+		// Of several shards somebody else tells.
+		const explains = routing.facts?.explains && server.replies.length === 0 && !checkout.isRouted;
+		if (explains && this.context.general().expanded_explain) server.notes = explainRows(route, [this.servedFrom]);
 		this.note(route, spec, checkout.waited);
 		checkout.waited = 0;
 	}
@@ -876,6 +877,12 @@ export class Client implements StreamOwner, Borrower {
 
 	get isSerializable(): boolean {
 		return this.settings.isSerializable;
+	}
+
+	/** Where its servers come from. */
+	get servedFrom(): Place {
+		const { cluster, pool } = this.checkout;
+		return { host: pool.spec.host, port: pool.spec.port, role: cluster.roleOf(pool) };
 	}
 
 	/** `pooler_mode` of what it has, or comes to have. */

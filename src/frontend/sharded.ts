@@ -19,6 +19,7 @@ import { FLUSH, SYNC } from "../wire/frontend-messages.ts";
 import { Client, HELD, idleError, LINGER, type Login, SHUTTING_DOWN, TOO_LARGE, UNREAD } from "./client.ts";
 import { checkHeader, ROUTED } from "./collect.ts";
 import type { ClientContext, ClientHandle } from "./context.ts";
+import { explainRows } from "./explain.ts";
 import { OwnWrites } from "./own-writes.ts";
 import { ABORTED, type Said, saySetting } from "./prelude.ts";
 import { noteBatch } from "./routing.ts";
@@ -78,6 +79,8 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	private ends = false;
 	/** Statements have been sent since the transaction began. */
 	private ran = false;
+	/** Of the EXPLAIN under way, when its answer is to end with that. */
+	private explained: Route | null = null;
 	private readonly batches: Batches;
 	/** The client's statements, as the shards have confirmed them; each shard's Client has its own of them. */
 	private readonly statements: ClientStatements;
@@ -543,6 +546,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		this.copyEnds = copyEnds;
 		this.steps = steps;
 		this.ran = this.inTransaction;
+		this.explained = this.requests.facts?.explains && this.context.general().expanded_explain ? route : null;
 		const { transaction } = this;
 		if (!transaction.isRunning) {
 			// A server that stays for good has to be one that can write.
@@ -743,13 +747,16 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	/** A CommandComplete for the client. */
 	private onTag(message: Uint8Array): void {
 		const first = message[HEADER];
-		// Of those that begin with C, D or R: COMMIT, DEALLOCATE ALL, DISCARD ALL, ROLLBACK.
-		if (first !== 67 && first !== 68 && first !== 82) return;
+		// Of those that begin with C, D, E or R: COMMIT, DEALLOCATE ALL, DISCARD ALL, EXPLAIN, ROLLBACK.
+		if (first !== 67 && first !== 68 && first !== 69 && first !== 82) return;
 		const tag = Buffer.from(message).latin1Slice(HEADER, message.length - 1);
 		switch (tag) {
 			case "COMMIT":
 			case "ROLLBACK":
 				this.committed = tag === "COMMIT";
+				break;
+			case "EXPLAIN":
+				this.explain();
 				break;
 			case "DEALLOCATE ALL":
 			case "DISCARD ALL":
@@ -757,6 +764,15 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 				for (const shard of this.batches.all)
 					if (!this.step.targets.includes(shard)) this.shards[shard]!.onStatementsGone();
 		}
+	}
+
+	/** The rows that its output ends with. */
+	private explain(): void {
+		const { explained } = this;
+		if (explained === null) return;
+		this.explained = null;
+		const places = this.step.targets.map((shard) => ({ ...this.shards[shard]!.servedFrom, shard }));
+		this.out.push(explainRows(explained, places));
 	}
 
 	replied(): void {

@@ -81,7 +81,7 @@ describe("the log of routes", () => {
 
 describe("the rows behind an EXPLAIN", () => {
 	const lines = (route: Route, role: string) =>
-		cut(explainRows(route, POOL, role)).messages.map(({ body }) => dataRow(body)[0]);
+		cut(explainRows(route, [{ ...POOL, role }])).messages.map(({ body }) => dataRow(body)[0]);
 
 	test("say what was asked for, by whom, and where it went", () => {
 		expect(lines(new Route(2, Side.Any, 'plugin "p"'), "primary")).toEqual([
@@ -94,6 +94,20 @@ describe("the rows behind an EXPLAIN", () => {
 		expect(lines(new Route(Shard.All, Side.Primary, "statement"), "primary").slice(2, 4)).toEqual([
 			"  Summary: shard=all role=primary",
 			"  All shards: decided by statement",
+		]);
+	});
+
+	test("of several shards: one block that names each", () => {
+		const places = [
+			{ shard: 0, host: "db1", port: 5432, role: "replica" },
+			{ shard: 2, host: "db2", port: 5433, role: "primary" },
+		];
+		const rows = cut(explainRows(new Route(Shard.All, Side.Primary, "statement"), places)).messages;
+		expect(rows.map(({ body }) => dataRow(body)[0]).slice(2)).toEqual([
+			"  Summary: shard=all role=replica, primary",
+			"  All shards: decided by statement",
+			"  Note: shard 0 sent to replica db1:5432",
+			"  Note: shard 2 sent to primary db2:5433",
 		]);
 	});
 
