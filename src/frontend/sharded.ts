@@ -26,7 +26,7 @@ import { noteBatch } from "./routing.ts";
 import { SessionHints } from "./session-hints.ts";
 import { answerBatch, answerQuery, endOfSolo } from "./solo.ts";
 import { Merge, type MergeOutput, TO_READY } from "./merge.ts";
-import { ClientStatements } from "./prepared.ts";
+import { ClientStatements, factsOf } from "./prepared.ts";
 import { RequestRouter } from "./request.ts";
 import { Batches, End, isReplied } from "./segments.ts";
 import { type PortOwner, ShardPort } from "./shard-port.ts";
@@ -358,9 +358,20 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		if (this.isAborted(Terminator.Sync)) return;
 		const failed = this.status === TxStatus.Failed;
 		targets = this.batches.of(transaction.targets(targets, requests.facts, failed, NO_SHARDS));
+		if (this.mayDivide(targets, chunk, at, next)) {
+			this.refuse(DIVIDES, Terminator.Sync);
+			return;
+		}
 		const steps = this.involved.length > 0 ? [stepOf(this.involved, SYNC)] : [];
 		steps.push({ ...stepOf(targets, chunk), at, end: next, joins: true });
 		this.start(steps, Terminator.Sync, targets, route?.side ?? Side.Primary, route);
+	}
+
+	/** Whether a string may end the transaction on these shards, while it is open on others. */
+	private mayDivide(targets: readonly number[], chunk: Buffer, at: number, next: number): boolean {
+		if ((this.requests.facts?.statements ?? 0) < 2 || this.status === TxStatus.Failed) return false;
+		if (this.transaction.begun.every((shard) => targets.includes(shard))) return false;
+		return factsOf(this.context.facts, chunk, at + HEADER, next - 1).transaction;
 	}
 
 	private beforeRouting(): void {
@@ -985,6 +996,13 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	}
 }
 
+const DIVIDES = new PgError(
+	"ERROR",
+	"0A000",
+	"a string of statements for one shard cannot end a transaction that is open on others",
+	undefined,
+	"Send COMMIT and its like as statements of their own.",
+);
 const holds = (shard: Client) => shard.poolerMode === "transaction" && !shard.isLocked;
 const isSession = (shard: Client) => shard.poolerMode === "session";
 const isConforming = (shard: Client) => shard.isConforming;

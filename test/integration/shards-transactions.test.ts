@@ -252,6 +252,27 @@ describe("BEGIN", () => {
 		expect((await client.query(on(1, "INSERT INTO things VALUES (2); COMMIT"))).status).toBe("I");
 		expect(await counts()).toEqual([1, 2, 1]);
 	});
+
+	// One shard had committed then, the others not, and the client was sent away.
+	test("a string for one shard does not end it while it is open on others", async () => {
+		const ends = on(1, "INSERT INTO things VALUES (2); COMMIT");
+		for (const first of [insert(0), "SELECT 1"]) {
+			await client.query("BEGIN");
+			await client.query(first);
+			const refused = await client.query(ends);
+			expect([letters(refused), sqlstates(refused), refused.status]).toEqual(["EZ", ["0A000"], "E"]);
+			expect((await client.query("COMMIT")).tags).toEqual(["ROLLBACK"]);
+		}
+		expect(await counts()).toEqual([0, 0, 0]);
+		await client.query("BEGIN");
+		await client.query(insert(1));
+		expect((await client.query(ends)).status).toBe("I");
+		await client.query("BEGIN");
+		await client.query(insert(0));
+		expect((await client.query(on(1, "INSERT INTO things VALUES (2); SELECT 1"))).status).toBe("T");
+		await client.query("COMMIT");
+		expect(await counts()).toEqual([1, 3, 0]);
+	});
 });
 
 describe("the extended protocol", () => {

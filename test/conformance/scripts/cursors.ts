@@ -5,7 +5,7 @@ import { ask, q, sync, says, type Script, differsSharded } from "../script.ts";
 
 export const CURSORS: Script[] = [
 	differsSharded(
-		"a string for one shard ends what another has begun on all",
+		"a string for one shard would end what another has begun on all",
 		says(
 			"DECLARE, FETCH, MOVE, CLOSE",
 			[q("BEGIN; DECLARE c SCROLL CURSOR FOR SELECT id FROM t ORDER BY id")],

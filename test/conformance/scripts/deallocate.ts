@@ -71,7 +71,7 @@ export const DEALLOCATE: Script[] = [
 		[f.bind({ statement: "d" }), f.execute(), f.close("S", "d"), sync],
 	),
 	differsSharded(
-		"a string for one shard ends what another has begun on all",
+		"a string for one shard would end what another has begun on all",
 		says(
 			"PREPARE and EXECUTE in one transaction",
 			[q("BEGIN; PREPARE sqlp AS SELECT $1::int + 1; EXECUTE sqlp(1)")],
