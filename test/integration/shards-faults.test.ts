@@ -93,8 +93,38 @@ const ONE_SERVER = [
 	"a notice",
 ];
 
+const gone = (shard: number) => `/* pgdog_shard: ${shard} */ INSERT INTO kept VALUES ('gone')`;
+const run = (sql: string) => concat(f.parse(sql), f.bind(), f.execute());
+
+/** Transactions that come to their shards one after another. */
+const JOINING: Exchange[] = [
+	{
+		name: "a transaction of one shard and then others",
+		parameters: {},
+		steps: [
+			{ send: f.query("BEGIN"), await: "Z" },
+			{ send: f.query(gone(1)), await: "Z" },
+			{ send: f.query(gone(0)), await: "Z" },
+			{ send: f.query("INSERT INTO kept VALUES ('gone')"), await: "Z" },
+			{ send: f.query("/* pgdog_shard: 2 */ SELECT 1/0"), await: "Z" },
+			{ send: f.query(gone(0)), await: "Z" },
+		],
+	},
+	{
+		name: "a transaction of one shard and then others, in batches",
+		parameters: {},
+		steps: [
+			{ send: concat(run("BEGIN"), run(gone(2)), f.sync()), await: "Z" },
+			{ send: concat(run(gone(0)), f.flush()), await: "C" },
+			{ send: concat(run("INSERT INTO kept VALUES ('gone')"), f.flush()), await: "C" },
+			{ send: concat(run("ROLLBACK"), f.flush()), await: "C" },
+			{ send: f.sync(), await: "Z" },
+		],
+	},
+];
+
 describe("a client that vanishes anywhere in", () => {
-	for (const exchange of sessions.filter(({ name }) => !ONE_SERVER.includes(name)))
+	for (const exchange of [...sessions.filter(({ name }) => !ONE_SERVER.includes(name)), ...JOINING])
 		test(exchange.name, async () => {
 			await each(
 				vanishings(exchange),
