@@ -79,8 +79,14 @@ export class Prelude {
 				if (!this.open) break;
 				const committed = facts.transaction === TransactionControl.Commit && !this.failed;
 				// AND CHAIN begins another that is like it.
-				if (facts.chains) this.failed = false;
-				else this.clear();
+				if (!facts.chains) this.clear();
+				else if (this.failed) {
+					// PostgreSQL forgets the modes of a transaction that fails.
+					this.clear();
+					this.open = true;
+					this.begun = TransactionControl.Begin;
+					this.texts.push("BEGIN");
+				}
 				this.hints.end(committed);
 				return said(committed ? "COMMIT" : "ROLLBACK");
 			}

@@ -136,6 +136,15 @@ describe("a held transaction that has failed", () => {
 		expect(prelude.status).toBe(TxStatus.InBlock);
 	});
 
+	test("loses its modes, and what goes on after ROLLBACK AND CHAIN has none, as in PostgreSQL", () => {
+		const { prelude, say } = begin();
+		say("BEGIN READ ONLY");
+		say("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ");
+		prelude.fail();
+		expect(say("ROLLBACK AND CHAIN")).toBe("ROLLBACK");
+		expect([prelude.open, prelude.sql, prelude.begun]).toEqual([true, "BEGIN", TransactionControl.Begin]);
+	});
+
 	test("is nothing that can happen to who has not begun one", () => {
 		const { prelude } = begin();
 		prelude.fail();
