@@ -4,7 +4,7 @@
 import { PgError } from "../errors.ts";
 import { commandComplete } from "../wire/backend-messages.ts";
 import { Backend, TxStatus } from "../wire/codes.ts";
-import { errorResponse } from "../wire/error-response.ts";
+import { errorResponse, readSqlstate } from "../wire/error-response.ts";
 import { HEADER, readInt16, readInt32, Tail } from "../wire/frame.ts";
 
 /** What one shard is ahead of the slowest before it is stopped, in bytes; a guess. */
@@ -89,20 +89,16 @@ export class Merge {
 	/** COPY TO in binary format: one signature, one trailer. */
 	private binary = false;
 	private signed = false;
-	/** Notices of one shard speak for all. */
-	private readonly alike: boolean;
 
 	/**
 	 * @param count of all shards; what those not asked say on their own passes, too
 	 * @param asked shards, at least one
 	 * @param replies that end it: one for each Parse, Bind, Describe, Execute and Close, or TO_READY
-	 * @param alike all shards have the same notices for it, which the client is told once
 	 */
-	constructor(count: number, asked: readonly number[], replies: number, output: MergeOutput, alike = false) {
+	constructor(count: number, asked: readonly number[], replies: number, output: MergeOutput) {
 		this.ports = Array.from({ length: count }, (_, shard) => new Port(shard, asked.includes(shard) ? replies : 0));
 		this.asked = asked.map((shard) => this.ports[shard]!);
 		this.output = output;
-		this.alike = alike;
 	}
 
 	/** Bytes of one shard; they must not change afterwards. */
@@ -210,7 +206,7 @@ export class Merge {
 	private passes(port: Port): Passes {
 		switch (port.code) {
 			case Backend.NoticeResponse:
-				return this.alike && port !== this.asked[0] && !port.over ? Passes.Dropped : Passes.Yes;
+				return port !== this.asked[0] && !port.over && isOfTransaction(port) ? Passes.Dropped : Passes.Yes;
 			case Backend.NotificationResponse:
 				return Passes.Yes;
 			case Backend.ParameterStatus:
@@ -343,6 +339,12 @@ function copyData(...parts: Buffer[]): Buffer {
 
 function isTrailer(chunk: Buffer, start: number, end: number): boolean {
 	return end - start === 2 && readInt16(chunk, start) === 0xffff;
+}
+
+/** That there is a transaction already, or is none, goes for all shards. */
+function isOfTransaction(port: Port): boolean {
+	const sqlstate = readSqlstate(port.chunk, port.at, port.head);
+	return sqlstate === "25001" || sqlstate === "25P01";
 }
 
 function isError(port: Port): boolean {

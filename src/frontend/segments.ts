@@ -103,7 +103,6 @@ export class Batches {
 
 	/**
 	 * The messages `[at, end)`, whole ones all.
-	 * @param failed the transaction has failed
 	 * @param involved shards that were sent what came before in the same batch
 	 */
 	split(
@@ -113,7 +112,6 @@ export class Batches {
 		at: number,
 		end: number,
 		transaction: ShardedTransaction,
-		failed: boolean,
 		involved: readonly number[],
 	): Batch {
 		const segments: Segment[] = [];
@@ -145,7 +143,7 @@ export class Batches {
 				last = route;
 				const { facts } = requests;
 				if (route === null) here = targets ?? this.of(transaction.anywhere(this.all));
-				else here = this.of(transaction.targets(this.targets(route), facts, failed, sent));
+				else here = this.of(transaction.targets(this.targets(route), facts, sent));
 				if (targets !== null && here !== targets && isSame(here, targets)) here = targets;
 				for (const shard of here) sent.add(shard);
 				if (route !== null && isEnd(facts) && !facts!.chains) ends = true;

@@ -24,6 +24,8 @@ export class ShardedTransaction {
 	readonly prelude: Prelude;
 	/** Shards that it is open on, or failed; in order. */
 	begun: readonly number[] = [];
+	/** It has failed, and nothing has been routed since that could change that. */
+	failed = false;
 	/** Which of their servers have it, all the same: it never moves. For `Cluster.pick`. */
 	side = Side.Primary;
 	since = 0;
@@ -69,20 +71,20 @@ export class ShardedTransaction {
 	end(): void {
 		this.begun = [];
 		this.sql = "";
+		this.failed = false;
 	}
 
 	/**
 	 * Where a statement goes that the router would send to `wanted`.
-	 * @param failed the transaction has failed
 	 * @param sent shards that the batch has been sent to so far
 	 */
-	targets(
-		wanted: readonly number[],
-		facts: StatementFacts | null,
-		failed: boolean,
-		sent: ReadonlySet<number>,
-	): readonly number[] {
+	targets(wanted: readonly number[], facts: StatementFacts | null, sent: ReadonlySet<number>): readonly number[] {
+		const { failed } = this;
 		const ends = isEnd(facts);
+		// If this does not help, nothing that follows in its batch is run.
+		if (ends || facts?.transaction === TransactionControl.Savepoint) this.failed = false;
+		// PostgreSQL forgets the modes of a transaction that fails: what AND CHAIN begins has none.
+		if (failed && ends && facts!.chains && this.sql !== "") this.sql = "BEGIN";
 		if (ends && facts!.statements === 1) {
 			const here = [...new Set([...this.begun, ...sent])].sort((a, b) => a - b);
 			// One server is enough to say that there is no transaction.

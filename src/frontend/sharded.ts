@@ -356,8 +356,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 			this.statements.forgetUnnamed();
 		}
 		if (this.isAborted(Terminator.Sync)) return;
-		const failed = this.status === TxStatus.Failed;
-		targets = this.batches.of(transaction.targets(targets, requests.facts, failed, NO_SHARDS));
+		targets = this.batches.of(transaction.targets(targets, requests.facts, NO_SHARDS));
 		if (this.mayDivide(targets, chunk, at, next)) {
 			this.refuse(DIVIDES, Terminator.Sync);
 			return;
@@ -414,8 +413,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		if (at < 0) return;
 		this.beforeRouting();
 		const { requests, statements, transaction } = this;
-		const failed = this.status === TxStatus.Failed;
-		const batch = this.batches.split(requests, statements, chunk, at, stop, transaction, failed, this.involved);
+		const batch = this.batches.split(requests, statements, chunk, at, stop, transaction, this.involved);
 		const { segments, error, side, route, copyEnds } = batch;
 		if (error !== null && !transaction.prelude.failed) {
 			if (route === null) this.refuse(error, terminator);
@@ -461,7 +459,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 			const sql = requests.textOf(chunk, at, statements);
 			if (!isBeginning(requests.router.statements.facts(sql))) break;
 			this.beforeRouting();
-			const { error, route } = this.batches.split(requests, statements, chunk, at, next, transaction, false, NOWHERE);
+			const { error, route } = this.batches.split(requests, statements, chunk, at, next, transaction, NOWHERE);
 			if (error !== null) {
 				this.refuseRoute(route!, error, terminator);
 				return -1;
@@ -586,10 +584,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		if (step.chunk === SYNC) this.involved = [];
 		this.step = step;
 		this.mark = step.at;
-		// That there is a transaction, or is none, goes for all shards.
-		const controls =
-			this.requests.facts?.statements === 1 && this.requests.facts.transaction !== TransactionControl.None;
-		this.merge = new Merge(this.shards.length, step.targets, step.replies, this, controls);
+		this.merge = new Merge(this.shards.length, step.targets, step.replies, this);
 		this.sent = 0;
 		this.sendStep();
 	}
@@ -667,6 +662,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		else if (open.length > 0 && (this.hasFailed || failed.length > 0)) this.mend(open, FAIL, true);
 		else {
 			transaction.begun = begun;
+			transaction.failed = open.length === 0;
 			this.answered(open.length > 0 ? TxStatus.InBlock : TxStatus.Failed);
 		}
 	}

@@ -56,14 +56,13 @@ function error(message: string, severity = "ERROR"): Uint8Array {
 	return backend.errorResponse({ S: severity, V: severity, C: "XX000", M: message });
 }
 
-function merged(answers: Uint8Array[], replies = TO_READY, schedule: number[] = [], alike = false): Collected {
+function merged(answers: Uint8Array[], replies = TO_READY, schedule: number[] = []): Collected {
 	const out = new Collected();
 	const merge = new Merge(
 		answers.length,
 		answers.map((_, shard) => shard),
 		replies,
 		out,
-		alike,
 	);
 	const left = answers.map((answer) => Buffer.from(answer));
 	const give = (shard: number, size: number) => {
@@ -106,11 +105,12 @@ describe("one answer", () => {
 		expect(out.words).toEqual([`C ${sum}`]);
 	});
 
-	test("notices of all, or of one where they are alike", () => {
-		const warning = backend.noticeResponse({ S: "WARNING", V: "WARNING", C: "25P01", M: "none" });
-		const answer = concat(warning, commandComplete("COMMIT"), readyForQuery());
-		expect(merged([answer, answer]).words).toEqual(["N none", "N none", "C COMMIT"]);
-		expect(merged([answer, answer], TO_READY, [], true).words).toEqual(["N none", "C COMMIT"]);
+	test("notices of all, but for those that say whether there is a transaction", () => {
+		const warning = (C: string) => backend.noticeResponse({ S: "WARNING", V: "WARNING", C, M: C });
+		for (const C of ["25001", "25P01"]) {
+			const answer = concat(warning(C), warning("01000"), commandComplete("COMMIT"), readyForQuery());
+			expect(merged([answer, answer]).words).toEqual([`N ${C}`, "N 01000", "N 01000", "C COMMIT"]);
+		}
 	});
 
 	test("a portal that has ended on one shard only has not ended", () => {

@@ -368,6 +368,33 @@ describe("failures", () => {
 		expect(await counts()).toEqual([0, 0, 0]);
 	});
 
+	// They went to all shards that it is open on.
+	test("statements behind what takes it back, in the same batch, go where they belong", async () => {
+		for (const [before, back] of [
+			["SELECT 1", "ROLLBACK AND CHAIN"],
+			["SAVEPOINT s", "ROLLBACK TO s"],
+		] as const)
+			for (const end of [f.flush(), new Uint8Array()]) {
+				await client.query("BEGIN");
+				for (const sql of [insert(0, 9), insert(2, 9), before, on(0, "SELECT 1/0")]) await client.query(sql);
+				client.send(run(back), end, run(insert(2)), run(insert(1)), f.sync());
+				const result = await client.result();
+				expect([back, letters(result), result.status]).toEqual([back, "12C12C12CZ", "T"]);
+				expect(result.tags.slice(1)).toEqual(["INSERT 0 1", "INSERT 0 1"]);
+				await client.query("ROLLBACK");
+			}
+	});
+
+	test("a transaction that goes on behind one that has failed has no modes, on any shard", async () => {
+		await client.query("BEGIN ISOLATION LEVEL REPEATABLE READ");
+		await client.query(on(1, "SELECT 1/0"));
+		await client.query("ROLLBACK AND CHAIN");
+		const isolation = (shard: number) => ask(shard, "current_setting('transaction_isolation')");
+		for (const shard of [1, 2])
+			expect((await client.query(isolation(shard))).rows).toEqual([["read committed", `s${shard}`]]);
+		await client.query("COMMIT");
+	});
+
 	test("an error of the first statement on a further shard fails it on the others", async () => {
 		await client.query("BEGIN");
 		await client.query(insert(0));
