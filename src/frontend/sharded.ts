@@ -896,6 +896,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	// ---- life ------------------------------------------------------------------------------------------------------
 
 	get stateName(): string {
+		if (this.shards.some(isWaiting)) return "waiting";
 		if (this.phase === Phase.Busy) return "active";
 		if (this.status === TxStatus.Failed) return "transaction error";
 		return this.status === TxStatus.InBlock ? "idle in transaction" : "idle";
@@ -1001,6 +1002,7 @@ const DIVIDES = new PgError(
 );
 const holds = (shard: Client) => shard.poolerMode === "transaction" && !shard.isLocked;
 const isSession = (shard: Client) => shard.poolerMode === "session";
+const isWaiting = (shard: Client) => shard.isWaiting;
 const isConforming = (shard: Client) => shard.isConforming;
 const isSerializable = (shard: Client) => shard.isSerializable;
 const isSettling = (shard: Client) => shard.isSettling;

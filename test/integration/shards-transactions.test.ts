@@ -438,6 +438,23 @@ describe("failures", () => {
 		sane(late);
 	});
 
+	test("two that each hold what the other wants next are told so in time, and both shards serve again", async () => {
+		await using late = await start({ checkout_timeout: 400 });
+		await using one = await connect(late);
+		await using other = await connect(late);
+		for (const each of [one, other]) await each.query("BEGIN");
+		await one.query(insert(0));
+		await other.query(insert(1));
+		const results = await Promise.all([one.query(insert(1)), other.query(insert(0))]);
+		expect(results.map(({ errors, status }) => [errors.length, status])).toEqual([
+			[1, "E"],
+			[1, "E"],
+		]);
+		for (const each of [one, other]) expect((await each.query("COMMIT")).tags).toEqual(["ROLLBACK"]);
+		expect((await one.query("INSERT INTO things VALUES (1)")).tags).toEqual(["INSERT 0 3"]);
+		expect(await counts()).toEqual([1, 1, 1]);
+	});
+
 	test("a cancel reaches it where it waits for a further shard's server", async () => {
 		await using holder = await connect(conservative);
 		await holder.query("BEGIN");
@@ -446,10 +463,7 @@ describe("failures", () => {
 		await client.query(insert(0));
 		client.send(f.query(insert(1)));
 		await using console = await admin(conservative);
-		await until(
-			async () => (await show(console, "SHOW POOLS")).some(({ cl_waiting }) => cl_waiting === "1"),
-			"a waiter",
-		);
+		await until(async () => (await show(console, "SHOW CLIENTS")).some((row) => row.state === "waiting"), "a waiter");
 		const cancel = await RawClient.open({ port: conservative.port });
 		cancel.send(f.cancelRequest(client.backendPid, client.backendKey));
 		const result = await client.result();
