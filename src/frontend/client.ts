@@ -700,6 +700,7 @@ export class Client implements StreamOwner, Borrower {
 
 	private release(server: Server): void {
 		this.server = null;
+		this.statements?.onServerLeft();
 		server.giveBack();
 		if (this.isLeaving) this.close("shutdown", SHUTTING_DOWN);
 	}
@@ -791,7 +792,7 @@ export class Client implements StreamOwner, Borrower {
 		if (this.statements === null) {
 			const { statements, facts, splice, general } = this.context;
 			const shared = general().prepared_statements !== "disabled";
-			this.statements = new ClientStatements(statements, facts, splice, shared);
+			this.statements = new ClientStatements(statements, facts, splice, shared, this.routing.needed);
 		}
 		return this.statements;
 	}

@@ -110,14 +110,17 @@ export class ClientStatements {
 	batchOver = true;
 	/** False with `prepared_statements = disabled`: names go through as they are. */
 	private readonly shared: boolean;
+	/** Then, where statements are routed: the texts that its server has by these names, as far as can be told. */
+	private readonly own: Map<string, Buffer> | null;
 
 	private readonly splice: Splice;
 
-	constructor(statements: Statements, facts: FactsCache, splice: Splice, shared: boolean) {
+	constructor(statements: Statements, facts: FactsCache, splice: Splice, shared: boolean, routed = false) {
 		this.statements = statements;
 		this.facts = facts;
 		this.splice = splice;
 		this.shared = shared;
+		this.own = routed && !shared ? new Map() : null;
 	}
 
 	get size(): number {
@@ -152,6 +155,7 @@ export class ClientStatements {
 			server.replies.push(Reply.Parse);
 			if (facts.deallocates === null) return false;
 			const name = this.names.get(facts.deallocates);
+			this.own?.delete(facts.deallocates);
 			if (name === undefined) return false;
 			this.deallocate(server, chunk, run, at, facts.deallocates, name);
 			const text = Buffer.from(`DEALLOCATE ${name.name}\0\0\0`);
@@ -162,6 +166,7 @@ export class ClientStatements {
 			noteFacts(server, factsOf(this.facts, chunk, nameEnd + 1, textEnd));
 			server.dirty |= Dirty.Prepared;
 			server.replies.push(Reply.Parse);
+			this.own?.set(chunk.utf8Slice(at + HEADER, nameEnd), Buffer.from(chunk.subarray(nameEnd + 1, textEnd)));
 			return false;
 		}
 		const name = chunk.utf8Slice(at + HEADER, nameEnd);
@@ -220,6 +225,8 @@ export class ClientStatements {
 		if (nameEnd < 0) return this.malformed(server, Reply.Close);
 		const start = at + HEADER + 1;
 		if (chunk[at + HEADER] === Target.Portal || !this.shared) {
+			if (this.own !== null && chunk[at + HEADER] === Target.Statement)
+				this.own.delete(chunk.utf8Slice(start, nameEnd));
 			server.replies.push(Reply.Close);
 			return false;
 		}
@@ -265,6 +272,7 @@ export class ClientStatements {
 	 * @returns the SQL to send instead, or null when the name is not one of ours
 	 */
 	onDeallocate(server: Server, chunk: Buffer, run: number, at: number, name: string): string | null {
+		this.own?.delete(name);
 		const statement = this.names.get(name);
 		if (statement === undefined) return null;
 		this.deallocate(server, chunk, run, at, name, statement);
@@ -385,6 +393,11 @@ export class ClientStatements {
 		unnamed.serial = serial;
 	}
 
+	/** The server is another's from here on: what it has by the client's own names is cleaned away. */
+	onServerLeft(): void {
+		this.own?.clear();
+	}
+
 	forgetUnnamed(): void {
 		this.unnamed.chunk = null;
 		this.unnamed.serial = 0;
@@ -419,6 +432,7 @@ export class ClientStatements {
 	clear(limit: number): void {
 		for (const [, statement] of this.names) this.statements.release(statement, limit);
 		this.names.clear();
+		this.own?.clear();
 		this.forgetUnnamed();
 	}
 
@@ -478,7 +492,9 @@ export class ClientStatements {
 	routed(names: Buffer, from: number, to: number, router: Router, conforming: boolean): Routed | null {
 		if (from < to) {
 			const statement = this.names.find(names, from, to);
-			return statement === undefined ? null : routedStatement(statement, router, conforming);
+			if (statement !== undefined) return routedStatement(statement, router, conforming);
+			const text = this.own?.get(names.utf8Slice(from, to));
+			return text === undefined ? null : routedText(text, 0, text.length, router, conforming);
 		}
 		const { chunk, start, end } = this.unnamed;
 		return chunk === null ? null : routedText(chunk, start, endOfString(chunk, start, end), router, conforming);

@@ -6,7 +6,7 @@ import { Side } from "../config/snapshot.ts";
 import { type StatementFacts, TransactionControl } from "../parser/facts.ts";
 import { type Router, type RouteRequest, routeRequest } from "../router/router.ts";
 import type { Route } from "../router/route.ts";
-import { Frontend } from "../wire/codes.ts";
+import { Frontend, Target } from "../wire/codes.ts";
 import { endOfString, HEADER, readInt32 } from "../wire/frame.ts";
 import { type ClientStatements, routedText } from "./prepared.ts";
 import type { SessionHints } from "./session-hints.ts";
@@ -22,14 +22,19 @@ export class RequestRouter {
 	begun = TransactionControl.None;
 	/** Of what was routed last; null where none are needed. */
 	facts: StatementFacts | null = null;
+	/** It is run, and not only parsed or described. */
+	runs = false;
 	/** Something that was routed since this was last set to false may write. */
 	wrote = false;
 	/** Where the last `batch` ended in its chunk: Binds before it have been asked about. 0 when it was refused. */
 	end = 0;
-	/** Of the batch under way: the last Parse, by the place of its name, and all but the last by name. */
+	/** Of the batch under way, which nobody has been sent: the last Parse, and all but the last by name. */
 	private parse: Routed | null = null;
 	private parseName = "";
 	private readonly parses = new Map<string, Routed>();
+	/** What its last Parse or Describe was about, if no Bind was since; and of what has no Bind, the one that speaks for all. */
+	private expected: StatementFacts | null = null;
+	private unbound: StatementFacts | null = null;
 
 	constructor(router: Router, hints: SessionHints) {
 		this.router = router;
@@ -60,6 +65,7 @@ export class RequestRouter {
 		asked.hints = hints.now;
 		asked.startupRole = hints.startup.role;
 		this.facts = facts;
+		this.runs = true;
 		const route = this.router.route(asked);
 		if (route.error === null && (facts?.writes || this.router.calledWrite)) this.wrote = true;
 		return route;
@@ -77,7 +83,13 @@ export class RequestRouter {
 		const nameEnd = portalEnd < 0 ? -1 : endOfString(chunk, portalEnd + 1, next);
 		if (nameEnd < 0) return null;
 		const statement = this.statement(chunk, portalEnd + 1, nameEnd, statements);
-		if (statement === null) return null;
+		if (statement === null) {
+			// Perhaps SQL's PREPARE has made it.
+			this.wrote = true;
+			return null;
+		}
+		this.expect(this.expected === statement.facts ? this.expected : null);
+		this.expected = null;
 		const { asked } = this;
 		asked.sql = statement.sql;
 		asked.facts = statement.facts;
@@ -99,7 +111,7 @@ export class RequestRouter {
 		return statements?.routed(chunk, start, end, this.router, this.conforming) ?? null;
 	}
 
-	/** A Parse of a batch that is looked at message by message. */
+	/** A Parse of a batch that nobody has been sent yet. */
 	noteParse(chunk: Buffer, at: number, next: number): void {
 		const nameEnd = endOfString(chunk, at + HEADER, next);
 		const textEnd = nameEnd < 0 ? -1 : endOfString(chunk, nameEnd + 1, next);
@@ -108,6 +120,23 @@ export class RequestRouter {
 		if (this.parse !== null) this.parses.set(this.parseName, this.parse);
 		this.parseName = nameEnd === at + HEADER ? "" : chunk.utf8Slice(at + HEADER, nameEnd);
 		this.parse = routedText(chunk, nameEnd + 1, textEnd, router, this.conforming);
+		this.expect(this.parse.facts);
+	}
+
+	/** A Describe in such a batch. */
+	noteDescribe(chunk: Buffer, at: number, next: number, statements: ClientStatements | null): void {
+		if (chunk[at + HEADER] !== Target.Statement) return;
+		const name = at + HEADER + 1;
+		const nameEnd = endOfString(chunk, name, next);
+		if (nameEnd >= 0) this.expect(this.statement(chunk, name, nameEnd, statements)?.facts ?? null);
+	}
+
+	/** A Bind of this statement may follow; the one before it had none, when it is another. */
+	private expect(facts: StatementFacts | null): void {
+		const { expected, unbound } = this;
+		if (expected !== null && expected !== facts && (unbound === null || demands(expected) > demands(unbound)))
+			this.unbound = expected;
+		this.expected = facts;
 	}
 
 	/** The text of the one statement of the batch at `at`, which has been routed. */
@@ -129,44 +158,66 @@ export class RequestRouter {
 		return statements.textOf(name) ?? "";
 	}
 
-	/** A batch begins: names mean what they meant before it. */
-	beginBatch(): void {
+	/** Names mean what the client's statements say: a batch begins, or is passed on. */
+	clearBatch(): void {
 		this.parse = null;
 		if (this.parses.size > 0) this.parses.clear();
+		this.expected = null;
+		this.unbound = null;
 	}
 
-	/** A batch without a Bind, by the texts of its Parses: one that is no read speaks for all. */
-	unbound(inTransaction: boolean): Route {
-		const { asked, hints, router } = this;
-		let facts = this.parse?.facts ?? null;
-		for (const parse of this.parses.values()) if (facts === null || facts.reads) facts = parse.facts ?? facts;
-		asked.sql = "";
-		asked.facts = facts ?? (router.needsFacts ? router.statements.facts("") : null);
+	/** A batch without a Bind, by what it parses and describes. */
+	batchUnbound(inTransaction: boolean): Route {
+		const { router } = this;
+		this.expect(null);
+		this.asked.sql = "";
+		this.facts = this.unbound ?? (router.needsFacts ? router.statements.facts("") : null);
+		this.runs = false;
+		return this.routeUnbound(this.facts, inTransaction);
+	}
+
+	/** In a batch that may run on a replica: where it belongs for what it parses or describes only; null when that is no matter. */
+	unboundWrite(inTransaction: boolean): Route | null {
+		this.expect(null);
+		if (this.unbound === null || this.unbound.reads) return null;
+		const route = this.routeUnbound(this.unbound, inTransaction);
+		return route.side === Side.Primary ? route : null;
+	}
+
+	private routeUnbound(facts: StatementFacts | null, inTransaction: boolean): Route {
+		const { asked, hints } = this;
+		asked.facts = facts;
 		asked.inTransaction = inTransaction;
 		asked.begun = this.begun;
 		asked.hints = hints.now;
 		asked.startupRole = hints.startup.role;
-		this.facts = asked.facts;
-		return router.routeUnbound(asked);
+		return this.router.routeUnbound(asked);
 	}
 
 	/**
 	 * The extended-query messages from `at` to the next Sync or Flush, which are all here. One server runs them all: the
-	 * first refusal counts for the batch, and one write makes it a write. A BEGIN in it goes where the statement behind it
-	 * goes.
+	 * first refusal counts for the batch, and one write makes it a write, also one that is only parsed or described: its Bind
+	 * may come behind a Flush. A BEGIN in it goes where the statement behind it goes.
 	 */
 	batch(chunk: Buffer, at: number, statements: ClientStatements | null, inTransaction: boolean): Route {
+		this.clearBatch();
+		const route = this.routeBatch(chunk, at, statements, inTransaction);
+		this.clearBatch();
+		return route;
+	}
+
+	private routeBatch(chunk: Buffer, at: number, statements: ClientStatements | null, inTransaction: boolean): Route {
 		const { begun } = this;
 		let found: Route | null = null;
 		let facts: StatementFacts | null = null;
 		this.end = 0;
-		this.beginBatch();
 		while (chunk.length - at >= HEADER) {
 			const code = chunk[at]!;
 			const next = at + 1 + readInt32(chunk, at + 1);
 			// What follows the end of a batch has not been checked by anybody yet.
 			if (next > chunk.length || endsBatch(code)) break;
 			if (code === Frontend.Parse) this.noteParse(chunk, at, next);
+			else if (code === Frontend.Describe) this.noteDescribe(chunk, at, next, statements);
 			else if (code === Frontend.Bind) {
 				const route = this.bind(chunk, at, next, statements, inTransaction);
 				if (route?.error != null) {
@@ -189,16 +240,28 @@ export class RequestRouter {
 			at = next;
 		}
 		this.end = at;
-		if (found === null && this.begun !== begun) {
-			// Nothing came behind the BEGIN.
-			this.begun = begun;
-			return this.ask(inTransaction);
-		}
+		const opened = this.begun;
 		this.begun = begun;
-		if (found === null) return this.unbound(inTransaction);
+		if (found === null && opened !== begun) {
+			// Nothing is run behind the BEGIN.
+			found = this.ask(inTransaction);
+			facts = this.facts;
+		}
+		if (found === null) return this.batchUnbound(inTransaction);
+		if (found.error === null && found.side !== Side.Primary) {
+			this.begun = opened;
+			found = this.unboundWrite(inTransaction) ?? found;
+			this.begun = begun;
+		}
 		this.facts = facts;
 		return found;
 	}
+}
+
+/** What speaks for several statements is the one that asks most of a server. */
+function demands(facts: StatementFacts): number {
+	if (facts.writes) return 2;
+	return facts.reads ? 0 : 1;
 }
 
 function endsBatch(code: number): boolean {

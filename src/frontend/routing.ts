@@ -133,7 +133,7 @@ export class Routing {
 			}
 		}
 		if (prelude.failed) {
-			if (!endsTransaction(facts)) return this.refuse(ABORTED);
+			if (!endsTransaction(facts) || (!requests.runs && code !== Frontend.Parse)) return this.refuse(ABORTED);
 			prelude.abandon();
 		}
 		const side = route === null || settings.isSerializable ? requests.router.writeSide : route.side;
@@ -228,8 +228,7 @@ export class Routing {
 					this.end = requests.end;
 					break;
 				}
-				// In the middle of a batch it is looked at Bind by Bind.
-				if (code === Frontend.Parse) requests.noteParse(chunk, at, next);
+				// In the middle of a batch it is looked at Bind by Bind: the client's statements know of its Parses.
 				if (code !== Frontend.Bind) return Choice.Server;
 				route = requests.bind(chunk, at, next, statements, open);
 				break;
@@ -245,7 +244,7 @@ export class Routing {
 		}
 		this.side = route?.side ?? Side.Any;
 		if (facts === null) return Choice.Server;
-		if (open && endsTransaction(facts)) this.isEnding = true;
+		if (open && requests.runs && endsTransaction(facts)) this.isEnding = true;
 		const owes = server.replies.length > 0 && !server.unsynced;
 		if (!open || facts.explains) {
 			this.decided = route;

@@ -118,7 +118,7 @@ export class Batches {
 		const sent = new Set(involved);
 		let side = Side.Any;
 		let last: Route | null = null;
-		requests.beginBatch();
+		requests.clearBatch();
 		let copyEnds = 0;
 		let ends = false;
 		// Also before the segment under way; and that is part of the transaction.
@@ -134,6 +134,7 @@ export class Batches {
 			const code = chunk[at]!;
 			const next = at + 1 + readInt32(chunk, at + 1);
 			let here: readonly number[] | null = null;
+			if (code === Frontend.Describe) requests.noteDescribe(chunk, at, next, statements);
 			if (code === Frontend.CopyDone || code === Frontend.CopyFail) copyEnds++;
 			else if (code === Frontend.Parse) requests.noteParse(chunk, at, next);
 			else if (code === Frontend.Bind) {
@@ -152,10 +153,9 @@ export class Batches {
 			} else if (code === Frontend.Execute || (isReplied(code) && chunk[at + HEADER] !== Target.Statement)) {
 				const name = at + HEADER + (code === Frontend.Execute ? 0 : 1);
 				const nameEnd = endOfString(chunk, name, next);
-				here =
-					this.portals.get(nameEnd < 0 ? "" : chunk.utf8Slice(name, nameEnd)) ??
-					targets ??
-					this.of(transaction.anywhere(this.all));
+				const portal = nameEnd < 0 ? "" : chunk.utf8Slice(name, nameEnd);
+				here = this.portals.get(portal) ?? targets ?? this.of(transaction.anywhere(this.all));
+				if (code === Frontend.Close) this.portals.delete(portal);
 			}
 			if (isReplied(code)) openReplies++;
 			if (here !== null) {
@@ -174,11 +174,11 @@ export class Batches {
 			at = next;
 		}
 		if (targets === null) {
-			const route = requests.unbound(transaction.isRunning);
+			const route = requests.batchUnbound(transaction.isRunning);
 			if (route.error !== null) return { segments: [], error: route.error, side, route, copyEnds, ends };
 			({ side } = route);
 			targets = this.of(transaction.anywhere(this.targets(route)));
-		}
+		} else side = narrower(side, requests.unboundWrite(transaction.isRunning)?.side ?? side);
 		segments.push({ at: start, end, targets, replies: replies + openReplies, joins });
 		return { segments, error: null, side, route: last, copyEnds, ends };
 	}

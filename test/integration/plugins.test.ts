@@ -382,6 +382,39 @@ describeWithCargo("plugins before PostgreSQL", () => {
 		expect((await client.query("SELECT 1")).rows).toEqual([["1"]]);
 	});
 
+	test.each(["extended", "disabled"])(
+		"a statement that was parsed in an earlier batch is seen when it is run, prepared_statements = %s",
+		async (how) => {
+			const its = new Notes();
+			for (const pooler_mode of ["transaction", "session"]) {
+				const general = { prepared_statements: how, pooler_mode };
+				await using other = await startRouted(cluster, [{ name: scribe }], general, undefined, { env: its.env });
+				await using client = await connect(other);
+				await client.query("BEGIN; SELECT 1");
+				await pipelined(
+					client,
+					1,
+					frontend.parse("SELECT 'to_nobody'", "s"),
+					frontend.describe("S", "s"),
+					frontend.sync(),
+				);
+				const use = [frontend.bind({ statement: "s" }), frontend.execute(), frontend.sync()];
+				expect(errorOf((await pipelined(client, 1, ...use))[0]!)).toEqual(BLOCKED());
+				await client.query("ROLLBACK");
+				// And in the batch that it was parsed in, behind a Flush; under a name that is given anew.
+				const parts = ["SELECT 'fine'", "SELECT 'to_nobody'"].map((sql) => [
+					frontend.close("S", "s"),
+					frontend.parse(sql, "s"),
+				]);
+				for (const part of parts) {
+					client.send(...part, frontend.flush());
+					for (const code of "31") expect((await client.next()).code).toBe(code);
+				}
+				expect(errorOf((await pipelined(client, 1, ...use))[0]!)).toEqual(BLOCKED());
+			}
+		},
+	);
+
 	test("pipelines: the answers stand in the order of the requests", async () => {
 		await using client = await connect(proxy);
 		const q = (text: string) => frontend.query(`SELECT '${text}'`);

@@ -1,6 +1,7 @@
 // The router before a real primary and its replica, no plugin: where each statement runs, that a session is the same on
 // both servers, and that reads go on when a replica does not.
 
+import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { Client } from "pg";
 import postgres from "postgres";
@@ -441,6 +442,36 @@ describe("bad input", () => {
 		const { messages } = await sender.result();
 		expect([messages.length, messages.filter(({ code }) => code === "3").length]).toEqual([100_001, 100_000]);
 	}, 60_000);
+
+	// The proxy kept every name until the next Sync.
+	test.each(["extended", "disabled"])(
+		"names that are given and taken away in a batch without an end are not remembered, prepared_statements = %s",
+		async (how) => {
+			await using its = await startRouted(cluster, [], { prepared_statements: how });
+			await using client = await connect(its);
+			const memory = () => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${its.pid}/status`, "utf8"))?.[1]) >> 10;
+			let last = 0;
+			const round = async () => {
+				const messages: Uint8Array[] = [];
+				for (let i = 0; i < 250; i++) {
+					const name = `${++last}`.padEnd(8_000, "x");
+					messages.push(frontend.parse("SELECT 1", name), frontend.close("S", name));
+				}
+				client.send(Buffer.concat([...messages, frontend.flush()]));
+				let answers = "";
+				while (answers.length < 500) answers += (await client.next()).code;
+				expect(answers).toBe("13".repeat(250));
+			};
+			for (let i = 0; i < 15; i++) await round();
+			const before = memory();
+			// 80 MB of names.
+			for (let i = 0; i < 40; i++) await round();
+			expect(memory() - before).toBeLessThan(40);
+			client.send(frontend.sync());
+			expect(codes(await client.result())).toBe("Z");
+		},
+		60_000,
+	);
 
 	test("a client that vanishes in the middle of a request leaves nothing behind", async () => {
 		for (let i = 0; i < 10; i++) {

@@ -308,6 +308,97 @@ describe("a transaction that no server knows of", () => {
 	});
 });
 
+// What libpq's PQprepare, psycopg, JDBC and Bun's driver do: a Flush or Sync before anything is run.
+describe.each(["extended", "disabled"])(
+	"a write that is parsed or described before it is run, prepared_statements = %s",
+	(how) => {
+		const WRITE = "INSERT INTO t SELECT 1 WHERE false";
+		const { parse, describe: describes, bind, execute, flush, sync } = frontend;
+		const run = (sql: string, statement = "") => [parse(sql, statement), bind({ statement }), execute()];
+		/** The client has the unnamed statement, and where names outlive a transaction that one, too. */
+		const names = how === "extended" ? ["", "write"] : [""];
+		const READS = "/* pgdog_role: replica */ SELECT 1";
+		/** Under a name, so that the unnamed statement stays. */
+		const BEGIN = [...run("BEGIN", "begin"), frontend.close("S", "begin"), sync()];
+
+		/** Sends the parts, each when the one before is answered; expects no error. */
+		async function say(client: RawClient, ...parts: Uint8Array[][]): Promise<void> {
+			for (const part of parts) {
+				client.send(...part);
+				const last = part.at(-1)![0];
+				if (last === 0x48) await answered(client, part);
+				else expect(errorOf(await client.result())).toBeNull();
+			}
+		}
+
+		/** As many answers as a part that ends in Flush has. */
+		async function answered(client: RawClient, part: Uint8Array[]): Promise<void> {
+			const ends: Record<string, string> = { P: "1", B: "2", D: "nT", E: "CDI", C: "3" };
+			for (const message of part.slice(0, -1)) {
+				const wanted = ends[String.fromCharCode(message[0]!)]!;
+				for (;;) {
+					const { code, body } = await client.next();
+					if (code === "E") throw new Error(body.toString("latin1").replaceAll("\0", " "));
+					if (wanted.includes(code)) break;
+				}
+			}
+		}
+
+		test.each(["conservative", "aggressive"])(
+			"goes to the primary from the first message on, %s",
+			async (read_write_strategy) => {
+				await using routed = await startRouted(cluster, [], { read_write_strategy, prepared_statements: how });
+				await using client = await connect(routed);
+				for (let i = 0; i < 12; i++) {
+					for (const statement of names) {
+						const [prepare, describe] = [parse(WRITE, statement), describes("S", statement)];
+						const use = [bind({ statement }), execute(), sync()];
+						const close = frontend.close("S", statement);
+						// In and out of a transaction that no server knows of.
+						for (const begin of [[], [BEGIN]]) {
+							await say(client, ...begin, [prepare, describe, flush()], use, [close, sync()]);
+							await say(client, [frontend.query("ROLLBACK")]);
+							// In an earlier batch, and then described in one of its own, with a Flush or a Sync.
+							for (const end of [flush(), sync()]) {
+								await say(client, [close, prepare, sync()]);
+								// Somebody else's turn, and another server's.
+								if (statement !== "") await say(client, [frontend.query(READS)]);
+								await say(client, ...begin, [describe, end], use, [close, sync()]);
+								await say(client, [frontend.query("ROLLBACK")]);
+							}
+						}
+						// Behind a read, or a BEGIN, in the same batch.
+						for (const first of ["SELECT 1", "BEGIN"]) {
+							await say(client, [...run(first, "first"), close, prepare, describe, flush()], use);
+							await say(client, [frontend.query("ROLLBACK")], [frontend.close("S", "first"), close, sync()]);
+						}
+					}
+				}
+			},
+		);
+
+		test("a read that is described goes to both", async () => {
+			await using routed = await startRouted(cluster, [], { prepared_statements: how });
+			await using client = await connect(routed);
+			const places = await placesOf(cluster, TRIES, async () => {
+				await say(client, [parse(`SELECT ${PORT}`), sync()]);
+				await say(client, [describes("S"), flush()]);
+				return (await pipelined(client, 1, bind(), execute(), sync()))[0]!;
+			});
+			expect(places).toEqual(["primary", "replica"]);
+		});
+
+		test("is remembered as a write when it is run in a later batch", async () => {
+			const window = { read_after_write: "primary", read_after_write_window: 600_000 };
+			await using routed = await startRouted(cluster, [], { prepared_statements: how, ...window });
+			await using client = await connect(routed);
+			await say(client, [frontend.query("BEGIN")], [parse(WRITE, "w"), describes("S", "w"), sync()]);
+			await say(client, [bind({ statement: "w" }), execute(), sync()], [frontend.query("COMMIT")]);
+			expect(await placesOf(cluster, TRIES, () => client.query(`SELECT ${PORT}`))).toEqual(["primary"]);
+		});
+	},
+);
+
 describe("a transaction that runs", () => {
 	test("never moves, whatever its statements are; the aggressive strategy's write on a replica is refused there", async () => {
 		await using aggressive = await startRouted(cluster, [], { read_write_strategy: "aggressive" });
