@@ -123,6 +123,8 @@ export class Server implements StreamOwner {
 	errored = false;
 	/** A Sync was sent in the middle of CopyData: the server ignores it, unless the COPY fails before it is read. */
 	doubtful = false;
+	/** DEALLOCATE ALL or DISCARD ALL was sent: which statements there are is known when it is answered. */
+	deallocating = false;
 	/** The last statement was ROLLBACK. */
 	rolledBack = false;
 	/** Rows that the answer to the EXPLAIN under way shall end with. */
@@ -474,6 +476,7 @@ export class Server implements StreamOwner {
 
 	private onReadyForQuery(): void {
 		this.copyIn = false;
+		this.deallocating = false;
 		const { task } = this;
 		if (task !== null) {
 			this.task = null;

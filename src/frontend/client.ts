@@ -240,6 +240,11 @@ export class Client implements StreamOwner, Borrower {
 				run = stop;
 				continue;
 			}
+			if (server.deallocating && !server.unsynced && beginsBatch(code)) {
+				// It may name a statement that is about to go, or give its name anew.
+				this.untilAnswered(server, chunk, run, at);
+				return;
+			}
 			if (next > end && !this.passable(code, length, end - at)) {
 				if (routing.needed && length > ROUTED) throw new ProtocolError(TOO_LARGE.message, TOO_LARGE.sqlstate);
 				break;
@@ -776,6 +781,7 @@ export class Client implements StreamOwner, Borrower {
 		)
 			return true;
 		noteFacts(server, facts);
+		if (facts.deallocatesAll) server.deallocating = true;
 		server.replies.push(Reply.Query);
 		return false;
 	}

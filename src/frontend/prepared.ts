@@ -45,8 +45,9 @@ export function noteFacts(server: Server, facts: SessionFacts, bound = false): v
 	if (facts.resetsAll) server.resetsAll = true;
 }
 
-/** Settings that the parameters of a Bind name; `at` is behind its two names. */
+/** What a statement does when it is run: settings that the parameters of its Bind name; `at` is behind its two names. */
 function noteBound(server: Server, facts: SessionFacts, chunk: Buffer, at: number, stop: number): void {
+	if (facts.deallocatesAll) server.deallocating = true;
 	if (facts.parameterSets.length === 0 || server.session) return;
 	// Format codes say nothing: a text is the same bytes in both.
 	let next = at + 2 + 2 * readInt16(chunk, at);
@@ -429,11 +430,11 @@ export class ClientStatements {
 		this.names.set(name, statement);
 	}
 
+	/** As DEALLOCATE ALL does, to which the unnamed statement is none. */
 	clear(limit: number): void {
 		for (const [, statement] of this.names) this.statements.release(statement, limit);
 		this.names.clear();
 		this.own?.clear();
-		this.forgetUnnamed();
 	}
 
 	/** A message that other servers than ours have replied to: what it did to the names, it does here too. */

@@ -33,6 +33,8 @@ export interface SessionFacts {
 	readonly dirty: number;
 	/** The one statement is DEALLOCATE of this name (never ALL). */
 	readonly deallocates: string | null;
+	/** DEALLOCATE ALL or DISCARD ALL. */
+	readonly deallocatesAll: boolean;
 	/** A statement is transaction control: BEGIN, COMMIT, … */
 	readonly transaction: boolean;
 }
@@ -44,6 +46,7 @@ export const NO_FACTS: SessionFacts = {
 	resetsAll: false,
 	dirty: Dirty.None,
 	deallocates: null,
+	deallocatesAll: false,
 	transaction: false,
 };
 
@@ -176,6 +179,7 @@ class Facts implements SessionFacts {
 	resetsAll = false;
 	dirty: number = Dirty.None;
 	deallocates: string | null = null;
+	deallocatesAll = false;
 	transaction = false;
 
 	statement(items: readonly Item[]): void {
@@ -192,7 +196,10 @@ class Facts implements SessionFacts {
 				this.reset(items, word, name);
 				break;
 			case "discard":
-				if (word(1) === "all") this.resetsAll = true;
+				if (word(1) === "all") {
+					this.resetsAll = true;
+					this.deallocatesAll = true;
+				}
 				break;
 			case "listen":
 				this.dirty |= Dirty.Listen;
@@ -203,7 +210,8 @@ class Facts implements SessionFacts {
 				break;
 			case "deallocate": {
 				const at = word(1) === "prepare" && items.length > 2 ? 2 : 1;
-				if (items.length === at + 1 && word(at) !== "all") this.deallocates = name(at) || null;
+				if (word(at) === "all") this.deallocatesAll = true;
+				else if (items.length === at + 1) this.deallocates = name(at) || null;
 				break;
 			}
 			case "load":

@@ -31,6 +31,7 @@ function line(facts: SessionFacts): string {
 	if (facts.resetsAll) parts.push("resets all");
 	if (facts.dirty !== 0) parts.push(dirt(facts));
 	if (facts.deallocates !== null) parts.push(`deallocates ${facts.deallocates}`);
+	if (facts.deallocatesAll) parts.push("deallocates all");
 	return parts.join("; ");
 }
 
@@ -103,7 +104,7 @@ const TABLE: [string, string][] = [
 	["RESET session_authorization", "resets session_authorization role"],
 	["RESET TRANSACTION ISOLATION LEVEL", ""],
 	["RESET ALL", "resets all"],
-	["DISCARD ALL", "resets all"],
+	["DISCARD ALL", "resets all; deallocates all"],
 	["DISCARD PLANS", ""],
 	["DISCARD TEMP", ""],
 	// set_config
@@ -140,8 +141,10 @@ const TABLE: [string, string][] = [
 	["DEALLOCATE p", "deallocates p"],
 	['DEALLOCATE PREPARE "P"', "deallocates P"],
 	["DEALLOCATE prepare", "deallocates prepare"],
-	["DEALLOCATE ALL", ""],
-	["DEALLOCATE PREPARE ALL", ""],
+	["DEALLOCATE ALL", "deallocates all"],
+	["SELECT 1; deallocate all", "deallocates all"],
+	['DEALLOCATE "all"', "deallocates all"],
+	["DEALLOCATE PREPARE ALL", "deallocates all"],
 	["DEALLOCATE p; SELECT 1", ""],
 	["DEALLOCATE p;", "deallocates p"],
 	["DECLARE c CURSOR WITH HOLD FOR SELECT 1", "hold"],
