@@ -29,9 +29,9 @@ import { Ahead, beginsBatch, COLLECT, checkHeader, LookAhead, needed, passable, 
 import { type Borrower, Checkout } from "./checkout.ts";
 import type { ClientContext } from "./context.ts";
 import { ClientStatements, factsOf, noteFacts } from "./prepared.ts";
-import { Choice, noteBatch, Routing } from "./routing.ts";
+import { Choice, noteBatch, Routing, type RoutingOwner } from "./routing.ts";
 import { explainRows, type Place } from "./explain.ts";
-import type { SessionHints } from "./session-hints.ts";
+import { SessionHints } from "./session-hints.ts";
 import { ClientSettings } from "./settings.ts";
 
 /** What may be queued for a client that does not read before its next request has to wait. */
@@ -82,7 +82,7 @@ export interface Login {
 	readonly address: string;
 }
 
-export class Client implements StreamOwner, Borrower {
+export class Client implements StreamOwner, Borrower, RoutingOwner {
 	readonly stream: Sink;
 	readonly user: string;
 	readonly database: string;
@@ -112,7 +112,7 @@ export class Client implements StreamOwner, Borrower {
 	/** Held until its server has answered what it owes. */
 	private toAnswers = false;
 
-	private readonly settings: ClientSettings;
+	readonly settings: ClientSettings;
 	private statements: ClientStatements | null = null;
 
 	/** By the janitor's clock: when it last sent something. */
@@ -137,11 +137,12 @@ export class Client implements StreamOwner, Borrower {
 	) {
 		this.context = context;
 		this.stream = stream;
-		this.routing = new Routing(context, login.hints, router);
+		const own = new SessionHints(login.hints);
+		this.settings = new ClientSettings(context.sets, login.parameters, stream, hints ?? own);
+		this.routing = new Routing(context, this, own, router);
 		this.user = login.user;
 		this.database = login.database;
 		this.address = login.address;
-		this.settings = new ClientSettings(context.sets, login.parameters, stream, hints ?? this.routing.hints);
 		this.checkout = new Checkout(this, cluster, this.routing, this.settings);
 		this.pid = context.register(this);
 		this.secret = Uint8Array.from(randomBytes(login.minor >= 2 ? 32 : 4));
@@ -256,7 +257,7 @@ export class Client implements StreamOwner, Borrower {
 					this.untilAnswered(server, chunk, run, at);
 					return;
 				}
-				const choice = routing.inside(code, chunk, at, next, this.prepared(), this.settings, server);
+				const choice = routing.inside(code, chunk, at, next, server);
 				if (routing.end > 0) this.routed = routing.end;
 				if (choice === Choice.Refused) {
 					this.refuseInside(server, routing.error, code, chunk, run, at);
@@ -506,7 +507,7 @@ export class Client implements StreamOwner, Borrower {
 		const { routing } = this;
 		const { pooler_mode } = this.pool.spec;
 		const holds = pooler_mode === "transaction";
-		const choice = routing.choose(code, chunk, at, next, this.prepared(), this.settings, holds);
+		const choice = routing.choose(code, chunk, at, next, holds);
 		this.routed = routing.end;
 		if (choice === Choice.Answered) {
 			this.answered();
@@ -794,7 +795,7 @@ export class Client implements StreamOwner, Borrower {
 		return true;
 	}
 
-	private prepared(): ClientStatements {
+	prepared(): ClientStatements {
 		if (this.statements === null) {
 			const { statements, facts, splice, general } = this.context;
 			const shared = general().prepared_statements !== "disabled";

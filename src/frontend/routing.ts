@@ -6,7 +6,7 @@ import type { Server } from "../backend/server.ts";
 import { Side } from "../config/snapshot.ts";
 import { PgError } from "../errors.ts";
 import { type StatementFacts, TransactionControl } from "../parser/facts.ts";
-import { type Hints, ownSetting } from "../parser/hints.ts";
+import { ownSetting } from "../parser/hints.ts";
 import type { Route } from "../router/route.ts";
 import type { Router } from "../router/router.ts";
 import { Frontend, TxStatus } from "../wire/codes.ts";
@@ -16,7 +16,7 @@ import { OwnWrites } from "./own-writes.ts";
 import { ABORTED, Prelude, type Said, saySetting } from "./prelude.ts";
 import type { ClientStatements } from "./prepared.ts";
 import { RequestRouter } from "./request.ts";
-import { SessionHints } from "./session-hints.ts";
+import type { SessionHints } from "./session-hints.ts";
 import type { ClientSettings } from "./settings.ts";
 import { answerBatch, answerQuery, endOfSolo } from "./solo.ts";
 
@@ -30,6 +30,12 @@ export const enum Choice {
 	Answered,
 	/** It has to wait for the answers that the server owes: then there may be another choice. */
 	Later,
+}
+
+/** Whose requests these are. */
+export interface RoutingOwner {
+	readonly settings: ClientSettings;
+	prepared(): ClientStatements;
 }
 
 export class Routing {
@@ -50,6 +56,7 @@ export class Routing {
 	/** A COMMIT or ROLLBACK is on its way to the server, not answered yet: what follows is another transaction. */
 	isEnding = false;
 	private readonly context: ClientContext;
+	private readonly owner: RoutingOwner;
 	private readonly writes = new OwnWrites();
 	/** Since the last reload, and whether it is not used yet. */
 	private router: Router | null = null;
@@ -57,9 +64,10 @@ export class Routing {
 	/** Null where there is nothing to decide: one pool, no plugin. */
 	private requests: RequestRouter | null = null;
 
-	constructor(context: ClientContext, hints: Hints, router: Router | null) {
+	constructor(context: ClientContext, owner: RoutingOwner, hints: SessionHints, router: Router | null) {
 		this.context = context;
-		this.hints = new SessionHints(hints);
+		this.owner = owner;
+		this.hints = hints;
 		this.prelude = new Prelude(this.hints);
 		this.reach(router);
 	}
@@ -92,16 +100,9 @@ export class Routing {
 	 * The request that begins with the message `chunk[at, next)`, or is it, and is whole.
 	 * @param holds BEGIN may be held back
 	 */
-	choose(
-		code: number,
-		chunk: Buffer,
-		at: number,
-		next: number,
-		statements: ClientStatements,
-		settings: ClientSettings,
-		holds: boolean,
-	): Choice {
+	choose(code: number, chunk: Buffer, at: number, next: number, holds: boolean): Choice {
 		const { prelude } = this;
+		const { settings } = this.owner;
 		const requests = this.requests!;
 		requests.begun = prelude.begun;
 		requests.conforming = settings.isConforming;
@@ -109,7 +110,7 @@ export class Routing {
 		this.end = next;
 		if (code === Frontend.Query) route = requests.query(chunk, at, next, false);
 		else if (code !== Frontend.FunctionCall) {
-			route = requests.batch(chunk, at, statements, false);
+			route = requests.batch(chunk, at, this.owner.prepared(), false);
 			this.end = requests.end;
 		} else {
 			// Any function, by number.
@@ -121,14 +122,14 @@ export class Routing {
 		this.facts = facts;
 		if (route?.error != null && !prelude.failed) return this.refuse(route.error);
 		if (facts !== null && prelude.concerns(facts)) {
-			const end = code === Frontend.Query ? next : endOfSolo(chunk, at, statements);
+			const end = code === Frontend.Query ? next : endOfSolo(chunk, at, this.owner.prepared());
 			if (end > 0) {
-				const said = prelude.answer(facts, this.textOf(code, chunk, at, next, statements), holds);
+				const said = prelude.answer(facts, this.textOf(code, chunk, at, next), holds);
 				if (said !== null) {
 					// In a transaction that has failed a batch fails at its first message.
 					if (said.error === ABORTED && code !== Frontend.Query) return this.refuse(ABORTED);
 					if (said.error !== null) prelude.fail();
-					return this.say(said, code, chunk, at, end, statements, prelude.status);
+					return this.say(said, code, chunk, at, end, prelude.status);
 				}
 			}
 		}
@@ -164,21 +165,14 @@ export class Routing {
 		return Choice.Refused;
 	}
 
-	private textOf(code: number, chunk: Buffer, at: number, next: number, statements: ClientStatements): string {
+	private textOf(code: number, chunk: Buffer, at: number, next: number): string {
 		if (code === Frontend.Query) return chunk.utf8Slice(at + HEADER, next - 1);
-		return this.requests!.textOf(chunk, at, statements);
+		return this.requests!.textOf(chunk, at, this.owner.prepared());
 	}
 
 	/** The answer to the request `[at, end)`, and what it does to the client's statements. */
-	private say(
-		said: Said,
-		code: number,
-		chunk: Buffer,
-		at: number,
-		end: number,
-		statements: ClientStatements,
-		status: TxStatus,
-	): Choice {
+	private say(said: Said, code: number, chunk: Buffer, at: number, end: number, status: TxStatus): Choice {
+		const statements = this.owner.prepared();
 		if (code === Frontend.Query) {
 			statements.forgetUnnamed();
 			this.answer = answerQuery(said, status);
@@ -195,17 +189,9 @@ export class Routing {
 	 * batch is looked at from its beginning, and `end` is then behind it. Outside of a transaction `side` is what it wants,
 	 * behind others that are under way.
 	 */
-	inside(
-		code: number,
-		chunk: Buffer,
-		at: number,
-		next: number,
-		statements: ClientStatements,
-		settings: ClientSettings,
-		server: Server,
-	): Choice {
+	inside(code: number, chunk: Buffer, at: number, next: number, server: Server): Choice {
 		const requests = this.requests!;
-		requests.conforming = settings.isConforming;
+		requests.conforming = this.owner.settings.isConforming;
 		const open = server.status !== TxStatus.Idle;
 		requests.begun = TransactionControl.None;
 		this.end = 0;
@@ -224,13 +210,13 @@ export class Routing {
 			case Frontend.Execute:
 			case Frontend.Close:
 				if (!server.unsynced) {
-					route = requests.batch(chunk, at, statements, open);
+					route = requests.batch(chunk, at, this.owner.prepared(), open);
 					this.end = requests.end;
 					break;
 				}
 				// In the middle of a batch it is looked at Bind by Bind: the client's statements know of its Parses.
 				if (code !== Frontend.Bind) return Choice.Server;
-				route = requests.bind(chunk, at, next, statements, open);
+				route = requests.bind(chunk, at, next, this.owner.prepared(), open);
 				break;
 			default:
 				this.side = Side.Any;
@@ -254,28 +240,21 @@ export class Routing {
 		}
 		if (facts.reads || facts.writes || facts.transaction !== TransactionControl.None || facts.statements !== 1)
 			return Choice.Server;
-		return this.settingInside(code, chunk, at, next, statements, server);
+		return this.settingInside(code, chunk, at, next, server);
 	}
 
 	/** Perhaps a setting of ours, while the client has a server: that one need not know. */
-	private settingInside(
-		code: number,
-		chunk: Buffer,
-		at: number,
-		next: number,
-		statements: ClientStatements,
-		server: Server,
-	): Choice {
+	private settingInside(code: number, chunk: Buffer, at: number, next: number, server: Server): Choice {
 		if (server.status === TxStatus.Failed || server.unsynced) return Choice.Server;
-		const end = code === Frontend.Query ? next : endOfSolo(chunk, at, statements);
+		const end = code === Frontend.Query ? next : endOfSolo(chunk, at, this.owner.prepared());
 		if (end < 0) return Choice.Server;
-		const sql = this.textOf(code, chunk, at, next, statements);
+		const sql = this.textOf(code, chunk, at, next);
 		if (ownSetting(sql) === null) return Choice.Server;
 		if (server.replies.length > 0) return Choice.Later;
 		const said = saySetting(sql, this.hints, server.status === TxStatus.InBlock, true);
 		if (said === null) return Choice.Server;
 		if (said.error !== null) return this.refuse(said.error);
-		return this.say(said, code, chunk, at, end, statements, server.status);
+		return this.say(said, code, chunk, at, end, server.status);
 	}
 
 	/** A transaction, or a statement outside of one, has ended on a server. @param time `now()` */
