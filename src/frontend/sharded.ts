@@ -16,7 +16,7 @@ import { Backend, Frontend, TxStatus } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
 import { HEADER, readInt32, Tail } from "../wire/frame.ts";
 import { FLUSH, SYNC } from "../wire/frontend-messages.ts";
-import { Client, HELD, idleError, LINGER, type Login, SHUTTING_DOWN, TOO_LARGE, UNREAD } from "./client.ts";
+import { HELD, idleError, LINGER, type Login, SHUTTING_DOWN, TOO_LARGE, UNREAD } from "./client.ts";
 import { checkHeader, ROUTED } from "./collect.ts";
 import type { ClientContext, ClientHandle } from "./context.ts";
 import { explainRows } from "./explain.ts";
@@ -29,7 +29,8 @@ import { Merge, type MergeOutput, TO_READY } from "./merge.ts";
 import { ClientStatements, factsOf } from "./prepared.ts";
 import { RequestRouter } from "./request.ts";
 import { Batches, End, isReplied } from "./segments.ts";
-import { type PortOwner, ShardPort } from "./shard-port.ts";
+import { ShardClients } from "./shard-clients.ts";
+import type { PortOwner } from "./shard-port.ts";
 import { isBeginning, isEnd, ShardedTransaction } from "./sharded-transaction.ts";
 import { COPY_FAIL, COPY_FAIL_SYNC, FAIL, FAIL_BATCH, NO_STEP, ROLLBACK, type Step, stepOf } from "./steps.ts";
 
@@ -67,8 +68,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	errors = 0;
 
 	private readonly context: ClientContext;
-	private readonly ports: readonly ShardPort[];
-	private readonly shards: readonly Client[];
+	private readonly shards: ShardClients;
 	private requests: RequestRouter;
 	private readonly hints: SessionHints;
 	private readonly writes = new OwnWrites();
@@ -137,15 +137,12 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		this.secret = Uint8Array.from(randomBytes(login.minor >= 2 ? 32 : 4));
 		const { all } = this.batches;
 		this.merge = new Merge(all.length, all, TO_READY, this);
-		const inner = innerContext(context, this.pid);
-		const { hints } = this;
-		this.ports = all.map((shard) => new ShardPort(shard, this));
-		this.shards = all.map((shard) => new Client(inner, this.ports[shard]!, cluster.of(shard), null, login, hints));
-		this.transaction = new ShardedTransaction(this.shards, this.hints);
+		this.shards = new ShardClients(context, this.pid, this, cluster, login, this.hints);
+		this.transaction = new ShardedTransaction(this.shards.each, this.hints);
 	}
 
 	begin(): void {
-		for (const shard of this.shards) if (this.phase === Phase.Login) shard.begin();
+		for (const shard of this.shards.each) if (this.phase === Phase.Login) shard.begin();
 	}
 
 	// ---- bytes of the client ---------------------------------------------------------------------------------------
@@ -165,7 +162,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	private get isReading(): boolean {
 		if (this.copying || this.through > 0) return true;
 		// What the last transaction did to settings decides where the next goes.
-		return this.phase === Phase.Idle && !this.unread && !this.shards.some(isSettling);
+		return this.phase === Phase.Idle && !this.unread && !this.shards.isSettling;
 	}
 
 	/** Reads what was held. */
@@ -265,7 +262,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	/** Reads the client's socket, or does not. */
 	flow(): void {
 		const held = !this.isReading && this.tail.bytes > HELD;
-		if (held || this.unread || this.ports.some((port) => port.paused)) this.stream.pause();
+		if (held || this.unread || this.shards.isPaused) this.stream.pause();
 		else this.stream.resume();
 	}
 
@@ -348,7 +345,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 			const said = this.mayAnswer ? this.say(chunk.utf8Slice(at + HEADER, next - 1)) : null;
 			if (said !== null) {
 				this.statements.note(chunk, at, next);
-				for (const shard of this.shards) shard.learn(chunk, at, next);
+				this.shards.learn(chunk, at, next);
 				this.answerHere(said, (status) => answerQuery(said, status));
 				return;
 			}
@@ -374,7 +371,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	}
 
 	private beforeRouting(): void {
-		this.requests.conforming = this.shards.every(isConforming);
+		this.requests.conforming = this.shards.isConforming;
 		this.requests.begun = this.transaction.prelude.begun;
 	}
 
@@ -453,7 +450,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	private beginning(chunk: Buffer, at: number, stop: number, terminator: Terminator): number {
 		const { requests, statements, transaction } = this;
 		const { prelude } = transaction;
-		while (!transaction.isRunning && this.involved.length === 0 && !prelude.failed && this.holds) {
+		while (!transaction.isRunning && this.involved.length === 0 && !prelude.failed && this.shards.mayHold) {
 			const next = endOfSolo(chunk, at, statements, true);
 			if (next < 0 || next >= stop) break;
 			const sql = requests.textOf(chunk, at, statements);
@@ -476,7 +473,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	/** The messages `[at, end)` are answered here. @param failed as in `noteBatch` */
 	private learnBatch(chunk: Buffer, at: number, end: number, failed: boolean): void {
 		noteBatch(this.statements, chunk, at, end, this.context.nextSerial(), failed);
-		for (const shard of this.shards) shard.learnBatch(chunk, at, end, failed);
+		this.shards.learnBatch(chunk, at, end, failed);
 	}
 
 	/** The statement just routed may be one that needs no server. */
@@ -491,16 +488,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	private say(sql: string): Said | null {
 		const { transaction } = this;
 		if (transaction.isRunning) return saySetting(sql, this.hints, true, this.ran);
-		return transaction.prelude.answer(this.requests.facts!, sql, this.holds);
-	}
-
-	/** BEGIN may be held back. */
-	private get holds(): boolean {
-		return this.shards.every(holds);
-	}
-
-	private get isSession(): boolean {
-		return this.shards.some(isSession);
+		return transaction.prelude.answer(this.requests.facts!, sql, this.shards.mayHold);
 	}
 
 	private answerHere(said: Said, answer: (status: TxStatus) => Buffer): void {
@@ -559,13 +547,13 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		const { transaction } = this;
 		if (!transaction.isRunning) {
 			// A server that stays for good has to be one that can write.
-			const stays = wanted === Side.Any && this.requests.router.mayWrite && this.isSession;
-			const least = stays || this.shards.some(isSerializable) ? this.requests.router.writeSide : wanted;
+			const stays = wanted === Side.Any && this.requests.router.mayWrite && this.shards.isSession;
+			const least = stays || this.shards.isSerializable ? this.requests.router.writeSide : wanted;
 			transaction.side = this.writes.side(least, this.context.general(), this.context.time);
 			transaction.since = this.writes.since;
 		}
 		const { side, since } = transaction;
-		for (const shard of targets) this.shards[shard]!.prefer(side, since, route, this.requests.facts);
+		for (const shard of targets) this.shards.at(shard).prefer(side, since, route, this.requests.facts);
 		this.next();
 	}
 
@@ -584,7 +572,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		if (step.chunk === SYNC) this.involved = [];
 		this.step = step;
 		this.mark = step.at;
-		this.merge = new Merge(this.shards.length, step.targets, step.replies, this);
+		this.merge = new Merge(this.shards.count, step.targets, step.replies, this);
 		this.sent = 0;
 		this.sendStep();
 	}
@@ -609,7 +597,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 				if (!this.involved.includes(shard)) this.involved = [...this.involved, shard];
 				this.sendTo([shard], behind, 0, behind.length);
 			}
-			if (this.shards[shard]!.isWaiting) return;
+			if (this.shards.at(shard).isWaiting) return;
 		}
 	}
 
@@ -620,7 +608,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 
 	private sendMore(): void {
 		const { targets } = this.step;
-		if (this.sent === 0 || this.sent >= targets.length || this.shards[targets[this.sent - 1]!]!.isWaiting) return;
+		if (this.sent === 0 || this.sent >= targets.length || this.shards.at(targets[this.sent - 1]!).isWaiting) return;
 		this.sendStep();
 	}
 
@@ -632,7 +620,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		if (at === end) return;
 		// Each shard's Client keeps slices of what it is given.
 		const bytes = at === 0 && end === chunk.length ? chunk : chunk.subarray(at, end);
-		for (const shard of shards) if (this.phase !== Phase.Closed) this.shards[shard]!.onData(bytes);
+		for (const shard of shards) if (this.phase !== Phase.Closed) this.shards.at(shard).onData(bytes);
 	}
 
 	private get inTransaction(): boolean {
@@ -649,11 +637,9 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 			this.rest();
 			return;
 		}
-		if (this.hasFailed) for (const shard of this.shards) shard.align(this.statements);
-		const on = (status: TxStatus) =>
-			this.batches.all.filter((shard) => this.shards[shard]!.transactionStatus === status);
-		const open = on(TxStatus.InBlock);
-		const failed = on(TxStatus.Failed);
+		if (this.hasFailed) this.shards.align(this.statements);
+		const open = this.shards.having(TxStatus.InBlock);
+		const failed = this.shards.having(TxStatus.Failed);
 		const begun = [...open, ...failed].sort((a, b) => a - b);
 		if (begun.length === 0) {
 			if (this.hasFailed) prelude.fail();
@@ -717,7 +703,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		this.copying = false;
 		this.step = NO_STEP;
 		this.activeAt = this.context.time;
-		for (const port of this.ports) port.paused = false;
+		this.shards.unpause();
 		if (this.tail.bytes > 0) this.later(() => this.resume());
 		else this.flow();
 	}
@@ -768,8 +754,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 			case "DEALLOCATE ALL":
 			case "DISCARD ALL":
 				this.statements.clear(this.context.general().prepared_statements_limit);
-				for (const shard of this.batches.all)
-					if (!this.step.targets.includes(shard)) this.shards[shard]!.onStatementsGone();
+				this.shards.forgetStatements(this.step.targets);
 		}
 	}
 
@@ -778,8 +763,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		const { explained } = this;
 		if (explained === null) return;
 		this.explained = null;
-		const places = this.step.targets.map((shard) => ({ ...this.shards[shard]!.servedFrom, shard }));
-		this.out.push(explainRows(explained, places));
+		this.out.push(explainRows(explained, this.shards.places(this.step.targets)));
 	}
 
 	replied(): void {
@@ -803,9 +787,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		const code = chunk[at];
 		if (code !== Frontend.Query && code !== Frontend.Parse && code !== Frontend.Close) return;
 		this.statements.note(chunk, at, next);
-		const { targets } = this.step;
-		if (targets !== this.batches.all)
-			for (const shard of this.batches.all) if (!targets.includes(shard)) this.shards[shard]!.learn(chunk, at, next);
+		this.shards.learn(chunk, at, next, this.step.targets);
 	}
 
 	failed(): void {
@@ -849,7 +831,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		const { merge, step } = this;
 		const ignored = step.replies === TO_READY && step.chunk[step.at] !== Frontend.Query && this.involved.length === 0;
 		this.later(() => {
-			if (this.merge === merge) this.shards[shard]!.onData(ignored ? COPY_FAIL_SYNC : COPY_FAIL);
+			if (this.merge === merge) this.shards.at(shard).onData(ignored ? COPY_FAIL_SYNC : COPY_FAIL);
 		});
 	}
 
@@ -873,7 +855,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	}
 
 	onDrain(): void {
-		for (const shard of this.batches.all) if (!this.merge.isAhead(shard)) this.shards[shard]!.onDrain();
+		for (const shard of this.batches.all) if (!this.merge.isAhead(shard)) this.shards.at(shard).onDrain();
 		if (!this.unread) return;
 		this.unread = false;
 		this.later(() => this.resume());
@@ -881,37 +863,37 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 
 	/** The slower shards have caught up with it. */
 	resumeShard(shard: number): void {
-		if (this.stream.queued === 0) this.shards[shard]!.onDrain();
+		if (this.stream.queued === 0) this.shards.at(shard).onDrain();
 	}
 
 	/** A shard's Client has closed: its last words may be in the merge. */
 	onShardEnd(shard: number): void {
 		if (this.phase === Phase.Closed) return;
-		const client = this.shards[shard];
+		const { lastError } = this.shards.at(shard);
 		const told = this.merge.fatal && !this.step.quiet;
-		const words = told ? undefined : (this.merge.lastWords(shard) ?? client?.lastError ?? undefined);
-		this.close(client?.lastError?.message ?? "a server closed the connection", words);
+		const words = told ? undefined : (this.merge.lastWords(shard) ?? lastError ?? undefined);
+		this.close(lastError?.message ?? "a server closed the connection", words);
 	}
 
 	// ---- life ------------------------------------------------------------------------------------------------------
 
 	get stateName(): string {
-		if (this.shards.some(isWaiting)) return "waiting";
+		if (this.shards.isWaiting) return "waiting";
 		if (this.phase === Phase.Busy) return "active";
 		if (this.status === TxStatus.Failed) return "transaction error";
 		return this.status === TxStatus.InBlock ? "idle in transaction" : "idle";
 	}
 
 	get waitTime(): number {
-		return Math.max(...this.shards.map((shard) => shard.waitTime));
+		return this.shards.waitTime;
 	}
 
 	get queryTime(): number {
-		return Math.max(...this.shards.map((shard) => shard.queryTime));
+		return this.shards.queryTime;
 	}
 
 	get transactionTime(): number {
-		return Math.max(...this.shards.map((shard) => shard.transactionTime));
+		return this.shards.transactionTime;
 	}
 
 	get statementCount(): number {
@@ -919,15 +901,15 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	}
 
 	get isLocked(): boolean {
-		return this.shards.some((shard) => shard.isLocked);
+		return this.shards.isLocked;
 	}
 
 	setting(name: string): string | undefined {
-		return this.shards[0]!.setting(name);
+		return this.shards.setting(name);
 	}
 
 	cancel(): void {
-		for (const shard of this.shards) shard.cancel();
+		this.shards.cancel();
 	}
 
 	check(time: number): void {
@@ -947,14 +929,14 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 
 	/** Which shards there are does not change under a client: with others it has to come again. */
 	reach(cluster: Cluster, router: Router): void {
-		if (cluster.shards.length !== this.shards.length) {
+		if (cluster.shards.length !== this.shards.count) {
 			this.shutDown(false);
 			return;
 		}
 		const { wrote } = this.requests;
 		this.requests = new RequestRouter(router, this.hints);
 		this.requests.wrote = wrote;
-		for (const [i, shard] of this.shards.entries()) shard.reach(cluster.of(i), null);
+		this.shards.reach(cluster);
 	}
 
 	shutDown(force: boolean): void {
@@ -987,7 +969,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	private leave(reason: string): void {
 		this.activeAt = this.context.time;
 		this.tail.clear();
-		for (const shard of this.shards) shard.close("client disconnected");
+		this.shards.close("client disconnected");
 		this.statements.clear(this.context.general().prepared_statements_limit);
 		this.context.onLogout(this, reason);
 	}
@@ -1000,25 +982,5 @@ const DIVIDES = new PgError(
 	undefined,
 	"Send COMMIT and its like as statements of their own.",
 );
-const holds = (shard: Client) => shard.poolerMode === "transaction" && !shard.isLocked;
-const isSession = (shard: Client) => shard.poolerMode === "session";
-const isWaiting = (shard: Client) => shard.isWaiting;
-const isConforming = (shard: Client) => shard.isConforming;
-const isSerializable = (shard: Client) => shard.isSerializable;
-const isSettling = (shard: Client) => shard.isSettling;
 const NO_SHARDS: ReadonlySet<number> = new Set();
 const NOWHERE: readonly number[] = [];
-
-/** What a shard's Client tells its worker is told by the sharded one, once. */
-function innerContext(context: ClientContext, pid: number): ClientContext {
-	return Object.create(context, {
-		register: { value: () => pid },
-		unregister: { value: () => {} },
-		onLogin: { value: () => {} },
-		onLogout: { value: () => {} },
-		// Numbers of its own would be another client's, too.
-		nextSerial: { value: () => context.nextSerial() },
-		// It leaves when all shards have answered.
-		stopping: { value: false },
-	});
-}
