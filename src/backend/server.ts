@@ -319,7 +319,10 @@ export class Server implements StreamOwner {
 					// A Sync that came before is ignored: the batch is open again.
 					if (this.copyIn && replies.front() === Reply.Execute) this.unsynced = true;
 					// Nobody is left to send the data.
-					if (to === null) this.close("its client is gone");
+					if (to === null) {
+						this.close("its client is gone");
+						return;
+					}
 					break;
 				case Backend.BackendKeyData:
 					this.pid = readInt32(chunk, at + HEADER);

@@ -6,7 +6,7 @@ import { Statement } from "../../src/backend/prepared.ts";
 import { Reply } from "../../src/backend/replies.ts";
 import { ServerState } from "../../src/backend/server.ts";
 import { NO_FACTS } from "../../src/parser/session.ts";
-import { backend, concat, frontend } from "../support/wire-frames.ts";
+import { backend, concat, frontend, message } from "../support/wire-frames.ts";
 import { type Rig, rig } from "./support.ts";
 
 const statement = (n: number) => new Statement(`__pgdog_${n}`, `${n}`, Buffer.from(`SELECT ${n}\0\0\0`), NO_FACTS);
@@ -281,6 +281,16 @@ describe("COPY in", () => {
 });
 
 describe("a client that leaves", () => {
+	// What came behind in the same chunk was taken for answers to nothing, and logged as a breach of the protocol.
+	test("before its COPY began costs the server its life, whatever came with the beginning", () => {
+		const all = rig();
+		all.server.replies.push(Reply.Query);
+		all.server.abandon("recover");
+		const begin = concat(message("G", Uint8Array.of(0, 0, 0)), error("canceled", "57014"), ready);
+		all.server.onData(Buffer.from(begin));
+		expect([all.server.state, all.events]).toEqual([ServerState.Closed, ["cancel", "gone"]]);
+	});
+
 	test("in mid-answer gets nothing more; the server is drained and idle again", () => {
 		const script = concat(
 			backend.rowDescription("a"),
