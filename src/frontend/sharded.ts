@@ -428,6 +428,11 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 				return;
 			}
 		}
+		// Whatever the router has against it: the transaction has failed.
+		if (error !== null) {
+			this.refuse(ABORTED, terminator);
+			return;
+		}
 		if (this.isAborted(terminator)) return;
 		const targets = [...new Set(segments.flatMap((segment) => segment.targets).concat(this.involved))];
 		this.ends = batch.ends;
