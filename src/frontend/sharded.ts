@@ -367,7 +367,8 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	private mayDivide(targets: readonly number[], chunk: Buffer, at: number, next: number): boolean {
 		if ((this.requests.facts?.statements ?? 0) < 2 || this.status === TxStatus.Failed) return false;
 		if (this.transaction.begun.every((shard) => targets.includes(shard))) return false;
-		return factsOf(this.context.facts, chunk, at + HEADER, next - 1).transaction;
+		if (!factsOf(this.context.facts, chunk, at + HEADER, next - 1).transaction) return false;
+		return ENDS.test(chunk.utf8Slice(at + HEADER, next - 1));
 	}
 
 	private beforeRouting(): void {
@@ -980,6 +981,8 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	}
 }
 
+/** In a string of which some statement is transaction control: perhaps that ends the transaction, and is not about savepoints. */
+const ENDS = /\b(commit|end|abort|rollback(?!\s+((work|transaction)\s+)?to\b))\b/i;
 const DIVIDES = new PgError(
 	"ERROR",
 	"0A000",

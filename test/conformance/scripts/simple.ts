@@ -46,15 +46,12 @@ export const SIMPLE: Script[] = [
 		[q("COMMIT AND CHAIN")],
 		[q("ROLLBACK")],
 	),
-	differsSharded(
-		"in a string of several statements each shard warns",
-		says(
-			"warnings: COMMIT and BEGIN where they have nothing to do",
-			[q("COMMIT")],
-			[q("ROLLBACK")],
-			[q("BEGIN; BEGIN")],
-			[q("END")],
-		),
+	says(
+		"warnings: COMMIT and BEGIN where they have nothing to do",
+		[q("COMMIT")],
+		[q("ROLLBACK")],
+		[q("BEGIN; BEGIN")],
+		[q("END")],
 	),
 	says("notices of functions and of DDL", [q("SELECT noisy(1), noisy(2)")], [q("DROP TABLE IF EXISTS never_there")]),
 	says("a procedure that commits", [q("CALL commits()")]),
