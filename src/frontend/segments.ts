@@ -1,5 +1,5 @@
-// Where the messages of an extended-query batch go when there are several shards: a driver may send BEGIN, which is for
-// all shards, and a statement for one of them in a single batch. Called by sharded.ts; sends nothing itself.
+// Where the messages of an extended-query batch go when there are several shards: a driver may send statements for one, for
+// another, and COMMIT for both in a single batch. Called by sharded.ts; sends nothing itself.
 
 import { Side } from "../config/snapshot.ts";
 import { type PgError, ProtocolError } from "../errors.ts";

@@ -267,7 +267,7 @@ export class Router {
 		this.#wanted = side;
 		side = this.#side(side);
 		if (this.#shards === 1) return routes.to(0, side);
-		// A transaction is open on all shards or on none.
+		// Of those on which a transaction is open the frontend knows more.
 		if (isControl(facts)) return routes.to(this.#anyShard, side);
 		return (
 			this.#onShard(facts.hints, this.#byComment, side) ??
