@@ -182,7 +182,8 @@ export const sessions: Exchange[] = [
 	session(
 		"a slow query in a transaction",
 		[query("BEGIN; INSERT INTO kept VALUES ('gone')"), "Z"],
-		[query("SELECT pg_sleep(0.2)")],
+		// Long enough to be cancelled on a busy machine: a COMMIT behind it that is reached has every right to commit.
+		[query("SELECT pg_sleep(2)")],
 		[query("COMMIT")],
 	),
 	session("a function call", [message("F", int32(1598), bytes(0, 0, 0, 0, 0, 0)), "Z"]),
