@@ -81,8 +81,9 @@ test("against a plain count: who is in use is never dropped, and the limit holds
 					const last = mine.pop();
 					if (last !== undefined) {
 						statements.release(last, limit);
+						// Room is made when one comes out of use, not when it has a client less.
 						const used = [...held.values()].filter((all) => all.length > 0).length;
-						expect(statements.size).toBeLessThanOrEqual(Math.max(limit, used));
+						if (mine.length === 0) expect(statements.size).toBeLessThanOrEqual(Math.max(limit, used));
 					}
 				}
 				for (const all of held.values()) for (const one of all) expect(one.dropped).toBe(false);
