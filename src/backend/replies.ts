@@ -82,14 +82,18 @@ export class Replies {
 		return false;
 	}
 
-	/** Whether ReadyForQuery will come without anything more being sent. */
+	/** Whether ReadyForQuery will come without anything more being sent. Behind messages of a batch only a Sync is sure of it. */
 	endsInSync(): boolean {
 		const mask = this.ring.length - 1;
+		let ends = false;
 		for (let i = this.length - 1; i >= 0; i--) {
 			const mark = this.ring[(this.head + i) & mask]!;
-			if (mark !== Reply.CopyEnd) return endsRequest(mark);
+			if (mark === Reply.CopyEnd) continue;
+			if (!endsRequest(mark)) return false;
+			ends = true;
+			if (mark === Reply.Sync) break;
 		}
-		return false;
+		return ends;
 	}
 
 	private grow(): void {

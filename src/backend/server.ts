@@ -27,6 +27,8 @@ export interface ServerClient extends StatementClient {
 	readonly stream: Sink;
 	/** The server answered everything it was asked; `server.status` says whether a transaction is open. */
 	onReady(server: Server): void;
+	/** A batch has failed whose Sync was not sent: nothing more is answered until it is. */
+	onSkipping(): void;
 	/** The server takes bytes again. */
 	onServerDrain(): void;
 	/** A setting that the server reports has changed. */
@@ -204,6 +206,7 @@ export class Server implements StreamOwner {
 		// Its last words, while nobody had it: it must not be lent in the moment before it closes.
 		if (this.fatal !== null && this.state === ServerState.Idle) this.closeDying(this.fatal);
 		if (this.ready && this.state !== ServerState.Closed) this.onReadyForQuery();
+		else if (this.skipping && this.state === ServerState.Lent) this.client?.onSkipping();
 	}
 
 	/** The hot path back: walks the messages, passes them to the client as one run, opens the few that matter. */
@@ -456,12 +459,19 @@ export class Server implements StreamOwner {
 	private undo(): void {
 		// The refusal in front has just been told.
 		let first = true;
+		let open = this.unsynced;
 		const certain = this.statements.undo(this.task === null ? this.client : null, (mark) => {
-			if (mark === Reply.RefusedBind && !first) this.refusals.shift();
+			if ((mark === Reply.RefusedBind || mark === Reply.RefusedQuery) && !first) this.refusals.shift();
 			first = false;
+			if (!endsRequest(mark)) return;
+			// A Query, which might have been a DEALLOCATE. Only a Sync ends the batch now.
+			this.dirty |= Dirty.Prepared;
+			open = true;
 		});
 		if (!certain) this.dirty |= Dirty.Prepared;
-		if (this.replies.length === 0 && this.unsynced && this.task === null) this.skipping = true;
+		if (this.replies.length > 0 || !open || this.task !== null) return;
+		this.unsynced = true;
+		this.skipping = true;
 	}
 
 	private onParameterStatus(chunk: Buffer, start: number, end: number): void {

@@ -176,13 +176,16 @@ export class SessionStatements {
 	 */
 	undo(client: StatementClient | null, skipped: (mark: Reply) => void): boolean {
 		const { replies } = this;
-		const failed = replies.front() === Reply.Parse;
+		const first = replies.front();
+		const failed = first === Reply.Parse;
+		// A Query in the middle of a batch is not run either.
+		const ends = endsRequest(first) ? first : Reply.Sync;
 		let certain = true;
 		let parses = 0;
 		let undone: PendingStatement[] | null = null;
 		for (; replies.length > 0; replies.shift()) {
 			const mark: Reply = replies.front();
-			if (endsRequest(mark)) break;
+			if (mark === ends) break;
 			skipped(mark);
 			if (mark === Reply.Parse) parses++;
 			if (!hasPending(mark)) continue;

@@ -687,6 +687,10 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		this.endTransaction(server);
 	}
 
+	onSkipping(): void {
+		this.goOn();
+	}
+
 	/** Nothing is open on the server: in transaction pooling the client lets go of it. */
 	private endTransaction(server: Server): void {
 		if (server.session) {
@@ -699,7 +703,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		this.goOn();
 	}
 
-	/** With what was held until the server had answered. */
+	/** With what was held until the server had answered, or was found not to before the Sync that is held. */
 	private goOn(): void {
 		if (this.toAnswers) this.resume();
 	}

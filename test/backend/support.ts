@@ -79,6 +79,7 @@ export function rig(): Rig {
 	const client: ServerClient = {
 		stream: toClient.stream,
 		onReady: (server) => events.push(`ready ${String.fromCharCode(server.status)}`),
+		onSkipping: () => {},
 		onServerDrain: () => events.push("drain"),
 		onParameterStatus: (name, value) => events.push(`parameter ${name}=${value}`),
 		onParseUndone: (name) => events.push(`parse undone ${name}`),

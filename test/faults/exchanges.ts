@@ -77,6 +77,12 @@ export const sessions: Exchange[] = [
 		[query("ROLLBACK"), "Z"],
 	),
 	session(
+		"a Query in the middle of a batch that has failed",
+		[concat(parse("SELEC"), query("INSERT INTO kept VALUES ('gone')")), "E"],
+		[query("SELECT 1")],
+		[sync(), "Z"],
+	),
+	session(
 		"an extended query",
 		[parse("SELECT $1::text")],
 		[bind({ values: ["x"] })],

@@ -56,6 +56,18 @@ test("what is pipelined behind the end of a replica's transaction is another one
 	}
 });
 
+test("a Query for another server behind a batch that fails is skipped with it", async () => {
+	await using client = await connect(proxy);
+	const write = "INSERT INTO t VALUES (12) RETURNING id";
+	// The batch is run on the replica, and until it has failed the second Query may have to be on the primary.
+	const batch = [frontend.parse("/* pgdog_role: replica */ SELECT 1/0"), frontend.bind(), frontend.execute()];
+	const queries = [frontend.query("SELECT 1"), frontend.query(write)];
+	const [failed, next] = await pipelined(client, 2, ...batch, ...queries, frontend.sync(), frontend.query(write));
+	expect(errorOf(failed!)?.[0]).toBe("22012");
+	expect([next!.rows, next!.status]).toEqual([[["12"]], "I"]);
+	expect(await one(client, "DELETE FROM t WHERE id = 12 RETURNING id")).toBe("12");
+});
+
 test("a write before a BEGIN in one batch takes all of it to the primary", async () => {
 	await using client = await connect(proxy);
 	const run = (sql: string) => [frontend.parse(sql), frontend.bind(), frontend.execute()];

@@ -266,6 +266,14 @@ export const EXTENDED: Script[] = [
 		[...ask("BEGIN"), f.parse("SELECT 1"), f.bind({ portal: "twice" }), f.bind({ portal: "twice" }), sync],
 		[...ask("ROLLBACK"), sync],
 	),
+	script("a Query in the middle of a batch that has failed is skipped with it", async (t) => {
+		await t.upTo("Z", f.parse("SELEC"), q("SELECT 1"), f.bind(), f.execute(), sync);
+		await t.upTo("Z", ...ask("SELECT 1/0"), q("COPY parent FROM STDIN"), ...ask("SELECT 2"), q("SELECT 3"), sync);
+		await t.say(f.parse("SELECT 4", "four"), sync);
+		await t.upTo("Z", f.parse("SELEC"), q("DEALLOCATE four"), sync);
+		await t.say(q("SELECT 5"));
+		await t.say(f.close("S", "four"), sync);
+	}),
 	script("Flush brings what has come so far", async (t) => {
 		await t.upTo("1", f.parse("SELECT $1::int"), flush);
 		await t.upTo("T", f.describe("S"), flush);
