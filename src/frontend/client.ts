@@ -23,7 +23,7 @@ import { Stat } from "../stats/counters.ts";
 import { backendKeyData, CLOSE_COMPLETE, READY_IDLE, readyForQuery } from "../wire/backend-messages.ts";
 import { Frontend, Target, TxStatus } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
-import { HEADER, readInt32, Tail } from "../wire/frame.ts";
+import { endOfString, HEADER, readInt32, Tail } from "../wire/frame.ts";
 import { query } from "../wire/frontend-messages.ts";
 import { Ahead, beginsBatch, COLLECT, checkHeader, LookAhead, needed, passable, ROUTED } from "./collect.ts";
 import { type Borrower, Checkout } from "./checkout.ts";
@@ -246,6 +246,11 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 				this.untilAnswered(server, chunk, run, at);
 				return;
 			}
+			if (code === Frontend.Parse && server.replies.length > 0 && this.isTaken(server, chunk, at, stop)) {
+				// By a batch that may yet fail, perhaps: then the name is free.
+				this.untilAnswered(server, chunk, run, at);
+				return;
+			}
 			if (next > end && !this.passable(code, length, end - at)) {
 				if (routing.needed && length > ROUTED) throw new ProtocolError(TOO_LARGE.message, TOO_LARGE.sqlstate);
 				break;
@@ -361,6 +366,13 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		this.hold(chunk, at);
 		this.routed = 0;
 		this.toAnswers = true;
+	}
+
+	/** A batch begins with the Parse at `at`, whose name the client has given already. */
+	private isTaken(server: Server, chunk: Buffer, at: number, stop: number): boolean {
+		if (this.statements === null || server.unsynced || server.copyIn) return false;
+		const nameEnd = endOfString(chunk, at + HEADER, stop);
+		return nameEnd > at + HEADER && this.statements.has(chunk, at + HEADER, nameEnd);
 	}
 
 	/** Behind the end of a transaction on a replica comes another, which may have to be elsewhere. */

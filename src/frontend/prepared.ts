@@ -468,6 +468,11 @@ export class ClientStatements {
 		this.batchOver = true;
 	}
 
+	/** The name in `chunk[start, end)`, which is not empty, is given. */
+	has(chunk: Buffer, start: number, end: number): boolean {
+		return this.names.find(chunk, start, end) !== undefined;
+	}
+
 	/** A Parse with this name would be no error, and is ours to keep. */
 	mayDeclare(name: string): boolean {
 		return this.shared && !this.names.has(name);

@@ -170,6 +170,21 @@ test("pipelines of many clients at once, hundreds of messages deep, errors in th
 	for (const client of clients) client.close();
 });
 
+test("a name from a batch that fails is free for the next one in the same write", async () => {
+	await using proxy = await start();
+	await using client = await connect(proxy);
+	const failing = [f.parse("SELECT 1/0"), f.bind(), f.execute(), f.parse("SELECT 'one'", "name"), f.sync()];
+	const run = [f.bind({ statement: "name" }), f.execute(), f.sync()];
+	client.send(...failing, f.parse("SELECT 'two'", "name"), ...run, f.parse("SELECT 'three'", "name"), ...run);
+	const results = [await client.result(), await client.result(), await client.result()];
+	expect(results.map(({ rows, errors }) => [rows, errors.map(({ C }) => C)])).toEqual([
+		[[], ["22012"]],
+		[[["two"]], []],
+		[[], ["42P05"]],
+	]);
+	expect((await execute(client, "name")).rows).toEqual([["two"]]);
+});
+
 test("prepared_statements = disabled: names go through, in session mode too", async () => {
 	await using proxy = await start({ default_pool_size: 1, prepared_statements: "disabled" });
 	await using client = await connect(proxy);
