@@ -34,9 +34,12 @@ export class ShardedTransaction {
 	private sql = "";
 	/** Shards that were given that for the request under way. */
 	private joining: number[] = [];
+	private readonly sharesNames: () => boolean;
 
-	constructor(shards: readonly Participant[], hints: SessionHints) {
+	/** @param sharesNames what is parsed on one shard may be run on another (`prepared_statements`) */
+	constructor(shards: readonly Participant[], hints: SessionHints, sharesNames: () => boolean) {
 		this.shards = shards;
+		this.sharesNames = sharesNames;
 		this.prelude = new Prelude(hints);
 	}
 
@@ -96,6 +99,7 @@ export class ShardedTransaction {
 
 	/** Where goes what can go anywhere. */
 	anywhere(wanted: readonly number[]): readonly number[] {
+		if (!this.sharesNames()) return wanted;
 		if (this.isRunning) return this.begun;
 		return this.prelude.open && wanted.length > 1 ? FIRST : wanted;
 	}

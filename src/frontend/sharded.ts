@@ -138,7 +138,8 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		const { all } = this.batches;
 		this.merge = new Merge(all.length, all, TO_READY, this);
 		this.shards = new ShardClients(context, this.pid, this, cluster, login, this.hints);
-		this.transaction = new ShardedTransaction(this.shards.each, this.hints);
+		const sharesNames = () => context.general().prepared_statements !== "disabled";
+		this.transaction = new ShardedTransaction(this.shards.each, this.hints, sharesNames);
 	}
 
 	begin(): void {

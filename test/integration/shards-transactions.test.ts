@@ -601,6 +601,27 @@ describe("the rest of the proxy", () => {
 		sane(changing);
 	});
 
+	test("prepared_statements = disabled: what is parsed in one batch can be run in the next, wherever that is", async () => {
+		await using raw = await start({ prepared_statements: "disabled" });
+		await using mine = await connect(raw);
+		const prepared = async (sql: string) => {
+			mine.send(f.parse(sql, "mine"), f.describe("S", "mine"), f.sync());
+			const told = [letters(await mine.result())];
+			mine.send(f.bind({ statement: "mine" }), f.execute(), f.close("S", "mine"), f.sync());
+			return [...told, letters(await mine.result())];
+		};
+		for (const before of [[], [ask(0)]])
+			for (const [sql, rows] of [
+				[ask(1), "D"],
+				["SELECT 1", "DDD"],
+			] as const) {
+				await mine.query("BEGIN");
+				for (const each of before) await mine.query(each);
+				expect(await prepared(sql)).toEqual(["1tTZ", `2${rows}C3Z`]);
+				expect((await mine.query("COMMIT")).tags).toEqual(["COMMIT"]);
+			}
+	});
+
 	test("session pooling: BEGIN is a server's at once, and who begins with a read may write", async () => {
 		await using session = await start({ pooler_mode: "session", read_write_split: "include_primary" });
 		for (let i = 0; i < 8; i++) {
