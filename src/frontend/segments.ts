@@ -140,7 +140,8 @@ export class Batches {
 			else if (code === Frontend.Bind) {
 				const route = requests.bind(chunk, at, next, statements, transaction.isRunning);
 				if (route?.error != null) return { segments: [], error: route.error, side, route, copyEnds, ends };
-				if (route !== null) side = narrower(side, route.side);
+				// What nobody knows may be a write, for a transaction that is begun for one.
+				side = narrower(side, route === null ? requests.router.writeSide : route.side);
 				last = route;
 				const { facts } = requests;
 				if (route === null) here = targets ?? this.of(transaction.anywhere(this.all));

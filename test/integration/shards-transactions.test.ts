@@ -622,6 +622,12 @@ describe("the rest of the proxy", () => {
 			}
 	});
 
+	test("READ WRITE, and then a statement that nobody knows, are a primary's", async () => {
+		await client.query("BEGIN READ WRITE");
+		expect(sqlstates(await batch(f.bind({ statement: "nothing" })))).toEqual(["26000"]);
+		expect((await client.query("ROLLBACK")).status).toBe("I");
+	});
+
 	test("session pooling: BEGIN is a server's at once, and who begins with a read may write", async () => {
 		await using session = await start({ pooler_mode: "session", read_write_split: "include_primary" });
 		for (let i = 0; i < 8; i++) {
