@@ -210,13 +210,18 @@ export class Checkout implements Waiter {
 		if (late) {
 			if (this.wasLate) return;
 			this.wasLate = true;
-		} else if (isHere && this.cluster.has(this.queue) && now() - this.askedAt > this.cluster.checkoutTimeout) return;
+		} else if (isHere && this.mayStay(side) && now() - this.askedAt > this.cluster.checkoutTimeout) return;
 		this.queue.leave(this);
 		if (pool !== null) {
 			this.pool = pool;
 			this.restart();
 		} else if (election === null) this.onCheckoutFailed(this.refusal);
 		else this.await(election);
+	}
+
+	/** Well or not, the pool is still one for what it waits for: not after a reload, nor when another is the primary now. */
+	private mayStay(side: Side): boolean {
+		return this.cluster.has(this.pool) && (!this.loggedIn || this.cluster.suits(0, this.pool, side));
 	}
 
 	// ---- from lent to ready ----------------------------------------------------------------------------------------

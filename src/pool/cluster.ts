@@ -54,6 +54,11 @@ export class Cluster {
 		return this.shards[shard]!.serves(pool, side, since);
 	}
 
+	/** See `Shard.suits`. */
+	suits(shard: number, pool: Pool, side: Side): boolean {
+		return this.shards[shard]!.suits(pool, side);
+	}
+
 	refusal(shard: number, side: Side): PgError {
 		return this.shards[shard]!.refusal(side);
 	}

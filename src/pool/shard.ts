@@ -82,6 +82,12 @@ export class Shard {
 		return side !== Side.Primary && (since > 0 ? this.havingSeen(candidates, since) : candidates).includes(pool);
 	}
 
+	/** Whether `pool` has the role for it, well or not: who waits there for anything else must leave. */
+	suits(pool: Pool, side: Side): boolean {
+		const role = this.roleOf(pool);
+		return side === Side.Primary ? role === "primary" : role !== "auto";
+	}
+
 	private havingSeen(candidates: readonly Pool[], since: number): readonly Pool[] {
 		const { fresh, vitals } = this;
 		fresh.length = 0;

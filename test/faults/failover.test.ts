@@ -5,7 +5,7 @@ import { expect, setDefaultTimeout, test } from "bun:test";
 import { byReceived, runFailover } from "../support/failover.ts";
 import { errorFields } from "../support/message.ts";
 import { type Cluster, type PostgresServer } from "../support/postgres.ts";
-import type { RawClient } from "../support/raw-client.ts";
+import { RawClient } from "../support/raw-client.ts";
 import { until, within } from "../support/until.ts";
 import {
 	asShards,
@@ -234,6 +234,40 @@ test("a primary that is stopped and comes back as a replica of the next one is r
 	const [row] = await one.sql(`SELECT count(DISTINCT n)::int AS rows FROM written WHERE n = ANY ('{${numbers}}')`);
 	expect(row?.rows).toBe(numbers.length);
 	expect(fleet.proxy.log).not.toContain("several servers say");
+});
+
+// Whoever waits longer than `checkout_timeout` does not go from server to server, and PAUSE lets nobody's time run.
+test("a write that waits through a long PAUSE, in which another becomes the primary, goes there and not to the old one", async () => {
+	const [cluster, old, ...replicas] = await start();
+	await using _ = cluster;
+	await using fleet = await Fleet.start(auto(old, ...replicas), { checkout_timeout: 500 });
+	await using console = await RawClient.connect({ ...fleet.door("admin"), user: "admin", password: "secret" });
+	await using writer = await fleet.client();
+	await using reader = await fleet.client();
+	expect(await placeOf(writer)).toBe(old.port);
+	await cluster.replicated();
+	await console.query("PAUSE");
+	const pausedAt = performance.now();
+	const written = placeOf(writer);
+	const read = reader.query("SELECT current_setting('port')");
+	await until(
+		async () => (await fleet.show("CLIENTS")).filter(({ state }) => state === "waiting").length === 2,
+		"both to wait",
+	);
+	await until(() => performance.now() - pausedAt > 1_000, "a PAUSE longer than checkout_timeout");
+	await old.kill();
+	const [one, two] = await heirs(cluster);
+	await one.promote();
+	two.follow(one);
+	await fleet.proxy.waitForLog(new RegExp(`new primary chosen: .*:${one.port}`));
+	await old.start();
+	const left = await rowsOf(old);
+	await fleet.proxy.waitForLog(/several servers say that they are the primary.*writes go to/);
+	await console.query("RESUME");
+	expect(await within(written, "the write", FOUND)).toBe(one.port);
+	expect([one.port, two.port]).toContain(Number((await within(read, "the read", FOUND)).rows[0]?.[0]));
+	expect(await rowsOf(old)).toBe(left);
+	await fleet.untilQuiet();
 });
 
 test("both shards of a primary that is killed are written to on the promoted replica, by those who waited too", async () => {
