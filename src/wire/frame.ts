@@ -108,7 +108,8 @@ export class Tail {
 		const bytes = this.bytes + chunk.length;
 		if (!this.own || bytes > this.kept.length) {
 			// What is enough now is joined once, and needs no room.
-			const room = Buffer.allocUnsafeSlow(this.again || bytes < this.need ? 2 * bytes : bytes);
+			const again = this.own || this.again || bytes < this.need;
+			const room = Buffer.allocUnsafeSlow(again ? 2 * bytes : bytes);
 			this.kept.copy(room, 0, 0, this.bytes);
 			this.kept = room;
 			this.own = true;

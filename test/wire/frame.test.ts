@@ -163,6 +163,17 @@ describe("Tail", () => {
 		for (let i = 0; i < 1_000; i++) expect(whole[i * 1024]).toBe(i & 255);
 	});
 
+	// A client that waits for its login, or for its settings, and sends on.
+	test("so is what is held without an end in sight", () => {
+		const tail = new Tail();
+		const copied = countCopied(() => {
+			for (let i = 0; i < 1_000; i++) tail.hold(Buffer.alloc(1024, i));
+		});
+		expect(copied).toBeLessThan(4 * 1_000 * 1024);
+		const whole = tail.take();
+		for (let i = 0; i < 1_000; i++) expect(whole[i * 1024]).toBe(i & 255);
+	});
+
 	test("what was given away is not written to, though more comes while it is in use", () => {
 		const tail = new Tail();
 		tail.keep(Buffer.from("a"), 0, 2);
