@@ -563,6 +563,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	private writeReady(): void {
 		const { status } = this.routing.prelude;
 		this.stream.writeAll(status === TxStatus.Idle ? READY_IDLE : readyForQuery(status));
+		if (status === TxStatus.Idle && this.isLeaving) this.close("shutdown", SHUTTING_DOWN);
 	}
 
 	/** A decision has come to a server: for SHOW ROUTES, and for the EXPLAIN that it may be about. */

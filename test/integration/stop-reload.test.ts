@@ -113,6 +113,38 @@ test("clients that wait for a server or log in when the stop comes are not left 
 	expect(await proxy.exited).toBe(0);
 });
 
+// It stayed for as long as it was still, and each of its requests was refused.
+test("a client that is refused what it waits for goes when it is to go: after a stop, or when its user is gone", async () => {
+	const recovery = { workers: 1, default_pool_size: 1, client_connection_recovery: "recover" };
+	for (const extended of [false, true]) {
+		await using proxy = await start({ ...recovery, checkout_timeout: 500, shutdown_timeout: 20_000 });
+		await using holder = await connect(proxy);
+		await using waiter = await connect(proxy);
+		await holder.query("BEGIN");
+		const answer = extended ? waiter.extended("SELECT 1") : waiter.query("SELECT 1");
+		await holder.query("SELECT 1");
+		proxy.signal("SIGTERM");
+		expect((await answer).errors[0]?.M).toBe("checkout timeout");
+		expect(await lastWords(waiter)).toBe("57P01");
+		await holder.query("COMMIT");
+		expect(await proxy.exited).toBe(0);
+	}
+	const { config } = simpleConfig(cluster.primary, recovery);
+	const temp = { name: "temp", database: "pgdog", password: "one", server_user: "pgdog_trust" };
+	await using proxy = await startProxy({ config, users: [...USERS, temp] });
+	await using holder = await connect(proxy, { user: "temp", password: "one" });
+	await using waiter = await connect(proxy, { user: "temp", password: "one" });
+	await holder.query("BEGIN");
+	const answer = waiter.query("SELECT 1");
+	await holder.query("SELECT 1");
+	proxy.writeUsers(USERS);
+	await reload(proxy);
+	expect((await answer).errors[0]?.M).toBe("pool is shut down");
+	expect(await lastWords(waiter)).toBe("57P01");
+	await holder.query("COMMIT");
+	expect(await lastWords(holder)).toBe("57P01");
+});
+
 const USERS: ProxyUser[] = [{ name: "pgdog", database: "pgdog", password: "pgdog" }];
 
 async function reload(proxy: Proxy): Promise<string> {
