@@ -127,7 +127,13 @@ export class Pool implements ServerHome, Checked {
 			return;
 		}
 		if (context.ledger.workers > 1 && this.passOn(server)) return;
-		if (this.waiters.first !== null && !this.paused) {
+		if (this.waiters.first !== null && context.bans.vitals.roleOf(this.slot) !== this.seenRole) {
+			// They came when it was something else, the primary perhaps: the next tick would be too late for a write.
+			this.reconsider();
+			this.noteVitals();
+			if (server.state === ServerState.Closed) return;
+		}
+		if (this.waiters.first !== null) {
 			this.hand(server);
 			return;
 		}

@@ -3,6 +3,7 @@
 import { expect, test } from "bun:test";
 import { NO_FACTS } from "../../src/parser/session.ts";
 import { ServerState } from "../../src/backend/server.ts";
+import { FoundRole } from "../../src/pool/vitals.ts";
 import { until } from "../support/until.ts";
 import { ScriptedServer, TestWaiter, testPool } from "./support.ts";
 
@@ -67,6 +68,35 @@ test("a paused pool makes clients wait and lends again when resumed", async () =
 	pool.resume();
 	await served;
 	expect(waiter.server).not.toBeNull();
+	pool.shutDown();
+});
+
+// Between two ticks: the old primary, back on its old timeline, took what had waited for it, and nobody will find that again.
+test("who waits for a primary does not get what is none any more, not even before the next tick", async () => {
+	using postgres = new ScriptedServer();
+	const { pool, bans, ledger } = testPool(postgres.port, { pool_size: 2, role: "auto" });
+	bans.vitals.setRole(0, FoundRole.Primary);
+	const first = await new TestWaiter().from(pool);
+	const second = await new TestWaiter().from(pool);
+	pool.tick(first.waitingSince + 1);
+	const write = new TestWaiter();
+	write.onElsewhere = () => pool.leave(write);
+	void write.from(pool);
+	bans.vitals.setRole(0, FoundRole.Outdated);
+	pool.onIdle(first.server!);
+	expect([write.server, write.queued, ledger.used(0)]).toEqual([null, false, 0]);
+	expect([first.server!.state, second.server!.state]).toEqual([ServerState.Closed, ServerState.Closed]);
+	// A replica may serve who still wants it.
+	bans.vitals.setRole(0, FoundRole.Replica);
+	const reads = [1, 2, 3].map(() => new TestWaiter());
+	const [one, two, three] = reads.map((read) => read.from(pool));
+	await Promise.all([one, two]);
+	bans.vitals.setRole(0, FoundRole.Primary);
+	const { told } = reads[2]!;
+	pool.onIdle(reads[0]!.server!);
+	await three;
+	expect(reads[2]!.server).toBe(reads[0]!.server);
+	expect(reads[2]!.told).toBe(told + 1);
 	pool.shutDown();
 });
 
