@@ -154,7 +154,7 @@ export class Server implements StreamOwner {
 	generation = 0;
 	/** Set while draining or rolling back: past it, the connection is closed. */
 	deadline = 0;
-	/** The query of ours under way asks whether it is well (pool.ts). */
+	/** The query of ours under way asks whether it is well (checks.ts of pool/). */
 	probing = false;
 	/** It went without our doing. */
 	isLost = false;

@@ -24,7 +24,7 @@ export const SHORT = {
 	log_disconnections: false,
 };
 
-/** A bad server is out within `healthcheck_timeout` and this, ms: the pace of checks in src/pool/pool.ts, and a busy machine. */
+/** A bad server is out within `healthcheck_timeout` and this, ms: the pace of checks in src/pool/checks.ts, and a busy machine. */
 export const SOON = 4_000;
 
 /** Between two requests of a client, ms: it shares the machine with the servers. */
