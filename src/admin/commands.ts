@@ -149,7 +149,7 @@ function integer(word: Word): number {
 const SHOWS: readonly Show[] = [
 	filtered("clients", "Clients that are connected, with what they did.", CLIENTS),
 	filtered("servers", "Server connections.", SERVERS, "SHOW"),
-	plain("pools", "Pools: one for each user and database.", POOLS),
+	plain("pools", "Pools: one for each user, database and server.", POOLS),
 	plain("bans", "Pools that are not read from, why, and for how many ms still (NULL: no time ends it).", BANS),
 	plain(
 		"replication",
