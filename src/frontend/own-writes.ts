@@ -3,6 +3,9 @@
 
 import type { General } from "../config/settings.ts";
 import { Side } from "../config/snapshot.ts";
+import { type Route, Routes } from "../router/route.ts";
+
+const BY_OWN_WRITE = new Routes("read_after_write");
 
 export class OwnWrites {
 	/** `now()` when the last write was answered, while reads have to see it; else 0. */
@@ -24,5 +27,10 @@ export class OwnWrites {
 		// Whoever names a replica gets one.
 		else if (side === Side.Any) return Side.Primary;
 		return side;
+	}
+
+	/** What SHOW ROUTES and EXPLAIN tell: `route`, unless a request that might go to `wanted` goes to `side` for a write's sake. */
+	told(route: Route, wanted: Side, side: Side): Route {
+		return side === wanted ? route : BY_OWN_WRITE.to(route.shard, side);
 	}
 }

@@ -140,6 +140,7 @@ export class Routing {
 		const side = route === null || settings.isSerializable ? requests.router.writeSide : route.side;
 		this.side = this.writes.side(side, this.context.general(), this.context.time);
 		this.since = this.writes.since;
+		if (route !== null) this.decided = this.writes.told(route, side, this.side);
 		return Choice.Server;
 	}
 

@@ -550,7 +550,6 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		this.copyEnds = copyEnds;
 		this.steps = steps;
 		this.ran = this.inTransaction;
-		this.explained = this.requests.facts?.explains && this.context.general().expanded_explain ? route : null;
 		const { transaction } = this;
 		if (!transaction.isRunning) {
 			// A server that stays for good has to be one that can write.
@@ -558,7 +557,9 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 			const least = stays || this.shards.isSerializable ? this.requests.router.writeSide : wanted;
 			transaction.side = this.writes.side(least, this.context.general(), this.context.time);
 			transaction.since = this.writes.since;
+			if (route !== null) route = this.writes.told(route, least, transaction.side);
 		}
+		this.explained = this.requests.facts?.explains && this.context.general().expanded_explain ? route : null;
 		const { side, since } = transaction;
 		for (const shard of targets) this.shards.at(shard).prefer(side, since, route, this.requests.facts);
 		this.next();

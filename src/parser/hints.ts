@@ -244,7 +244,8 @@ export function commentHints(sql: string, backslash = Backslash.Plain): Hints | 
 	let last = 0;
 	for (let token = lexer.next(); token !== Token.End; token = lexer.next()) {
 		if (first < 0) first = lexer.start;
-		last = lexer.end;
+		// psql keeps a comment in front of the semicolon with its statement.
+		if (token !== Token.Semicolon) last = lexer.end;
 	}
 	const wishes: Wishes = { role: null, shard: null, shardingKey: null };
 	readComments(sql.slice(0, first < 0 ? sql.length : first), wishes);

@@ -190,10 +190,6 @@ export class Monitor {
 		if (primary !== group.primary) {
 			if (primary !== null)
 				this.log.warn(`new primary chosen: ${primary.address}, timeline ${primary.report!.timeline} [${group.name}]`);
-			else
-				this.log.error(
-					`the primary has become a replica, and there is no other: nothing can be written [${group.name}]`,
-				);
 			group.primary = primary;
 			group.history = new WriteHistory();
 		}
@@ -208,11 +204,14 @@ export class Monitor {
 	private complain(group: Group, claimed: readonly Watch[]): void {
 		const claims = claimed.filter(({ failure }) => failure === null);
 		const all = claims.map(({ address, report }) => `${address} (timeline ${report!.timeline})`).join(", ");
-		const complaint = claims.length > 1 ? all : "";
-		if (complaint !== "" && complaint !== group.complaint)
-			this.log.error(
-				`several servers say that they are the primary: ${all}; writes go to ${group.primary!.address} [${group.name}]`,
-			);
+		const { primary } = group;
+		let complaint = "";
+		if (claims.length > 1)
+			complaint = `several servers say that they are the primary: ${all}; writes go to ${primary!.address}`;
+		else if (primary === null) complaint = "no server says that it is the primary: nothing can be written";
+		else if (primary.failure !== null)
+			complaint = `the primary ${primary.address} does not answer: nothing can be written until it does, or another is promoted`;
+		if (complaint !== "" && complaint !== group.complaint) this.log.error(`${complaint} [${group.name}]`);
 		group.complaint = complaint;
 	}
 

@@ -252,10 +252,12 @@ export class Router {
 			side = Side.Primary;
 		} else {
 			const role = facts.hints?.role ?? hints.role;
-			if (role !== null) {
+			if (role !== null && (role === "primary" || !facts.writes)) {
 				routes = facts.hints?.role != null ? this.#byComment : this.#bySetting;
+				side = role === "primary" ? Side.Primary : Side.Replica;
+			} else if (role !== null) {
 				// Asked for or not, a replica cannot write.
-				side = role === "primary" || facts.writes ? Side.Primary : Side.Replica;
+				side = Side.Primary;
 			} else if (this.#preferPrimary) {
 				routes = this.#bySplit;
 				side = Side.Primary;

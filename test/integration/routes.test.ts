@@ -67,6 +67,28 @@ test("prefer_primary decides as read_write_split", async () => {
 	expect((await routes(preferring, client))[0]).toMatchObject({ decided_by: "read_write_split", server: PRIMARY() });
 });
 
+test("a read that goes to the primary for the sake of its client's write is told as one", async () => {
+	const general = {
+		read_after_write: "primary",
+		read_after_write_window: 600_000,
+		read_write_split: "exclude_primary",
+	};
+	await using careful = await startRouted(cluster, [], { ...general, expanded_explain: true });
+	await using client = await connect(careful);
+	await client.query("SELECT 1");
+	await client.query("INSERT INTO t VALUES (1)");
+	await client.query("SELECT 2");
+	const plan = (await client.query("EXPLAIN SELECT 3")).rows.flat().join("\n");
+	expect(plan).toContain("read_after_write");
+	const all = await routes(careful, client);
+	expect(all.map((row) => [row.decided_by, row.side, row.server])).toEqual([
+		["read_after_write", "primary", PRIMARY()],
+		["read_after_write", "primary", PRIMARY()],
+		["statement", "primary", PRIMARY()],
+		["statement", "any", REPLICA()],
+	]);
+});
+
 test("who waited for a server is told with the time", async () => {
 	await using scarce = await startRouted(cluster, [], { default_pool_size: 1, read_write_split: "prefer_primary" });
 	await using holder = await connect(scarce);

@@ -120,6 +120,31 @@ test("of two the one on the later timeline stays, and the other is neither read 
 	await until(() => roles() === "rp", "the old one as a replica");
 });
 
+test("that nothing can be written is said once: no primary at the start, one that is gone, one that is a replica now", async () => {
+	using one = new ScriptedServer();
+	using two = new ScriptedServer();
+	one.row = replica(100);
+	two.row = replica(100);
+	const { roles, log } = scene([{ port: one.port }, { port: two.port }]);
+	const loud = () => log.filter((line) => line.includes("nothing can be written"));
+	await until(() => loud().length === 1, "the first complaint");
+	two.row = primary(1, 100);
+	await until(() => roles() === "rp", "a primary");
+	two.row = replica(200);
+	await until(() => loud().length === 2, "the second");
+	two.row = primary(1, 300);
+	await until(() => roles() === "rp", "it again");
+	two[Symbol.dispose]();
+	await until(() => loud().length === 3, "the third");
+	const asked = one.queries.length;
+	await until(() => one.queries.length > asked + 3, "some more questions");
+	expect(loud().map((line) => line.replace(/127\.0\.0\.1:\d+/, "there").replace(/ \[.*/, ""))).toEqual([
+		"no server says that it is the primary: nothing can be written",
+		"no server says that it is the primary: nothing can be written",
+		"the primary there does not answer: nothing can be written until it does, or another is promoted",
+	]);
+});
+
 test("a server that is silent keeps nobody waiting: the others are heard, and one is found while it hangs", async () => {
 	using one = new ScriptedServer();
 	using two = new ScriptedServer();

@@ -146,8 +146,8 @@ describe("without plugins", () => {
 			expect(hinted("SELECT 1", { role: "replica" })).toBe("0 replica by pgdog setting");
 			expect(hinted("SELECT 1", { role: "primary" })).toBe("0 write by pgdog setting");
 			expect(hinted("/* pgdog_role: primary */ SELECT 1", { role: "replica" })).toBe("0 write by comment");
-			expect(hinted("/* pgdog_role: replica */ DELETE FROM t")).toBe("0 write by comment");
-			expect(hinted("DELETE FROM t", { role: "replica" })).toBe("0 write by pgdog setting");
+			expect(hinted("/* pgdog_role: replica */ DELETE FROM t")).toBe("0 write by statement");
+			expect(hinted("DELETE FROM t", { role: "replica" })).toBe("0 write by statement");
 			expect(hinted("SELECT 1", { role: "replica" }, SPLIT, PREFER)).toBe("0 replica by pgdog setting");
 			expect(hinted("SELECT 1", {}, SPLIT, PREFER)).toBe("0 write by read_write_split");
 			expect(hinted("SELECT 1", { role: "primary" }, REPLICAS)).toBe("0 read by the only choice");
