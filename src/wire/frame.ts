@@ -99,6 +99,11 @@ export class Tail {
 
 	/** Keeps a whole chunk behind what is kept, to be taken with `take` whatever its size. */
 	hold(chunk: Buffer): void {
+		// Nobody says how much is to come: only the first join may be the only one.
+		this.join(chunk, this.own);
+	}
+
+	private join(chunk: Buffer, repeated: boolean): void {
 		if (this.bytes === 0) {
 			this.kept = chunk;
 			this.own = false;
@@ -108,8 +113,7 @@ export class Tail {
 		const bytes = this.bytes + chunk.length;
 		if (!this.own || bytes > this.kept.length) {
 			// What is enough now is joined once, and needs no room.
-			const again = this.own || this.again || bytes < this.need;
-			const room = Buffer.allocUnsafeSlow(again ? 2 * bytes : bytes);
+			const room = Buffer.allocUnsafeSlow(repeated || this.again || bytes < this.need ? 2 * bytes : bytes);
 			this.kept.copy(room, 0, 0, this.bytes);
 			this.kept = room;
 			this.own = true;
@@ -125,7 +129,7 @@ export class Tail {
 			this.room = null;
 			return chunk;
 		}
-		this.hold(chunk);
+		this.join(chunk, false);
 		return this.bytes < this.need ? null : this.take();
 	}
 
