@@ -96,8 +96,8 @@ export class Checks {
 	/** Somebody has waited for `checkout_timeout`, and nothing has come back. @param connecting connections are being opened */
 	late(connecting: boolean, time: number): void {
 		const { bans } = this.context;
-		// All connections at work for so long may be busy, or hang: that is for a check to say.
-		if (!connecting && !this.connecting) bans.vitals.suspect(this.pool.slot);
+		// All connections at work for so long may be busy, or hang: that is for a check to say, the one under way if there is one.
+		if (!connecting) bans.vitals.suspect(this.pool.slot);
 		else bans.failed(this.pool.slot, Ban.Unreachable, "no connection within checkout_timeout", time);
 	}
 

@@ -158,6 +158,17 @@ test("who has waited for checkout_timeout while nothing came back may go elsewhe
 	full.pool.tick(stuck.waitingSince + 1_001);
 	expect([mobile.told, mobile.error, stuck.told, stuck.error?.message]).toEqual([1, null, 1, "checkout timeout"]);
 	expect(full.bans.vitals.banOf(0)).toBe(Ban.None);
+	// Nor while that check is under way: the ticks begin one, and it hangs.
+	postgres.hold = true;
+	const { logins } = postgres;
+	full.pool.tick(stuck.waitingSince + 3_000);
+	full.pool.tick(stuck.waitingSince + 6_000);
+	await until(() => postgres.logins > logins, "the check's login");
+	const another = new TestWaiter();
+	void another.from(full.pool);
+	full.pool.tick(another.waitingSince + 1_001);
+	expect([another.error?.message, full.bans.vitals.banOf(0)]).toEqual(["checkout timeout", Ban.None]);
+	postgres.hold = false;
 	// Its server comes back all the time, to others.
 	const late = new TestWaiter();
 	void late.from(full.pool);
