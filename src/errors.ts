@@ -24,6 +24,11 @@ export function asPgError(error: unknown): PgError {
 	return error instanceof PgError ? error : new PgError("FATAL", "XX000", String(error));
 }
 
+/** For the log, of a bug: where it was thrown. */
+export function traceOf(error: unknown): string {
+	return error instanceof Error ? (error.stack ?? error.message) : String(error);
+}
+
 /** The peer sent bytes that are not the protocol. Costs that connection: ErrorResponse with `sqlstate`, then close. */
 export class ProtocolError extends Error {
 	readonly sqlstate: string;

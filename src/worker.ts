@@ -14,7 +14,7 @@ import { type MovingServer, type Server, ServerState } from "./backend/server.ts
 import { now } from "./clock.ts";
 import type { General, Tcp } from "./config/settings.ts";
 import type { Admin, Snapshot, User } from "./config/snapshot.ts";
-import { cannotListen, ProtocolError } from "./errors.ts";
+import { cannotListen, ProtocolError, traceOf } from "./errors.ts";
 import { Client } from "./frontend/client.ts";
 import type { ClientContext, ClientHandle } from "./frontend/context.ts";
 import { createFactsCache } from "./frontend/prepared.ts";
@@ -125,7 +125,7 @@ export class Worker implements PoolContext, ClientContext {
 	/** A bug, or a peer that broke the protocol, in one connection: it costs that connection. */
 	private onFailure(error: unknown, stream: Stream): void {
 		if (error instanceof ProtocolError) this.log.warn(`server broke the protocol: ${error.message}`);
-		else this.log.error(`internal error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+		else this.log.error(`internal error: ${traceOf(error)}`);
 		stream.terminate();
 	}
 
@@ -388,7 +388,7 @@ export class Worker implements PoolContext, ClientContext {
 		try {
 			this.tick();
 		} catch (error) {
-			this.log.error(`internal error: ${error instanceof Error ? (error.stack ?? error.message) : String(error)}`);
+			this.log.error(`internal error: ${traceOf(error)}`);
 		}
 	}
 

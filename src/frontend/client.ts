@@ -966,7 +966,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		if (server === null || server.session) {
 			const busy = this.state === State.Waiting || this.routing.prelude.open || (server?.replies.length ?? 0) > 0;
 			if (!busy && time - Math.max(this.activeAt, server?.readyAt ?? 0) > general.client_idle_timeout)
-				this.close("client_idle_timeout", idleError("disconnecting idle client", "client_idle_timeout", general));
+				this.close("client_idle_timeout", idleError("client_idle_timeout", general));
 		}
 		if (server === null ? !this.routing.prelude.open : server.status === TxStatus.Idle || server.replies.length > 0)
 			return;
@@ -974,10 +974,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 			this.state === State.Ready &&
 			time - Math.max(this.activeAt, server?.readyAt ?? 0) > general.client_idle_in_transaction_timeout
 		)
-			this.close(
-				"client_idle_in_transaction_timeout",
-				idleError("disconnecting idle in transaction client", "client_idle_in_transaction_timeout", general),
-			);
+			this.close("client_idle_in_transaction_timeout", idleError("client_idle_in_transaction_timeout", general));
 	}
 
 	/** Shutdown: who is between transactions leaves now, the others when theirs ends; `now` makes all leave. */
@@ -1037,9 +1034,9 @@ const NO_TRANSACTIONS = new PgError("ERROR", "58000", TRANSACTION_TEXT);
 const FATAL_TRANSACTION = new PgError("FATAL", "58000", TRANSACTION_TEXT);
 
 export function idleError(
-	message: string,
 	setting: "client_idle_timeout" | "client_idle_in_transaction_timeout",
 	general: General,
 ): PgError {
+	const message = `disconnecting idle ${setting === "client_idle_timeout" ? "" : "in transaction "}client`;
 	return new PgError("FATAL", "57P05", message, `${setting} of ${general[setting]}ms expired`);
 }

@@ -5,7 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { now } from "../clock.ts";
 import { Side } from "../config/snapshot.ts";
-import { PgError, ProtocolError } from "../errors.ts";
+import { PgError, ProtocolError, traceOf } from "../errors.ts";
 import { TransactionControl } from "../parser/facts.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
 import type { Cluster } from "../pool/cluster.ts";
@@ -197,7 +197,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 				this.guarded(work);
 			} catch (error) {
 				// No socket's event: nobody else would catch it.
-				this.context.log.error(`internal error: ${error instanceof Error ? error.stack : String(error)}`);
+				this.context.log.error(`internal error: ${traceOf(error)}`);
 				this.stream.terminate();
 			}
 		});
@@ -929,10 +929,8 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		// The shards do not know: one that is not asked is idle, but its client is not.
 		if (this.phase !== Phase.Idle || this.involved.length > 0) return;
 		const general = this.context.general();
-		const [setting, message] = this.inTransaction
-			? (["client_idle_in_transaction_timeout", "disconnecting idle in transaction client"] as const)
-			: (["client_idle_timeout", "disconnecting idle client"] as const);
-		if (time - this.activeAt > general[setting]) this.close(setting, idleError(message, setting, general));
+		const setting = this.inTransaction ? "client_idle_in_transaction_timeout" : "client_idle_timeout";
+		if (time - this.activeAt > general[setting]) this.close(setting, idleError(setting, general));
 	}
 
 	/** Which shards there are does not change under a client: with others it has to come again. */

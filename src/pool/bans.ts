@@ -33,7 +33,7 @@ export function banText(why: Ban): string {
 }
 
 /** Bans that end by a check, or by time. */
-function isOfHealth(why: Ban): boolean {
+export function isOfHealth(why: Ban): boolean {
 	return why === Ban.Unreachable || why === Ban.Unhealthy || why === Ban.Unchecked;
 }
 

@@ -5,6 +5,7 @@ import { type Server, ServerState } from "../backend/server.ts";
 import { now } from "../clock.ts";
 import { asPgError } from "../errors.ts";
 import { Stat } from "../stats/counters.ts";
+import { isOfHealth } from "./bans.ts";
 import type { PoolContext } from "./context.ts";
 import { Ban, Vital } from "./vitals.ts";
 
@@ -74,7 +75,7 @@ export class Checks {
 			vitals.set(slot, Vital.checkedAt, ban === Ban.Unchecked ? 1 : first);
 			return;
 		}
-		const isIll = !vitals.isHealthy(slot) || ban === Ban.Unreachable || ban === Ban.Unhealthy || ban === Ban.Unchecked;
+		const isIll = !vitals.isHealthy(slot) || isOfHealth(ban);
 		const isDue =
 			(isIll && time - last > RECHECK) ||
 			(idle_healthcheck_interval > 0 && time - last > idle_healthcheck_interval) ||
