@@ -20,7 +20,7 @@ import {
 	rowDescription,
 } from "../wire/backend-messages.ts";
 import { Frontend, Target, TxStatus } from "../wire/codes.ts";
-import { errorResponse } from "../wire/error-response.ts";
+import { errorResponse, noticeResponse } from "../wire/error-response.ts";
 import { frontendLimit, HEADER, readInt32, Tail } from "../wire/frame.ts";
 import { Body } from "./body.ts";
 import type { Command } from "./command.ts";
@@ -406,12 +406,12 @@ export class AdminSession implements StreamOwner {
 	}
 
 	private notice(sqlstate: string, message: string): void {
-		this.out.push(errorResponse(new PgError("WARNING", sqlstate, message)));
+		this.out.push(noticeResponse(new PgError("WARNING", sqlstate, message)));
 	}
 
 	/** A transaction block has failed then, as far as drivers can see; commands still run, nothing is ever rolled back. */
 	private fail({ severity, sqlstate, message, detail, hint }: AnswerError): void {
-		this.out.push(errorResponse(new PgError(severity, sqlstate, message, detail, hint)));
+		this.out.push(errorResponse(new PgError(severity, sqlstate, message, detail, hint), "stays"));
 		if (this.status === TxStatus.InBlock) this.status = TxStatus.Failed;
 	}
 
@@ -433,7 +433,7 @@ export class AdminSession implements StreamOwner {
 	/** The one way out. `error`: what the client is told; null: it asked for the end itself, or nothing is to be said. */
 	close(error: PgError | null): void {
 		if (this.isClosed) return;
-		if (error !== null) this.out.push(errorResponse(error));
+		if (error !== null) this.out.push(errorResponse(error, "ends"));
 		this.flush();
 		this.leave();
 		this.stream.end();

@@ -10,7 +10,7 @@ import { Dirty } from "../parser/session.ts";
 import { Stat } from "../stats/counters.ts";
 import { CLOSE_COMPLETE, PARSE_COMPLETE } from "../wire/backend-messages.ts";
 import { Backend, TxStatus } from "../wire/codes.ts";
-import { errorResponse, readError, readSqlstate, rewriteMessage } from "../wire/error-response.ts";
+import { errorResponse, isFatal, readError, readSqlstate, rewriteMessage } from "../wire/error-response.ts";
 import { endOfString, HEADER, readInt16, readInt32, Tail } from "../wire/frame.ts";
 import { parse, query, SYNC, TERMINATE } from "../wire/frontend-messages.ts";
 import { cleaning } from "./clean.ts";
@@ -440,8 +440,7 @@ export class Server implements StreamOwner {
 		this.undo();
 		const text = chunk.indexOf(NAME_PREFIX, start, "latin1");
 		// Severity FATAL or PANIC: the server closes next, and has said why.
-		const severity = chunk[start + HEADER + 1];
-		if (severity === 70 || severity === 80) {
+		if (isFatal(chunk, start)) {
 			this.fatal = readError(chunk, start, end);
 			// Right behind the last answer, with which the client lets go of it. Who does not is told when it closes.
 			if (this.ready) return NOTHING;
@@ -740,7 +739,7 @@ export class Server implements StreamOwner {
 	 */
 	refuse(error: PgError, mark: Reply.RefusedQuery | Reply.RefusedBind): Buffer {
 		this.replies.push(mark);
-		this.refusals.push(errorResponse(error));
+		this.refusals.push(errorResponse(error, "stays"));
 		return mark === Reply.RefusedQuery ? REFUSED_QUERY : REFUSED_BIND;
 	}
 

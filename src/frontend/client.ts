@@ -636,7 +636,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	private refuse(error: PgError, code: number): void {
 		this.errors++;
 		this.routing.prelude.fail();
-		this.stream.writeAll(errorResponse(error));
+		this.stream.writeAll(errorResponse(error, "stays"));
 		this.skip = code === Frontend.Query || code === Frontend.FunctionCall ? Skip.Query : Skip.ToSync;
 	}
 
@@ -660,7 +660,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		}
 		const { client_connection_recovery } = this.context.general();
 		if (client_connection_recovery === "drop") this.close(error.message, error);
-		else this.refuseHeld(new PgError("ERROR", error.sqlstate, error.message, error.detail, error.hint));
+		else this.refuseHeld(error);
 	}
 
 	/** Refuses the request that is held, and goes on with what comes after it. */
@@ -997,7 +997,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		if (error !== undefined) {
 			this.errors++;
 			this.lastError = error;
-			this.stream.writeAll(errorResponse(error));
+			this.stream.writeAll(errorResponse(error, "ends"));
 		}
 		this.leave(reason);
 		this.stream.end();

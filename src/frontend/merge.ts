@@ -4,7 +4,7 @@
 import { PgError } from "../errors.ts";
 import { commandComplete } from "../wire/backend-messages.ts";
 import { Backend, TxStatus } from "../wire/codes.ts";
-import { errorResponse, readSqlstate } from "../wire/error-response.ts";
+import { errorResponse, isFatal, readSqlstate } from "../wire/error-response.ts";
 import { HEADER, readInt16, readInt32, Tail } from "../wire/frame.ts";
 
 /** What one shard is ahead of the slowest before it is stopped, in bytes; a guess. */
@@ -328,7 +328,7 @@ const enum Passes {
 /** Signature, flags and the length of the header's extension. */
 const SIGNATURE = 19;
 const TRAILER = copyData(Buffer.from([0xff, 0xff]));
-const DISAGREE = errorResponse(new PgError("ERROR", "58000", "the shards gave answers of different kinds"));
+const DISAGREE = errorResponse(new PgError("ERROR", "58000", "the shards gave answers of different kinds"), "stays");
 
 function copyData(...parts: Buffer[]): Buffer {
 	const message = Buffer.concat([Buffer.alloc(HEADER), ...parts]);
@@ -349,12 +349,6 @@ function isOfTransaction(port: Port): boolean {
 
 function isError(port: Port): boolean {
 	return port.head > 0 && port.code === Backend.ErrorResponse;
-}
-
-/** The message at `at` is an ErrorResponse of severity FATAL or PANIC: the connection is closed next. */
-export function isFatal(chunk: Uint8Array, at: number): boolean {
-	const severity = chunk[at + HEADER + 1];
-	return chunk[at] === Backend.ErrorResponse && (severity === 70 || severity === 80);
 }
 
 /** Whether the message is what answers one Parse, Bind, Describe, Execute or Close. */

@@ -530,7 +530,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		this.mended = false;
 		this.step = NO_STEP;
 		this.steps = [];
-		this.write(errorResponse(error));
+		this.write(errorResponse(error, "stays"));
 		this.failed();
 		this.next();
 	}
@@ -957,7 +957,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		this.phase = Phase.Closed;
 		if (words !== undefined) {
 			this.errors++;
-			this.out.push(words instanceof PgError ? errorResponse(words) : words);
+			this.out.push(words instanceof PgError ? errorResponse(words, "ends") : words);
 		}
 		this.flush();
 		this.leave(reason);

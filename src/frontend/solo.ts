@@ -95,7 +95,7 @@ function isPlainBind(chunk: Buffer, at: number, next: number): boolean {
 /** The answers to a Query. */
 export function answerQuery(said: Said, status: TxStatus): Buffer {
 	const answers: Buffer[] = [];
-	if (said.error !== null) answers.push(errorResponse(said.error));
+	if (said.error !== null) answers.push(errorResponse(said.error, "stays"));
 	else {
 		if (said.row !== null) answers.push(rowDescription([{ name: said.row.column }]), dataRow([said.row.value]));
 		answers.push(commandComplete(said.tag));
@@ -128,7 +128,7 @@ export function answerBatch(said: Said, chunk: Buffer, at: number, end: number, 
 			case Frontend.Execute:
 				if (error !== null) {
 					// The rest of the batch is skipped.
-					answers.push(errorResponse(error));
+					answers.push(errorResponse(error, "stays"));
 					answers.push(readyForQuery(status));
 					return Buffer.concat(answers);
 				}

@@ -319,7 +319,7 @@ export class Startup implements StreamOwner {
 	}
 
 	private end(error: PgError): void {
-		this.stream.writeAll(errorResponse(error));
+		this.stream.writeAll(errorResponse(error, "ends"));
 		this.stream.end();
 		this.over();
 	}

@@ -1,6 +1,6 @@
 // ErrorResponse and NoticeResponse, both ways. Fields: PostgreSQL docs, "Error and Notice Message Fields".
 
-import { PgError } from "../errors.ts";
+import { PgError, type Severity } from "../errors.ts";
 import { Backend } from "./codes.ts";
 import { HEADER, endOfString } from "./frame.ts";
 import { Writer } from "./writer.ts";
@@ -12,12 +12,30 @@ const SQLSTATE = field("C");
 const MESSAGE = field("M");
 const DETAIL = field("D");
 const HINT = field("H");
+/** First letters of the two severities that end a connection. */
+const FATAL = field("F");
+const PANIC = field("P");
 
-/** ErrorResponse, or NoticeResponse when the severity is WARNING or NOTICE. */
-export function errorResponse(error: PgError): Buffer {
-	const notice = error.severity === "WARNING" || error.severity === "NOTICE";
-	const w = new Writer().begin(notice ? Backend.NoticeResponse : Backend.ErrorResponse);
-	w.byte(SEVERITY).string(error.severity).byte(SEVERITY_NONLOCALIZED).string(error.severity);
+/** What is done with the connection behind an ErrorResponse: the client goes on, or it is closed. */
+export type Then = "stays" | "ends";
+
+/**
+ * ErrorResponse. Its severity follows from what is done next, whatever the error was made as or came as from a server: a
+ * driver that reads ERROR goes on, and one that reads FATAL throws the connection away.
+ */
+export function errorResponse(error: PgError, then: Then): Buffer {
+	if (then === "stays") return report(Backend.ErrorResponse, "ERROR", error);
+	return report(Backend.ErrorResponse, error.severity === "PANIC" ? "PANIC" : "FATAL", error);
+}
+
+/** NoticeResponse: WARNING, or NOTICE for every other severity. */
+export function noticeResponse(notice: PgError): Buffer {
+	return report(Backend.NoticeResponse, notice.severity === "WARNING" ? "WARNING" : "NOTICE", notice);
+}
+
+function report(code: Backend, severity: Severity, error: PgError): Buffer {
+	const w = new Writer().begin(code);
+	w.byte(SEVERITY).string(severity).byte(SEVERITY_NONLOCALIZED).string(severity);
 	w.byte(SQLSTATE).string(error.sqlstate).byte(MESSAGE).string(printable(error.message));
 	if (error.detail !== undefined) w.byte(DETAIL).string(printable(error.detail));
 	if (error.hint !== undefined) w.byte(HINT).string(printable(error.hint));
@@ -52,6 +70,19 @@ export function readError(chunk: Buffer, start: number, end: number): PgError {
 		read(DETAIL) || undefined,
 		read(HINT) || undefined,
 	);
+}
+
+/**
+ * Whether the message at `start` is an ErrorResponse of severity FATAL or PANIC: the server closes the connection next. Read
+ * from the field that is not translated: with lc_messages = "ru_RU" the first one says ВАЖНО.
+ */
+export function isFatal(chunk: Uint8Array, start: number): boolean {
+	if (chunk[start] !== Backend.ErrorResponse) return false;
+	let severity = start + HEADER + 1;
+	// PostgreSQL writes the two next to each other, and the second since version 9.6.
+	const behind = chunk.indexOf(0, severity) + 1;
+	if (behind > 0 && chunk[behind] === SEVERITY_NONLOCALIZED) severity = behind + 1;
+	return chunk[severity] === FATAL || chunk[severity] === PANIC;
 }
 
 /** The five letters of the SQLSTATE alone: cheaper than `readError` where only the code matters. */

@@ -1,8 +1,9 @@
 // How server connections are shared: the three modes, the limit of a pool, the order of waiting, and each of the timeouts.
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { type Cluster, startPostgres } from "../support/postgres.ts";
+import { type Cluster, freePort, startPostgres } from "../support/postgres.ts";
 import { type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
+import { errorFields } from "../support/message.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
@@ -180,6 +181,38 @@ test("checkout_timeout: the client is told, and dropped or kept as client_connec
 		expect(await one(waiter, "SELECT 'again'")).toBe("again");
 	}
 });
+
+// With "drop" a client was told ERROR, which drivers go on after, and disconnected.
+for (const shards of [1, 2]) {
+	test(`whoever is refused a server is told FATAL and disconnected, or ERROR and stays, with ${shards} shards`, async () => {
+		for (const recovery of ["drop", "recover"] as const) {
+			const name = "pgdog";
+			const members = Array.from({ length: shards }, (_, shard) => [
+				{ name, shard, host: cluster.primary.host, port: cluster.primary.port, role: "primary" },
+				{ name, shard, host: "127.0.0.1", port: freePort(), role: "replica" },
+			]);
+			const general = {
+				workers: 1,
+				read_write_split: "exclude_primary",
+				min_pool_size: 0,
+				checkout_timeout: 500,
+				client_connection_recovery: recovery,
+			};
+			const { users } = simpleConfig(cluster.primary);
+			await using proxy = await startProxy({ config: { general, databases: members.flat() }, users });
+			// The first finds out that the replica is down; the next are told so, before they wait for anything.
+			for (let i = 0; i < 3; i++) {
+				await using client = await connect(proxy);
+				client.send(f.query("SELECT 1"));
+				const answer = await Promise.race([client.closed, client.until("Z").catch(() => client.closed)]);
+				const severities = answer.filter(({ code }) => code === "E").map(({ body }) => errorFields(body).V);
+				expect(severities).toEqual([client.ended ? "FATAL" : "ERROR"]);
+				if (i === 0) expect(client.ended).toBe(recovery === "drop");
+				if (!client.ended) expect(await one(client, "/* pgdog_role: primary */ SELECT 'stays'")).toBe("stays");
+			}
+		}
+	});
+}
 
 test("a waiter that gives up leaves the queue to the others", async () => {
 	await using proxy = await start({ default_pool_size: 1 });

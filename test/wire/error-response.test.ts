@@ -3,32 +3,80 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { PgError, type Severity } from "../../src/errors.ts";
-import { errorResponse, readError, readSqlstate, rewriteMessage } from "../../src/wire/error-response.ts";
+import {
+	errorResponse,
+	isFatal,
+	noticeResponse,
+	readError,
+	readSqlstate,
+	rewriteMessage,
+} from "../../src/wire/error-response.ts";
 import { backend, bytes, concat, cstring, message, text } from "../support/wire-frames.ts";
 
 test("an error is written with the fields it has, in PostgreSQL's order", () => {
 	expect(
-		errorResponse(new PgError("FATAL", "28000", "nö", "détail", "hint")).equals(
+		errorResponse(new PgError("FATAL", "28000", "nö", "détail", "hint"), "ends").equals(
 			backend.errorResponse({ S: "FATAL", V: "FATAL", C: "28000", M: "nö", D: "détail", H: "hint" }),
 		),
 	).toBe(true);
 	expect(
-		errorResponse(new PgError("ERROR", "58000", "x")).equals(
+		errorResponse(new PgError("ERROR", "58000", "x"), "stays").equals(
 			backend.errorResponse({ S: "ERROR", V: "ERROR", C: "58000", M: "x" }),
 		),
 	).toBe(true);
 });
 
-test("a warning is a NoticeResponse", () => {
-	expect(
-		errorResponse(new PgError("WARNING", "01000", "x")).equals(
-			backend.noticeResponse({ S: "WARNING", V: "WARNING", C: "01000", M: "x" }),
-		),
-	).toBe(true);
+// A client was told ERROR and closed all the same, where the error had been made for one that stays.
+test.each<[Severity, Severity, Severity]>([
+	["ERROR", "FATAL", "ERROR"],
+	["FATAL", "FATAL", "ERROR"],
+	["PANIC", "PANIC", "ERROR"],
+	["WARNING", "FATAL", "ERROR"],
+	["NOTICE", "FATAL", "ERROR"],
+])("%s is told as %s to a client that is closed next, and as %s to one that goes on", (made, ends, stays) => {
+	const error = new PgError(made, "58000", "x");
+	expect(errorResponse(error, "ends").equals(backend.errorResponse({ S: ends, V: ends, C: "58000", M: "x" }))).toBe(
+		true,
+	);
+	expect(errorResponse(error, "stays").equals(backend.errorResponse({ S: stays, V: stays, C: "58000", M: "x" }))).toBe(
+		true,
+	);
+});
+
+test("a notice is never an error", () => {
+	for (const severity of ["WARNING", "NOTICE", "FATAL"] as const) {
+		const said = severity === "WARNING" ? "WARNING" : "NOTICE";
+		expect(
+			noticeResponse(new PgError(severity, "01000", "x")).equals(
+				backend.noticeResponse({ S: said, V: said, C: "01000", M: "x" }),
+			),
+		).toBe(true);
+	}
+});
+
+// A server that speaks Russian says ВАЖНО: its end was taken for an error of a session that goes on.
+test.each([
+	[{ S: "FATAL", V: "FATAL" }, true],
+	[{ S: "PANIC", V: "PANIC" }, true],
+	[{ S: "ERROR", V: "ERROR" }, false],
+	[{ S: "ВАЖНО", V: "FATAL" }, true],
+	[{ S: "FEHLER", V: "ERROR" }, false],
+	[{ S: "PANIK", V: "PANIC" }, true],
+	[{ S: "FATAL" }, true],
+	[{ S: "ERROR" }, false],
+])("that %j ends the connection is %p", (fields, ends) => {
+	const made = Buffer.from(concat(text("EEEE"), backend.errorResponse({ ...fields, C: "57P01", M: "x" }), text("EF")));
+	expect(isFatal(made, 4)).toBe(ends);
+});
+
+test("what is no error, or is cut short, ends nothing", () => {
+	expect(isFatal(backend.noticeResponse({ S: "FATAL", V: "FATAL", C: "01000", M: "x" }), 0)).toBe(false);
+	const whole = backend.errorResponse({ S: "ERROR", V: "ERROR", C: "57P01", M: "x" });
+	for (let end = 0; end < whole.length; end++) expect(isFatal(whole.subarray(0, end), 0)).toBe(false);
 });
 
 test("a zero byte in a text does not end its field", () => {
-	const made = errorResponse(new PgError("ERROR", "42601", "a\0Mb", "\0", "c\0"));
+	const made = errorResponse(new PgError("ERROR", "42601", "a\0Mb", "\0", "c\0"), "stays");
 	expect(readError(made, 0, made.length)).toMatchObject({ message: "a\\0Mb", detail: "\\0", hint: "c\\0" });
 });
 
@@ -37,6 +85,10 @@ const some = words.filter((value) => value !== "");
 
 test("what is written is read back, wherever in the chunk it stands", () => {
 	const severity = fc.constantFrom<Severity>("ERROR", "FATAL", "PANIC", "WARNING", "NOTICE");
+	const write = (error: PgError) => {
+		if (error.severity === "WARNING" || error.severity === "NOTICE") return noticeResponse(error);
+		return errorResponse(error, error.severity === "ERROR" ? "stays" : "ends");
+	};
 	fc.assert(
 		fc.property(
 			severity,
@@ -45,7 +97,7 @@ test("what is written is read back, wherever in the chunk it stands", () => {
 			fc.option(some, { nil: undefined }),
 			fc.nat(20),
 			(s, m, d, h, pad) => {
-				const made = errorResponse(new PgError(s, "XX001", m, d, h));
+				const made = write(new PgError(s, "XX001", m, d, h));
 				const chunk = Buffer.from(concat(Buffer.alloc(pad, 67), made, text("MnotC")));
 				const read = readError(chunk, pad, pad + made.length);
 				expect([read.severity, read.sqlstate, read.message, read.detail, read.hint]).toEqual([s, "XX001", m, d, h]);
