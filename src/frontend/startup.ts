@@ -39,6 +39,8 @@ export class Startup implements StreamOwner {
 	private phase = Phase.Packets;
 	private sslAsked = false;
 	private gssAsked = false;
+	/** Bytes came together with a request for encryption, before it was answered. */
+	private early = false;
 	private login: ClientLogin | null = null;
 	private user = "";
 	private database = "";
@@ -59,6 +61,8 @@ export class Startup implements StreamOwner {
 	onDrain(): void {}
 
 	onClose(): void {
+		if (this.phase === Phase.Over) return;
+		this.debug("client disconnected");
 		this.over();
 	}
 
@@ -75,6 +79,7 @@ export class Startup implements StreamOwner {
 			return;
 		}
 		let rest = this.tail.add(chunk);
+		this.early = false;
 		while (rest !== null && !this.isOver) rest = this.phase === Phase.Packets ? this.packet(rest) : this.answer(rest);
 		if (rest !== null) this.passOn(rest);
 	}
@@ -92,9 +97,11 @@ export class Startup implements StreamOwner {
 			return null;
 		}
 		const length = readInt32(chunk, 0);
-		// PostgreSQL does not count the length word itself.
+		// PostgreSQL does not count the length word itself. Whoever sends this does not speak its protocol, or has changed its
+		// mind: a Terminate, HTTP and the first bytes of TLS are lengths that cannot be.
 		if (length < 8 || length > MAX_STARTUP_PACKET_LENGTH + 4) {
-			this.fail(new PgError("FATAL", "08P01", "invalid length of startup packet"));
+			if (this.early) this.fail(UNENCRYPTED);
+			else this.leave("invalid length of startup packet");
 			return null;
 		}
 		if (chunk.length < length) {
@@ -114,12 +121,12 @@ export class Startup implements StreamOwner {
 				if (code === StartupCode.SSLRequest) this.sslAsked = true;
 				else this.gssAsked = true;
 				this.stream.writeAll(NO);
+				this.early = rest !== null;
 				return rest;
 			}
 			case StartupCode.CancelRequest:
 				if (length >= 16) this.context.cancel(readInt32(chunk, 8), Uint8Array.prototype.slice.call(chunk, 12, length));
-				this.stream.end();
-				this.over();
+				this.leave("CancelRequest");
 				return null;
 		}
 		if (code >>> 16 !== 3) {
@@ -210,8 +217,7 @@ export class Startup implements StreamOwner {
 		}
 		const length = readInt32(chunk, 1);
 		if (chunk[0] === Frontend.Terminate) {
-			this.stream.end();
-			this.over();
+			this.leave("client disconnected");
 			return null;
 		}
 		if (chunk[0] !== Frontend.Password || length < 4 || length > MAX_AUTH_TOKEN_LENGTH) {
@@ -313,8 +319,7 @@ export class Startup implements StreamOwner {
 
 	fail(error: PgError): void {
 		if (this.phase === Phase.Over) return;
-		const level = this.context.log;
-		level.info(`login failed: ${error.message} [${this.address}]`);
+		this.context.log.info(`login failed: ${error.message} [${this.address}]`);
 		this.end(error);
 	}
 
@@ -324,9 +329,25 @@ export class Startup implements StreamOwner {
 		this.over();
 	}
 
+	/**
+	 * Ends without a word. PostgreSQL answers a whole StartupMessage, and to what comes before it nothing but SSLRequest and
+	 * GSSENCRequest: drivers that change their mind would take an ErrorResponse for one of their program's, and a port scanner
+	 * is told nothing. For the log it is no event either: anybody may do it, as often as he likes.
+	 */
+	private leave(reason: string): void {
+		this.debug(reason);
+		this.stream.end();
+		this.over();
+	}
+
+	private debug(reason: string): void {
+		if (this.context.log.debugs) this.context.log.debug(`left before logging in: ${reason} [${this.address}]`);
+	}
+
 	/** Whoever has not logged in when the process shuts down does not get in. */
 	shutDown(): void {
-		this.fail(new PgError("FATAL", "57P03", "the database system is shutting down"));
+		if (this.phase === Phase.Packets) this.leave("shutdown");
+		else this.fail(new PgError("FATAL", "57P03", "the database system is shutting down"));
 	}
 
 	/** `client_login_timeout`: PgDog, and we, say nothing. */
@@ -337,6 +358,14 @@ export class Startup implements StreamOwner {
 		this.over();
 	}
 }
+
+/** In PostgreSQL's words: it is what begins TLS without waiting for the answer. A StartupMessage there does no harm. */
+const UNENCRYPTED = new PgError(
+	"FATAL",
+	"08P01",
+	"received unencrypted data after SSL request",
+	"This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.",
+);
 
 function unsupported(code: number): PgError {
 	const version = `${code >>> 16}.${code & 0xffff}`;

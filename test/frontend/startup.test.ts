@@ -1,6 +1,7 @@
 // The first packets of a connection, over real sockets, as sent by clients that are right, wrong, or slow.
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { createConnection } from "node:net";
 import type { Socket } from "bun";
 import fc from "fast-check";
 import { ScramCache } from "../../src/auth/scram-keys.ts";
@@ -154,13 +155,7 @@ const raw = (body: Uint8Array, version = 196608, length = body.length + 8) =>
 	concat(int32(length), int32(version), body);
 
 const LAYOUT = "08P01 invalid startup packet layout: expected terminator as last byte";
-const LENGTH = "08P01 invalid length of startup packet";
 const MALFORMED: [string, Uint8Array, string][] = [
-	["of length 0", int32(0), LENGTH],
-	["of length 7", concat(int32(7), bytes(0, 3, 0)), LENGTH],
-	["of negative length", int32(-1), LENGTH],
-	["that is longer than PostgreSQL takes", int32(10_005), LENGTH],
-	["of another protocol, HTTP", Buffer.from("GET / HTTP/1.1\r\n\r\n"), LENGTH],
 	["of protocol 2", raw(bytes(0), 131072), "0A000 unsupported frontend protocol 2.0: server supports 3.0 to 3.2"],
 	["of protocol 4", raw(bytes(0), 262144), "0A000 unsupported frontend protocol 4.0: server supports 3.0 to 3.2"],
 	["without an end", raw(concat(cstring("user"), cstring("u"))), LAYOUT],
@@ -182,6 +177,70 @@ test.each(MALFORMED)("a first packet %s is refused", async (_, packet, expected)
 	expect(last?.code).toBe("E");
 	const fields = errorFields(last!.body);
 	expect([fields.S, `${fields.C} ${fields.M}`]).toEqual(["FATAL", expected]);
+});
+
+/** All bytes that come back for `sent`, behind which the client says that it will send no more; of requests only the answers. */
+async function answerTo(sent: Uint8Array, requests: readonly Uint8Array[] = []): Promise<string> {
+	const { promise, resolve, reject } = Promise.withResolvers<void>();
+	let got = "";
+	const socket = createConnection({ port: listening.port, host: "127.0.0.1", allowHalfOpen: true });
+	socket.on("data", (chunk: Buffer) => {
+		got += chunk.toString("latin1");
+	});
+	socket.on("end", () => socket.destroy());
+	socket.on("close", resolve);
+	// What is closed while bytes wait to be read is reset: that is an end as good as another.
+	socket.on("error", (error: NodeJS.ErrnoException) => {
+		if (error.code !== "ECONNRESET" && error.code !== "EPIPE") reject(error);
+	});
+	for (const [i, request] of requests.entries()) {
+		socket.write(request);
+		await until(() => got.length > i, "an answer to a request for encryption");
+	}
+	socket.end(sent);
+	await promise;
+	return got;
+}
+
+// An ErrorResponse here reached programs as an error that nobody handled: their driver had changed its mind and said Terminate.
+test.each([
+	["Terminate", frontend.terminate()],
+	["a length of 0", int32(0)],
+	["a length of 7", concat(int32(7), bytes(0, 3, 0))],
+	["a negative length", int32(-1)],
+	["a length beyond what PostgreSQL takes", int32(10_005)],
+	["HTTP", Buffer.from("GET / HTTP/1.1\r\n\r\n")],
+	["TLS's ClientHello", bytes(22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3)],
+	["a CancelRequest that is cut short", concat(int32(12), int32(80877102), int32(1))],
+])("who begins with %s is told nothing, and disconnected", async (_, sent) => {
+	const client = await open();
+	client.send(sent);
+	// Without a word, though the client has not left.
+	expect(await client.closed).toEqual([]);
+	expect(await answerTo(sent, [frontend.sslRequest()])).toBe("N");
+});
+
+test("who leaves before its StartupMessage is whole is told nothing, whatever it has sent", async () => {
+	const requests = fc.subarray([frontend.sslRequest(), frontend.gssencRequest()]);
+	const left = fc.nat(GOOD.length - 1).map((end) => GOOD.subarray(0, end));
+	const strange = fc
+		.tuple(fc.integer({ min: -(2 ** 31), max: 2 ** 31 - 1 }), fc.uint8Array({ maxLength: 100 }))
+		.filter(([length]) => length < 8 || length > 10_004)
+		.map(([length, body]) => concat(int32(length), body));
+	await fc.assert(
+		fc.asyncProperty(requests, fc.oneof(left, strange), async (first, last) => {
+			expect(await answerTo(last, first)).toBe("N".repeat(first.length));
+		}),
+		{ numRuns: 60 },
+	);
+});
+
+test("who begins TLS without waiting for the answer to its SSLRequest is told what PostgreSQL says", async () => {
+	const client = await open();
+	client.send(concat(frontend.sslRequest(), bytes(22, 3, 1, 2, 0, 1, 0, 1, 252, 3, 3)));
+	expect(await client.nextByte()).toBe("N");
+	const last = (await client.closed).at(-1);
+	expect(errorFields(last!.body)).toMatchObject({ C: "08P01", M: "received unencrypted data after SSL request" });
 });
 
 test("a client that nobody knows is refused without being told why", async () => {
