@@ -252,20 +252,25 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 				return;
 			}
 			if (next > end && !this.passable(code, length, end - at)) {
-				if (routing.needed && length > ROUTED) throw new ProtocolError(TOO_LARGE.message, TOO_LARGE.sqlstate);
 				break;
 			}
 			if (routing.needed && at >= this.routed) {
-				// Nobody can look at half a batch: it waits for its end here as it does without a server.
-				if (beginsBatch(code) && !server.unsynced && this.ahead.look(chunk, at) === Ahead.Open) break;
+				let unseen = length > ROUTED && code !== Frontend.CopyData;
+				// Nobody can look at half a batch: it waits for its end here as it does without a server, unless that is too far.
+				if (beginsBatch(code) && !server.unsynced) {
+					const ahead = this.ahead.look(chunk, at);
+					if (ahead === Ahead.Open) break;
+					unseen = ahead === Ahead.TooLarge;
+				}
 				if (this.isBehindEnd(server)) {
 					this.untilAnswered(server, chunk, run, at);
 					return;
 				}
-				const choice = routing.inside(code, chunk, at, next, server);
+				const choice = unseen ? routing.insideUnseen(server) : routing.inside(code, chunk, at, next, server);
 				if (routing.end > 0) this.routed = routing.end;
 				if (choice === Choice.Refused) {
 					this.refuseInside(server, routing.error, code, chunk, run, at);
+					this.drop(chunk, next);
 					at = stop;
 					run = stop;
 					continue;
@@ -472,8 +477,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		switch (code) {
 			case Frontend.Query:
 			case Frontend.FunctionCall:
-				if (next > end && !this.passable(code, length, end - at) && !(this.routing.needed && length > ROUTED))
-					return Step.More;
+				if (next > end && !this.passable(code, length, end - at)) return Step.More;
 				break;
 			case Frontend.Parse:
 			case Frontend.Bind:
@@ -483,7 +487,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 				ahead = this.ahead.look(chunk, at);
 				if (ahead === Ahead.OnlyCloses) return this.closeAlone(chunk, at);
 				if (ahead === Ahead.Open && this.routing.needed) return Step.More;
-				if (ahead !== Ahead.Complete && !this.routing.needed && end - at <= COLLECT) return Step.More;
+				if (ahead !== Ahead.Complete && end - at <= COLLECT) return Step.More;
 				break;
 			}
 			case Frontend.Sync:
@@ -501,12 +505,9 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		}
 		if (this.refusesTransaction(code, chunk, at, next))
 			return this.isClosed ? Step.Done : this.skipped(code, chunk, next);
-		if (this.routing.needed && (length > ROUTED || ahead === Ahead.TooLarge)) {
-			this.refuse(TOO_LARGE, code);
-			return this.skipped(code, chunk, next);
-		}
 		if (this.routing.needed || this.checkout.isRouted) {
-			const step = this.routing.needed ? this.choose(code, chunk, at, next) : this.place(code, chunk, at, next);
+			const unseen = length > ROUTED || ahead === Ahead.TooLarge;
+			const step = this.routing.needed ? this.choose(code, chunk, at, next, unseen) : this.place(code, chunk, at, next);
 			if (step !== Step.Go) return step;
 		}
 		if (this.checkout.take() !== null) return Step.Go;
@@ -514,13 +515,17 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		return Step.Hold;
 	}
 
-	/** Routes the request that begins at `at` and sets `pool`, or answers it here. */
-	private choose(code: number, chunk: Buffer, at: number, next: number): Step {
+	/**
+	 * Routes the request that begins at `at` and sets `pool`, or answers it here.
+	 * @param unseen it is too large to be looked at
+	 */
+	private choose(code: number, chunk: Buffer, at: number, next: number, unseen: boolean): Step {
 		const { routing } = this;
 		const { pooler_mode } = this.pool.spec;
 		const holds = pooler_mode === "transaction";
-		const choice = routing.choose(code, chunk, at, next, holds);
-		this.routed = routing.end;
+		const choice = unseen ? routing.chooseUnseen() : routing.choose(code, chunk, at, next, holds);
+		// Of what is unseen the message here has its place; each Bind behind it is looked at when it comes.
+		this.routed = unseen && choice === Choice.Server ? Math.min(next, chunk.length) : routing.end;
 		if (choice === Choice.Answered) {
 			this.answered();
 			return Step.Done;

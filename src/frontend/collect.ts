@@ -11,7 +11,10 @@ export const COLLECT = 64 << 10;
 const WHOLE = 1 << 20;
 /** A Parse is kept, so that it can be sent to other servers: it has to be whole. Ours, not PostgreSQL's. */
 const PARSE_LIMIT = 64 << 20;
-/** A request that has to be routed is collected whole, up to this; what is larger is refused: nobody could look at it. */
+/**
+ * A request that has to be routed is collected whole, up to this. Of a larger one nobody looks at more than its beginning: it goes
+ * to the primary in pieces where that is enough to know, and is refused where it is not.
+ */
 export const ROUTED = 64 << 20;
 
 /** Throws what PostgreSQL says of such a header. */
@@ -26,8 +29,8 @@ export function checkHeader(code: number, length: number): void {
 /** Whether a message that is not all here may go to the server in pieces. */
 export function passable(code: number, length: number, here: number, routed: boolean): boolean {
 	if (code === Frontend.CopyData) return true;
-	if (routed || (code !== Frontend.Query && code !== Frontend.Bind && code !== Frontend.FunctionCall)) return false;
-	return length > WHOLE && here >= COLLECT;
+	if (code !== Frontend.Query && code !== Frontend.Bind && code !== Frontend.FunctionCall) return false;
+	return length > (routed ? ROUTED : WHOLE) && here >= COLLECT;
 }
 
 /** How many bytes must be together before the message at `at` is looked at again. */

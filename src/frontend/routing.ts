@@ -144,6 +144,46 @@ export class Routing {
 		return Choice.Server;
 	}
 
+	/**
+	 * A request so large that nobody looks at more than its beginning: whatever it is, the primary can run it. Plugins would have
+	 * to see all of it.
+	 */
+	chooseUnseen(): Choice {
+		const { prelude } = this;
+		this.end = 0;
+		this.decided = null;
+		this.facts = null;
+		if (prelude.failed) return this.refuse(ABORTED);
+		const choice = this.unseen();
+		if (choice === Choice.Server) {
+			this.side = this.writes.side(this.side, this.context.general(), this.context.time);
+			this.since = this.writes.since;
+		}
+		return choice;
+	}
+
+	/** The same while the client has a server: where that is in a transaction, this is its place. */
+	insideUnseen(server: Server): Choice {
+		this.end = 0;
+		const decided = this.decided;
+		const choice = this.unseen();
+		if (server.status === TxStatus.Idle) return choice;
+		this.decided = decided;
+		// The transaction may end in it.
+		this.isEnding = true;
+		return choice;
+	}
+
+	private unseen(): Choice {
+		const { router } = this.requests!;
+		if (router.asksPlugins) return this.refuse(UNSEEN);
+		this.requests!.wrote = true;
+		this.decided = router.unseen;
+		this.facts = null;
+		this.side = router.writeSide;
+		return Choice.Server;
+	}
+
 	/** A request was answered here. */
 	afterAnswer(): void {
 		this.decided = null;
@@ -303,3 +343,9 @@ export function noteBatch(
 }
 
 const NOTHING = Buffer.alloc(0);
+const UNSEEN = new PgError(
+	"ERROR",
+	"54000",
+	"the request is too large to be routed",
+	"Plugins have to see every statement with its parameters, and this request is larger than 64 MiB.",
+);

@@ -97,6 +97,7 @@ export class Router {
 	readonly #bySplit = new Routes("read_write_split");
 	readonly #byComment = new Routes("comment");
 	readonly #bySetting = new Routes("pgdog setting");
+	readonly #bySize = new Routes("size of the request");
 	readonly #bySyntaxError = new Routes("syntax error");
 	readonly #byMalformedBind = new Routes("malformed Bind");
 	readonly #byPlugin = new Map<string, Routes>();
@@ -144,6 +145,11 @@ export class Router {
 	/** Where goes what may do anything. */
 	get writeSide(): Side {
 		return this.#side(Side.Primary);
+	}
+
+	/** Of a request of one shard that is too large to be looked at. */
+	get unseen(): Route {
+		return this.#bySize.to(0, this.writeSide);
 	}
 
 	get shards(): number {
