@@ -30,6 +30,7 @@ import { Bans } from "./pool/bans.ts";
 import { Cluster } from "./pool/cluster.ts";
 import { Ledger } from "./pool/ledger.ts";
 import type { PoolContext } from "./pool/context.ts";
+import { Permit } from "./pool/permit.ts";
 import { Pool } from "./pool/pool.ts";
 import { Shard } from "./pool/shard.ts";
 import { Vitals } from "./pool/vitals.ts";
@@ -249,7 +250,7 @@ export class Worker implements PoolContext, ClientContext {
 				this.poolsBySlot.get(message.slot)?.onServerRequested(message.by);
 				break;
 			case "give-server":
-				void this.receive(message.slot, message.server);
+				this.receive(message.slot, message.server);
 				break;
 			case "offer-permit":
 				this.poolsBySlot.get(message.slot)?.onPermitOffered();
@@ -292,15 +293,15 @@ export class Worker implements PoolContext, ClientContext {
 		}
 	}
 
-	private async receive(slot: number, moving: MovingServer): Promise<void> {
+	private receive(slot: number, moving: MovingServer): void {
 		const pool = this.poolsBySlot.get(slot);
 		if (pool !== undefined) {
-			await pool.onServerGiven(moving);
+			pool.onServerGiven(moving);
 			return;
 		}
 		// A reload that took the pool away was quicker than the server: nobody else knows of it.
 		closeDescriptor(moving.fd);
-		this.ledger.release(slot);
+		Permit.received(this.ledger, slot).release();
 	}
 
 	private async adoptClient(fd: number): Promise<void> {

@@ -107,7 +107,7 @@ async function moving(port: number, generation: number): Promise<MovingServer> {
 		bornAt: now(),
 		usedAt: now(),
 		checkedAt: now(),
-		lifetime: 3_600_000,
+		spread: 3_600_000,
 		generation,
 	};
 }

@@ -83,7 +83,7 @@ export interface MovingServer {
 	bornAt: number;
 	usedAt: number;
 	checkedAt: number;
-	lifetime: number;
+	spread: number;
 	generation: number;
 }
 
@@ -150,6 +150,8 @@ export class Server implements StreamOwner {
 	readyAt = 0;
 	/** Milliseconds after `bornAt` at which it is too old. */
 	lifetime = Number.POSITIVE_INFINITY;
+	/** Its share of `server_lifetime_jitter`, -1 to 1: drawn once, so that a reload, or another thread, finds the same lifetime. */
+	spread = 2 * Math.random() - 1;
 	/** The pool's at birth; RECONNECT raises the pool's. */
 	generation = 0;
 	/** Set while draining or rolling back: past it, the connection is closed. */
@@ -777,7 +779,7 @@ export class Server implements StreamOwner {
 			bornAt: this.bornAt,
 			usedAt: this.usedAt,
 			checkedAt: this.checkedAt,
-			lifetime: this.lifetime,
+			spread: this.spread,
 			generation: this.generation,
 		};
 	}
@@ -792,7 +794,7 @@ export class Server implements StreamOwner {
 		this.bornAt = moving.bornAt;
 		this.usedAt = moving.usedAt;
 		this.checkedAt = moving.checkedAt;
-		this.lifetime = moving.lifetime;
+		this.spread = moving.spread;
 		this.generation = moving.generation;
 		this.statements.arrive(moving.statements, statements);
 	}

@@ -4,19 +4,18 @@
 
 import { LRUCache } from "lru-cache";
 import { sendCancel } from "../backend/cancel.ts";
-import { login } from "../backend/login.ts";
 import type { ParameterSet, ParameterSets } from "../backend/parameters.ts";
-import { type MovingServer, Server, type ServerHome, ServerState } from "../backend/server.ts";
+import { type MovingServer, type Server, ServerState } from "../backend/server.ts";
 import { now } from "../clock.ts";
 import type { PoolSpec } from "../config/snapshot.ts";
-import { asPgError, PgError } from "../errors.ts";
+import { PgError, traceOf } from "../errors.ts";
 import type { Splice } from "../net/splice.ts";
-import { adoptSocket, Stream } from "../net/stream.ts";
 import { Stat } from "../stats/counters.ts";
 import { TxStatus } from "../wire/codes.ts";
 import { type Checked, Checks } from "./checks.ts";
+import { type Connected, Connecting } from "./connecting.ts";
 import type { PoolContext } from "./context.ts";
-import { loginOptions } from "./login-options.ts";
+import { Permit, Servers } from "./permit.ts";
 import { Ban, FoundRole } from "./vitals.ts";
 import { type Waiter, Waiters } from "./waiters.ts";
 
@@ -26,40 +25,31 @@ const QUANTUM = 5;
 const SLACK = 0.5;
 /** Between two hand-overs to a worker that has servers of the pool, ms: queues swing, and servers must not swing along. */
 const PATIENCE = 20;
-/** Pause after a failed connection attempt while clients wait, ms; doubles up to the second. */
-const RETRY_FIRST = 100;
-const RETRY_LAST = 1000;
-
 /** SQLSTATE classes of a refused login that the next attempt will meet again: who waits is told at once. */
 const PERMANENT = new Set(["28", "3D", "42"]);
 
 /** A query under way for so long, ms, or for half of what clients wait for it, is a reason to ask whether its server still answers. */
 const LONG_QUERY = 1_000;
 
-export class Pool implements ServerHome, Checked {
+export class Pool implements Connected, Checked {
 	spec: PoolSpec;
 	readonly slot: number;
 	readonly counters: Float64Array;
 	readonly splice: Splice;
 	readonly sets: ParameterSets;
-	readonly all = new Set<Server>();
+	readonly all = new Servers();
 	private readonly idle: Server[] = [];
 	private readonly waiters = new Waiters();
 	private readonly context: PoolContext;
 	private readonly checks: Checks;
+	private readonly connecting: Connecting;
 	/** When a server last went to another worker. */
 	private gaveAt = 0;
-	/** Connections being opened or adopted here. */
-	private connecting = 0;
 	private paused = false;
 	/** No longer in the configuration: lends nothing, closes what comes back. */
 	private retired = false;
 	/** When its servers were last replaced, by `PoolContext.generation`; those of an older one are closed when they come back. */
-	private generation: number;
-	private passwordIndex = 0;
-	private lastError: PgError | null = null;
-	private retryDelay = 0;
-	private retryAt = 0;
+	generation: number;
 	/** When a server here had answered a query and was free again. */
 	private provenAt = 0;
 	/** As of the last tick. */
@@ -77,6 +67,7 @@ export class Pool implements ServerHome, Checked {
 		this.splice = context.splice;
 		this.sets = context.sets;
 		this.checks = new Checks(this, context);
+		this.connecting = new Connecting(this, context);
 	}
 
 	// ---- clients ---------------------------------------------------------------------------------------------------
@@ -126,6 +117,9 @@ export class Pool implements ServerHome, Checked {
 			server.close("server_lifetime");
 			return;
 		}
+		// A reload has made the pool smaller.
+		const { pool_size } = this.spec;
+		if (context.ledger.used(this.slot) > pool_size && this.closeAbove(server, pool_size, "pool_size")) return;
 		if (context.ledger.workers > 1 && this.passOn(server)) return;
 		if (this.waiters.first !== null && context.bans.vitals.roleOf(this.slot) !== this.seenRole) {
 			// They came when it was something else, the primary perhaps: the next tick would be too late for a write.
@@ -170,97 +164,77 @@ export class Pool implements ServerHome, Checked {
 	private grow(): void {
 		if (this.paused || this.retired) return;
 		const { ledger, worker } = this.context;
-		let wanted = this.waiters.length - this.connecting;
+		let wanted = this.waiters.length - this.connecting.underway;
 		if (wanted <= 0) return;
 		for (let other = 0; other < ledger.workers && wanted > 0; other++) {
 			if (other === worker || ledger.idleOf(this.slot, other) === 0) continue;
 			this.context.requestServer(other, this.slot);
 			wanted--;
 		}
-		if (this.retryAt > now()) return;
-		while (wanted-- > 0 && ledger.acquire(this.slot, this.spec.pool_size)) void this.open();
+		if (!this.connecting.mayTry(now())) return;
+		while (wanted-- > 0 && this.open(this.spec.pool_size));
 	}
 
-	/** Opens one connection; the permit is ours already. */
-	private async open(): Promise<void> {
-		this.connecting++;
-		try {
-			const server = await this.connect(this.context.general().connect_timeout);
-			this.connecting--;
-			this.onConnected(server);
-			this.enter(server);
-		} catch (error) {
-			this.connecting--;
-			this.context.ledger.release(this.slot);
-			this.onConnectFailed(asPgError(error));
-		}
+	/** Opens one connection if fewer than `limit` permits are in use. @returns whether it does */
+	private open(limit: number): boolean {
+		const permit = Permit.take(this.context.ledger, this.slot, limit);
+		if (permit === null) return false;
+		this.watch(this.connecting.open(permit));
+		return true;
 	}
 
-	private onConnected(server: Server): void {
-		const { context } = this;
-		this.retryDelay = 0;
-		this.lastError = null;
-		const jitter = this.spec.server_lifetime_jitter * (2 * Math.random() - 1);
-		server.lifetime = this.spec.server_lifetime + jitter;
-		if (context.general().log_connections) context.log.info(`new server connection [${this.describe()}]`);
-		context.bans.passed(this.slot, now());
+	/** Waits for nobody. What rejects is a bug in what was done with a connection, a client's perhaps. */
+	private watch(work: Promise<void>): void {
+		work.catch((error) => this.context.log.error(`internal error: ${traceOf(error)}`));
+	}
+
+	onOpened(server: Server, permit: Permit): void {
+		this.enter(server, permit);
 	}
 
 	/** @param timeout of each attempt, ms */
-	async connect(timeout: number): Promise<Server> {
-		const { spec, generation } = this;
-		const { general, scram } = this.context;
-		const started = now();
-		const passwords = Math.max(1, spec.server_passwords.length);
-		for (let attempt = 1, refused = 1; ; ) {
-			const { connect_attempts, connect_attempt_delay } = general();
-			const passwordIndex = this.passwordIndex % passwords;
-			try {
-				const server = await login(loginOptions(spec, passwordIndex, timeout, scram, this.context), this);
-				server.generation = generation;
-				this.counters[Stat.connect_count]!++;
-				this.counters[Stat.connect_time]! += now() - started;
-				return server;
-			} catch (error) {
-				const wrongPassword = error instanceof PgError && error.sqlstate === "28P01";
-				if (wrongPassword && refused++ < passwords) {
-					this.passwordIndex = passwordIndex + 1;
-					continue;
-				}
-				if (attempt++ >= connect_attempts || this.retired) throw error;
-				await Bun.sleep(connect_attempt_delay);
-			}
-		}
+	connect(timeout: number): Promise<Server> {
+		return this.connecting.connect(timeout);
 	}
 
 	/** A connection that a check has made beyond the pool's size. @returns false when nobody has use for it */
 	keep(server: Server): boolean {
 		const { ledger } = this.context;
 		const wanted = this.waiters.length > 0 || ledger.used(this.slot) < this.spec.min_pool_size;
-		if (!wanted || this.retired || !ledger.acquire(this.slot, this.spec.pool_size)) return false;
-		this.onConnected(server);
-		this.enter(server);
+		if (!wanted || this.retired) return false;
+		using permit = Permit.take(ledger, this.slot, this.spec.pool_size);
+		if (permit === null) return false;
+		this.connecting.worked();
+		this.enter(server, permit);
 		return true;
 	}
 
+	/** A connection that was opened becomes one of the pool's. */
+	private enter(server: Server, permit: Permit): void {
+		const { general, log, bans } = this.context;
+		if (general().log_connections) log.info(`new server connection [${this.describe()}]`);
+		bans.passed(this.slot, now());
+		this.join(server, permit);
+	}
+
 	/** A server that is new here, opened or adopted. */
-	private enter(server: Server): void {
-		this.all.add(server);
+	private join(server: Server, permit: Permit): void {
+		// Between the end of its login and now.
+		if (server.state === ServerState.Closed) return;
+		this.all.add(server, permit);
+		server.lifetime = lifetimeOf(server, this.spec);
 		server.state = ServerState.Idle;
 		this.onIdle(server);
 		this.publish();
 	}
 
-	private onConnectFailed(error: PgError): void {
+	onOpenFailed(error: PgError): void {
 		const { bans, log, ledger } = this.context;
 		// Nobody waits, and what is known of the slot may be another pool's by now.
 		if (this.retired) return;
 		this.counters[Stat.errors]!++;
-		const news = this.lastError?.message !== error.message;
+		const news = this.connecting.lastError?.message !== error.message;
 		log[news ? "warn" : "debug"](`server connection failed: ${error.sqlstate} ${error.message} [${this.describe()}]`);
-		this.lastError = error;
-		this.retryDelay = Math.min(RETRY_LAST, this.retryDelay === 0 ? RETRY_FIRST : this.retryDelay * 2);
-		this.retryAt = now() + this.retryDelay;
 		const refused = PERMANENT.has(error.sqlstate.slice(0, 2)) && this.all.size === 0;
 		// A server that answers, and only has no room for one more connection, is not down.
 		if (error.sqlstate.startsWith("08") || refused || ledger.used(this.slot) === 0)
@@ -278,16 +252,35 @@ export class Pool implements ServerHome, Checked {
 	onGone(server: Server): void {
 		const { log, general, ledger, bans } = this.context;
 		this.checks.onGone(server);
-		if (!this.all.delete(server)) return;
-		const at = this.idle.indexOf(server);
-		if (at >= 0) this.idle.splice(at, 1);
+		const permit = this.all.remove(server);
+		if (permit === null) return;
+		permit.release();
+		this.forget(server);
 		if (general().log_disconnections) log.info(`closing server connection: ${server.closeReason} [${this.describe()}]`);
-		ledger.release(this.slot);
-		this.publish();
 		if (server.isLost) bans.vitals.suspect(this.slot);
 		const other = ledger.longestWaiting(this.slot, this.context.worker);
 		if (other >= 0) this.context.offerPermit(other, this.slot);
 		this.grow();
+	}
+
+	/** It is no longer one of `all`. */
+	private forget(server: Server): void {
+		const at = this.idle.indexOf(server);
+		if (at >= 0) this.idle.splice(at, 1);
+		this.publish();
+	}
+
+	/**
+	 * Closes a server that nobody has if the process has more than `keep` of the pool. The permit goes first, so that of workers
+	 * that look at once no more than the surplus close theirs. @returns whether it is closed
+	 */
+	private closeAbove(server: Server, keep: number, reason: string): boolean {
+		if (!this.all.removeAbove(server, keep)) return false;
+		this.forget(server);
+		server.close(reason);
+		if (this.context.general().log_disconnections)
+			this.context.log.info(`closing server connection: ${reason} [${this.describe()}]`);
+		return true;
 	}
 
 	// ---- other workers ---------------------------------------------------------------------------------------------
@@ -328,30 +321,26 @@ export class Pool implements ServerHome, Checked {
 	private give(server: Server, to: number): boolean {
 		const moving = server.leave();
 		if (moving === null) return false;
+		using permit = this.all.remove(server);
 		this.gaveAt = now();
-		this.all.delete(server);
 		this.publish();
 		this.context.giveServer(to, this.slot, moving);
+		permit?.passOn();
 		return true;
 	}
 
 	/** A server that another worker gives us, with its permit. */
-	async onServerGiven(moving: MovingServer): Promise<void> {
-		this.connecting++;
-		try {
-			const socket = await adoptSocket(moving.fd, this.context.handlers);
-			const server = new Server(this);
-			server.stream = new Stream(socket, server);
-			socket.data = server.stream;
-			server.arrive(moving, this.context.statements);
-			this.connecting--;
-			this.enter(server);
-		} catch (error) {
-			this.connecting--;
-			this.context.ledger.release(this.slot);
-			this.context.log.warn(`a server connection was lost between workers: ${error} [${this.describe()}]`);
-			this.grow();
-		}
+	onServerGiven(moving: MovingServer): void {
+		this.watch(this.connecting.adopt(moving, Permit.received(this.context.ledger, this.slot)));
+	}
+
+	onAdopted(server: Server, permit: Permit): void {
+		this.join(server, permit);
+	}
+
+	onAdoptFailed(error: unknown): void {
+		this.context.log.warn(`a server connection was lost between workers: ${error} [${this.describe()}]`);
+		this.grow();
 	}
 
 	// ---- upkeep ----------------------------------------------------------------------------------------------------
@@ -382,17 +371,9 @@ export class Pool implements ServerHome, Checked {
 		this.expireWaiters(time);
 		this.closeIdle(time);
 		this.grow();
-		if (!this.paused && time >= this.retryAt) {
-			const { ledger } = this.context;
-			const least = this.spec.min_pool_size;
-			// One that is not well is checked instead.
-			if (
-				this.context.bans.vitals.isHealthy(this.slot) &&
-				ledger.used(this.slot) < least &&
-				ledger.acquire(this.slot, least)
-			)
-				void this.open();
-		}
+		// One that is not well is checked instead.
+		if (!this.paused && this.connecting.mayTry(time) && this.context.bans.vitals.isHealthy(this.slot))
+			this.open(Math.min(this.spec.min_pool_size, this.spec.pool_size));
 		this.counters[Stat.sv_idle] = idle;
 		this.counters[Stat.sv_idle_xact] = inTransaction;
 		this.counters[Stat.sv_active] = this.all.size - idle - inTransaction;
@@ -427,7 +408,7 @@ export class Pool implements ServerHome, Checked {
 			if (time - waitingSince < checkout_timeout) break;
 			// Nothing has come back meanwhile: another server may have an answer.
 			if (this.provenAt < waitingSince) {
-				this.checks.late(this.connecting > 0, time);
+				this.checks.late(this.isConnecting, time);
 				first.onElsewhere(true);
 				if (this.waiters.first !== first) continue;
 			}
@@ -438,20 +419,9 @@ export class Pool implements ServerHome, Checked {
 	}
 
 	private closeIdle(time: number): void {
-		const { ledger } = this.context;
 		for (const server of [...this.idle]) {
 			if (time - server.bornAt > server.lifetime) server.close("server_lifetime");
-			else if (
-				time - server.usedAt > this.spec.idle_timeout &&
-				// The permit goes first, so that two workers do not both close the last one above the minimum.
-				ledger.releaseAbove(this.slot, this.spec.min_pool_size)
-			) {
-				this.all.delete(server);
-				this.idle.splice(this.idle.indexOf(server), 1);
-				server.close("idle_timeout");
-				if (this.context.general().log_disconnections)
-					this.context.log.info(`closing server connection: idle_timeout [${this.describe()}]`);
-			} else if (server.statements.hasDropped) {
+			else if (!this.closeSurplus(server, time) && server.statements.hasDropped) {
 				// It comes back by onIdle; until then it is nobody's to lend.
 				this.idle.splice(this.idle.indexOf(server), 1);
 				server.closeDropped();
@@ -459,17 +429,23 @@ export class Pool implements ServerHome, Checked {
 		}
 	}
 
+	/** Closes an idle server that the pool has too many of, or has had for too long. @returns whether it has */
+	private closeSurplus(server: Server, time: number): boolean {
+		const { pool_size, min_pool_size, idle_timeout } = this.spec;
+		if (this.closeAbove(server, pool_size, "pool_size")) return true;
+		return time - server.usedAt > idle_timeout && this.closeAbove(server, min_pool_size, "idle_timeout");
+	}
+
 	private checkoutTimeout(): PgError {
 		const used = this.context.ledger.used(this.slot);
-		const cause = this.lastError === null ? "" : `; the last attempt to connect failed: ${this.lastError.message}`;
+		const { lastError } = this.connecting;
+		const cause = lastError === null ? "" : `; the last attempt to connect failed: ${lastError.message}`;
 		return new PgError(
 			"FATAL",
 			"58000",
 			"checkout timeout",
 			`${used} of ${this.spec.pool_size} server connections of this pool are in use${cause}`,
-			this.lastError === null
-				? "Raise default_pool_size or checkout_timeout, or make transactions shorter."
-				: undefined,
+			lastError === null ? "Raise default_pool_size or checkout_timeout, or make transactions shorter." : undefined,
 		);
 	}
 
@@ -526,8 +502,9 @@ export class Pool implements ServerHome, Checked {
 		this.spec = spec;
 		const identity = (s: PoolSpec) => JSON.stringify([s.host, s.port, s.database_name, s.server_user, s.startup]);
 		if (identity(before) !== identity(spec)) this.reconnect();
-		if (before.server_passwords.join("\0") !== spec.server_passwords.join("\0")) this.passwordIndex = 0;
-		for (const server of this.all) server.lifetime = spec.server_lifetime;
+		if (before.server_passwords.join("\0") !== spec.server_passwords.join("\0")) this.connecting.restart();
+		for (const server of this.all) server.lifetime = lifetimeOf(server, spec);
+		this.closeIdle(now());
 		this.grow();
 	}
 
@@ -557,9 +534,14 @@ export class Pool implements ServerHome, Checked {
 		this.waiters.reconsider();
 	}
 
+	/** Connections are being opened or adopted. */
+	get isConnecting(): boolean {
+		return this.connecting.underway > 0;
+	}
+
 	/** Retired, and its last server is gone. */
 	get isOver(): boolean {
-		return this.retired && this.all.size === 0 && this.connecting === 0;
+		return this.retired && this.all.size === 0 && !this.isConnecting;
 	}
 
 	/** Process shutdown: all servers, lent or not. */
@@ -572,6 +554,11 @@ export class Pool implements ServerHome, Checked {
 		const { server_user, database_name, host, port } = this.spec;
 		return `${server_user}@${host}:${port}/${database_name}`;
 	}
+}
+
+/** Ms after its birth at which a server is too old: spread, so that servers that were opened together are not all replaced together. */
+function lifetimeOf(server: Server, { server_lifetime, server_lifetime_jitter }: PoolSpec): number {
+	return server_lifetime + server.spread * server_lifetime_jitter;
 }
 
 const NO_LONGER_PRIMARY = new PgError(

@@ -122,6 +122,8 @@ export interface TestPool {
 	readonly pool: Pool;
 	/** As a reload makes one of the same key. */
 	another(): Pool;
+	/** For a pool of another worker over the same ledger. */
+	readonly context: PoolContext;
 	/** What the janitor sets to the time. */
 	readonly clock: { time: number };
 	readonly ledger: Ledger;
@@ -189,7 +191,7 @@ export function testPool(
 		offerPermit() {},
 	} satisfies PoolContext;
 	const another = () => new Pool(own, slot, new Float64Array(Stat.length), context);
-	return { pool: another(), another, ledger, statements, bans: context.bans, clock: context };
+	return { pool: another(), another, ledger, statements, bans: context.bans, context, clock: context };
 }
 
 const NOBODY: User = { name: "u", database: "d", passwords: [] };

@@ -1,0 +1,151 @@
+// How a pool comes to one more server connection: opened, or adopted from another thread; how often it is tried, with which
+// password, and how long it waits after a failure. The permit is the caller's until the connection is the pool's: whichever
+// way an attempt ends, it is with one of them or given back. One for each Pool.
+
+import { login } from "../backend/login.ts";
+import { type MovingServer, Server } from "../backend/server.ts";
+import { now } from "../clock.ts";
+import type { PoolSpec } from "../config/snapshot.ts";
+import { asPgError, PgError } from "../errors.ts";
+import { adoptSocket, Stream } from "../net/stream.ts";
+import { Stat } from "../stats/counters.ts";
+import type { ServerHome } from "../backend/server.ts";
+import type { PoolContext } from "./context.ts";
+import { loginOptions } from "./login-options.ts";
+import type { Permit } from "./permit.ts";
+
+/** Pause after a failed connection attempt while clients wait, ms; doubles up to the second. */
+const RETRY_FIRST = 100;
+const RETRY_LAST = 1000;
+
+/** What it needs of its pool. */
+export interface Connected extends ServerHome {
+	readonly spec: PoolSpec;
+	/** When its servers were last replaced. */
+	readonly generation: number;
+	/** It is no longer in the configuration. */
+	readonly isRetired: boolean;
+	/** A connection that was opened: it is the pool's now, and so is the permit. */
+	onOpened(server: Server, permit: Permit): void;
+	onOpenFailed(error: PgError): void;
+	/** A connection that came from another thread. */
+	onAdopted(server: Server, permit: Permit): void;
+	onAdoptFailed(error: unknown): void;
+}
+
+export class Connecting {
+	/** Connections being opened or adopted here. */
+	underway = 0;
+	/** Why the last attempt failed; null when it did not. */
+	lastError: PgError | null = null;
+	private readonly pool: Connected;
+	private readonly context: PoolContext;
+	private passwordIndex = 0;
+	private retryDelay = 0;
+	private retryAt = 0;
+
+	constructor(pool: Connected, context: PoolContext) {
+		this.pool = pool;
+		this.context = context;
+	}
+
+	/** Not so soon after a failure. */
+	mayTry(time: number): boolean {
+		return time >= this.retryAt;
+	}
+
+	/** Other passwords from now on: the first is tried first. */
+	restart(): void {
+		this.passwordIndex = 0;
+	}
+
+	/** Rejects only when what is done with the connection has a bug: neither it nor the permit is lost then. */
+	async open(mine: Permit): Promise<void> {
+		using permit = mine;
+		const outcome = await this.counted(this.connect(this.context.general().connect_timeout));
+		if (outcome instanceof Server) {
+			this.worked();
+			this.pool.onOpened(outcome, permit);
+			return;
+		}
+		// Before anybody is told: who hears of it may want to try again.
+		permit.release();
+		const error = asPgError(outcome.error);
+		this.retryDelay = Math.min(RETRY_LAST, this.retryDelay === 0 ? RETRY_FIRST : this.retryDelay * 2);
+		this.retryAt = now() + this.retryDelay;
+		this.pool.onOpenFailed(error);
+		this.lastError = error;
+	}
+
+	/** As `open`, for a connection that another thread gives us. */
+	async adopt(moving: MovingServer, mine: Permit): Promise<void> {
+		using permit = mine;
+		const outcome = await this.counted(this.receive(moving));
+		if (outcome instanceof Server) {
+			this.pool.onAdopted(outcome, permit);
+			return;
+		}
+		permit.release();
+		this.pool.onAdoptFailed(outcome.error);
+	}
+
+	/** Whatever comes of it is a value, so that nothing but connecting can be taken for a failure to connect. */
+	private async counted(attempt: Promise<Server>): Promise<Server | { readonly error: unknown }> {
+		this.underway++;
+		try {
+			return await attempt;
+		} catch (error) {
+			return { error };
+		} finally {
+			this.underway--;
+		}
+	}
+
+	private async receive(moving: MovingServer): Promise<Server> {
+		const socket = await adoptSocket(moving.fd, this.context.handlers);
+		const server = new Server(this.pool);
+		server.stream = new Stream(socket, server);
+		socket.data = server.stream;
+		try {
+			server.arrive(moving, this.context.statements);
+			return server;
+		} catch (error) {
+			server.stream.terminate();
+			throw error;
+		}
+	}
+
+	/** A connection was made, by `open` or by a check. */
+	worked(): void {
+		this.retryDelay = 0;
+		this.retryAt = 0;
+		this.lastError = null;
+	}
+
+	/** A connection without a permit. @param timeout of each attempt, ms */
+	async connect(timeout: number): Promise<Server> {
+		const { pool, context } = this;
+		const { spec, generation } = pool;
+		const started = now();
+		const passwords = Math.max(1, spec.server_passwords.length);
+		for (let attempt = 1, refused = 1; ; ) {
+			const { connect_attempts, connect_attempt_delay } = context.general();
+			const passwordIndex = this.passwordIndex % passwords;
+			try {
+				const server = await login(loginOptions(spec, passwordIndex, timeout, context.scram, context), pool);
+				server.generation = generation;
+				pool.counters[Stat.connect_count]!++;
+				pool.counters[Stat.connect_time]! += now() - started;
+				return server;
+			} catch (error) {
+				const wrongPassword = error instanceof PgError && error.sqlstate === "28P01";
+				if (wrongPassword && refused++ < passwords) {
+					this.passwordIndex = passwordIndex + 1;
+					continue;
+				}
+				if (attempt++ >= connect_attempts || pool.isRetired) throw error;
+				await Bun.sleep(connect_attempt_delay);
+			}
+		}
+	}
+}

@@ -1,0 +1,96 @@
+// The right to have one server connection of a pool. What there are in the process is counted in the Ledger; this is who may
+// say that one fewer is in use. A permit that is given back twice lets a pool grow beyond its size, one that is never given
+// back shrinks it for ever, so neither is left to whoever writes the code around it: a permit gives itself back at the end of the
+// block that holds it (`using`), unless it has gone to somebody else by then, and it does so once.
+
+import type { Server } from "../backend/server.ts";
+import type { Ledger } from "./ledger.ts";
+
+export class Permit implements Disposable {
+	private readonly ledger: Ledger;
+	private readonly slot: number;
+	/** It belongs to a server of the pool, which gives it back when it is gone. */
+	private isHeld = false;
+	/** It was given back, or belongs to another thread. */
+	private isOver = false;
+
+	private constructor(ledger: Ledger, slot: number) {
+		this.ledger = ledger;
+		this.slot = slot;
+	}
+
+	/** @returns null when `limit` are in use */
+	static take(ledger: Ledger, slot: number, limit: number): Permit | null {
+		return ledger.acquire(slot, limit) ? new Permit(ledger, slot) : null;
+	}
+
+	/** The one that came with a server from another thread. */
+	static received(ledger: Ledger, slot: number): Permit {
+		return new Permit(ledger, slot);
+	}
+
+	release(): void {
+		if (this.isOver) return;
+		this.isOver = true;
+		this.ledger.release(this.slot);
+	}
+
+	/** Gives it back if more than `keep` are in use: of threads that look at once, no more than that many do. */
+	releaseAbove(keep: number): boolean {
+		if (this.isOver || !this.ledger.releaseAbove(this.slot, keep)) return false;
+		this.isOver = true;
+		return true;
+	}
+
+	/** It has gone to another thread, together with its server. */
+	passOn(): void {
+		this.isOver = true;
+	}
+
+	/** Called by `Servers` only. */
+	belongsToServer(is: boolean): void {
+		this.isHeld = is;
+	}
+
+	[Symbol.dispose](): void {
+		if (!this.isHeld) this.release();
+	}
+}
+
+/** The servers of a pool in one thread, each with its permit: there is no way in without one, and no way out but with it. */
+export class Servers {
+	private readonly permits = new Map<Server, Permit>();
+
+	get size(): number {
+		return this.permits.size;
+	}
+
+	has(server: Server): boolean {
+		return this.permits.has(server);
+	}
+
+	[Symbol.iterator](): IterableIterator<Server> {
+		return this.permits.keys();
+	}
+
+	add(server: Server, permit: Permit): void {
+		permit.belongsToServer(true);
+		this.permits.set(server, permit);
+	}
+
+	/** @returns its permit, which is the caller's from now on; null when the server is none of the pool's, or no longer */
+	remove(server: Server): Permit | null {
+		const permit = this.permits.get(server);
+		if (permit === undefined) return null;
+		this.permits.delete(server);
+		permit.belongsToServer(false);
+		return permit;
+	}
+
+	/** Removes it if more than `keep` permits are in use in the process. @returns whether it was removed: then it has to be closed */
+	removeAbove(server: Server, keep: number): boolean {
+		if (this.permits.get(server)?.releaseAbove(keep) !== true) return false;
+		this.permits.delete(server);
+		return true;
+	}
+}
