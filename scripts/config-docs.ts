@@ -21,6 +21,11 @@ Two files in TOML: \`pgdog.toml\` (\`--config\`) and \`users.toml\` (\`--users\`
 directory. \`pgdog configcheck\` checks both and tells everything that is wrong at once, each with file, line, key, the value
 found and what is accepted.
 
+A file that a flag names has to be there. A reload (SIGHUP, or \`RELOAD\` on the admin database) has to find every file that was
+read before, whole; one with mistakes, or one that leaves no database or no user, changes nothing and says why in the log and to
+the giver of \`RELOAD\`. \`RELOAD FORCE\` takes files that leave nothing to serve. A reload without an admin password keeps the one
+that is in force.
+
 - Durations are in milliseconds; integers may be written with underscores.
 - An environment variable gives a default: a key in the file wins. Truth values are true, 1, yes, on and false, 0, no, off.
   A value that cannot be read is a warning, and the default counts.

@@ -8,6 +8,8 @@ import type { Setting } from "./config/setting.ts";
 
 export interface Files {
 	readonly configPath: string;
+	/** A flag names it: it is not the default. */
+	readonly configNamed: boolean;
 	/** Undefined when no flag names it: `load` then looks for it (config/load.ts, `usersPathFor`). */
 	readonly usersPath: string | undefined;
 	readonly databaseUrls: readonly string[];
@@ -108,7 +110,8 @@ export function parseCommandLine(argv: readonly string[]): Command {
 
 function files(program: Commander): Files {
 	const { config, users, databaseUrl } = program.opts<{ config: string; users?: string; databaseUrl: string[] }>();
-	return { configPath: config, usersPath: users, databaseUrls: databaseUrl };
+	const configNamed = program.getOptionValueSource("config") !== "default";
+	return { configPath: config, configNamed, usersPath: users, databaseUrls: databaseUrl };
 }
 
 function collect(value: string, before: readonly string[]): string[] {

@@ -39,11 +39,12 @@ async function main(command: Command): Promise<number> {
 function read(files: Files, overrides: Overrides, before?: Snapshot): Loaded {
 	return load({
 		configPath: files.configPath,
+		configNamed: files.configNamed,
 		...(files.usersPath === undefined ? {} : { usersPath: files.usersPath }),
 		databaseUrls: files.databaseUrls,
 		overrides,
 		env: process.env,
-		...(before?.admin.generated === true ? { generatedAdminPassword: before.admin.password } : {}),
+		...(before === undefined ? {} : { before }),
 	});
 }
 
@@ -52,6 +53,7 @@ function report(loaded: Loaded, log: Log): Snapshot | null {
 	for (const note of loaded.notes) log.info(note);
 	if (loaded.ok) {
 		for (const warning of loaded.snapshot.warnings) log.warn(warning);
+		if (loaded.snapshot.clusters.length === 0) log.warn("there is no pool: nobody but the admin can connect");
 		return loaded.snapshot;
 	}
 	for (const warning of loaded.warnings) log.warn(warning);

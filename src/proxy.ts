@@ -7,8 +7,9 @@ import type { Socket } from "bun";
 import { AverageSampler } from "./admin/averages.ts";
 import { answer } from "./admin/commands.ts";
 import { type HealthEndpoint, isUp, serveHealth } from "./admin/health-endpoint.ts";
-import type { ClientRow, PoolRow, PoolVitals, RouteRow, ServerRow, Source } from "./admin/source.ts";
+import type { ClientRow, Notice, PoolRow, PoolVitals, Reloaded, RouteRow, ServerRow, Source } from "./admin/source.ts";
 import { diff, settingChangeText } from "./config/diff.ts";
+import { losses } from "./config/loss.ts";
 import type { Loaded } from "./config/load.ts";
 import { problemText } from "./config/problem.ts";
 import type { PoolSpec, Snapshot } from "./config/snapshot.ts";
@@ -392,24 +393,27 @@ export class Proxy implements Source {
 		return pools.length;
 	}
 
-	async reload(): Promise<string[]> {
+	async reload(force = false): Promise<Reloaded> {
 		const loaded = this.read(this.current);
 		for (const note of loaded.notes) this.log.info(note);
-		if (!loaded.ok) {
-			const problems = loaded.problems.map(problemText);
-			for (const problem of problems) this.log.error(`reload refused: ${problem}`);
-			return problems;
-		}
-		for (const warning of loaded.snapshot.warnings) this.log.warn(warning);
+		if (!loaded.ok) return this.refuseReload(loaded.problems.map(problemText));
+		const lost = losses(this.current, loaded.snapshot);
+		if (lost.length > 0 && !force) return this.refuseReload(lost, true);
 		const { settings, pools, pluginsChanged, writeFunctionsChanged, next } = diff(this.current, loaded.snapshot);
-		if (this.slots.size + pools.added.length > this.capacity) {
-			const problem = `more than ${this.capacity} pools since the start: restart to add more`;
-			this.log.error(`reload refused: ${problem}`);
-			return [problem];
-		}
-		for (const change of settings) this.log.info(`reload: ${settingChangeText(change)}`);
-		if (pluginsChanged) this.log.warn("reload: [[plugins]] differs: takes effect after a restart");
-		if (writeFunctionsChanged) this.log.info("reload: [[write_functions]] differs");
+		if (this.slots.size + pools.added.length > this.capacity)
+			return this.refuseReload([`more than ${this.capacity} pools since the start: restart to add more`]);
+		const notices: Notice[] = [];
+		const tell = (severity: Notice["severity"], message: string) => {
+			if (severity === "WARNING") this.log.warn(message);
+			else this.log.info(message);
+			notices.push({ severity, message });
+		};
+		for (const warning of [...loaded.snapshot.warnings, ...lost.map((each) => `forced: ${each}`)])
+			tell("WARNING", warning);
+		for (const change of settings)
+			tell(change.reloadable ? "NOTICE" : "WARNING", `reload: ${settingChangeText(change)}`);
+		if (pluginsChanged) tell("WARNING", "reload: [[plugins]] differs: takes effect after a restart");
+		if (writeFunctionsChanged) tell("NOTICE", "reload: [[write_functions]] differs");
 		const known = new Set(allPools(this.current).map(({ key }) => key));
 		this.assignSlots(next);
 		this.current = next;
@@ -421,8 +425,14 @@ export class Proxy implements Source {
 		const paused = allPools(next).filter((spec) => this.paused.has(loginOf(spec)));
 		this.send({ type: "reload", snapshot: next, slots: this.slots, paused: new Set(paused.map(({ key }) => key)) });
 		const counts = `${pools.added.length} pools added, ${pools.changed.length} changed, ${pools.removed.length} removed`;
-		this.log.info(`configuration reloaded: ${counts}`);
-		return [];
+		tell("NOTICE", `configuration reloaded: ${counts}`);
+		return { refused: [], forcible: false, notices };
+	}
+
+	private refuseReload(refused: readonly string[], forcible = false): Reloaded {
+		const all = forcible ? "; RELOAD FORCE on the admin database takes it all the same" : "";
+		for (const problem of refused) this.log.error(`reload refused: ${problem}${all}`);
+		return { refused, forcible, notices: [] };
 	}
 
 	async pause(user: string | undefined, database: string | undefined): Promise<number> {

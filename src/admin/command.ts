@@ -3,7 +3,7 @@
 
 import { PgError } from "../errors.ts";
 import { type Column, Oid } from "../wire/backend-messages.ts";
-import type { Source } from "./source.ts";
+import type { Notice, Source } from "./source.ts";
 
 export type Row = (string | null)[];
 
@@ -18,8 +18,8 @@ export interface Command {
 	readonly columns: readonly Column[];
 	readonly tag: string;
 	readonly effect?: Effect;
-	/** @throws PgError */
-	run(source: Source): Promise<Row[]> | Row[];
+	/** @param tell sends a NoticeResponse before the end of the answer. @throws PgError */
+	run(source: Source, tell: (notice: Notice) => void): Promise<Row[]> | Row[];
 }
 
 /** A value before it is text. Numbers with a fraction are shown to three places, as PgDog does. */

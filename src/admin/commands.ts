@@ -8,7 +8,7 @@ import { courtesy } from "./courtesy.ts";
 import { select } from "./select.ts";
 import { showSetting } from "./settings.ts";
 import { BANS, CLIENTS, CONFIG, POOLS, REPLICATION, ROUTES, SERVERS, STATS, VERSION, type View } from "./show.ts";
-import type { Source } from "./source.ts";
+import type { Notice, Source } from "./source.ts";
 import { isName, items, Kind, statements, type Word } from "./words.ts";
 
 /** Plain data: it is made on the main thread and written by the worker that has the session. */
@@ -20,6 +20,8 @@ export interface Answered {
 	readonly rows: Row[];
 	/** The command tag; empty for an empty statement. */
 	readonly tag: string;
+	/** NoticeResponses that come before its end. */
+	readonly notices?: readonly Notice[];
 }
 
 export interface AnswerError {
@@ -34,8 +36,9 @@ export interface AnswerError {
 export async function answer(sql: string, source: Source): Promise<Answer> {
 	try {
 		const command = understand(sql);
-		const rows = await command.run(source);
-		return { columns: command.columns, rows, tag: command.tag };
+		const notices: Notice[] = [];
+		const rows = await command.run(source, (notice) => notices.push(notice));
+		return { columns: command.columns, rows, tag: command.tag, notices };
 	} catch (error) {
 		return { error: answerError(error) };
 	}
@@ -281,12 +284,37 @@ function ofPools(name: "ban" | "unban" | "healthcheck", text: string): Show {
 	return { name, usage: `${tag} [pool_id]`, text, read };
 }
 
+const reload: Show = {
+	name: "reload",
+	usage: "RELOAD [FORCE]",
+	text: "Reads the configuration files again. FORCE: also when they leave no database or no user.",
+	read(rest) {
+		const force = rest.length === 1 && rest[0]!.key === "force";
+		if (rest.length > 0 && !force) throw syntaxError();
+		return {
+			columns: [],
+			tag: "RELOAD",
+			async run(source, tell) {
+				const { refused, forcible, notices } = await source.reload(force);
+				if (refused.length > 0) {
+					const why = forcible ? "it would leave nothing to serve" : "it has mistakes";
+					const hint = forcible ? "If that is what is meant: RELOAD FORCE." : undefined;
+					throw new PgError("ERROR", "F0000", `the configuration was not reloaded: ${why}`, refused.join("\n"), hint);
+				}
+				for (const notice of notices.slice(0, MOST_NOTICES)) tell(notice);
+				const more = notices.length - MOST_NOTICES;
+				if (more > 0) tell({ severity: "WARNING", message: `and ${more} more: the log has them all` });
+				return [];
+			},
+		};
+	},
+};
+
+/** What one RELOAD may say; a guess. Files may be wrong in as many places as they have lines. */
+const MOST_NOTICES = 100;
+
 const COMMANDS: readonly Show[] = [
-	order("reload", "Reads the configuration files again.", async (source) => {
-		const problems = await source.reload();
-		if (problems.length === 0) return;
-		throw new PgError("ERROR", "F0000", "the configuration was not reloaded: it has mistakes", problems.join("\n"));
-	}),
+	reload,
 	order("reconnect", "Opens all server connections anew, as they become free.", (source) => source.reconnect()),
 	pausing("pause", "Lets no client begin a transaction."),
 	pausing("resume", "Undoes PAUSE."),

@@ -13,9 +13,9 @@ export interface HealthEndpoint {
 /** Seconds that a connection may keep silent before it has asked. */
 const IDLE_TIMEOUT = 10;
 
-/** One well server is enough to be up. Without any pool there is nothing to be unwell: a proxy may start empty. */
+/** One well server is enough to be up. Without any pool nobody can be served, and a balancer should ask another proxy. */
 export function isUp(pools: readonly PoolRow[]): boolean {
-	return pools.length === 0 || pools.some(({ vitals }) => vitals.healthy);
+	return pools.some(({ vitals }) => vitals.healthy);
 }
 
 /**

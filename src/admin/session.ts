@@ -34,12 +34,16 @@ import {
 } from "./commands.ts";
 import { dataRows, type Portal, PreparedStatements } from "./prepared.ts";
 import { REPORTED } from "./settings.ts";
+import type { Notice } from "./source.ts";
 import { type Statement, statements } from "./words.ts";
 
 /** The longest message of an admin session: nothing that it understands comes near. */
 const LONGEST = 64 << 10;
 /** What a client may send ahead of the answers; then its socket is not read. */
 const HELD = 64 << 10;
+
+/** PostgreSQL's for a WARNING and a NOTICE of no class of their own. */
+const NOTICE_STATES = { WARNING: "01000", NOTICE: "00000" } as const;
 
 /** Messages that wait for the end of a walk. A guess. */
 const MOST_OUT = 64;
@@ -357,6 +361,8 @@ export class AdminSession implements StreamOwner {
 				return;
 			}
 			try {
+				for (const { severity, message } of answer.notices ?? [])
+					this.notice(severity, NOTICE_STATES[severity], message);
 				then(answer);
 			} catch (error) {
 				if (!(error instanceof PgError)) throw error;
@@ -378,7 +384,7 @@ export class AdminSession implements StreamOwner {
 		switch (command.effect?.kind) {
 			case "begin":
 				if (this.status === TxStatus.Idle) this.status = TxStatus.InBlock;
-				else this.notice("25001", "there is already a transaction in progress");
+				else this.notice("WARNING", "25001", "there is already a transaction in progress");
 				break;
 			case "commit":
 				if (this.status === TxStatus.Failed) tag = "ROLLBACK";
@@ -401,12 +407,12 @@ export class AdminSession implements StreamOwner {
 	}
 
 	private endBlock(): void {
-		if (this.status === TxStatus.Idle) this.notice("25P01", "there is no transaction in progress");
+		if (this.status === TxStatus.Idle) this.notice("WARNING", "25P01", "there is no transaction in progress");
 		this.status = TxStatus.Idle;
 	}
 
-	private notice(sqlstate: string, message: string): void {
-		this.out.push(noticeResponse(new PgError("WARNING", sqlstate, message)));
+	private notice(severity: Notice["severity"], sqlstate: string, message: string): void {
+		this.out.push(noticeResponse(new PgError(severity, sqlstate, message)));
 	}
 
 	/** A transaction block has failed then, as far as drivers can see; commands still run, nothing is ever rolled back. */

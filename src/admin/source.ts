@@ -107,6 +107,22 @@ export interface PoolRow {
 	readonly vitals: PoolVitals;
 }
 
+/** What the giver of RELOAD is told, in the words of the log. */
+export interface Reloaded {
+	/** Why nothing has changed, one line each; empty: the files are in force. */
+	readonly refused: readonly string[];
+	/** Nothing is wrong with the files but that they leave nothing to serve: `force` takes them. */
+	readonly forcible: boolean;
+	/** What has changed, what waits for a restart, and what is ignored. */
+	readonly notices: readonly Notice[];
+}
+
+/** A NoticeResponse to be. */
+export interface Notice {
+	readonly severity: "NOTICE" | "WARNING";
+	readonly message: string;
+}
+
 export interface Source {
 	/** `PgDog v…` as in the first log line, without the dog. */
 	readonly version: string;
@@ -116,8 +132,8 @@ export interface Source {
 	pools(): PoolRow[];
 	/** Sampled every `stats_period`. */
 	readonly averages: AverageSampler;
-	/** Reads the files again. @returns what is wrong with them, one line each; nothing has changed then. */
-	reload(): Promise<string[]>;
+	/** Reads the files again. @param force also when no database or no user would be left */
+	reload(force: boolean): Promise<Reloaded>;
 	/** For pools of this user and database; undefined means any. @returns how many pools there were */
 	pause(user: string | undefined, database: string | undefined): Promise<number>;
 	resume(user: string | undefined, database: string | undefined): Promise<number>;

@@ -2,6 +2,7 @@
 // Called by load.ts; knows no setting and no table by meaning.
 
 import { readFileSync } from "node:fs";
+import { isAbsolute } from "node:path";
 import { parse, TomlError } from "smol-toml";
 import { isTable, readTable, readUnserved, type Table, unknownKey, unservedKeys } from "./check.ts";
 import { joinKey, locate } from "./locate.ts";
@@ -15,16 +16,23 @@ export interface File {
 	readonly table: Table;
 }
 
-/** Reads one file; what is wrong with it goes to the report. A missing file is a warning, as in PgDog. */
-export function readFile(path: string, report: Report, notes: string[]): File {
+/** What a file is to be. */
+const FILE = "a file of text";
+
+/**
+ * Reads one file; what is wrong with it goes to the report.
+ * @param needed why it has to be there; undefined: a missing one is a warning, as in PgDog, and defaults take its place
+ */
+export function readFile(path: string, needed: string | undefined, report: Report, notes: string[]): File {
 	const unread: File = { source: { name: path, lines: new Map() }, table: {} };
 	let content: Uint8Array;
 	try {
 		content = readFileSync(path);
 	} catch (error) {
-		const code = (error as NodeJS.ErrnoException).code;
-		if (code === "ENOENT") report.warnings.push(`"${path}" doesn't exist, loading defaults instead`);
-		else report.problem(unread.source, "", "unreadable", code ?? "unknown error", "a file of text");
+		const { code } = error as NodeJS.ErrnoException;
+		if (code !== "ENOENT") report.problem(unread.source, "", "unreadable", code ?? "unknown error", FILE);
+		else if (needed !== undefined) missing(path, needed, report);
+		else report.warnings.push(`"${path}" doesn't exist, loading defaults instead`);
 		return unread;
 	}
 	let text: string;
@@ -37,6 +45,7 @@ export function readFile(path: string, report: Report, notes: string[]): File {
 	try {
 		const table = parse(text, { integersAsBigInt: true });
 		notes.push(`loaded "${path}"`);
+		report.files.push(path);
 		return { source: { name: path, lines: locate(text) }, table };
 	} catch (error) {
 		if (!(error instanceof TomlError)) throw error;
@@ -45,6 +54,18 @@ export function readFile(path: string, report: Report, notes: string[]): File {
 		report.problems.push({ wrong: "syntax", file: path, line: error.line, key: "", found, accepted: "TOML" });
 		return unread;
 	}
+}
+
+/** Reports a file that has to be there and is not: to go on with defaults would take away what it says. */
+export function missing(path: string, needed: string, report: Report): void {
+	const where = isAbsolute(path) ? "" : ` in ${process.cwd()}`;
+	report.problem(
+		{ name: path, lines: new Map() },
+		"",
+		"unreadable",
+		`there is no such file${where}, and ${needed}`,
+		FILE,
+	);
 }
 
 /** Looks at the names of a file's tables; what is in them is read by others. */

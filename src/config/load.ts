@@ -7,7 +7,7 @@ import { dirname, join } from "node:path";
 import { defaults, environmentDefaults, unservedKeys } from "./check.ts";
 import { checkClusters, type DatabaseRow } from "./cluster.ts";
 import { environmentUrls, readDatabaseUrl } from "./database-url.ts";
-import { checkTables, entriesOf, type File, readFile, section } from "./file.ts";
+import { checkTables, entriesOf, type File, missing, readFile, section } from "./file.ts";
 import { type Problem, Report, type Source, show } from "./problem.ts";
 import { checkReads } from "./reads.ts";
 import { clusters, expandUsers, type UserRow } from "./resolve.ts";
@@ -29,13 +29,15 @@ export interface Overrides {
 
 export interface LoadInput {
 	readonly configPath: string;
+	/** A flag names it: then it has to be there. */
+	readonly configNamed?: boolean;
 	/** Undefined: not named on the command line, see `usersPathFor`. */
 	readonly usersPath?: string;
 	readonly databaseUrls: readonly string[];
 	readonly overrides: Overrides;
 	readonly env: Readonly<Record<string, string | undefined>>;
-	/** The random password of an earlier load (`snapshot.admin.generated`), so that a reload does not change it. */
-	readonly generatedAdminPassword?: string;
+	/** What is in force, at a reload: files that were read have to be there still, and the admin keeps a password. */
+	readonly before?: Snapshot;
 }
 
 export type Loaded =
@@ -62,7 +64,12 @@ interface Entries {
 export function load(input: LoadInput): Loaded {
 	const report = new Report();
 	const notes: string[] = [];
-	const config = readFile(input.configPath, report, notes);
+	const config = readFile(
+		input.configPath,
+		needOf(input.configPath, input, "--config", input.configNamed),
+		report,
+		notes,
+	);
 	checkTables(config, TABLES, unserved.unservedTables, report);
 
 	const general = readGeneral(config, input, report);
@@ -73,6 +80,7 @@ export function load(input: LoadInput): Loaded {
 	const plugins = readPlugins(config, report);
 	const writeFunctions = readWriteFunctions(config, report);
 	const databases = checkClusters(entries.databases, entries.databaseSource, report);
+	checkFiles(input, report);
 	if (report.problems.length > 0) {
 		return { ok: false, problems: inOrder(report.problems, config.source.name), warnings: report.warnings, notes };
 	}
@@ -88,6 +96,7 @@ export function load(input: LoadInput): Loaded {
 		clusters: clusters(general, databases, users, admin, report.warnings),
 		plugins,
 		writeFunctions,
+		files: report.files,
 		warnings: report.warnings,
 	};
 	return { ok: true, snapshot: freeze(snapshot), notes };
@@ -98,9 +107,26 @@ export function load(input: LoadInput): Loaded {
  * started with `--config /etc/pgdog/pgdog.toml` from anywhere, and a users.toml that lies in whatever directory that was
  * would decide who may log in. So the one beside a config file in a named folder is taken first, where there is one.
  */
-export function usersPathFor(configPath: string): string {
+export function usersPathFor(configPath: string, loaded: readonly string[] = []): string {
 	const beside = join(dirname(configPath), "users.toml");
-	return /[/\\]/.test(configPath) && existsSync(beside) ? beside : "users.toml";
+	// One that was read before is looked for where it was: when it is away for a moment, another must not decide.
+	const isThere = () => existsSync(beside) || loaded.includes(beside);
+	return /[/\\]/.test(configPath) && isThere() ? beside : "users.toml";
+}
+
+/** Why a file has to be there; undefined when it need not. */
+function needOf(path: string, { before }: LoadInput, flag: string, named = false): string | undefined {
+	if (named) return `${flag} names it`;
+	return before?.files.includes(path) ? "it was loaded before" : undefined;
+}
+
+/** Every file that a flag names or that was read before is there, also where nothing is to be read from it now. */
+function checkFiles(input: LoadInput, report: Report): void {
+	const named = input.usersPath === undefined ? [] : [input.usersPath];
+	for (const path of new Set([...named, ...(input.before?.files ?? [])])) {
+		if (report.files.includes(path) || report.problems.some(({ file }) => file === path) || existsSync(path)) continue;
+		missing(path, needOf(path, input, "--users", named.includes(path)) ?? "", report);
+	}
 }
 
 function readGeneral(config: File, input: LoadInput, report: Report): General {
@@ -153,8 +179,15 @@ function readAdmin(config: File, users: File | undefined, input: LoadInput, repo
 	);
 	const builtIn = defaults(settings.admin);
 	const given = { ...builtIn, password: fromEnvironment, ...read(config), ...(users ? read(users) : {}) };
-	const password = given.password ?? input.generatedAdminPassword ?? randomPassword();
-	return { name: given.name, user: given.user, password, generated: given.password === undefined };
+	const { name, user } = given;
+	if (given.password !== undefined) return { name, user, password: given.password, generated: false };
+	const before = input.before?.admin;
+	if (before === undefined) return { name, user, password: randomPassword(), generated: true };
+	// A random one would lock out whoever is to mend it: nobody is told it.
+	if (!before.generated && report.problems.length === 0)
+		report.warnings.push("[admin] has no password any more: the one of before stays until a restart");
+	const isGone = config.table.admin === undefined && users?.table.admin === undefined;
+	return isGone ? before : { ...before, name, user };
 }
 
 /** PgDog's form: `_pgdog_` and twelve characters, here 71 bits. */
@@ -179,7 +212,8 @@ function readEntries(config: File, input: LoadInput, report: Report, notes: stri
 		notes.push(`loaded ${entries.databases.length} databases from ${from}`);
 		return entries;
 	}
-	const usersFile = readFile(input.usersPath ?? usersPathFor(input.configPath), report, notes);
+	const path = input.usersPath ?? usersPathFor(input.configPath, input.before?.files);
+	const usersFile = readFile(path, needOf(path, input, "--users", input.usersPath !== undefined), report, notes);
 	checkTables(usersFile, ["users", "admin"], { refused: {}, ignored: [] }, report);
 	return {
 		databases: listed.flatMap(({ at, values }) => databaseRow(at, values)),

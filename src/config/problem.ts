@@ -27,6 +27,13 @@ export interface Problem {
 	readonly accepted: string;
 }
 
+/** Codes of the operating system, in words. */
+const UNREADABLE: Readonly<Record<string, string>> = {
+	EISDIR: "it is a folder",
+	EACCES: "permission denied",
+	ENOTDIR: "a part of its path is no folder",
+};
+
 /** One line: `pgdog.toml:12: databases[1].port = 70000: accepted is an integer from 1 to 65535`. */
 export function problemText(problem: Problem): string {
 	const { file, line, key, found, accepted } = problem;
@@ -43,7 +50,7 @@ export function problemText(problem: Problem): string {
 		case "syntax":
 			return `${place}: not valid TOML: ${found}`;
 		case "unreadable":
-			return `${place}: cannot be read: ${found}`;
+			return `${place}: cannot be read: ${UNREADABLE[found] ?? found}`;
 	}
 }
 
@@ -51,6 +58,8 @@ export function problemText(problem: Problem): string {
 export class Report {
 	readonly problems: Problem[] = [];
 	readonly warnings: string[] = [];
+	/** Paths of the files that were read. */
+	readonly files: string[] = [];
 
 	problem(source: Source, key: string, wrong: Wrong, found: string, accepted: string): void {
 		this.problems.push({ wrong, file: source.name, line: lineOf(source, key), key, found, accepted });

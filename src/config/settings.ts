@@ -99,7 +99,7 @@ export const general = {
 		min: 1,
 		max: 65535,
 		reloadable: false,
-		text: "HTTP port that answers 200 `up`, or 502 `down` when no server of any pool is well, and during a shutdown.",
+		text: "HTTP port that answers 200 `up`, or 502 `down` when no server of any pool is well, when there is no pool, and during a shutdown.",
 	}),
 	require_healthcheck_on_discovery: flag({
 		default: false,

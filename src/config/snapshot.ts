@@ -121,6 +121,8 @@ export interface Snapshot {
 	readonly plugins: readonly PluginEntry[];
 	/** `[[write_functions]]`, as PostgreSQL stores them: `name` or `schema.name`, each once. A SELECT that calls one is a write. */
 	readonly writeFunctions: readonly string[];
+	/** Paths of the files that all this was read from: a reload has to find them again. */
+	readonly files: readonly string[];
 	/** Harmless oddities, logged at start and at each reload. */
 	readonly warnings: readonly string[];
 }

@@ -385,6 +385,7 @@ test.each([
 
 test.each([
 	["RELOAD", "reload"],
+	["reload Force", "reload force"],
 	["reconnect;", "reconnect"],
 	["  /* now */ SHUTDOWN -- please", "shutdown"],
 	["BAN", "ban *"],
@@ -441,6 +442,28 @@ test("RELOAD of files with mistakes tells them all", async () => {
 	const error = await refused("RELOAD", source);
 	expect(error).toMatchObject({ severity: "ERROR", sqlstate: "F0000" });
 	expect(error.detail).toBe(source.problems.join("\n"));
+	expect(error.hint).toBeUndefined();
+});
+
+test("RELOAD of files that leave nothing to serve is refused, and taken with FORCE", async () => {
+	const source = new PlainSource();
+	source.problems = ["no user would be left"];
+	source.forcible = true;
+	expect((await refused("RELOAD", source)).hint).toContain("RELOAD FORCE");
+	expect((await ask("RELOAD FORCE", source)).tag).toBe("RELOAD");
+	expect(source.orders).toEqual(["reload", "reload force"]);
+});
+
+test("RELOAD tells what came of it, within bounds", async () => {
+	const source = new PlainSource();
+	source.notices = [
+		{ severity: "WARNING", message: "workers: 1 -> 2 (takes effect after a restart)" },
+		{ severity: "NOTICE", message: "configuration reloaded" },
+	];
+	expect((await ask("RELOAD", source)).notices).toEqual(source.notices);
+	source.notices = Array.from({ length: 5_000 }, (_, i) => ({ severity: "NOTICE", message: `line ${i}` }));
+	const { notices } = await ask("RELOAD", source);
+	expect([notices?.length, notices?.at(-1)?.message]).toEqual([101, "and 4900 more: the log has them all"]);
 });
 
 test("a Source that fails makes an error and not a rejection", async () => {

@@ -26,7 +26,7 @@ async function raw(port: number, text: string): Promise<string> {
 }
 
 test.each([
-	[[], true],
+	[[], false],
 	[[true], true],
 	[[false], false],
 	[[false, true, false], true],

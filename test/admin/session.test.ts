@@ -57,6 +57,23 @@ test("a simple query: rows, an order, nothing, an error, several statements", as
 	expect(admin.asked).toEqual(["SHOW POOLS", "RELOAD", "nonsense", "PAUSE", "SHOW VERSION", "nonsense"]);
 });
 
+test("notices of a command come before its end, in both protocols, and fail nothing", async () => {
+	using admin = listen();
+	await using client = await connect(admin);
+	admin.source.notices = [
+		{ severity: "WARNING", message: "workers: 1 -> 2 (takes effect after a restart)" },
+		{ severity: "NOTICE", message: "configuration reloaded" },
+	];
+	const { query, parse, bind, execute, sync } = frontend;
+	expect(await exchange(client, query("BEGIN; RELOAD"))).toBe("C N N C ZT");
+	const said = client.received.filter(({ code }) => code === "N").map(({ body }) => errorFields(body));
+	expect(said.map(({ S, V, C, M }) => [S, V, C, M])).toEqual([
+		["WARNING", "WARNING", "01000", admin.source.notices[0]!.message],
+		["NOTICE", "NOTICE", "00000", "configuration reloaded"],
+	]);
+	expect(await exchange(client, parse("RELOAD"), bind(), execute(), sync())).toBe("1 2 N N C ZT");
+});
+
 test("the transaction status is what drivers expect after BEGIN, an error, ROLLBACK", async () => {
 	using admin = listen();
 	await using client = await connect(admin);

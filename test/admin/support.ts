@@ -4,7 +4,7 @@ import type { Socket } from "bun";
 import { AverageSampler } from "../../src/admin/averages.ts";
 import { type Answer, answer } from "../../src/admin/commands.ts";
 import { AdminSession } from "../../src/admin/session.ts";
-import type { ClientRow, PoolRow, PoolVitals, RouteRow, ServerRow, Source } from "../../src/admin/source.ts";
+import type { ClientRow, Notice, PoolRow, PoolVitals, RouteRow, ServerRow, Source } from "../../src/admin/source.ts";
 import { load } from "../../src/config/load.ts";
 import type { Snapshot } from "../../src/config/snapshot.ts";
 import { socketHandlers, Stream } from "../../src/net/stream.ts";
@@ -104,7 +104,10 @@ export class PlainSource implements Source {
 	readonly averages = new AverageSampler();
 	readonly orders: string[] = [];
 	readonly current = snapshot();
+	/** Of RELOAD: why it is refused, whether FORCE helps, and what is told else. */
 	problems: string[] = [];
+	forcible = false;
+	notices: Notice[] = [];
 	clientRows: ClientRow[] = [CLIENT];
 	readonly poolRows: PoolRow[];
 	readonly serverRows: ServerRow[];
@@ -129,9 +132,10 @@ export class PlainSource implements Source {
 	clients = async () => this.clientRows;
 	servers = async () => this.serverRows;
 	pools = () => this.poolRows;
-	reload = async () => {
-		this.orders.push("reload");
-		return this.problems;
+	reload = async (force: boolean) => {
+		this.orders.push(force ? "reload force" : "reload");
+		const refused = this.forcible && force ? [] : this.problems;
+		return { refused, forcible: this.forcible, notices: refused.length > 0 ? [] : this.notices };
 	};
 	private matching(order: string, user: string | undefined, database: string | undefined): number {
 		this.orders.push(`${order} ${user ?? "*"} ${database ?? "*"}`);

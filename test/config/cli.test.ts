@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { type Command, parseCommandLine } from "../../src/cli.ts";
 
-const files = { configPath: "pgdog.toml", usersPath: undefined, databaseUrls: [] };
+const files = { configPath: "pgdog.toml", configNamed: false, usersPath: undefined, databaseUrls: [] };
 
 test.each<[string, string[], Command]>([
 	["nothing serves with the files of the working directory", [], { kind: "run", files, overrides: {} }],
@@ -9,7 +9,11 @@ test.each<[string, string[], Command]>([
 	[
 		"flags may stand before the command or after it",
 		["-c", "/etc/a.toml", "run", "--users", "b.toml"],
-		{ kind: "run", files: { ...files, configPath: "/etc/a.toml", usersPath: "b.toml" }, overrides: {} },
+		{
+			kind: "run",
+			files: { ...files, configPath: "/etc/a.toml", configNamed: true, usersPath: "b.toml" },
+			overrides: {},
+		},
 	],
 	[
 		"database URLs add up",
@@ -26,7 +30,16 @@ test.each<[string, string[], Command]>([
 		["run", "--session-mode", "false"],
 		{ kind: "run", files, overrides: { pooler_mode: "transaction" } },
 	],
-	["configcheck", ["configcheck", "-c", "x.toml"], { kind: "configcheck", files: { ...files, configPath: "x.toml" } }],
+	[
+		"configcheck",
+		["configcheck", "-c", "x.toml"],
+		{ kind: "configcheck", files: { ...files, configPath: "x.toml", configNamed: true } },
+	],
+	[
+		"the default's name, when a flag says it, is a name like another",
+		["-c", "pgdog.toml"],
+		{ kind: "run", files: { ...files, configNamed: true }, overrides: {} },
+	],
 	["hash takes one password", ["hash", "pass word"], { kind: "hash", password: "pass word" }],
 	["hash takes a password that looks like a flag after --", ["hash", "--", "-V"], { kind: "hash", password: "-V" }],
 	["plugin-info", ["plugin-info"], { kind: "plugin-info" }],

@@ -51,6 +51,23 @@ test("hash prints a verifier with another salt each time, and reads no file", as
 	expect(b.stdout).not.toBe(a.stdout);
 });
 
+test("a file that a flag names has to be there, for configcheck and for the start", async () => {
+	const folder = mkdtempSync(join(tmpdir(), "pgdog-typo-"));
+	const typo = join(folder, "typo.toml");
+	for (const args of [
+		["--config", typo],
+		["--users", typo],
+		["--database-url", "postgres://a:b@127.0.0.1/d", "--users", typo],
+	]) {
+		for (const command of ["configcheck", "run"]) {
+			const { code, stderr } = await run(...args, command);
+			expect({ args, command, code }).toEqual({ args, command, code: 1 });
+			expect(stderr).toContain(`${typo}: cannot be read: there is no such file, and ${args.at(-2)} names it`);
+		}
+	}
+	rmSync(folder, { recursive: true });
+});
+
 test("configcheck: all mistakes at once, with file, line, key, what was found and what is accepted", async () => {
 	const folder = mkdtempSync(join(tmpdir(), "pgdog-check-"));
 	const config = join(folder, "pgdog.toml");

@@ -1,9 +1,9 @@
 // Signals: a graceful stop and a second one, and the reload of both files.
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync, readdirSync, readlinkSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { type Cluster, startPostgres } from "../support/postgres.ts";
+import { type Cluster, freePort, startPostgres } from "../support/postgres.ts";
 import { type Proxy, type ProxyUser, simpleConfig, startProxy } from "../support/proxy.ts";
 import { type LoginError, RawClient } from "../support/raw-client.ts";
 import { frontend as f } from "../support/wire-frames.ts";
@@ -347,6 +347,72 @@ test("SIGHUP with mistakes in the files changes nothing and says which", async (
 	proxy.writeConfig(good as Record<string, unknown>);
 	proxy.writeUsers(USERS);
 	expect(await reload(proxy)).toContain("configuration reloaded");
+});
+
+// A deploy that is not atomic, a volume that is away for a moment: every pool was dropped, and the admin's password a random one.
+test("a reload that does not find what it was started with changes nothing and says so, by SIGHUP and RELOAD", async () => {
+	const healthcheck_port = freePort();
+	const general = { workers: 1, min_pool_size: 0, healthcheck_port };
+	const { config, users } = simpleConfig(cluster.primary, general);
+	const whole = { ...(config as object), admin: { password: "adm" } };
+	await using proxy = await startProxy({ config: whole, users });
+	await using client = await connect(proxy);
+	const pid = await one(client, "SELECT pg_backend_pid()");
+	await using console = await admin(proxy, "adm");
+	const restore = () => {
+		for (const path of [proxy.configPath, proxy.usersPath]) rmSync(path, { recursive: true, force: true });
+		proxy.writeConfig(whole);
+		proxy.writeUsers(users);
+	};
+	const health = async () => (await fetch(`http://127.0.0.1:${healthcheck_port}/`)).text();
+	for (const path of [proxy.configPath, proxy.usersPath]) {
+		for (const [spoil, why] of [
+			[() => rmSync(path), "it was loaded before|names it"],
+			[() => (rmSync(path), mkdirSync(path)), "it is a folder"],
+			[() => writeFileSync(path, ""), "would be left"],
+			[() => writeFileSync(path, "[[data"), "not valid TOML"],
+		] as const) {
+			spoil();
+			expect(await reload(proxy)).toMatch(new RegExp(`reload refused: .*(${why})`));
+			const { errors } = await console.query("RELOAD");
+			expect(errors.map(({ C }) => C)).toEqual(["F0000"]);
+			expect(errors[0]!.D).toMatch(new RegExp(why));
+			await using fresh = await connect(proxy);
+			expect(await one(fresh, "SELECT 'in'")).toBe("in");
+			await using again = await admin(proxy, "adm");
+			expect(again.ended).toBe(false);
+			restore();
+		}
+	}
+	expect(await one(client, "SELECT pg_backend_pid()")).toBe(pid);
+	expect(await health()).toBe("up");
+	// Asked for, it is done; and a proxy without a pool is not up.
+	proxy.writeUsers([]);
+	expect((await console.query("RELOAD FORCE")).errors).toEqual([]);
+	expect(await lastWords(client)).toBe("57P01");
+	expect(await health()).toBe("down");
+	await using still = await admin(proxy, "adm");
+	restore();
+	expect((await still.query("RELOAD")).errors).toEqual([]);
+	expect(await health()).toBe("up");
+	await using fresh = await connect(proxy);
+	expect(await one(fresh, "SELECT 'in'")).toBe("in");
+});
+
+test("RELOAD tells its giver what waits for a restart and what is ignored", async () => {
+	const { config, users } = simpleConfig(cluster.primary, { workers: 1 });
+	await using proxy = await startProxy({ config: { ...(config as object), admin: { password: "pgdog" } }, users });
+	await using console = await admin(proxy);
+	const changed = simpleConfig(cluster.primary, { workers: 2, default_pool_size: 7, broadcast_port: 1 }).config;
+	proxy.writeConfig({ ...(changed as object), admin: { password: "pgdog" } });
+	const { errors, notices } = await console.query("RELOAD");
+	expect(errors).toEqual([]);
+	const told = notices.map(({ S, M }) => `${S}: ${M}`).join("\n");
+	expect(told).toMatch(/WARNING: .*broadcast_port.*ignored/);
+	expect(told).toMatch(/WARNING: .*workers: 1 -> 2.*after a restart/);
+	expect(told).toMatch(/NOTICE: .*default_pool_size: 10 -> 7/);
+	expect(told).toMatch(/NOTICE: configuration reloaded: .* 1 changed/);
+	for (const { M } of notices) expect(proxy.log).toContain(M!);
 });
 
 test("SIGHUP: a changed server address moves the pool; a setting that needs a restart is told and left", async () => {
