@@ -1,7 +1,6 @@
-// Log lines on stderr, text or JSON. LogTape makes the lines; each is written at once, since a line that is still in a
-// queue when the process dies is the one that was needed. One Log per thread, handed to whoever speaks.
+// Log lines, text or JSON. LogTape makes them; where they go is for whoever makes the Log to say (net/standard-error.ts).
+// One Log per thread, handed to whoever speaks.
 
-import { writeSync } from "node:fs";
 import {
 	getJsonLinesFormatter,
 	getTextFormatter,
@@ -38,12 +37,18 @@ const formatters: Readonly<Record<LogFormat, TextFormatter>> = {
 	json_flattened: getJsonLinesFormatter({ properties: "flatten" }),
 };
 
-/** @param write for tests; standard error by default */
-export function createLog(format: LogFormat, level: LogLevel, write: (line: string) => void = writeStderr): Log {
+/** Where lines go. */
+export interface LogTarget {
+	write(line: string): void;
+	/** Makes the line that tells of lines which were lost. */
+	lossText?: (lost: number) => string;
+}
+
+/** @param target nowhere by default */
+export function createLog(format: LogFormat, level: LogLevel, target: LogTarget = { write() {} }): Log {
 	let formatter = formatters[format];
 	let most = RANK[level];
-	const line = (at: LogTapeLevel, rank: number, message: string) => {
-		if (rank > most) return;
+	const formatted = (at: LogTapeLevel, message: string) => {
 		// A newline in a message would let a client forge lines, a control sequence the terminal that shows them.
 		const safe = message.replace(CONTROLS, escaped);
 		const record: LogRecord = {
@@ -54,8 +59,12 @@ export function createLog(format: LogFormat, level: LogLevel, write: (line: stri
 			timestamp: Date.now(),
 			properties: {},
 		};
-		write(formatter(record));
+		return formatter(record);
 	};
+	const line = (at: LogTapeLevel, rank: number, message: string) => {
+		if (rank <= most) target.write(formatted(at, message));
+	};
+	target.lossText = (lost) => formatted("warning", `${lost} log lines were lost: nobody was reading them`);
 	return {
 		error: (message) => line("error", RANK.error, message),
 		warn: (message) => line("warning", RANK.warn, message),
@@ -77,12 +86,4 @@ const CONTROLS = /[\0-\x1f\x7f-\x9f\u2028\u2029]/g;
 function escaped(control: string): string {
 	const short = JSON.stringify(control).slice(1, -1);
 	return short !== control ? short : `\\u${control.charCodeAt(0).toString(16).padStart(4, "0")}`;
-}
-
-function writeStderr(line: string): void {
-	try {
-		writeSync(2, line);
-	} catch {
-		// Standard error is closed, or a pipe that nobody empties: losing the line beats stopping the traffic.
-	}
 }

@@ -7,6 +7,7 @@ import { type Loaded, load, type Overrides } from "./config/load.ts";
 import { problemText } from "./config/problem.ts";
 import type { PluginEntry, Snapshot } from "./config/snapshot.ts";
 import { createLog, type Log } from "./log.ts";
+import { Lines } from "./net/standard-error.ts";
 import { type HostDescription, NO_PLUGINS, PLUGIN_CRATES } from "./plugin/abi.ts";
 import { type Bridge, BridgeError, findBridge, openBridge } from "./plugin/bridge.ts";
 import { loadPlugins, RequiredPluginError } from "./plugin/loader.ts";
@@ -62,7 +63,7 @@ function report(loaded: Loaded, log: Log): Snapshot | null {
 }
 
 function check(files: Files): number {
-	const log = createLog("text", "info");
+	const log = createLog("text", "info", lines);
 	if (report(read(files, {}), log) === null) return 1;
 	log.info("✅ config valid");
 	return 0;
@@ -112,7 +113,7 @@ async function run(files: Files, overrides: Overrides): Promise<number> {
 	const { log_format, log_level } = loaded.ok
 		? loaded.snapshot.general
 		: ({ log_format: "text", log_level: "info" } as const);
-	const log = createLog(log_format, log_level);
+	const log = createLog(log_format, log_level, lines);
 	log.info(`🐕 ${versionLine()}`);
 	const snapshot = report(loaded, log);
 	if (snapshot === null) return 1;
@@ -138,5 +139,8 @@ async function run(files: Files, overrides: Overrides): Promise<number> {
 	return proxy.run();
 }
 
+const lines = new Lines();
 // The arguments alone: in a compiled binary as under `bun run`, two come before them.
-process.exit(await main(parseCommandLine(process.argv.slice(2))));
+const code = await main(parseCommandLine(process.argv.slice(2)));
+lines.end();
+process.exit(code);

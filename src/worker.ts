@@ -23,6 +23,7 @@ import { Startup } from "./frontend/startup.ts";
 import { createLog, type Log } from "./log.ts";
 import type { AnyRow, FromWorker, PeerMessage, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
 import { closeDescriptor, setKeepAlive } from "./net/options.ts";
+import { Lines } from "./net/standard-error.ts";
 import { Splice } from "./net/splice.ts";
 import { adoptSocket, socketHandlers, Stream } from "./net/stream.ts";
 import { PluginHost } from "./plugin/host.ts";
@@ -93,7 +94,7 @@ export class Worker implements PoolContext, ClientContext {
 		this.worker = setup.index;
 		this.snapshot = setup.snapshot;
 		const { log_format, log_level } = setup.snapshot.general;
-		this.log = createLog(log_format, log_level);
+		this.log = createLog(log_format, log_level, new Lines());
 		const plugins = new PluginHost(setup.plugins, { log: this.log });
 		this.plugins = plugins.active ? plugins : null;
 		this.ledger = new Ledger(setup.capacity, setup.workers, setup.ledger);

@@ -33,6 +33,8 @@ function open() {
 			setsockopt: { args: ["i32", "i32", "i32", "ptr", "u32"], returns: "i32" },
 			dup: { args: ["i32"], returns: "i32" },
 			close: { args: ["i32"], returns: "i32" },
+			send: { args: ["i32", "ptr", "u64", "i32"], returns: "i64" },
+			poll: { args: ["ptr", "u64", "i32"], returns: "i32" },
 		}).symbols;
 	} catch {
 		return null;
@@ -72,4 +74,26 @@ export function duplicate(socket: Socket<unknown>): number {
 /** Closes a descriptor that no socket owns (yet). */
 export function closeDescriptor(fd: number): void {
 	libc?.close(fd);
+}
+
+const MSG_DONTWAIT = linux ? 0x40 : 0x80;
+/** Linux: no SIGPIPE, which Bun ignores anyway. */
+const MSG_NOSIGNAL = linux ? 0x4000 : 0;
+
+/** Writes to a socket what it takes at once, whatever mode it is in. @returns how much that was, or -1 */
+export function sendNow(fd: number, bytes: Uint8Array): number {
+	if (libc === null) return -1;
+	return Number(libc.send(fd, bytes, bytes.length, MSG_DONTWAIT | MSG_NOSIGNAL));
+}
+
+const POLLOUT = 4;
+/** A struct pollfd: the descriptor, and two shorts of events. */
+const asked = new Int32Array(new ArrayBuffer(8));
+
+/** Whether something can be written to it without waiting; true where that cannot be found out. */
+export function hasRoom(fd: number): boolean {
+	if (libc === null) return true;
+	asked[0] = fd;
+	asked[1] = POLLOUT;
+	return libc.poll(asked, 1, 0) !== 0;
 }
