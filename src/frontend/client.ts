@@ -658,13 +658,14 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	onNoServer(error: PgError): void {
 		if (this.isClosed) return;
-		if (!this.checkout.loggedIn) {
+		// The pool is exhausted, and not down.
+		if (!this.checkout.loggedIn && error.sqlstate !== TOO_MANY_CONNECTIONS) {
 			const message = `connection pool for user "${this.user}" and database "${this.database}" is down`;
 			this.close(message, new PgError("FATAL", "58000", message, error.detail ?? error.message, error.hint));
 			return;
 		}
 		const { client_connection_recovery } = this.context.general();
-		if (client_connection_recovery === "drop") this.close(error.message, error);
+		if (client_connection_recovery === "drop" || !this.checkout.loggedIn) this.close(error.message, error);
 		else this.refuseHeld(error);
 	}
 
@@ -1035,6 +1036,8 @@ export const LINGER = 10_000;
 export const SHUTTING_DOWN = new PgError("FATAL", "57P01", "terminating connection due to administrator command");
 const TRANSACTION_TEXT = "transaction control statements are not supported in statement pooler mode";
 export const TOO_LARGE = new PgError("ERROR", "54000", "the request is too large to be routed");
+/** SQLSTATE of "too_many_connections". */
+const TOO_MANY_CONNECTIONS = "53300";
 const NO_TRANSACTIONS = new PgError("ERROR", "58000", TRANSACTION_TEXT);
 const FATAL_TRANSACTION = new PgError("FATAL", "58000", TRANSACTION_TEXT);
 

@@ -2,6 +2,8 @@
 // has (never more than its size, whatever the threads do at once), who waits, who has idle ones, and the number of the
 // next prepared statement. One row for each pool; every thread has its own Ledger over the same memory.
 
+import { OnceAMinute } from "../once-a-minute.ts";
+
 const SERVERS = 0;
 
 export class Ledger {
@@ -16,6 +18,8 @@ export class Ledger {
 	private readonly held: Int32Array;
 	/** For each (pool, worker): when the client that waits longest began to, ms since the epoch. */
 	private readonly since: Float64Array;
+	/** Two words for each pool. */
+	private readonly said: Int32Array;
 
 	constructor(pools: number, workers: number, memory?: SharedArrayBuffer) {
 		this.pools = pools;
@@ -23,12 +27,14 @@ export class Ledger {
 		const cells = pools * workers;
 		// An even number of words first, so that the doubles behind them are aligned.
 		const words = (1 + pools + 3 * cells + 1) & ~1;
-		this.memory = memory ?? new SharedArrayBuffer(words * 4 + cells * 8);
+		const complaints = words * 4 + cells * 8;
+		this.memory = memory ?? new SharedArrayBuffer(complaints + pools * OnceAMinute.WORDS * 4);
 		this.permits = new Int32Array(this.memory, SERVERS, 1 + pools);
 		this.waiting = new Int32Array(this.memory, (1 + pools) * 4, cells);
 		this.idle = new Int32Array(this.memory, (1 + pools + cells) * 4, cells);
 		this.held = new Int32Array(this.memory, (1 + pools + 2 * cells) * 4, cells);
 		this.since = new Float64Array(this.memory, words * 4, cells);
+		this.said = new Int32Array(this.memory, complaints, pools * OnceAMinute.WORDS);
 	}
 
 	/** Takes a permit to have one more server connection, if fewer than `limit` are in use. */
@@ -56,6 +62,11 @@ export class Ledger {
 	/** Server connections of the pool in the process, those being opened among them. */
 	used(slot: number): number {
 		return Atomics.load(this.permits, 1 + slot);
+	}
+
+	/** When the process said last that the pool is exhausted. */
+	complaints(slot: number): OnceAMinute {
+		return new OnceAMinute(this.said.subarray(slot * OnceAMinute.WORDS, (slot + 1) * OnceAMinute.WORDS));
 	}
 
 	/** Never negative, so that a name made of it is one word. */

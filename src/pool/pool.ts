@@ -9,6 +9,7 @@ import { type MovingServer, type Server, ServerState } from "../backend/server.t
 import { now } from "../clock.ts";
 import type { PoolSpec } from "../config/snapshot.ts";
 import { PgError, traceOf } from "../errors.ts";
+import { timesText } from "../once-a-minute.ts";
 import type { Splice } from "../net/splice.ts";
 import { Stat } from "../stats/counters.ts";
 import { TxStatus } from "../wire/codes.ts";
@@ -93,8 +94,9 @@ export class Pool implements Connected, Checked {
 		return null;
 	}
 
-	/** A waiter that no longer wants a server. */
+	/** A waiter that no longer wants a server, or looks for one elsewhere. */
 	leave(waiter: Waiter): void {
+		this.countWait(waiter);
 		this.waiters.remove(waiter);
 		this.publish();
 	}
@@ -139,8 +141,13 @@ export class Pool implements Connected, Checked {
 		const waiter = this.waiters.shift();
 		if (waiter === null) return;
 		this.publish();
-		this.counters[Stat.wait_time]! += now() - waiter.waitingSince;
+		this.countWait(waiter);
 		waiter.onServer(server);
+	}
+
+	/** It has waited for as long, whatever came of it. */
+	private countWait(waiter: Waiter): void {
+		this.counters[Stat.wait_time]! += now() - waiter.waitingSince;
 	}
 
 	/** Last in, first out: the rest may grow old and be closed. */
@@ -244,9 +251,18 @@ export class Pool implements Connected, Checked {
 	}
 
 	private failAll(error: PgError): void {
-		for (let waiter = this.waiters.shift(); waiter !== null; waiter = this.waiters.shift())
-			waiter.onCheckoutFailed(error);
+		for (let waiter = this.waiters.shift(); waiter !== null; waiter = this.waiters.shift()) this.fail(waiter, error);
 		this.publish();
+	}
+
+	/** `waiter`, who is in the queue no more, gets no server. */
+	private fail(waiter: Waiter, error: PgError): void {
+		// Once retired, another pool may write there.
+		if (!this.retired) {
+			this.counters[Stat.errors]!++;
+			this.countWait(waiter);
+		}
+		waiter.onCheckoutFailed(error);
 	}
 
 	onGone(server: Server): void {
@@ -412,10 +428,27 @@ export class Pool implements Connected, Checked {
 				first.onElsewhere(true);
 				if (this.waiters.first !== first) continue;
 			}
+			const error = this.checkoutTimeout();
+			this.complain(error, time);
 			this.waiters.shift();
 			this.publish();
-			first.onCheckoutFailed(this.checkoutTimeout());
+			this.fail(first, error);
 		}
+	}
+
+	/** Of all workers one says so, once a minute. */
+	private complain(error: PgError, time: number): void {
+		const { ledger, log, worker } = this.context;
+		const times = ledger.complaints(this.slot).due(time);
+		if (times === 0) return;
+		let { length: waiting } = this.waiters;
+		for (let other = 0; other < ledger.workers; other++)
+			if (other !== worker) waiting += ledger.waitingIn(this.slot, other);
+		const longest = Math.round(time - (this.waiters.first?.waitingSince ?? time));
+		const { user, database } = this.spec;
+		const whose = `user "${user}" and database "${database}"`;
+		const numbers = `${error.detail}; clients waiting: ${waiting}, the longest for ${longest} ms`;
+		log.warn(`checkout timeout: pool of ${whose}: ${numbers} [${this.describe()}]${timesText(times)}`);
 	}
 
 	private closeIdle(time: number): void {
@@ -438,15 +471,25 @@ export class Pool implements Connected, Checked {
 
 	private checkoutTimeout(): PgError {
 		const used = this.context.ledger.used(this.slot);
+		const { pool_size } = this.spec;
 		const { lastError } = this.connecting;
-		const cause = lastError === null ? "" : `; the last attempt to connect failed: ${lastError.message}`;
-		return new PgError(
-			"FATAL",
-			"58000",
-			"checkout timeout",
-			`${used} of ${this.spec.pool_size} server connections of this pool are in use${cause}`,
-			lastError === null ? "Raise default_pool_size or checkout_timeout, or make transactions shorter." : undefined,
-		);
+		const numbers = `${used} of ${pool_size} server connections of this pool are in use`;
+		if (lastError !== null) {
+			const cause = `the last attempt to connect failed: ${lastError.message}`;
+			return new PgError("FATAL", "58000", "checkout timeout", `${numbers}; ${cause}`);
+		}
+		const hint = "Raise default_pool_size or checkout_timeout, or make transactions shorter.";
+		return new PgError("FATAL", this.lent < pool_size ? "58000" : "53300", "checkout timeout", numbers, hint);
+	}
+
+	/** Servers that clients have, in all workers: those that are being opened, or asked whether they are well, are no sign of too few. */
+	private get lent(): number {
+		const { ledger, worker } = this.context;
+		let lent = 0;
+		for (const server of this.all) if (server.client !== null) lent++;
+		for (let other = 0; other < ledger.workers; other++)
+			if (other !== worker) lent += ledger.heldBy(this.slot, other) - ledger.idleOf(this.slot, other);
+		return lent;
 	}
 
 	rollbackTimeout(): number {

@@ -601,7 +601,10 @@ describe("replicas that are killed, frozen and restarted at random", () => {
 		for (const { longest } of readers) expect(longest).toBeLessThan(ANSWERED + PATIENCE);
 		for (const { state, message, ended } of errorsOf(readers)) {
 			// A query that was under way ends with its connection; one that was not sent yet, at most with a timeout.
-			if (!ended) expect([state, message]).toEqual(["58000", "checkout timeout"]);
+			if (ended) continue;
+			expect(message).toBe("checkout timeout");
+			// What connections there are may all be at work, or hang.
+			expect(["58000", "53300"]).toContain(state);
 		}
 		await fleet.settle();
 		expect(errorsOf(writers)).toEqual([]);

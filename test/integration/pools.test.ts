@@ -165,7 +165,7 @@ test("checkout_timeout: the client is told, and dropped or kept as client_connec
 			{
 				S: severity,
 				V: severity,
-				C: "58000",
+				C: "53300",
 				M: "checkout timeout",
 				D: "1 of 1 server connections of this pool are in use",
 				H: expect.stringContaining("default_pool_size") as unknown as string,

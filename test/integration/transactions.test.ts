@@ -203,7 +203,7 @@ describe("a transaction that no server knows of", () => {
 		const fail = async () => {
 			await client.query("BEGIN");
 			const failed = await client.query("INSERT INTO t VALUES (1)");
-			expect([errorOf(failed)?.[0], failed.status]).toEqual(["58000", "E"]);
+			expect([errorOf(failed)?.[0], failed.status]).toEqual(["53300", "E"]);
 		};
 		await fail();
 		for (const result of [

@@ -3,8 +3,12 @@
 import { expect, test } from "bun:test";
 import { NO_FACTS } from "../../src/parser/session.ts";
 import { ServerState } from "../../src/backend/server.ts";
+import { Pool } from "../../src/pool/pool.ts";
 import { FoundRole } from "../../src/pool/vitals.ts";
+import { now } from "../../src/clock.ts";
+import { Stat } from "../../src/stats/counters.ts";
 import { until } from "../support/until.ts";
+import { rig } from "../backend/support.ts";
 import { ScriptedServer, TestWaiter, testPool } from "./support.ts";
 
 test("never more connections than pool_size; who waits is served in order of arrival", async () => {
@@ -54,6 +58,50 @@ test("who waits longer than checkout_timeout is told so, and the next is not", a
 	pool.onIdle(first.server!);
 	await freshIsServed;
 	expect(fresh.server).toBe(first.server);
+	pool.shutDown();
+});
+
+// An operator saw neither a line nor a number, and clients got errors.
+test("an exhausted pool is told of once a minute by all workers together, and every wait and refusal is counted", async () => {
+	using postgres = new ScriptedServer();
+	const made = testPool(postgres.port, { pool_size: 1 }, { checkout_timeout: 1000 }, 0, 2);
+	const { ledger, lines, context } = made;
+	const counters = [new Float64Array(Stat.length), new Float64Array(Stat.length)];
+	const pools = [0, 1].map((worker) => new Pool(made.pool.spec, 0, counters[worker]!, { ...context, worker }));
+	const holder = await new TestWaiter().from(pools[0]!);
+	holder.server!.lend(rig().client, now());
+	const timeOut = async (worker: number, time: number) => {
+		const client = new TestWaiter();
+		const answered = client.from(pools[worker]!);
+		client.waitingSince -= 1500;
+		pools[worker]!.tick(time);
+		await answered;
+		expect([client.error?.sqlstate, client.error?.message]).toEqual(["53300", "checkout timeout"]);
+	};
+	const start = now();
+	for (const worker of [0, 1, 1, 0]) await timeOut(worker, start);
+	expect(lines).toHaveLength(1);
+	expect(lines[0]).toMatch(
+		/WARN.*pool of user "u" and database "d": 1 of 1 server connections .* clients waiting: 1, the longest for 15\d\d ms \[u@127/,
+	);
+	await timeOut(1, start + 61_000);
+	expect(lines[1]).toMatch(/\(4 times since this was last said\)/);
+	const sum = (stat: Stat) => counters[0]![stat]! + counters[1]![stat]!;
+	expect([sum(Stat.errors), ledger.used(0)]).toEqual([5, 1]);
+	expect(sum(Stat.wait_time)).toBeGreaterThanOrEqual(5 * 1500);
+	for (const pool of pools) pool.shutDown();
+});
+
+test("who gives up waiting has waited all the same", async () => {
+	using postgres = new ScriptedServer();
+	const { pool } = testPool(postgres.port, { pool_size: 1 });
+	await new TestWaiter().from(pool);
+	const before = pool.counters[Stat.wait_time]!;
+	const client = new TestWaiter();
+	void client.from(pool);
+	client.waitingSince -= 700;
+	pool.leave(client);
+	expect(pool.counters[Stat.wait_time]! - before).toBeGreaterThanOrEqual(700);
 	pool.shutDown();
 });
 

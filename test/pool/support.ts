@@ -122,6 +122,8 @@ export interface TestPool {
 	readonly pool: Pool;
 	/** As a reload makes one of the same key. */
 	another(): Pool;
+	/** Of the log: warnings and errors. */
+	readonly lines: readonly string[];
 	/** For a pool of another worker over the same ledger. */
 	readonly context: PoolContext;
 	/** What the janitor sets to the time. */
@@ -141,7 +143,8 @@ export function testPool(
 	const ledger = new Ledger(1, workers);
 	const general: General = { ...defaults<General>(generalTable), connect_attempts: 1, ...settings };
 	const statements = new Statements(() => ledger.nextStatement());
-	const log = createLog("text", "off");
+	const lines: string[] = [];
+	const log = createLog("text", "warn", { write: (line) => lines.push(line) });
 	const own: PoolSpec = {
 		key: "u@d",
 		user: "u",
@@ -191,7 +194,7 @@ export function testPool(
 		offerPermit() {},
 	} satisfies PoolContext;
 	const another = () => new Pool(own, slot, new Float64Array(Stat.length), context);
-	return { pool: another(), another, ledger, statements, bans: context.bans, context, clock: context };
+	return { pool: another(), another, ledger, statements, bans: context.bans, lines, context, clock: context };
 }
 
 const NOBODY: User = { name: "u", database: "d", passwords: [] };
