@@ -418,6 +418,7 @@ export class Proxy implements Source {
 		this.assignSlots(next);
 		this.current = next;
 		for (const { key } of pools.removed) this.bans.vitals.clear(this.slots.get(key)!);
+		this.bans.lift("reload", now());
 		this.discover(next, known);
 		this.log.set(next.general.log_format, next.general.log_level);
 		const logins = new Set(allPools(next).map(loginOf));
@@ -448,6 +449,7 @@ export class Proxy implements Source {
 	}
 
 	async reconnect(): Promise<void> {
+		this.bans.lift("reconnect", now());
 		this.order("reconnect", allPools(this.current));
 	}
 

@@ -110,6 +110,22 @@ export class Bans {
 		if (this.vitals.unban(slot)) this.ended(slot, "manual", time);
 	}
 
+	/**
+	 * RELOAD and RECONNECT: whoever gives one has changed something, and every server may show what it is worth now; those that
+	 * an admin has banned too, as in PgDog. One that nobody has checked yet still has to pass its check.
+	 */
+	lift(cause: string, time: number): void {
+		const { vitals } = this;
+		for (const slot of this.members.keys()) {
+			const why = vitals.banOf(slot);
+			if (why === Ban.None || why === Ban.Unchecked) continue;
+			this.end(slot, why, cause, time);
+			// It fails for the first time, when it fails again.
+			vitals.set(slot, Vital.unbannedAt, 0);
+			vitals.set(slot, Vital.hold, 0);
+		}
+	}
+
 	/** The tick of one thread: what `ban_timeout` ends. A server that is known to be ill stays banned. */
 	tick(time: number): void {
 		const { vitals } = this;

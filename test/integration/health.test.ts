@@ -68,6 +68,16 @@ test("BAN of all leaves reads to the primary", async () => {
 	expect(await show(console, "SHOW BANS")).toEqual([]);
 });
 
+test("RELOAD and RECONNECT lift bans", async () => {
+	await using console = await admin(proxy);
+	for (const order of ["RELOAD", "RECONNECT"]) {
+		await console.query("BAN");
+		expect(await show(console, "SHOW BANS")).toHaveLength(2);
+		expect((await console.query(order)).errors).toEqual([]);
+		expect(await show(console, "SHOW BANS")).toEqual([]);
+	}
+});
+
 test("HEALTHCHECK finds out now what would be found out in an hour", async () => {
 	const hourly = { idle_healthcheck_interval: 3_600_000, healthcheck_timeout: 300, connect_timeout: 300 };
 	await using mine = await startRouted(cluster, [], { workers: 2, ...hourly });

@@ -154,7 +154,7 @@ test("who lags is back when it has caught up, not when a check passes or time do
 	expect(banned(bans)).toEqual([]);
 });
 
-test("a ban by hand may leave nobody, and ends by hand alone", () => {
+test("a ban by hand may leave nobody, and no check and no time ends it", () => {
 	for (const slot of [0, 1, 2]) bans.banByHand(slot, 0);
 	expect(banned(bans)).toEqual([0, 1, 2]);
 	bans.passed(1, 10);
@@ -163,6 +163,22 @@ test("a ban by hand may leave nobody, and ends by hand alone", () => {
 	expect(banned(bans)).toEqual([0, 1, 2]);
 	bans.unbanByHand(1, 20);
 	expect(banned(bans)).toEqual([0, 2]);
+});
+
+test("RELOAD and RECONNECT lift every ban, as if none had been, but for servers that nobody has checked yet", () => {
+	bans.banByHand(0, START);
+	fail(bans, 1, START);
+	bans.passed(1, START + 1);
+	fail(bans, 1, START + 2);
+	bans.unchecked(2, START);
+	bans.lift("reload", START + 10);
+	expect(banned(bans)).toEqual([2]);
+	bans.passed(2, START + 11);
+	expect(banned(bans)).toEqual([]);
+	// Not held for longer than at the first time.
+	fail(bans, 1, START + 20);
+	bans.passed(1, START + 21);
+	expect(banned(bans)).toEqual([]);
 });
 
 test("a ban by hand replaces another one", () => {
