@@ -10,7 +10,7 @@ import type { PoolSpec, Snapshot } from "../config/snapshot.ts";
 import type { Log } from "../log.ts";
 import type { Stream } from "../net/stream.ts";
 import type { Bans } from "./bans.ts";
-import { chief, WriteHistory } from "./replication.ts";
+import { chief, isAhead, WriteHistory } from "./replication.ts";
 import { Ban, FoundRole, Vital } from "./vitals.ts";
 import { Watch } from "./watch.ts";
 
@@ -223,9 +223,7 @@ export class Monitor {
 		const written = primary?.report ?? null;
 		const behind = watch !== primary && report.inRecovery && written !== null;
 		const lagBytes = behind ? Math.max(0, written.lsn - report.lsn) : 0;
-		// Asked later, the primary had written less: the two have parted.
-		if (behind && report.lsn > written.lsn && report.at < written.at) watch.isAhead = true;
-		else if (!behind || report.lsn <= written.lsn) watch.isAhead = false;
+		watch.isAhead = behind && isAhead(report, written, watch.isAhead);
 		const fresh = behind && !watch.isAhead ? history.freshAsOf(report.lsn) : 0;
 		const lag = lagBytes === 0 ? 0 : Math.max(0, time - (fresh || history.start));
 		for (const spec of watch.specs) {

@@ -5,6 +5,8 @@
 export interface Report {
 	/** When it was asked, as `now()`: what had been written before then is in its `lsn`. */
 	readonly at: number;
+	/** When its answer was here: what it says was so at some moment between the two. */
+	readonly answeredAt: number;
 	readonly inRecovery: boolean;
 	/** Bytes of the write-ahead log: replayed in recovery, else written (docs, "pg_lsn Type"). */
 	readonly lsn: number;
@@ -22,7 +24,7 @@ export const QUESTION = `SELECT pg_catalog.pg_is_in_recovery(),
 	CASE WHEN NOT pg_catalog.pg_is_in_recovery()
 		THEN pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END`;
 
-export function readReport(at: number, row: readonly (string | null)[]): Report {
+export function readReport(at: number, row: readonly (string | null)[]): Omit<Report, "answeredAt"> {
 	const inRecovery = row[0] === "t";
 	const lsn = Number(row[1] ?? 0);
 	return {
@@ -31,6 +33,15 @@ export function readReport(at: number, row: readonly (string | null)[]): Report 
 		lsn: inRecovery ? lsn : withoutPageHeader(lsn),
 		timeline: inRecovery ? 0 : Number.parseInt((row[2] ?? "").slice(0, 8), 16) || 0,
 	};
+}
+
+/**
+ * Whether a replica has replayed what its primary has not written: then it follows another one. It only follows from a primary
+ * that was asked when the replica had answered: one that was asked before has written more since. @param before what was known
+ */
+export function isAhead(replica: Report, primary: Report, before: boolean): boolean {
+	if (replica.lsn <= primary.lsn) return false;
+	return replica.answeredAt <= primary.at || before;
 }
 
 /** XLOG_BLCKSZ as everybody builds it, and the headers of its pages (access/xlog_internal.h). */

@@ -94,7 +94,7 @@ export class Watch implements ServerHome {
 		};
 		server.run(QUESTION, (rows, error) => {
 			over();
-			if (error === null && rows[0] !== undefined) resolve(readReport(at, rows[0]));
+			if (error === null && rows[0] !== undefined) resolve({ ...readReport(at, rows[0]), answeredAt: now() });
 			else reject(error ?? new PgError("ERROR", "XX000", "no answer"));
 		});
 		if (server.state === ServerState.Closed) this.onLost?.(new PgError("FATAL", "08006", "connection lost"));

@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { chief, lsnText, type Report, readReport, WriteHistory } from "../../src/pool/replication.ts";
+import { chief, isAhead, lsnText, type Report, readReport, WriteHistory } from "../../src/pool/replication.ts";
 
 describe("a report", () => {
 	test("of a replica has its replay position, of a primary its write position and its timeline", () => {
@@ -43,7 +43,7 @@ describe("a report", () => {
 describe("of several that say they are the primary", () => {
 	const claim = (timeline: number, lsn: number, failure: string | null = null) => ({
 		failure,
-		report: { at: 0, inRecovery: false, lsn, timeline } satisfies Report,
+		report: { at: 0, answeredAt: 0, inRecovery: false, lsn, timeline } satisfies Report,
 	});
 
 	test("the one on the later timeline is it, however much the other has written and whoever was it before", () => {
@@ -85,6 +85,48 @@ describe("of several that say they are the primary", () => {
 				expect(chief(turned, before)).toBe(chief(all, before)!);
 			}),
 		);
+	});
+});
+
+describe("a replica that has replayed what its primary has not written", () => {
+	/** A server was asked, looked at its log at some moment after, and its answer came after that. */
+	const asked = fc.tuple(fc.nat(1000), fc.nat(300), fc.nat(300)).map(([at, look, answer]) => ({
+		at,
+		lookedAt: at + look,
+		answeredAt: at + look + answer,
+	}));
+	/** The primary's log only grows, sometimes quickly. */
+	const growth = fc.array(fc.nat(50), { minLength: 2000, maxLength: 2000 }).map((steps) => {
+		let lsn = 0;
+		return steps.map((step) => (lsn += step));
+	});
+	const report = (sample: { at: number; answeredAt: number }, lsn: number, inRecovery: boolean): Report => ({
+		at: sample.at,
+		answeredAt: sample.answeredAt,
+		inRecovery,
+		lsn,
+		timeline: inRecovery ? 0 : 1,
+	});
+
+	// It was banned: asked before the primary it answered later, and said more than the primary had said meanwhile.
+	test("is none that has caught up, however late either of them answers", () => {
+		fc.assert(
+			fc.property(growth, asked, asked, fc.nat(100), (log, ofReplica, ofPrimary, lag) => {
+				const replica = report(ofReplica, Math.max(0, log[ofReplica.lookedAt]! - lag), true);
+				const primary = report(ofPrimary, log[ofPrimary.lookedAt]!, false);
+				expect(isAhead(replica, primary, false)).toBe(false);
+			}),
+			{ numRuns: 300 },
+		);
+	});
+
+	test("is found when the primary is asked after its answer, and remains it until it has written as much", () => {
+		const replica = report({ at: 10, answeredAt: 20 }, 500, true);
+		const primary = (at: number, lsn: number) => report({ at, answeredAt: at + 5 }, lsn, false);
+		expect(isAhead(replica, primary(19, 400), false)).toBe(false);
+		expect(isAhead(replica, primary(20, 400), false)).toBe(true);
+		expect(isAhead(replica, primary(15, 400), true)).toBe(true);
+		expect(isAhead(replica, primary(20, 500), true)).toBe(false);
 	});
 });
 
