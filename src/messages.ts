@@ -1,5 +1,6 @@
 // What the main thread and the workers say to each other. Plain data: it crosses threads by structured clone.
 
+import type { Shape } from "./admin/command.ts";
 import type { Answer } from "./admin/commands.ts";
 import type { ClientRow, RouteRow, ServerRow } from "./admin/source.ts";
 import type { MovingServer } from "./backend/server.ts";
@@ -64,7 +65,7 @@ export type FromWorker =
 	| { readonly type: "failed"; readonly reason: string }
 	| { readonly type: "peer"; readonly to: number; readonly message: PeerMessage }
 	| { readonly type: "rows"; readonly id: number; readonly rows: AnyRow[] }
-	| { readonly type: "ask"; readonly id: number; readonly sql: string }
+	| { readonly type: "ask"; readonly id: number; readonly sql: string; readonly shape: Shape }
 	/** No client is left (while draining). */
 	| { readonly type: "drained" }
 	| { readonly type: "closed" };

@@ -217,7 +217,7 @@ export class Proxy implements Source {
 				this.threads[message.to]?.send(message.message);
 				break;
 			case "ask":
-				void answer(message.sql, this).then((said) =>
+				void answer(message.sql, this, message.shape).then((said) =>
 					this.threads[from]?.send({ type: "answer", id: message.id, answer: said }),
 				);
 				break;

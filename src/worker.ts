@@ -4,6 +4,7 @@
 
 import { timingSafeEqual } from "node:crypto";
 import type { Socket, SocketHandler } from "bun";
+import { type Shape, shapeOf } from "./admin/command.ts";
 import type { Answer } from "./admin/commands.ts";
 import { AdminSession } from "./admin/session.ts";
 import type { ClientRow, ServerRow } from "./admin/source.ts";
@@ -156,11 +157,13 @@ export class Worker implements PoolContext, ClientContext {
 	}
 
 	openAdmin(stream: Stream, address: string, parameters: ReadonlyMap<string, string>): void {
+		const shape = shapeOf(this.admin());
 		const session: AdminSession = new AdminSession(stream, {
 			version: this.setup.version,
+			shape,
 			address,
 			parameters,
-			ask: (sql) => this.ask(sql),
+			ask: (sql) => this.ask(sql, shape),
 			onOver: () => this.admins.delete(session),
 		});
 		this.admins.add(session);
@@ -168,11 +171,11 @@ export class Worker implements PoolContext, ClientContext {
 		session.begin();
 	}
 
-	private ask(sql: string): Promise<Answer> {
+	private ask(sql: string, shape: Shape): Promise<Answer> {
 		const { promise, resolve } = Promise.withResolvers<Answer>();
 		const id = ++this.lastAsked;
 		this.asked.set(id, resolve);
-		this.post({ type: "ask", id, sql });
+		this.post({ type: "ask", id, sql, shape });
 		return promise;
 	}
 

@@ -22,6 +22,13 @@ export interface Command {
 	run(source: Source, tell: (notice: Notice) => void): Promise<Row[]> | Row[];
 }
 
+/** Whose rows and columns SHOW has: PgBouncer's (pgbouncer.ts) where the admin database is called so. */
+export type Shape = "pgdog" | "pgbouncer";
+
+export function shapeOf(admin: { readonly name: string }): Shape {
+	return admin.name === "pgbouncer" ? "pgbouncer" : "pgdog";
+}
+
 /** A value before it is text. Numbers with a fraction are shown to three places, as PgDog does. */
 export type Cell = string | number | boolean | null;
 
@@ -31,7 +38,11 @@ export interface Field<T> extends Column {
 }
 
 export const int = <T>(name: string, value: (item: T) => number | null): Field<T> => ({ name, oid: Oid.int8, value });
-export const float = <T>(name: string, value: (item: T) => number): Field<T> => ({ name, oid: Oid.float8, value });
+export const float = <T>(name: string, value: (item: T) => number | null): Field<T> => ({
+	name,
+	oid: Oid.float8,
+	value,
+});
 export const bool = <T>(name: string, value: (item: T) => boolean | null): Field<T> => ({
 	name,
 	oid: Oid.bool,

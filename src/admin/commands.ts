@@ -3,10 +3,34 @@
 
 import { PgError, type Severity } from "../errors.ts";
 import { type Column, Oid } from "../wire/backend-messages.ts";
-import { type Command, columnsOf, type Field, notServed, type Row, rowsOf, syntaxError } from "./command.ts";
+import {
+	type Command,
+	columnsOf,
+	type Field,
+	int,
+	notServed,
+	type Row,
+	rowsOf,
+	type Shape,
+	syntaxError,
+} from "./command.ts";
 import { courtesy } from "./courtesy.ts";
 import { select } from "./select.ts";
 import { showSetting } from "./settings.ts";
+import {
+	BOUNCER_AVERAGES,
+	BOUNCER_CLIENTS,
+	BOUNCER_CONFIG,
+	BOUNCER_DATABASES,
+	BOUNCER_LISTS,
+	BOUNCER_POOLS,
+	BOUNCER_SERVERS,
+	BOUNCER_STATS,
+	BOUNCER_TOTALS,
+	BOUNCER_USERS,
+	BOUNCER_VERSION,
+	lists,
+} from "./pgbouncer.ts";
 import { BANS, CLIENTS, CONFIG, POOLS, REPLICATION, ROUTES, SERVERS, STATS, VERSION, type View } from "./show.ts";
 import type { Notice, Source } from "./source.ts";
 import { isName, items, Kind, statements, type Word } from "./words.ts";
@@ -33,9 +57,9 @@ export interface AnswerError {
 }
 
 /** Runs one statement. Never rejects: what goes wrong is in the answer. */
-export async function answer(sql: string, source: Source): Promise<Answer> {
+export async function answer(sql: string, source: Source, shape: Shape = "pgdog"): Promise<Answer> {
 	try {
-		const command = understand(sql);
+		const command = understand(sql, shape);
 		const notices: Notice[] = [];
 		const rows = await command.run(source, (notice) => notices.push(notice));
 		return { columns: command.columns, rows, tag: command.tag, notices };
@@ -63,7 +87,7 @@ export function answerError(error: unknown): AnswerError {
  * What a text means. Changes nothing and asks nobody.
  * @throws PgError when it means nothing, or is more than one statement
  */
-export function understand(sql: string): Command {
+export function understand(sql: string, shape: Shape = "pgdog"): Command {
 	const list = statements(sql);
 	if (list === null) throw syntaxError("A quoted text or a comment has no end.");
 	if (list.length > 1) throw new PgError("ERROR", "42601", "cannot insert multiple commands into a prepared statement");
@@ -71,7 +95,7 @@ export function understand(sql: string): Command {
 	if (words === undefined) return { columns: [], tag: "", run: () => [] };
 	if (words.some(({ kind }) => kind === Kind.Parameter)) throw NO_PARAMETERS;
 	const [first, ...rest] = words as [Word, ...Word[]];
-	if (first.key === "show") return show(rest);
+	if (first.key === "show") return show(rest, shape);
 	if (first.key === "select") return select(rest);
 	const command = COMMANDS.find(({ name }) => name === first.key);
 	if (command !== undefined) return command.read(rest);
@@ -130,6 +154,14 @@ function chosen<T>(view: View<T>, words: readonly Word[], kept: readonly string[
 	return view.fields.filter((field) => wanted.has(field.name));
 }
 
+const count = (name: string): Field<ReadonlyMap<string, number>> => int(name, (counts) => counts.get(name)!);
+
+/** In one row, as PgDog has them. */
+const LISTS: View<ReadonlyMap<string, number>> = {
+	fields: ["databases", "users", "pools", "used_clients", "free_servers", "used_servers"].map(count),
+	items: async (source) => [new Map(await lists(source))],
+};
+
 /** `SHOW ROUTES`, `SHOW ROUTES 20`, `SHOW ROUTES 20 query, server`. */
 const routes: Show = {
 	name: "routes",
@@ -163,23 +195,48 @@ const SHOWS: readonly Show[] = [
 	plain("stats", "Totals of each pool, and averages over stats_period.", STATS),
 	plain("config", "Settings in force.", CONFIG, "SHOW"),
 	plain("version", "Version of the proxy.", VERSION),
-	{ name: "help", usage: "SHOW HELP", text: "This list.", read: help },
+	plain("lists", "How many there are of what.", LISTS),
 ];
+
+/** Of the admin database with PgBouncer's name, which answers the others too. */
+const BOUNCER_SHOWS: readonly Show[] = [
+	filtered("clients", "Clients that are connected, with what they did.", BOUNCER_CLIENTS),
+	filtered("servers", "Server connections.", BOUNCER_SERVERS, "SHOW"),
+	plain("pools", "Pools: one for each database and user, whatever its servers.", BOUNCER_POOLS),
+	plain("stats", "Totals of each database, and averages over stats_period; times in µs.", BOUNCER_STATS),
+	plain("stats_totals", "The totals alone.", BOUNCER_TOTALS),
+	plain("stats_averages", "The averages alone.", BOUNCER_AVERAGES),
+	plain("databases", "Databases: one for each server.", BOUNCER_DATABASES),
+	plain("users", "Users.", BOUNCER_USERS),
+	plain("lists", "How many there are of what.", BOUNCER_LISTS),
+	plain("config", "Settings in force.", BOUNCER_CONFIG, "SHOW"),
+	plain("version", "Version of the proxy.", BOUNCER_VERSION),
+];
+
+function showsOf(shape: Shape): readonly Show[] {
+	if (shape === "pgdog") return SHOWS;
+	const theirs = new Set(BOUNCER_SHOWS.map(({ name }) => name));
+	return [...BOUNCER_SHOWS, ...SHOWS.filter(({ name }) => !theirs.has(name))];
+}
 
 /** Of PgDog or PgBouncer, and not of ours: a row with an empty value would be taken for an answer. */
 const UNSERVED_SHOWS = (
-	"client server lists databases users peers query_cache prepared transactions mirrors listeners " +
+	"client server databases users peers query_cache prepared transactions mirrors listeners " +
 	"replication_slots schema_sync table_copies tasks instances instance_id fds sockets active_sockets mem dns_hosts dns_zones state " +
 	"stats_totals stats_averages totals"
 ).split(" ");
 
-function show(rest: readonly Word[]): Command {
+function show(rest: readonly Word[], shape: Shape): Command {
 	const [name, ...more] = rest;
 	if (name?.kind !== Kind.Word && name?.kind !== Kind.Quoted) throw syntaxError();
-	const found = SHOWS.find((each) => each.name === name.key);
+	if (name.key === "help") return help(more, shape);
+	const found = showsOf(shape).find((each) => each.name === name.key);
 	if (found !== undefined) return found.read(more);
-	if (UNSERVED_SHOWS.includes(name.key))
-		throw notServed(`SHOW ${rest.map(({ text }) => text.toUpperCase()).join(" ")}`);
+	if (UNSERVED_SHOWS.includes(name.key)) {
+		const isTheirs = BOUNCER_SHOWS.some((each) => each.name === name.key);
+		const hint = isTheirs ? 'It is PgBouncer\'s: served where [admin] has name = "pgbouncer".' : undefined;
+		throw notServed(`SHOW ${rest.map(({ text }) => text.toUpperCase()).join(" ")}`, hint);
+	}
 	const spelled = rest.map(({ key }) => key).join(" ");
 	const setting = SPELLED[spelled] ?? (more.length === 0 ? name.text : undefined);
 	if (setting === undefined) throw syntaxError();
@@ -197,9 +254,10 @@ const SPELLED: Readonly<Record<string, string>> = {
 	"session authorization": "session_authorization",
 };
 
-function help(rest: readonly Word[]): Command {
+function help(rest: readonly Word[], shape: Shape): Command {
 	if (rest.length > 0) throw syntaxError();
-	const lines = [...SHOWS, ...COMMANDS].map(({ usage, text }) => [usage, text]);
+	const all = [...showsOf(shape), { usage: "SHOW HELP", text: "This list." }, ...COMMANDS];
+	const lines = all.map(({ usage, text }) => [usage, text]);
 	const columns = ["command", "description"].map((name) => ({ name, oid: Oid.text }));
 	return { columns, tag: "SHOW HELP", run: () => lines };
 }

@@ -23,7 +23,7 @@ import { Frontend, Target, TxStatus } from "../wire/codes.ts";
 import { errorResponse, noticeResponse } from "../wire/error-response.ts";
 import { frontendLimit, HEADER, readInt32, Tail } from "../wire/frame.ts";
 import { Body } from "./body.ts";
-import type { Command } from "./command.ts";
+import type { Command, Shape } from "./command.ts";
 import {
 	type Answer,
 	type AnswerError,
@@ -51,6 +51,8 @@ const MOST_OUT = 64;
 export interface AdminSessionOptions {
 	/** As in the first log line. */
 	readonly version: string;
+	/** Of what SHOW answers. */
+	readonly shape: Shape;
 	/** `address:port`, or `unix`. */
 	readonly address: string;
 	/** Of the StartupMessage, names in lower case. */
@@ -240,7 +242,7 @@ export class AdminSession implements StreamOwner {
 			return;
 		}
 		// What it does to the session has to be known here; what is wrong with it, the answer will say.
-		const command = understood(statement.sql);
+		const command = understood(statement.sql, this.options.shape);
 		const answered = (answer: Answered) => {
 			if (answer.columns.length > 0) this.out.push(rowDescription(answer.columns));
 			if (command !== null) this.complete(command, answer, [], 0, answer.rows.length);
@@ -258,7 +260,7 @@ export class AdminSession implements StreamOwner {
 		body.skip(types * 4);
 		body.end();
 		if (types > 0) throw NO_PARAMETERS_ERROR;
-		this.prepared.parse(name, { sql, command: understand(sql) });
+		this.prepared.parse(name, { sql, command: understand(sql, this.options.shape) });
 		this.out.push(PARSE_COMPLETE);
 	}
 
@@ -458,9 +460,9 @@ export class AdminSession implements StreamOwner {
 	}
 }
 
-function understood(sql: string): Command | null {
+function understood(sql: string, shape: Shape): Command | null {
 	try {
-		return understand(sql);
+		return understand(sql, shape);
 	} catch (error) {
 		if (error instanceof PgError) return null;
 		throw error;

@@ -1,7 +1,7 @@
-// The columns of each SHOW, in PgDog's order, and where their values come from. What we do not have yet is its neutral value.
+// The columns of each SHOW, in PgDog's order, and where their values come from. What is not counted is NULL.
 
 import { now } from "../clock.ts";
-import { showConfig } from "../config/show.ts";
+import { type Shown, showConfig } from "../config/show.ts";
 import { Stat } from "../stats/counters.ts";
 import { bool, type Field, float, int, text, time } from "./command.ts";
 import { PLACE, type PoolPlace, poolPlaces, SHARD_AND_ROLE } from "./pools.ts";
@@ -51,7 +51,7 @@ export const CLIENTS: View<ClientRow> = {
 	items: (source) => source.clients(),
 };
 
-type PlacedServer = ServerRow & { readonly place: PoolPlace; readonly pool_id: number | null };
+export type PlacedServer = ServerRow & { readonly place: PoolPlace; readonly pool_id: number | null };
 
 export const SERVERS: View<PlacedServer> = {
 	fields: [
@@ -83,14 +83,14 @@ export const SERVERS: View<PlacedServer> = {
 	},
 };
 
-interface PlacedPool extends PoolRow {
+export interface PlacedPool extends PoolRow {
 	readonly place: PoolPlace;
 	readonly averages: Float64Array;
 	/** How long the client that waits longest has waited, in µs. */
 	readonly maxwait: number;
 }
 
-function placedPools(source: Source): PlacedPool[] {
+export function placedPools(source: Source): PlacedPool[] {
 	const place = poolPlaces(source.snapshot());
 	const time = now();
 	return source.pools().map((pool) => {
@@ -201,7 +201,7 @@ const STATS_COLUMNS: readonly (readonly [name: string, stat: Stat | undefined])[
 	["connect_count", Stat.connect_count],
 	["reads", undefined],
 	["writes", undefined],
-	["auth_attempts", undefined],
+	["auth_attempts", Stat.auth_attempts],
 	["rows_inserted", undefined],
 	["rows_updated", undefined],
 	["rows_deleted", undefined],
@@ -210,7 +210,8 @@ const STATS_COLUMNS: readonly (readonly [name: string, stat: Stat | undefined])[
 function statsFields(prefix: string, row: (pool: PlacedPool) => Float64Array): Field<PlacedPool>[] {
 	return STATS_COLUMNS.map(([name, stat]) => {
 		const kind = name.endsWith("_time") ? float : int;
-		return kind(`${prefix}_${name}`, (pool: PlacedPool) => (stat === undefined ? 0 : row(pool)[stat]!));
+		// NULL where it is not counted: a 0 on a dashboard would say that nothing is written.
+		return kind(`${prefix}_${name}`, (pool: PlacedPool) => (stat === undefined ? null : row(pool)[stat]!));
 	});
 }
 
@@ -224,7 +225,9 @@ export const STATS: View<PlacedPool> = {
 	items: placedPools,
 };
 
-export const CONFIG: View<{ readonly name: string; readonly value: string }> = {
+export type ConfigRow = Shown;
+
+export const CONFIG: View<ConfigRow> = {
 	fields: [text("name", ({ name }) => name), text("value", ({ value }) => value)],
 	items: (source) => showConfig(source.snapshot()),
 };

@@ -310,7 +310,10 @@ export const tcp = {
 
 /** Settings of `[admin]`, which stands in either file. */
 export const admin = {
-	name: text({ default: "admin", text: "Name of the database under which the admin console is found." }),
+	name: text({
+		default: "admin",
+		text: "Name of the database under which the admin console is found. With `pgbouncer`, SHOW has PgBouncer's rows and columns.",
+	}),
 	user: text({ default: "admin", text: "The only user who may log in to it." }),
 	password: secret({
 		default: undefined,

@@ -25,6 +25,9 @@ export function showValue(setting: Setting<unknown>, value: unknown): string {
 export interface Shown {
 	readonly name: string;
 	readonly value: string;
+	readonly byDefault: string;
+	/** At a reload. */
+	readonly reloadable: boolean;
 }
 
 /** The rows of SHOW CONFIG: `[general]` under its own names, `[tcp]` behind `tcp_`, sorted by name. */
@@ -33,6 +36,8 @@ export function showConfig(snapshot: Pick<Snapshot, "general" | "tcp">): Shown[]
 		Object.entries(settings).map(([name, setting]) => ({
 			name: `${prefix}${name}`,
 			value: showValue(setting, values[name]),
+			byDefault: showValue(setting, setting.default),
+			reloadable: setting.reloadable,
 		}));
 	return [...rows(general, snapshot.general, ""), ...rows(tcp, snapshot.tcp, "tcp_")].toSorted((a, b) =>
 		a.name < b.name ? -1 : 1,

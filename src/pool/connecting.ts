@@ -131,6 +131,7 @@ export class Connecting {
 		for (let attempt = 1, refused = 1; ; ) {
 			const { connect_attempts, connect_attempt_delay } = context.general();
 			const passwordIndex = this.passwordIndex % passwords;
+			pool.counters[Stat.auth_attempts]!++;
 			try {
 				const server = await login(loginOptions(spec, passwordIndex, timeout, context.scram, context), pool);
 				server.generation = generation;

@@ -30,6 +30,8 @@ export const enum Stat {
 	oldest_wait,
 	force_closed,
 	re_synced,
+	/** Attempts to log in to the server: one for each password that was tried. */
+	auth_attempts,
 	length,
 }
 

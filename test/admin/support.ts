@@ -210,6 +210,7 @@ export function listen(): AdminListener {
 					for (let i = 0; i + 1 < words.length; i += 2) parameters.set(words[i]!, words[i + 1]!);
 					const session: AdminSession = new AdminSession(stream, {
 						version: VERSION,
+						shape: "pgdog",
 						address: "test",
 						parameters,
 						ask(sql) {
