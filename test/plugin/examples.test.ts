@@ -1,7 +1,7 @@
 // The example plugins as they are loaded, their own tests, and the newcomer's guide: its files and commands, in its order.
 
 import { beforeAll, expect, test } from "bun:test";
-import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { Outcome, ReadWrite, ShardCode } from "../../src/plugin/abi.ts";
 import type { Bridge } from "../../src/plugin/bridge.ts";
@@ -20,6 +20,14 @@ import {
 } from "./support.ts";
 
 const PLUGINS = join(import.meta.dir, "../../plugins");
+
+/** The guide's lines for a plugin outside of the workspace, on a machine without libclang. */
+function withoutLibclang(): string {
+	const guide = readFileSync(join(PLUGINS, "README.md"), "utf8");
+	const lines = /^```toml\n(\[patch\.crates-io\]\n[\s\S]*?)^```$/m.exec(guide)?.[1] ?? "";
+	expect(lines).toContain("../pgdog/plugins/");
+	return lines.replaceAll("../pgdog/plugins/", `${PLUGINS}/`);
+}
 
 describeWithCargo("the example plugins", () => {
 	let native: Bridge;
@@ -127,7 +135,8 @@ describeWithCargo("the example plugins", () => {
 				} else if (language !== "sh" && what !== undefined) {
 					const kept = join(place, ".guide", what);
 					mkdirSync(dirname(kept), { recursive: true });
-					writeFileSync(kept, body as string);
+					// As it says for machines without libclang.
+					writeFileSync(kept, `${body}${what.endsWith("Cargo.toml") ? withoutLibclang() : ""}`);
 					script.push(`cp '${kept}' '${join(place, what)}'`);
 				}
 			}
@@ -157,7 +166,8 @@ describeWithCargo("the example plugins", () => {
 			const place = join(folder(), "my_plugin");
 			mkdirSync(join(place, "src"), { recursive: true });
 			// Built beside the guide's, under a name of its own.
-			writeFileSync(join(place, "Cargo.toml"), block("toml").replace("my_plugin", "readme_plugin"));
+			const manifest = block("toml").replace("my_plugin", "readme_plugin");
+			writeFileSync(join(place, "Cargo.toml"), `${manifest}\n${withoutLibclang()}`);
 			writeFileSync(join(place, "src", "lib.rs"), block("rust"));
 			const target = join(PLUGINS, "target/outside");
 			run(["cargo", "build", "--release"], place, { CARGO_TARGET_DIR: target });
@@ -169,4 +179,19 @@ describeWithCargo("the example plugins", () => {
 		},
 		BUILD_TIMEOUT,
 	);
+
+	test("a plugin in the folder plugins is part of its workspace: no libclang, and the bridge's pg_query", () => {
+		const place = join(folder(), "plugins");
+		const names = readdirSync(PLUGINS).filter((name) => name !== "target");
+		for (const name of names) cpSync(join(PLUGINS, name), join(place, name), { recursive: true });
+		run(["cargo", "init", "--quiet", "--lib", "my_plugin"], place);
+		const readme = readFileSync(join(PLUGINS, "..", "README.md"), "utf8");
+		const manifest = /^```toml\n(\[package\]\nname = "my_plugin"[\s\S]*?)^```$/m.exec(readme)?.[1] as string;
+		writeFileSync(join(place, "my_plugin/Cargo.toml"), manifest);
+		const tree = run(["cargo", "tree", "--edges", "all", "--prefix", "none"], join(place, "my_plugin"));
+		expect(tree).toStartWith("my_plugin v0.1.0");
+		expect(tree).toContain(`pg_query v${native.pgQuery}\n`);
+		expect(tree).toMatch(/bindgen v[\d.]+ \(.*stand-ins/);
+		expect(tree).not.toContain("clang-sys");
+	});
 });
