@@ -1,14 +1,17 @@
 // Writes dist/pgdog, the one executable: `npm run build`. The worker's file is an entry of its own, embedded beside main, and
-// so is the plugin bridge where cargo is there to build it. Without it the proxy refuses Rust plugins, and does all else;
-// under CI=true that is not good enough, and the build fails.
+// so is the plugin bridge where cargo is there to build it. Without it the proxy refuses Rust plugins, and does all else: the
+// build's last words say so. Under CI=true that is not good enough, and the build fails.
 
-import { existsSync, mkdirSync, renameSync, rmSync, statSync } from "node:fs";
+import { mkdirSync, renameSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import manifest from "../package.json" with { type: "json" };
 import { type Bridge, openBridge } from "../src/plugin/bridge.ts";
-import { BridgeBuildError, bridgePath, buildBridge, hasCargo } from "./build-bridge.ts";
+import { BridgeBuildError, buildBridgeAloud } from "./build-bridge.ts";
 
 const root = join(import.meta.dir, "..");
+
+/** Beside the executable while it has no bridge. scripts/setup.mjs builds again once there is a cargo, scripts/start.ts shows it. */
+export const LACK_FILE = "without-plugins.txt";
 
 /** The commit it is built from, `-dirty` when the tree differs from it, `unknown` outside of a git checkout. */
 export function gitHash(folder: string): string {
@@ -29,26 +32,31 @@ export function gitHash(folder: string): string {
 	}
 }
 
-/** The bridge's library, and what it says of itself; null when this build has to do without. */
-export function bringBridge(): { file: string; bridge: Bridge } | null {
-	if (hasCargo() && !existsSync(bridgePath()))
-		console.error("building the plugin bridge: the first time takes minutes");
+/** The bridge's library, and what it says of itself; or why this build has to do without. Under CI=true that is thrown. */
+export async function bringBridge(): Promise<{ file: string; bridge: Bridge } | BridgeBuildError> {
 	try {
-		const file = buildBridge();
-		if (file !== null) return { file, bridge: openBridge({ file }) };
-		if (process.env.CI === "true") throw new BridgeBuildError("cargo is not installed, and CI=true builds no half");
-		console.error("warning: cargo is not installed: this build will refuse Rust plugins");
+		const file = await buildBridgeAloud();
+		return { file, bridge: openBridge({ file }) };
 	} catch (error) {
 		if (process.env.CI === "true" || !(error instanceof Error)) throw error;
-		console.error(error.message);
-		console.error("warning: the plugin bridge does not build, see above: this build will refuse Rust plugins");
+		return error instanceof BridgeBuildError ? error : new BridgeBuildError(error.message);
 	}
-	return null;
+}
+
+/** What a build without the bridge lacks, why, and the command that makes it whole. */
+export function lackText({ message, remedy }: BridgeBuildError): string {
+	const commands = remedy === undefined ? "npm run build" : `${remedy} && npm run build`;
+	const then = remedy === undefined ? "Once that is mended" : "To have them";
+	return `WITHOUT RUST PLUGINS: this dist/pgdog refuses every plugin; all else is there.
+  Why:  ${message.replaceAll("\n", "\n        ")}
+  ${then}:  ${commands}
+`;
 }
 
 async function build(): Promise<void> {
 	const started = performance.now();
-	const embedded = bringBridge();
+	const brought = await bringBridge();
+	const embedded = brought instanceof BridgeBuildError ? null : brought;
 	const output = join(root, "dist", "pgdog");
 	// Built aside and renamed: a running dist/pgdog cannot be written to, and a half-written one must not be found.
 	const aside = join(root, "dist", `.build-${process.pid}`);
@@ -90,6 +98,12 @@ async function build(): Promise<void> {
 	const megabytes = (statSync(output).size / 1e6).toFixed(0);
 	const plugins = embedded === null ? "without Rust plugins" : `with ${embedded.bridge.rustc}`;
 	console.error(`built dist/pgdog (${megabytes} MB, ${plugins}) in ${(performance.now() - started).toFixed(0)} ms`);
+	// The last thing that a build says. Kept for `npm start`, whose own lines come after it.
+	const lack = join(root, "dist", LACK_FILE);
+	if (brought instanceof BridgeBuildError) {
+		writeFileSync(lack, lackText(brought));
+		console.error(`\n${lackText(brought)}`);
+	} else rmSync(lack, { force: true });
 }
 
 if (import.meta.main) {

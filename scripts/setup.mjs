@@ -76,11 +76,13 @@ function newest(path) {
 
 function buildIfNeeded() {
 	const output = join(root, "dist", "pgdog");
-	const bridge = ["bridge", ".cargo", "Cargo.toml", "Cargo.lock"].map((name) => `plugins/${name}`);
+	const bridge = ["bridge", "stand-ins", ".cargo", "Cargo.toml", "Cargo.lock"].map((name) => `plugins/${name}`);
 	const scripts = ["scripts/build.ts", "scripts/build-bridge.ts"];
 	const inputs = ["src", ...bridge, ...scripts, "package.json", "package-lock.json"];
 	const built = existsSync(output) ? statSync(output).mtimeMs : 0;
-	if (inputs.some((input) => newest(join(root, input)) > built)) run(bun, ["scripts/build.ts"]);
+	// Written by a build that had no cargo, or one that failed: where there is one now, the next build may be whole.
+	const lacks = existsSync(join(root, "dist", "without-plugins.txt")) && spawnSync("cargo", ["--version"]).status === 0;
+	if (lacks || inputs.some((input) => newest(join(root, input)) > built)) run(bun, ["scripts/build.ts"]);
 }
 
 const args = process.argv.slice(2);

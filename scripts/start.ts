@@ -1,15 +1,19 @@
 // `npm start`: an embedded PostgreSQL (a primary and a streaming replica, a small table) and dist/pgdog on 127.0.0.1:6432 in
 // front of it. Ctrl-C or SIGTERM stops all of it and removes the folder it lived in. PGDOG_PORT names another port.
 
-import { mkdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { stringify } from "smol-toml";
 import { type Cluster, startPostgres } from "../test/support/postgres.ts";
 import { proxyCommand } from "../test/support/proxy.ts";
 import { adopt } from "../test/support/reaper.ts";
+import { LACK_FILE } from "./build.ts";
 
 const host = "127.0.0.1";
 const port = Number(process.env.PGDOG_PORT ?? 6432);
+
+/** Left by scripts/build.ts when it had to build without the plugin bridge. */
+const LACK = join(import.meta.dir, "../dist", LACK_FILE);
 
 const SEED = `
 	CREATE TABLE cities (id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, name text NOT NULL, country text NOT NULL,
@@ -100,6 +104,7 @@ Try:        psql 'postgres://pgdog:pgdog@${host}:${port}/pgdog' -c 'SELECT * FRO
 Admin:      psql 'postgres://admin:pgdog@${host}:${port}/admin' -c 'SHOW POOLS'
 Stop:       Ctrl-C
 `);
+			if (existsSync(LACK)) console.error(readFileSync(LACK, "utf8"));
 		}
 		const why = await Promise.race([stop, child.exited]);
 		if (typeof why === "number") {

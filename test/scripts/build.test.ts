@@ -25,26 +25,54 @@ test("--version tells git hash, rustc, version, pg_query and Bun's version, as f
 	else expect(rustc).toMatch(/^rustc \d+\.\d+\.\d+ \(/);
 });
 
-test("without cargo, or where cargo fails, the build does without the bridge and says so; under CI=true it fails", async () => {
+test("without cargo, a C compiler or luck the build does without the bridge, and says why and what to do; under CI=true it fails", async () => {
 	using place = folder();
-	const script = `import { bringBridge } from ${JSON.stringify(join(import.meta.dir, "../../scripts/build.ts"))};
-		console.log(bringBridge() === null ? "without" : "with");`;
-	const bring = (CI: string) => runTool([process.execPath, "-e", script], { PATH: place.path, CI });
+	const script = `import { BridgeBuildError } from ${JSON.stringify(join(import.meta.dir, "../../scripts/build-bridge.ts"))};
+		import { bringBridge, lackText } from ${JSON.stringify(join(import.meta.dir, "../../scripts/build.ts"))};
+		const brought = await bringBridge();
+		console.log(brought instanceof BridgeBuildError ? lackText(brought) : "with");`;
+	const bring = (CI: string) => runTool([process.execPath, "-e", script], { PATH: place.path, CI, CC: "" });
 	const none = await bring("");
-	expect([none.code, none.stdout]).toEqual([0, "without\n"]);
-	expect(none.stderr).toContain("warning: cargo is not installed: this build will refuse Rust plugins");
+	expect(none.code).toBe(0);
+	expect(none.stdout).toContain("WITHOUT RUST PLUGINS: this dist/pgdog refuses every plugin");
+	expect(none.stdout).toContain("cargo is not installed");
+	expect(none.stdout).toMatch(/To have them: {2}curl .* \| sh .* && npm run build\n/);
 	const strict = await bring("true");
 	expect(strict.code).not.toBe(0);
 	expect(strict.stderr).toContain("cargo is not installed");
 
-	writeFileSync(join(place.path, "cargo"), "#!/bin/sh\necho 'Unable to find libclang' >&2\nexit 101\n", {
-		mode: 0o755,
-	});
+	const tool = (name: string, text: string) =>
+		writeFileSync(join(place.path, name), `#!/bin/sh\n${text}`, { mode: 0o755 });
+	tool("cargo", "echo 'error: no network' >&2\nexit 101\n");
+	expect((await bring("")).stdout).toMatch(
+		/there is no C compiler \(cc\)[\s\S]*To have them: {2}.+ && npm run build\n/,
+	);
+	tool("cc", "exit 0\n");
 	const failing = await bring("");
-	expect([failing.code, failing.stdout]).toEqual([0, "without\n"]);
-	expect(failing.stderr).toContain("Unable to find libclang");
-	expect(failing.stderr).toContain("warning: the plugin bridge does not build");
+	expect(failing.code).toBe(0);
+	// As it came, and again at the end.
+	expect(failing.stderr).toContain("error: no network");
+	expect(failing.stdout).toMatch(
+		/cargo could not build the plugin bridge:\s+error: no network\s+Once that is mended: {2}npm run build\n/,
+	);
 	expect((await bring("true")).code).not.toBe(0);
+
+	tool("cargo", "echo 'feature `edition2024` is required' >&2\nexit 101\n");
+	expect((await bring("")).stdout).toContain("rustup update && npm run build");
+});
+
+test("while cargo builds, its words pass as they come, and its silences are filled", async () => {
+	using place = folder();
+	const cargo = "#!/bin/sh\necho '   Compiling pg_query' >&2\nsleep 1.5\necho 'error: over' >&2\nexit 101\n";
+	writeFileSync(join(place.path, "cargo"), cargo, { mode: 0o755 });
+	writeFileSync(join(place.path, "cc"), "", { mode: 0o755 });
+	const script = `import { buildBridgeAloud } from ${JSON.stringify(join(import.meta.dir, "../../scripts/build-bridge.ts"))};
+		await buildBridgeAloud(300).catch((error) => console.log(error.message));`;
+	const { stdout, stderr } = await runTool([process.execPath, "-e", script], {
+		PATH: `${place.path}:${process.env.PATH}`,
+	});
+	expect(stderr).toMatch(/Compiling pg_query\n( {3}cargo is at work, \d s\n)+error: over\n/);
+	expect(stdout).toBe("cargo could not build the plugin bridge:\nerror: over\n");
 });
 
 // A default build of Bun runs the `preload` of a bunfig.toml it finds where it is started.
