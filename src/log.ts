@@ -12,11 +12,17 @@ import {
 export type LogFormat = "text" | "json" | "json_flattened";
 export type LogLevel = "off" | "error" | "warn" | "info" | "debug" | "trace";
 
+/**
+ * What a line is about, as fields of its own in JSON; the text has them in its words. The same thing has one name everywhere:
+ * `user`, `database`, `address` (of a client), `server` (`host:port`).
+ */
+export type Fields = Readonly<Record<string, string | number>>;
+
 export interface Log {
-	error(message: string): void;
-	warn(message: string): void;
-	info(message: string): void;
-	debug(message: string): void;
+	error(message: string, fields?: Fields): void;
+	warn(message: string, fields?: Fields): void;
+	info(message: string, fields?: Fields): void;
+	debug(message: string, fields?: Fields): void;
 	/** Whether `debug` lines are written: for those that cost something to make. */
 	readonly debugs: boolean;
 	/** A reload changed the settings. */
@@ -48,7 +54,7 @@ export interface LogTarget {
 export function createLog(format: LogFormat, level: LogLevel, target: LogTarget = { write() {} }): Log {
 	let formatter = formatters[format];
 	let most = RANK[level];
-	const formatted = (at: LogTapeLevel, message: string) => {
+	const formatted = (at: LogTapeLevel, message: string, fields: Fields = NO_FIELDS) => {
 		// A newline in a message would let a client forge lines, a control sequence the terminal that shows them.
 		const safe = message.replace(CONTROLS, escaped);
 		const record: LogRecord = {
@@ -57,19 +63,20 @@ export function createLog(format: LogFormat, level: LogLevel, target: LogTarget 
 			message: [safe],
 			rawMessage: safe,
 			timestamp: Date.now(),
-			properties: {},
+			properties: fields,
 		};
-		return formatter(record);
+		// In the values of fields JSON escapes some, and takes our escapes for the others.
+		return formatter(record).replace(UNESCAPED, escaped);
 	};
-	const line = (at: LogTapeLevel, rank: number, message: string) => {
-		if (rank <= most) target.write(formatted(at, message));
+	const line = (at: LogTapeLevel, rank: number, message: string, fields?: Fields) => {
+		if (rank <= most) target.write(formatted(at, message, fields));
 	};
 	target.lossText = (lost) => formatted("warning", `${lost} log lines were lost: nobody was reading them`);
 	return {
-		error: (message) => line("error", RANK.error, message),
-		warn: (message) => line("warning", RANK.warn, message),
-		info: (message) => line("info", RANK.info, message),
-		debug: (message) => line("debug", RANK.debug, message),
+		error: (message, fields) => line("error", RANK.error, message, fields),
+		warn: (message, fields) => line("warning", RANK.warn, message, fields),
+		info: (message, fields) => line("info", RANK.info, message, fields),
+		debug: (message, fields) => line("debug", RANK.debug, message, fields),
 		get debugs() {
 			return most >= RANK.debug;
 		},
@@ -82,6 +89,10 @@ export function createLog(format: LogFormat, level: LogLevel, target: LogTarget 
 
 /** C0, DEL, C1, and the line separators that JSON's readers in JavaScript once broke at. */
 const CONTROLS = /[\0-\x1f\x7f-\x9f\u2028\u2029]/g;
+
+/** Of these, what JSON lets pass. */
+const UNESCAPED = /[\x7f-\x9f\u2028\u2029]/g;
+const NO_FIELDS: Fields = {};
 
 function escaped(control: string): string {
 	const short = JSON.stringify(control).slice(1, -1);

@@ -205,13 +205,15 @@ export class Worker implements PoolContext, ClientContext {
 		if (!this.snapshot.general.log_connections) return;
 		const { user, database, address } = client;
 		const auth = this.snapshot.general.auth_type;
-		this.log.info(`client "${user}" connected to database "${database}" [${address}, auth: ${auth}]`);
+		const text = `client "${user}" connected to database "${database}" [${address}, auth: ${auth}]`;
+		this.log.info(text, { user, database, address, auth, client: client.pid });
 	}
 
 	onLogout(client: ClientHandle, reason: string): void {
 		if (!this.snapshot.general.log_disconnections) return;
 		const { user, database, address } = client;
-		this.log.info(`client "${user}" disconnected from database "${database}": ${reason} [${address}]`);
+		const text = `client "${user}" disconnected from database "${database}": ${reason} [${address}]`;
+		this.log.info(text, { user, database, address, reason, client: client.pid });
 	}
 
 	cancel(pid: number, secret: Uint8Array): void {

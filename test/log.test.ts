@@ -51,6 +51,34 @@ test.each(["text", "json"] as LogFormat[])("control characters stay visible and 
 	for (const line of written) expect(line.trimEnd()).not.toMatch(/[\0-\x1f\x7f-\x9f\u2028\u2029]/);
 });
 
+test("what a line is about is in fields of its own: under properties, or beside the message", () => {
+	const fields = { user: "alice", database: "app", address: "[::1]:5432", shard: 0 };
+	const { log, written } = lines("json", "info");
+	log.info('client "alice" connected', fields);
+	log.set("json_flattened", "info");
+	log.warn("refused", fields);
+	log.set("text", "info");
+	log.info("as words", fields);
+	expect(JSON.parse(written[0]!)).toMatchObject({ message: 'client "alice" connected', properties: fields });
+	expect(JSON.parse(written[1]!)).toMatchObject({ message: "refused", level: "WARN", ...fields });
+	expect(written[2]).toMatch(/ as words\n$/);
+});
+
+test.each(["json", "json_flattened"] as LogFormat[])(
+	"a field is what it was, and stays on its line, in %s",
+	(format) => {
+		const { log, written } = lines(format, "info");
+		const some = Array.from({ length: 0xa0 }, (_, code) => String.fromCharCode(code));
+		for (const user of [...some, "\u2028\u2029", 'a"b\\c', "日本 🐕", "\ud800"]) {
+			log.info(user, { user });
+			const line = written.pop()!;
+			expect(line.trimEnd()).not.toMatch(/[\0-\x1f\x7f-\x9f\u2028\u2029]/);
+			const entry = JSON.parse(line);
+			expect((entry.properties ?? entry).user).toBe(user);
+		}
+	},
+);
+
 test("a reload changes format and level of the same log", () => {
 	const { log, written } = lines("text", "error");
 	log.info("unseen");

@@ -839,7 +839,11 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		const detail = `message is ${length} bytes, query_size_limit is ${most} bytes`;
 		if (action === "block")
 			this.close("query_size_limit", new PgError("FATAL", "54000", "query size exceeds query_size_limit", detail));
-		else this.context.log.warn(`[large_query] size=${length}B query_size_limit=${most}B ${this.describe()}`);
+		else {
+			const { user, database, address } = this;
+			const text = `[large_query] size=${length}B query_size_limit=${most}B ${this.describe()}`;
+			this.context.log.warn(text, { user, database, address });
+		}
 	}
 
 	// ---- life ------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 
 import { type AuthRequest, ClientLogin } from "../auth/login.ts";
 import { PgError } from "../errors.ts";
+import type { Fields } from "../log.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
 import { type Hints, NO_HINTS, ownName } from "../parser/hints.ts";
 import { AUTHENTICATION_OK, authentication, negotiateProtocolVersion } from "../wire/backend-messages.ts";
@@ -309,17 +310,23 @@ export class Startup implements StreamOwner {
 		}
 	}
 
+	/** For the log: user and database, once it has said who it is. */
+	private get fields(): Fields {
+		const { user, database, address } = this;
+		return user === "" ? { address } : { user, database, address };
+	}
+
 	/** One text for every cause; the log has the true one. */
 	private refuse(reason: string): void {
 		const { user, database, address } = this;
-		this.context.log.warn(`user "${user}" and database "${database}" auth error: ${reason} [${address}]`);
+		this.context.log.warn(`user "${user}" and database "${database}" auth error: ${reason} [${address}]`, this.fields);
 		const message = `password for user "${user}" and database "${database}" is wrong, or the database does not exist`;
 		this.end(new PgError("FATAL", "28000", message));
 	}
 
 	fail(error: PgError): void {
 		if (this.phase === Phase.Over) return;
-		this.context.log.info(`login failed: ${error.message} [${this.address}]`);
+		this.context.log.info(`login failed: ${error.message} [${this.address}]`, this.fields);
 		this.end(error);
 	}
 
@@ -341,7 +348,8 @@ export class Startup implements StreamOwner {
 	}
 
 	private debug(reason: string): void {
-		if (this.context.log.debugs) this.context.log.debug(`left before logging in: ${reason} [${this.address}]`);
+		if (this.context.log.debugs)
+			this.context.log.debug(`left before logging in: ${reason} [${this.address}]`, this.fields);
 	}
 
 	/** Whoever has not logged in when the process shuts down does not get in. */
@@ -353,7 +361,7 @@ export class Startup implements StreamOwner {
 	/** `client_login_timeout`: PgDog, and we, say nothing. */
 	expire(): void {
 		if (this.phase === Phase.Over) return;
-		this.context.log.info(`login timeout [${this.address}]`);
+		this.context.log.info(`login timeout [${this.address}]`, this.fields);
 		this.stream.terminate();
 		this.over();
 	}

@@ -165,7 +165,8 @@ export class Bans {
 		vitals.set(slot, Vital.heldUntil, time + hold);
 		vitals.set(slot, Vital.bannedAt, time);
 		vitals.set(slot, Vital.bannedUntil, time + ban_timeout);
-		this.log.warn(`read queries banned: ${cause} [${this.members.get(slot)?.address}]`);
+		const server = this.members.get(slot)?.address ?? "";
+		this.log.warn(`read queries banned: ${cause} [${server}]`, { server });
 	}
 
 	private end(slot: number, why: Ban, cause: string, time: number): void {
@@ -174,7 +175,8 @@ export class Bans {
 
 	private ended(slot: number, cause: string, time: number): void {
 		this.vitals.set(slot, Vital.unbannedAt, time);
-		this.log.warn(`resuming read queries: ${cause} [${this.members.get(slot)?.address}]`);
+		const server = this.members.get(slot)?.address ?? "";
+		this.log.warn(`resuming read queries: ${cause} [${server}]`, { server });
 	}
 
 	/** Whether somebody else of its shard could serve its reads. */

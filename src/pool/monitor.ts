@@ -42,6 +42,8 @@ interface Group {
 	history: WriteHistory;
 	/** What was last said about several primaries. */
 	complaint: string;
+	/** It has had a primary, or was said to have none. */
+	known: boolean;
 }
 
 export class Monitor {
@@ -117,6 +119,7 @@ export class Monitor {
 			primary: stays ? primary : null,
 			history: stays ? before!.history : new WriteHistory(),
 			complaint: before?.complaint ?? "",
+			known: before?.known ?? false,
 		};
 	}
 
@@ -166,7 +169,9 @@ export class Monitor {
 		await watch.ask(this.general.lsn_check_timeout);
 		const { failure } = watch;
 		if (failure !== null && failure.message !== before)
-			this.log.warn(`server cannot be asked for its role: ${failure.message} [${watch.address}]`);
+			this.log.warn(`server cannot be asked for its role: ${failure.message} [${watch.address}]`, {
+				server: watch.address,
+			});
 		// A reload may have come between.
 		const current = [...this.groups.values()].find(({ watches }) => watches.includes(watch));
 		if (current !== undefined) this.conclude(current);
@@ -188,8 +193,7 @@ export class Monitor {
 		const claims = group.watches.filter(({ report }) => report?.inRecovery === false);
 		const primary = chief(claims, group.primary) ?? null;
 		if (primary !== group.primary) {
-			if (primary !== null)
-				this.log.warn(`new primary chosen: ${primary.address}, timeline ${primary.report!.timeline} [${group.name}]`);
+			if (primary !== null) this.announce(group, primary);
 			group.primary = primary;
 			group.history = new WriteHistory();
 		}
@@ -198,6 +202,15 @@ export class Monitor {
 			const role = roleOf(watch, primary);
 			for (const { key } of watch.specs) this.bans.vitals.setRole(this.slots.get(key)!, role);
 		}
+	}
+
+	/** To find the one that there is at the start is no news: an alert on warnings would go off at each deployment. */
+	private announce(group: Group, primary: Watch): void {
+		const place = `${primary.address}, timeline ${primary.report!.timeline} [${group.name}]`;
+		const fields = { server: primary.address };
+		if (group.known) this.log.warn(`new primary chosen: ${place}`, fields);
+		else this.log.info(`primary found: ${place}`, fields);
+		group.known = true;
 	}
 
 	/** Loud, and once for each state of affairs. One that does not answer any more only said so once. */
@@ -213,6 +226,7 @@ export class Monitor {
 			complaint = `the primary ${primary.address} does not answer: nothing can be written until it does, or another is promoted`;
 		if (complaint !== "" && complaint !== group.complaint) this.log.error(`${complaint} [${group.name}]`);
 		group.complaint = complaint;
+		group.known ||= complaint !== "";
 	}
 
 	/** How far a server is behind, and whether it may be read from. */

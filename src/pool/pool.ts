@@ -9,6 +9,7 @@ import { type MovingServer, type Server, ServerState } from "../backend/server.t
 import { now } from "../clock.ts";
 import type { PoolSpec } from "../config/snapshot.ts";
 import { PgError, traceOf } from "../errors.ts";
+import type { Fields } from "../log.ts";
 import { timesText } from "../once-a-minute.ts";
 import type { Splice } from "../net/splice.ts";
 import { Stat } from "../stats/counters.ts";
@@ -219,7 +220,7 @@ export class Pool implements Connected, Checked {
 	/** A connection that was opened becomes one of the pool's. */
 	private enter(server: Server, permit: Permit): void {
 		const { general, log, bans } = this.context;
-		if (general().log_connections) log.info(`new server connection [${this.describe()}]`);
+		if (general().log_connections) log.info(`new server connection [${this.describe()}]`, this.fields);
 		bans.passed(this.slot, now());
 		this.join(server, permit);
 	}
@@ -272,7 +273,8 @@ export class Pool implements Connected, Checked {
 		if (permit === null) return;
 		permit.release();
 		this.forget(server);
-		if (general().log_disconnections) log.info(`closing server connection: ${server.closeReason} [${this.describe()}]`);
+		if (general().log_disconnections)
+			log.info(`closing server connection: ${server.closeReason} [${this.describe()}]`, this.fields);
 		if (server.isLost) bans.vitals.suspect(this.slot);
 		const other = ledger.longestWaiting(this.slot, this.context.worker);
 		if (other >= 0) this.context.offerPermit(other, this.slot);
@@ -295,7 +297,7 @@ export class Pool implements Connected, Checked {
 		this.forget(server);
 		server.close(reason);
 		if (this.context.general().log_disconnections)
-			this.context.log.info(`closing server connection: ${reason} [${this.describe()}]`);
+			this.context.log.info(`closing server connection: ${reason} [${this.describe()}]`, this.fields);
 		return true;
 	}
 
@@ -355,7 +357,7 @@ export class Pool implements Connected, Checked {
 	}
 
 	onAdoptFailed(error: unknown): void {
-		this.context.log.warn(`a server connection was lost between workers: ${error} [${this.describe()}]`);
+		this.context.log.warn(`a server connection was lost between workers: ${error} [${this.describe()}]`, this.fields);
 		this.grow();
 	}
 
@@ -448,7 +450,7 @@ export class Pool implements Connected, Checked {
 		const { user, database } = this.spec;
 		const whose = `user "${user}" and database "${database}"`;
 		const numbers = `${error.detail}; clients waiting: ${waiting}, the longest for ${longest} ms`;
-		log.warn(`checkout timeout: pool of ${whose}: ${numbers} [${this.describe()}]${timesText(times)}`);
+		log.warn(`checkout timeout: pool of ${whose}: ${numbers} [${this.describe()}]${timesText(times)}`, this.fields);
 	}
 
 	private closeIdle(time: number): void {
@@ -591,6 +593,12 @@ export class Pool implements Connected, Checked {
 	shutDown(): void {
 		this.retire();
 		for (const server of [...this.all]) server.close("shutdown");
+	}
+
+	/** For the log, beside `describe`. */
+	private get fields(): Fields {
+		const { user, database, host, port, shard } = this.spec;
+		return { user, database, server: `${host}:${port}`, shard };
 	}
 
 	private describe(): string {

@@ -185,7 +185,11 @@ test("SIGHUP: pool sizes, timeouts and the log change; the servers stay", async 
 	await busy();
 	expect((await backends(cluster)).length).toBe(4);
 	expect((await backends(cluster)).map((b) => String(b.pid))).toContain(pid as string);
-	expect(JSON.parse(proxy.lines.at(-1) ?? "").message).toBeDefined();
+	const from = proxy.lines.length;
+	await using logged = await connect(proxy);
+	const line = JSON.parse(await proxy.waitForLog(/client .* connected/, 10_000, from));
+	expect(line.properties).toMatchObject({ user: "pgdog", database: "pgdog", client: logged.backendPid });
+	expect(line.message).toContain(line.properties.address);
 	const timed = await (clients[3] as RawClient).query("SELECT pg_sleep(5)");
 	expect(timed.errors[0]?.M).toBe("query timeout");
 	// Smaller again: the pool shrinks to its size as servers come back.
