@@ -5,6 +5,7 @@ import type { Answer } from "./admin/commands.ts";
 import type { ClientRow, RouteRow, ServerRow } from "./admin/source.ts";
 import type { MovingServer } from "./backend/server.ts";
 import type { Snapshot } from "./config/snapshot.ts";
+import type { Lesson } from "./pool/reported.ts";
 import type { HostDescription } from "./plugin/abi.ts";
 
 /** What each worker has some of, and the main thread puts together. */
@@ -35,6 +36,7 @@ export interface WorkerSetup {
 export type PeerMessage =
 	| { readonly type: "request-server"; readonly slot: number; readonly by: number }
 	| { readonly type: "give-server"; readonly slot: number; readonly server: MovingServer }
+	| { readonly type: "lesson"; readonly slot: number; readonly identity: string; readonly lesson: Lesson }
 	| { readonly type: "offer-permit"; readonly slot: number }
 	| { readonly type: "cancel"; readonly pid: number; readonly secret: Uint8Array };
 

@@ -34,6 +34,7 @@ import { Ledger } from "./pool/ledger.ts";
 import type { PoolContext } from "./pool/context.ts";
 import { Permit } from "./pool/permit.ts";
 import { Pool } from "./pool/pool.ts";
+import type { Lesson } from "./pool/reported.ts";
 import { Shard } from "./pool/shard.ts";
 import { Vitals } from "./pool/vitals.ts";
 import { StatementCache } from "./parser/cache.ts";
@@ -240,6 +241,11 @@ export class Worker implements PoolContext, ClientContext {
 		this.toPeer(worker, { type: "give-server", slot, server });
 	}
 
+	share(slot: number, identity: string, lesson: Lesson): void {
+		for (let worker = 0; worker < this.setup.workers; worker++)
+			if (worker !== this.worker) this.toPeer(worker, { type: "lesson", slot, identity, lesson });
+	}
+
 	offerPermit(worker: number, slot: number): void {
 		this.toPeer(worker, { type: "offer-permit", slot });
 	}
@@ -260,6 +266,9 @@ export class Worker implements PoolContext, ClientContext {
 				break;
 			case "offer-permit":
 				this.poolsBySlot.get(message.slot)?.onPermitOffered();
+				break;
+			case "lesson":
+				this.poolsBySlot.get(message.slot)?.onLesson(message.identity, message.lesson);
 				break;
 			case "cancel":
 				this.cancelHere(message.pid, message.secret);

@@ -31,7 +31,7 @@ const TOP: Record<string, { rooms: string[]; files: string[] }> = {
 	"worker.ts": { rooms: ["*"], files: ["messages.ts"] },
 	"worker-thread.ts": { rooms: ["*"], files: ["messages.ts", "worker.ts"] },
 	// What threads say to each other: types only.
-	"messages.ts": { rooms: ["admin", "backend", "config", "plugin"], files: [] },
+	"messages.ts": { rooms: ["admin", "backend", "config", "plugin", "pool"], files: [] },
 	"version.ts": { rooms: ["config", "plugin"], files: [] },
 	"cli.ts": { rooms: ["config", "auth"], files: [] },
 };

@@ -266,7 +266,7 @@ export class Checkout implements Waiter {
 
 	private acquired(server: Server): void {
 		if (!this.loggedIn) {
-			this.pool.welcomes.set(this.settings.startup.key, server.reported);
+			this.pool.reported.tried(this.settings.startup, server.reported);
 			this.client.server = null;
 			server.session = false;
 			server.giveBack();

@@ -153,8 +153,8 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	/** Answers with the settings that its sessions will have, from the cache or from a server. */
 	begin(): void {
-		const known = this.checkout.beginLogin().welcomes.get(this.settings.startup.key);
-		if (known !== undefined) this.onWelcome(known);
+		const known = this.checkout.beginLogin().greeting(this.settings.startup);
+		if (known !== null) this.onWelcome(known);
 		else this.checkout.start();
 	}
 

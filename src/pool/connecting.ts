@@ -12,6 +12,7 @@ import { Stat } from "../stats/counters.ts";
 import type { ServerHome } from "../backend/server.ts";
 import type { PoolContext } from "./context.ts";
 import { loginOptions } from "./login-options.ts";
+import type { Reported } from "./reported.ts";
 import type { Permit } from "./permit.ts";
 
 /** Pause after a failed connection attempt while clients wait, ms; doubles up to the second. */
@@ -23,6 +24,7 @@ export interface Connected extends ServerHome {
 	readonly spec: PoolSpec;
 	/** When its servers were last replaced. */
 	readonly generation: number;
+	readonly reported: Reported;
 	/** It is no longer in the configuration. */
 	readonly isRetired: boolean;
 	/** A connection that was opened: it is the pool's now, and so is the permit. */
@@ -135,6 +137,8 @@ export class Connecting {
 			try {
 				const server = await login(loginOptions(spec, passwordIndex, timeout, context.scram, context), pool);
 				server.generation = generation;
+				// A reload may have put other servers in their place since.
+				if (generation === pool.generation) pool.reported.opened(server.reported);
 				pool.counters[Stat.connect_count]!++;
 				pool.counters[Stat.connect_time]! += now() - started;
 				return server;

@@ -10,6 +10,7 @@ import type { Log } from "../log.ts";
 import type { Splice } from "../net/splice.ts";
 import type { Stream } from "../net/stream.ts";
 import type { Bans } from "./bans.ts";
+import type { Lesson } from "./reported.ts";
 import type { Ledger } from "./ledger.ts";
 
 /** What the pools of one worker share. */
@@ -35,6 +36,8 @@ export interface PoolContext {
 	requestServer(worker: number, slot: number): void;
 	/** Hands a server over; its permit goes with it. */
 	giveServer(worker: number, slot: number, server: MovingServer): void;
+	/** Tells all other workers what was learned about a pool's servers. @param identity of those servers */
+	share(slot: number, identity: string, lesson: Lesson): void;
 	/** Tells another worker that a permit is free. */
 	offerPermit(worker: number, slot: number): void;
 }

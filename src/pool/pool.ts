@@ -2,7 +2,6 @@
 // wait here. How many there may be in the process, and who else waits, is in the ledger. `take` and `release` are on
 // the hot path; connecting, probing, moving between workers and the janitor's tick are not.
 
-import { LRUCache } from "lru-cache";
 import { sendCancel } from "../backend/cancel.ts";
 import type { ParameterSet, ParameterSets } from "../backend/parameters.ts";
 import { type MovingServer, type Server, ServerState } from "../backend/server.ts";
@@ -18,6 +17,7 @@ import { type Checked, Checks } from "./checks.ts";
 import { type Connected, Connecting } from "./connecting.ts";
 import type { PoolContext } from "./context.ts";
 import { Permit, Servers } from "./permit.ts";
+import { type Lesson, Reported } from "./reported.ts";
 import { Ban, FoundRole } from "./vitals.ts";
 import { type Waiter, Waiters } from "./waiters.ts";
 
@@ -57,8 +57,8 @@ export class Pool implements Connected, Checked {
 	/** As of the last tick. */
 	private seenBan = Ban.None;
 	private seenRole = FoundRole.Unknown;
-	/** What servers report once the settings of a StartupMessage are applied, by those settings (`ParameterSet.key`). */
-	readonly welcomes = new LRUCache<string, ParameterSet>({ max: 1024 });
+	/** What a log-in needs to know of the server. */
+	readonly reported: Reported;
 
 	constructor(spec: PoolSpec, slot: number, counters: Float64Array, context: PoolContext) {
 		this.spec = spec;
@@ -70,6 +70,7 @@ export class Pool implements Connected, Checked {
 		this.sets = context.sets;
 		this.checks = new Checks(this, context);
 		this.connecting = new Connecting(this, context);
+		this.reported = new Reported(context.sets, (lesson) => context.share(slot, this.identity, lesson));
 	}
 
 	// ---- clients ---------------------------------------------------------------------------------------------------
@@ -537,7 +538,6 @@ export class Pool implements Connected, Checked {
 	/** Every server is replaced: idle ones now, lent ones when they come back. */
 	reconnect(): void {
 		this.generation = this.context.generation;
-		this.welcomes.clear();
 		for (const server of [...this.idle]) server.close("reconnect");
 	}
 
@@ -545,12 +545,38 @@ export class Pool implements Connected, Checked {
 	change(spec: PoolSpec): void {
 		const before = this.spec;
 		this.spec = spec;
-		const identity = (s: PoolSpec) => JSON.stringify([s.host, s.port, s.database_name, s.server_user, s.startup]);
-		if (identity(before) !== identity(spec)) this.reconnect();
+		if (identityOf(before) !== this.identity) {
+			this.reported.forget();
+			this.reconnect();
+		}
 		if (before.server_passwords.join("\0") !== spec.server_passwords.join("\0")) this.connecting.restart();
 		for (const server of this.all) server.lifetime = lifetimeOf(server, spec);
 		this.closeIdle(now());
 		this.grow();
+	}
+
+	/** What connections are connections to: the same in each worker. */
+	private get identity(): string {
+		return identityOf(this.spec);
+	}
+
+	/** What a client with these settings is told at its log-in; null when it has to wait for a server to say. */
+	greeting(startup: ParameterSet): ParameterSet | null {
+		return this.reported.of(startup) ?? (this.isBusy ? this.reported.guess(startup) : null);
+	}
+
+	/** All servers that there may be are at work, in all workers. */
+	private get isBusy(): boolean {
+		const { ledger, worker } = this.context;
+		if (ledger.used(this.slot) < this.spec.pool_size) return false;
+		for (let other = 0; other < ledger.workers; other++)
+			if (other !== worker && ledger.idleOf(this.slot, other) > 0) return false;
+		return this.idle.length === 0;
+	}
+
+	/** Another worker has learned something about servers of this identity. */
+	onLesson(identity: string, lesson: Lesson): void {
+		if (identity === this.identity) this.reported.hear(lesson);
 	}
 
 	/** The pool left the configuration. */
@@ -610,6 +636,10 @@ export class Pool implements Connected, Checked {
 /** Ms after its birth at which a server is too old: spread, so that servers that were opened together are not all replaced together. */
 function lifetimeOf(server: Server, { server_lifetime, server_lifetime_jitter }: PoolSpec): number {
 	return server_lifetime + server.spread * server_lifetime_jitter;
+}
+
+function identityOf({ host, port, database_name, server_user, startup }: PoolSpec): string {
+	return JSON.stringify([host, port, database_name, server_user, startup]);
 }
 
 const NO_LONGER_PRIMARY = new PgError(

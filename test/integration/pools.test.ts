@@ -7,7 +7,7 @@ import { errorFields } from "../support/message.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
-import { backends, connect, one, untilBackends, untilRunning } from "./support.ts";
+import { admin, backends, connect, one, untilBackends, untilRunning } from "./support.ts";
 
 setDefaultTimeout(30_000);
 
@@ -20,9 +20,9 @@ afterAll(() => cluster?.stop());
 /** One worker unless said otherwise; nothing but the pool's own connections belongs to the role pgdog. */
 async function start(general: Record<string, unknown> = {}, database: Record<string, unknown> = {}): Promise<Proxy> {
 	await untilBackends(cluster, 0);
-	return startProxy(
-		simpleConfig(cluster.primary, { workers: 1, default_pool_size: 2, min_pool_size: 0, ...general }, database),
-	);
+	const settings = { workers: 1, default_pool_size: 2, min_pool_size: 0, ...general };
+	const simple = simpleConfig(cluster.primary, settings, database);
+	return startProxy({ ...simple, config: { ...(simple.config as object), admin: { password: "pgdog" } } });
 }
 
 const pid = (client: RawClient) => one(client, "SELECT pg_backend_pid()");
@@ -362,4 +362,29 @@ test("the answer to a client that reads slowly does not stop the next client on 
 		expect((await slow.result()).rows[0]?.[0]?.length).toBe(kilobytes * 1024);
 		expect(await one(next, "SELECT 'next'")).toBe("next");
 	}
+});
+
+// Each worker had to ask a server for itself, by each application_name anew: with the pool at work, log-ins ran into checkout_timeout.
+test("a log-in needs no server: the pool is at work, other workers know, RECONNECT came between", async () => {
+	await using proxy = await start({ workers: 2, default_pool_size: 1, checkout_timeout: 400 });
+	await using holder = await connect(proxy);
+	await holder.query("BEGIN");
+	const login = async (parameters: Record<string, string>) => {
+		await using client = await connect(proxy, { parameters });
+		return client.parameters;
+	};
+	const straight = holder.parameters;
+	for (let i = 0; i < 8; i++) {
+		const told = await login({ application_name: `worker ${i}`, client_encoding: "UTF8" });
+		expect(told).toEqual({ ...straight, application_name: `worker ${i}` });
+	}
+	await using console = await admin(proxy);
+	await console.query("RECONNECT");
+	expect(await login({})).toEqual(straight);
+	// Its settings are unheard of, and what they come to is told with its first answer.
+	await using guessed = await connect(proxy, { parameters: { timezone: "utc" } });
+	const answer = guessed.query("SHOW timezone");
+	await holder.query("COMMIT");
+	expect((await answer).rows).toEqual([["UTC"]]);
+	expect(guessed.parameters.TimeZone).toBe("UTC");
 });

@@ -191,6 +191,7 @@ export function testPool(
 		tcp: () => defaults<Tcp>(tcpTable),
 		requestServer() {},
 		giveServer() {},
+		share() {},
 		offerPermit() {},
 	} satisfies PoolContext;
 	const another = () => new Pool(own, slot, new Float64Array(Stat.length), context);

@@ -1,0 +1,157 @@
+// What a log-in has to be told of the server: the settings it reports, with those of the client's StartupMessage applied. Known
+// from the last connection that was opened, by whichever worker, so that nobody who logs in waits for a server of a pool that
+// is busy, or down. Settings of a StartupMessage whose effect is not plain are tried on a server once and remembered. One for each
+// Pool; what one thread learns it tells the others.
+
+import { LRUCache } from "lru-cache";
+import type { ParameterSet, ParameterSets } from "../backend/parameters.ts";
+
+/** Characters that a server may report, and that are kept of what StartupMessages come to; beyond, a server is asked each time. */
+const BASE_LIMIT = 64 << 10;
+const EFFECTS_LIMIT = 64 << 10;
+
+/** Reported, and what anybody may set: a value that is in force already is taken, and changes nothing. */
+const SETTABLE = new Set([
+	"application_name",
+	"client_encoding",
+	"datestyle",
+	"default_transaction_read_only",
+	"intervalstyle",
+	"scram_iterations",
+	"search_path",
+	"standard_conforming_strings",
+	"timezone",
+]);
+
+/** The server's own: no StartupMessage changes them, and the connection that one was tried on may be one of an older server. */
+const OWN = new Set(["server_version", "server_encoding", "integer_datetimes", "in_hot_standby"]);
+
+/** What PostgreSQL takes as it is: nothing to be cleaned, nothing to be cut off at NAMEDATALEN. */
+const PLAIN_NAME = /^[\x20-\x7e]{0,63}$/;
+
+type Values = ReadonlyMap<string, string>;
+const NONE: Values = new Map();
+/** By these we read what a client sends. */
+const READ_BY = ["client_encoding", "standard_conforming_strings"];
+type Pairs = readonly (readonly [string, string])[];
+
+/** News for the pool's other threads. */
+export interface Lesson {
+	/** Settings of the StartupMessage; null: those of the configuration alone. */
+	readonly startup: Pairs | null;
+	readonly reported: Pairs;
+}
+
+export class Reported {
+	private readonly sets: ParameterSets;
+	private readonly tell: (lesson: Lesson) => void;
+	/** By a connection that has just been opened. Null before the first. */
+	private base: ParameterSet | null = null;
+	/** `base` by lower-case names: name as reported, and value. */
+	private byName = new Map<string, readonly [string, string]>();
+	/** What StartupMessages change of `base`, by those of their settings whose effect is not plain. */
+	private readonly effects = new LRUCache<string, Values>({
+		maxSize: EFFECTS_LIMIT,
+		sizeCalculation: (changes, key) =>
+			[...changes].reduce((sum, [name, value]) => sum + name.length + value.length, key.length + 64),
+	});
+
+	/** @param tell the pool's other threads */
+	constructor(sets: ParameterSets, tell: (lesson: Lesson) => void) {
+		this.sets = sets;
+		this.tell = tell;
+	}
+
+	/** What such a client is told; null when only a server can say. */
+	of(startup: ParameterSet): ParameterSet | null {
+		const rest = this.unplain(startup);
+		const changes = rest === "" ? NONE : this.effects.get(rest);
+		return changes === undefined ? null : this.with(startup, changes);
+	}
+
+	/**
+	 * As `of`, for a client that would have to wait long for a server to say: what it is told otherwise it is told with its first
+	 * answer, and a setting that PostgreSQL does not take ends its session then. Null where something is read by it before that.
+	 */
+	guess(startup: ParameterSet): ParameterSet | null {
+		for (const name of READ_BY)
+			if (!this.isPlain(name, startup.values.get(name) ?? this.byName.get(name)?.[1] ?? "")) return null;
+		return this.with(startup, NONE);
+	}
+
+	private with(startup: ParameterSet, changes: Values): ParameterSet | null {
+		const { base } = this;
+		if (base === null) return null;
+		const name = startup.values.get("application_name");
+		if (changes === NONE && name === undefined) return base;
+		const values = new Map([...base.values, ...changes]);
+		if (name !== undefined && this.isPlain("application_name", name)) values.set("application_name", name);
+		return this.sets.of(values);
+	}
+
+	/** A connection was opened. */
+	opened(reported: ParameterSet): void {
+		if (this.learnBase(reported)) this.tell({ startup: null, reported: [...reported.values] });
+	}
+
+	/** A server was brought to the settings of a StartupMessage. */
+	tried(startup: ParameterSet, reported: ParameterSet): void {
+		if (this.learnEffect(startup, reported))
+			this.tell({ startup: [...startup.values], reported: [...reported.values] });
+	}
+
+	/** What another thread has learned. */
+	hear({ startup, reported }: Lesson): void {
+		const set = this.sets.of(new Map(reported));
+		if (startup === null) this.learnBase(set);
+		else this.learnEffect(this.sets.of(new Map(startup)), set);
+	}
+
+	/** Other servers from now on. */
+	forget(): void {
+		this.base = null;
+		this.byName.clear();
+		this.effects.clear();
+	}
+
+	/** @returns whether it is news */
+	private learnBase(reported: ParameterSet): boolean {
+		if (this.base?.equals(reported) === true) return false;
+		this.forget();
+		if (reported.key.length > BASE_LIMIT) return false;
+		this.base = reported;
+		this.byName = new Map([...reported.values].map((pair) => [pair[0].toLowerCase(), pair]));
+		return true;
+	}
+
+	private learnEffect(startup: ParameterSet, reported: ParameterSet): boolean {
+		const { base } = this;
+		const rest = this.unplain(startup);
+		if (base === null || rest === "" || this.effects.has(rest)) return false;
+		const changes = new Map<string, string>();
+		for (const [name, value] of reported.values) {
+			if (OWN.has(name) || base.values.get(name) === value) continue;
+			// A plain one differs from client to client.
+			if (name === "application_name" && this.isPlain(name, startup.values.get(name) ?? "")) continue;
+			changes.set(name, value);
+		}
+		this.effects.set(rest, changes);
+		return this.effects.has(rest);
+	}
+
+	/** Whether a setting of a StartupMessage is taken as it is, and changes nothing but itself. */
+	private isPlain(name: string, value: string): boolean {
+		const known = this.byName.get(name);
+		if (known === undefined) return false;
+		if (name === "application_name") return PLAIN_NAME.test(value);
+		return SETTABLE.has(name) && known[1] === value;
+	}
+
+	/** The other settings of a StartupMessage, as a key; "" when there are none. */
+	private unplain(startup: ParameterSet): string {
+		let key = "";
+		for (const [name, value] of [...startup.values].sort(([a], [b]) => (a < b ? -1 : 1)))
+			if (!this.isPlain(name, value)) key += `${name}\0${value}\0`;
+		return key;
+	}
+}
