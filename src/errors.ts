@@ -32,9 +32,12 @@ export function traceOf(error: unknown): string {
 /** The peer sent bytes that are not the protocol. Costs that connection: ErrorResponse with `sqlstate`, then close. */
 export class ProtocolError extends Error {
 	readonly sqlstate: string;
-	constructor(message: string, sqlstate = "08P01") {
+	/** PostgreSQL sends what it has answered before it says so. Where it can read no further it does not: COMMERROR. */
+	readonly flushes: boolean;
+	constructor(message: string, sqlstate = "08P01", flushes = true) {
 		super(message);
 		this.sqlstate = sqlstate;
+		this.flushes = flushes;
 	}
 }
 

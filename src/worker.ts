@@ -25,7 +25,6 @@ import { createLog, type Log } from "./log.ts";
 import type { AnyRow, FromWorker, PeerMessage, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
 import { closeDescriptor, setKeepAlive } from "./net/options.ts";
 import { Lines } from "./net/standard-error.ts";
-import { Splice } from "./net/splice.ts";
 import { adoptSocket, socketHandlers, Stream } from "./net/stream.ts";
 import { PluginHost } from "./plugin/host.ts";
 import { Bans } from "./pool/bans.ts";
@@ -52,7 +51,6 @@ export class Worker implements PoolContext, ClientContext {
 	readonly worker: number;
 	readonly ledger: Ledger;
 	readonly bans: Bans;
-	readonly splice = new Splice();
 	readonly sets = new ParameterSets();
 	readonly statements: Statements;
 	readonly facts = createFactsCache();
@@ -486,7 +484,7 @@ function serverRow(pool: Pool, server: Server): ServerRow {
 	const { client } = server;
 	let state = "active";
 	if (server.state === ServerState.Idle) state = "idle";
-	else if (server.replies.length === 0) {
+	else if (server.books.owed === 0) {
 		if (server.status === TxStatus.InBlock) state = "idle in transaction";
 		else if (server.status === TxStatus.Failed) state = "transaction error";
 		else state = "idle";

@@ -4,19 +4,18 @@
 
 import { PgError, ProtocolError } from "../errors.ts";
 import { now } from "../clock.ts";
-import type { Splice } from "../net/splice.ts";
 import type { Sink, Stream, StreamOwner } from "../net/stream.ts";
 import { Dirty } from "../parser/session.ts";
 import { Stat } from "../stats/counters.ts";
 import { CLOSE_COMPLETE, PARSE_COMPLETE } from "../wire/backend-messages.ts";
 import { Backend, TxStatus } from "../wire/codes.ts";
-import { errorResponse, isFatal, readError, readSqlstate, rewriteMessage } from "../wire/error-response.ts";
+import { isFatal, readError, readSqlstate, rewriteMessage } from "../wire/error-response.ts";
 import { endOfString, HEADER, readInt16, readInt32, Tail } from "../wire/frame.ts";
 import { parse, query, SYNC, TERMINATE } from "../wire/frontend-messages.ts";
+import { Answer, Books, Reply, type Undone } from "./books.ts";
 import { cleaning } from "./clean.ts";
 import { ASK_ALL, askParameters, changeParameters, type ParameterSet, type ParameterSets } from "./parameters.ts";
 import { NAME_PREFIX, type Statements } from "./prepared.ts";
-import { endsRequest, Replies, Reply } from "./replies.ts";
 import { SessionStatements, type StatementClient } from "./session-statements.ts";
 
 /** A message of a server that we have to open (all but rows and COPY data) may be this long: 16 MiB, a guess. */
@@ -27,8 +26,8 @@ export interface ServerClient extends StatementClient {
 	readonly stream: Sink;
 	/** The server answered everything it was asked; `server.status` says whether a transaction is open. */
 	onReady(server: Server): void;
-	/** A batch has failed whose Sync was not sent: nothing more is answered until it is. */
-	onSkipping(): void;
+	/** Some of what it was asked is answered, but not all: `server.books` says what is owed. */
+	onAnswers(server: Server): void;
 	/** The server takes bytes again. */
 	onServerDrain(): void;
 	/** A setting that the server reports has changed. */
@@ -39,7 +38,6 @@ export interface ServerClient extends StatementClient {
 
 /** Who keeps servers: the pool. */
 export interface ServerHome {
-	readonly splice: Splice;
 	readonly sets: ParameterSets;
 	readonly counters: Float64Array;
 	/** The server has no client, no task and nothing to clean. */
@@ -92,7 +90,8 @@ export class Server implements StreamOwner {
 	state: ServerState = ServerState.Login;
 	client: ServerClient | null = null;
 	readonly home: ServerHome;
-	readonly replies = new Replies();
+	/** What it owes. */
+	readonly books = new Books();
 	status: TxStatus = TxStatus.Idle;
 
 	/** BackendKeyData of the server itself; 0 when it sent none. */
@@ -103,9 +102,7 @@ export class Server implements StreamOwner {
 	applied: ParameterSet;
 	/** Settings as the server reported them in ParameterStatus. */
 	reported: ParameterSet;
-	/** The ErrorResponses behind RefusedQuery and RefusedBind, in order. */
-	private readonly refusals: Buffer[] = [];
-	readonly statements = new SessionStatements(this.replies);
+	readonly statements = new SessionStatements(this.books);
 
 	/** Bits of `Dirty`: what its client left here. */
 	dirty = 0;
@@ -115,24 +112,12 @@ export class Server implements StreamOwner {
 	resetsAll = false;
 	/** Lent for as long as the client stays: what it does is not followed. */
 	session = false;
-	/** Between CopyInResponse and CopyDone or CopyFail: Sync is ignored by the server. */
-	copyIn = false;
-	/** Messages of an extended-query batch were sent whose Sync was not: an implicit transaction may be open. */
-	unsynced = false;
-	/** Such a batch has failed: the server reads and ignores everything up to the next Sync. */
-	skipping = false;
 	/** An ErrorResponse came during this loan. */
 	errored = false;
-	/** A Sync was sent in the middle of CopyData: the server ignores it, unless the COPY fails before it is read. */
-	doubtful = false;
-	/** DEALLOCATE ALL or DISCARD ALL was sent: which statements there are is known when it is answered. */
-	deallocating = false;
 	/** The last statement was ROLLBACK. */
 	rolledBack = false;
 	/** Rows that the answer to the EXPLAIN under way shall end with. */
 	notes: Buffer | null = null;
-	/** A message to the server is under way in pieces: only closing can take it back. */
-	cutOff = false;
 
 	/** CancelRequests on their way to this server: it must not be lent until they have landed. */
 	cancels = 0;
@@ -178,8 +163,6 @@ export class Server implements StreamOwner {
 	/** The server's own last words, and whether a client has them already. */
 	private fatal: PgError | null = null;
 	private passedOn = false;
-	/** An error came while `doubtful`. */
-	private overDoubt = false;
 	private reason = "";
 	private countedIn = 0;
 	private countedOut = 0;
@@ -196,8 +179,13 @@ export class Server implements StreamOwner {
 		const whole = this.tail.add(chunk);
 		if (whole === null) return;
 		this.ready = false;
-		this.relay(whole);
-		if (this.overDoubt) {
+		const fault = this.relay(whole);
+		if (fault !== null) {
+			// At once: it must not be lent in the moment before its socket closes.
+			this.close(`it broke the protocol: ${fault}`);
+			throw new ProtocolError(fault);
+		}
+		if (this.books.isInDoubt) {
 			// The books may be off by one ReadyForQuery. No driver does this; whoever does must begin anew.
 			this.close(
 				"Sync during COPY",
@@ -208,28 +196,41 @@ export class Server implements StreamOwner {
 		// Its last words, while nobody had it: it must not be lent in the moment before it closes.
 		if (this.fatal !== null && this.state === ServerState.Idle) this.closeDying(this.fatal);
 		if (this.ready && this.state !== ServerState.Closed) this.onReadyForQuery();
-		else if (this.skipping && this.state === ServerState.Lent) this.client?.onSkipping();
+		else if (this.state === ServerState.Lent) this.client?.onAnswers(this);
 	}
 
-	/** The hot path back: walks the messages, passes them to the client as one run, opens the few that matter. */
-	private relay(chunk: Buffer): void {
+	/**
+	 * The hot path back: walks the messages, passes them to the client as one run, opens the few that matter.
+	 * @returns what is wrong with the message behind the last that was passed; else null
+	 */
+	private relay(chunk: Buffer): string | null {
 		const end = chunk.length;
-		const { replies, task } = this;
+		const { books, task } = this;
 		const to = task === null && this.client !== null ? this.client.stream : null;
-		const { splice } = this.home;
+		let fault: string | null = null;
 		let at = 0;
 		let run = 0;
+		/** Rows may come: looked up once for all that follow each other. */
+		let rows = false;
 		if (this.through > 0) {
 			at = Math.min(this.through, end);
 			this.through -= at;
 		}
-		if (isFake(replies.front())) run = this.makeUp(to, chunk, run, at);
-		while (end - at >= HEADER) {
+		if (books.isFake) run = this.makeUp(to, chunk, run, at);
+		walk: while (end - at >= HEADER) {
 			const code = chunk[at]!;
 			const length = readInt32(chunk, at + 1);
-			if (length < 4) throw new ProtocolError(`server sent a message of length ${length}`);
+			if (length < 4) {
+				fault = `a message of length ${length}`;
+				break;
+			}
 			const next = at + 1 + length;
 			if (code === Backend.DataRow || code === Backend.CopyData) {
+				rows ||= books.expectsRows;
+				if (!rows) {
+					fault = UNASKED;
+					break;
+				}
 				if (task !== null) {
 					if (next > end) break;
 					task.rows.push(readRow(chunk, at));
@@ -242,148 +243,106 @@ export class Server implements StreamOwner {
 				continue;
 			}
 			if (next > end) {
-				if (length > OPENED_LIMIT) throw new ProtocolError(`server sent a message of ${length} bytes`);
+				if (length > OPENED_LIMIT) fault = `a message of ${length} bytes`;
 				break;
 			}
+			rows = false;
 			switch (code) {
 				case Backend.ReadyForQuery:
+					if (!books.ready() || !isStatus(chunk[at + HEADER]!)) {
+						fault = UNASKED;
+						break walk;
+					}
 					this.status = chunk[at + HEADER]!;
-					owes(endsRequest(replies.front()));
-					replies.shift();
-					// The end of a COPY that had failed by then.
-					while (replies.front() === Reply.CopyEnd) replies.shift();
-					this.ready = replies.length === 0;
+					this.ready = books.owed === 0;
 					this.notes = null;
 					break;
-				case Backend.BindComplete:
-					owes(replies.front() === Reply.Bind);
-					replies.shift();
+				case Backend.ErrorResponse: {
+					// Unasked it can be the last words only.
+					if (books.owed === 0 && !isFatal(chunk, at)) {
+						fault = UNASKED;
+						break walk;
+					}
+					const text = this.onErrorResponse(chunk, at, next);
+					if (text !== null && to !== null) {
+						to.out.add(chunk, run, at - run);
+						to.out.addAll(text);
+						run = next;
+					}
 					break;
-				case Backend.CommandComplete:
-				case Backend.EmptyQueryResponse:
-				case Backend.PortalSuspended:
-					if (code === Backend.CommandComplete) {
+				}
+				default: {
+					const answer = books.answered(code);
+					if (answer === Answer.Unasked) {
+						fault = UNASKED;
+						break walk;
+					}
+					if (answer === Answer.Swallowed) {
+						// Not the client's doing, so not the client's to see.
+						if (to !== null) to.out.add(chunk, run, at - run);
+						run = next;
+					} else if (code === Backend.CommandComplete) {
 						this.onCommandComplete(chunk, at, next);
 						if (this.notes !== null && to !== null && chunk.latin1Slice(at + HEADER, next - 1) === "EXPLAIN") {
-							splice.add(to, chunk, run, at - run);
-							splice.addAll(to, this.notes);
+							to.out.add(chunk, run, at - run);
+							to.out.addAll(this.notes);
 							this.notes = null;
 							run = at;
 						}
-					}
-					if (replies.front() === Reply.Execute) replies.shift();
-					else owes(replies.front() === Reply.Query);
-					break;
-				case Backend.RowDescription:
-				case Backend.NoData:
-					if (replies.front() === Reply.Describe) replies.shift();
-					else owes(replies.front() === Reply.Query);
-					break;
-				case Backend.ParseComplete: {
-					const mark = replies.front();
-					owes(mark === Reply.Parse || mark === Reply.ParseNamed || mark === Reply.ParseOurs);
-					replies.shift();
-					if (mark !== Reply.Parse) this.statements.replied();
-					if (mark === Reply.ParseOurs) {
-						// Not the client's doing, so not the client's to see.
-						if (to !== null) splice.add(to, chunk, run, at - run);
-						run = next;
-					}
-					break;
-				}
-				case Backend.CloseComplete: {
-					const mark = replies.front();
-					owes(mark === Reply.Close || mark === Reply.CloseOurs);
-					replies.shift();
-					if (mark === Reply.CloseOurs) {
-						this.statements.replied();
-						if (to !== null) splice.add(to, chunk, run, at - run);
-						run = next;
-					}
-					break;
-				}
-				case Backend.ErrorResponse: {
-					const text = this.onErrorResponse(chunk, at, next);
-					if (text !== null && to !== null) {
-						splice.add(to, chunk, run, at - run);
-						splice.addAll(to, text);
-						run = next;
-					}
-					break;
-				}
-				case Backend.NoticeResponse:
-					// A crash or an immediate shutdown is told by a WARNING of the class of operator interventions, and closes.
-					if (this.state === ServerState.Idle && readSqlstate(chunk, at, next).startsWith("57P0"))
-						this.fatal = readError(chunk, at, next);
-					break;
-				case Backend.ParameterStatus:
-					this.onParameterStatus(chunk, at, next);
-					break;
-				case Backend.CopyInResponse:
-					this.copyIn = !replies.copyIn();
-					// A Sync that came before is ignored: the batch is open again.
-					if (this.copyIn && replies.front() === Reply.Execute) this.unsynced = true;
-					// Nobody is left to send the data.
-					if (to === null) {
+					} else if (code === Backend.ParameterStatus) this.onParameterStatus(chunk, at, next);
+					else if (code === Backend.NoticeResponse) {
+						// A crash or an immediate shutdown is told by a WARNING of the class of operator interventions, and closes.
+						if (this.state === ServerState.Idle && readSqlstate(chunk, at, next).startsWith("57P0"))
+							this.fatal = readError(chunk, at, next);
+					} else if (code === Backend.CopyInResponse && to === null) {
+						// Nobody is left to send the data.
 						this.close("its client is gone");
-						return;
+						return null;
 					}
-					break;
-				case Backend.BackendKeyData:
-					this.pid = readInt32(chunk, at + HEADER);
-					this.secret = Uint8Array.prototype.slice.call(chunk, at + HEADER + 4, next);
-					break;
+				}
 			}
 			at = next;
-			if (isFake(replies.front())) run = this.makeUp(to, chunk, run, at);
+			if (books.isFake) run = this.makeUp(to, chunk, run, at);
 		}
-		if (to !== null && !this.forward(to, chunk, run, at)) this.stream.pause();
-		this.tail.keep(chunk, at, end - at < HEADER ? HEADER : 1 + readInt32(chunk, at + 1));
+		if (to !== null) {
+			// Told before the write: what that sets going may want to say something of its own.
+			to.midMessage = this.through > 0;
+			if (!to.out.forward(chunk, run, at)) this.stream.pause();
+		}
+		if (fault === null) this.tail.keep(chunk, at, end - at < HEADER ? HEADER : 1 + readInt32(chunk, at + 1));
+		return fault;
 	}
 
 	/** Says the replies that the server was spared, as soon as their turn comes. @returns where the run goes on */
 	private makeUp(to: Sink | null, chunk: Buffer, run: number, at: number): number {
-		const { replies } = this;
-		const { splice } = this.home;
-		for (let mark = replies.front(); isFake(mark); mark = replies.front()) {
-			replies.shift();
-			if (mark === Reply.CopyEnd) continue;
-			this.statements.replied();
-			if (to === null) continue;
-			splice.add(to, chunk, run, at - run);
+		const { books } = this;
+		while (books.isFake) {
+			const mark = books.madeUp();
+			if (mark === Reply.CopyEnd || to === null) continue;
+			to.out.add(chunk, run, at - run);
 			run = at;
-			splice.addAll(to, mark === Reply.ParseFake ? PARSE_COMPLETE : CLOSE_COMPLETE);
+			to.out.addAll(mark === Reply.ParseFake ? PARSE_COMPLETE : CLOSE_COMPLETE);
 		}
 		return run;
 	}
 
-	private forward(to: Sink, chunk: Buffer, run: number, at: number): boolean {
-		const { splice } = this.home;
-		if (splice.empty) return at === run || to.write(chunk, run, at - run);
-		splice.add(to, chunk, run, at - run);
-		return splice.flush(to);
-	}
-
 	private syncIfNeeded(): void {
-		if (this.replies.endsInSync()) return;
+		if (this.books.endsInSync()) return;
 		this.stream.writeAll(SYNC);
-		this.replies.push(Reply.Sync);
-		this.unsynced = false;
-		this.skipping = false;
+		this.books.sync();
 	}
 
 	/** When everything owed is a reply that we make up, no answer of the server will bring it along. */
 	answerFakes(): void {
 		const to = this.client?.stream;
-		if (to === undefined || !isFake(this.replies.front())) return;
+		if (to === undefined || !this.books.isFake) return;
 		this.makeUp(to, NOTHING, 0, 0);
-		this.home.splice.flush(to);
+		to.out.flush();
 	}
 
 	private onCommandComplete(chunk: Buffer, start: number, end: number): void {
 		// A tag of a row-returning or row-changing command: SELECT, INSERT, UPDATE, DELETE, COPY, FETCH, MERGE, BEGIN …
 		// Only these first letters begin tags that change the session: S(ET), R(ESET), D(EALLOCATE, ISCARD), L(ISTEN), P(REPARE).
-		this.doubtful = false;
 		const c = chunk[start + HEADER]!;
 		if (c === 83 && chunk[start + HEADER + 2] === 76) return; // SELECT
 		this.rolledBack = false;
@@ -426,7 +385,6 @@ export class Server implements StreamOwner {
 
 	/** @returns the message with our statement names put back to the client's, or null when it can go as it is. */
 	private onErrorResponse(chunk: Buffer, start: number, end: number): Buffer | null {
-		this.copyIn = false;
 		this.home.counters[Stat.errors]!++;
 		this.errors++;
 		const sqlstate = readSqlstate(chunk, start, end);
@@ -436,10 +394,8 @@ export class Server implements StreamOwner {
 		this.errored = true;
 		// A COMMIT that fails rolls back; the next tag says otherwise.
 		this.rolledBack = true;
-		const front = this.replies.front();
-		const refusal = front === Reply.RefusedQuery || front === Reply.RefusedBind ? this.refusals.shift() : undefined;
-		if (this.doubtful) this.overDoubt = true;
-		this.undo();
+		const refusal = this.books.refusal();
+		this.undo(this.books.failed(this.task !== null));
 		const text = chunk.indexOf(NAME_PREFIX, start, "latin1");
 		// Severity FATAL or PANIC: the server closes next, and has said why.
 		if (isFatal(chunk, start)) {
@@ -457,22 +413,10 @@ export class Server implements StreamOwner {
 	}
 
 	/** What was sent behind the message that failed, up to the next Sync, has not happened. */
-	private undo(): void {
-		// The refusal in front has just been told.
-		let first = true;
-		let open = this.unsynced;
-		const certain = this.statements.undo(this.task === null ? this.client : null, (mark) => {
-			if ((mark === Reply.RefusedBind || mark === Reply.RefusedQuery) && !first) this.refusals.shift();
-			first = false;
-			if (!endsRequest(mark)) return;
-			// A Query, which might have been a DEALLOCATE. Only a Sync ends the batch now.
-			this.dirty |= Dirty.Prepared;
-			open = true;
-		});
-		if (!certain) this.dirty |= Dirty.Prepared;
-		if (this.replies.length > 0 || !open || this.task !== null) return;
-		this.unsynced = true;
-		this.skipping = true;
+	private undo(undone: Undone): void {
+		const certain = this.statements.undo(undone, this.task === null ? this.client : null);
+		// The Query might have been a DEALLOCATE.
+		if (!certain || undone.query) this.dirty |= Dirty.Prepared;
 	}
 
 	private onParameterStatus(chunk: Buffer, start: number, end: number): void {
@@ -489,8 +433,6 @@ export class Server implements StreamOwner {
 	}
 
 	private onReadyForQuery(): void {
-		this.copyIn = false;
-		this.deallocating = false;
 		const { task } = this;
 		if (task !== null) {
 			this.task = null;
@@ -523,7 +465,7 @@ export class Server implements StreamOwner {
 		this.stream.resume();
 		this.count();
 		if (this.session) this.discardAll();
-		else if (this.dirty !== 0 || this.copyIn) this.clean();
+		else if (this.dirty !== 0) this.clean();
 		else this.idle();
 	}
 
@@ -532,17 +474,19 @@ export class Server implements StreamOwner {
 		this.client = null;
 		if (this.state === ServerState.Closed) return;
 		this.stream.resume();
-		const busy = this.replies.length > 0 || this.task !== null || this.skipping;
+		const { books } = this;
+		const cutOff = this.stream.midMessage;
+		const busy = books.owed > 0 || this.task !== null || books.skipping;
 		// A COPY waits for data that will not come; whether a Sync sent with it will be answered, nobody can tell.
-		const open = (this.unsynced && !this.skipping) || this.copyIn;
-		const clean = !busy && this.status === TxStatus.Idle && !this.cutOff && !open;
+		const open = (books.unsynced && !books.skipping) || books.copyIn;
+		const clean = !busy && this.status === TxStatus.Idle && !cutOff && !open;
 		if (open) {
 			// PostgreSQL rolls a batch without Sync back when its client goes; our Sync would commit it.
 			void this.home.cancel(this);
 			this.close("client disconnected in the middle of a batch");
 			return;
 		}
-		if (this.cutOff || (recovery === "drop" && !clean) || (recovery === "rollback_only" && busy)) {
+		if (cutOff || (recovery === "drop" && !clean) || (recovery === "rollback_only" && busy)) {
 			this.close("client disconnected in the middle of a request");
 			return;
 		}
@@ -559,7 +503,7 @@ export class Server implements StreamOwner {
 		}
 		this.home.counters[Stat.re_synced]!++;
 		void this.home.cancel(this);
-		if (this.stream.queued > 0 || this.replies.length > WORTH_DRAINING) {
+		if (this.stream.queued > 0 || books.owed > WORTH_DRAINING) {
 			this.close("client disconnected with a deep pipeline under way");
 			return;
 		}
@@ -665,6 +609,22 @@ export class Server implements StreamOwner {
 	/** Runs a simple query; the server must owe nothing. `done` is not called when the connection dies on the way. */
 	run(sql: string, done: Task["done"]): void {
 		if (this.state === ServerState.Closed) return;
+		this.startTask(done);
+		this.books.query();
+		// A simple query ends the unnamed statement, whosever it was.
+		this.statements.dropUnnamed();
+		this.stream.writeAll(query(sql));
+	}
+
+	/** Ends the batch that the client has not ended, by a Sync that the client sees nothing of; the server must owe nothing. */
+	endBatch(done: () => void): void {
+		if (this.state === ServerState.Closed) return;
+		this.startTask(done);
+		this.books.sync();
+		this.stream.writeAll(SYNC);
+	}
+
+	private startTask(done: Task["done"]): void {
 		const before = this.state;
 		this.state = ServerState.Task;
 		this.requestAt = now();
@@ -685,10 +645,6 @@ export class Server implements StreamOwner {
 				this.afterDraining();
 			},
 		};
-		this.replies.push(Reply.Query);
-		// A simple query ends the unnamed statement, whosever it was.
-		this.statements.unnamed = 0;
-		this.stream.writeAll(query(sql));
 	}
 
 	/** Brings the session's settings to `wanted`. On an error the settings are what they were. */
@@ -740,8 +696,8 @@ export class Server implements StreamOwner {
 	 * @returns the message to send
 	 */
 	refuse(error: PgError, mark: Reply.RefusedQuery | Reply.RefusedBind): Buffer {
-		this.replies.push(mark);
-		this.refusals.push(errorResponse(error, "stays"));
+		this.books.refuse(error, mark);
+		this.statements.dropUnnamed();
 		return mark === Reply.RefusedQuery ? REFUSED_QUERY : REFUSED_BIND;
 	}
 
@@ -764,7 +720,7 @@ export class Server implements StreamOwner {
 	/** Lets go of the connection, which lives on under a descriptor of its own; null when it cannot. Idle only. */
 	leave(): MovingServer | null {
 		const unfinished = this.tail.bytes > 0 || this.through > 0;
-		if (this.cancels > 0 || this.stream.queued > 0 || this.replies.length > 0 || unfinished) return null;
+		if (this.cancels > 0 || this.stream.queued > 0 || this.books.owed > 0 || unfinished) return null;
 		this.count();
 		const fd = this.stream.detach();
 		if (fd < 0) return null;
@@ -819,7 +775,7 @@ export class Server implements StreamOwner {
 		if (this.state === ServerState.Closed) return;
 		this.reason = reason;
 		const { stream } = this;
-		const orderly = this.replies.length === 0 && !this.cutOff;
+		const orderly = this.books.owed === 0 && !stream.midMessage;
 		if (orderly) stream.writeAll(TERMINATE);
 		else this.home.counters[Stat.force_closed]!++;
 		this.gone(error);
@@ -857,9 +813,7 @@ export class Server implements StreamOwner {
 		const { client } = this;
 		this.client = null;
 		this.task = null;
-		this.replies.clear();
-		this.statements.drop();
-		this.refusals.length = 0;
+		this.books.clear();
 		this.count();
 		this.home.onGone(this);
 		client?.onServerGone(error);
@@ -879,14 +833,10 @@ const REFUSED = "refused by a plugin of pgdog";
 const REFUSED_QUERY = query(REFUSED);
 const REFUSED_BIND = parse("", Buffer.from(`${REFUSED}\0\0\0`));
 
-/** A mark that no message of the server answers. */
-function isFake(mark: number): boolean {
-	return mark === Reply.ParseFake || mark === Reply.CloseFake || mark === Reply.CopyEnd;
-}
+const UNASKED = "an answer to what it was not asked";
 
-/** The message just read must be one that was asked for: otherwise every answer after it would go astray. */
-function owes(it: boolean): void {
-	if (!it) throw new ProtocolError("server answered what it was not asked");
+function isStatus(byte: number): boolean {
+	return byte === TxStatus.Idle || byte === TxStatus.InBlock || byte === TxStatus.Failed;
 }
 
 /** Reported by the server but not set by anyone in the session. */

@@ -1,25 +1,21 @@
-// What one server's session has prepared, and what stands behind the marks of `Replies` that have to do with statements.
+// What one server's session has prepared, and the marks in its `Books` that have to do with statements.
 // Owned by its Server; frontend/prepared.ts notes here what it sends. An error undoes what was noted since.
 
+import { type Books, Reply, type Undone } from "./books.ts";
 import type { Statement, Statements } from "./prepared.ts";
-import { endsRequest, type Replies, Reply } from "./replies.ts";
 
 /** `unnamed`: some client's unnamed statement that nobody will ask for again. */
 const NOBODY = 0;
 
-/** What stands behind a mark of `replies` that has to do with a statement of ours. */
-interface PendingStatement {
-	readonly mark: Reply;
-	readonly statement: Statement;
-	/** The client's name for it; null when the message was ours. */
-	readonly name: string | null;
-	/** The Parse is what gives the server the statement. */
-	readonly prepares: boolean;
-}
+/** Before any batch that is not answered. */
+const BEFORE = -1;
 
-/** Of what is prepared: the number of its last use. */
+/** Of what is prepared. */
 interface Use {
+	/** The number of its last use. */
 	last: number;
+	/** The batch (`Books.batch`) in which the server was told to prepare it. */
+	readonly batch: number;
 }
 
 /** Who hears that something was not done; a server's client. */
@@ -41,16 +37,15 @@ export class SessionStatements {
 	private uses = 0;
 	/** Names prepared by another thread, which ours does not know. */
 	private foreign: string[] = [];
-	/** Whose unnamed statement it has: the number that the client gave its last unnamed Parse; 0 is nobody's. */
-	unnamed = NOBODY;
+	/** Whose unnamed statement it has, and the batch in which it was told to parse that. */
+	private serial = NOBODY;
+	private unnamedBatch = BEFORE;
 	/** Statements of ours that this loan's DEALLOCATEs were rewritten to name. */
 	deallocations = 0;
-	/** Behind ParseNamed, ParseOurs, ParseFake, CloseFake and CloseOurs, in order; null is what has no Statement here. */
-	private readonly pending: (PendingStatement | null)[] = [];
-	private readonly replies: Replies;
+	private readonly books: Books;
 
-	constructor(replies: Replies) {
-		this.replies = replies;
+	constructor(books: Books) {
+		this.books = books;
 	}
 
 	get size(): number {
@@ -65,6 +60,33 @@ export class SessionStatements {
 		return true;
 	}
 
+	/** Whether the server was told to prepare `statement` in an earlier batch that may yet fail, and then has it not. */
+	isUncertain(statement: Statement): boolean {
+		const use = this.prepared.get(statement);
+		return use !== undefined && this.books.isUncertain(use.batch);
+	}
+
+	/** The number that the client gave its last unnamed Parse, when that is what the server has; 0 is nobody's. */
+	get unnamed(): number {
+		return this.serial;
+	}
+
+	/** As `isUncertain`, of the unnamed statement. */
+	get isUnnamedUncertain(): boolean {
+		return this.serial !== NOBODY && this.books.isUncertain(this.unnamedBatch);
+	}
+
+	/** The client's unnamed statement goes to the server. */
+	noteUnnamed(serial: number): void {
+		this.serial = serial;
+		this.unnamedBatch = this.books.batch;
+	}
+
+	/** It has none, or nobody's. */
+	dropUnnamed(): void {
+		this.serial = NOBODY;
+	}
+
 	remove(statement: Statement): void {
 		this.prepared.delete(statement);
 	}
@@ -72,52 +94,49 @@ export class SessionStatements {
 	/** DEALLOCATE ALL and the like: nothing is here, as far as is known, but what was sent behind it. */
 	clear(): void {
 		this.prepared.clear();
-		for (const sent of this.pending) if (sent?.prepares) this.prepared.set(sent.statement, { last: ++this.uses });
+		for (const statement of this.books.prepares()) this.set(statement);
 		this.foreign = [];
-		this.unnamed = NOBODY;
+		this.dropUnnamed();
 	}
 
 	/** A Parse of `statement` goes to the server now: the client's own when it has a `name` for it, else one of ours. */
 	noteParse(statement: Statement, name: string | null): void {
-		this.replies.push(name === null ? Reply.ParseOurs : Reply.ParseNamed);
-		this.pending.push({ mark: Reply.ParseNamed, statement, name, prepares: true });
-		this.prepared.set(statement, { last: ++this.uses });
+		this.books.saidOf(name === null ? Reply.ParseOurs : Reply.ParseNamed, {
+			mark: Reply.ParseNamed,
+			statement,
+			name,
+			prepares: true,
+		});
+		this.set(statement);
+	}
+
+	private set(statement: Statement): void {
+		this.prepared.set(statement, { last: ++this.uses, batch: this.books.batch });
 	}
 
 	/** A Parse for the client's `name` goes to the server under no name: the server has the statement already. */
 	noteParseElsewhere(statement: Statement, name: string): void {
-		this.replies.push(Reply.ParseNamed);
-		this.pending.push({ mark: Reply.ParseNamed, statement, name, prepares: false });
-		this.unnamed = NOBODY;
+		this.books.saidOf(Reply.ParseNamed, { mark: Reply.ParseNamed, statement, name, prepares: false });
+		this.dropUnnamed();
 	}
 
 	/** The client's unnamed statement is parsed here again. */
 	noteUnnamedAgain(serial: number): void {
-		this.replies.push(Reply.ParseOurs);
-		this.pending.push(null);
-		this.unnamed = serial;
+		this.books.saidOf(Reply.ParseOurs, null);
+		this.noteUnnamed(serial);
 	}
 
 	/** ParseComplete or CloseComplete of `statement` will be made up. */
 	noteFake(mark: Reply.ParseFake | Reply.CloseFake, statement: Statement, name: string): void {
-		this.replies.push(mark);
-		this.pending.push({ mark, statement, name, prepares: false });
+		this.books.saidOf(mark, { mark, statement, name, prepares: false });
 	}
 
 	/** A Close of ours goes to the server; null for what has no Statement here. */
 	noteClose(statement: Statement | null): void {
-		this.replies.push(Reply.CloseOurs);
-		this.pending.push(statement === null ? null : { mark: Reply.CloseOurs, statement, name: null, prepares: false });
-	}
-
-	/** The reply to the oldest mark that has a statement behind it has come, or was made up. */
-	replied(): void {
-		this.pending.shift();
-	}
-
-	/** The connection is gone. */
-	drop(): void {
-		this.pending.length = 0;
+		this.books.saidOf(
+			Reply.CloseOurs,
+			statement === null ? null : { mark: Reply.CloseOurs, statement, name: null, prepares: false },
+		);
 	}
 
 	/**
@@ -164,64 +183,23 @@ export class SessionStatements {
 		for (const name of names) {
 			const statement = known.named(name);
 			if (statement === undefined) this.foreign.push(name);
-			else this.prepared.set(statement, { last: 0 });
+			else this.prepared.set(statement, { last: 0, batch: BEFORE });
 		}
 	}
 
-	/**
-	 * After an error the server reads on to the next Sync and answers nothing before it: what was sent until there has not
-	 * happened. Takes its marks off `replies`.
-	 * @param skipped told of each mark that was taken
-	 * @returns false when it can no longer be said what is prepared here
-	 */
-	undo(client: StatementClient | null, skipped: (mark: Reply) => void): boolean {
-		const { replies } = this;
-		const first = replies.front();
-		const failed = first === Reply.Parse;
-		// A Query in the middle of a batch is not run either.
-		const ends = endsRequest(first) ? first : Reply.Sync;
-		let certain = true;
-		let parses = 0;
-		let undone: PendingStatement[] | null = null;
-		for (; replies.length > 0; replies.shift()) {
-			const mark: Reply = replies.front();
-			if (mark === ends) break;
-			skipped(mark);
-			if (mark === Reply.Parse) parses++;
-			if (!hasPending(mark)) continue;
-			const pending = this.pending.shift() ?? null;
-			if (pending === null) {
-				// An unnamed statement, or the name of another thread's: neither is known to be there or gone.
-				this.unnamed = NOBODY;
-				if (mark === Reply.CloseOurs) certain = false;
-			} else {
-				undone ??= [];
-				undone.push(pending);
-			}
-		}
-		if (parses > 0) {
-			this.unnamed = NOBODY;
-			if (!replies.includes(Reply.Parse)) client?.onUnnamedUndone(parses, failed);
-		}
+	/** What the server has said that it did not do. @returns false when it can no longer be said what is prepared here */
+	undo(undone: Undone, client: StatementClient | null): boolean {
+		// An unnamed statement, or the name of another thread's: neither is known to be there or gone.
+		if (undone.nameless || undone.parses > 0) this.dropUnnamed();
+		if (undone.parses > 0 && !this.books.parsesUnnamed) client?.onUnnamedUndone(undone.parses, undone.parseFailed);
 		// Last first: a name may have been closed and given again.
-		for (const { mark, statement, name, prepares } of undone?.reverse() ?? []) {
+		for (const { mark, statement, name, prepares } of [...undone.statements].reverse()) {
 			if (prepares) this.prepared.delete(statement);
-			if (mark === Reply.CloseOurs) this.prepared.set(statement, { last: 0 });
+			if (mark === Reply.CloseOurs) this.prepared.set(statement, { last: 0, batch: BEFORE });
 			if (name === null) continue;
 			if (mark === Reply.CloseFake) client?.onCloseUndone(name, statement);
 			else client?.onParseUndone(name);
 		}
-		return certain;
+		return !undone.namelessClose;
 	}
-}
-
-/** Whether an entry of `pending` stands behind this mark. */
-function hasPending(mark: number): boolean {
-	return (
-		mark === Reply.ParseNamed ||
-		mark === Reply.ParseOurs ||
-		mark === Reply.ParseFake ||
-		mark === Reply.CloseFake ||
-		mark === Reply.CloseOurs
-	);
 }

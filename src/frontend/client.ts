@@ -4,8 +4,8 @@
 
 import { randomBytes } from "node:crypto";
 import type { ParameterSet } from "../backend/parameters.ts";
+import { Reply } from "../backend/books.ts";
 import type { Statement } from "../backend/prepared.ts";
-import { Reply } from "../backend/replies.ts";
 import { type Server, ServerState } from "../backend/server.ts";
 import { now } from "../clock.ts";
 import type { General } from "../config/settings.ts";
@@ -23,8 +23,8 @@ import { Stat } from "../stats/counters.ts";
 import { backendKeyData, CLOSE_COMPLETE, READY_IDLE, readyForQuery } from "../wire/backend-messages.ts";
 import { Frontend, Target, TxStatus } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
-import { endOfString, HEADER, readInt32, Tail } from "../wire/frame.ts";
-import { query } from "../wire/frontend-messages.ts";
+import { HEADER, readInt32, Tail } from "../wire/frame.ts";
+import { FLUSH, query, SYNC } from "../wire/frontend-messages.ts";
 import { Ahead, beginsBatch, COLLECT, checkHeader, LookAhead, needed, passable, ROUTED } from "./collect.ts";
 import { type Borrower, Checkout } from "./checkout.ts";
 import type { ClientContext } from "./context.ts";
@@ -47,6 +47,15 @@ const enum State {
 	/** Stands in the pool's queue, or its server is not ready for it yet: what it sends is held. */
 	Waiting,
 	Closed,
+}
+
+/** Answers that what is held has to wait for. */
+const enum Awaited {
+	Nothing,
+	/** To all that was said. */
+	All,
+	/** To all batches that were said to their end. */
+	Ends,
 }
 
 /** What is dropped after a request was refused, up to where PostgreSQL would go on. */
@@ -109,8 +118,12 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	private leaving = false;
 	/** Held until it has read what it was sent. */
 	private unread = false;
-	/** Held until its server has answered what it owes. */
-	private toAnswers = false;
+	/** Which answers of its server it is held for. */
+	private awaited = Awaited.Nothing;
+	/** It is told that, and closed, when what it asked before is answered. */
+	private parting: PgError | null = null;
+	/** The batch that is here in part has waited long enough for its end. */
+	private hurried = false;
 
 	readonly settings: ClientSettings;
 	private statements: ClientStatements | null = null;
@@ -172,30 +185,26 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		if (this.state === State.Closed) return;
 		this.activeAt = this.context.time;
 		if (this.state === State.Waiting) {
+			if (this.parting !== null) return;
 			this.tail.hold(chunk);
 			if (this.tail.bytes > HELD) this.stream.pause();
 			return;
 		}
 		const whole = this.tail.add(chunk);
-		if (whole !== null) this.guardedWalk(whole);
+		if (whole !== null) this.walk(whole);
 	}
 
 	/** Reads what was held while the client waited. */
 	private resume(): void {
 		if (this.state === State.Closed) return;
-		this.state = State.Ready;
-		this.toAnswers = false;
-		this.stream.resume();
-		if (this.tail.bytes > 0) this.guardedWalk(this.tail.take());
-	}
-
-	private guardedWalk(chunk: Buffer): void {
-		try {
-			this.walk(chunk);
-		} catch (error) {
-			if (!(error instanceof ProtocolError)) throw error;
-			this.close(`protocol error: ${error.message}`, new PgError("FATAL", error.sqlstate, error.message));
+		if (this.parting !== null) {
+			this.close(`protocol error: ${this.parting.message}`, this.parting);
+			return;
 		}
+		this.state = State.Ready;
+		this.awaited = Awaited.Nothing;
+		this.stream.resume();
+		if (this.tail.bytes > 0) this.walk(this.tail.take());
 	}
 
 	/** The hot path there: message after message, as long as the client may go on. */
@@ -209,151 +218,157 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		let run = at;
 		let flush = false;
 		const { routing } = this;
-		while (end - at >= HEADER) {
-			const code = chunk[at]!;
-			const length = readInt32(chunk, at + 1);
-			checkHeader(code, length);
-			const next = at + 1 + length;
-			const stop = next < end ? next : end;
-			if (this.server === null) {
-				const step = this.alone(code, length, chunk, at, next);
-				if (step === Step.Hold || this.isClosed) return;
-				if (step === Step.More) break;
-				if (step === Step.Done) {
-					at = this.routed > stop ? this.routed : stop;
+		try {
+			while (end - at >= HEADER) {
+				const code = chunk[at]!;
+				const length = readInt32(chunk, at + 1);
+				checkHeader(code, length);
+				const next = at + 1 + length;
+				const stop = next < end ? next : end;
+				if (this.server === null) {
+					const step = this.alone(code, length, chunk, at, next);
+					if (step === Step.Hold || this.isClosed) return;
+					if (step === Step.More) break;
+					if (step === Step.Done) {
+						at = this.routed > stop ? this.routed : stop;
+						run = at;
+						continue;
+					}
 					run = at;
-					continue;
 				}
-				run = at;
-			}
-			const server = this.server!;
-			if (server.cancels > 0 && server.replies.length === 0) {
-				// A cancel is under way to a query that is over: the next query must not get it.
-				this.hold(chunk, at);
-				server.whenCancelled(() => this.resume());
-				return;
-			}
-			if (server.skipping && code !== Frontend.Sync && code !== Frontend.Terminate) {
-				// A batch has failed: PostgreSQL ignores all of it that still comes, and so must our books.
-				this.send(server, chunk, run, at);
-				this.drop(chunk, next);
-				at = stop;
-				run = stop;
-				continue;
-			}
-			if (server.deallocating && !server.unsynced && beginsBatch(code)) {
-				// It may name a statement that is about to go, or give its name anew.
-				this.untilAnswered(server, chunk, run, at);
-				return;
-			}
-			if (code === Frontend.Parse && server.replies.length > 0 && this.isTaken(server, chunk, at, stop)) {
-				// By a batch that may yet fail, perhaps: then the name is free.
-				this.untilAnswered(server, chunk, run, at);
-				return;
-			}
-			if (next > end && !this.passable(code, length, end - at)) {
-				break;
-			}
-			if (routing.needed && at >= this.routed) {
-				let unseen = length > ROUTED && code !== Frontend.CopyData;
-				// Nobody can look at half a batch: it waits for its end here as it does without a server, unless that is too far.
-				if (beginsBatch(code) && !server.unsynced) {
-					const ahead = this.ahead.look(chunk, at);
-					if (ahead === Ahead.Open) break;
-					unseen = ahead === Ahead.TooLarge;
-				}
-				if (this.isBehindEnd(server)) {
-					this.untilAnswered(server, chunk, run, at);
+				const server = this.server!;
+				const { books } = server;
+				if (server.cancels > 0 && books.owed === 0) {
+					// A cancel is under way to a query that is over: the next query must not get it.
+					this.hold(chunk, at);
+					server.whenCancelled(() => this.resume());
 					return;
 				}
-				const choice = unseen ? routing.insideUnseen(server) : routing.inside(code, chunk, at, next, server);
-				if (routing.end > 0) this.routed = routing.end;
-				if (choice === Choice.Refused) {
-					this.refuseInside(server, routing.error, code, chunk, run, at);
+				if (books.skipping && code !== Frontend.Sync && code !== Frontend.Terminate) {
+					// A batch has failed: PostgreSQL ignores all of it that still comes, and so must our books.
+					this.send(server, chunk, run, at);
 					this.drop(chunk, next);
 					at = stop;
 					run = stop;
 					continue;
 				}
-				if (choice === Choice.Later || (choice === Choice.Server && this.isMisplaced(server))) {
+				if (books.deallocates && !books.unsynced && beginsBatch(code)) {
+					// It may name a statement that is about to go, or give its name anew.
 					this.untilAnswered(server, chunk, run, at);
 					return;
 				}
-				if (choice === Choice.Answered) {
+				if (books.ends > 0 && !books.copyIn && this.isUncertain(server, chunk, at, stop)) {
+					// A batch before it may yet fail, and then it means something else.
+					this.untilAnswered(server, chunk, run, at, Awaited.Ends);
+					return;
+				}
+				if (next > end && !this.passable(code, length, end - at)) {
+					break;
+				}
+				if (length !== 4 && (code === Frontend.Sync || code === Frontend.Flush) && !books.copyIn) {
 					this.send(server, chunk, run, at);
-					this.answered();
-					at = routing.end;
-					run = at;
+					this.refuseMalformed(server, code);
+					at = stop;
+					run = stop;
 					continue;
 				}
-			}
-			if (routing.decided !== null) this.onDecided(routing.decided, server);
-			if (server.replies.length === 0 && (server.status !== TxStatus.Idle || server.session)) {
-				server.requestAt = now();
-				this.pool.counters[Stat.idle_xact_time]! += server.requestAt - server.readyAt;
-			}
-			switch (code) {
-				case Frontend.Query:
-					if (this.onQuery(server, chunk, run, at, next, stop)) run = stop;
-					break;
-				case Frontend.Bind:
-					if (this.prepared().onBind(server, chunk, run, at, next, stop, this.limit)) run = stop;
-					server.unsynced = true;
-					this.pool.counters[Stat.bind_count]!++;
-					break;
-				case Frontend.Execute:
-					server.replies.push(Reply.Execute);
-					server.unsynced = true;
-					break;
-				case Frontend.Sync:
-					if (server.copyIn) {
-						server.doubtful = true;
-						break;
+				if (routing.needed && at >= this.routed) {
+					let unseen = length > ROUTED && code !== Frontend.CopyData;
+					// Nobody can look at half a batch: it waits for its end here as it does without a server, unless that is too far.
+					if (beginsBatch(code) && !books.unsynced) {
+						const ahead = this.ahead.look(chunk, at);
+						if (ahead === Ahead.Open && !this.hurried) break;
+						unseen = ahead === Ahead.TooLarge;
 					}
-					server.replies.push(Reply.Sync);
-					server.unsynced = false;
-					server.skipping = false;
-					if (this.statements !== null) this.statements.batchOver = true;
-					break;
-				case Frontend.Describe:
-					if (this.prepared().onDescribe(server, chunk, run, at, next, this.limit)) run = stop;
-					server.unsynced = true;
-					break;
-				case Frontend.Parse:
-					this.checkSize(length);
-					if (this.prepared().onParse(server, chunk, run, at, next, this.limit, this.context.nextSerial())) run = stop;
-					server.unsynced = true;
-					this.pool.counters[Stat.parse_count]!++;
-					break;
-				case Frontend.Close:
-					if (this.prepared().onClose(server, chunk, run, at, next)) run = stop;
-					server.unsynced = true;
-					this.pool.counters[Stat.close_count]!++;
-					break;
-				case Frontend.Flush:
-					flush = true;
-					break;
-				case Frontend.CopyDone:
-				case Frontend.CopyFail:
-					if (server.copyIn) server.copyIn = false;
-					else if (server.replies.length > 0) server.replies.push(Reply.CopyEnd);
-					break;
-				case Frontend.FunctionCall:
-					// Any function, by number: what it does to the session cannot be seen.
-					noteFacts(server, UNKNOWN_FACTS);
-					server.replies.push(Reply.Query);
-					break;
-				case Frontend.Terminate:
-					this.send(server, chunk, run, at);
-					this.close("client disconnected");
+					if (this.isBehindEnd(server)) {
+						this.untilAnswered(server, chunk, run, at);
+						return;
+					}
+					const choice = unseen ? routing.insideUnseen(server) : routing.inside(code, chunk, at, next, server);
+					if (routing.end > 0) this.routed = routing.end;
+					if (choice === Choice.Refused) {
+						this.refuseInside(server, routing.error, code, chunk, run, at);
+						this.drop(chunk, next);
+						at = stop;
+						run = stop;
+						continue;
+					}
+					if (choice === Choice.Later || (choice === Choice.Server && this.isMisplaced(server))) {
+						this.untilAnswered(server, chunk, run, at);
+						return;
+					}
+					if (choice === Choice.Answered) {
+						this.send(server, chunk, run, at);
+						this.answered();
+						at = routing.end;
+						run = at;
+						continue;
+					}
+				}
+				if (books.onlyPrepares && (code === Frontend.Bind || code === Frontend.Query) && this.isOnReplica(server)) {
+					this.moveOn(server, chunk, run, at);
 					return;
+				}
+				if (routing.decided !== null) this.onDecided(routing.decided, server);
+				if (books.owed === 0 && (server.status !== TxStatus.Idle || server.session)) {
+					server.requestAt = now();
+					this.pool.counters[Stat.idle_xact_time]! += server.requestAt - server.readyAt;
+				}
+				switch (code) {
+					case Frontend.Query:
+						if (this.onQuery(server, chunk, run, at, next, stop)) run = stop;
+						break;
+					case Frontend.Bind:
+						if (this.prepared().onBind(server, chunk, run, at, next, stop, this.limit)) run = stop;
+						this.pool.counters[Stat.bind_count]!++;
+						break;
+					case Frontend.Execute:
+						books.said(Reply.Execute);
+						break;
+					case Frontend.Sync:
+						books.sync();
+						if (this.statements !== null) this.statements.batchOver = true;
+						break;
+					case Frontend.Describe:
+						if (this.prepared().onDescribe(server, chunk, run, at, next, this.limit)) run = stop;
+						break;
+					case Frontend.Parse:
+						this.checkSize(length);
+						if (this.prepared().onParse(server, chunk, run, at, next, this.limit, this.context.nextSerial()))
+							run = stop;
+						this.pool.counters[Stat.parse_count]!++;
+						break;
+					case Frontend.Close:
+						if (this.prepared().onClose(server, chunk, run, at, next)) run = stop;
+						this.pool.counters[Stat.close_count]!++;
+						break;
+					case Frontend.Flush:
+						flush = true;
+						break;
+					case Frontend.CopyDone:
+					case Frontend.CopyFail:
+						books.copyEnd();
+						break;
+					case Frontend.FunctionCall:
+						// Any function, by number: what it does to the session cannot be seen.
+						noteFacts(server, UNKNOWN_FACTS);
+						books.query();
+						break;
+					case Frontend.Terminate:
+						this.send(server, chunk, run, at);
+						this.close("client disconnected");
+						return;
+				}
+				if (this.isClosed) return;
+				if (next > end) {
+					this.through = next - end;
+					server.stream.midMessage = true;
+				}
+				at = stop;
 			}
-			if (this.isClosed) return;
-			if (next > end) {
-				this.through = next - end;
-				server.cutOff = true;
-			}
-			at = stop;
+		} catch (error) {
+			this.part(chunk, run, at, fatal(error), !(error instanceof ProtocolError) || error.flushes);
+			return;
 		}
 		const { server } = this;
 		if (server !== null) {
@@ -366,23 +381,59 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	}
 
 	/** The message at `at` waits for the answers to those before it. */
-	private untilAnswered(server: Server, chunk: Buffer, run: number, at: number): void {
+	private untilAnswered(server: Server, chunk: Buffer, run: number, at: number, awaited = Awaited.All): void {
 		this.send(server, chunk, run, at);
+		// In the middle of a batch that was routed it is not routed anew.
+		const routed = awaited === Awaited.Ends && server.books.unsynced ? this.routed - at : 0;
 		this.hold(chunk, at);
-		this.routed = 0;
-		this.toAnswers = true;
+		this.routed = Math.max(0, routed);
+		this.awaited = awaited;
 	}
 
-	/** A batch begins with the Parse at `at`, whose name the client has given already. */
-	private isTaken(server: Server, chunk: Buffer, at: number, stop: number): boolean {
-		if (this.statements === null || server.unsynced || server.copyIn) return false;
-		const nameEnd = endOfString(chunk, at + HEADER, stop);
-		return nameEnd > at + HEADER && this.statements.has(chunk, at + HEADER, nameEnd);
+	/**
+	 * The message at `at` ends the connection. What came before it counts: it is sent, and answered first, as PostgreSQL does, which
+	 * reads one message after the other.
+	 * @param flushes so is a batch that is not ended
+	 */
+	private part(chunk: Buffer, run: number, at: number, error: PgError, flushes: boolean): void {
+		const { server } = this;
+		if (this.isClosed) return;
+		if (server !== null) {
+			this.send(server, chunk, run, at);
+			const { books } = server;
+			if (flushes && books.unsynced && !books.skipping && !books.copyIn) server.stream.writeAll(FLUSH);
+			if (flushes) server.answerFakes();
+			if ((flushes ? books.owed : books.ends) > 0 && !books.copyIn) {
+				this.parting = error;
+				this.state = State.Waiting;
+				this.awaited = flushes ? Awaited.All : Awaited.Ends;
+				this.tail.clear();
+				return;
+			}
+		}
+		this.close(`protocol error: ${error.message}`, error);
+	}
+
+	/** What the message at `at` means depends on a batch that is not answered. */
+	private isUncertain(server: Server, chunk: Buffer, at: number, stop: number): boolean {
+		return this.statements?.isUncertain(server, chunk, at, stop) ?? false;
+	}
+
+	/** A Sync or Flush with a body: PostgreSQL finds fault with it, and goes on at the next Sync. */
+	private refuseMalformed(server: Server, code: number): void {
+		this.errors++;
+		if (!server.books.skipping) server.stream.out.addAll(server.refuse(MALFORMED, Reply.RefusedBind));
+		// Its batch has failed and ends with it: nothing that is sent now would be looked at.
+		else if (server.books.owed === 0) this.stream.writeAll(errorResponse(MALFORMED, "stays"));
+		if (code !== Frontend.Sync) return;
+		server.stream.out.addAll(SYNC);
+		server.books.sync();
+		if (this.statements !== null) this.statements.batchOver = true;
 	}
 
 	/** Behind the end of a transaction on a replica comes another, which may have to be elsewhere. */
 	private isBehindEnd(server: Server): boolean {
-		if (!this.routing.isEnding || server.replies.length === 0 || server.unsynced || server.session) return false;
+		if (!this.routing.isEnding || server.books.owed === 0 || server.books.unsynced || server.session) return false;
 		return this.checkout.cluster.pick(0, Side.Primary, 0) !== this.pool;
 	}
 
@@ -390,21 +441,70 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	private isMisplaced(server: Server): boolean {
 		const { side } = this.routing;
 		if (side === Side.Any || server.status !== TxStatus.Idle || server.session) return false;
-		if (server.replies.length === 0 || server.unsynced) return false;
+		if (server.books.owed === 0 || server.books.unsynced) return false;
 		return (this.checkout.cluster.pick(0, Side.Primary, 0) === this.pool) !== (side === Side.Primary);
+	}
+
+	/** Of what this server was asked nothing can have run yet, and what comes next it must not. */
+	private isOnReplica(server: Server): boolean {
+		const { routing, checkout } = this;
+		if (server.session || server.status !== TxStatus.Idle || !(routing.needed || checkout.isRouted)) return false;
+		if (routing.side !== Side.Primary && !this.settings.isSerializable) return false;
+		const primary = checkout.cluster.pick(0, Side.Primary, 0);
+		return primary !== null && primary !== this.pool;
+	}
+
+	/** The message at `at`, and what comes behind it, is another server's, when this one has answered what it was asked. */
+	private moveOn(server: Server, chunk: Buffer, run: number, at: number): void {
+		this.send(server, chunk, run, at);
+		this.routed = 0;
+		this.hold(chunk, at);
+		if (server.books.owed === 0) {
+			this.leaveBatch(server);
+			return;
+		}
+		server.stream.writeAll(FLUSH);
+		server.answerFakes();
+		this.awaited = Awaited.All;
+		this.onAnswers(server);
+	}
+
+	/** Ends the client's batch on its server without the client, and the loan with it: nothing of it may be under way. */
+	private leaveBatch(server: Server): void {
+		this.state = State.Waiting;
+		const { skipping } = server.books;
+		server.endBatch(() => {
+			if (skipping) this.skip = Skip.ToSync;
+			this.routing.onEnd(false, now());
+			if (server.unsettled) this.settle(server);
+			else {
+				this.release(server);
+				this.resume();
+			}
+		});
+	}
+
+	/** It has sent nothing for a while. What only its next message would set going is not waited for any longer. */
+	private onQuiet(): void {
+		const { server } = this;
+		if (this.ahead.isOpen && this.tail.bytes > 0 && !server?.books.unsynced) {
+			// PostgreSQL has read it, and tells of an error at once.
+			this.hurried = true;
+			this.walk(this.tail.take());
+			this.hurried = false;
+		} else if (server !== null && !server.session && server.status === TxStatus.Idle && server.books.owed === 0) {
+			// A batch that has failed is skipped here as well as there, and one in which nothing has run is no reason to keep a server.
+			if (server.books.skipping || server.books.onlyPrepares) this.leaveBatch(server);
+		}
 	}
 
 	/** What is sent in its place fails: the transaction has failed for PostgreSQL too, and a batch ends at its Sync. */
 	private refuseInside(server: Server, error: PgError, code: number, chunk: Buffer, run: number, at: number): void {
 		this.errors++;
 		if (this.routing.decided !== null) this.note(this.routing.decided, null, 0);
-		const { splice } = this.context;
-		const isQuery = code === Frontend.Query;
-		splice.add(server.stream, chunk, run, at - run);
-		splice.addAll(server.stream, server.refuse(error, isQuery ? Reply.RefusedQuery : Reply.RefusedBind));
-		server.statements.unnamed = 0;
-		server.unsynced = !isQuery;
-		server.skipping = !isQuery;
+		const { out } = server.stream;
+		out.add(chunk, run, at - run);
+		out.addAll(server.refuse(error, code === Frontend.Query ? Reply.RefusedQuery : Reply.RefusedBind));
 	}
 
 	private passable(code: number, length: number, here: number): boolean {
@@ -427,25 +527,19 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		this.through -= passed;
 		const { server } = this;
 		if (server !== null) {
+			server.stream.midMessage = this.through > 0;
 			this.send(server, chunk, 0, passed);
-			server.cutOff = this.through > 0;
+			const { books } = server;
 			// Data of a COPY that had failed, so that no answer will follow it.
-			if (!server.cutOff && server.replies.length === 0 && server.status === TxStatus.Idle && !server.unsynced)
+			if (this.through === 0 && books.owed === 0 && server.status === TxStatus.Idle && !books.unsynced)
 				this.endTransaction(server);
 		}
 		return passed;
 	}
 
-	/** Writes `chunk[run, at)` behind what was spliced; a server that takes no more stops the client. */
+	/** Writes `chunk[run, at)` behind what was put in; a server that takes no more stops the client. */
 	private send(server: Server, chunk: Buffer, run: number, at: number): void {
-		const { splice } = this.context;
-		let flowing: boolean;
-		if (splice.empty) flowing = at === run || server.stream.write(chunk, run, at - run);
-		else {
-			splice.add(server.stream, chunk, run, at - run);
-			flowing = splice.flush(server.stream);
-		}
-		if (!flowing) this.stream.pause();
+		if (!server.stream.out.forward(chunk, run, at)) this.stream.pause();
 	}
 
 	/** The server took everything: the client may go on. */
@@ -486,13 +580,14 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 			case Frontend.Close: {
 				ahead = this.ahead.look(chunk, at);
 				if (ahead === Ahead.OnlyCloses) return this.closeAlone(chunk, at);
-				if (ahead === Ahead.Open && this.routing.needed) return Step.More;
-				if (ahead !== Ahead.Complete && end - at <= COLLECT) return Step.More;
+				if (ahead === Ahead.Open && this.routing.needed && !this.hurried) return Step.More;
+				if (ahead !== Ahead.Complete && !this.hurried && end - at <= COLLECT) return Step.More;
 				break;
 			}
 			case Frontend.Sync:
 			case Frontend.Flush:
-				if (length !== 4) throw new ProtocolError("invalid message format");
+				if (next > end) return Step.More;
+				if (length !== 4) return this.refuseNow(MALFORMED, code, chunk, next);
 				// Flush has nothing to flush.
 				if (code === Frontend.Sync) this.writeReady();
 				return Step.Done;
@@ -576,7 +671,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		const { routing, checkout } = this;
 		const { spec } = checkout.pool;
 		// Of several shards somebody else tells.
-		const explains = routing.facts?.explains && server.replies.length === 0 && !checkout.isRouted;
+		const explains = routing.facts?.explains && server.books.owed === 0 && !checkout.isRouted;
 		if (explains && this.context.general().expanded_explain) server.notes = explainRows(route, [this.servedFrom]);
 		this.note(route, spec, checkout.waited);
 		checkout.waited = 0;
@@ -685,6 +780,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		// Who waited for a long answer was not idle.
 		this.activeAt = this.context.time;
 		server.queries++;
+		this.statements?.onAnswered();
 		this.queries++;
 		this.queryTime += took;
 		counters[Stat.query_count]!++;
@@ -706,8 +802,9 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		this.endTransaction(server);
 	}
 
-	onSkipping(): void {
-		this.goOn();
+	onAnswers({ books }: Server): void {
+		if (this.awaited === Awaited.Nothing) return;
+		if (books.owed === 0 || books.copyIn || (this.awaited === Awaited.Ends && books.ends === 0)) this.resume();
 	}
 
 	/** Nothing is open on the server: in transaction pooling the client lets go of it. */
@@ -722,9 +819,9 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		this.goOn();
 	}
 
-	/** With what was held until the server had answered, or was found not to before the Sync that is held. */
+	/** With what was held until the server had answered. */
 	private goOn(): void {
-		if (this.toAnswers) this.resume();
+		if (this.awaited !== Awaited.Nothing) this.resume();
 	}
 
 	private release(server: Server): void {
@@ -753,7 +850,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		this.server = null;
 		if (this.isClosed) return;
 		// Nothing of the request was sent yet: another server may serve it.
-		const untouched = this.state === State.Waiting && !this.toAnswers && server?.readyAt === 0;
+		const untouched = this.state === State.Waiting && this.awaited === Awaited.Nothing && server?.readyAt === 0;
 		if (untouched && this.checkout.retry()) return;
 		if (error === null) this.close("the server closed the connection");
 		else if (this.checkout.loggedIn) this.close(error.message, error);
@@ -786,15 +883,14 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	// ---- messages that are opened ----------------------------------------------------------------------------------
 
-	/** @returns whether the message was spliced */
+	/** @returns whether something else than the message goes to the server */
 	private onQuery(server: Server, chunk: Buffer, run: number, at: number, next: number, stop: number): boolean {
 		this.checkSize(next - at - 1);
 		this.statements?.onQuery(server);
-		server.statements.unnamed = 0;
-		server.unsynced = false;
+		server.statements.dropUnnamed();
 		if (next > stop) {
 			noteFacts(server, UNKNOWN_FACTS);
-			server.replies.push(Reply.Query);
+			server.books.query();
 			return false;
 		}
 		const facts = factsOf(this.context.facts, chunk, at + HEADER, next - 1);
@@ -805,24 +901,24 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		)
 			return true;
 		noteFacts(server, facts);
-		if (facts.deallocatesAll) server.deallocating = true;
-		server.replies.push(Reply.Query);
+		if (facts.deallocatesAll) server.books.deallocatesAll();
+		server.books.query();
 		return false;
 	}
 
 	private deallocate(server: Server, chunk: Buffer, run: number, at: number, facts: SessionFacts): boolean {
 		const sql = this.statements?.onDeallocate(server, chunk, run, at, facts.deallocates ?? "") ?? null;
 		if (sql === null) return false;
-		server.replies.push(Reply.Query);
-		this.context.splice.addAll(server.stream, query(sql));
+		server.books.query();
+		server.stream.out.addAll(query(sql));
 		return true;
 	}
 
 	prepared(): ClientStatements {
 		if (this.statements === null) {
-			const { statements, facts, splice, general } = this.context;
+			const { statements, facts, general } = this.context;
 			const shared = general().prepared_statements !== "disabled";
-			this.statements = new ClientStatements(statements, facts, splice, shared, this.routing.needed);
+			this.statements = new ClientStatements(statements, facts, shared, this.routing.needed);
 		}
 		return this.statements;
 	}
@@ -837,13 +933,10 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		const { query_size_limit: most, query_size_limit_action: action } = this.context.general();
 		if (most === undefined || length <= most) return;
 		const detail = `message is ${length} bytes, query_size_limit is ${most} bytes`;
-		if (action === "block")
-			this.close("query_size_limit", new PgError("FATAL", "54000", "query size exceeds query_size_limit", detail));
-		else {
-			const { user, database, address } = this;
-			const text = `[large_query] size=${length}B query_size_limit=${most}B ${this.describe()}`;
-			this.context.log.warn(text, { user, database, address });
-		}
+		if (action === "block") throw new PgError("FATAL", "54000", "query size exceeds query_size_limit", detail);
+		const { user, database, address } = this;
+		const text = `[large_query] size=${length}B query_size_limit=${most}B ${this.describe()}`;
+		this.context.log.warn(text, { user, database, address });
 	}
 
 	// ---- life ------------------------------------------------------------------------------------------------------
@@ -870,7 +963,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		if (this.routing.prelude.failed) return "transaction error";
 		if (this.routing.prelude.open) return "idle in transaction";
 		if (this.server === null) return "idle";
-		if (this.server.replies.length > 0) return "active";
+		if (this.server.books.owed > 0) return "active";
 		if (this.server.status === TxStatus.Failed) return "transaction error";
 		return this.server.status === TxStatus.InBlock ? "idle in transaction" : "idle";
 	}
@@ -885,7 +978,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		if (this.isWaiting && this.checkout.loggedIn) {
 			this.checkout.leave();
 			this.refuseHeld(new PgError("ERROR", "57014", "canceling statement due to user request"));
-		} else if (server !== null && server.state === ServerState.Lent && server.replies.length > 0)
+		} else if (server !== null && server.state === ServerState.Lent && server.books.owed > 0)
 			void this.pool.cancel(server);
 	}
 
@@ -972,14 +1065,15 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 			if (time - this.activeAt > LINGER) this.stream.terminate();
 			return;
 		}
+		if (this.state === State.Ready && time - Math.max(this.activeAt, server?.readyAt ?? 0) >= QUIET) this.onQuiet();
+		if (this.isClosed) return;
 		const general = this.context.general();
 		if (server === null || server.session) {
-			const busy = this.state === State.Waiting || this.routing.prelude.open || (server?.replies.length ?? 0) > 0;
+			const busy = this.state === State.Waiting || this.routing.prelude.open || (server?.books.owed ?? 0) > 0;
 			if (!busy && time - Math.max(this.activeAt, server?.readyAt ?? 0) > general.client_idle_timeout)
 				this.close("client_idle_timeout", idleError("client_idle_timeout", general));
 		}
-		if (server === null ? !this.routing.prelude.open : server.status === TxStatus.Idle || server.replies.length > 0)
-			return;
+		if (server === null ? !this.routing.prelude.open : server.status === TxStatus.Idle || server.books.owed > 0) return;
 		if (
 			this.state === State.Ready &&
 			time - Math.max(this.activeAt, server?.readyAt ?? 0) > general.client_idle_in_transaction_timeout
@@ -992,7 +1086,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		const { server } = this;
 		const busy =
 			this.routing.prelude.open ||
-			(server !== null && (server.status !== TxStatus.Idle || server.replies.length > 0 || server.unsynced));
+			(server !== null && (server.status !== TxStatus.Idle || server.books.owed > 0 || server.books.unsynced));
 		if (force || !(busy || this.state === State.Waiting)) this.close("shutdown", SHUTTING_DOWN);
 		else this.leaving = true;
 	}
@@ -1007,7 +1101,8 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		if (error !== undefined) {
 			this.errors++;
 			this.lastError = error;
-			this.stream.writeAll(errorResponse(error, "ends"));
+			// Half a message is better than one that another's words complete.
+			if (!this.stream.midMessage) this.stream.writeAll(errorResponse(error, "ends"));
 		}
 		this.leave(reason);
 		this.stream.end();
@@ -1035,15 +1130,26 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	}
 }
 
+/** How long a client that is in the middle of a batch says nothing, ms, before that is more than the network's doing; a guess. */
+export const QUIET = 200;
 /** How long a closed client may take to read its last bytes, ms; a guess. */
 export const LINGER = 10_000;
 export const SHUTTING_DOWN = new PgError("FATAL", "57P01", "terminating connection due to administrator command");
 const TRANSACTION_TEXT = "transaction control statements are not supported in statement pooler mode";
+/** A Sync or Flush with a body. */
+export const MALFORMED = new PgError("ERROR", "08P01", "invalid message format");
 export const TOO_LARGE = new PgError("ERROR", "54000", "the request is too large to be routed");
 /** SQLSTATE of "too_many_connections". */
 const TOO_MANY_CONNECTIONS = "53300";
 const NO_TRANSACTIONS = new PgError("ERROR", "58000", TRANSACTION_TEXT);
 const FATAL_TRANSACTION = new PgError("FATAL", "58000", TRANSACTION_TEXT);
+
+/** What ends the connection; anything else is a bug. */
+function fatal(error: unknown): PgError {
+	if (error instanceof ProtocolError) return new PgError("FATAL", error.sqlstate, error.message);
+	if (error instanceof PgError) return error;
+	throw error;
+}
 
 export function idleError(
 	setting: "client_idle_timeout" | "client_idle_in_transaction_timeout",

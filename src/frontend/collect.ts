@@ -19,11 +19,17 @@ export const ROUTED = 64 << 20;
 
 /** Throws what PostgreSQL says of such a header. */
 export function checkHeader(code: number, length: number): void {
+	const fault = faultOf(code, length);
+	if (fault !== null) throw fault;
+}
+
+function faultOf(code: number, length: number): ProtocolError | null {
 	const limit = frontendLimit(code);
-	if (limit === 0) throw new ProtocolError(`invalid frontend message type ${code}`);
-	if (length < 4 || length > limit) throw new ProtocolError("invalid message length");
+	if (limit === 0) return new ProtocolError(`invalid frontend message type ${code}`);
+	if (length < 4 || length > limit) return new ProtocolError("invalid message length", "08P01", false);
 	if (code === Frontend.Parse && length > PARSE_LIMIT)
-		throw new ProtocolError(`a Parse message of ${length} bytes is larger than the proxy keeps`, "54000");
+		return new ProtocolError(`a Parse message of ${length} bytes is larger than the proxy keeps`, "54000");
+	return null;
 }
 
 /** Whether a message that is not all here may go to the server in pieces. */
@@ -51,6 +57,10 @@ export function beginsBatch(code: number): boolean {
 		code === Frontend.Execute ||
 		code === Frontend.Close
 	);
+}
+
+function endsBatch(code: number): boolean {
+	return code === Frontend.Sync || code === Frontend.Flush;
 }
 
 export const enum Ahead {
@@ -88,6 +98,11 @@ export class LookAhead {
 		return this.found;
 	}
 
+	/** Some messages of a batch are here whose end is not. */
+	get isOpen(): boolean {
+		return this.found === Ahead.Open && this.end > this.start;
+	}
+
 	/** What is at `at` will be at the beginning of the next chunk. */
 	move(at: number): void {
 		this.start -= at;
@@ -101,8 +116,12 @@ export class LookAhead {
 		while (found === Ahead.Open && chunk.length - at >= HEADER) {
 			const code = chunk[at]!;
 			const length = readInt32(chunk, at + 1);
-			checkHeader(code, length);
 			this.last = at;
+			if (faultOf(code, length) !== null || (endsBatch(code) && length !== 4)) {
+				// What came before it counts, as in PostgreSQL; whoever goes on from here finds it.
+				found = Ahead.Complete;
+				break;
+			}
 			const next = at + 1 + length;
 			const foreign = code === Frontend.Query || code === Frontend.FunctionCall || code === Frontend.Terminate;
 			if (foreign && (next <= chunk.length || length > ROUTED)) found = Ahead.Complete;

@@ -6,7 +6,6 @@ import type { Statements } from "../backend/prepared.ts";
 import type { General } from "../config/settings.ts";
 import type { Admin, User } from "../config/snapshot.ts";
 import type { Log } from "../log.ts";
-import type { Splice } from "../net/splice.ts";
 import type { Stream } from "../net/stream.ts";
 import type { PluginHost } from "../plugin/host.ts";
 import type { Cluster } from "../pool/cluster.ts";
@@ -43,7 +42,6 @@ export interface ClientHandle {
 }
 
 export interface ClientContext {
-	readonly splice: Splice;
 	readonly sets: ParameterSets;
 	readonly statements: Statements;
 	readonly facts: FactsCache;

@@ -4,10 +4,9 @@
 
 import { LRUCache } from "lru-cache";
 import { NAME_PREFIX, type Routed, type Statement, type Statements } from "../backend/prepared.ts";
-import { Reply } from "../backend/replies.ts";
+import { Reply } from "../backend/books.ts";
 import type { Server } from "../backend/server.ts";
 import { ProtocolError } from "../errors.ts";
-import type { Splice } from "../net/splice.ts";
 import { Dirty, NO_FACTS, type SessionFacts, sessionFacts, touchesSession } from "../parser/session.ts";
 import type { Router } from "../router/router.ts";
 import { StatementNames } from "./statement-names.ts";
@@ -47,7 +46,7 @@ export function noteFacts(server: Server, facts: SessionFacts, bound = false): v
 
 /** What a statement does when it is run: settings that the parameters of its Bind name; `at` is behind its two names. */
 function noteBound(server: Server, facts: SessionFacts, chunk: Buffer, at: number, stop: number): void {
-	if (facts.deallocatesAll) server.deallocating = true;
+	if (facts.deallocatesAll) server.books.deallocatesAll();
 	if (facts.parameterSets.length === 0 || server.session) return;
 	// Format codes say nothing: a text is the same bytes in both.
 	let next = at + 2 + 2 * readInt16(chunk, at);
@@ -113,13 +112,12 @@ export class ClientStatements {
 	private readonly shared: boolean;
 	/** Then, where statements are routed: the texts that its server has by these names, as far as can be told. */
 	private readonly own: Map<string, Buffer> | null;
+	/** The batch (`Books.batch`) in which a name was given or taken away, until that is answered. */
+	private readonly unsure = new Map<string, number>();
 
-	private readonly splice: Splice;
-
-	constructor(statements: Statements, facts: FactsCache, splice: Splice, shared: boolean, routed = false) {
+	constructor(statements: Statements, facts: FactsCache, shared: boolean, routed = false) {
 		this.statements = statements;
 		this.facts = facts;
-		this.splice = splice;
 		this.shared = shared;
 		this.own = routed && !shared ? new Map() : null;
 	}
@@ -133,7 +131,7 @@ export class ClientStatements {
 	}
 
 	// Each handler gets a whole message `chunk[at, next)`. When something else than the message goes to the server, it
-	// returns true, having put that on the splice, behind the run `chunk[run, at)` of what went before.
+	// returns true, having put that into its `out`, behind the run `chunk[run, at)` of what went before.
 
 	/** @param serial a number that no other unnamed Parse of this thread has */
 	onParse(
@@ -152,32 +150,32 @@ export class ClientStatements {
 			const facts = factsOf(this.facts, chunk, nameEnd + 1, textEnd);
 			this.rememberUnnamed(chunk, nameEnd + 1, next, facts, serial);
 			noteFacts(server, facts, true);
-			server.statements.unnamed = serial;
-			server.replies.push(Reply.Parse);
+			server.statements.noteUnnamed(serial);
+			server.books.said(Reply.Parse);
 			if (facts.deallocates === null) return false;
 			const name = this.names.get(facts.deallocates);
 			this.own?.delete(facts.deallocates);
 			if (name === undefined) return false;
 			this.deallocate(server, chunk, run, at, facts.deallocates, name);
 			const text = Buffer.from(`DEALLOCATE ${name.name}\0\0\0`);
-			this.splice.addAll(server.stream, parse("", text));
+			server.stream.out.addAll(parse("", text));
 			return true;
 		}
 		if (!this.shared) {
 			noteFacts(server, factsOf(this.facts, chunk, nameEnd + 1, textEnd));
 			server.dirty |= Dirty.Prepared;
-			server.replies.push(Reply.Parse);
+			server.books.said(Reply.Parse);
 			this.own?.set(chunk.utf8Slice(at + HEADER, nameEnd), Buffer.from(chunk.subarray(nameEnd + 1, textEnd)));
 			return false;
 		}
 		const name = chunk.utf8Slice(at + HEADER, nameEnd);
 		const taken = this.names.get(name);
-		this.splice.add(server.stream, chunk, run, at - run);
+		server.stream.out.add(chunk, run, at - run);
 		if (taken !== undefined) {
 			// The server has the error for that: this statement, parsed twice.
 			this.ensure(server, taken);
-			server.replies.push(Reply.Parse);
-			this.splice.addAll(server.stream, parse(taken.name, taken.rest));
+			server.books.said(Reply.Parse);
+			server.stream.out.addAll(parse(taken.name, taken.rest));
 			return true;
 		}
 		const key = chunk.latin1Slice(nameEnd + 1, next);
@@ -188,17 +186,18 @@ export class ClientStatements {
 		}
 		this.statements.retain(statement);
 		this.names.set(name, statement);
+		this.unsure.set(name, server.books.batch);
 		if (server.statements.has(statement)) {
 			if (server.status !== TxStatus.Failed) server.statements.noteFake(Reply.ParseFake, statement, name);
 			else {
 				// In a failed transaction the server has the answer, which depends on the text.
 				server.statements.noteParseElsewhere(statement, name);
-				this.splice.addAll(server.stream, parse("", statement.rest));
+				server.stream.out.addAll(parse("", statement.rest));
 			}
 		} else {
 			this.evict(server, limit);
 			server.statements.noteParse(statement, name);
-			this.splice.addAll(server.stream, parse(statement.name, statement.rest));
+			server.stream.out.addAll(parse(statement.name, statement.rest));
 		}
 		return true;
 	}
@@ -215,7 +214,7 @@ export class ClientStatements {
 		const nameEnd = targetName(chunk, at, next);
 		if (nameEnd < 0) return this.malformed(server, Reply.Describe);
 		if (chunk[at + HEADER] === Target.Portal) {
-			server.replies.push(Reply.Describe);
+			server.books.said(Reply.Describe);
 			return false;
 		}
 		return this.refer(server, chunk, run, at, next, next, at + HEADER + 1, nameEnd, limit, Reply.Describe);
@@ -228,24 +227,25 @@ export class ClientStatements {
 		if (chunk[at + HEADER] === Target.Portal || !this.shared) {
 			if (this.own !== null && chunk[at + HEADER] === Target.Statement)
 				this.own.delete(chunk.utf8Slice(start, nameEnd));
-			server.replies.push(Reply.Close);
+			server.books.said(Reply.Close);
 			return false;
 		}
 		if (nameEnd === start) {
 			this.forgetUnnamed();
-			server.statements.unnamed = 0;
-			server.replies.push(Reply.Close);
+			server.statements.dropUnnamed();
+			server.books.said(Reply.Close);
 			return false;
 		}
 		const name = chunk.utf8Slice(start, nameEnd);
 		const statement = this.names.get(name);
 		if (statement === undefined) {
 			// Not an error in PostgreSQL; a statement made by SQL's PREPARE may have this name.
-			server.replies.push(Reply.Close);
+			server.books.said(Reply.Close);
 			return false;
 		}
-		this.splice.add(server.stream, chunk, run, at - run);
+		server.stream.out.add(chunk, run, at - run);
 		this.names.delete(name);
+		this.unsure.set(name, server.books.batch);
 		this.statements.release(statement, Number.POSITIVE_INFINITY);
 		server.statements.noteFake(Reply.CloseFake, statement, name);
 		return true;
@@ -265,7 +265,7 @@ export class ClientStatements {
 		// Also when a batch before it fails, as may yet be told.
 		this.before.chunk = null;
 		this.before.serial = 0;
-		server.statements.unnamed = 0;
+		server.statements.dropUnnamed();
 	}
 
 	/**
@@ -281,7 +281,7 @@ export class ClientStatements {
 	}
 
 	private deallocate(server: Server, chunk: Buffer, run: number, at: number, name: string, statement: Statement): void {
-		this.splice.add(server.stream, chunk, run, at - run);
+		server.stream.out.add(chunk, run, at - run);
 		this.ensure(server, statement);
 		server.statements.remove(statement);
 		server.statements.deallocations++;
@@ -290,7 +290,7 @@ export class ClientStatements {
 
 	/** PostgreSQL has its own words for that, and goes on at the next Sync. */
 	private malformed(server: Server, reply: Reply): Rewritten {
-		server.replies.push(reply);
+		server.books.said(reply);
 		return false;
 	}
 
@@ -310,36 +310,36 @@ export class ClientStatements {
 		if (nameStart === nameEnd) {
 			if (server.statements.unnamed === this.unnamed.serial && server.statements.unnamed !== 0) {
 				if (reply === Reply.Bind) noteBound(server, this.unnamed.facts, chunk, nameEnd + 1, stop);
-				server.replies.push(reply);
+				server.books.said(reply);
 				return false;
 			}
-			this.splice.add(server.stream, chunk, run, at - run);
+			server.stream.out.add(chunk, run, at - run);
 			this.unnamedAgain(server);
 			if (reply === Reply.Bind) noteBound(server, this.unnamed.facts, chunk, nameEnd + 1, stop);
-			server.replies.push(reply);
-			this.splice.add(server.stream, chunk, at, stop - at);
+			server.books.said(reply);
+			server.stream.out.add(chunk, at, stop - at);
 			return true;
 		}
 		const statement = this.shared ? this.names.find(chunk, nameStart, nameEnd) : undefined;
 		if (statement === undefined) {
 			if (this.shared && chunk.latin1Slice(nameStart, nameEnd).startsWith(NAME_PREFIX))
 				throw new ProtocolError(`statement names that begin with "${NAME_PREFIX}" are the proxy's`, "42602");
-			server.replies.push(reply);
+			server.books.said(reply);
 			return false;
 		}
-		this.splice.add(server.stream, chunk, run, at - run);
+		server.stream.out.add(chunk, run, at - run);
 		this.ensure(server, statement, limit);
 		if (reply === Reply.Bind) {
 			noteFacts(server, statement.facts, true);
 			noteBound(server, statement.facts, chunk, nameEnd + 1, stop);
 		}
-		server.replies.push(reply);
+		server.books.said(reply);
 		const { nameBytes } = statement;
 		const length = next - at - 1 + nameBytes.length - (nameEnd + 1 - nameStart);
-		this.splice.header(server.stream, chunk[at]!, length);
-		this.splice.add(server.stream, chunk, at + HEADER, nameStart - at - HEADER);
-		this.splice.addAll(server.stream, nameBytes);
-		this.splice.add(server.stream, chunk, nameEnd + 1, stop - nameEnd - 1);
+		server.stream.out.header(chunk[at]!, length);
+		server.stream.out.add(chunk, at + HEADER, nameStart - at - HEADER);
+		server.stream.out.addAll(nameBytes);
+		server.stream.out.add(chunk, nameEnd + 1, stop - nameEnd - 1);
 		return true;
 	}
 
@@ -347,14 +347,14 @@ export class ClientStatements {
 		if (server.statements.has(statement)) return;
 		this.evict(server, limit);
 		server.statements.noteParse(statement, null);
-		this.splice.addAll(server.stream, parse(statement.name, statement.rest));
+		server.stream.out.addAll(parse(statement.name, statement.rest));
 	}
 
 	/** `prepared_statements_limit`: room for one more. */
 	private evict(server: Server, limit: number): void {
 		for (const evicted of server.statements.evict(limit - 1)) {
 			const foreign = typeof evicted === "string";
-			this.splice.addAll(server.stream, close(Target.Statement, foreign ? evicted : evicted.name));
+			server.stream.out.addAll(close(Target.Statement, foreign ? evicted : evicted.name));
 			server.statements.noteClose(foreign ? null : evicted);
 		}
 	}
@@ -363,14 +363,14 @@ export class ClientStatements {
 	private unnamedAgain(server: Server): void {
 		const { chunk, start, end, facts, serial } = this.unnamed;
 		if (chunk === null) {
-			server.statements.unnamed = 0;
+			server.statements.dropUnnamed();
 			server.statements.noteClose(null);
-			this.splice.addAll(server.stream, CLOSE_UNNAMED_STATEMENT);
+			server.stream.out.addAll(CLOSE_UNNAMED_STATEMENT);
 			return;
 		}
 		noteFacts(server, facts, true);
 		server.statements.noteUnnamedAgain(serial);
-		this.splice.addAll(server.stream, parse("", chunk.subarray(start, end)));
+		server.stream.out.addAll(parse("", chunk.subarray(start, end)));
 	}
 
 	private rememberUnnamed(chunk: Buffer, start: number, end: number, facts: SessionFacts, serial: number): void {
@@ -396,6 +396,7 @@ export class ClientStatements {
 
 	/** The server is another's from here on: what it has by the client's own names is cleaned away. */
 	onServerLeft(): void {
+		this.onAnswered();
 		this.own?.clear();
 	}
 
@@ -468,9 +469,46 @@ export class ClientStatements {
 		this.batchOver = true;
 	}
 
-	/** The name in `chunk[start, end)`, which is not empty, is given. */
-	has(chunk: Buffer, start: number, end: number): boolean {
-		return this.names.find(chunk, start, end) !== undefined;
+	/**
+	 * What the message `chunk[at, …)` means depends on a batch that is not answered and may fail: a name that it gives, takes away
+	 * or needs. `stop`: as much of the message as is here.
+	 */
+	isUncertain(server: Server, chunk: Buffer, at: number, stop: number): boolean {
+		let start = at + HEADER;
+		switch (chunk[at]) {
+			case Frontend.Parse: {
+				const end = endOfString(chunk, start, stop);
+				// A name that is given already may be free then.
+				return end > start && (this.names.has(chunk.utf8Slice(start, end)) || this.isUnsure(server, chunk, start, end));
+			}
+			case Frontend.Describe:
+				if (chunk[start] !== Target.Statement) return false;
+				start++;
+				break;
+			case Frontend.Bind:
+				start = endOfString(chunk, start, stop) + 1;
+				if (start > 0) break;
+				return false;
+			default:
+				return false;
+		}
+		const end = endOfString(chunk, start, stop);
+		if (end < 0) return false;
+		if (end === start) return server.statements.isUnnamedUncertain;
+		if (this.isUnsure(server, chunk, start, end)) return true;
+		const statement = this.names.find(chunk, start, end);
+		return statement !== undefined && server.statements.isUncertain(statement);
+	}
+
+	private isUnsure(server: Server, chunk: Buffer, start: number, end: number): boolean {
+		if (this.unsure.size === 0) return false;
+		const batch = this.unsure.get(chunk.utf8Slice(start, end));
+		return batch !== undefined && server.books.isUncertain(batch);
+	}
+
+	/** Its server owes nothing: what was done is done. */
+	onAnswered(): void {
+		if (this.unsure.size > 0) this.unsure.clear();
 	}
 
 	/** A Parse with this name would be no error, and is ours to keep. */
@@ -517,5 +555,6 @@ export class ClientStatements {
 function targetName(chunk: Buffer, at: number, next: number): number {
 	const target = chunk[at + HEADER];
 	if (target !== Target.Statement && target !== Target.Portal) return -1;
-	return endOfString(chunk, at + HEADER + 1, next);
+	const end = endOfString(chunk, at + HEADER + 1, next);
+	return end === next - 1 ? end : -1;
 }

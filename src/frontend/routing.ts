@@ -250,7 +250,7 @@ export class Routing {
 			case Frontend.Describe:
 			case Frontend.Execute:
 			case Frontend.Close:
-				if (!server.unsynced) {
+				if (!server.books.unsynced) {
 					route = requests.batch(chunk, at, this.owner.prepared(), open);
 					this.end = requests.end;
 					break;
@@ -272,7 +272,7 @@ export class Routing {
 		this.side = route?.side ?? Side.Any;
 		if (facts === null) return Choice.Server;
 		if (open && requests.runs && endsTransaction(facts)) this.isEnding = true;
-		const owes = server.replies.length > 0 && !server.unsynced;
+		const owes = server.books.owed > 0 && !server.books.unsynced;
 		if (!open || facts.explains) {
 			this.decided = route;
 			this.facts = facts;
@@ -286,12 +286,12 @@ export class Routing {
 
 	/** Perhaps a setting of ours, while the client has a server: that one need not know. */
 	private settingInside(code: number, chunk: Buffer, at: number, next: number, server: Server): Choice {
-		if (server.status === TxStatus.Failed || server.unsynced) return Choice.Server;
+		if (server.status === TxStatus.Failed || server.books.unsynced) return Choice.Server;
 		const end = code === Frontend.Query ? next : endOfSolo(chunk, at, this.owner.prepared());
 		if (end < 0) return Choice.Server;
 		const sql = this.textOf(code, chunk, at, next);
 		if (ownSetting(sql) === null) return Choice.Server;
-		if (server.replies.length > 0) return Choice.Later;
+		if (server.books.owed > 0) return Choice.Later;
 		const said = saySetting(sql, this.hints, server.status === TxStatus.InBlock, true);
 		if (said === null) return Choice.Server;
 		if (said.error !== null) return this.refuse(said.error);

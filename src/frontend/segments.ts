@@ -2,7 +2,7 @@
 // another, and COMMIT for both in a single batch. Called by sharded.ts; sends nothing itself.
 
 import { Side } from "../config/snapshot.ts";
-import { type PgError, ProtocolError } from "../errors.ts";
+import type { PgError } from "../errors.ts";
 import { type Route, Shard } from "../router/route.ts";
 import { Frontend, Target } from "../wire/codes.ts";
 import { endOfString, HEADER, readInt32 } from "../wire/frame.ts";
@@ -71,13 +71,15 @@ export class Batches {
 		this.each = this.all.map((shard) => [shard]);
 	}
 
-	/** Where the batch that begins at `at` ends: behind its Sync or Flush, or before a message that is no part of any. */
-	endOf(chunk: Buffer, at: number): number {
+	/**
+	 * Where the batch that begins at `at` ends: behind its Sync or Flush, or before a message that is no part of any.
+	 * @param hurried what is here of it is all that is waited for
+	 */
+	endOf(chunk: Buffer, at: number, hurried: boolean): number {
 		const { ahead } = this;
 		const found = ahead.look(chunk, at);
-		if (found === Ahead.Open) return End.Open;
+		if (found === Ahead.Open && !(hurried && ahead.isOpen)) return End.Open;
 		if (found === Ahead.TooLarge) return End.TooLarge;
-		if (this.isTerminated && ahead.end - ahead.last !== HEADER) throw new ProtocolError("invalid message format");
 		return ahead.end;
 	}
 

@@ -1,6 +1,7 @@
 // Stands in for the socket of one shard's Client: what that writes goes to whoever merges the shards' answers, and when
 // it must not be sent more, nor is the client's socket read. Made by sharded.ts.
 
+import { Outgoing } from "../net/outgoing.ts";
 import type { Sink } from "../net/stream.ts";
 
 export interface PortOwner {
@@ -21,6 +22,8 @@ export class ShardPort implements Sink {
 	private readonly owner: PortOwner;
 	/** The shard's server takes no more for now. */
 	paused = false;
+	readonly out: Outgoing = new Outgoing(this);
+	midMessage = false;
 	readonly bytesIn = 0;
 	bytesOut = 0;
 
@@ -34,6 +37,7 @@ export class ShardPort implements Sink {
 	}
 
 	write(bytes: Uint8Array, start: number, length: number): boolean {
+		if (!this.out.empty) this.out.flush();
 		this.bytesOut += length;
 		this.owner.onShard(this.shard, Buffer.from(bytes.buffer, bytes.byteOffset + start, length));
 		return this.queued === 0;
@@ -44,6 +48,7 @@ export class ShardPort implements Sink {
 	}
 
 	writeAll(bytes: Uint8Array): boolean {
+		if (this.midMessage) this.terminate();
 		return this.write(bytes, 0, bytes.length);
 	}
 
@@ -61,10 +66,12 @@ export class ShardPort implements Sink {
 	}
 
 	end(): void {
+		this.out.flush();
 		this.owner.onShardEnd(this.shard);
 	}
 
 	terminate(): void {
+		this.out.clear();
 		this.owner.onShardEnd(this.shard);
 	}
 }

@@ -16,7 +16,7 @@ import { Backend, Frontend, TxStatus } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
 import { HEADER, readInt32, Tail } from "../wire/frame.ts";
 import { FLUSH, SYNC } from "../wire/frontend-messages.ts";
-import { HELD, idleError, LINGER, type Login, SHUTTING_DOWN, TOO_LARGE, UNREAD } from "./client.ts";
+import { HELD, idleError, LINGER, type Login, MALFORMED, QUIET, SHUTTING_DOWN, TOO_LARGE, UNREAD } from "./client.ts";
 import { checkHeader, ROUTED } from "./collect.ts";
 import type { ClientContext, ClientHandle } from "./context.ts";
 import { explainRows } from "./explain.ts";
@@ -120,6 +120,8 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	private throughThen: (() => void)[] = [];
 	/** It has to read what it was sent before it may go on. */
 	private unread = false;
+	/** The batch that is here in part has waited long enough for its end. */
+	private hurried = false;
 	private leaving = false;
 
 	constructor(context: ClientContext, stream: Stream, cluster: Cluster, router: Router, login: Login) {
@@ -131,7 +133,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		this.activeAt = context.time;
 		this.hints = new SessionHints(login.hints);
 		this.requests = new RequestRouter(router, this.hints);
-		this.statements = new ClientStatements(context.statements, context.facts, context.splice, true);
+		this.statements = new ClientStatements(context.statements, context.facts, true);
 		this.batches = new Batches(cluster.shards.length);
 		this.pid = context.register(this);
 		this.secret = Uint8Array.from(randomBytes(login.minor >= 2 ? 32 : 4));
@@ -308,8 +310,13 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 				return next;
 			case Frontend.Sync:
 			case Frontend.Flush:
-				if (length !== 4) throw new ProtocolError("invalid message format");
 				if (next > chunk.length) return -1;
+				if (length !== 4) {
+					// At a Sync a batch that has failed ends, and this is a failure of its own.
+					this.skipping = false;
+					this.refuse(MALFORMED, code === Frontend.Sync ? Terminator.Sync : Terminator.Flush);
+					return next;
+				}
 				if (code === Frontend.Sync) this.sync();
 				return next;
 			case Frontend.Parse:
@@ -317,7 +324,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 			case Frontend.Describe:
 			case Frontend.Execute:
 			case Frontend.Close: {
-				const end = this.batches.endOf(chunk, at);
+				const end = this.batches.endOf(chunk, at, this.hurried);
 				if (end === End.TooLarge) {
 					this.refuse(TOO_LARGE, Terminator.Flush);
 					return at;
@@ -925,6 +932,11 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 			// It has been told to go, but does not read what it was told.
 			if (time - this.activeAt > LINGER) this.stream.terminate();
 			return;
+		}
+		if (this.isReading && time - this.activeAt >= QUIET && this.batches.ahead.isOpen && this.tail.bytes > 0) {
+			this.hurried = true;
+			this.guarded(() => this.walk(this.tail.take()));
+			this.hurried = false;
 		}
 		// The shards do not know: one that is not asked is idle, but its client is not.
 		if (this.phase !== Phase.Idle || this.involved.length > 0) return;

@@ -4,6 +4,7 @@
 
 import type { Socket, SocketHandler } from "bun";
 import { closeDescriptor, duplicate } from "./options.ts";
+import { Outgoing, settle } from "./outgoing.ts";
 
 export interface StreamOwner {
 	onData(chunk: Buffer): void;
@@ -15,11 +16,16 @@ export interface StreamOwner {
 
 /** Where bytes for a peer go: a socket, or whoever stands in for one (frontend/sharded.ts). As in `Stream`. */
 export interface Sink {
+	/** What goes out with the next `flush` of it, or before the next write. */
+	readonly out: Outgoing;
+	/** Of a message only the beginning has been written: nothing but its rest may follow. */
+	midMessage: boolean;
 	readonly queued: number;
 	readonly bytesIn: number;
 	readonly bytesOut: number;
 	write(bytes: Uint8Array, start: number, length: number): boolean;
 	writeVolatile(bytes: Uint8Array, start: number, length: number): boolean;
+	/** A whole message of our own, or several. In the middle of another's it ends the connection instead. */
 	writeAll(bytes: Uint8Array): boolean;
 	pause(): void;
 	resume(): void;
@@ -32,6 +38,8 @@ const UNOWNED: StreamOwner = { onData() {}, onDrain() {}, onClose() {} };
 export class Stream implements Sink {
 	owner: StreamOwner;
 	readonly socket: Socket<Stream>;
+	readonly out: Outgoing = new Outgoing(this);
+	midMessage = false;
 	private queue: Uint8Array[] | null = null;
 	/** Bytes that the kernel has not taken yet. */
 	queued = 0;
@@ -66,11 +74,14 @@ export class Stream implements Sink {
 	}
 
 	writeAll(bytes: Uint8Array): boolean {
+		// The peer would take it for the rest of that message.
+		if (this.midMessage) this.terminate();
 		return this.write(bytes, 0, bytes.length);
 	}
 
 	/** @returns the bytes that the kernel did not take. */
 	private send(bytes: Uint8Array, start: number, length: number): number {
+		if (!this.out.empty) this.out.flush();
 		if (this.closed || this.closing || length === 0) return 0;
 		this.bytesOut += length;
 		if (this.queue !== null) return length;
@@ -121,6 +132,7 @@ export class Stream implements Sink {
 	/** Closes after what is queued has been written. Nothing written afterwards goes out. */
 	end(): void {
 		if (this.closed || this.closing) return;
+		this.out.flush();
 		this.closing = true;
 		// A paused socket would not see the peer's FIN, and `close` would never come.
 		this.resume();
@@ -131,6 +143,7 @@ export class Stream implements Sink {
 	terminate(): void {
 		if (this.closed) return;
 		this.closing = true;
+		this.out.clear();
 		this.queue = null;
 		this.queued = 0;
 		this.socket.terminate();
@@ -154,14 +167,18 @@ export class Stream implements Sink {
 	gone(error: Error | undefined): void {
 		if (this.closed) return;
 		this.closed = true;
+		this.out.clear();
 		this.queue = null;
 		this.queued = 0;
 		this.owner.onClose(error);
 	}
 }
 
+/** Who is told of what is thrown in an event; it costs `stream`. */
+type Failed = (error: unknown, stream: Stream) => void;
+
 /** The handlers of every socket we have, one object for all of them; the connection is in `socket.data`. */
-export function socketHandlers(failed: (error: unknown, stream: Stream) => void): SocketHandler<Stream> {
+export function socketHandlers(failed: Failed): SocketHandler<Stream> {
 	return {
 		binaryType: "buffer",
 		data(socket, chunk) {
@@ -172,6 +189,7 @@ export function socketHandlers(failed: (error: unknown, stream: Stream) => void)
 			} catch (error) {
 				failed(error, stream);
 			}
+			settle();
 		},
 		drain(socket) {
 			try {
@@ -179,21 +197,27 @@ export function socketHandlers(failed: (error: unknown, stream: Stream) => void)
 			} catch (error) {
 				failed(error, socket.data);
 			}
+			settle();
 		},
 		close(socket, error) {
-			const stream = socket.data;
-			if (stream === undefined) return;
-			try {
-				stream.gone(error ?? undefined);
-			} catch (failure) {
-				failed(failure, stream);
-			}
+			gone(socket, error ?? undefined, failed);
 		},
 		error(socket, error) {
 			socket.data?.terminate();
-			socket.data?.gone(error);
+			gone(socket, error, failed);
 		},
 	};
+}
+
+function gone(socket: Socket<Stream>, error: Error | undefined, failed: Failed): void {
+	const stream = socket.data;
+	if (stream === undefined) return;
+	try {
+		stream.gone(error);
+	} catch (failure) {
+		failed(failure, stream);
+	}
+	settle();
 }
 
 /**

@@ -7,7 +7,6 @@ import type { Statements } from "../backend/prepared.ts";
 import type { MovingServer } from "../backend/server.ts";
 import type { General, Tcp } from "../config/settings.ts";
 import type { Log } from "../log.ts";
-import type { Splice } from "../net/splice.ts";
 import type { Stream } from "../net/stream.ts";
 import type { Bans } from "./bans.ts";
 import type { Lesson } from "./reported.ts";
@@ -21,7 +20,6 @@ export interface PoolContext {
 	readonly bans: Bans;
 	readonly sets: ParameterSets;
 	readonly statements: Statements;
-	readonly splice: Splice;
 	readonly scram: ScramCache;
 	readonly handlers: SocketHandler<Stream>;
 	readonly log: Log;

@@ -10,7 +10,6 @@ import type { PoolSpec } from "../config/snapshot.ts";
 import { PgError, traceOf } from "../errors.ts";
 import type { Fields } from "../log.ts";
 import { timesText } from "../once-a-minute.ts";
-import type { Splice } from "../net/splice.ts";
 import { Stat } from "../stats/counters.ts";
 import { TxStatus } from "../wire/codes.ts";
 import { type Checked, Checks } from "./checks.ts";
@@ -37,7 +36,6 @@ export class Pool implements Connected, Checked {
 	spec: PoolSpec;
 	readonly slot: number;
 	readonly counters: Float64Array;
-	readonly splice: Splice;
 	readonly sets: ParameterSets;
 	readonly all = new Servers();
 	private readonly idle: Server[] = [];
@@ -66,7 +64,6 @@ export class Pool implements Connected, Checked {
 		this.counters = counters;
 		this.context = context;
 		this.generation = context.generation;
-		this.splice = context.splice;
 		this.sets = context.sets;
 		this.checks = new Checks(this, context);
 		this.connecting = new Connecting(this, context);
@@ -380,7 +377,7 @@ export class Pool implements Connected, Checked {
 			if (server.state === ServerState.Idle) idle++;
 			else if (server.deadline > 0 && time > server.deadline) server.close("no answer to our own query");
 			else if (server.state === ServerState.Lent) {
-				if (server.replies.length === 0) inTransaction += server.status === TxStatus.Idle ? 0 : 1;
+				if (server.books.owed === 0) inTransaction += server.status === TxStatus.Idle ? 0 : 1;
 				else if (time - server.requestAt > query_timeout) server.timeOut();
 				else if (time - Math.max(server.requestAt, this.provenAt) > long) this.checks.suspect(time);
 			}

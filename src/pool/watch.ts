@@ -8,13 +8,11 @@ import { type Server, type ServerHome, ServerState } from "../backend/server.ts"
 import { now } from "../clock.ts";
 import type { PoolSpec } from "../config/snapshot.ts";
 import { asPgError, PgError } from "../errors.ts";
-import { Splice } from "../net/splice.ts";
 import { Stat } from "../stats/counters.ts";
 import { type LoginContext, loginOptions } from "./login-options.ts";
 import { QUESTION, type Report, readReport } from "./replication.ts";
 
 export class Watch implements ServerHome {
-	readonly splice = new Splice();
 	readonly sets = new ParameterSets();
 	/** Nobody looks at them: the monitor is no pool. */
 	readonly counters = new Float64Array(Stat.length);

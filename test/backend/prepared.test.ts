@@ -2,10 +2,11 @@
 
 import { expect, test } from "bun:test";
 import fc from "fast-check";
+import { Books } from "../../src/backend/books.ts";
 import { type Statement, Statements } from "../../src/backend/prepared.ts";
-import { Replies } from "../../src/backend/replies.ts";
 import { SessionStatements } from "../../src/backend/session-statements.ts";
 import { NO_FACTS } from "../../src/parser/session.ts";
+import { Backend } from "../../src/wire/codes.ts";
 
 function cache(): { statements: Statements; get(key: string): Statement } {
 	let id = 0;
@@ -95,13 +96,14 @@ test("against a plain count: who is in use is never dropped, and the limit holds
 test("DISCARD ALL takes what a server had, not what was sent behind it", () => {
 	const { get } = cache();
 	const [before, behind] = [get("SELECT 1"), get("SELECT 2")];
-	const session = new SessionStatements(new Replies());
+	const books = new Books();
+	const session = new SessionStatements(books);
 	session.noteParse(before, "a");
-	session.replied();
+	books.answered(Backend.ParseComplete);
 	session.noteParse(behind, "b");
 	session.clear();
 	expect([session.has(before), session.has(behind)]).toEqual([false, true]);
-	session.replied();
+	books.answered(Backend.ParseComplete);
 	session.clear();
 	expect(session.has(behind)).toBe(false);
 });

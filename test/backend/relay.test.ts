@@ -3,11 +3,11 @@
 
 import { describe, expect, test } from "bun:test";
 import { Statement } from "../../src/backend/prepared.ts";
-import { Reply } from "../../src/backend/replies.ts";
+import { Reply } from "../../src/backend/books.ts";
 import { ServerState } from "../../src/backend/server.ts";
 import { NO_FACTS } from "../../src/parser/session.ts";
 import { backend, concat, frontend, message } from "../support/wire-frames.ts";
-import { type Rig, rig } from "./support.ts";
+import { type Rig, rig, say } from "./support.ts";
 
 const statement = (n: number) => new Statement(`__pgdog_${n}`, `${n}`, Buffer.from(`SELECT ${n}\0\0\0`), NO_FACTS);
 const ONE = statement(1);
@@ -32,7 +32,7 @@ function play(prepare: (rig: Rig) => void, chunks: Uint8Array[]): Outcome {
 		client: readable(all.toClient.bytes),
 		server: readable(all.toServer.bytes),
 		events: all.events,
-		owed: all.server.replies.length,
+		owed: all.server.books.owed,
 	};
 }
 
@@ -54,7 +54,7 @@ function everyCut(prepare: (rig: Rig) => void, ...script: Uint8Array[]): Outcome
 const owes =
 	(...marks: Reply[]) =>
 	({ server }: Rig) => {
-		for (const mark of marks) server.replies.push(mark);
+		for (const mark of marks) say(server.books, mark);
 	};
 const ready = backend.readyForQuery();
 const error = (message: string, code = "42601", severity = "ERROR") =>
@@ -78,7 +78,7 @@ describe("what the client sees", () => {
 
 	test("a chunk that needs no change is one write, and so is one with something spliced in", () => {
 		const plain = rig();
-		plain.server.replies.push(Reply.Query);
+		say(plain.server.books, Reply.Query);
 		plain.server.onData(Buffer.from(concat(backend.commandComplete("SELECT 0"), ready)));
 		expect(plain.toClient.writes).toBe(1);
 		const spliced = rig();
@@ -225,7 +225,7 @@ describe("what the client sees", () => {
 			ready,
 		);
 		const all = rig();
-		all.server.replies.push(Reply.Query);
+		say(all.server.books, Reply.Query);
 		for (let at = 0; at < script.length; at += 700) {
 			all.server.onData(Buffer.from(script.subarray(at, at + 700)));
 			// At most a header and an opened message wait for more.
@@ -263,17 +263,17 @@ describe("COPY in", () => {
 
 	test("of a simple query owes its ReadyForQuery all along", () => {
 		const all = rig();
-		all.server.replies.push(Reply.Query);
+		say(all.server.books, Reply.Query);
 		all.server.onData(Buffer.from(backend.copyInResponse()));
-		expect(all.server.copyIn).toBe(true);
-		all.server.copyIn = false; // The client's CopyDone.
+		expect(all.server.books.copyIn).toBe(true);
+		all.server.books.copyEnd();
 		all.server.onData(Buffer.from(concat(...done)));
 		expect(all.events).toEqual(["ready I"]);
 	});
 
 	test("of a client that is gone costs the server its life: nobody knows which Syncs it will answer", () => {
 		const all = rig();
-		all.server.replies.push(Reply.Query);
+		say(all.server.books, Reply.Query);
 		all.server.onData(Buffer.from(backend.copyInResponse()));
 		all.server.abandon("recover");
 		expect(all.events).toEqual(["cancel", "gone"]);
@@ -284,7 +284,7 @@ describe("a client that leaves", () => {
 	// What came behind in the same chunk was taken for answers to nothing, and logged as a breach of the protocol.
 	test("before its COPY began costs the server its life, whatever came with the beginning", () => {
 		const all = rig();
-		all.server.replies.push(Reply.Query);
+		say(all.server.books, Reply.Query);
 		all.server.abandon("recover");
 		const begin = concat(message("G", Uint8Array.of(0, 0, 0)), error("canceled", "57014"), ready);
 		all.server.onData(Buffer.from(begin));
@@ -300,7 +300,7 @@ describe("a client that leaves", () => {
 		);
 		for (let cut = 0; cut < script.length; cut++) {
 			const all = rig();
-			all.server.replies.push(Reply.Query);
+			say(all.server.books, Reply.Query);
 			if (cut > 0) all.server.onData(Buffer.from(script.subarray(0, cut)));
 			const before = all.toClient.bytes.length;
 			all.server.abandon("recover");
@@ -313,7 +313,7 @@ describe("a client that leaves", () => {
 
 	test("in a transaction has it rolled back before anyone else gets the server", () => {
 		const all = rig();
-		all.server.replies.push(Reply.Query);
+		say(all.server.books, Reply.Query);
 		all.server.onData(Buffer.from(concat(backend.commandComplete("BEGIN"), backend.readyForQuery("T"))));
 		all.server.abandon("recover");
 		expect(readable(all.toServer.bytes)).toBe(readable(frontend.query("ROLLBACK")));
@@ -322,9 +322,10 @@ describe("a client that leaves", () => {
 		expect(all.events).toEqual(["ready T", "idle"]);
 	});
 
-	test("without a Sync has one sent for it", () => {
+	test("from a batch that has failed has the Sync sent for it that ends that", () => {
 		const all = rig();
 		owes(Reply.Bind, Reply.Execute)(all);
+		all.server.onData(Buffer.from(error("no")));
 		all.server.abandon("recover");
 		expect(readable(all.toServer.bytes)).toBe(readable(frontend.sync()));
 	});
@@ -335,14 +336,14 @@ describe("a client that leaves", () => {
 		["recover", false],
 	] as const)("in mid-request, with connection_recovery = %s: closed %p", (recovery, closed) => {
 		const all = rig();
-		all.server.replies.push(Reply.Query);
+		say(all.server.books, Reply.Query);
 		all.server.abandon(recovery);
 		expect(all.server.state === ServerState.Closed).toBe(closed);
 	});
 
 	test("in the middle of sending a message costs the server its life", () => {
 		const all = rig();
-		all.server.cutOff = true;
+		all.server.stream.midMessage = true;
 		all.server.abandon("recover");
 		expect(all.events).toEqual(["gone"]);
 	});
@@ -422,7 +423,7 @@ describe("the end", () => {
 	test("a FATAL right behind the answer is not passed on: the client lets go of the server, which is not lent again", () => {
 		const all = rig();
 		all.client.onReady = (server) => server.giveBack();
-		all.server.replies.push(Reply.Query);
+		say(all.server.books, Reply.Query);
 		const answer = concat(backend.commandComplete("SELECT 1"), ready);
 		all.server.onData(Buffer.from(concat(answer, error("terminating connection", "57P01", "FATAL"))));
 		expect(readable(all.toClient.bytes)).toBe(readable(answer));
@@ -432,7 +433,7 @@ describe("the end", () => {
 
 	test("a FATAL right behind the answer is told when the server closes to a client that still has it", () => {
 		const all = rig();
-		all.server.replies.push(Reply.Query);
+		say(all.server.books, Reply.Query);
 		const answer = concat(backend.commandComplete("BEGIN"), backend.readyForQuery("T"));
 		all.server.onData(Buffer.from(concat(answer, error("terminating connection", "57P01", "FATAL"))));
 		all.server.onClose(undefined);
@@ -454,7 +455,7 @@ describe("the end", () => {
 
 	test("a server that vanishes is an 08006", () => {
 		const all = rig();
-		all.server.replies.push(Reply.Query);
+		say(all.server.books, Reply.Query);
 		all.server.onClose(undefined);
 		expect(all.events).toEqual(["gone", "server gone 08006"]);
 	});
@@ -474,10 +475,10 @@ const hex = (b: Uint8Array) => Buffer.from(b).toString("latin1");
 // Bind, Parse (spared), Execute, Sync: the made-up ParseComplete must come before the rows, not behind them.
 test.each([1, 2])("a made-up ParseComplete stands where the Parse stood, before the rows (Close fake: %d)", (kind) => {
 	const all = rig();
-	all.server.replies.push(Reply.Bind);
+	say(all.server.books, Reply.Bind);
 	all.server.statements.noteFake(kind === 1 ? Reply.ParseFake : Reply.CloseFake, ONE, "mine");
-	all.server.replies.push(Reply.Execute);
-	all.server.replies.push(Reply.Sync);
+	say(all.server.books, Reply.Execute);
+	say(all.server.books, Reply.Sync);
 	const rest = [backend.dataRow("1"), backend.commandComplete("SELECT 1"), ready];
 	all.server.onData(Buffer.from(concat(backend.bindComplete(), ...rest)));
 	const fake = kind === 1 ? backend.parseComplete() : backend.closeComplete();
@@ -489,12 +490,12 @@ test.each([1, 2])("a made-up ParseComplete stands where the Parse stood, before 
 test("a Close of ours that an error has undone does not leave a statement that we have forgotten", () => {
 	const all = rig();
 	all.server.statements.noteParse(ONE, "mine");
-	all.server.replies.push(Reply.Sync);
+	say(all.server.books, Reply.Sync);
 	all.server.onData(Buffer.from(concat(backend.parseComplete(), ready)));
-	all.server.replies.push(Reply.Bind);
+	say(all.server.books, Reply.Bind);
 	all.server.statements.evict(0);
-	all.server.replies.push(Reply.CloseOurs);
-	all.server.replies.push(Reply.Sync);
+	say(all.server.books, Reply.CloseOurs);
+	say(all.server.books, Reply.Sync);
 	const error = backend.errorResponse({ S: "ERROR", V: "ERROR", C: "22P02", M: "no" });
 	all.server.onData(Buffer.from(concat(error, ready)));
 	expect(all.server.statements.has(ONE) || all.server.dirty !== 0).toBe(true);
@@ -508,6 +509,6 @@ test.each([
 	["ReadyForQuery for a Bind", Reply.Bind, ready],
 ])("%s closes the connection", (_, mark, bytes) => {
 	const all = rig();
-	if (mark !== 0) all.server.replies.push(mark as Reply);
+	if (mark !== 0) say(all.server.books, mark as Reply);
 	expect(() => all.server.onData(Buffer.from(bytes))).toThrow();
 });

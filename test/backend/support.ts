@@ -2,9 +2,9 @@
 // told its client and its pool. Chunks are given to `onData` as they are, so that a test decides where they are cut.
 
 import type { Socket } from "bun";
+import { type Books, Reply } from "../../src/backend/books.ts";
 import { ParameterSets } from "../../src/backend/parameters.ts";
 import { Server, type ServerClient, type ServerHome, ServerState } from "../../src/backend/server.ts";
-import { Splice } from "../../src/net/splice.ts";
 import { Stream } from "../../src/net/stream.ts";
 import { Stat } from "../../src/stats/counters.ts";
 
@@ -49,6 +49,14 @@ export class Recorder {
 	}
 }
 
+/** Says to `books` the message that `mark` stands for. */
+export function say(books: Books, mark: Reply): void {
+	if (mark === Reply.Query) books.query();
+	else if (mark === Reply.Sync) books.sync();
+	else if (mark === Reply.CopyEnd) books.copyEnd();
+	else books.said(mark);
+}
+
 export interface Rig {
 	readonly server: Server;
 	readonly toServer: Recorder;
@@ -66,7 +74,6 @@ export function rig(): Rig {
 	const events: string[] = [];
 	const sets = new ParameterSets();
 	const home: ServerHome = {
-		splice: new Splice(),
 		sets,
 		counters: new Float64Array(Stat.length),
 		onIdle: () => events.push("idle"),
@@ -79,7 +86,7 @@ export function rig(): Rig {
 	const client: ServerClient = {
 		stream: toClient.stream,
 		onReady: (server) => events.push(`ready ${String.fromCharCode(server.status)}`),
-		onSkipping: () => {},
+		onAnswers: () => {},
 		onServerDrain: () => events.push("drain"),
 		onParameterStatus: (name, value) => events.push(`parameter ${name}=${value}`),
 		onParseUndone: (name) => events.push(`parse undone ${name}`),

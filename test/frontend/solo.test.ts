@@ -5,14 +5,13 @@ import { createFactsCache, ClientStatements } from "../../src/frontend/prepared.
 import { answerBatch, answerQuery, endOfSolo } from "../../src/frontend/solo.ts";
 import { Statements } from "../../src/backend/prepared.ts";
 import { PgError } from "../../src/errors.ts";
-import { Splice } from "../../src/net/splice.ts";
 import { TxStatus } from "../../src/wire/codes.ts";
 import { cut } from "../support/message.ts";
 import { transcript } from "../support/transcript.ts";
 import { frontend as f, message } from "../support/wire-frames.ts";
 
 function clientStatements(shared = true): ClientStatements {
-	return new ClientStatements(new Statements(() => 1), createFactsCache(), new Splice(), shared);
+	return new ClientStatements(new Statements(() => 1), createFactsCache(), shared);
 }
 
 const end = (messages: Uint8Array[], statements = clientStatements()): number =>

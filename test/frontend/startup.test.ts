@@ -12,7 +12,6 @@ import type { ClientContext } from "../../src/frontend/context.ts";
 import { createFactsCache } from "../../src/frontend/prepared.ts";
 import { parseOptions, Startup } from "../../src/frontend/startup.ts";
 import { createLog } from "../../src/log.ts";
-import { Splice } from "../../src/net/splice.ts";
 import { StatementCache } from "../../src/parser/cache.ts";
 import { SqlParser } from "../../src/parser/parse.ts";
 import { Cluster } from "../../src/pool/cluster.ts";
@@ -100,7 +99,6 @@ function listen() {
 	} as unknown as General;
 	let id = 0;
 	const context: ClientContext = {
-		splice: new Splice(),
 		sets: new ParameterSets(),
 		statements: inner.statements,
 		facts: createFactsCache(),

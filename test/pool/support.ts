@@ -9,7 +9,6 @@ import { type General, general as generalTable, type Tcp, tcp as tcpTable } from
 import type { PoolSpec, User } from "../../src/config/snapshot.ts";
 import { PgError } from "../../src/errors.ts";
 import { createLog } from "../../src/log.ts";
-import { Splice } from "../../src/net/splice.ts";
 import { socketHandlers } from "../../src/net/stream.ts";
 import { Bans } from "../../src/pool/bans.ts";
 import { Ledger } from "../../src/pool/ledger.ts";
@@ -179,7 +178,6 @@ export function testPool(
 		bans: new Bans(new Vitals(slot + 2), log, known, slots),
 		sets: new ParameterSets(),
 		statements,
-		splice: new Splice(),
 		scram: new ScramCache(),
 		handlers: socketHandlers((error) => {
 			throw error;

@@ -1,0 +1,454 @@
+// What was said to one server and is not answered yet: a mark for each message that ends in a reply, in order, and what stands
+// behind it. The marks tell which answers are the client's, which are swallowed (the proxy asked, not the client) and which are made
+// up (the client asked, the server was not bothered). No marks: server and client agree on where they are.
+// One per Server. Knows neither it nor its client, and is written by what was said (`query`, `said`, `sync` …) and by what came
+// (`answered`, `ready`, `failed` …) only. PostgreSQL docs, "Message Flow".
+
+import { Backend } from "../wire/codes.ts";
+import type { PgError } from "../errors.ts";
+import { errorResponse } from "../wire/error-response.ts";
+import type { Statement } from "./prepared.ts";
+
+export const enum Reply {
+	/** Query or FunctionCall: ends with ReadyForQuery. */
+	Query = 1,
+	Sync,
+	/** Parse of the client's unnamed statement: ParseComplete goes to the client. */
+	Parse,
+	/** Parse of a statement that the client has a name for: as Parse, and it may have to be undone. */
+	ParseNamed,
+	/** Parse of ours, before a Bind or Describe that needs it: ParseComplete is swallowed. */
+	ParseOurs,
+	/** Parse that the server was not sent since it has the statement: we say ParseComplete. */
+	ParseFake,
+	Bind,
+	/** Describe of a statement or portal: ends with RowDescription or NoData. */
+	Describe,
+	/** Ends with CommandComplete, EmptyQueryResponse or PortalSuspended. */
+	Execute,
+	Close,
+	/** Close of ours: swallowed. */
+	CloseOurs,
+	/** Close of a statement, which stays on the server for others: we say CloseComplete. */
+	CloseFake,
+	/** CopyDone or CopyFail: no reply of its own, see `copyIn`. */
+	CopyEnd,
+	/** In place of a Query or Bind that was refused in a transaction: fails there, and the client is told why here. */
+	RefusedQuery,
+	RefusedBind,
+}
+
+/** What stands behind ParseNamed, ParseOurs, ParseFake, CloseFake and CloseOurs. */
+export interface Pending {
+	readonly mark: Reply;
+	readonly statement: Statement;
+	/** The client's name for it; null when the message was ours. */
+	readonly name: string | null;
+	/** The Parse is what gives the server the statement. */
+	readonly prepares: boolean;
+}
+
+/** What becomes of a message that a server has sent. */
+export const enum Answer {
+	/** It goes to the client. */
+	Passes,
+	/** It answers a message of ours. */
+	Swallowed,
+	/** Nothing that was said asks for it: whatever comes next would go astray. */
+	Unasked,
+}
+
+/** What has not happened because of an error before it. */
+export interface Undone {
+	/** Behind the marks, the first one first. */
+	readonly statements: readonly Pending[];
+	/** Parses of the unnamed statement, and whether the message that failed is the first of them. */
+	readonly parses: number;
+	readonly parseFailed: boolean;
+	/** A Parse or Close of ours of something that has no Statement here, and such a Close. */
+	readonly nameless: boolean;
+	readonly namelessClose: boolean;
+	/** A Query in the middle of the batch, which the server has skipped. */
+	readonly query: boolean;
+}
+
+/** A ring larger than this is given back when it empties: one deep pipeline must not cost its memory for ever. */
+const KEPT = 4096;
+
+export class Books {
+	/** A queue of marks that grows and never shrinks below its first size; nothing is allocated per message. */
+	private ring = new Uint8Array(16);
+	private head = 0;
+	private count = 0;
+	/** Marks that ReadyForQuery answers. */
+	private readies = 0;
+	/** Behind the marks that have one, in order; null for what has no Statement here. */
+	private readonly pending: (Pending | null)[] = [];
+	/** The ErrorResponses behind RefusedQuery and RefusedBind, in order. */
+	private readonly refusals: Buffer[] = [];
+	private number = 0;
+	private open = false;
+	private hasRun = false;
+	private failing = false;
+	private copying = false;
+	private inDoubt = false;
+	private overDoubt = false;
+	private forgetting = false;
+
+	// ---- what is owed ----------------------------------------------------------------------------------------------
+
+	/** Marks without an answer. */
+	get owed(): number {
+		return this.count;
+	}
+
+	/** Of the marks, those of whole batches and queries: what ReadyForQuery answers. */
+	get ends(): number {
+		return this.readies;
+	}
+
+	/** The oldest mark, or 0. */
+	get front(): number {
+		return this.count === 0 ? 0 : this.ring[this.head]!;
+	}
+
+	/** Counts what ReadyForQuery ends: the number of the batch, or query, that is being said. */
+	get batch(): number {
+		return this.number;
+	}
+
+	/** What was said in this batch may not have happened yet, nor be certain to: a batch before the one being said, unanswered. */
+	isUncertain(batch: number): boolean {
+		return batch < this.number && batch >= this.number - this.readies;
+	}
+
+	/** Messages of a batch were said whose Sync was not: an implicit transaction may be open. */
+	get unsynced(): boolean {
+		return this.open;
+	}
+
+	/** Of that batch nothing can have run: there were Parse, Describe and Close of statements only. */
+	get onlyPrepares(): boolean {
+		return this.open && !this.hasRun && !this.failing && this.readies === 0;
+	}
+
+	/** A batch has failed: the server reads and ignores everything up to the next Sync. */
+	get skipping(): boolean {
+		return this.failing;
+	}
+
+	/** Between CopyInResponse and CopyDone or CopyFail: the server ignores Sync and Flush. */
+	get copyIn(): boolean {
+		return this.copying;
+	}
+
+	/** A COPY failed while a Sync was on its way in the middle of it, which was answered or not: nobody can tell. */
+	get isInDoubt(): boolean {
+		return this.overDoubt;
+	}
+
+	/** DEALLOCATE ALL or DISCARD ALL was said: which statements there are is known when it is answered. */
+	get deallocates(): boolean {
+		return this.forgetting;
+	}
+
+	/** Rows or CopyData may come now. */
+	get expectsRows(): boolean {
+		const mark = this.front;
+		return mark === Reply.Query || mark === Reply.Execute;
+	}
+
+	/** The reply in front is one that we make up. */
+	get isFake(): boolean {
+		const mark = this.front;
+		return mark === Reply.ParseFake || mark === Reply.CloseFake || mark === Reply.CopyEnd;
+	}
+
+	/** Whether ReadyForQuery will come without anything more being said. Behind messages of a batch only a Sync is sure of it. */
+	endsInSync(): boolean {
+		let ends = false;
+		for (let i = this.count - 1; i >= 0; i--) {
+			const mark = this.at(i);
+			if (mark === Reply.CopyEnd) continue;
+			if (!endsRequest(mark)) return false;
+			ends = true;
+			if (mark === Reply.Sync) break;
+		}
+		return ends;
+	}
+
+	// ---- what is said to the server --------------------------------------------------------------------------------
+
+	/** A Query or a FunctionCall. It ends a batch that had no Sync, too. */
+	query(): void {
+		this.endBatch();
+		this.push(Reply.Query);
+	}
+
+	/** A message of a batch, whose reply `mark` stands for. */
+	said(mark: Reply): void {
+		this.open = true;
+		if (mark === Reply.Bind || mark === Reply.Execute) this.hasRun = true;
+		this.push(mark);
+	}
+
+	/** As `said`, of a Parse or Close that has something behind its mark. */
+	saidOf(mark: Reply, pending: Pending | null): void {
+		this.said(mark);
+		this.pending.push(pending);
+	}
+
+	sync(): void {
+		// The server ignores it, unless the COPY fails before it is read.
+		if (this.copying) {
+			this.inDoubt = true;
+			return;
+		}
+		this.endBatch();
+		this.push(Reply.Sync);
+	}
+
+	/** CopyDone or CopyFail. */
+	copyEnd(): void {
+		if (this.copying) this.copying = false;
+		else if (this.count > 0) this.push(Reply.CopyEnd);
+	}
+
+	/** DEALLOCATE ALL or DISCARD ALL is among what is said. */
+	deallocatesAll(): void {
+		this.forgetting = true;
+	}
+
+	/** In place of a Query, or of a message of a batch, something is said that fails: `error` is the answer to it. */
+	refuse(error: PgError, mark: Reply.RefusedQuery | Reply.RefusedBind): void {
+		if (mark === Reply.RefusedQuery) this.endBatch();
+		this.push(mark);
+		this.refusals.push(errorResponse(error, "stays"));
+		if (mark === Reply.RefusedQuery) return;
+		this.open = true;
+		this.hasRun = true;
+		this.failing = true;
+	}
+
+	private endBatch(): void {
+		this.open = false;
+		this.hasRun = false;
+		this.failing = false;
+	}
+
+	// ---- what the server says --------------------------------------------------------------------------------------
+
+	/** Any message but rows, ReadyForQuery and ErrorResponse. */
+	answered(code: number): Answer {
+		const mark = this.front;
+		switch (code) {
+			case Backend.BindComplete:
+				return this.shiftIf(mark === Reply.Bind);
+			case Backend.CommandComplete:
+			case Backend.EmptyQueryResponse:
+			case Backend.PortalSuspended:
+				if (code === Backend.CommandComplete) this.inDoubt = false;
+				if (mark === Reply.Execute) this.shift();
+				else if (mark !== Reply.Query) return Answer.Unasked;
+				return Answer.Passes;
+			case Backend.RowDescription:
+			case Backend.NoData:
+				if (mark === Reply.Describe) this.shift();
+				else if (mark !== Reply.Query) return Answer.Unasked;
+				return Answer.Passes;
+			case Backend.ParameterDescription:
+				return mark === Reply.Describe ? Answer.Passes : Answer.Unasked;
+			case Backend.ParseComplete:
+				if (mark !== Reply.Parse && mark !== Reply.ParseNamed && mark !== Reply.ParseOurs) return Answer.Unasked;
+				this.shift();
+				if (mark !== Reply.Parse) this.pending.shift();
+				return mark === Reply.ParseOurs ? Answer.Swallowed : Answer.Passes;
+			case Backend.CloseComplete:
+				if (mark !== Reply.Close && mark !== Reply.CloseOurs) return Answer.Unasked;
+				this.shift();
+				if (mark === Reply.Close) return Answer.Passes;
+				this.pending.shift();
+				return Answer.Swallowed;
+			case Backend.CopyInResponse:
+				if (!this.expectsRows) return Answer.Unasked;
+				this.beginCopy();
+				return Answer.Passes;
+			case Backend.CopyOutResponse:
+			case Backend.CopyDone:
+				return this.expectsRows ? Answer.Passes : Answer.Unasked;
+			case Backend.FunctionCallResponse:
+				return mark === Reply.Query ? Answer.Passes : Answer.Unasked;
+			case Backend.NoticeResponse:
+			case Backend.NotificationResponse:
+			case Backend.ParameterStatus:
+				return Answer.Passes;
+			default:
+				return Answer.Unasked;
+		}
+	}
+
+	private shiftIf(expected: boolean): Answer {
+		if (!expected) return Answer.Unasked;
+		this.shift();
+		return Answer.Passes;
+	}
+
+	/** ReadyForQuery. @returns false when nothing that was said asks for it */
+	ready(): boolean {
+		if (!endsRequest(this.front)) return false;
+		this.shift();
+		// The end of a COPY that had failed by then.
+		while (this.front === Reply.CopyEnd) this.shift();
+		if (this.count === 0) {
+			this.copying = false;
+			this.forgetting = false;
+		}
+		return true;
+	}
+
+	/** The reply that we make up is made: the next in front is another. @returns the mark that it was for */
+	madeUp(): Reply {
+		const mark = this.front;
+		this.shift();
+		if (mark !== Reply.CopyEnd) this.pending.shift();
+		return mark;
+	}
+
+	/**
+	 * The server has begun to read CopyData for the mark in front. Until CopyDone or CopyFail it ignores Sync
+	 * (PostgreSQL's CopyGetData, "for the convenience of client libraries"), so those Syncs will not be answered.
+	 */
+	private beginCopy(): void {
+		let kept = 1;
+		let ended = false;
+		for (let i = 1; i < this.count; i++) {
+			const mark = this.at(i);
+			if (!ended && mark === Reply.CopyEnd) ended = true;
+			else if (ended || mark !== Reply.Sync) this.ring[(this.head + kept++) & (this.ring.length - 1)] = mark;
+			else this.readies--;
+		}
+		this.count = kept;
+		this.copying = !ended;
+		// A Sync that came before is ignored: the batch is open again.
+		if (this.copying && this.front === Reply.Execute) {
+			this.open = true;
+			this.hasRun = true;
+		}
+	}
+
+	/** The ErrorResponse behind the refusal in front, which is what the server's error is told as; else undefined. */
+	refusal(): Buffer | undefined {
+		const mark = this.front;
+		return mark === Reply.RefusedQuery || mark === Reply.RefusedBind ? this.refusals[0] : undefined;
+	}
+
+	/**
+	 * ErrorResponse: the server reads on to the next Sync and answers nothing before it, so that what was said until there has not
+	 * happened. Its marks go.
+	 * @param alone it was a query of our own, behind which nothing was said
+	 */
+	failed(alone: boolean): Undone {
+		this.copying = false;
+		if (this.inDoubt) this.overDoubt = true;
+		const first = this.front;
+		// A Query in the middle of a batch is not run either.
+		const ends = endsRequest(first) ? first : Reply.Sync;
+		const statements: Pending[] = [];
+		let open = this.open;
+		let parses = 0;
+		let nameless = false;
+		let namelessClose = false;
+		let query = false;
+		if (first === Reply.RefusedQuery) this.refusals.shift();
+		for (; this.count > 0; this.shift()) {
+			const mark = this.front;
+			if (mark === ends) break;
+			if (mark === Reply.RefusedBind || mark === Reply.RefusedQuery) this.refusals.shift();
+			if (endsRequest(mark)) {
+				query = true;
+				open = true;
+			}
+			if (mark === Reply.Parse) parses++;
+			if (!hasPending(mark)) continue;
+			const pending = this.pending.shift() ?? null;
+			if (pending !== null) statements.push(pending);
+			else {
+				nameless = true;
+				if (mark === Reply.CloseOurs) namelessClose = true;
+			}
+		}
+		// Only a Sync ends the batch now.
+		if (this.count === 0 && open && !alone) {
+			this.open = true;
+			this.failing = true;
+		}
+		return { statements, parses, parseFailed: first === Reply.Parse, nameless, namelessClose, query };
+	}
+
+	/** Statements that the server was told to prepare, as long as it has not said that it has. */
+	*prepares(): Generator<Statement> {
+		for (const pending of this.pending) if (pending?.prepares) yield pending.statement;
+	}
+
+	/** A Parse of the unnamed statement is not answered yet. */
+	get parsesUnnamed(): boolean {
+		for (let i = 0; i < this.count; i++) if (this.at(i) === Reply.Parse) return true;
+		return false;
+	}
+
+	/** The connection is gone. */
+	clear(): void {
+		this.count = 0;
+		this.head = 0;
+		this.readies = 0;
+		this.ring = new Uint8Array(16);
+		this.pending.length = 0;
+		this.refusals.length = 0;
+	}
+
+	// ---- the ring --------------------------------------------------------------------------------------------------
+
+	private push(mark: Reply): void {
+		if (this.count === this.ring.length) this.grow();
+		this.ring[(this.head + this.count++) & (this.ring.length - 1)] = mark;
+		if (!endsRequest(mark)) return;
+		this.readies++;
+		this.number++;
+	}
+
+	private shift(): void {
+		if (endsRequest(this.ring[this.head]!)) this.readies--;
+		this.head = (this.head + 1) & (this.ring.length - 1);
+		if (--this.count === 0 && this.ring.length > KEPT) {
+			this.ring = new Uint8Array(16);
+			this.head = 0;
+		}
+	}
+
+	private at(i: number): number {
+		return this.ring[(this.head + i) & (this.ring.length - 1)]!;
+	}
+
+	private grow(): void {
+		const grown = new Uint8Array(this.ring.length * 2);
+		for (let i = 0; i < this.count; i++) grown[i] = this.at(i);
+		this.ring = grown;
+		this.head = 0;
+	}
+}
+
+/** Whether ReadyForQuery answers it. */
+function endsRequest(mark: number): boolean {
+	return mark === Reply.Query || mark === Reply.Sync || mark === Reply.RefusedQuery;
+}
+
+/** Whether an entry of `pending` stands behind this mark. */
+function hasPending(mark: number): boolean {
+	return (
+		mark === Reply.ParseNamed ||
+		mark === Reply.ParseOurs ||
+		mark === Reply.ParseFake ||
+		mark === Reply.CloseFake ||
+		mark === Reply.CloseOurs
+	);
+}

@@ -1,0 +1,61 @@
+// What a bug costs: the connection in whose behalf the code ran, never the thread. A socket's events are caught where they come
+// in (net/stream.ts); a promise, a timer, a microtask and a message of another thread come in here, each on behalf of a connection,
+// or of none, and each ends with `after`, as a socket's event does.
+
+/** What is given up for a bug: a connection. */
+export interface Contained {
+	terminate(): void;
+}
+
+export class Contain {
+	private readonly log: (error: unknown) => void;
+	private readonly after: () => void;
+
+	/**
+	 * @param log told of each bug, before what it costs
+	 * @param after what every event ends with
+	 */
+	constructor(log: (error: unknown) => void, after: () => void) {
+		this.log = log;
+		this.after = after;
+	}
+
+	/** Runs `work`; what it throws costs `connection`, or nobody where that is null. */
+	guard(connection: Contained | null, work: () => void): void {
+		try {
+			work();
+		} catch (error) {
+			this.failed(error, connection);
+		}
+		this.after();
+	}
+
+	/** `error` was thrown on behalf of `connection`. */
+	failed(error: unknown, connection: Contained | null): void {
+		this.log(error);
+		try {
+			connection?.terminate();
+		} catch (another) {
+			// To give it up runs its owner's code too.
+			this.log(another);
+		}
+	}
+
+	/** Runs `then` with what `promise` comes to; a rejection costs `connection` as a bug does. */
+	when<T>(connection: Contained | null, promise: Promise<T>, then: (value: T) => void): void {
+		promise.then(
+			(value) => this.guard(connection, () => then(value)),
+			(error) => this.guard(connection, () => this.failed(error, connection)),
+		);
+	}
+
+	/** Runs `work` when the event under way is over. */
+	soon(connection: Contained | null, work: () => void): void {
+		queueMicrotask(() => this.guard(connection, work));
+	}
+
+	/** Runs `work` every `period` ms, until the timer is cleared. */
+	every(period: number, work: () => void): Timer {
+		return setInterval(() => this.guard(null, work), period);
+	}
+}

@@ -1,0 +1,107 @@
+// Bytes on their way to one connection: pieces of chunks and messages of our own, put together into one write. A system call
+// costs more than a hundred small copies, so an answer with something put in or taken out still leaves in one piece.
+// Each `Sink` has one of its own, made for it: what is put in can go nowhere else, in whatever way the event ends that put it in.
+// The memory behind it is lent for as long as something is in it: a thousand connections share the few buffers that are in use.
+
+/** Where they go: the `Sink` that owns the Outgoing. */
+export interface Target {
+	readonly queued: number;
+	write(bytes: Uint8Array, start: number, length: number): boolean;
+	/** As `write`, for a buffer that is filled again: what is not taken at once is copied. */
+	writeVolatile(bytes: Uint8Array, start: number, length: number): boolean;
+}
+
+const SIZE = 64 << 10;
+/** A piece this large is written on its own: copying it would cost more than the call saves. */
+const LARGE = 16 << 10;
+
+/** Buffers that no Outgoing has. Each has one holder at a time, from its first byte to its write, so that these may serve all. */
+const spare: Buffer[] = [];
+/** Those that this event has put something into, for `settle`. */
+const filled: Outgoing[] = [];
+
+export class Outgoing {
+	private readonly target: Target;
+	private buffer: Buffer | null = null;
+	private fill = 0;
+
+	constructor(target: Target) {
+		this.target = target;
+	}
+
+	get empty(): boolean {
+		return this.fill === 0;
+	}
+
+	add(bytes: Uint8Array, start: number, length: number): void {
+		if (length === 0) return;
+		if (length >= LARGE || this.fill + length > SIZE) {
+			this.flush();
+			if (length >= LARGE) {
+				this.target.write(bytes, start, length);
+				return;
+			}
+		}
+		const buffer = this.buffer ?? this.open();
+		const { fill } = this;
+		if (length <= 64) for (let i = 0; i < length; i++) buffer[fill + i] = bytes[start + i]!;
+		else buffer.set(bytes.subarray(start, start + length), fill);
+		this.fill = fill + length;
+	}
+
+	/** Type byte and length word of a message whose body is added next. */
+	header(code: number, length: number): void {
+		if (this.fill + 5 > SIZE) this.flush();
+		const buffer = this.buffer ?? this.open();
+		const { fill } = this;
+		buffer[fill] = code;
+		buffer[fill + 1] = length >>> 24;
+		buffer[fill + 2] = length >>> 16;
+		buffer[fill + 3] = length >>> 8;
+		buffer[fill + 4] = length;
+		this.fill = fill + 5;
+	}
+
+	addAll(bytes: Uint8Array): void {
+		this.add(bytes, 0, bytes.length);
+	}
+
+	/** Writes `chunk[from, to)` behind what was put in: alone, and uncopied, when nothing was. @returns as `Stream.write` does */
+	forward(chunk: Uint8Array, from: number, to: number): boolean {
+		if (this.fill === 0) return from === to || this.target.write(chunk, from, to - from);
+		this.add(chunk, from, to - from);
+		return this.flush();
+	}
+
+	/** @returns false when some of it is queued, as `Stream.write` does. */
+	flush(): boolean {
+		const { buffer, fill } = this;
+		if (buffer !== null) {
+			this.buffer = null;
+			this.fill = 0;
+			// Empty now, so that the write does not come back here for what goes first.
+			this.target.writeVolatile(buffer, 0, fill);
+			spare.push(buffer);
+		}
+		return this.target.queued === 0;
+	}
+
+	/** The connection is gone, and with it whom they were for. */
+	clear(): void {
+		if (this.buffer !== null) spare.push(this.buffer);
+		this.buffer = null;
+		this.fill = 0;
+	}
+
+	private open(): Buffer {
+		const buffer = spare.pop() ?? Buffer.allocUnsafeSlow(SIZE);
+		this.buffer = buffer;
+		filled.push(this);
+		return buffer;
+	}
+}
+
+/** At the end of an event, however it ended: what was put in and not written goes where it belongs. */
+export function settle(): void {
+	for (let out = filled.pop(); out !== undefined; out = filled.pop()) out.flush();
+}
