@@ -20,8 +20,8 @@ export type Command =
 	| { readonly kind: "run"; readonly files: Files; readonly overrides: Overrides }
 	/** Load both files, log the verdict, exit 0 or 1. */
 	| { readonly kind: "configcheck"; readonly files: Files }
-	/** Print a SCRAM verifier on standard output; no file is read. */
-	| { readonly kind: "hash"; readonly password: string }
+	/** Print a SCRAM verifier on standard output; no file is read. Null: the password comes by standard input. */
+	| { readonly kind: "hash"; readonly password: string | null }
 	/** Print what plugins must be built with; exit 1 when this build takes none. No file is read. */
 	| { readonly kind: "plugin-info" }
 	| { readonly kind: "version" }
@@ -87,9 +87,9 @@ export function parseCommandLine(argv: readonly string[]): Command {
 		.command("hash")
 		.allowExcessArguments(false)
 		.description("print the SCRAM verifier of a password, for password_hash")
-		.argument("<password>")
+		.argument("<password>", "`-`: read it from standard input, where ps and the shell's history do not show it")
 		.action((password: string) => {
-			command = { kind: "hash", password };
+			command = { kind: "hash", password: password === "-" ? null : password };
 		});
 	program
 		.command("plugin-info")

@@ -11,6 +11,7 @@ import { Lines } from "./net/standard-error.ts";
 import { type HostDescription, NO_PLUGINS, PLUGIN_CRATES } from "./plugin/abi.ts";
 import { type Bridge, BridgeError, findBridge, openBridge } from "./plugin/bridge.ts";
 import { loadPlugins, RequiredPluginError } from "./plugin/loader.ts";
+import { PasswordError, readPassword } from "./auth/password-prompt.ts";
 import { Proxy } from "./proxy.ts";
 import { versionLine } from "./version.ts";
 
@@ -26,8 +27,7 @@ async function main(command: Command): Promise<number> {
 			process.stdout.write(`${versionLine()}\n`);
 			return 0;
 		case "hash":
-			process.stdout.write(`${await hashPassword(command.password)}\n`);
-			return 0;
+			return hash(command.password);
 		case "plugin-info":
 			return pluginInfo();
 		case "configcheck":
@@ -67,6 +67,18 @@ function check(files: Files): number {
 	if (report(read(files, {}), log) === null) return 1;
 	log.info("✅ config valid");
 	return 0;
+}
+
+async function hash(given: string | null): Promise<number> {
+	try {
+		const password = given ?? (await readPassword(process.stdin, process.stderr));
+		process.stdout.write(`${await hashPassword(password)}\n`);
+		return 0;
+	} catch (error) {
+		if (!(error instanceof PasswordError)) throw error;
+		process.stderr.write(`${error.message}\n`);
+		return 1;
+	}
 }
 
 /** @throws BridgeError */

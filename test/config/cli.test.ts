@@ -41,6 +41,7 @@ test.each<[string, string[], Command]>([
 		{ kind: "run", files: { ...files, configNamed: true }, overrides: {} },
 	],
 	["hash takes one password", ["hash", "pass word"], { kind: "hash", password: "pass word" }],
+	["hash takes a password of standard input", ["hash", "-"], { kind: "hash", password: null }],
 	["hash takes a password that looks like a flag after --", ["hash", "--", "-V"], { kind: "hash", password: "-V" }],
 	["plugin-info", ["plugin-info"], { kind: "plugin-info" }],
 	["-V", ["-V"], { kind: "version" }],

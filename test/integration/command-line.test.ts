@@ -4,6 +4,8 @@ import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { deriveKeys } from "../../src/auth/scram-keys.ts";
+import { parseVerifier } from "../../src/auth/verifier.ts";
 import { type Cluster, freePort, startPostgres } from "../support/postgres.ts";
 import { failProxy, proxyCommand, simpleConfig, startProxy } from "../support/proxy.ts";
 import { runTool } from "../support/tools.ts";
@@ -49,6 +51,15 @@ test("hash prints a verifier with another salt each time, and reads no file", as
 	expect(a.code).toBe(0);
 	expect(a.stdout).toMatch(/^SCRAM-SHA-256\$4096:[\w+/]{22}==\$[\w+/]{43}=:[\w+/]{43}=\n$/);
 	expect(b.stdout).not.toBe(a.stdout);
+});
+
+test("hash - reads the password from standard input", async () => {
+	const child = Bun.spawn([...proxyCommand(), "hash", "-"], { stdin: Buffer.from("sécret\n"), stdout: "pipe" });
+	const verifier = parseVerifier((await child.stdout.text()).trim())!;
+	const { storedKey } = await deriveKeys("sécret", verifier.salt, verifier.iterations);
+	expect([await child.exited, storedKey]).toEqual([0, verifier.storedKey]);
+	const { code, stdout, stderr } = await run("hash", "-");
+	expect([code, stdout, stderr]).toEqual([1, "", "no password came by standard input\n"]);
 });
 
 test("a file that a flag names has to be there, for configcheck and for the start", async () => {
