@@ -7,6 +7,7 @@ import {
 	unservedDatabase,
 	unservedGeneral,
 	unservedPlugin,
+	unservedRewrite,
 	unservedTables,
 	unservedTcp,
 	unservedUser,
@@ -119,6 +120,7 @@ function unserved(): string {
 		["[[users]]", unservedUser],
 		["[[plugins]]", unservedPlugin],
 		["[tcp]", unservedTcp],
+		["[rewrite]", unservedRewrite],
 	];
 	const rows = groups.map(
 		([name, { refused, ignored }]) => `| \`${name}\` | ${names(Object.keys(refused))} | ${names(ignored)} |`,

@@ -70,14 +70,22 @@ export function missing(path: string, needed: string, report: Report): void {
 
 /** Looks at the names of a file's tables; what is in them is read by others. */
 export function checkTables(file: File, known: readonly string[], later: Unserved, report: Report): void {
-	const elsewhere = known.includes("users") ? ["general", "databases", "tcp", "plugins", "write_functions"] : ["users"];
+	const elsewhere = known.includes("users")
+		? ["general", "databases", "tcp", "plugins", "write_functions", "rewrite"]
+		: ["users"];
 	for (const [key, value] of Object.entries(file.table)) {
 		const at = joinKey("", key);
+		if (isEmptyList(value) && Object.hasOwn(later.refused, key)) continue;
 		if (known.includes(key) || readUnserved(later, key, value, at, file.source, report)) continue;
 		if (elsewhere.includes(key)) {
 			report.problem(file.source, at, "unknown", "", `it belongs in ${key === "users" ? "users.toml" : "pgdog.toml"}`);
 		} else unknownKey(key, [...known, ...unservedKeys(later)], at, file.source, report);
 	}
+}
+
+/** It asks for nothing, whatever it would be a list of. */
+function isEmptyList(value: unknown): boolean {
+	return Array.isArray(value) && value.length === 0;
 }
 
 /** `[name]`: the keys that it sets. */

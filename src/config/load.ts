@@ -18,7 +18,7 @@ import type { Admin, PluginEntry, Snapshot, User } from "./snapshot.ts";
 import * as unserved from "./unserved.ts";
 
 /** Those of pgdog.toml. */
-const TABLES = ["general", "databases", "admin", "tcp", "plugins", "write_functions"];
+const TABLES = ["general", "databases", "admin", "tcp", "plugins", "write_functions", "rewrite"];
 
 /** Settings given with `run`: they win over file and environment. */
 export interface Overrides {
@@ -75,6 +75,7 @@ export function load(input: LoadInput): Loaded {
 	const general = readGeneral(config, input, report);
 	const { values: tcpValues } = section(settings.tcp, unserved.unservedTcp, config, "tcp", report);
 	const tcp: Tcp = { ...defaults(settings.tcp), ...tcpValues };
+	section({}, unserved.unservedRewrite, config, "rewrite", report);
 	const entries = readEntries(config, input, report, notes);
 	const admin = readAdmin(config, entries.usersFile, input, report);
 	const plugins = readPlugins(config, report);

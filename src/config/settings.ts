@@ -260,7 +260,7 @@ export const general = {
 	}),
 	log_format: choice(["text", "json", "json_flattened"], {
 		default: "text",
-		text: "Form of the log on standard error.",
+		text: "Form of the log on standard error. In JSON the user, database and address that a line is about are fields: under `properties`, or beside the message.",
 	}),
 	log_level: parsed<LogLevel>(
 		"log level",

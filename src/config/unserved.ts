@@ -113,10 +113,20 @@ export const unservedPlugin: Unserved = { refused: { config: [] }, ignored: [] }
 /** Ours alone. */
 export const unservedWriteFunction: Unserved = { refused: {}, ignored: [] };
 
-/** Whole tables of pgdog.toml; what is in them is not looked at. */
+/** Without `[[sharded_tables]]`, which are refused, there is no key that a statement could change or spread over shards. */
+export const unservedRewrite: Unserved = {
+	refused: {
+		enabled: [false],
+		shard_key: ["error", "ignore"],
+		split_inserts: ["error", "ignore"],
+		primary_key: ["ignore"],
+	},
+	ignored: [],
+};
+
+/** Whole tables of pgdog.toml; what is in them is not looked at. An empty list asks for nothing. */
 export const unservedTables: Unserved = {
 	refused: {
-		rewrite: [],
 		multi_tenant: [],
 		sharded_tables: [],
 		sharded_mappings: [],

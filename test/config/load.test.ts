@@ -1097,6 +1097,36 @@ describe("users.toml", () => {
 	});
 });
 
+describe("a table of PgDog's that asks for what is done anyway", () => {
+	const REWRITE = 'shard_key = "error"\nsplit_inserts = "error"\nprimary_key = "ignore"\n';
+
+	// PgDog's own example files say so.
+	test.each([
+		["rewriting that is off", `[rewrite]\nenabled = false\n${REWRITE}`],
+		["rewriting of which nothing is said", "[rewrite]\n"],
+		["no tables that are sharded", "sharded_tables = []\nmirroring = []\nomnisharded_tables = []\n"],
+	])("is accepted: %s", (_, config) => {
+		expect(problems(loadText(config))).toEqual([]);
+		expect(snapshot(config).warnings).toEqual([]);
+	});
+
+	test.each([
+		["[rewrite]\nenabled = true", "rewrite.enabled", "true", "false"],
+		['[rewrite]\nenabled = false\nshard_key = "rewrite"', "rewrite.shard_key", '"rewrite"', '"error", "ignore"'],
+		['[rewrite]\nsplit_inserts = "rewrite"', "rewrite.split_inserts", '"rewrite"', '"error", "ignore"'],
+	])("is refused when it asks for more: %j", (config, key, found, accepted) => {
+		expect(problems(loadText(config))).toMatchObject([{ wrong: "unserved", key, found, accepted }]);
+	});
+
+	test("is refused when it is not empty, and told what is unknown in it", () => {
+		expect(problems(loadText('[[sharded_tables]]\ncolumn = "id"'))).toMatchObject([{ key: "sharded_tables" }]);
+		expect(problems(loadText("[rewrite]\nenable = false"))).toMatchObject([
+			{ wrong: "unknown", key: "rewrite.enable", accepted: 'did you mean "enabled"?' },
+		]);
+		expect(problems(loadText("rewrite = false"))).toMatchObject([{ wrong: "value", key: "rewrite" }]);
+	});
+});
+
 describe("secrets", () => {
 	const SECRET = "hunter2-secret";
 	const say = (loaded: Loaded): string =>
