@@ -13,6 +13,7 @@ import { Backend } from "../wire/codes.ts";
 import { readError } from "../wire/error-response.ts";
 import { endOfString, HEADER, readInt32, Tail } from "../wire/frame.ts";
 import { authResponse, startupMessage } from "../wire/frontend-messages.ts";
+import { Reports } from "./reports.ts";
 import { Server, type ServerHome } from "./server.ts";
 
 /** A login has no message longer than this; a guess, generous. */
@@ -66,7 +67,7 @@ class Login implements StreamOwner {
 	private readonly home: ServerHome;
 	private readonly auth: ServerLogin;
 	private readonly tail = new Tail();
-	private readonly reported = new Map<string, string>();
+	private readonly reports: Reports;
 	private stream: Stream | null = null;
 	private pid = 0;
 	private secret: Uint8Array = new Uint8Array(0);
@@ -77,6 +78,7 @@ class Login implements StreamOwner {
 	constructor(options: LoginOptions, home: ServerHome) {
 		this.options = options;
 		this.home = home;
+		this.reports = new Reports(home.sets);
 		const { passwords, passwordIndex } = options;
 		this.auth = new ServerLogin(options.user, { passwords, passwordIndex }, options.cache);
 		// A failure before anyone waits must not count as unhandled.
@@ -119,7 +121,9 @@ class Login implements StreamOwner {
 				break;
 			case Backend.ParameterStatus: {
 				const stop = endOfString(chunk, start + HEADER, end);
-				if (stop >= 0) this.reported.set(chunk.utf8Slice(start + HEADER, stop), chunk.utf8Slice(stop + 1, end - 1));
+				if (stop < 0) break;
+				if (!this.reports.add(chunk.utf8Slice(start + HEADER, stop), chunk.utf8Slice(stop + 1, end - 1)))
+					this.fail(new PgError("FATAL", "08001", "the server reported too many settings"));
 				break;
 			}
 			case Backend.BackendKeyData:
@@ -163,7 +167,7 @@ class Login implements StreamOwner {
 		stream.owner = server;
 		server.pid = this.pid;
 		server.secret = this.secret;
-		server.reported = this.home.sets.of(this.reported);
+		server.reported = this.reports.now;
 		this.promise.resolve(server);
 	}
 

@@ -5,7 +5,7 @@
 import { PgError, ProtocolError } from "../errors.ts";
 import { now } from "../clock.ts";
 import type { Sink, Stream, StreamOwner } from "../net/stream.ts";
-import { Dirty } from "../parser/session.ts";
+import { Dirty, type Restores } from "../parser/session.ts";
 import { Stat } from "../stats/counters.ts";
 import { CLOSE_COMPLETE, PARSE_COMPLETE } from "../wire/backend-messages.ts";
 import { Backend, TxStatus } from "../wire/codes.ts";
@@ -14,8 +14,10 @@ import { endOfString, HEADER, readInt16, readInt32, Tail } from "../wire/frame.t
 import { parse, query, SYNC, TERMINATE } from "../wire/frontend-messages.ts";
 import { Answer, Books, Reply, type Undone } from "./books.ts";
 import { cleaning } from "./clean.ts";
-import { ASK_ALL, askParameters, changeParameters, type ParameterSet, type ParameterSets } from "./parameters.ts";
+import { askAll, askParameters, changeParameters, type ParameterSet, type ParameterSets } from "./parameters.ts";
 import { NAME_PREFIX, type Statements } from "./prepared.ts";
+import { Reports } from "./reports.ts";
+import { concerns, type Insertion, isOfInsertion, movePosition, Restoring } from "./restoring.ts";
 import { SessionStatements, type StatementClient } from "./session-statements.ts";
 
 /** A message of a server that we have to open (all but rows and COPY data) may be this long: 16 MiB, a guess. */
@@ -30,8 +32,10 @@ export interface ServerClient extends StatementClient {
 	onAnswers(server: Server): void;
 	/** The server takes bytes again. */
 	onServerDrain(): void;
-	/** A setting that the server reports has changed. */
-	onParameterStatus(name: string, value: string): void;
+	/** Settings of its StartupMessage. */
+	readonly startup: ParameterSet;
+	/** What the server reports from here on is not passed on: when its request is over, the client is told what has changed. */
+	onReportsHeld(server: Server): void;
 	/** The connection is gone. `error` is null when the server's own FATAL has been passed on. */
 	onServerGone(error: PgError | null): void;
 }
@@ -62,6 +66,8 @@ export const enum ServerState {
 	Draining,
 	Closed,
 }
+
+export type Rows = readonly (readonly (string | null)[])[];
 
 /** A simple query of our own and what came of it. */
 interface Task {
@@ -100,8 +106,7 @@ export class Server implements StreamOwner {
 
 	/** Settings that this session has beyond those of its login. */
 	applied: ParameterSet;
-	/** Settings as the server reported them in ParameterStatus. */
-	reported: ParameterSet;
+	private readonly reports: Reports;
 	readonly statements = new SessionStatements(this.books);
 
 	/** Bits of `Dirty`: what its client left here. */
@@ -110,6 +115,16 @@ export class Server implements StreamOwner {
 	sets: Set<string> | null = null;
 	resets: Set<string> | null = null;
 	resetsAll = false;
+	/** What the names in `sets` and `resets` take, bytes. */
+	namesBytes = 0;
+	/** Settings that have to go back to the client's StartupMessage before it hears that its request is over. */
+	restoring: Restoring | null = null;
+	/** What was put into the Query under way, and is not for its client to see; null when nothing was. */
+	inserted: readonly Insertion[] | null = null;
+	/** The answer to one of them is under way. */
+	private ofInsertion = false;
+	/** The request under way sets something by name: a report of that needs no other cause. */
+	private givesValues = false;
 	/** Lent for as long as the client stays: what it does is not followed. */
 	session = false;
 	/** An ErrorResponse came during this loan. */
@@ -170,7 +185,17 @@ export class Server implements StreamOwner {
 	constructor(home: ServerHome) {
 		this.home = home;
 		this.applied = home.sets.empty;
-		this.reported = home.sets.empty;
+		this.reports = new Reports(home.sets);
+	}
+
+	/** Settings as the server reported them in ParameterStatus. */
+	get reported(): ParameterSet {
+		return this.reports.now;
+	}
+
+	/** At login, all of it. */
+	set reported(reported: ParameterSet) {
+		this.reports.now = reported;
 	}
 
 	// ---- bytes from the server -------------------------------------------------------------------------------------
@@ -234,6 +259,10 @@ export class Server implements StreamOwner {
 				if (task !== null) {
 					if (next > end) break;
 					task.rows.push(readRow(chunk, at));
+				} else if (this.ofInsertion) {
+					if (next > end) break;
+					if (to !== null) to.out.add(chunk, run, at - run);
+					run = next;
 				} else if (next > end) {
 					this.through = next - end;
 					at = end;
@@ -256,6 +285,14 @@ export class Server implements StreamOwner {
 					this.status = chunk[at + HEADER]!;
 					this.ready = books.owed === 0;
 					this.notes = null;
+					this.givesValues = false;
+					this.inserted = null;
+					this.ofInsertion = false;
+					if (this.ready && to !== null && this.restoring !== null) {
+						// Its client says it when that is done.
+						to.out.add(chunk, run, at - run);
+						run = next;
+					}
 					break;
 				case Backend.ErrorResponse: {
 					// Unasked it can be the last words only.
@@ -277,7 +314,7 @@ export class Server implements StreamOwner {
 						fault = UNASKED;
 						break walk;
 					}
-					if (answer === Answer.Swallowed) {
+					if (answer === Answer.Swallowed || (this.inserted !== null && this.isInserted(code, chunk, at))) {
 						// Not the client's doing, so not the client's to see.
 						if (to !== null) to.out.add(chunk, run, at - run);
 						run = next;
@@ -289,8 +326,16 @@ export class Server implements StreamOwner {
 							this.notes = null;
 							run = at;
 						}
-					} else if (code === Backend.ParameterStatus) this.onParameterStatus(chunk, at, next);
-					else if (code === Backend.NoticeResponse) {
+					} else if (code === Backend.ParameterStatus) {
+						if (!this.onParameterStatus(chunk, at, next)) {
+							fault = "it reports too many settings";
+							break walk;
+						}
+						if (this.restoring !== null && to !== null) {
+							to.out.add(chunk, run, at - run);
+							run = next;
+						}
+					} else if (code === Backend.NoticeResponse) {
 						// A crash or an immediate shutdown is told by a WARNING of the class of operator interventions, and closes.
 						if (this.state === ServerState.Idle && readSqlstate(chunk, at, next).startsWith("57P0"))
 							this.fatal = readError(chunk, at, next);
@@ -311,6 +356,16 @@ export class Server implements StreamOwner {
 		}
 		if (fault === null) this.tail.keep(chunk, at, end - at < HEADER ? HEADER : 1 + readInt32(chunk, at + 1));
 		return fault;
+	}
+
+	/** The message answers what was put into the client's Query (backend/restoring.ts). */
+	private isInserted(code: number, chunk: Buffer, at: number): boolean {
+		if (code === Backend.RowDescription) this.ofInsertion = isOfInsertion(chunk, at);
+		else if (this.ofInsertion && code === Backend.CommandComplete) {
+			this.ofInsertion = false;
+			return true;
+		}
+		return this.ofInsertion && code === Backend.RowDescription;
 	}
 
 	/** Says the replies that the server was spared, as soon as their turn comes. @returns where the run goes on */
@@ -351,6 +406,7 @@ export class Server implements StreamOwner {
 		switch (tag) {
 			case "DEALLOCATE ALL":
 			case "DISCARD ALL":
+				if (this.restoring !== null) this.restoring.hasRun = true;
 				this.forgetStatements();
 				this.client?.onStatementsGone();
 				break;
@@ -370,6 +426,7 @@ export class Server implements StreamOwner {
 				break;
 			case "SET":
 			case "RESET":
+				if (this.restoring !== null) this.restoring.hasRun = true;
 				// Every SET that we understood is noted before it is sent; the rest is cleaned.
 				if (this.task === null && !this.looked) this.dirty |= Dirty.Settings;
 				break;
@@ -391,6 +448,7 @@ export class Server implements StreamOwner {
 		// A plan of a prepared statement no longer fits its table: no statement here can be trusted to.
 		if (sqlstate === "0A000") this.dirty |= Dirty.Prepared;
 		if (this.task !== null) this.task.error = readError(chunk, start, end);
+		else this.restoring?.doubt();
 		this.errored = true;
 		// A COMMIT that fails rolls back; the next tag says otherwise.
 		this.rolledBack = true;
@@ -405,6 +463,7 @@ export class Server implements StreamOwner {
 			this.passedOn = this.client !== null && this.task === null;
 		}
 		if (refusal !== undefined) return refusal;
+		if (this.inserted !== null) return movePosition(chunk, start, end, this.inserted);
 		if (text < 0 || text >= end || this.client === null) return null;
 		const { client } = this;
 		return rewriteMessage(chunk, start, end, (message) =>
@@ -419,17 +478,56 @@ export class Server implements StreamOwner {
 		if (!certain || undone.query) this.dirty |= Dirty.Prepared;
 	}
 
-	private onParameterStatus(chunk: Buffer, start: number, end: number): void {
+	/** @returns false when there is too much of it */
+	private onParameterStatus(chunk: Buffer, start: number, end: number): boolean {
 		const stop = endOfString(chunk, start + HEADER, end);
-		if (stop < 0) return;
+		if (stop < 0) return true;
 		const name = chunk.utf8Slice(start + HEADER, stop);
 		const value = chunk.utf8Slice(stop + 1, end - 1);
-		this.reported = this.home.sets.with(this.reported, name, value);
-		if (this.state !== ServerState.Lent) return;
-		this.client?.onParameterStatus(name, value);
-		// Whatever changed it, a function perhaps: the session value may have changed with it.
+		if (this.state === ServerState.Lent) this.onReport(name);
+		return this.reports.add(name, value);
+	}
+
+	/** Whatever changed it, a function perhaps: the session value may have changed with it. */
+	private onReport(name: string): void {
+		if (READ_ONLY_REPORTS.has(name)) return;
 		const setting = name.toLowerCase();
-		if (!READ_ONLY_REPORTS.has(name) && !this.resetsAll && !this.resets?.has(setting)) this.noteSets([setting]);
+		const { client } = this;
+		if (this.restoring !== null) this.restoring.noteReported(setting);
+		else if (client?.startup.values.has(setting) && !this.givesValues && !this.sets?.has(setting))
+			this.beginRestoring(client).noteReported(setting);
+		if (!this.session && !this.resetsAll && !this.resets?.has(setting)) this.noteSets([setting]);
+	}
+
+	private beginRestoring(client: ServerClient): Restoring {
+		if (this.restoring === null) {
+			this.restoring = new Restoring();
+			client.onReportsHeld(this);
+		}
+		return this.restoring;
+	}
+
+	/** What a statement may give its default. */
+	noteRestores(restores: Restores | null, givesValues: boolean): void {
+		if (givesValues) this.givesValues = true;
+		const { client } = this;
+		if (restores !== null && client !== null && concerns(restores, client.startup))
+			this.beginRestoring(client).note(restores, client.startup);
+		else if (givesValues) this.restoring?.doubt();
+	}
+
+	/** Brings the client's settings back. On an error they are the server's. */
+	restore(startup: ParameterSet, done: (error: PgError | null) => void): void {
+		if (this.status === TxStatus.Failed) {
+			// Nothing can be done before the ROLLBACK, or ROLLBACK TO, which may undo it all.
+			this.restoring?.doubt();
+			done(null);
+			return;
+		}
+		const sql = this.restoring?.sql(startup, this.status === TxStatus.InBlock) ?? "";
+		this.restoring = null;
+		if (sql === "") done(null);
+		else this.run(sql, (_, error) => done(error));
 	}
 
 	private onReadyForQuery(): void {
@@ -455,6 +553,10 @@ export class Server implements StreamOwner {
 		this.looked = false;
 		this.errored = false;
 		this.rolledBack = false;
+		this.restoring = null;
+		this.inserted = null;
+		this.ofInsertion = false;
+		this.givesValues = false;
 		this.statements.deallocations = 0;
 	}
 
@@ -514,9 +616,15 @@ export class Server implements StreamOwner {
 	/** A loan that ended without its last words: settings it changed cannot be asked for on behalf of anyone. */
 	private noteUnknownSets(): void {
 		if (this.sets !== null || this.resets !== null || this.resetsAll) this.dirty |= Dirty.Settings;
+		this.takeNames();
+	}
+
+	/** No settings are to be asked for any more. */
+	takeNames(): void {
 		this.sets = null;
 		this.resets = null;
 		this.resetsAll = false;
+		this.namesBytes = 0;
 	}
 
 	private afterDraining(): void {
@@ -567,9 +675,7 @@ export class Server implements StreamOwner {
 			this.forgetStatements();
 			this.applied = this.home.sets.empty;
 			this.dirty = 0;
-			this.sets = null;
-			this.resets = null;
-			this.resetsAll = false;
+			this.takeNames();
 			this.idle();
 		});
 	}
@@ -661,26 +767,37 @@ export class Server implements StreamOwner {
 	}
 
 	/**
-	 * After a transaction that changed settings: asks what they are now, in the order of `names`. After an error a SET may
-	 * not have happened: then only what the session itself has set has a value.
+	 * After a transaction that changed settings: asks what they are now, as `askParameters` says it. After an error a SET may
+	 * not have happened, and a default is nothing that the session has set: then only what it has set itself has a value.
 	 */
-	ask(names: readonly string[], done: (values: (string | null)[] | null) => void): void {
-		this.run(askParameters(names, this.errored), (rows, error) => done(error === null ? (rows[0] ?? null) : null));
+	ask(names: readonly string[], most: number, done: (rows: Rows | null) => void): void {
+		const ownOnly = this.errored || this.resets !== null || this.resetsAll;
+		this.run(askParameters(names, ownOnly, most), (rows, error) => done(error === null ? rows : null));
 	}
 
-	/** Asks for all that this session has set, names and values; custom settings, which PostgreSQL does not list, left out. */
-	askAll(done: (rows: readonly (string | null)[][] | null) => void): void {
-		this.run(ASK_ALL, (rows, error) => done(error === null ? rows : null));
+	/** Asks for all that this session has set, as `askAll` of parameters.ts says it. */
+	askAll(others: readonly string[], most: number, done: (rows: Rows | null) => void): void {
+		this.run(askAll(others, most), (rows, error) => done(error === null ? rows : null));
 	}
 
 	noteSets(names: readonly string[]): void {
 		this.sets ??= new Set();
-		for (const name of names) this.sets.add(name);
+		this.noteNames(names, this.sets);
 	}
 
 	noteResets(names: readonly string[]): void {
 		this.resets ??= new Set();
-		for (const name of names) this.resets.add(name);
+		this.noteNames(names, this.resets);
+	}
+
+	/** More than a session may keep will not be kept (frontend/settings.ts): then the names are not either. */
+	private noteNames(names: readonly string[], to: Set<string>): void {
+		for (const name of names) {
+			if (this.namesBytes > NAMES_LIMIT) return;
+			if (to.has(name)) continue;
+			to.add(name);
+			this.namesBytes += name.length + NAME_COST;
+		}
 	}
 
 	/** True when settings have to be asked for before the server may go on. */
@@ -823,6 +940,10 @@ export class Server implements StreamOwner {
 function fatalText(error: PgError): string {
 	return `${error.severity} ${error.sqlstate}: ${error.message}`;
 }
+
+/** What the names of settings may take that one transaction has set, bytes; more is not kept (frontend/settings.ts). */
+export const NAMES_LIMIT = 1 << 20;
+const NAME_COST = 64;
 
 /** With more answers than this outstanding a new connection is had sooner; a guess. */
 const WORTH_DRAINING = 64;

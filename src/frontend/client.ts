@@ -6,6 +6,7 @@ import { randomBytes } from "node:crypto";
 import type { ParameterSet } from "../backend/parameters.ts";
 import { Reply } from "../backend/books.ts";
 import type { Statement } from "../backend/prepared.ts";
+import { insertInto, insertions } from "../backend/restoring.ts";
 import { type Server, ServerState } from "../backend/server.ts";
 import { now } from "../clock.ts";
 import type { General } from "../config/settings.ts";
@@ -32,7 +33,7 @@ import { ClientStatements, factsOf, noteFacts } from "./prepared.ts";
 import { Choice, noteBatch, Routing, type RoutingOwner } from "./routing.ts";
 import { explainRows, type Place } from "./explain.ts";
 import { SessionHints } from "./session-hints.ts";
-import { ClientSettings } from "./settings.ts";
+import { ClientSettings, Settled, tooManySettings } from "./settings.ts";
 
 /** What may be queued for a client that does not read before its next request has to wait. */
 export const UNREAD = 64 << 10;
@@ -122,6 +123,8 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	private awaited = Awaited.Nothing;
 	/** It is told that, and closed, when what it asked before is answered. */
 	private parting: PgError | null = null;
+	/** What became known too late to be told: the next request is answered with it. */
+	private overdue: PgError | null = null;
 	/** The batch that is here in part has waited long enough for its end. */
 	private hurried = false;
 
@@ -252,8 +255,12 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 					run = stop;
 					continue;
 				}
-				if (books.deallocates && !books.unsynced && beginsBatch(code)) {
-					// It may name a statement that is about to go, or give its name anew.
+				if (
+					(books.deallocates && !books.unsynced && beginsBatch(code)) ||
+					(server.restoring !== null && this.isBehind(server, code))
+				) {
+					// It may name a statement that is about to go, or give its name anew; or it would see settings that are going
+					// to be brought back.
 					this.untilAnswered(server, chunk, run, at);
 					return;
 				}
@@ -414,6 +421,12 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		this.close(`protocol error: ${error.message}`, error);
 	}
 
+	/** The message begins a request, and the answer to the one before is to come. */
+	private isBehind({ books }: Server, code: number): boolean {
+		if (books.owed === 0 || books.unsynced || books.copyIn) return false;
+		return code === Frontend.Query || code === Frontend.FunctionCall || beginsBatch(code);
+	}
+
 	/** What the message at `at` means depends on a batch that is not answered. */
 	private isUncertain(server: Server, chunk: Buffer, at: number, stop: number): boolean {
 		return this.statements?.isUncertain(server, chunk, at, stop) ?? false;
@@ -566,6 +579,11 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 			return Step.Hold;
 		}
 		if (this.skip !== Skip.Nothing) return this.skipped(code, chunk, next);
+		if (this.overdue !== null && (code === Frontend.Query || code === Frontend.FunctionCall || beginsBatch(code))) {
+			const { overdue } = this;
+			this.overdue = null;
+			return this.refuseNow(overdue, code, chunk, next);
+		}
 		const end = chunk.length;
 		let ahead = Ahead.Complete;
 		switch (code) {
@@ -785,11 +803,18 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		this.queryTime += took;
 		counters[Stat.query_count]!++;
 		counters[Stat.query_time]! += took;
+		if (server.restoring !== null) this.restore(server);
+		else this.afterReady(server, time);
+	}
+
+	/** The client has heard that its request is over. */
+	private afterReady(server: Server, time: number): void {
 		if (server.status !== TxStatus.Idle) {
 			if (this.pool.spec.pooler_mode === "statement") this.close("transaction in statement mode", FATAL_TRANSACTION);
 			this.goOn();
 			return;
 		}
+		const { counters } = this.pool;
 		server.transactions++;
 		this.transactions++;
 		const lasted = time - server.lentAt;
@@ -800,6 +825,25 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		// In the middle of a message to it the server is nobody else's.
 		if (this.through > 0) return;
 		this.endTransaction(server);
+	}
+
+	/** Settings go back to the StartupMessage's; then the client hears that its request is over. */
+	private restore(server: Server): void {
+		this.state = State.Waiting;
+		if (server.cancels > 0) {
+			// It is for the request that has just been answered.
+			server.whenCancelled(() => this.restore(server));
+			return;
+		}
+		server.restore(this.settings.startup, (error) => {
+			if (error !== null) this.stream.writeAll(errorResponse(error, "stays"));
+			this.settings.tell(server);
+			if (server.restoring !== null) this.settings.stopTelling();
+			this.stream.writeAll(readyForQuery(server.status));
+			this.state = State.Ready;
+			this.afterReady(server, now());
+			if (this.state === State.Ready) this.resume();
+		});
 	}
 
 	onAnswers({ books }: Server): void {
@@ -826,6 +870,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	private release(server: Server): void {
 		this.server = null;
+		this.settings.stopTelling();
 		this.statements?.onServerLeft();
 		server.giveBack();
 		if (this.isLeaving) this.close("shutdown", SHUTTING_DOWN);
@@ -834,13 +879,15 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	/** A transaction changed settings: the client goes on when it is known which. */
 	private settle(server: Server): void {
 		this.state = State.Waiting;
-		this.settings.settle(server, this.pool.spec.server_user, (known) => {
-			if (known) this.release(server);
+		this.settings.settle(server, this.pool.spec.server_user, (settled) => {
+			if (settled !== Settled.Failed) this.release(server);
 			else {
 				this.server = null;
+				this.settings.stopTelling();
 				server.client = null;
 				server.close("its settings could not be read");
 			}
+			if (settled === Settled.TooMany) this.overdue = tooManySettings();
 			this.resume();
 		});
 	}
@@ -848,6 +895,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	onServerGone(error: PgError | null): void {
 		const { server } = this;
 		this.server = null;
+		this.settings.stopTelling();
 		if (this.isClosed) return;
 		// Nothing of the request was sent yet: another server may serve it.
 		const untouched = this.state === State.Waiting && this.awaited === Awaited.Nothing && server?.readyAt === 0;
@@ -857,8 +905,12 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		else this.onNoServer(error);
 	}
 
-	onParameterStatus(name: string, value: string): void {
-		this.settings.onReported(name, value);
+	get startup(): ParameterSet {
+		return this.settings.startup;
+	}
+
+	onReportsHeld(): void {
+		this.settings.stopTelling();
 	}
 
 	onParseUndone(name: string): void {
@@ -900,10 +952,27 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 			this.deallocate(server, chunk, run, at, facts)
 		)
 			return true;
+		const { restores } = facts;
+		if (restores !== null && !restores.sure && this.insert(server, chunk, run, at, next, facts)) return true;
 		noteFacts(server, facts);
 		if (facts.deallocatesAll) server.books.deallocatesAll();
 		server.books.query();
 		return false;
+	}
+
+	/** Of several statements those behind a RESET are to find what that brings back. @returns whether another message goes to the server */
+	private insert(server: Server, chunk: Buffer, run: number, at: number, next: number, facts: SessionFacts): boolean {
+		if (server.books.owed > 0 || this.startup.values.size === 0) return false;
+		const inserted = insertions(chunk, at + HEADER, next - 1, this.startup);
+		if (inserted.length === 0) return false;
+		server.inserted = inserted;
+		// All of it is brought back there, unless a function may do more.
+		noteFacts(server, facts.restores?.hidden ? facts : { ...facts, restores: null });
+		server.books.query();
+		const { out } = server.stream;
+		out.add(chunk, run, at - run);
+		out.addAll(insertInto(chunk, at + HEADER, next - 1, inserted));
+		return true;
 	}
 
 	private deallocate(server: Server, chunk: Buffer, run: number, at: number, facts: SessionFacts): boolean {
@@ -1122,6 +1191,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		this.server = null;
 		if (server !== null) server.abandon(this.context.general().connection_recovery);
 		this.statements?.clear(this.limit);
+		this.settings.leave();
 		this.context.onLogout(this, reason);
 	}
 

@@ -35,7 +35,10 @@ export function factsOf(cache: FactsCache, chunk: Buffer, start: number, end: nu
 
 /** Tells a server what a statement that is sent to it may do to its session. @param bound its parameters come in a Bind */
 export function noteFacts(server: Server, facts: SessionFacts, bound = false): void {
-	if (facts === NO_FACTS || server.session) return;
+	if (facts === NO_FACTS) return;
+	server.noteRestores(facts.restores, facts.sets.length > 0);
+	// What a session does that keeps its server is followed no further.
+	if (server.session) return;
 	server.looked = true;
 	server.dirty |= facts.dirty;
 	if (facts.parameterSets.length > 0 && !bound) server.dirty |= Dirty.Settings;

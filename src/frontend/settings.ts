@@ -1,9 +1,12 @@
 // One client's settings: what its session has, whatever server it is on, and what it was told. Servers are brought to
 // them before its first statement (backend's `apply`); after a transaction that changed settings the server is asked
-// which, since ROLLBACK or a savepoint may have undone it all.
+// which, since ROLLBACK or a savepoint may have undone it all. What goes back to the StartupMessage does so at once, on the
+// server (backend/restoring.ts).
 
 import type { ParameterSet, ParameterSets } from "../backend/parameters.ts";
-import type { Server } from "../backend/server.ts";
+import { isListed } from "../backend/parameters.ts";
+import { NAMES_LIMIT, type Rows, type Server } from "../backend/server.ts";
+import { PgError } from "../errors.ts";
 import type { Sink } from "../net/stream.ts";
 import { Dirty } from "../parser/session.ts";
 import { ownName } from "../parser/hints.ts";
@@ -14,10 +17,26 @@ import type { SessionHints } from "./session-hints.ts";
 const UNTOLD = "in_hot_standby";
 const NONE: ReadonlySet<string> = new Set();
 
+/** What the settings of one session may take, and those of all sessions of a thread, bytes; guesses, generous. */
+export const MOST_OF_CLIENT = 4 << 20;
+export const MOST_OF_THREAD = 64 << 20;
+
+/** What became of a look at the settings of a transaction that is over. */
+export const enum Settled {
+	Known,
+	/** They are more than may be kept: the session has those that it had before. */
+	TooMany,
+	/** The server could not say. */
+	Failed,
+}
+
 export class ClientSettings {
-	/** Of its StartupMessage; RESET goes back to these. */
+	/** Of its StartupMessage, by name in lower case and with the value as it was sent; never changes. RESET goes back to these. */
 	readonly startup: ParameterSet;
-	/** What its session has now. */
+	/**
+	 * What its session has beyond its server's defaults, between transactions: values as PostgreSQL prints them, or, for what
+	 * was never set again, as in `startup`, all of whose names are in it. What a transaction changes is in here once it is settled.
+	 */
 	wanted: ParameterSet;
 	/** As it was told by ParameterStatus. */
 	private told: ParameterSet;
@@ -26,6 +45,8 @@ export class ClientSettings {
 	private readonly sets: ParameterSets;
 	private readonly stream: Sink;
 	private readonly hints: SessionHints;
+	/** The server whose reports reach the client as they come: what it was told is what that has reported. */
+	private live: Server | null = null;
 
 	constructor(sets: ParameterSets, startup: ParameterSet, stream: Sink, hints: SessionHints) {
 		this.sets = sets;
@@ -35,11 +56,19 @@ export class ClientSettings {
 		this.same = sets.empty;
 		this.stream = stream;
 		this.hints = hints;
+		sets.kept += startup.bytes;
+	}
+
+	/** The client is gone. */
+	leave(): void {
+		this.sets.kept -= this.wanted.bytes;
+		this.wanted = this.sets.empty;
+		this.live = null;
 	}
 
 	/** Backslashes in '…' mean themselves. */
 	get isConforming(): boolean {
-		return this.told.values.get("standard_conforming_strings") !== "off";
+		return (this.live?.reported ?? this.told).values.get("standard_conforming_strings") !== "off";
 	}
 
 	/** A hot standby refuses all of its statements (PostgreSQL docs, "Hot Standby", "Caveats"). */
@@ -53,9 +82,10 @@ export class ClientSettings {
 		return Buffer.concat([...reported.values].map(([name, value]) => parameterStatus(name, value)));
 	}
 
-	/** Tells what this server reports otherwise than the client believes. */
+	/** Tells what this server reports otherwise than the client believes. From here on its reports reach the client as they come. */
 	tell(server: Server): void {
 		const { reported } = server;
+		this.live = server;
 		if (reported === this.told || reported === this.same) return;
 		let differs = false;
 		for (const [name, value] of reported.values) {
@@ -67,77 +97,111 @@ export class ClientSettings {
 		if (differs) this.told = reported;
 	}
 
-	/** A ParameterStatus went through to the client. */
-	onReported(name: string, value: string): void {
-		this.told = this.sets.with(this.told, name, value);
+	/** What the server reports from now on does not reach the client. */
+	stopTelling(): void {
+		const { live } = this;
+		this.live = null;
+		if (live === null || live.reported === this.told || live.reported === this.same) return;
+		this.told = live.reported;
 		this.same = this.told;
 	}
 
 	/**
 	 * Learns what the transaction that has just ended did to settings.
 	 * @param serverUser who the server's login is: to be that is no setting
-	 * @param done whether the server could say; not called when it dies on the way
+	 * @param done not called when the server dies on the way
 	 */
-	settle(server: Server, serverUser: string, done: (known: boolean) => void): void {
-		const { resetsAll, resets } = server;
-		const sets = server.sets ?? NONE;
-		const names = new Set([...sets, ...(resets ?? NONE)]);
+	settle(server: Server, serverUser: string, done: (settled: Settled) => void): void {
+		const { resetsAll, resets, sets, namesBytes } = server;
+		const names = new Set([...(sets ?? NONE), ...(resets ?? NONE)]);
 		if (resetsAll) for (const name of server.applied.values.keys()) names.add(name);
 		if (resetsAll && !server.errored && !server.rolledBack) this.hints.change({ kind: "reset", name: "all" }, false);
-		server.sets = null;
-		server.resets = null;
-		server.resetsAll = false;
+		if (namesBytes > NAMES_LIMIT) {
+			server.takeNames();
+			done(Settled.TooMany);
+			return;
+		}
 		if (names.size === 0) {
+			server.takeNames();
 			this.settleUnseen(server, serverUser, done);
 			return;
 		}
-		server.ask([...names], (values) => {
-			if (values === null) {
-				done(false);
-				return;
-			}
-			[...names].forEach((name, i) => {
-				this.learn(server, serverUser, name, values[i] ?? null, !sets.has(name));
-			});
-			this.settleUnseen(server, serverUser, done);
+		const given = sets ?? NONE;
+		server.ask([...names], MOST_OF_CLIENT, (rows) => {
+			server.takeNames();
+			const settled = this.learn(server, serverUser, rows, (name) => !given.has(name));
+			if (settled === Settled.Known) this.settleUnseen(server, serverUser, done);
+			else done(settled);
 		});
 	}
 
 	/** Settings were changed out of sight (a DO block): what PostgreSQL lists is the client's from now on. */
-	private settleUnseen(server: Server, serverUser: string, done: (known: boolean) => void): void {
-		const finish = (known: boolean) => {
-			this.told = server.reported;
-			done(known);
-		};
+	private settleUnseen(server: Server, serverUser: string, done: (settled: Settled) => void): void {
 		if ((server.dirty & Dirty.Settings) === 0) {
-			finish(true);
+			done(Settled.Known);
 			return;
 		}
-		server.askAll((rows) => {
-			for (const [name, value] of rows ?? []) this.learn(server, serverUser, name ?? "", value ?? null, false);
-			finish(rows !== null);
+		const others = [...this.wanted.values.keys()].filter((name) => name.includes("."));
+		server.askAll(others, MOST_OF_CLIENT, (rows) => {
+			const listed = new Set(rows?.map(([name]) => name));
+			// Those that are not among what the session has set have been reset.
+			const gone = [...this.wanted.values.keys()].filter((name) => isListed(name) && !listed.has(name));
+			const all = rows === null ? null : [...rows, ...gone.map((name) => [name, null])];
+			done(this.learn(server, serverUser, all, () => false));
 		});
 	}
 
-	/** What a setting is after the transaction; `reset`: it was given its default, which is the StartupMessage's. */
-	private learn(server: Server, serverUser: string, name: string, value: string | null, reset: boolean): void {
-		const { sets } = this;
-		const own = ownName(name);
-		if (own !== null) {
-			// Ours to keep, and nothing that the next client should find on the server. After a ROLLBACK it is "".
-			server.applied = sets.with(server.applied, name, value === "" ? null : value);
-			if (value !== null && value !== "") this.hints.learn(own, value);
-			else if (reset && !server.errored && !server.rolledBack) this.hints.change({ kind: "reset", name: own }, false);
-			return;
+	/**
+	 * What settings are after the transaction; null is what the session has not set.
+	 * @param isReset whether a setting was given its default, as far as is known
+	 */
+	private learn(server: Server, serverUser: string, rows: Rows | null, isReset: (name: string) => boolean): Settled {
+		if (rows === null) return Settled.Failed;
+		const applied: [string, string | null][] = [];
+		const wanted: [string, string | null][] = [];
+		for (const [name, value] of rows) {
+			if (name === null || name === undefined) continue;
+			const own = ownName(name);
+			if (own !== null) {
+				// Ours to keep, and nothing that the next client should find on the server. After a ROLLBACK it is "".
+				applied.push([name, value || null]);
+				if (value) this.hints.learn(own, value);
+				else if (isReset(name) && !server.errored && !server.rolledBack)
+					this.hints.change({ kind: "reset", name: own }, false);
+				continue;
+			}
+			const now = this.settingOf(name, value ?? null, serverUser);
+			applied.push([name, now]);
+			wanted.push([name, now ?? this.startup.values.get(name) ?? null]);
 		}
-		const none = value === null || (name === "role" && value === "none");
-		const self = name === "session_authorization" && value === serverUser;
-		if (!reset && !none && !self) {
-			server.applied = sets.with(server.applied, name, value);
-			this.wanted = sets.with(this.wanted, name, value);
-		} else if (none || self || value !== server.applied.values.get(name)) {
-			server.applied = sets.with(server.applied, name, null);
-			this.wanted = sets.with(this.wanted, name, this.startup.values.get(name) ?? null);
+		const next = this.sets.change(this.wanted, wanted);
+		const kept = this.sets.kept - this.wanted.bytes + next.bytes;
+		if (next.bytes > MOST_OF_CLIENT || (kept > MOST_OF_THREAD && next.bytes > this.wanted.bytes)) {
+			server.dirty |= Dirty.Settings;
+			return Settled.TooMany;
 		}
+		server.applied = this.sets.change(server.applied, applied);
+		this.wanted = next;
+		this.sets.kept = kept;
+		return Settled.Known;
 	}
+
+	/** The value that a session keeps; null for none. To be nobody else, or who one is, has to be kept by who began as another. */
+	private settingOf(name: string, value: string | null, serverUser: string): string | null {
+		if (this.startup.values.has(name)) return value;
+		const none = (name === "role" && value === "none") || (name === "session_authorization" && value === serverUser);
+		return none ? null : value;
+	}
+}
+
+/** What a client is told instead of the answer to its next request. */
+export function tooManySettings(): PgError {
+	return new PgError(
+		"ERROR",
+		"53200",
+		"the settings of this session take more than the proxy keeps",
+		"What the last transaction has set is not kept. A session's settings may take " +
+			`${MOST_OF_CLIENT >> 20} MiB, those of all sessions of a thread ${MOST_OF_THREAD >> 20} MiB.`,
+		"Use SET LOCAL, which needs no keeping, or session pooling.",
+	);
 }

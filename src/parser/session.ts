@@ -30,6 +30,8 @@ export interface SessionFacts {
 	readonly resets: readonly string[];
 	/** RESET ALL or DISCARD ALL. */
 	readonly resetsAll: boolean;
+	/** What may have to be given back what the StartupMessage asked for, once the statement was run; null when nothing. */
+	readonly restores: Restores | null;
 	readonly dirty: number;
 	/** The one statement is DEALLOCATE of this name (never ALL). */
 	readonly deallocates: string | null;
@@ -39,11 +41,27 @@ export interface SessionFacts {
 	readonly transaction: boolean;
 }
 
+/** Settings that a statement gives their default. PostgreSQL's is the server's; a session's is what its StartupMessage asked for. */
+export interface Restores {
+	/** All but `role` and `session_authorization`. */
+	readonly all: boolean;
+	/** Any, by what cannot be seen here. */
+	readonly any: boolean;
+	/** For the session, and until the transaction ends (SET LOCAL … TO DEFAULT). */
+	readonly names: readonly string[];
+	readonly local: readonly string[];
+	/** The statement does this and nothing else, if it is run and does not fail. */
+	readonly sure: boolean;
+	/** Something of this depends on more than the text: what a function does, whether a parameter is NULL. */
+	readonly hidden: boolean;
+}
+
 export const NO_FACTS: SessionFacts = {
 	sets: [],
 	parameterSets: [],
 	resets: [],
 	resetsAll: false,
+	restores: null,
 	dirty: Dirty.None,
 	deallocates: null,
 	deallocatesAll: false,
@@ -51,7 +69,11 @@ export const NO_FACTS: SessionFacts = {
 };
 
 /** A text that was too large to look at: anything may have happened. */
-export const UNKNOWN_FACTS: SessionFacts = { ...NO_FACTS, dirty: Dirty.Everything };
+export const UNKNOWN_FACTS: SessionFacts = {
+	...NO_FACTS,
+	restores: { all: false, any: true, names: [], local: [], sure: false, hidden: true },
+	dirty: Dirty.Everything,
+};
 
 const bytes = (text: string) => Buffer.from(text, "latin1");
 const SET_CONFIG = bytes("set_config");
@@ -162,7 +184,41 @@ export function sessionFacts(sql: string): SessionFacts {
 	// Text in another encoding than UTF-8: a byte that looks like a quote or a backslash may be half a character.
 	if (lexer.doubt || sql.includes("\ufffd")) facts.dirty |= Dirty.Everything;
 	if (statements !== 1) facts.deallocates = null;
+	facts.end(statements);
 	return facts;
+}
+
+/** A statement of a text, up to `end`, that gives settings their default for certain when it is run. */
+export interface RestoringStatement {
+	readonly end: number;
+	readonly restores: Restores;
+}
+
+/** Those in a text of several statements; null when it cannot be said where its statements end. */
+export function restoringStatements(sql: string): RestoringStatement[] | null {
+	const lexer = new Lexer(sql);
+	const found: RestoringStatement[] = [];
+	let statement: Item[] = [];
+	let depth = 0;
+	let end = 0;
+	for (;;) {
+		const token = lexer.next();
+		if (token !== Token.End && (token !== Token.Semicolon || depth > 0)) {
+			// The body of such a function is statements, too.
+			if (token === Token.Word && lexer.text === "atomic") return null;
+			if (token === Token.Symbol) depth += lexer.text === "(" ? 1 : lexer.text === ")" ? -1 : 0;
+			statement.push({ token, text: lexer.text });
+			end = lexer.end;
+			continue;
+		}
+		const facts = new Facts();
+		if (statement.length > 0) facts.statement(statement);
+		facts.end(1);
+		if (facts.restores?.sure) found.push({ end, restores: facts.restores });
+		statement = [];
+		if (token === Token.End) break;
+	}
+	return lexer.doubt ? null : found;
 }
 
 const TRANSACTION_WORDS = new Set(["begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release"]);
@@ -177,6 +233,12 @@ class Facts implements SessionFacts {
 	readonly parameterSets: number[] = [];
 	readonly resets: string[] = [];
 	resetsAll = false;
+	restores: Restores | null = null;
+	/** Settings of which it cannot be said whether they are given a value or their default. */
+	private readonly unsure: string[] = [];
+	private readonly locals: string[] = [];
+	private discardsAll = false;
+	private readonly unsureLocals: string[] = [];
 	dirty: number = Dirty.None;
 	deallocates: string | null = null;
 	deallocatesAll = false;
@@ -199,6 +261,7 @@ class Facts implements SessionFacts {
 				if (word(1) === "all") {
 					this.resetsAll = true;
 					this.deallocatesAll = true;
+					this.discardsAll = true;
 				}
 				break;
 			case "listen":
@@ -225,15 +288,33 @@ class Facts implements SessionFacts {
 		this.anywhere(items);
 	}
 
+	/** All statements of the text have been looked at. */
+	end(statements: number): void {
+		const { resets, locals, unsure, unsureLocals, dirty } = this;
+		const any = (dirty & Dirty.Settings) !== 0;
+		if (!this.resetsAll && !any && resets.length + locals.length + unsure.length + unsureLocals.length === 0) return;
+		const hidden = any || unsure.length + unsureLocals.length > 0;
+		const sure = statements === 1 && !hidden;
+		const local = [...new Set([...locals, ...unsureLocals])];
+		const names = [...new Set([...resets, ...unsure])];
+		// Unlike RESET ALL it leads back to who one was.
+		if (this.discardsAll) names.push("session_authorization", "role");
+		this.restores = { all: this.resetsAll, any, names, local, sure, hidden };
+	}
+
 	private set(items: readonly Item[], word: (i: number) => string, name: (i: number) => string): void {
 		let at = 1;
 		const last = word(items.length - 1);
 		// SET … TO DEFAULT is RESET: it goes back to what the StartupMessage said.
 		const { sets, resets } = this;
-		const given = last === "default" ? resets : sets;
+		const isDefault = last === "default" && !isDot(items[items.length - 2]);
+		const given = isDefault ? resets : sets;
 		/** The word at `i` when it begins a form of SET; "" when it is a setting's name: `SET session.user_id = 1`. */
 		const form = (i: number) => (SET_FORMS.has(word(i)) && !isDot(items[i + 1]) ? word(i) : "");
-		if (form(at) === "local") return;
+		if (form(at) === "local") {
+			this.setLocal(items, at + 1, word, name, isDefault);
+			return;
+		}
 		if (form(at) === "session" && word(at + 1) !== "characteristics" && word(at + 1) !== "authorization") at++;
 		switch (form(at)) {
 			case "transaction":
@@ -260,6 +341,21 @@ class Facts implements SessionFacts {
 				return;
 		}
 		this.given(settingName(items, at, name), given);
+	}
+
+	/** SET LOCAL: gone with its transaction, so that only what is given its default is of interest. */
+	private setLocal(
+		items: readonly Item[],
+		at: number,
+		word: (i: number) => string,
+		name: (i: number) => string,
+		isDefault: boolean,
+	): void {
+		const isForm = SET_FORMS.has(word(at)) && !isDot(items[at + 1]);
+		const zone = isForm && word(at) === "time" && (isDefault || word(items.length - 1) === "local");
+		if (zone) this.locals.push("timezone");
+		else if (isDefault && !isForm) this.locals.push(settingName(items, at, name) ?? "");
+		else if (isDefault && word(at) === "names") this.locals.push("client_encoding");
 	}
 
 	/** A setting has a new value, or its default; null: we cannot tell which setting. */
@@ -309,8 +405,22 @@ class Facts implements SessionFacts {
 		if (open?.text !== "(") return;
 		// Two strings in a row are one; what comes between the name and its comma makes it another.
 		const readable = setting?.token === Token.String && comma?.token === Token.Symbol && comma.text === ",";
-		if (!readable || setting.text === null) this.dirty |= Dirty.Settings;
-		else if (lastArgument(items, at + 1) !== "true") this.given(fold(setting.text), this.sets);
+		if (setting?.token === Token.Parameter && comma?.text === ",")
+			this.parameterSets.push(Number(setting.text!.slice(1)));
+		if (!readable || setting.text === null) {
+			this.dirty |= Dirty.Settings;
+			return;
+		}
+		const name = fold(setting.text);
+		const isLocal = lastArgument(items, at + 1) === "true";
+		const [value, behind] = [items[at + 4], items[at + 5]];
+		const isWhole = behind?.token === Token.Symbol && behind.text === ",";
+		const isNull = isWhole && value?.token === Token.Word && value.text === "null";
+		if (!isLocal) this.given(name, isNull ? this.resets : this.sets);
+		else if (isNull) this.locals.push(name);
+		// NULL gives it its default, if the call is made; any expression may be NULL.
+		if (isWhole && value?.token === Token.String) return;
+		if (!UNFOLLOWED.has(name)) (isLocal ? this.unsureLocals : this.unsure).push(name);
 	}
 
 	/** UPDATE of the view pg_settings is a SET. */
@@ -325,8 +435,16 @@ class Facts implements SessionFacts {
 			return;
 		}
 		const lexer = new Lexer(text);
+		/** What has been read of the name behind a RESET; null elsewhere. */
+		let reset: string | null = null;
 		for (let token = lexer.next(); token !== Token.End; token = lexer.next()) {
 			const word = token === Token.Word ? lexer.text! : "";
+			if (reset !== null && (word !== "" || token === Token.Quoted || lexer.text === ".")) reset += lexer.text;
+			else if (reset !== null) {
+				if (reset !== "" && reset !== "all") this.unsure.push(fold(reset));
+				reset = null;
+			}
+			if (word === "reset") reset = "";
 			if (token === Token.String) this.body(lexer.text, depth + 1);
 			if (word === "set" || word === "reset" || word === "set_config") this.dirty |= Dirty.Settings;
 			// SQL put together from pieces.

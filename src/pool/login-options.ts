@@ -13,6 +13,11 @@ export interface LoginContext {
 	readonly tcp: () => Tcp;
 }
 
+/** The application_name is each client's: the default to which RESET goes back is PostgreSQL's, none. */
+function unnamed({ application_name: _, ...startup }: Readonly<Record<string, string>>): Record<string, string> {
+	return startup;
+}
+
 /** @param timeout ms */
 export function loginOptions(
 	spec: PoolSpec,
@@ -28,7 +33,7 @@ export function loginOptions(
 		user: spec.server_user,
 		passwords: spec.server_passwords,
 		passwordIndex,
-		startup: spec.startup,
+		startup: unnamed(spec.startup),
 		timeout,
 		cache,
 		handlers,

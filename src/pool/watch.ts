@@ -66,7 +66,8 @@ export class Watch implements ServerHome {
 		);
 		const { spec, passwordIndex } = all[this.credentials % all.length]!;
 		try {
-			const server = await login(loginOptions(spec, passwordIndex, timeout, this.scram, this.context), this);
+			const options = loginOptions(spec, passwordIndex, timeout, this.scram, this.context);
+			const server = await login({ ...options, startup: spec.startup }, this);
 			server.state = ServerState.Idle;
 			this.server = server;
 			if (this.closed) server.close("reload");

@@ -92,6 +92,18 @@ export function readSqlstate(chunk: Buffer, start: number, end: number): string 
 
 /** The same message with `replace` applied to its message text; every other field stays as it is. */
 export function rewriteMessage(chunk: Buffer, start: number, end: number, replace: (text: string) => string): Buffer {
+	return rewriteField(chunk, start, end, "M", replace);
+}
+
+/** The same message with `replace` applied to the field of this letter, if it has it. */
+export function rewriteField(
+	chunk: Buffer,
+	start: number,
+	end: number,
+	which: string,
+	replace: (text: string) => string,
+): Buffer {
+	const wanted = field(which);
 	const w = new Writer(end - start + 64).begin(chunk[start]!);
 	let at = start + HEADER;
 	while (at < end && chunk[at] !== 0) {
@@ -99,7 +111,7 @@ export function rewriteMessage(chunk: Buffer, start: number, end: number, replac
 		const stop = endOfString(chunk, at + 1, end);
 		if (stop < 0) break;
 		w.byte(letter);
-		if (letter === MESSAGE) w.string(replace(chunk.utf8Slice(at + 1, stop)));
+		if (letter === wanted) w.string(replace(chunk.utf8Slice(at + 1, stop)));
 		else w.raw(chunk.subarray(at + 1, stop + 1));
 		at = stop + 1;
 	}

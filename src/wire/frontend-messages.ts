@@ -29,6 +29,11 @@ export function query(sql: string): Buffer {
 	return w().begin(Frontend.Query).string(sql).end().bytes();
 }
 
+/** `text` ends in its NUL. */
+export function queryOf(text: Uint8Array): Buffer {
+	return w().begin(Frontend.Query).raw(text).end().bytes();
+}
+
 /** `rest` is the message from the query text on: the text, its NUL, and the parameter types. */
 export function parse(statement: string, rest: Uint8Array): Buffer {
 	return w().begin(Frontend.Parse).string(statement).raw(rest).end().bytes();

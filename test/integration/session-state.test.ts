@@ -231,7 +231,7 @@ test("ParameterStatus follows the client, not the server", async () => {
 	await a.query("SET TimeZone = 'Asia/Tokyo'; SET application_name = 'a'");
 	expect(a.parameters).toMatchObject({ TimeZone: "Asia/Tokyo", application_name: "a" });
 	await b.query("SELECT 1");
-	expect(b.parameters).toMatchObject({ TimeZone: "UTC", application_name: "PgDog" });
+	expect(b.parameters).toMatchObject({ TimeZone: "UTC", application_name: "" });
 	const before = b.received.length;
 	for (let i = 0; i < 5; i++) {
 		await a.query("SELECT 1");

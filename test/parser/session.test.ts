@@ -4,7 +4,13 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { Lexer, Token } from "../../src/parser/lexer.ts";
-import { Dirty, type SessionFacts, sessionFacts, touchesSession } from "../../src/parser/session.ts";
+import {
+	Dirty,
+	restoringStatements,
+	type SessionFacts,
+	sessionFacts,
+	touchesSession,
+} from "../../src/parser/session.ts";
 
 const DIRTY: [number, string][] = [
 	[Dirty.Temporary, "temporary"],
@@ -402,4 +408,49 @@ test("a long text is read in linear time", () => {
 	const started = performance.now();
 	expect(sessionFacts(sql).sets).toEqual(["a"]);
 	expect(performance.now() - started).toBeLessThan(5_000);
+});
+
+const RESTORES: [sql: string, restores: string][] = [
+	["SET work_mem = 1", ""],
+	["SELECT 1", ""],
+	["RESET work_mem", "work_mem sure"],
+	["SET work_mem TO DEFAULT", "work_mem sure"],
+	["SET LOCAL work_mem TO DEFAULT", "local work_mem sure"],
+	["SET LOCAL TIME ZONE LOCAL", "local timezone sure"],
+	["SET LOCAL work_mem = 1", ""],
+	["RESET ALL", "all sure"],
+	["DISCARD ALL", "all session_authorization role sure"],
+	["RESET ROLE", "role sure"],
+	["RESET work_mem; SELECT 1", "work_mem"],
+	["SELECT set_config('work_mem', NULL, false)", "work_mem hidden"],
+	["SELECT set_config('work_mem', null, true)", "local work_mem hidden"],
+	["SELECT set_config('work_mem', '1MB', false)", ""],
+	["SELECT set_config('work_mem', $1, false)", "work_mem hidden"],
+	["SELECT set_config('pgdog.role', NULL, false)", "pgdog.role hidden"],
+	["SELECT set_config($1, $2, false)", "any hidden"],
+	["DO $$ BEGIN RESET app.x; END $$", "any app.x hidden"],
+];
+
+test.each(RESTORES)("%s gives back: %s", (sql, expected) => {
+	const { restores } = sessionFacts(sql);
+	const words: string[] = [];
+	if (restores?.any) words.push("any");
+	if (restores?.all) words.push("all");
+	words.push(...(restores?.names ?? []));
+	for (const name of restores?.local ?? []) words.push("local", name);
+	if (restores?.sure) words.push("sure");
+	if (restores?.hidden) words.push("hidden");
+	expect(words.join(" ")).toBe(expected);
+});
+
+test("of several statements each that gives a setting its default ends where the next may see that", () => {
+	const ends = (sql: string) => restoringStatements(sql)?.map(({ end }) => sql.slice(0, end));
+	expect(ends("RESET a /* ; */ ; SELECT (1); SET b TO DEFAULT -- ;")).toEqual([
+		"RESET a",
+		"RESET a /* ; */ ; SELECT (1); SET b TO DEFAULT",
+	]);
+	expect(ends("SELECT ';'; SELECT set_config('a', NULL, false)")).toEqual([]);
+	expect(ends("CREATE RULE r AS ON INSERT TO t DO (SELECT 1; SELECT 2); RESET a")).toHaveLength(1);
+	expect(ends("CREATE FUNCTION f() RETURNS int BEGIN ATOMIC RESET a; END; SELECT 1")).toBeUndefined();
+	expect(ends("RESET a; SELECT 'a\\'")).toBeUndefined();
 });

@@ -1,0 +1,209 @@
+// Settings that a client's statements have given their default, while that is still the server's: RESET, SET … TO DEFAULT,
+// RESET ALL, DISCARD ALL and set_config(…, NULL, …) go back to what the StartupMessage asked for, and the server was not
+// asked by that (backend/server.ts applies it by SET). So before the client hears that its request is over, the server is
+// brought there, in the same transaction, which may undo both. One for the requests that wait for that; owned by the Server.
+
+import { type Restores, restoringStatements } from "../parser/session.ts";
+import { rewriteField } from "../wire/error-response.ts";
+import { HEADER } from "../wire/frame.ts";
+import { queryOf } from "../wire/frontend-messages.ts";
+import { isListed, type ParameterSet, quoteIdentifier, quoteLiteral, rank } from "./parameters.ts";
+
+/** Those of the client's StartupMessage that `facts` may touch: none, and nothing is to be done. */
+export function concerns(facts: Restores, startup: ParameterSet): boolean {
+	const { values } = startup;
+	if (values.size === 0) return false;
+	return (
+		facts.all ||
+		facts.any ||
+		facts.names.some((name) => values.has(name)) ||
+		facts.local.some((name) => values.has(name))
+	);
+}
+
+/** Of the column that what was put into a client's text is known by, in the answer. */
+const MARK = "__pgdog_restored";
+const MARK_BYTES = Buffer.from(`${MARK}\0`);
+
+/**
+ * What is put into one text, bytes: a text of many RESETs must not become as many times a StartupMessage. Beyond it all is
+ * brought back when the Query is over. A guess.
+ */
+const MOST_INSERTED = 64 << 10;
+
+/** What is put into a text of several statements, and where: behind a statement that ends at this byte. */
+export interface Insertion {
+	readonly at: number;
+	/** How many characters of the client's text are before it. */
+	readonly before: number;
+	readonly sql: string;
+}
+
+/**
+ * What brings settings back within one Query: behind each statement that gives one its default, so that the next statement
+ * finds it as PostgreSQL would have it. A SELECT, since its answer can be told from the client's.
+ */
+export function insertions(chunk: Buffer, start: number, end: number, startup: ParameterSet): Insertion[] {
+	const found: Insertion[] = [];
+	let size = 0;
+	// In latin1, so that places are places of bytes.
+	const text = chunk.latin1Slice(start, end);
+	for (const { end: at, restores } of restoringStatements(text) ?? []) {
+		if (!concerns(restores, startup)) continue;
+		const of = new Restoring();
+		of.note(restores, startup);
+		const calls = of
+			.settings(startup, true)
+			.map(([name, value, local]) => `pg_catalog.set_config(${quoteLiteral(name)}, ${quoteLiteral(value)}, ${local})`);
+		const [first, ...others] = calls;
+		if (first === undefined) continue;
+		const sql = `; SELECT ${[`${first} AS ${MARK}`, ...others].join(", ")}`;
+		size += sql.length;
+		if (size > MOST_INSERTED) return [];
+		found.push({ at, before: charactersOf(chunk, start, start + at), sql });
+	}
+	return found;
+}
+
+function charactersOf(chunk: Buffer, start: number, end: number): number {
+	let count = 0;
+	// All but the bytes that go on with a character.
+	for (let at = start; at < end; at++) if ((chunk[at]! & 0xc0) !== 0x80) count++;
+	return count;
+}
+
+/** The Query with what was put into its text, which is `chunk[start, end)`. */
+export function insertInto(chunk: Buffer, start: number, end: number, insertions: readonly Insertion[]): Buffer {
+	const parts: Buffer[] = [];
+	let at = start;
+	for (const { at: place, sql } of insertions) {
+		parts.push(chunk.subarray(at, start + place), Buffer.from(sql));
+		at = start + place;
+	}
+	parts.push(chunk.subarray(at, end), Buffer.of(0));
+	return queryOf(Buffer.concat(parts));
+}
+
+/** The ErrorResponse `chunk[start, end)` with its place in the text that was sent turned into one in the client's. */
+export function movePosition(chunk: Buffer, start: number, end: number, insertions: readonly Insertion[]): Buffer {
+	return rewriteField(chunk, start, end, "P", (text) => {
+		let position = Number(text);
+		for (const { before, sql } of insertions)
+			if (position > before) position -= Math.min(sql.length, position - before);
+		return String(position);
+	});
+}
+
+/** Whether the RowDescription at `start` is of the answer to what was put in: so are the row and the CommandComplete behind it. */
+export function isOfInsertion(chunk: Buffer, start: number): boolean {
+	return chunk.subarray(start + HEADER + 2, start + HEADER + 2 + MARK_BYTES.length).equals(MARK_BYTES);
+}
+
+export class Restoring {
+	private all = false;
+	/** Whatever has a default now, as far as the server can tell. */
+	private any = false;
+	/** Names, and whether only until the end of the transaction. */
+	private readonly names = new Map<string, boolean>();
+	/** The one statement does what it says if it is run; else the server is asked which settings have their default now. */
+	private sure = true;
+	private noted = false;
+	/** Its command tag has come. */
+	hasRun = false;
+
+	note(facts: Restores, startup: ParameterSet): void {
+		if (this.noted || !facts.sure) this.sure = false;
+		this.noted = true;
+		if (facts.all) this.all = true;
+		if (facts.any) this.any = true;
+		for (const name of facts.names) if (startup.values.has(name)) this.names.set(name, false);
+		// What is given its default for the session has to come back for the session, which goes for the transaction, too.
+		for (const name of facts.local) if (startup.values.has(name) && !this.names.has(name)) this.names.set(name, true);
+	}
+
+	/** Something has happened besides, which leaves it open what the settings are. */
+	doubt(): void {
+		this.sure = false;
+	}
+
+	/** The setting was reported with another value, whatever the cause. */
+	noteReported(name: string): void {
+		this.sure = false;
+		if (!this.names.has(name)) this.names.set(name, false);
+	}
+
+	/** Name and value of what has to come back, and whether for the transaction only. */
+	settings(startup: ParameterSet, inBlock: boolean): Setting[] {
+		const settings: Setting[] = [];
+		for (const [name, value] of startup.values) {
+			const named = this.names.get(name);
+			// ALL leaves who one is.
+			const ofAll = (this.all && name !== "role" && name !== "session_authorization") || (this.any && isListed(name));
+			const local = named === true && !ofAll;
+			if ((named === undefined && !ofAll) || (local && this.sure && !inBlock)) continue;
+			settings.push([name, value, local && inBlock]);
+		}
+		// Who one is comes last: it may be one who must not set the others.
+		return settings.sort(([a], [b]) => rank(a) - rank(b));
+	}
+
+	/**
+	 * @param inBlock a transaction block is open: what was for its time only is in force
+	 * @returns what a server is to run; "" when that is nothing
+	 */
+	sql(startup: ParameterSet, inBlock: boolean): string {
+		const settings = this.settings(startup, inBlock);
+		if (this.sure) return this.hasRun ? settings.map((each) => setTo(...each)).join("; ") : "";
+		const listed = settings.filter(([name]) => isListed(name));
+		const others = settings.filter(([name]) => !isListed(name));
+		// Only what the session has not set: a default has another source. For what has no source its empty value has to do.
+		const parts: string[] = [];
+		const call = "SELECT pg_catalog.set_config(n.name, n.value, n.local) FROM";
+		if (listed.length > 0)
+			parts.push(
+				`${call} ${rows(listed)} JOIN pg_catalog.pg_settings s ON pg_catalog.lower(s.name) = n.name AND s.source <> 'session'`,
+			);
+		if (others.length > 0)
+			parts.push(
+				`${call} ${rows(others)} WHERE COALESCE(pg_catalog.current_setting(n.name, true), '') IN ('', 'none')`,
+			);
+		return parts.join("; ");
+	}
+}
+
+type Setting = [name: string, value: string, local: boolean];
+
+function rows(settings: readonly Setting[]): string {
+	const values = settings.map(([name, value, local]) => `(${quoteLiteral(name)}, ${quoteLiteral(value)}, ${local})`);
+	return `(VALUES ${values.join(", ")}) n(name, value, local)`;
+}
+
+/** SET takes these apart at commas and quotes each part; all others as one string (PostgreSQL source, GUC_LIST_QUOTE). */
+const LISTS = new Set([
+	"search_path",
+	"temp_tablespaces",
+	"local_preload_libraries",
+	"session_preload_libraries",
+	"shared_preload_libraries",
+	"unix_socket_directories",
+]);
+
+/** SET and not set_config, where it can say the same: a SELECT needs a snapshot, and after that a transaction's modes are fixed. */
+function setTo(name: string, value: string, local: boolean): string {
+	const parts = LISTS.has(name) ? listItems(value) : [value];
+	if (parts === null) return `SELECT pg_catalog.set_config(${quoteLiteral(name)}, ${quoteLiteral(value)}, ${local})`;
+	const to = parts.map(quoteLiteral).join(", ");
+	return `SET ${local ? "LOCAL " : ""}${name.split(".").map(quoteIdentifier).join(".")} TO ${to}`;
+}
+
+/** The names in a list as PostgreSQL's SplitIdentifierString reads it; null for none, or what it would not take. */
+function listItems(value: string): string[] | null {
+	const item = /\s*(?:"((?:[^"]|"")*)"|([^\s,"][^\s,]*))\s*(,|$)/y;
+	const found: string[] = [];
+	for (;;) {
+		const match = item.exec(value);
+		if (match === null) return null;
+		found.push(match[1] !== undefined ? match[1].replaceAll('""', '"') : match[2]!.toLowerCase());
+		if (match[3] === "") return found;
+	}
+}
