@@ -16,7 +16,7 @@ import { now } from "./clock.ts";
 import type { General, Tcp } from "./config/settings.ts";
 import type { Admin, Snapshot, User } from "./config/snapshot.ts";
 import { cannotListen, ProtocolError, traceOf } from "./errors.ts";
-import { Client } from "./frontend/client.ts";
+import { Client, SHUTTING_DOWN } from "./frontend/client.ts";
 import type { ClientContext, ClientHandle } from "./frontend/context.ts";
 import { createFactsCache } from "./frontend/prepared.ts";
 import { RouteLog } from "./frontend/route-log.ts";
@@ -388,7 +388,7 @@ export class Worker implements PoolContext, ClientContext {
 		this.stopping = true;
 		this.listener?.stop();
 		for (const client of [...this.clients.values()]) client.shutDown(true);
-		for (const session of [...this.admins]) session.close(null);
+		for (const session of [...this.admins]) session.close(SHUTTING_DOWN);
 		for (const pool of this.allPools()) pool.shutDown();
 		if (this.janitor !== null) clearInterval(this.janitor);
 		// What was written last leaves the process with the next turn of the loop.

@@ -6,6 +6,7 @@ import { Client } from "pg";
 import postgres from "postgres";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
 import { type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
+import { errorFields } from "../support/message.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { runTool, testWithTool } from "../support/tools.ts";
 import { until } from "../support/until.ts";
@@ -182,6 +183,10 @@ testWithTool("psql", "psql shows its tables, and SHUTDOWN stops the proxy", asyn
 		expect(stdout).toMatch(/\(\d+ rows?\)/);
 	}
 	expect((await runTool([psql, "-XAtc", "SHOW VERSION"], env)).stdout).toContain("PgDog v");
+	await using console = await admin(proxy, "secret");
 	expect((await runTool([psql, "-Xc", "SHUTDOWN"], env)).code).toBe(0);
+	// Whoever is disconnected is told so, the admin too.
+	const last = (await console.closed).at(-1);
+	expect(errorFields(last!.body)).toMatchObject({ V: "FATAL", C: "57P01" });
 	expect(await proxy.exited).toBe(0);
 });
