@@ -23,6 +23,7 @@ import { RouteLog } from "./frontend/route-log.ts";
 import { Startup } from "./frontend/startup.ts";
 import { createLog, type Log } from "./log.ts";
 import type { AnyRow, FromWorker, PeerMessage, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
+import { Names } from "./net/names.ts";
 import { closeDescriptor, setKeepAlive } from "./net/options.ts";
 import { Lines } from "./net/standard-error.ts";
 import { adoptSocket, socketHandlers, Stream } from "./net/stream.ts";
@@ -58,6 +59,11 @@ export class Worker implements PoolContext, ClientContext {
 	readonly log: Log;
 	readonly plugins: PluginHost | null;
 	readonly handlers: SocketHandler<Stream>;
+	readonly names = new Names(
+		() => this.snapshot.general.dns_ttl,
+		// Every thread finds out; one says so.
+		(line) => (this.worker === 0 ? this.log.warn(line) : undefined),
+	);
 	readonly routes = new RouteLog();
 	time = now();
 	generation = 0;

@@ -99,6 +99,7 @@ async function moving(port: number, generation: number): Promise<MovingServer> {
 	const stream = await connect({ host: "127.0.0.1", port }, 5_000, UNHEARD, handlers, { keepalive: false });
 	return {
 		fd: stream.detach(),
+		address: "127.0.0.1",
 		pid: 1,
 		secret: new Uint8Array(4),
 		applied: [],

@@ -7,6 +7,7 @@ import type { ScramCache } from "../auth/scram-keys.ts";
 import { ServerLogin } from "../auth/server-login.ts";
 import { PgError } from "../errors.ts";
 import { connect } from "../net/connect.ts";
+import type { Names } from "../net/names.ts";
 import type { KeepAlive } from "../net/options.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
 import { Backend } from "../wire/codes.ts";
@@ -20,8 +21,10 @@ import { Server, type ServerHome } from "./server.ts";
 const MESSAGE_LIMIT = 1 << 20;
 
 export interface LoginOptions {
+	/** A name or an address, or the folder of a Unix socket. */
 	readonly host: string;
 	readonly port: number;
+	readonly names: Names;
 	readonly database: string;
 	readonly user: string;
 	readonly passwords: readonly string[];
@@ -43,14 +46,16 @@ export interface LoginOptions {
 export async function login(options: LoginOptions, home: ServerHome): Promise<Server> {
 	const attempt = new Login(options, home);
 	const started = performance.now();
-	let stream: Stream;
 	try {
-		stream = await connect(options, options.timeout, attempt, options.handlers, options.keepAlive);
+		await attempt.connect();
 	} catch (error) {
-		const reason = error instanceof Error ? error.message : String(error);
-		throw new PgError("FATAL", "08001", `could not connect to server ${options.host}:${options.port}: ${reason}`);
+		options.names.distrust(options.host);
+		const where = `could not connect to server ${options.host}:${options.port}`;
+		// Ours, and not the server's: it may be as well as can be.
+		if (isOutOfDescriptors(error)) throw new PgError("FATAL", "53300", `${where}: no file descriptor is left`);
+		throw new PgError("FATAL", "08001", `${where}: ${error instanceof Error ? error.message : String(error)}`);
 	}
-	attempt.begin(stream);
+	attempt.begin();
 	const left = Math.max(1, options.timeout - (performance.now() - started));
 	const timer = setTimeout(() => attempt.fail(new PgError("FATAL", "08001", "connect timeout")), left);
 	try {
@@ -58,6 +63,11 @@ export async function login(options: LoginOptions, home: ServerHome): Promise<Se
 	} finally {
 		clearTimeout(timer);
 	}
+}
+
+function isOutOfDescriptors(error: unknown): boolean {
+	const code = (error as { code?: unknown } | null)?.code;
+	return code === "EMFILE" || code === "ENFILE";
 }
 
 class Login implements StreamOwner {
@@ -69,6 +79,7 @@ class Login implements StreamOwner {
 	private readonly tail = new Tail();
 	private readonly reports: Reports;
 	private stream: Stream | null = null;
+	private address = "";
 	private pid = 0;
 	private secret: Uint8Array = new Uint8Array(0);
 	/** AuthenticationOk has come, and whoever had to prove something has. */
@@ -85,10 +96,27 @@ class Login implements StreamOwner {
 		this.outcome.catch(() => {});
 	}
 
-	begin(stream: Stream): void {
-		this.stream = stream;
+	/** To the first of the host's addresses that takes a connection; one that says nothing leaves the others their share of the time. */
+	async connect(): Promise<void> {
+		const { options } = this;
+		const { host, port, timeout, handlers, keepAlive } = options;
+		const end = performance.now() + timeout;
+		const addresses = await options.names.addresses(host, timeout);
+		for (const [i, address] of addresses.entries()) {
+			const share = Math.max(1, (end - performance.now()) / (addresses.length - i));
+			try {
+				this.stream = await connect({ host: address, port }, share, this, handlers, keepAlive);
+				this.address = address;
+				return;
+			} catch (error) {
+				if (i === addresses.length - 1) throw error;
+			}
+		}
+	}
+
+	begin(): void {
 		const { user, database, startup } = this.options;
-		stream.writeAll(startupMessage({ user, database, ...startup }));
+		this.stream!.writeAll(startupMessage({ user, database, ...startup }));
 	}
 
 	onDrain(): void {}
@@ -165,6 +193,7 @@ class Login implements StreamOwner {
 		const server = new Server(this.home);
 		server.stream = stream;
 		stream.owner = server;
+		server.address = this.address;
 		server.pid = this.pid;
 		server.secret = this.secret;
 		server.reported = this.reports.now;

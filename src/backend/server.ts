@@ -79,6 +79,7 @@ interface Task {
 /** What a server is when it moves to another thread. */
 export interface MovingServer {
 	fd: number;
+	address: string;
 	pid: number;
 	secret: Uint8Array;
 	applied: [string, string][];
@@ -100,6 +101,8 @@ export class Server implements StreamOwner {
 	readonly books = new Books();
 	status: TxStatus = TxStatus.Idle;
 
+	/** Where it is: what the host's name stood for when the connection was opened. */
+	address = "";
 	/** BackendKeyData of the server itself; 0 when it sent none. */
 	pid = 0;
 	secret: Uint8Array = new Uint8Array(0);
@@ -844,6 +847,7 @@ export class Server implements StreamOwner {
 		this.state = ServerState.Closed;
 		return {
 			fd,
+			address: this.address,
 			pid: this.pid,
 			secret: this.secret,
 			applied: [...this.applied.values],
@@ -860,6 +864,7 @@ export class Server implements StreamOwner {
 	/** Takes over what another thread knew of this connection. */
 	arrive(moving: MovingServer, statements: Statements): void {
 		const { sets } = this.home;
+		this.address = moving.address;
 		this.pid = moving.pid;
 		this.secret = moving.secret;
 		this.applied = sets.of(new Map(moving.applied));

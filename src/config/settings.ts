@@ -94,6 +94,10 @@ export const general = {
 		default: 5_000,
 		text: "The first check in the background comes this long after the start.",
 	}),
+	dns_ttl: milliseconds({
+		default: 10_000,
+		text: "A server's host name is looked up again after so long, and at once when no connection can be had. Connections to an address that is the host's no more are closed when nobody has them. 0: for each new connection.",
+	}),
 	healthcheck_port: integer({
 		default: undefined,
 		min: 1,

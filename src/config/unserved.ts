@@ -49,7 +49,6 @@ export const unservedGeneral: Unserved = {
 		"log_dedup_threshold",
 		"broadcast_address",
 		"broadcast_port",
-		"dns_ttl",
 		// Details of something that is refused itself.
 		"openmetrics_host",
 		"openmetrics_namespace",

@@ -7,6 +7,7 @@ import type { Statements } from "../backend/prepared.ts";
 import type { MovingServer } from "../backend/server.ts";
 import type { General, Tcp } from "../config/settings.ts";
 import type { Log } from "../log.ts";
+import type { Names } from "../net/names.ts";
 import type { Stream } from "../net/stream.ts";
 import type { Bans } from "./bans.ts";
 import type { Lesson } from "./reported.ts";
@@ -22,6 +23,7 @@ export interface PoolContext {
 	readonly statements: Statements;
 	readonly scram: ScramCache;
 	readonly handlers: SocketHandler<Stream>;
+	readonly names: Names;
 	readonly log: Log;
 	/** ms since the epoch as of the janitor's last tick. */
 	readonly time: number;

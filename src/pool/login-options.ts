@@ -5,10 +5,12 @@ import type { ScramCache } from "../auth/scram-keys.ts";
 import type { LoginOptions } from "../backend/login.ts";
 import type { Tcp } from "../config/settings.ts";
 import type { PoolSpec } from "../config/snapshot.ts";
+import type { Names } from "../net/names.ts";
 import type { Stream } from "../net/stream.ts";
 
 export interface LoginContext {
 	readonly handlers: SocketHandler<Stream>;
+	readonly names: Names;
 	/** The settings in force. */
 	readonly tcp: () => Tcp;
 }
@@ -24,11 +26,12 @@ export function loginOptions(
 	passwordIndex: number,
 	timeout: number,
 	cache: ScramCache,
-	{ handlers, tcp }: LoginContext,
+	{ handlers, names, tcp }: LoginContext,
 ): LoginOptions {
 	return {
 		host: spec.host,
 		port: spec.port,
+		names,
 		database: spec.database_name,
 		user: spec.server_user,
 		passwords: spec.server_passwords,

@@ -8,6 +8,7 @@ import type { General, Tcp } from "../config/settings.ts";
 import { MAX } from "../config/setting.ts";
 import type { PoolSpec, Snapshot } from "../config/snapshot.ts";
 import type { Log } from "../log.ts";
+import { Names } from "../net/names.ts";
 import type { Stream } from "../net/stream.ts";
 import type { Bans } from "./bans.ts";
 import { chief, isAhead, WriteHistory } from "./replication.ts";
@@ -50,6 +51,7 @@ export class Monitor {
 	private readonly bans: Bans;
 	private readonly log: Log;
 	readonly handlers: SocketHandler<Stream>;
+	readonly names = new Names(() => this.general.dns_ttl);
 	private slots: ReadonlyMap<string, number> = new Map();
 	private snapshot: Snapshot;
 	private groups = new Map<string, Group>();

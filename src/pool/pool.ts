@@ -52,7 +52,8 @@ export class Pool implements Connected, Checked {
 	generation: number;
 	/** When a server here had answered a query and was free again. */
 	private provenAt = 0;
-	/** As of the last tick. */
+	/** What the host's name stands for; null where it is none, or not known. As of the last tick, like what follows. */
+	private addresses: readonly string[] | null = null;
 	private seenBan = Ban.None;
 	private seenRole = FoundRole.Unknown;
 	/** What a log-in needs to know of the server. */
@@ -116,6 +117,10 @@ export class Pool implements Connected, Checked {
 		}
 		if (server.usedAt - server.bornAt > server.lifetime) {
 			server.close("server_lifetime");
+			return;
+		}
+		if (this.addresses !== null && !this.addresses.includes(server.address)) {
+			server.close(MOVED);
 			return;
 		}
 		// A reload has made the pool smaller.
@@ -370,6 +375,7 @@ export class Pool implements Connected, Checked {
 		const { query_timeout, checkout_timeout } = this.context.general();
 		const long = Math.min(LONG_QUERY, checkout_timeout / 2);
 		this.noteVitals();
+		this.noteAddresses(time);
 		if (!this.paused && !this.retired) this.checks.tick(time);
 		let idle = 0;
 		let inTransaction = 0;
@@ -415,6 +421,17 @@ export class Pool implements Connected, Checked {
 		// Whoever is in a transaction there would go on to write to it.
 		if (wasPrimary || role === FoundRole.Outdated)
 			for (const server of [...this.all]) server.close("no longer the primary", NO_LONGER_PRIMARY);
+	}
+
+	/** When the host's name stands for another address, connections to the old one are closed: now if nobody has them, else as they come back. */
+	private noteAddresses(time: number): void {
+		const { names } = this.context;
+		const { host } = this.spec;
+		if (this.all.size > 0) names.refresh(host, time);
+		const addresses = names.known(host);
+		if (addresses === this.addresses) return;
+		this.addresses = addresses;
+		for (const server of [...this.idle]) if (!names.has(host, server.address)) server.close(MOVED);
 	}
 
 	private expireWaiters(time: number): void {
@@ -499,9 +516,16 @@ export class Pool implements Connected, Checked {
 	async cancel(server: Server): Promise<void> {
 		if (server.pid === 0) return;
 		server.cancels++;
-		const { host, port } = this.spec;
 		const { general, handlers, tcp } = this.context;
-		await sendCancel({ host, port }, server.pid, server.secret, general().connect_timeout, handlers, tcp());
+		// Where that server is: its host's name may stand for another one by now.
+		await sendCancel(
+			{ host: server.address, port: this.spec.port },
+			server.pid,
+			server.secret,
+			general().connect_timeout,
+			handlers,
+			tcp(),
+		);
 		server.cancelLanded();
 	}
 
@@ -638,6 +662,8 @@ function lifetimeOf(server: Server, { server_lifetime, server_lifetime_jitter }:
 function identityOf({ host, port, database_name, server_user, startup }: PoolSpec): string {
 	return JSON.stringify([host, port, database_name, server_user, startup]);
 }
+
+const MOVED = "the host has another address";
 
 const NO_LONGER_PRIMARY = new PgError(
 	"FATAL",

@@ -48,6 +48,7 @@ export class Watch implements ServerHome {
 	async ask(timeout: number): Promise<void> {
 		this.asking = true;
 		try {
+			this.leaveOldAddress();
 			const server = this.server ?? (await this.connect(timeout));
 			this.report = await this.question(server, timeout);
 			this.failure = null;
@@ -55,6 +56,15 @@ export class Watch implements ServerHome {
 			this.failure = asPgError(error);
 		}
 		this.asking = false;
+	}
+
+	/** What the host's name stands for now is asked, not what it stood for. */
+	private leaveOldAddress(): void {
+		const { names } = this.context;
+		const { host } = this.specs[0]!;
+		names.refresh(host, now());
+		if (this.server !== null && !names.has(host, this.server.address))
+			this.server.close("the host has another address");
 	}
 
 	private async connect(timeout: number): Promise<Server> {

@@ -9,6 +9,7 @@ import { type General, general as generalTable, type Tcp, tcp as tcpTable } from
 import type { PoolSpec, User } from "../../src/config/snapshot.ts";
 import { PgError } from "../../src/errors.ts";
 import { createLog } from "../../src/log.ts";
+import { Names } from "../../src/net/names.ts";
 import { socketHandlers } from "../../src/net/stream.ts";
 import { Bans } from "../../src/pool/bans.ts";
 import { Ledger } from "../../src/pool/ledger.ts";
@@ -24,6 +25,9 @@ interface Connection {
 	buffer: Buffer;
 	loggedIn: boolean;
 }
+
+/** The code of a CancelRequest (PostgreSQL docs, "Message Formats"). */
+const CANCEL = 80877102;
 
 /** PostgreSQL to the eye: trust login, and every Query answered with CommandComplete unless `hold` is set. */
 export class ScriptedServer implements Disposable {
@@ -42,16 +46,18 @@ export class ScriptedServer implements Disposable {
 	row: (string | null)[] | null = null;
 	/** Users whose logins were begun, in order. */
 	readonly users: string[] = [];
+	/** CancelRequests that came. */
+	cancels = 0;
 	/** Logins that were begun. */
 	logins = 0;
 	private readonly unanswered: Socket<Connection>[] = [];
 	private readonly open = new Set<Socket<Connection>>();
 	private readonly listener;
 
-	constructor() {
+	constructor(hostname = "127.0.0.1", port = 0) {
 		this.listener = Bun.listen<Connection>({
-			hostname: "127.0.0.1",
-			port: 0,
+			hostname,
+			port,
 			socket: {
 				open: (socket) => {
 					socket.data = { buffer: Buffer.alloc(0), loggedIn: false };
@@ -72,6 +78,11 @@ export class ScriptedServer implements Disposable {
 		if (this.mute) return;
 		if (!state.loggedIn) {
 			if (state.buffer.length < 4 || state.buffer.length < state.buffer.readInt32BE(0)) return;
+			if (state.buffer.readInt32BE(4) === CANCEL) {
+				this.cancels++;
+				socket.end();
+				return;
+			}
 			const strings = state.buffer.toString("utf8", 8, state.buffer.readInt32BE(0)).split("\0");
 			this.users.push(strings[strings.indexOf("user") + 1] ?? "");
 			state.buffer = state.buffer.subarray(state.buffer.readInt32BE(0));
@@ -182,6 +193,7 @@ export function testPool(
 		handlers: socketHandlers((error) => {
 			throw error;
 		}),
+		names: new Names(() => general.dns_ttl),
 		log,
 		time: 0,
 		generation: 0,
