@@ -58,7 +58,7 @@ export function readFile(path: string, needed: string | undefined, report: Repor
 
 /** Reports a file that has to be there and is not: to go on with defaults would take away what it says. */
 export function missing(path: string, needed: string, report: Report): void {
-	const where = isAbsolute(path) ? "" : ` in ${process.cwd()}`;
+	const where = isAbsolute(path) ? "" : ` in ${workingDirectory()}`;
 	report.problem(
 		{ name: path, lines: new Map() },
 		"",
@@ -66,6 +66,14 @@ export function missing(path: string, needed: string, report: Report): void {
 		`there is no such file${where}, and ${needed}`,
 		FILE,
 	);
+}
+
+function workingDirectory(): string {
+	try {
+		return process.cwd();
+	} catch {
+		return "the working directory, which is gone itself";
+	}
 }
 
 /** Looks at the names of a file's tables; what is in them is read by others. */

@@ -82,6 +82,19 @@ test("a file that a flag names has to be there", () => {
 	expect(said(read({ usersPath: join(folder, "dangling.toml") }))[0]).toContain("there is no such file");
 });
 
+test("a working directory that is gone is no more than a file that is not there", () => {
+	const here = process.cwd();
+	const gone = mkdtempSync(join(tmpdir(), "pgdog-gone-"));
+	process.chdir(gone);
+	try {
+		rmSync(gone, { recursive: true });
+		const loaded = load({ configPath: "a.toml", configNamed: true, databaseUrls: [], overrides: {}, env: {} });
+		expect(said(loaded)[0]).toContain("a.toml: cannot be read: there is no such file in");
+	} finally {
+		process.chdir(here);
+	}
+});
+
 test("a folder in the place of a file is told as one", () => {
 	expect(said(read({ configPath: folder, usersPath }))).toEqual([`${folder}: cannot be read: it is a folder`]);
 });
