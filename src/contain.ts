@@ -54,6 +54,11 @@ export class Contain {
 		queueMicrotask(() => this.guard(connection, work));
 	}
 
+	/** Runs `work` in `delay` ms, unless the timer is cleared before. */
+	later(delay: number, connection: Contained | null, work: () => void): Timer {
+		return setTimeout(() => this.guard(connection, work), delay);
+	}
+
 	/** Runs `work` every `period` ms, until the timer is cleared. */
 	every(period: number, work: () => void): Timer {
 		return setInterval(() => this.guard(null, work), period);

@@ -13,13 +13,14 @@ import { losses } from "./config/loss.ts";
 import type { Loaded } from "./config/load.ts";
 import { problemText } from "./config/problem.ts";
 import type { PoolSpec, Snapshot } from "./config/snapshot.ts";
-import { cannotListen } from "./errors.ts";
+import { Contain } from "./contain.ts";
+import { cannotListen, ProtocolError, traceOf } from "./errors.ts";
 import type { Log } from "./log.ts";
 import { now } from "./clock.ts";
 import type { AnyRow, FromWorker, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
 import { unixSocketPath } from "./net/connect.ts";
 import { closeDescriptor, duplicate } from "./net/options.ts";
-import { socketHandlers } from "./net/stream.ts";
+import { settle } from "./net/outgoing.ts";
 import type { HostDescription } from "./plugin/abi.ts";
 import { PluginHost } from "./plugin/host.ts";
 import { Bans, banText } from "./pool/bans.ts";
@@ -55,6 +56,7 @@ export class Proxy implements Source {
 	private readonly ledger: Ledger;
 	private readonly counters: Counters;
 	private readonly bans: Bans;
+	private readonly contain: Contain;
 	private readonly monitor: Monitor;
 	/** Users' databases (`loginOf`): a pool that a reload adds to one is paused with the others. */
 	private readonly paused = new Set<string>();
@@ -87,11 +89,11 @@ export class Proxy implements Source {
 		this.ledger = new Ledger(this.capacity, this.workers);
 		this.counters = new Counters(this.capacity, this.workers);
 		this.bans = new Bans(new Vitals(this.capacity), log, snapshot, this.slots);
-		const handlers = socketHandlers((error, stream) => {
-			log.warn(`a server said to the monitor what it should not: ${String(error)}`);
-			stream.terminate();
-		});
-		this.monitor = new Monitor(this.bans, log, handlers, snapshot);
+		this.contain = new Contain((error) => {
+			if (error instanceof ProtocolError) log.warn(`a server said to the monitor what it should not: ${error.message}`);
+			else log.error(`internal error: ${traceOf(error)}`);
+		}, settle);
+		this.monitor = new Monitor(this.bans, log, this.contain, snapshot);
 		this.averages = new AverageSampler();
 	}
 
@@ -138,20 +140,22 @@ export class Proxy implements Source {
 			this.threads.push(workers === 0 ? this.startHere(setup) : this.startThread(setup));
 		}
 		const period = this.current.general.stats_period;
-		this.sampler = setInterval(() => this.averages.sample(this.pools(), Date.now()), period);
+		this.sampler = this.contain.every(period, () => this.averages.sample(this.pools(), Date.now()));
 	}
 
 	private startHere(setup: WorkerSetup): Thread {
 		const worker = new LocalWorker(setup, (message) => this.onMessage(setup.index, message));
 		worker.start(false);
-		queueMicrotask(() => this.onMessage(setup.index, { type: "listening" }));
+		this.contain.soon(null, () => this.onMessage(setup.index, { type: "listening" }));
 		return { send: (message) => worker.onMessage(message) };
 	}
 
 	private startThread(setup: WorkerSetup): Thread {
 		// An entry of the executable beside main (scripts/build.ts): the path must be written out just here.
 		const thread = new Worker(new URL("./worker-thread.ts", import.meta.url));
-		thread.addEventListener("message", (event: MessageEvent<FromWorker>) => this.onMessage(setup.index, event.data));
+		thread.addEventListener("message", (event: MessageEvent<FromWorker>) =>
+			this.contain.guard(null, () => this.onMessage(setup.index, event.data)),
+		);
 		thread.addEventListener("error", (event: ErrorEvent) => this.fail(`worker ${setup.index} died: ${event.message}`));
 		thread.addEventListener("close", () => {
 			if (!this.closing) this.fail(`worker ${setup.index} ended unexpectedly`);
@@ -217,7 +221,7 @@ export class Proxy implements Source {
 				this.threads[message.to]?.send(message.message);
 				break;
 			case "ask":
-				void answer(message.sql, this, message.shape).then((said) =>
+				this.contain.when(null, answer(message.sql, this, message.shape), (said) =>
 					this.threads[from]?.send({ type: "answer", id: message.id, answer: said }),
 				);
 				break;
@@ -272,15 +276,15 @@ export class Proxy implements Source {
 		);
 		this.unixListener?.stop();
 		this.send({ type: "drain" });
-		this.shutdownTimer = setTimeout(() => {
+		this.shutdownTimer = this.contain.later(shutdown_timeout, null, () => {
 			this.log.warn("terminating client connections due to shutdown timeout");
 			if (shutdown_termination_timeout === undefined) {
 				this.closeAll();
 				return;
 			}
 			this.send({ type: "cancel-all" });
-			this.shutdownTimer = setTimeout(() => this.closeAll(), shutdown_termination_timeout);
-		}, shutdown_timeout);
+			this.shutdownTimer = this.contain.later(shutdown_termination_timeout, null, () => this.closeAll());
+		});
 	}
 
 	private closeAll(): void {
@@ -291,11 +295,11 @@ export class Proxy implements Source {
 		this.monitor.stop();
 		this.health?.stop();
 		this.send({ type: "close" });
-		setTimeout(() => {
+		this.contain.later(CLOSE_TIMEOUT, null, () => {
 			// It may be inside a plugin, and to wait for that could take for ever.
 			this.log.warn("a worker does not end: leaving without it, and without the plugins' fini");
 			this.over.resolve(0);
-		}, CLOSE_TIMEOUT);
+		});
 	}
 
 	// ---- the admin database ----------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import { type MovingServer, type Server, ServerState } from "./backend/server.ts
 import { now } from "./clock.ts";
 import type { General, Tcp } from "./config/settings.ts";
 import type { Admin, Snapshot, User } from "./config/snapshot.ts";
+import { Contain } from "./contain.ts";
 import { cannotListen, ProtocolError, traceOf } from "./errors.ts";
 import { Client, SHUTTING_DOWN } from "./frontend/client.ts";
 import type { ClientContext, ClientHandle } from "./frontend/context.ts";
@@ -26,6 +27,7 @@ import type { AnyRow, FromWorker, PeerMessage, RowKind, ToWorker, WorkerSetup } 
 import { Names } from "./net/names.ts";
 import { closeDescriptor, setKeepAlive } from "./net/options.ts";
 import { Lines } from "./net/standard-error.ts";
+import { settle } from "./net/outgoing.ts";
 import { adoptSocket, socketHandlers, Stream } from "./net/stream.ts";
 import { PluginHost } from "./plugin/host.ts";
 import { Bans } from "./pool/bans.ts";
@@ -58,6 +60,7 @@ export class Worker implements PoolContext, ClientContext {
 	readonly scram: ScramCache;
 	readonly log: Log;
 	readonly plugins: PluginHost | null;
+	readonly contain: Contain;
 	readonly handlers: SocketHandler<Stream>;
 	readonly names = new Names(
 		() => this.snapshot.general.dns_ttl,
@@ -108,7 +111,8 @@ export class Worker implements PoolContext, ClientContext {
 		this.counters = new Counters(setup.capacity, setup.workers, setup.counters);
 		this.scram = new ScramCache({ secret: setup.scramSecret });
 		this.statements = new Statements(() => this.ledger.nextStatement());
-		this.handlers = socketHandlers((error, stream) => this.onFailure(error, stream));
+		this.contain = new Contain((error) => this.onFailure(error), settle);
+		this.handlers = socketHandlers((error, stream) => this.contain.failed(error, stream));
 		this.configure(setup.snapshot, setup.slots, new Set());
 	}
 
@@ -126,15 +130,14 @@ export class Worker implements PoolContext, ClientContext {
 		} catch (error) {
 			throw cannotListen(error, `${host}:${port}`);
 		}
-		this.janitor = setInterval(() => this.guardedTick(), TICK);
+		this.janitor = this.contain.every(TICK, () => this.tick());
 		this.tick();
 	}
 
 	/** A bug, or a peer that broke the protocol, in one connection: it costs that connection. */
-	private onFailure(error: unknown, stream: Stream): void {
+	private onFailure(error: unknown): void {
 		if (error instanceof ProtocolError) this.log.warn(`server broke the protocol: ${error.message}`);
 		else this.log.error(`internal error: ${traceOf(error)}`);
-		stream.terminate();
 	}
 
 	private accept(socket: Socket<Stream>): void {
@@ -230,7 +233,12 @@ export class Worker implements PoolContext, ClientContext {
 	private cancelHere(pid: number, secret: Uint8Array): void {
 		const client = this.clients.get(pid);
 		if (client === undefined || client.secret.length !== secret.length) return;
-		if (timingSafeEqual(client.secret, secret)) client.cancel();
+		if (timingSafeEqual(client.secret, secret)) this.contain.guard(client.stream, () => client.cancel());
+	}
+
+	/** Whatever befalls one of them, the others are told too. */
+	private eachClient(work: (client: ClientHandle) => void): void {
+		for (const client of [...this.clients.values()]) this.contain.guard(client.stream, () => work(client));
 	}
 
 	nextSerial(): number {
@@ -261,6 +269,10 @@ export class Worker implements PoolContext, ClientContext {
 	// ---- orders of the main thread ---------------------------------------------------------------------------------
 
 	onMessage(message: ToWorker): void {
+		this.contain.guard(null, () => this.obey(message));
+	}
+
+	private obey(message: ToWorker): void {
 		switch (message.type) {
 			case "request-server":
 				this.poolsBySlot.get(message.slot)?.onServerRequested(message.by);
@@ -278,7 +290,7 @@ export class Worker implements PoolContext, ClientContext {
 				this.cancelHere(message.pid, message.secret);
 				break;
 			case "client":
-				void this.adoptClient(message.fd);
+				this.contain.when(null, this.adoptClient(message.fd), () => {});
 				break;
 			case "reload":
 				this.configure(message.snapshot, message.slots, message.paused);
@@ -302,7 +314,7 @@ export class Worker implements PoolContext, ClientContext {
 				this.drain();
 				break;
 			case "cancel-all":
-				for (const client of this.clients.values()) client.cancel();
+				this.eachClient((client) => client.cancel());
 				break;
 			case "close":
 				this.close();
@@ -366,11 +378,11 @@ export class Worker implements PoolContext, ClientContext {
 			const router = new Router(topology, this.parsed, this.plugins, snapshot.general);
 			this.logins.set(loginKey(cluster.user.name, cluster.database), { user: cluster.user, cluster: pools, router });
 		}
-		for (const client of this.clients.values()) {
+		this.eachClient((client) => {
 			const found = this.find(client.user, client.database);
 			if (found === null) client.shutDown(false);
 			else client.reach(found.cluster, found.router);
-		}
+		});
 		// Who waits has gone elsewhere by now, if there is an elsewhere.
 		for (const { election } of before) election?.end();
 		for (const key of gone) {
@@ -386,31 +398,22 @@ export class Worker implements PoolContext, ClientContext {
 		this.stopping = true;
 		this.listener?.stop();
 		for (const startup of [...this.startups]) startup.shutDown();
-		for (const client of [...this.clients.values()]) client.shutDown(false);
+		this.eachClient((client) => client.shutDown(false));
 		this.tellDrained();
 	}
 
 	private close(): void {
 		this.stopping = true;
 		this.listener?.stop();
-		for (const client of [...this.clients.values()]) client.shutDown(true);
+		this.eachClient((client) => client.shutDown(true));
 		for (const session of [...this.admins]) session.close(SHUTTING_DOWN);
 		for (const pool of this.allPools()) pool.shutDown();
 		if (this.janitor !== null) clearInterval(this.janitor);
 		// What was written last leaves the process with the next turn of the loop.
-		setTimeout(() => this.post({ type: "closed" }), 10);
+		this.contain.later(10, null, () => this.post({ type: "closed" }));
 	}
 
 	// ---- upkeep ----------------------------------------------------------------------------------------------------
-
-	/** A bug in what a tick sets going must not end the process. */
-	private guardedTick(): void {
-		try {
-			this.tick();
-		} catch (error) {
-			this.log.error(`internal error: ${traceOf(error)}`);
-		}
-	}
 
 	private tick(): void {
 		const time = now();
@@ -420,17 +423,16 @@ export class Worker implements PoolContext, ClientContext {
 		const changed = version !== this.vitalsVersion;
 		this.vitalsVersion = version;
 		if (this.worker === 0) this.bans.tick(time);
-		for (const pool of this.pools.values()) {
-			pool.tick(time);
-			if (changed) pool.reconsider();
-		}
-		for (const pool of this.leaving) {
-			pool.tick(time);
-			if (pool.isOver) this.leaving.delete(pool);
-		}
-		for (const { cluster } of this.logins.values()) for (const shard of cluster.shards) shard.tick(time, changed);
-		for (const client of this.clients.values()) client.check(time);
-		for (const startup of this.startups) if (time - startup.startedAt > general.client_login_timeout) startup.expire();
+		const { contain } = this;
+		for (const pool of this.allPools()) contain.guard(null, () => pool.tick(time));
+		if (changed) for (const pool of this.pools.values()) contain.guard(null, () => pool.reconsider());
+		for (const pool of this.leaving) if (pool.isOver) this.leaving.delete(pool);
+		for (const { cluster } of this.logins.values())
+			for (const shard of cluster.shards) contain.guard(null, () => shard.tick(time, changed));
+		this.eachClient((client) => client.check(time));
+		for (const startup of this.startups)
+			if (time - startup.startedAt > general.client_login_timeout)
+				contain.guard(startup.stream, () => startup.expire());
 	}
 
 	private allPools(): Pool[] {

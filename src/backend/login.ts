@@ -5,7 +5,7 @@
 import type { SocketHandler } from "bun";
 import type { ScramCache } from "../auth/scram-keys.ts";
 import { ServerLogin } from "../auth/server-login.ts";
-import { PgError } from "../errors.ts";
+import { asPgError, PgError } from "../errors.ts";
 import { connect } from "../net/connect.ts";
 import type { Names } from "../net/names.ts";
 import type { KeepAlive } from "../net/options.ts";
@@ -175,7 +175,8 @@ class Login implements StreamOwner {
 
 	private onAuthentication(body: Buffer): void {
 		const step = this.auth.step(body);
-		if (step instanceof Promise) void step.then((later) => this.onStep(later));
+		// A bug costs this attempt to log in, as an error does.
+		if (step instanceof Promise) step.then((later) => this.onStep(later)).catch((bug) => this.fail(asPgError(bug)));
 		else this.onStep(step);
 	}
 

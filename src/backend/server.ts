@@ -48,8 +48,8 @@ export interface ServerHome {
 	onIdle(server: Server): void;
 	/** Called once. */
 	onGone(server: Server): void;
-	/** Sends a CancelRequest; settles when no later query can be hit by it. */
-	cancel(server: Server): Promise<void>;
+	/** Sends a CancelRequest; `cancelLanded` is called when no later query can be hit by it. */
+	cancel(server: Server): void;
 	rollbackTimeout(): number;
 }
 
@@ -587,7 +587,7 @@ export class Server implements StreamOwner {
 		const clean = !busy && this.status === TxStatus.Idle && !cutOff && !open;
 		if (open) {
 			// PostgreSQL rolls a batch without Sync back when its client goes; our Sync would commit it.
-			void this.home.cancel(this);
+			this.home.cancel(this);
 			this.close("client disconnected in the middle of a batch");
 			return;
 		}
@@ -607,7 +607,7 @@ export class Server implements StreamOwner {
 			return;
 		}
 		this.home.counters[Stat.re_synced]!++;
-		void this.home.cancel(this);
+		this.home.cancel(this);
 		if (this.stream.queued > 0 || books.owed > WORTH_DRAINING) {
 			this.close("client disconnected with a deep pipeline under way");
 			return;
@@ -912,7 +912,7 @@ export class Server implements StreamOwner {
 
 	/** `query_timeout` has passed. Closing the connection alone would leave the query running: it is cancelled first. */
 	timeOut(): void {
-		void this.home.cancel(this);
+		this.home.cancel(this);
 		this.close("query timeout", new PgError("FATAL", "58000", "query timeout"));
 	}
 
@@ -937,8 +937,21 @@ export class Server implements StreamOwner {
 		this.task = null;
 		this.books.clear();
 		this.count();
-		this.home.onGone(this);
-		client?.onServerGone(error);
+		try {
+			this.home.onGone(this);
+		} finally {
+			this.tellGone(client, error);
+		}
+	}
+
+	/** A client that cannot take it, for a bug of ours, must not wait for this server for ever. */
+	private tellGone(client: ServerClient | null, error: PgError | null): void {
+		try {
+			client?.onServerGone(error);
+		} catch (bug) {
+			client?.stream.terminate();
+			throw bug;
+		}
 	}
 }
 

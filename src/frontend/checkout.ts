@@ -32,6 +32,8 @@ export interface Borrower extends ServerClient {
 	refuseHeld(error: PgError): void;
 	/** Its session can be had on no server. */
 	close(reason: string, error?: PgError): void;
+	/** `bug` was thrown by what a pool set going for it. */
+	onBug(bug: unknown): void;
 	/** At login: what a server reports with the client's settings. */
 	onWelcome(reported: ParameterSet): void;
 }
@@ -155,7 +157,7 @@ export class Checkout implements Waiter {
 	reach(cluster: Cluster): void {
 		this.cluster = cluster;
 		if (this.queued) {
-			if (!cluster.has(this.queue)) this.onElsewhere(false);
+			if (!cluster.has(this.queue)) this.lookElsewhere(false);
 		} else if (this.client.server === null) this.pool = cluster.first;
 	}
 
@@ -182,7 +184,35 @@ export class Checkout implements Waiter {
 
 	// ---- what a pool says ------------------------------------------------------------------------------------------
 
+	// These come in the middle of somebody else's event: what goes wrong here is no matter of theirs.
+
 	onServer(server: Server): void {
+		try {
+			this.served(server);
+		} catch (bug) {
+			this.client.onBug(bug);
+			// Before anybody had it; otherwise the client's end takes care of it.
+			if (server.state === ServerState.Idle) server.close("internal error");
+		}
+	}
+
+	onCheckoutFailed(error: PgError): void {
+		try {
+			this.client.onNoServer(error);
+		} catch (bug) {
+			this.client.onBug(bug);
+		}
+	}
+
+	onElsewhere(late: boolean): void {
+		try {
+			this.lookElsewhere(late);
+		} catch (bug) {
+			this.client.onBug(bug);
+		}
+	}
+
+	private served(server: Server): void {
 		if (server.state === ServerState.Closed) {
 			this.restart();
 			return;
@@ -193,12 +223,8 @@ export class Checkout implements Waiter {
 		if (this.acquire(server, time)) this.acquired(server);
 	}
 
-	onCheckoutFailed(error: PgError): void {
-		this.client.onNoServer(error);
-	}
-
 	/** Nothing of the request was sent: another pool that can serve it may. */
-	onElsewhere(late: boolean): void {
+	private lookElsewhere(late: boolean): void {
 		const { side, since } = this.routing;
 		const isHere = this.queue === this.pool;
 		if (!late && isHere && this.loggedIn && this.cluster.serves(0, this.pool, side, since)) return;

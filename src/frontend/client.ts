@@ -760,6 +760,10 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	// ---- servers come and go ---------------------------------------------------------------------------------------
 
+	onBug(bug: unknown): void {
+		this.context.contain.failed(bug, this.stream);
+	}
+
 	/** Where its servers come from: the one for this transaction, or the last. */
 	get pool(): Pool {
 		return this.checkout.pool;
@@ -1047,8 +1051,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		if (this.isWaiting && this.checkout.loggedIn) {
 			this.checkout.leave();
 			this.refuseHeld(new PgError("ERROR", "57014", "canceling statement due to user request"));
-		} else if (server !== null && server.state === ServerState.Lent && server.books.owed > 0)
-			void this.pool.cancel(server);
+		} else if (server !== null && server.state === ServerState.Lent && server.books.owed > 0) this.pool.cancel(server);
 	}
 
 	/** A reload made these the pools and the router of its user and database: from its next transaction on. */

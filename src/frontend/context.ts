@@ -5,6 +5,7 @@ import type { ParameterSets } from "../backend/parameters.ts";
 import type { Statements } from "../backend/prepared.ts";
 import type { General } from "../config/settings.ts";
 import type { Admin, User } from "../config/snapshot.ts";
+import type { Contain, Contained } from "../contain.ts";
 import type { Log } from "../log.ts";
 import type { Stream } from "../net/stream.ts";
 import type { PluginHost } from "../plugin/host.ts";
@@ -20,7 +21,7 @@ export interface ClientHandle {
 	readonly user: string;
 	readonly database: string;
 	readonly address: string;
-	readonly stream: { readonly bytesIn: number; readonly bytesOut: number };
+	readonly stream: Contained & { readonly bytesIn: number; readonly bytesOut: number };
 	/** For SHOW CLIENTS. */
 	readonly stateName: string;
 	readonly connectedAt: number;
@@ -47,6 +48,8 @@ export interface ClientContext {
 	readonly facts: FactsCache;
 	readonly scram: ScramCache;
 	readonly log: Log;
+	/** What does not come in by a socket's event comes in through it. */
+	readonly contain: Contain;
 	/** What was decided lately, for SHOW ROUTES. */
 	readonly routes: RouteLog;
 	/** This thread's way to the plugins; null when there is none to ask. */

@@ -5,7 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { now } from "../clock.ts";
 import { Side } from "../config/snapshot.ts";
-import { PgError, ProtocolError, traceOf } from "../errors.ts";
+import { PgError, ProtocolError } from "../errors.ts";
 import { TransactionControl } from "../parser/facts.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
 import type { Cluster } from "../pool/cluster.ts";
@@ -193,15 +193,8 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 			this.throughThen.push(work);
 			return;
 		}
-		queueMicrotask(() => {
-			if (this.phase === Phase.Closed) return;
-			try {
-				this.guarded(work);
-			} catch (error) {
-				// No socket's event: nobody else would catch it.
-				this.context.log.error(`internal error: ${traceOf(error)}`);
-				this.stream.terminate();
-			}
+		this.context.contain.soon(this.stream, () => {
+			if (this.phase !== Phase.Closed) this.guarded(work);
 		});
 	}
 

@@ -239,7 +239,7 @@ export class Startup implements StreamOwner {
 		if (outcome instanceof Promise) {
 			this.phase = Phase.Checking;
 			if (rest !== null) this.tail.hold(rest);
-			void outcome.then((request) => this.checked(request));
+			this.context.contain.when(this.stream, outcome, (request) => this.checked(request));
 			return null;
 		}
 		this.proceed(outcome);

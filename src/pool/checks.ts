@@ -84,7 +84,7 @@ export class Checks {
 		vitals.set(slot, Vital.checkedAt, time);
 		const server = isIll ? null : this.pool.popIdle();
 		if (server !== null) this.probe(server);
-		else void this.checkByConnecting();
+		else this.context.contain.when(null, this.checkByConnecting(), () => {});
 	}
 
 	/** Nothing has come back for a while. A long query is not more often asked about than a check may take. */
@@ -139,7 +139,8 @@ export class Checks {
 	private ask(server: Server, timeout: number): void {
 		this.server = server;
 		server.state = ServerState.Idle;
-		const timer = setTimeout(() => server.close("no answer to a health check"), timeout);
+		const late = () => server.close("no answer to a health check");
+		const timer = this.context.contain.later(timeout, server.stream, late);
 		server.run(";", (_, error) => {
 			clearTimeout(timer);
 			if (error !== null) server.close(`healthcheck failed: ${error.message}`);

@@ -6,6 +6,7 @@ import type { ParameterSets } from "../backend/parameters.ts";
 import type { Statements } from "../backend/prepared.ts";
 import type { MovingServer } from "../backend/server.ts";
 import type { General, Tcp } from "../config/settings.ts";
+import type { Contain } from "../contain.ts";
 import type { Log } from "../log.ts";
 import type { Names } from "../net/names.ts";
 import type { Stream } from "../net/stream.ts";
@@ -25,6 +26,8 @@ export interface PoolContext {
 	readonly handlers: SocketHandler<Stream>;
 	readonly names: Names;
 	readonly log: Log;
+	/** What does not come in by a socket's event comes in through it. */
+	readonly contain: Contain;
 	/** ms since the epoch as of the janitor's last tick. */
 	readonly time: number;
 	/** Counts reloads and RECONNECTs: the same number in each worker, in whatever order servers come from another. */

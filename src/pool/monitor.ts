@@ -7,9 +7,10 @@ import { now } from "../clock.ts";
 import type { General, Tcp } from "../config/settings.ts";
 import { MAX } from "../config/setting.ts";
 import type { PoolSpec, Snapshot } from "../config/snapshot.ts";
+import type { Contain } from "../contain.ts";
 import type { Log } from "../log.ts";
 import { Names } from "../net/names.ts";
-import type { Stream } from "../net/stream.ts";
+import { socketHandlers, type Stream } from "../net/stream.ts";
 import type { Bans } from "./bans.ts";
 import { chief, isAhead, WriteHistory } from "./replication.ts";
 import { Ban, FoundRole, Vital } from "./vitals.ts";
@@ -52,15 +53,17 @@ export class Monitor {
 	private readonly log: Log;
 	readonly handlers: SocketHandler<Stream>;
 	readonly names = new Names(() => this.general.dns_ttl);
+	readonly contain: Contain;
 	private slots: ReadonlyMap<string, number> = new Map();
 	private snapshot: Snapshot;
 	private groups = new Map<string, Group>();
 	private timer: Timer | null = null;
 
-	constructor(bans: Bans, log: Log, handlers: SocketHandler<Stream>, snapshot: Snapshot) {
+	constructor(bans: Bans, log: Log, contain: Contain, snapshot: Snapshot) {
 		this.bans = bans;
 		this.log = log;
-		this.handlers = handlers;
+		this.contain = contain;
+		this.handlers = socketHandlers((error, stream) => contain.failed(error, stream));
 		this.snapshot = snapshot;
 	}
 
@@ -88,7 +91,7 @@ export class Monitor {
 		}
 		const kept = new Set([...this.groups.values()].flatMap(({ watches }) => watches));
 		for (const { watches } of before.values()) for (const watch of watches) if (!kept.has(watch)) watch.close();
-		if (this.groups.size > 0) this.timer ??= setInterval(() => this.tick(now()), TICK);
+		if (this.groups.size > 0) this.timer ??= this.contain.every(TICK, () => this.tick(now()));
 		else this.rest();
 		// New pools of servers that are known need not wait for the next report.
 		for (const group of this.groups.values())
@@ -150,7 +153,8 @@ export class Monitor {
 			// What was planned in peace is too late in haste.
 			const interval = this.isWithoutPrimary(group) ? Math.min(HASTE, lsn_check_interval) : lsn_check_interval;
 			for (const watch of group.watches) {
-				if (!watch.asking && time >= watch.nextAt - lsn_check_interval + interval) void this.ask(watch, time);
+				if (!watch.asking && time >= watch.nextAt - lsn_check_interval + interval)
+					this.contain.when(null, this.ask(watch, time), () => {});
 			}
 		}
 	}

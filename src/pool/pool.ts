@@ -7,7 +7,7 @@ import type { ParameterSet, ParameterSets } from "../backend/parameters.ts";
 import { type MovingServer, type Server, ServerState } from "../backend/server.ts";
 import { now } from "../clock.ts";
 import type { PoolSpec } from "../config/snapshot.ts";
-import { PgError, traceOf } from "../errors.ts";
+import { PgError } from "../errors.ts";
 import type { Fields } from "../log.ts";
 import { timesText } from "../once-a-minute.ts";
 import { Stat } from "../stats/counters.ts";
@@ -84,7 +84,7 @@ export class Pool implements Connected, Checked {
 		}
 		if (this.retired) {
 			// Not before the caller knows that it waits.
-			queueMicrotask(() => waiter.onCheckoutFailed(new PgError("FATAL", "58000", "pool is shut down")));
+			this.context.contain.soon(null, () => waiter.onCheckoutFailed(SHUT_DOWN));
 			return null;
 		}
 		waiter.waitingSince = now();
@@ -194,9 +194,9 @@ export class Pool implements Connected, Checked {
 		return true;
 	}
 
-	/** Waits for nobody. What rejects is a bug in what was done with a connection, a client's perhaps. */
+	/** Waits for nobody. What rejects is a bug in what was done with a connection. */
 	private watch(work: Promise<void>): void {
-		work.catch((error) => this.context.log.error(`internal error: ${traceOf(error)}`));
+		this.context.contain.when(null, work, () => {});
 	}
 
 	onOpened(server: Server, permit: Permit): void {
@@ -513,20 +513,14 @@ export class Pool implements Connected, Checked {
 		return this.context.general().rollback_timeout;
 	}
 
-	async cancel(server: Server): Promise<void> {
+	cancel(server: Server): void {
 		if (server.pid === 0) return;
 		server.cancels++;
-		const { general, handlers, tcp } = this.context;
+		const { general, handlers, tcp, contain } = this.context;
 		// Where that server is: its host's name may stand for another one by now.
-		await sendCancel(
-			{ host: server.address, port: this.spec.port },
-			server.pid,
-			server.secret,
-			general().connect_timeout,
-			handlers,
-			tcp(),
-		);
-		server.cancelLanded();
+		const where = { host: server.address, port: this.spec.port };
+		const sent = sendCancel(where, server.pid, server.secret, general().connect_timeout, handlers, tcp());
+		contain.when(server.stream, sent, () => server.cancelLanded());
 	}
 
 	// ---- orders ----------------------------------------------------------------------------------------------------
@@ -607,7 +601,7 @@ export class Pool implements Connected, Checked {
 		ledger.setServers(this.slot, worker, 0, 0);
 		ledger.setWaiting(this.slot, worker, 0, 0);
 		for (const server of [...this.idle]) server.close("the pool is gone");
-		this.failAll(new PgError("FATAL", "58000", "pool is shut down"));
+		this.failAll(SHUT_DOWN);
 	}
 
 	/** See `Candidate` in balance.ts. */
@@ -664,6 +658,7 @@ function identityOf({ host, port, database_name, server_user, startup }: PoolSpe
 }
 
 const MOVED = "the host has another address";
+const SHUT_DOWN = new PgError("FATAL", "58000", "pool is shut down");
 
 const NO_LONGER_PRIMARY = new PgError(
 	"FATAL",

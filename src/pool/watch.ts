@@ -7,10 +7,15 @@ import { ParameterSets } from "../backend/parameters.ts";
 import { type Server, type ServerHome, ServerState } from "../backend/server.ts";
 import { now } from "../clock.ts";
 import type { PoolSpec } from "../config/snapshot.ts";
+import type { Contain } from "../contain.ts";
 import { asPgError, PgError } from "../errors.ts";
 import { Stat } from "../stats/counters.ts";
 import { type LoginContext, loginOptions } from "./login-options.ts";
 import { QUESTION, type Report, readReport } from "./replication.ts";
+
+interface WatchContext extends LoginContext {
+	readonly contain: Contain;
+}
 
 export class Watch implements ServerHome {
 	readonly sets = new ParameterSets();
@@ -27,14 +32,14 @@ export class Watch implements ServerHome {
 	/** When it is asked next. */
 	nextAt = 0;
 	asking = false;
-	private readonly context: LoginContext;
+	private readonly context: WatchContext;
 	private readonly scram = new ScramCache();
 	private server: Server | null = null;
 	private credentials = 0;
 	private onLost: ((error: PgError) => void) | null = null;
 	private closed = false;
 
-	constructor(specs: readonly PoolSpec[], context: LoginContext) {
+	constructor(specs: readonly PoolSpec[], context: WatchContext) {
 		this.specs = specs;
 		this.context = context;
 	}
@@ -92,7 +97,8 @@ export class Watch implements ServerHome {
 	private question(server: Server, timeout: number): Promise<Report> {
 		const { promise, resolve, reject } = Promise.withResolvers<Report>();
 		const at = now();
-		const timer = setTimeout(() => server.close("no answer within lsn_check_timeout"), timeout);
+		const late = () => server.close("no answer within lsn_check_timeout");
+		const timer = this.context.contain.later(timeout, server.stream, late);
 		const over = () => {
 			clearTimeout(timer);
 			this.onLost = null;
@@ -127,7 +133,7 @@ export class Watch implements ServerHome {
 		else this.onLost(error);
 	}
 
-	async cancel(): Promise<void> {}
+	cancel(): void {}
 
 	rollbackTimeout(): number {
 		return Number.POSITIVE_INFINITY;

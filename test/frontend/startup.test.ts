@@ -104,6 +104,7 @@ function listen() {
 		facts: createFactsCache(),
 		scram: new ScramCache(),
 		log: createLog("text", "off"),
+		contain: inner.context.contain,
 		routes: new RouteLog(),
 		time: 0,
 		stopping: false,

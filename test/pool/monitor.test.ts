@@ -4,8 +4,8 @@ import { afterEach, expect, test } from "bun:test";
 import { type General, general as generalTable, type Tcp, tcp as tcpTable } from "../../src/config/settings.ts";
 import type { PoolSpec, Snapshot } from "../../src/config/snapshot.ts";
 import { now } from "../../src/clock.ts";
+import { Contain } from "../../src/contain.ts";
 import type { Log } from "../../src/log.ts";
-import { socketHandlers } from "../../src/net/stream.ts";
 import { Bans } from "../../src/pool/bans.ts";
 import { Monitor } from "../../src/pool/monitor.ts";
 import { Ban, FoundRole, Vital, Vitals } from "../../src/pool/vitals.ts";
@@ -65,8 +65,11 @@ function scene(members: readonly Partial<PoolSpec>[], settings: Partial<General>
 	const first = snapshot(settings, begin);
 	const vitals = new Vitals(8);
 	const bans = new Bans(vitals, log, first, slots);
-	const handlers = socketHandlers((_, stream) => stream.terminate());
-	const monitor = new Monitor(bans, log, handlers, first);
+	const contain = new Contain(
+		() => {},
+		() => {},
+	);
+	const monitor = new Monitor(bans, log, contain, first);
 	monitor.reach(first, slots);
 	open.push(monitor);
 	const NAMES = {

@@ -8,8 +8,10 @@ import type { Server } from "../../src/backend/server.ts";
 import { type General, general as generalTable, type Tcp, tcp as tcpTable } from "../../src/config/settings.ts";
 import type { PoolSpec, User } from "../../src/config/snapshot.ts";
 import { PgError } from "../../src/errors.ts";
+import { Contain } from "../../src/contain.ts";
 import { createLog } from "../../src/log.ts";
 import { Names } from "../../src/net/names.ts";
+import { settle } from "../../src/net/outgoing.ts";
 import { socketHandlers } from "../../src/net/stream.ts";
 import { Bans } from "../../src/pool/bans.ts";
 import { Ledger } from "../../src/pool/ledger.ts";
@@ -195,6 +197,7 @@ export function testPool(
 		}),
 		names: new Names(() => general.dns_ttl),
 		log,
+		contain: new Contain((bug) => log.error(`internal error: ${bug}`), settle),
 		time: 0,
 		generation: 0,
 		general: () => general,
