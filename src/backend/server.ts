@@ -72,6 +72,8 @@ export type Rows = readonly (readonly (string | null)[])[];
 /** A simple query of our own and what came of it. */
 interface Task {
 	rows: (string | null)[][];
+	/** Of the rows. */
+	bytes: number;
 	error: PgError | null;
 	done(rows: (string | null)[][], error: PgError | null): void;
 }
@@ -260,8 +262,12 @@ export class Server implements StreamOwner {
 					break;
 				}
 				if (task !== null) {
+					if (length > TASK_LIMIT) {
+						fault = `a row of ${length} bytes for a query of ours`;
+						break;
+					}
 					if (next > end) break;
-					task.rows.push(readRow(chunk, at));
+					this.collect(task, chunk, at, length);
 				} else if (this.ofInsertion) {
 					if (next > end) break;
 					if (to !== null) to.out.add(chunk, run, at - run);
@@ -359,6 +365,12 @@ export class Server implements StreamOwner {
 		}
 		if (fault === null) this.tail.keep(chunk, at, end - at < HEADER ? HEADER : 1 + readInt32(chunk, at + 1));
 		return fault;
+	}
+
+	private collect(task: Task, chunk: Buffer, at: number, length: number): void {
+		task.bytes += length;
+		if (task.bytes <= TASK_LIMIT) task.rows.push(readRow(chunk, at));
+		else task.error ??= new PgError("ERROR", TOO_MUCH, "the answer to a query of the proxy's is too long");
 	}
 
 	/** The message answers what was put into the client's Query (backend/restoring.ts). */
@@ -740,6 +752,7 @@ export class Server implements StreamOwner {
 		this.deadline = this.requestAt + this.home.rollbackTimeout();
 		this.task = {
 			rows: [],
+			bytes: 0,
 			error: null,
 			done: (rows, error) => {
 				this.state = before;
@@ -773,14 +786,14 @@ export class Server implements StreamOwner {
 	 * After a transaction that changed settings: asks what they are now, as `askParameters` says it. After an error a SET may
 	 * not have happened, and a default is nothing that the session has set: then only what it has set itself has a value.
 	 */
-	ask(names: readonly string[], most: number, done: (rows: Rows | null) => void): void {
+	ask(names: readonly string[], most: number, done: (rows: Rows | PgError) => void): void {
 		const ownOnly = this.errored || this.resets !== null || this.resetsAll;
-		this.run(askParameters(names, ownOnly, most), (rows, error) => done(error === null ? rows : null));
+		this.run(askParameters(names, ownOnly, most), (rows, error) => done(error ?? rows));
 	}
 
 	/** Asks for all that this session has set, as `askAll` of parameters.ts says it. */
-	askAll(others: readonly string[], most: number, done: (rows: Rows | null) => void): void {
-		this.run(askAll(others, most), (rows, error) => done(error === null ? rows : null));
+	askAll(others: readonly string[], most: number, done: (rows: Rows | PgError) => void): void {
+		this.run(askAll(others, most), (rows, error) => done(error ?? rows));
 	}
 
 	noteSets(names: readonly string[]): void {
@@ -958,6 +971,11 @@ export class Server implements StreamOwner {
 function fatalText(error: PgError): string {
 	return `${error.severity} ${error.sqlstate}: ${error.message}`;
 }
+
+/** What may be answered to a query of our own, bytes; the longest is what settings a transaction has changed. A guess. */
+const TASK_LIMIT = 32 << 20;
+/** SQLSTATE of an answer that is longer. */
+export const TOO_MUCH = "53200";
 
 /** What the names of settings may take that one transaction has set, bytes; more is not kept (frontend/settings.ts). */
 export const NAMES_LIMIT = 1 << 20;

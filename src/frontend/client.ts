@@ -39,6 +39,8 @@ import { ClientSettings, Settled, tooManySettings } from "./settings.ts";
 export const UNREAD = 64 << 10;
 /** Their answers are as long as what may be queued. */
 const MOST_CLOSES = UNREAD / CLOSE_COMPLETE.length;
+/** Messages whose answers may be outstanding, each a few bytes of ours; a guess, generous. */
+const MOST_OWED = 64 << 10;
 /** What a client may send ahead while it waits; then its socket is not read. */
 export const HELD = 128 << 10;
 
@@ -57,6 +59,8 @@ const enum Awaited {
 	All,
 	/** To all batches that were said to their end. */
 	Ends,
+	/** To all that was said, in the middle of a batch perhaps, which goes on as it was routed. */
+	Some,
 }
 
 /** What is dropped after a request was refused, up to where PostgreSQL would go on. */
@@ -264,6 +268,17 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 					this.untilAnswered(server, chunk, run, at);
 					return;
 				}
+				if (books.owed >= MOST_OWED && !books.copyIn) {
+					// What is answered by the proxy puts no pressure back on who asks: a client could ask for ever behind a slow query.
+					if (books.unsynced) this.flush(server, chunk, run, at);
+					else this.send(server, chunk, run, at);
+					run = at;
+					this.answerFakes(server);
+					if (books.owed > 0) {
+						this.untilAnswered(server, chunk, run, at, Awaited.Some);
+						return;
+					}
+				}
 				if (books.ends > 0 && !books.copyIn && this.isUncertain(server, chunk, at, stop)) {
 					// A batch before it may yet fail, and then it means something else.
 					this.untilAnswered(server, chunk, run, at, Awaited.Ends);
@@ -380,18 +395,30 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		const { server } = this;
 		if (server !== null) {
 			this.send(server, chunk, run, at);
-			if (flush) server.answerFakes();
+			if (flush) this.answerFakes(server);
 		}
 		this.routed = 0;
 		this.ahead.move(at);
 		if (!this.isClosed) this.tail.keep(chunk, at, this.needed(chunk, at));
 	}
 
+	/** As `send`, with a Flush behind it: a batch that is not ended is answered so far. */
+	private flush(server: Server, chunk: Buffer, run: number, at: number): void {
+		this.send(server, chunk, run, at);
+		server.stream.writeAll(FLUSH);
+	}
+
+	/** Who does not read what the proxy makes up is not read any more, until it does. */
+	private answerFakes(server: Server): void {
+		server.answerFakes();
+		if (this.stream.queued > UNREAD) this.stream.pause();
+	}
+
 	/** The message at `at` waits for the answers to those before it. */
 	private untilAnswered(server: Server, chunk: Buffer, run: number, at: number, awaited = Awaited.All): void {
 		this.send(server, chunk, run, at);
 		// In the middle of a batch that was routed it is not routed anew.
-		const routed = awaited === Awaited.Ends && server.books.unsynced ? this.routed - at : 0;
+		const routed = awaited !== Awaited.All && server.books.unsynced ? this.routed - at : 0;
 		this.hold(chunk, at);
 		this.routed = Math.max(0, routed);
 		this.awaited = awaited;
@@ -563,6 +590,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	/** The client took everything: its server may go on. */
 	onDrain(): void {
 		this.server?.stream.resume();
+		if (this.state === State.Ready && (this.server === null || this.server.stream.queued === 0)) this.stream.resume();
 		if (!this.unread) return;
 		this.unread = false;
 		this.resume();

@@ -51,6 +51,7 @@ export function noteFacts(server: Server, facts: SessionFacts, bound = false): v
 function noteBound(server: Server, facts: SessionFacts, chunk: Buffer, at: number, stop: number): void {
 	if (facts.deallocatesAll) server.books.deallocatesAll();
 	if (facts.parameterSets.length === 0 || server.session) return;
+	const named = new Set(facts.parameterSets);
 	// Format codes say nothing: a text is the same bytes in both.
 	let next = at + 2 + 2 * readInt16(chunk, at);
 	const count = readInt16(chunk, next);
@@ -59,7 +60,7 @@ function noteBound(server: Server, facts: SessionFacts, chunk: Buffer, at: numbe
 		const length = readInt32(chunk, next);
 		next += 4;
 		if (length < 0) continue;
-		if (facts.parameterSets.includes(parameter) && next + length <= stop)
+		if (named.has(parameter) && next + length <= stop)
 			server.noteSets([chunk.utf8Slice(next, next + length).toLowerCase()]);
 		next += length;
 	}

@@ -158,6 +158,11 @@ export class RequestRouter {
 		return statements.textOf(name) ?? "";
 	}
 
+	/** What was asked is over: an idle client keeps no text of it. */
+	forgetText(): void {
+		this.asked.sql = "";
+	}
+
 	/** Names mean what the client's statements say: a batch begins, or is passed on. */
 	clearBatch(): void {
 		this.parse = null;

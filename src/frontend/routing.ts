@@ -303,7 +303,9 @@ export class Routing {
 		this.hints.end(committed);
 		this.isEnding = false;
 		const { requests } = this;
-		if (requests === null || !requests.wrote) return;
+		if (requests === null) return;
+		requests.forgetText();
+		if (!requests.wrote) return;
 		requests.wrote = false;
 		this.writes.wrote(time);
 	}

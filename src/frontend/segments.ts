@@ -2,7 +2,7 @@
 // another, and COMMIT for both in a single batch. Called by sharded.ts; sends nothing itself.
 
 import { Side } from "../config/snapshot.ts";
-import type { PgError } from "../errors.ts";
+import { PgError } from "../errors.ts";
 import { type Route, Shard } from "../router/route.ts";
 import { Frontend, Target } from "../wire/codes.ts";
 import { endOfString, HEADER, readInt32 } from "../wire/frame.ts";
@@ -64,6 +64,8 @@ export class Batches {
 	readonly ahead = new LookAhead();
 	private readonly each: readonly (readonly number[])[];
 	private readonly portals = new Map<string, readonly number[]>();
+	/** What their names take. */
+	private portalBytes = 0;
 
 	/** @param count of shards */
 	constructor(count: number) {
@@ -101,6 +103,14 @@ export class Batches {
 	/** The transaction is over, and its portals with it. */
 	clear(): void {
 		this.portals.clear();
+		this.portalBytes = 0;
+	}
+
+	/** @returns false when there are more than a transaction may have */
+	private notePortal(name: string, shards: readonly number[]): boolean {
+		if (!this.portals.has(name)) this.portalBytes += name.length + NAME_COST;
+		this.portals.set(name, shards);
+		return this.portalBytes <= MOST_PORTAL_BYTES;
 	}
 
 	/**
@@ -152,13 +162,14 @@ export class Batches {
 				for (const shard of here) sent.add(shard);
 				if (route !== null && isEnd(facts) && !facts!.chains) ends = true;
 				const portalEnd = endOfString(chunk, at + HEADER, next);
-				if (portalEnd >= 0) this.portals.set(chunk.utf8Slice(at + HEADER, portalEnd), here);
+				if (portalEnd >= 0 && !this.notePortal(chunk.utf8Slice(at + HEADER, portalEnd), here))
+					return { segments: [], error: TOO_MANY_PORTALS, side, route, copyEnds, ends };
 			} else if (code === Frontend.Execute || (isReplied(code) && chunk[at + HEADER] !== Target.Statement)) {
 				const name = at + HEADER + (code === Frontend.Execute ? 0 : 1);
 				const nameEnd = endOfString(chunk, name, next);
 				const portal = nameEnd < 0 ? "" : chunk.utf8Slice(name, nameEnd);
 				here = this.portals.get(portal) ?? targets ?? this.of(transaction.anywhere(this.all));
-				if (code === Frontend.Close) this.portals.delete(portal);
+				if (code === Frontend.Close && this.portals.delete(portal)) this.portalBytes -= portal.length + NAME_COST;
 			}
 			if (isReplied(code)) openReplies++;
 			if (here !== null) {
@@ -183,9 +194,16 @@ export class Batches {
 			targets = this.of(transaction.anywhere(this.targets(route)));
 		} else side = narrower(side, requests.unboundWrite(transaction.isRunning)?.side ?? side);
 		segments.push({ at: start, end, targets, replies: replies + openReplies, joins });
+		// Texts are not kept for a client that sends no more.
+		requests.clearBatch();
 		return { segments, error: null, side, route: last, copyEnds, ends };
 	}
 }
+
+/** What the names of a transaction's portals may take; a guess, generous. */
+const MOST_PORTAL_BYTES = 1 << 20;
+const NAME_COST = 64;
+const TOO_MANY_PORTALS = new PgError("ERROR", "53200", "the transaction has too many portals");
 
 function isSame(a: readonly number[], b: readonly number[]): boolean {
 	return a.length === b.length && a.every((shard) => b.includes(shard));

@@ -3,7 +3,11 @@
 // savepoints. Used by client.ts and sharded.ts.
 
 import { PgError } from "../errors.ts";
+import { flat } from "../parser/flat.ts";
 import { type Hints, NO_HINTS, type OwnName, type OwnSetting, parseRole, parseShard } from "../parser/hints.ts";
+
+/** Characters of a sharding key that a session keeps; a guess, generous. */
+const LONGEST_KEY = 8192;
 
 export class SessionHints {
 	/** RESET goes back to these. */
@@ -86,5 +90,7 @@ export class SessionHints {
 export function hintsOf(name: OwnName, value: string): Partial<Hints> {
 	if (name === "role") return { role: parseRole(value) };
 	if (name === "shard") return { shard: parseShard(value) };
-	return { shardingKey: value === "" ? null : value };
+	if (value.length > LONGEST_KEY)
+		throw new PgError("ERROR", "54000", "pgdog.sharding_key is too long", `It may have ${LONGEST_KEY} characters.`);
+	return { shardingKey: value === "" ? null : flat(value) };
 }

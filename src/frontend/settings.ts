@@ -5,7 +5,7 @@
 
 import type { ParameterSet, ParameterSets } from "../backend/parameters.ts";
 import { isListed } from "../backend/parameters.ts";
-import { NAMES_LIMIT, type Rows, type Server } from "../backend/server.ts";
+import { NAMES_LIMIT, type Rows, type Server, TOO_MUCH } from "../backend/server.ts";
 import { PgError } from "../errors.ts";
 import type { Sink } from "../net/stream.ts";
 import { Dirty } from "../parser/session.ts";
@@ -118,6 +118,7 @@ export class ClientSettings {
 		if (resetsAll && !server.errored && !server.rolledBack) this.hints.change({ kind: "reset", name: "all" }, false);
 		if (namesBytes > NAMES_LIMIT) {
 			server.takeNames();
+			server.dirty |= Dirty.Settings;
 			done(Settled.TooMany);
 			return;
 		}
@@ -143,11 +144,14 @@ export class ClientSettings {
 		}
 		const others = [...this.wanted.values.keys()].filter((name) => name.includes("."));
 		server.askAll(others, MOST_OF_CLIENT, (rows) => {
-			const listed = new Set(rows?.map(([name]) => name));
+			if (rows instanceof PgError) {
+				done(this.learn(server, serverUser, rows, () => false));
+				return;
+			}
+			const listed = new Set(rows.map(([name]) => name));
 			// Those that are not among what the session has set have been reset.
 			const gone = [...this.wanted.values.keys()].filter((name) => isListed(name) && !listed.has(name));
-			const all = rows === null ? null : [...rows, ...gone.map((name) => [name, null])];
-			done(this.learn(server, serverUser, all, () => false));
+			done(this.learn(server, serverUser, [...rows, ...gone.map((name) => [name, null])], () => false));
 		});
 	}
 
@@ -155,8 +159,12 @@ export class ClientSettings {
 	 * What settings are after the transaction; null is what the session has not set.
 	 * @param isReset whether a setting was given its default, as far as is known
 	 */
-	private learn(server: Server, serverUser: string, rows: Rows | null, isReset: (name: string) => boolean): Settled {
-		if (rows === null) return Settled.Failed;
+	private learn(server: Server, serverUser: string, rows: Rows | PgError, isReset: (name: string) => boolean): Settled {
+		if (rows instanceof PgError) {
+			if (rows.sqlstate !== TOO_MUCH) return Settled.Failed;
+			server.dirty |= Dirty.Settings;
+			return Settled.TooMany;
+		}
 		const applied: [string, string | null][] = [];
 		const wanted: [string, string | null][] = [];
 		for (const [name, value] of rows) {

@@ -1,6 +1,7 @@
 // A statement for people to read, in a line and without what it was called with: constants are `?`, comments are gone. For
 // SHOW ROUTES. Nothing is decided by it.
 
+import { flat } from "./flat.ts";
 import { Backslash, Lexer, Token } from "./lexer.ts";
 
 /** Characters shown of a text. */
@@ -36,7 +37,7 @@ export function readable(sql: string, backslash = Backslash.Plain): string {
 		commaEnd = 0;
 		text += blank + (constant ? "?" : sql.slice(lexer.start, lexer.end));
 	}
-	return text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text;
+	return flat(text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text);
 }
 
 const enum Folding {

@@ -4,6 +4,7 @@
 // Both err on the side of "it may": a false alarm costs a round trip, a miss shows one client's state to another.
 // What a function does inside the server cannot be seen here; only settings that it reports come back.
 
+import { flat } from "./flat.ts";
 import { fold, Lexer, Token } from "./lexer.ts";
 
 /** What a client left on a server; each has its cure in backend/clean.ts. */
@@ -185,6 +186,7 @@ export function sessionFacts(sql: string): SessionFacts {
 	if (lexer.doubt || sql.includes("\ufffd")) facts.dirty |= Dirty.Everything;
 	if (statements !== 1) facts.deallocates = null;
 	facts.end(statements);
+	if (sql.length > SHORT) facts.flatten();
 	return facts;
 }
 
@@ -288,6 +290,11 @@ class Facts implements SessionFacts {
 		this.anywhere(items);
 	}
 
+	/** Names outlive their text, in a transaction that goes on. */
+	flatten(): void {
+		for (const names of [this.sets, this.resets]) for (let i = 0; i < names.length; i++) names[i] = flat(names[i]!);
+	}
+
 	/** All statements of the text have been looked at. */
 	end(statements: number): void {
 		const { resets, locals, unsure, unsureLocals, dirty } = this;
@@ -381,6 +388,7 @@ class Facts implements SessionFacts {
 
 	/** Words that mean something wherever they stand. */
 	private anywhere(items: readonly Item[]): void {
+		let closing: readonly number[] | null = null;
 		for (let i = 0; i < items.length; i++) {
 			const { token, text } = items[i]!;
 			if (text === null) continue;
@@ -388,8 +396,10 @@ class Facts implements SessionFacts {
 			if (token === Token.String && NAMES_PG_TEMP.test(text)) this.dirty |= Dirty.Temporary;
 			if (token !== Token.Word && token !== Token.Quoted) continue;
 			const previous = items[i - 1]?.text ?? "";
-			if (text === "set_config") this.setConfig(items, i);
-			else if (text.startsWith("pg_temp")) this.dirty |= Dirty.Temporary;
+			if (text === "set_config") {
+				closing ??= closingParentheses(items);
+				this.setConfig(items, i, closing);
+			} else if (text.startsWith("pg_temp")) this.dirty |= Dirty.Temporary;
 			else if (text.startsWith("pg_advisory_lock") || text.startsWith("pg_try_advisory_lock"))
 				this.dirty |= Dirty.AdvisoryLock;
 			else if (text === "pg_settings") this.view(items);
@@ -400,7 +410,7 @@ class Facts implements SessionFacts {
 	}
 
 	/** `set_config('name', value, is_local)`: the name must be there to read, or nothing can be followed. */
-	private setConfig(items: readonly Item[], at: number): void {
+	private setConfig(items: readonly Item[], at: number, closing: readonly number[]): void {
 		const [open, setting, comma] = [items[at + 1], items[at + 2], items[at + 3]];
 		if (open?.text !== "(") return;
 		// Two strings in a row are one; what comes between the name and its comma makes it another.
@@ -412,7 +422,7 @@ class Facts implements SessionFacts {
 			return;
 		}
 		const name = fold(setting.text);
-		const isLocal = lastArgument(items, at + 1) === "true";
+		const isLocal = lastArgument(items, closing[at + 1] ?? 0) === "true";
 		const [value, behind] = [items[at + 4], items[at + 5]];
 		const isWhole = behind?.token === Token.Symbol && behind.text === ",";
 		const isNull = isWhole && value?.token === Token.Word && value.text === "null";
@@ -459,6 +469,9 @@ class Facts implements SessionFacts {
 	}
 }
 
+/** Characters of a text that its names may keep alive. */
+const SHORT = 256;
+
 /** Where `touchesSession` sees a word begin, so that the two agree. */
 const NAMES_PG_TEMP = /(?<![\w$\u0080-\uffff])pg_temp/i;
 const CHARACTERISTICS = [
@@ -482,15 +495,24 @@ function settingName(items: readonly Item[], at: number, name: (i: number) => st
 	return fold(setting);
 }
 
-/** The last word before the parenthesis that closes the one at `open`, when it stands alone as an argument. */
-function lastArgument(items: readonly Item[], open: number): string | null {
-	let depth = 0;
-	for (let i = open; i < items.length; i++) {
+/** For each parenthesis that opens, where it is closed; 0 where it is not. Calls in calls are many, and each asks. */
+function closingParentheses(items: readonly Item[]): number[] {
+	const closing = new Array<number>(items.length).fill(0);
+	const open: number[] = [];
+	for (let i = 0; i < items.length; i++) {
 		const { token, text } = items[i]!;
 		if (token !== Token.Symbol) continue;
-		if (text === "(") depth++;
-		else if (text === ")" && --depth === 0)
-			return items[i - 2]?.text === "," && items[i - 1]?.token === Token.Word ? items[i - 1]!.text : null;
+		if (text === "(") open.push(i);
+		else if (text === ")") {
+			const opened = open.pop();
+			if (opened !== undefined) closing[opened] = i;
+		}
 	}
-	return null;
+	return closing;
+}
+
+/** The last word before the parenthesis at `close`, when it stands alone as an argument. */
+function lastArgument(items: readonly Item[], close: number): string | null {
+	if (close < 2 || items[close - 2]?.text !== ",") return null;
+	return items[close - 1]?.token === Token.Word ? items[close - 1]!.text : null;
 }

@@ -32,6 +32,9 @@ const PERMANENT = new Set(["28", "3D", "42"]);
 /** A query under way for so long, ms, or for half of what clients wait for it, is a reason to ask whether its server still answers. */
 const LONG_QUERY = 1_000;
 
+/** CancelRequests on their way to one server: each is a connection. */
+const MOST_CANCELS = 4;
+
 export class Pool implements Connected, Checked {
 	spec: PoolSpec;
 	readonly slot: number;
@@ -515,6 +518,8 @@ export class Pool implements Connected, Checked {
 
 	cancel(server: Server): void {
 		if (server.pid === 0) return;
+		// As many as ask for the same, it is one query.
+		if (server.cancels >= MOST_CANCELS) return;
 		server.cancels++;
 		const { general, handlers, tcp, contain } = this.context;
 		// Where that server is: its host's name may stand for another one by now.

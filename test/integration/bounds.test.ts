@@ -1,0 +1,117 @@
+// What one client, or one server, makes the proxy keep has a bound, and the time it takes grows with its size and no faster. Each
+// row sends a lot of one thing and looks at the process: what it has grown by, and how long another client waits meanwhile.
+
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { type Cluster, startPostgres } from "../support/postgres.ts";
+import { type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
+import type { RawClient } from "../support/raw-client.ts";
+import { frontend as f } from "../support/wire-frames.ts";
+import { connect, one } from "./support.ts";
+
+setDefaultTimeout(60_000);
+
+let cluster: Cluster;
+let proxy: Proxy;
+beforeAll(async () => {
+	cluster = await startPostgres();
+	proxy = await startProxy(simpleConfig(cluster.primary, { workers: 1, default_pool_size: 3 }));
+});
+afterAll(async () => {
+	await proxy?.stop("SIGKILL");
+	await cluster?.stop();
+});
+
+/** Resident memory, MB. */
+function memory(): number {
+	const status = readFileSync(`/proc/${proxy.pid}/status`, "utf8");
+	return Number(/VmRSS:\s+(\d+)/.exec(status)?.[1]) / 1024;
+}
+
+/** Asks again and again, as long as `work` takes. @returns the longest that an answer took, ms */
+async function slowest(other: RawClient, work: Promise<unknown>): Promise<number> {
+	let longest = 0;
+	let over = false;
+	const done = work.finally(() => {
+		over = true;
+	});
+	while (!over) {
+		const start = performance.now();
+		await one(other, "SELECT 1");
+		longest = Math.max(longest, performance.now() - start);
+		await Bun.sleep(5);
+	}
+	await done;
+	return longest;
+}
+
+const ROWS: [name: string, mb: number, send: (client: RawClient) => Promise<void>][] = [
+	[
+		"50 values of 1 MB for one setting",
+		80,
+		async (client) => {
+			for (let i = 0; i < 50; i++) await client.query(`SET app.x = '${i}${"x".repeat(1_000_000)}'`);
+		},
+	],
+	[
+		"2,000 settings",
+		100,
+		async (client) => {
+			for (let from = 0; from < 2_000; from += 50) {
+				const sets = Array.from({ length: 50 }, (_, i) => `SET app.s${from + i} = 'x'`);
+				for (const sql of sets.slice(0, 5)) await client.query(sql);
+				await client.query(sets.join("; "));
+			}
+			expect(await one(client, "SHOW app.s1999")).toBe("x");
+		},
+	],
+	[
+		"statements parsed and closed again behind a slow query",
+		120,
+		async (client) => {
+			client.send(f.parse("SELECT 1", "s"), f.sync());
+			await client.result();
+			await client.query("BEGIN");
+			client.send(f.query("SELECT pg_sleep(1)"));
+			const pair = Buffer.concat([f.close("S", "s"), f.parse("SELECT 1", "s")]);
+			client.send(Buffer.concat(new Array(300_000).fill(pair)), f.sync());
+			await client.result();
+			expect((await client.result()).errors).toEqual([]);
+			await client.query("COMMIT");
+		},
+	],
+	[
+		"calls of set_config within each other",
+		150,
+		async (client) => {
+			const deep = 20_000;
+			await client.query(`SELECT ${"set_config('a.x', ".repeat(deep)}'y'${", false)".repeat(deep)}`);
+		},
+	],
+];
+
+test.each(ROWS)("%s", async (_, most, send) => {
+	await using client = await connect(proxy, { timeout: 30_000 });
+	await using other = await connect(proxy, { timeout: 30_000 });
+	await one(other, "SELECT 1");
+	const before = memory();
+	const longest = await slowest(other, send(client));
+	expect(memory() - before).toBeLessThan(most);
+	expect(longest).toBeLessThan(2_000);
+	expect(await one(client, "SELECT 1")).toBe("1");
+});
+
+test("settings beyond what is kept: the next request says so, the session goes on with those of before", async () => {
+	await using client = await connect(proxy, { timeout: 30_000 });
+	await client.query("SET app.kept = 'yes'");
+	for (const sql of [
+		"SELECT set_config('app.big', repeat('x', 5000000), false) IS NULL",
+		`SELECT ${Array.from({ length: 50 }, (_, i) => `set_config('app.b${i}', repeat('x', 1000000), false) IS NULL`)}`,
+	]) {
+		expect((await client.query(sql)).errors).toEqual([]);
+		const { errors, status } = await client.query("SELECT 1");
+		expect([errors[0]?.C, errors[0]?.S, status]).toEqual(["53200", "ERROR", "I"]);
+		expect(await one(client, "SHOW app.kept")).toBe("yes");
+		expect(await one(client, "SELECT COALESCE(current_setting('app.big', true), '')")).toBe("");
+	}
+});
