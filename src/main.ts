@@ -7,6 +7,7 @@ import { type Loaded, load, type Overrides } from "./config/load.ts";
 import { problemText } from "./config/problem.ts";
 import type { PluginEntry, Snapshot } from "./config/snapshot.ts";
 import { createLog, type Log } from "./log.ts";
+import { raiseDescriptorLimit } from "./net/options.ts";
 import { Lines } from "./net/standard-error.ts";
 import { type HostDescription, NO_PLUGINS, PLUGIN_CRATES } from "./plugin/abi.ts";
 import { type Bridge, BridgeError, findBridge, openBridge } from "./plugin/bridge.ts";
@@ -120,6 +121,7 @@ async function bringPlugins(entries: readonly PluginEntry[], log: Log): Promise<
 }
 
 async function run(files: Files, overrides: Overrides): Promise<number> {
+	raiseDescriptorLimit();
 	const loaded = read(files, overrides);
 	// How to log is itself a setting: with mistakes in the files, as text.
 	const { log_format, log_level } = loaded.ok

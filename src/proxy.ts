@@ -15,11 +15,13 @@ import { problemText } from "./config/problem.ts";
 import type { PoolSpec, Snapshot } from "./config/snapshot.ts";
 import { Contain } from "./contain.ts";
 import { cannotListen, ProtocolError, traceOf } from "./errors.ts";
+import { turnAway } from "./frontend/door.ts";
 import type { Log } from "./log.ts";
 import { now } from "./clock.ts";
 import type { AnyRow, FromWorker, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
 import { unixSocketPath } from "./net/connect.ts";
-import { closeDescriptor, duplicate } from "./net/options.ts";
+import { Descriptors, Room } from "./net/descriptors.ts";
+import { closeDescriptor, descriptor, duplicate, lowestFreeDescriptor } from "./net/options.ts";
 import { settle } from "./net/outgoing.ts";
 import type { HostDescription } from "./plugin/abi.ts";
 import { PluginHost } from "./plugin/host.ts";
@@ -39,6 +41,9 @@ interface Thread {
 
 /** Pools that a reload may still add: rows in shared memory cannot be added later. Empty ones cost no memory. */
 const SPARE_POOLS = 1024;
+/** Descriptors of a worker thread itself, as seen with Bun 1.4.5; and a number of clients that is worth a warning. */
+const FILES_OF_A_WORKER = 4;
+const FEW_CLIENTS = 100;
 /** ms that a worker may take to close before the process ends without it: a plugin may be stuck in its route. */
 const CLOSE_TIMEOUT = 5_000;
 
@@ -60,6 +65,7 @@ export class Proxy implements Source {
 	private readonly monitor: Monitor;
 	/** Users' databases (`loginOf`): a pool that a reload adds to one is paused with the others. */
 	private readonly paused = new Set<string>();
+	private readonly descriptors = new Descriptors();
 	private readonly over = Promise.withResolvers<number>();
 	private readonly scramSecret = Uint8Array.from(randomBytes(32));
 	private listening = 0;
@@ -105,6 +111,7 @@ export class Proxy implements Source {
 
 	private async start(): Promise<void> {
 		const { host, port, workers, unix_socket_dir } = this.current.general;
+		this.checkDescriptors();
 		// Before anything listens: no client may come before it.
 		this.plugins.init();
 		if (workers > 1) {
@@ -143,6 +150,18 @@ export class Proxy implements Source {
 		this.sampler = this.contain.every(period, () => this.averages.sample(this.pools(), Date.now()));
 	}
 
+	/** Whether the files that the process may open are enough for the pools, and for clients beside them. */
+	private checkDescriptors(): void {
+		const { limit } = this.descriptors;
+		const servers = allPools(this.current).reduce((sum, { pool_size }) => sum + pool_size, 0);
+		const clients = this.descriptors.clientsThatFit(lowestFreeDescriptor() + FILES_OF_A_WORKER * this.workers, servers);
+		if (clients >= Math.max(FEW_CLIENTS, servers)) return;
+		const room = clients > 0 ? `leave room for ${clients} clients` : "leave no room for clients";
+		this.log.warn(
+			`${limit} file descriptors (LimitNOFILE, ulimit -n) and pools of up to ${servers} server connections ${room}: raise the limit`,
+		);
+	}
+
 	private startHere(setup: WorkerSetup): Thread {
 		const worker = new LocalWorker(setup, (message) => this.onMessage(setup.index, message));
 		worker.start(false);
@@ -168,6 +187,11 @@ export class Proxy implements Source {
 	/** One thread alone can accept on a Unix socket; the connections are handed out in turn. */
 	private async listenUnix(path: string): Promise<void> {
 		const open = (socket: Socket<undefined>) => {
+			this.descriptors.look(0);
+			if (this.descriptors.roomFor(descriptor(socket)) === Room.None) {
+				turnAway(socket);
+				return;
+			}
 			const fd = duplicate(socket);
 			// Nothing has been read: what the client has sent waits in the socket for its worker.
 			socket.pause();

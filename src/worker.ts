@@ -19,16 +19,18 @@ import { Contain } from "./contain.ts";
 import { cannotListen, ProtocolError, traceOf } from "./errors.ts";
 import { Client, SHUTTING_DOWN } from "./frontend/client.ts";
 import type { ClientContext, ClientHandle } from "./frontend/context.ts";
+import { Door } from "./frontend/door.ts";
 import { createFactsCache } from "./frontend/prepared.ts";
 import { RouteLog } from "./frontend/route-log.ts";
-import { Startup } from "./frontend/startup.ts";
 import { createLog, type Log } from "./log.ts";
 import type { AnyRow, FromWorker, PeerMessage, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
 import { Names } from "./net/names.ts";
+import { Descriptors, Room } from "./net/descriptors.ts";
 import { closeDescriptor, setKeepAlive } from "./net/options.ts";
 import { Lines } from "./net/standard-error.ts";
 import { settle } from "./net/outgoing.ts";
 import { adoptSocket, socketHandlers, Stream } from "./net/stream.ts";
+import { timesText } from "./once-a-minute.ts";
 import { PluginHost } from "./plugin/host.ts";
 import { Bans } from "./pool/bans.ts";
 import { Cluster } from "./pool/cluster.ts";
@@ -42,7 +44,7 @@ import { Vitals } from "./pool/vitals.ts";
 import { StatementCache } from "./parser/cache.ts";
 import { SqlParser } from "./parser/parse.ts";
 import { Router } from "./router/router.ts";
-import { Counters } from "./stats/counters.ts";
+import { Counters, Stat } from "./stats/counters.ts";
 import { TxStatus } from "./wire/codes.ts";
 
 /** Tick of the janitor: what every timeout is rounded up to. */
@@ -88,7 +90,8 @@ export class Worker implements PoolContext, ClientContext {
 	/** SQL texts and their facts, for all routers of this thread. */
 	private readonly parsed = new StatementCache(new SqlParser());
 	private readonly clients = new Map<number, ClientHandle>();
-	private readonly startups = new Set<Startup>();
+	private readonly descriptors = new Descriptors();
+	private readonly door = new Door(this, this.descriptors, (room) => this.onFull(room));
 	private readonly admins = new Set<AdminSession>();
 	private readonly asked = new Map<number, (answer: Answer) => void>();
 	private lastAsked = 0;
@@ -143,15 +146,33 @@ export class Worker implements PoolContext, ClientContext {
 	private accept(socket: Socket<Stream>): void {
 		const address = socket.remoteAddress === undefined ? "unix" : `${socket.remoteAddress}:${socket.remotePort}`;
 		if (address !== "unix") setKeepAlive(socket, this.tcp());
-		this.welcome(socket, address);
+		this.door.enter(socket, address);
 	}
 
-	private welcome(socket: Socket<Stream>, address: string): void {
-		const stream = new Stream(socket);
-		const startup = new Startup(this, stream, address, (over) => this.startups.delete(over));
-		stream.owner = startup;
-		socket.data = stream;
-		this.startups.add(startup);
+	/** A client is turned away. */
+	private onFull(room: Room): void {
+		// Whose it would have been is not known, but where there is one user and one database.
+		if (room === Room.None && this.logins.size === 1)
+			for (const { cluster } of this.logins.values()) cluster.first.counters[Stat.errors]!++;
+		const times = this.ledger.descriptors.due(now());
+		if (times === 0) return;
+		const { limit } = this.descriptors;
+		const [used, size] = this.connections();
+		this.log.warn(
+			`sorry, too many clients already: of the ${limit} file descriptors that this process may have (LimitNOFILE, ulimit -n) ` +
+				`the rest is for server connections, ${used} of ${size}${timesText(times)}`,
+		);
+	}
+
+	/** Server connections that all pools have, and may have. */
+	private connections(): [used: number, size: number] {
+		let used = 0;
+		let size = 0;
+		for (const { slot, spec } of this.pools.values()) {
+			used += this.ledger.used(slot);
+			size += spec.pool_size;
+		}
+		return [used, size];
 	}
 
 	// ---- what pools and clients ask of their worker ----------------------------------------------------------------
@@ -337,7 +358,7 @@ export class Worker implements PoolContext, ClientContext {
 
 	private async adoptClient(fd: number): Promise<void> {
 		try {
-			this.welcome(await adoptSocket(fd, this.handlers), "unix");
+			this.door.enter(await adoptSocket(fd, this.handlers), "unix");
 		} catch (error) {
 			this.log.warn(`a client of the Unix socket was lost: ${error}`);
 		}
@@ -397,7 +418,7 @@ export class Worker implements PoolContext, ClientContext {
 	private drain(): void {
 		this.stopping = true;
 		this.listener?.stop();
-		for (const startup of [...this.startups]) startup.shutDown();
+		this.door.shutDown();
 		this.eachClient((client) => client.shutDown(false));
 		this.tellDrained();
 	}
@@ -430,9 +451,9 @@ export class Worker implements PoolContext, ClientContext {
 		for (const { cluster } of this.logins.values())
 			for (const shard of cluster.shards) contain.guard(null, () => shard.tick(time, changed));
 		this.eachClient((client) => client.check(time));
-		for (const startup of this.startups)
-			if (time - startup.startedAt > general.client_login_timeout)
-				contain.guard(startup.stream, () => startup.expire());
+		this.door.tick(time, general.client_login_timeout);
+		const [used, size] = this.connections();
+		this.descriptors.look(Math.max(0, size - used));
 	}
 
 	private allPools(): Pool[] {

@@ -8,7 +8,7 @@ import { ServerLogin } from "../auth/server-login.ts";
 import { asPgError, PgError } from "../errors.ts";
 import { connect } from "../net/connect.ts";
 import type { Names } from "../net/names.ts";
-import type { KeepAlive } from "../net/options.ts";
+import { type KeepAlive, lowestFreeDescriptor } from "../net/options.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
 import { Backend } from "../wire/codes.ts";
 import { readError } from "../wire/error-response.ts";
@@ -19,6 +19,9 @@ import { Server, type ServerHome } from "./server.ts";
 
 /** A login has no message longer than this; a guess, generous. */
 const MESSAGE_LIMIT = 1 << 20;
+
+/** SQLSTATE "insufficient_resources": this process has too few, whatever the server has. */
+export const OUT_OF_DESCRIPTORS = "53000";
 
 export interface LoginOptions {
 	/** A name or an address, or the folder of a Unix socket. */
@@ -49,10 +52,11 @@ export async function login(options: LoginOptions, home: ServerHome): Promise<Se
 	try {
 		await attempt.connect();
 	} catch (error) {
-		options.names.distrust(options.host);
 		const where = `could not connect to server ${options.host}:${options.port}`;
 		// Ours, and not the server's: it may be as well as can be.
-		if (isOutOfDescriptors(error)) throw new PgError("FATAL", "53300", `${where}: no file descriptor is left`);
+		if (lowestFreeDescriptor() < 0)
+			throw new PgError("FATAL", OUT_OF_DESCRIPTORS, `${where}: no file descriptor is left`);
+		options.names.distrust(options.host);
 		throw new PgError("FATAL", "08001", `${where}: ${error instanceof Error ? error.message : String(error)}`);
 	}
 	attempt.begin();
@@ -63,11 +67,6 @@ export async function login(options: LoginOptions, home: ServerHome): Promise<Se
 	} finally {
 		clearTimeout(timer);
 	}
-}
-
-function isOutOfDescriptors(error: unknown): boolean {
-	const code = (error as { code?: unknown } | null)?.code;
-	return code === "EMFILE" || code === "ENFILE";
 }
 
 class Login implements StreamOwner {

@@ -6,6 +6,7 @@ import { PgError } from "../errors.ts";
 import type { Fields } from "../log.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
 import { type Hints, NO_HINTS, ownName } from "../parser/hints.ts";
+import { Stat } from "../stats/counters.ts";
 import { AUTHENTICATION_OK, authentication, negotiateProtocolVersion } from "../wire/backend-messages.ts";
 import { Auth, Frontend, MAX_AUTH_TOKEN_LENGTH, MAX_STARTUP_PACKET_LENGTH, StartupCode } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
@@ -34,6 +35,8 @@ export class Startup implements StreamOwner {
 	readonly stream: Stream;
 	readonly address: string;
 	readonly startedAt = Date.now();
+	/** There is no room for it: what it is told once it has said who it is. A CancelRequest and an admin are let in. */
+	refusal: PgError | null = null;
 	private readonly context: ClientContext;
 	private readonly onOver: (startup: Startup) => void;
 	private readonly tail = new Tail();
@@ -175,7 +178,8 @@ export class Startup implements StreamOwner {
 		// 3.1 does not exist; whoever asks for it gets 3.0.
 		this.minor = minor >= NEWEST_MINOR ? NEWEST_MINOR : 0;
 		if (minor > NEWEST_MINOR || unknown.length > 0) this.stream.writeAll(negotiateProtocolVersion(this.minor, unknown));
-		this.authenticate();
+		if (this.refusal === null || this.isAdmin) this.authenticate();
+		else this.turnAway(this.refusal);
 	}
 
 	/** One that the session begins with. @returns false when it means nothing, and the login has failed */
@@ -194,6 +198,12 @@ export class Startup implements StreamOwner {
 			this.fail(new PgError("FATAL", error.sqlstate, error.message, error.detail, error.hint));
 			return false;
 		}
+	}
+
+	private turnAway(error: PgError): void {
+		const pool = this.context.find(this.user, this.database)?.cluster.first;
+		if (pool !== undefined) pool.counters[Stat.errors]!++;
+		this.fail(error);
 	}
 
 	private get isAdmin(): boolean {

@@ -34,6 +34,9 @@ function open() {
 			dup: { args: ["i32"], returns: "i32" },
 			close: { args: ["i32"], returns: "i32" },
 			send: { args: ["i32", "ptr", "u64", "i32"], returns: "i64" },
+			socket: { args: ["i32", "i32", "i32"], returns: "i32" },
+			getrlimit: { args: ["i32", "ptr"], returns: "i32" },
+			setrlimit: { args: ["i32", "ptr"], returns: "i32" },
 			poll: { args: ["ptr", "u64", "i32"], returns: "i32" },
 		}).symbols;
 	} catch {
@@ -96,4 +99,32 @@ export function hasRoom(fd: number): boolean {
 	asked[0] = fd;
 	asked[1] = POLLOUT;
 	return libc.poll(asked, 1, 0) !== 0;
+}
+
+const RLIMIT_NOFILE = linux ? 7 : 8;
+/** A struct rlimit: what is in force, and what it may be raised to. */
+const limits = new BigUint64Array(new ArrayBuffer(16));
+
+/** How many files the process may open; Infinity where that cannot be found out. */
+export function descriptorLimit(): number {
+	if (libc === null || libc.getrlimit(RLIMIT_NOFILE, limits) !== 0) return Number.POSITIVE_INFINITY;
+	return Number(limits[0]);
+}
+
+/** Raises that to what is allowed. */
+export function raiseDescriptorLimit(): void {
+	if (libc === null || libc.getrlimit(RLIMIT_NOFILE, limits) !== 0 || limits[0] === limits[1]) return;
+	limits[0] = limits[1]!;
+	libc.setrlimit(RLIMIT_NOFILE, limits);
+}
+
+const AF_UNIX = 1;
+const SOCK_STREAM = 1;
+
+/** The next descriptor that the kernel will give out; -1 when there is none. Bun tells the want of one as a refused connection. */
+export function lowestFreeDescriptor(): number {
+	if (libc === null) return 0;
+	const fd = libc.socket(AF_UNIX, SOCK_STREAM, 0);
+	if (fd >= 0) libc.close(fd);
+	return fd;
 }

@@ -18,7 +18,7 @@ export class Ledger {
 	private readonly held: Int32Array;
 	/** For each (pool, worker): when the client that waits longest began to, ms since the epoch. */
 	private readonly since: Float64Array;
-	/** Two words for each pool. */
+	/** Words of the complaints about the process, then of those about each pool. */
 	private readonly said: Int32Array;
 
 	constructor(pools: number, workers: number, memory?: SharedArrayBuffer) {
@@ -28,13 +28,13 @@ export class Ledger {
 		// An even number of words first, so that the doubles behind them are aligned.
 		const words = (1 + pools + 3 * cells + 1) & ~1;
 		const complaints = words * 4 + cells * 8;
-		this.memory = memory ?? new SharedArrayBuffer(complaints + pools * OnceAMinute.WORDS * 4);
+		this.memory = memory ?? new SharedArrayBuffer(complaints + (1 + pools) * OnceAMinute.WORDS * 4);
 		this.permits = new Int32Array(this.memory, SERVERS, 1 + pools);
 		this.waiting = new Int32Array(this.memory, (1 + pools) * 4, cells);
 		this.idle = new Int32Array(this.memory, (1 + pools + cells) * 4, cells);
 		this.held = new Int32Array(this.memory, (1 + pools + 2 * cells) * 4, cells);
 		this.since = new Float64Array(this.memory, words * 4, cells);
-		this.said = new Int32Array(this.memory, complaints, pools * OnceAMinute.WORDS);
+		this.said = new Int32Array(this.memory, complaints, (1 + pools) * OnceAMinute.WORDS);
 	}
 
 	/** Takes a permit to have one more server connection, if fewer than `limit` are in use. */
@@ -66,7 +66,16 @@ export class Ledger {
 
 	/** When the process said last that the pool is exhausted. */
 	complaints(slot: number): OnceAMinute {
-		return new OnceAMinute(this.said.subarray(slot * OnceAMinute.WORDS, (slot + 1) * OnceAMinute.WORDS));
+		return this.complaint(1 + slot);
+	}
+
+	/** When the process said last that it has no descriptors left. */
+	get descriptors(): OnceAMinute {
+		return this.complaint(0);
+	}
+
+	private complaint(place: number): OnceAMinute {
+		return new OnceAMinute(this.said.subarray(place * OnceAMinute.WORDS, (place + 1) * OnceAMinute.WORDS));
 	}
 
 	/** Never negative, so that a name made of it is one word. */

@@ -3,6 +3,7 @@
 // the hot path; connecting, probing, moving between workers and the janitor's tick are not.
 
 import { sendCancel } from "../backend/cancel.ts";
+import { OUT_OF_DESCRIPTORS } from "../backend/login.ts";
 import type { ParameterSet, ParameterSets } from "../backend/parameters.ts";
 import { type MovingServer, type Server, ServerState } from "../backend/server.ts";
 import { now } from "../clock.ts";
@@ -251,7 +252,8 @@ export class Pool implements Connected, Checked {
 		log[news ? "warn" : "debug"](`server connection failed: ${error.sqlstate} ${error.message} [${this.describe()}]`);
 		const refused = PERMANENT.has(error.sqlstate.slice(0, 2)) && this.all.size === 0;
 		// A server that answers, and only has no room for one more connection, is not down.
-		if (error.sqlstate.startsWith("08") || refused || ledger.used(this.slot) === 0)
+		const isOurs = error.sqlstate === OUT_OF_DESCRIPTORS;
+		if (error.sqlstate.startsWith("08") || refused || (ledger.used(this.slot) === 0 && !isOurs))
 			bans.failed(this.slot, Ban.Unreachable, error.message, now());
 		this.waiters.reconsider();
 		if (refused) this.failAll(new PgError("FATAL", error.sqlstate, error.message, error.detail, error.hint));

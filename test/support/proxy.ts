@@ -36,6 +36,8 @@ export interface ProxyOptions {
 	source?: boolean;
 	/** Milliseconds to wait for the listening line. Default 15,000. */
 	timeout?: number;
+	/** How many files it may open, for good. Default: as many as the test. */
+	files?: number;
 	/** The folder it is started in. Default: the one with its files. */
 	cwd?: string;
 }
@@ -91,6 +93,11 @@ export function proxyCommand(source = false): string[] {
 	return [path];
 }
 
+/** What goes before a command that may open so many files. */
+function limited(files: number | undefined): string[] {
+	return files === undefined ? [] : ["sh", "-c", `ulimit -n ${files}; exec "$0" "$@"`];
+}
+
 export class Proxy implements AsyncDisposable {
 	readonly host = "127.0.0.1";
 	readonly port: number;
@@ -106,7 +113,7 @@ export class Proxy implements AsyncDisposable {
 	#over = false;
 
 	constructor(options: ProxyOptions) {
-		const command = proxyCommand(options.source);
+		const command = [...limited(options.files), ...proxyCommand(options.source)];
 		this.folder = mkdtempSync(join(tmpdir(), "pgdog-proxy-"));
 		const asText = typeof options.config === "string";
 		// A port in the file wins over the environment, and is then the one we tell.
