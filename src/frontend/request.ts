@@ -7,7 +7,7 @@ import { type StatementFacts, TransactionControl } from "../parser/facts.ts";
 import { type Router, type RouteRequest, routeRequest } from "../router/router.ts";
 import type { Route } from "../router/route.ts";
 import { Frontend, Target } from "../wire/codes.ts";
-import { endOfString, HEADER, readInt32 } from "../wire/frame.ts";
+import { endOfMessage, endOfString, HEADER } from "../wire/frame.ts";
 import { type ClientStatements, routedText } from "./prepared.ts";
 import type { SessionHints } from "./session-hints.ts";
 
@@ -142,8 +142,9 @@ export class RequestRouter {
 	/** The text of the one statement of the batch at `at`, which has been routed. */
 	textOf(chunk: Buffer, at: number, statements: ClientStatements): string {
 		let name = "";
-		for (let next = at; at < chunk.length; at = next) {
-			next = at + 1 + readInt32(chunk, at + 1);
+		for (let next = at; chunk.length - at >= HEADER; at = next) {
+			next = endOfMessage(chunk, at);
+			if (next < 0) break;
 			const start = at + HEADER;
 			if (chunk[at] === Frontend.Parse) {
 				const nameEnd = endOfString(chunk, start, next);
@@ -218,9 +219,9 @@ export class RequestRouter {
 		this.end = 0;
 		while (chunk.length - at >= HEADER) {
 			const code = chunk[at]!;
-			const next = at + 1 + readInt32(chunk, at + 1);
+			const next = endOfMessage(chunk, at);
 			// What follows the end of a batch has not been checked by anybody yet.
-			if (next > chunk.length || endsBatch(code)) break;
+			if (next < 0 || endsBatch(code)) break;
 			if (code === Frontend.Parse) this.noteParse(chunk, at, next);
 			else if (code === Frontend.Describe) this.noteDescribe(chunk, at, next, statements);
 			else if (code === Frontend.Bind) {

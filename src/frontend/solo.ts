@@ -14,7 +14,7 @@ import {
 } from "../wire/backend-messages.ts";
 import { Frontend, Target, type TxStatus } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
-import { endOfString, HEADER, readInt16, readInt32 } from "../wire/frame.ts";
+import { endOfMessage, endOfString, HEADER, readInt16, readInt32 } from "../wire/frame.ts";
 import type { Said } from "./prelude.ts";
 import type { ClientStatements } from "./prepared.ts";
 
@@ -30,8 +30,8 @@ export function endOfSolo(chunk: Buffer, at: number, statements: ClientStatement
 	let portal = "";
 	let executed = false;
 	while (length - at >= HEADER) {
-		const next = at + 1 + readInt32(chunk, at + 1);
-		if (next > length) return -1;
+		const next = endOfMessage(chunk, at);
+		if (next < 0) return -1;
 		const start = at + HEADER;
 		switch (chunk[at]) {
 			case Frontend.Sync:

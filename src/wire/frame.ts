@@ -23,6 +23,16 @@ export function readInt16(b: Uint8Array, at: number): number {
 	return (b[at]! << 8) | b[at + 1]!;
 }
 
+/**
+ * Where the message whose header is at `at` ends; -1 when it is not all here, or its length is one that no message has: for who goes
+ * over messages that nobody has checked.
+ */
+export function endOfMessage(b: Uint8Array, at: number): number {
+	const length = readInt32(b, at + 1);
+	const end = at + 1 + length;
+	return length < 4 || end > b.length ? -1 : end;
+}
+
 /** Index of the NUL that ends the string at `start`, or -1 when there is none before `end`. */
 export function endOfString(b: Uint8Array, start: number, end: number): number {
 	for (let i = start; i < end; i++) if (b[i] === 0) return i;

@@ -2,7 +2,7 @@
 
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { endOfString, frontendLimit, HEADER, readInt16, readInt32, Tail } from "../../src/wire/frame.ts";
+import { endOfMessage, endOfString, frontendLimit, HEADER, readInt16, readInt32, Tail } from "../../src/wire/frame.ts";
 import { concat, frontend, int16, int32 } from "../support/wire-frames.ts";
 
 /** Walks as the connections do: whole messages are taken, the rest is kept. @returns the messages in hex */
@@ -252,4 +252,17 @@ test("the end of a string is found before the end of its message, not behind it"
 	expect(endOfString(b, 3, 8)).toBe(3);
 	expect(endOfString(b, 4, 7)).toBe(-1);
 	expect(endOfString(b, 8, 8)).toBe(-1);
+});
+
+// A loop over messages that nobody had checked stood still at a negative length.
+test("the end of a message is behind its beginning, and within what is here, or there is none", () => {
+	fc.assert(
+		fc.property(fc.uint8Array({ minLength: 5, maxLength: 40 }), fc.nat(35), (bytes, from) => {
+			const at = Math.min(from, bytes.length - 5);
+			const end = endOfMessage(bytes, at);
+			const length = Buffer.from(bytes).readInt32BE(at + 1);
+			if (end < 0) expect(length < 4 || at + 1 + length > bytes.length).toBe(true);
+			else expect([end, end >= at + 5, end <= bytes.length]).toEqual([at + 1 + length, true, true]);
+		}),
+	);
 });
