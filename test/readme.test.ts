@@ -18,7 +18,7 @@ function block(language: string, after = ""): string {
 }
 
 test("every npm command of the README exists", () => {
-	const named = [...readme.matchAll(/npm (?:run )?(start|test|build|check|bench|failover|memory)\b/g)].map(
+	const named = [...readme.matchAll(/npm (?:run )?(start|test|build|check|bench|failover|memory|soak|regress)\b/g)].map(
 		(match) => match[1]!,
 	);
 	expect(named.length).toBeGreaterThan(5);
