@@ -19,7 +19,7 @@ export interface StageOptions {
 }
 
 /** What another client's session must show on the server that was used before: [what, value when clean]. */
-const CLEAN: [string, string][] = [
+export const CLEAN: [string, string][] = [
 	["(SELECT string_agg(name || '=' || setting, ' ') FROM pg_settings WHERE source = 'session')", ""],
 	["(SELECT string_agg(relname, ' ') FROM pg_class WHERE relnamespace = pg_my_temp_schema())", ""],
 	["(SELECT string_agg(name, ' ') FROM pg_prepared_statements WHERE name NOT LIKE '\\_\\_pgdog\\_%')", ""],
@@ -32,7 +32,7 @@ const CLEAN: [string, string][] = [
 	["current_setting('app.who', true)", ""],
 	["current_setting('search_path')", '"$user", public'],
 ];
-const INSPECT = `SELECT ${CLEAN.map(([sql]) => `coalesce(${sql}, '')`).join(", ")}`;
+export const INSPECT = `SELECT ${CLEAN.map(([sql]) => `coalesce(${sql}, '')`).join(", ")}`;
 
 /** Server connections of the pool, those in a transaction, those running something, and locks they hold. */
 const SERVERS = `SELECT count(*), count(*) FILTER (WHERE state LIKE 'idle in%'), count(*) FILTER (WHERE state = 'active'),
