@@ -188,7 +188,7 @@ export class Proxy implements Source {
 	private async listenUnix(path: string): Promise<void> {
 		const open = (socket: Socket<undefined>) => {
 			this.descriptors.look(0);
-			if (this.descriptors.roomFor(descriptor(socket)) === Room.None) {
+			if (this.descriptors.roomFor(descriptor(socket), 0) === Room.None) {
 				turnAway(socket);
 				return;
 			}

@@ -8,7 +8,8 @@ import { ServerLogin } from "../auth/server-login.ts";
 import { asPgError, PgError } from "../errors.ts";
 import { connect } from "../net/connect.ts";
 import type { Names } from "../net/names.ts";
-import { type KeepAlive, lowestFreeDescriptor } from "../net/options.ts";
+import { hasRoomForServer } from "../net/descriptors.ts";
+import type { KeepAlive } from "../net/options.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
 import { Backend } from "../wire/codes.ts";
 import { readError } from "../wire/error-response.ts";
@@ -49,13 +50,14 @@ export interface LoginOptions {
 export async function login(options: LoginOptions, home: ServerHome): Promise<Server> {
 	const attempt = new Login(options, home);
 	const started = performance.now();
+	const where = `could not connect to server ${options.host}:${options.port}`;
+	// Ours, and not the server's fault: it may be as well as can be. Bun would tell it as a refused connection.
+	const lack = new PgError("FATAL", OUT_OF_DESCRIPTORS, `${where}: no file descriptor is left for it`);
+	if (!hasRoomForServer()) throw lack;
 	try {
 		await attempt.connect();
 	} catch (error) {
-		const where = `could not connect to server ${options.host}:${options.port}`;
-		// Ours, and not the server's: it may be as well as can be.
-		if (lowestFreeDescriptor() < 0)
-			throw new PgError("FATAL", OUT_OF_DESCRIPTORS, `${where}: no file descriptor is left`);
+		if (!hasRoomForServer()) throw lack;
 		options.names.distrust(options.host);
 		throw new PgError("FATAL", "08001", `${where}: ${error instanceof Error ? error.message : String(error)}`);
 	}

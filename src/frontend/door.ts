@@ -26,6 +26,8 @@ export class Door {
 	private readonly descriptors: Descriptors;
 	private readonly onFull: (room: Room) => void;
 	private readonly startups = new Set<Startup>();
+	/** How many of them are only let in to be told that there is no room. */
+	private refusing = 0;
 
 	/** @param onFull somebody is turned away for want of descriptors */
 	constructor(context: ClientContext, descriptors: Descriptors, onFull: (room: Room) => void) {
@@ -36,18 +38,26 @@ export class Door {
 
 	/** A connection that was accepted. @param address for the log */
 	enter(socket: Socket<Stream>, address: string): void {
-		const room = this.descriptors.roomFor(descriptor(socket));
+		const room = this.descriptors.roomFor(descriptor(socket), this.refusing);
 		if (room !== Room.Enough) this.onFull(room);
 		if (room === Room.None) {
 			turnAway(socket);
 			return;
 		}
 		const stream = new Stream(socket);
-		const startup = new Startup(this.context, stream, address, (over) => this.startups.delete(over));
-		if (room === Room.ToRefuse) startup.refusal = TOO_MANY_CLIENTS;
+		const startup = new Startup(this.context, stream, address, (over) => this.onOver(over));
+		if (room === Room.ToRefuse) {
+			startup.refusal = TOO_MANY_CLIENTS;
+			this.refusing++;
+		}
 		stream.owner = startup;
 		socket.data = stream;
 		this.startups.add(startup);
+	}
+
+	private onOver(startup: Startup): void {
+		this.startups.delete(startup);
+		if (startup.refusal !== null) this.refusing--;
 	}
 
 	/** @param time `now()` @param patience for a login, ms */

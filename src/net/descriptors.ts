@@ -3,7 +3,7 @@
 // connections need is told that there are too many, while there is room to tell it: without a descriptor it could not even be
 // accepted, and would hang. One for each thread; nothing is shared, for all threads look at the same numbers.
 
-import { descriptorLimit } from "./options.ts";
+import { descriptorLimit, lowestFreeDescriptor } from "./options.ts";
 
 /** What is left for a client that has just been accepted. */
 export const enum Room {
@@ -36,19 +36,27 @@ export class Descriptors {
 		this.reserved = Math.min(unopened, Math.floor(this.limit / 4));
 	}
 
-	/** @param fd of the client's socket */
-	roomFor(fd: number): Room {
-		const left = this.limit - 1 - fd - this.reserved - this.ownNeeds;
-		if (left >= this.ownNeeds) return Room.Enough;
-		return left >= 0 ? Room.ToRefuse : Room.None;
+	/** @param fd of the client's socket @param refusing clients that are being told */
+	roomFor(fd: number, refusing: number): Room {
+		const needed = ownNeeds(this.limit);
+		const free = this.limit - 1 - fd;
+		if (free >= this.reserved + 2 * needed) return Room.Enough;
+		return free >= needed && refusing < needed ? Room.ToRefuse : Room.None;
 	}
 
 	/** How many more clients fit, or fewer than none. @param lowestFree the next descriptor @param unopened as in `look` */
 	clientsThatFit(lowestFree: number, unopened: number): number {
-		return this.limit - lowestFree - unopened - 2 * this.ownNeeds;
+		return this.limit - lowestFree - unopened - 2 * ownNeeds(this.limit);
 	}
+}
 
-	private get ownNeeds(): number {
-		return Math.min(OWN_NEEDS, Math.ceil(this.limit / 16));
-	}
+function ownNeeds(limit: number): number {
+	return Math.min(OWN_NEEDS, Math.ceil(limit / 16));
+}
+
+/** Whether a server connection may be opened: pools, too, leave what it takes to accept clients and refuse them. */
+export function hasRoomForServer(): boolean {
+	const limit = descriptorLimit();
+	const next = lowestFreeDescriptor();
+	return next >= 0 && next < limit - 2 * ownNeeds(limit);
 }

@@ -31,6 +31,21 @@ async function knock(proxy: Proxy): Promise<RawClient | string> {
 	}
 }
 
+// Pools that took the last descriptor left nobody one to be accepted and refused with.
+test("pools larger than the limit take what there is, wait for the rest, and nobody hangs", async () => {
+	const settings = { workers: 2, default_pool_size: 90, min_pool_size: 0, checkout_timeout: 10_000 };
+	await using proxy = await start(96, { ...settings, client_connection_recovery: "recover" });
+	const clients: RawClient[] = [];
+	for (let next = await knock(proxy); next instanceof RawClient; next = await knock(proxy)) clients.push(next);
+	const answers = await Promise.all(clients.map((client) => client.query("SELECT pg_sleep(0.2)")));
+	// All are served by those that could be opened.
+	expect(answers.flatMap(({ errors }) => errors)).toEqual([]);
+	for (let next = await knock(proxy); next instanceof RawClient; next = await knock(proxy)) clients.push(next);
+	await using console = await admin(proxy);
+	expect(await show(console, "SHOW BANS")).toEqual([]);
+	for (const client of clients) client.close();
+});
+
 test.each([1, 2])(
 	"clients beyond the limit are told with %p workers, the others get their servers, and an admin in",
 	async (workers) => {

@@ -12,19 +12,21 @@ test("clients come in, then are told, then not even that, and the pools' part st
 			const descriptors = new Descriptors(() => limit);
 			descriptors.look(unopened);
 			const order: Room[] = [];
-			const at = (fd: number) => descriptors.roomFor(fd);
+			const at = (fd: number, refusing = 0) => descriptors.roomFor(fd, refusing);
 			// Only where it changes: a hundred thousand steps would take long.
 			for (let fd = first; fd < limit; fd += Math.max(1, limit >> 8)) order.push(at(fd));
 			expect(order).toEqual(order.toSorted((a, b) => a - b));
 			expect(at(limit - 1)).toBe(Room.None);
 			const reserved = Math.min(unopened, Math.floor(limit / 4));
-			for (const fd of [limit - 1 - reserved, limit - reserved, limit - 2 - reserved])
-				expect(at(Math.min(fd, limit - 1))).toBe(Room.None);
+			for (let left = 0; left <= reserved; left++) expect(at(limit - 1 - left)).not.toBe(Room.Enough);
 			// There is a time for telling, and more than half of what is left is for clients.
 			let fd = limit - 1;
 			while (at(fd) === Room.None) fd--;
 			expect(at(fd)).toBe(Room.ToRefuse);
+			// Not for any number of them.
+			expect(at(fd, 32)).toBe(Room.None);
 			while (at(fd) === Room.ToRefuse) fd--;
+			expect(at(fd, 32)).toBe(Room.Enough);
 			expect(fd).toBeGreaterThan(limit / 2);
 		}),
 	);
@@ -33,10 +35,10 @@ test("clients come in, then are told, then not even that, and the pools' part st
 test("where the limit is not known, and where it changes", () => {
 	let limit = Number.POSITIVE_INFINITY;
 	const descriptors = new Descriptors(() => limit);
-	expect(descriptors.roomFor(1e6)).toBe(Room.Enough);
+	expect(descriptors.roomFor(1e6, 0)).toBe(Room.Enough);
 	limit = 1024;
 	descriptors.look(0);
-	expect([descriptors.roomFor(500), descriptors.roomFor(1020)]).toEqual([Room.Enough, Room.None]);
+	expect([descriptors.roomFor(500, 0), descriptors.roomFor(1020, 0)]).toEqual([Room.Enough, Room.None]);
 	expect(descriptors.clientsThatFit(24, 2000)).toBeLessThan(0);
 	expect(descriptors.clientsThatFit(24, 100)).toBe(1024 - 24 - 100 - 64);
 });
