@@ -107,6 +107,26 @@ export class Ledger {
 		return Atomics.load(this.waiting, slot * this.workers + worker);
 	}
 
+	/** What the pool's other workers have: servers that are idle, and that are not, and clients that wait. */
+	elsewhere(slot: number, me: number): { readonly idle: number; readonly lent: number; readonly waiting: number } {
+		let [idle, held, waiting] = [0, 0, 0];
+		for (let worker = 0; worker < this.workers; worker++) {
+			if (worker === me) continue;
+			idle += this.idleOf(slot, worker);
+			held += this.heldBy(slot, worker);
+			waiting += this.waitingIn(slot, worker);
+		}
+		return { idle, lent: held - idle, waiting };
+	}
+
+	/** `lent` and `waiting` of `elsewhere` together: for choices between pools, which come with each transaction. */
+	loadElsewhere(slot: number, me: number): number {
+		let load = 0;
+		for (let worker = 0; worker < this.workers; worker++)
+			if (worker !== me) load += this.heldBy(slot, worker) - this.idleOf(slot, worker) + this.waitingIn(slot, worker);
+		return load;
+	}
+
 	waitingSince(slot: number, worker: number): number {
 		return this.since[slot * this.workers + worker]!;
 	}

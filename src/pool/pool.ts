@@ -13,6 +13,7 @@ import type { Fields } from "../log.ts";
 import { timesText } from "../once-a-minute.ts";
 import { Stat } from "../stats/counters.ts";
 import { TxStatus } from "../wire/codes.ts";
+import { checkoutTimeout, type Shortage, shortageText } from "./checkout-timeout.ts";
 import { type Checked, Checks } from "./checks.ts";
 import { type Connected, Connecting } from "./connecting.ts";
 import type { PoolContext } from "./context.ts";
@@ -450,7 +451,7 @@ export class Pool implements Connected, Checked {
 				first.onElsewhere(true);
 				if (this.waiters.first !== first) continue;
 			}
-			const error = this.checkoutTimeout();
+			const error = checkoutTimeout(this.shortage);
 			this.complain(error, time);
 			this.waiters.shift();
 			this.publish();
@@ -463,14 +464,9 @@ export class Pool implements Connected, Checked {
 		const { ledger, log, worker } = this.context;
 		const times = ledger.complaints(this.slot).due(time);
 		if (times === 0) return;
-		let { length: waiting } = this.waiters;
-		for (let other = 0; other < ledger.workers; other++)
-			if (other !== worker) waiting += ledger.waitingIn(this.slot, other);
-		const longest = Math.round(time - (this.waiters.first?.waitingSince ?? time));
-		const { user, database } = this.spec;
-		const whose = `user "${user}" and database "${database}"`;
-		const numbers = `${error.detail}; clients waiting: ${waiting}, the longest for ${longest} ms`;
-		log.warn(`checkout timeout: pool of ${whose}: ${numbers} [${this.describe()}]${timesText(times)}`, this.fields);
+		const waiting = this.waiters.length + ledger.elsewhere(this.slot, worker).waiting;
+		const text = shortageText(this.spec, error, waiting, time - (this.waiters.first?.waitingSince ?? time));
+		log.warn(`${text} [${this.describe()}]${timesText(times)}`, this.fields);
 	}
 
 	private closeIdle(time: number): void {
@@ -491,27 +487,12 @@ export class Pool implements Connected, Checked {
 		return time - server.usedAt > idle_timeout && this.closeAbove(server, min_pool_size, "idle_timeout");
 	}
 
-	private checkoutTimeout(): PgError {
-		const used = this.context.ledger.used(this.slot);
-		const { pool_size } = this.spec;
-		const { lastError } = this.connecting;
-		const numbers = `${used} of ${pool_size} server connections of this pool are in use`;
-		if (lastError !== null) {
-			const cause = `the last attempt to connect failed: ${lastError.message}`;
-			return new PgError("FATAL", "58000", "checkout timeout", `${numbers}; ${cause}`);
-		}
-		const hint = "Raise default_pool_size or checkout_timeout, or make transactions shorter.";
-		return new PgError("FATAL", this.lent < pool_size ? "58000" : "53300", "checkout timeout", numbers, hint);
-	}
-
-	/** Servers that clients have, in all workers: those that are being opened, or asked whether they are well, are no sign of too few. */
-	private get lent(): number {
+	private get shortage(): Shortage {
 		const { ledger, worker } = this.context;
-		let lent = 0;
+		let lent = ledger.elsewhere(this.slot, worker).lent;
 		for (const server of this.all) if (server.client !== null) lent++;
-		for (let other = 0; other < ledger.workers; other++)
-			if (other !== worker) lent += ledger.heldBy(this.slot, other) - ledger.idleOf(this.slot, other);
-		return lent;
+		const { lastError } = this.connecting;
+		return { used: ledger.used(this.slot), lent, size: this.spec.pool_size, lastError };
 	}
 
 	rollbackTimeout(): number {
@@ -590,10 +571,8 @@ export class Pool implements Connected, Checked {
 	/** All servers that there may be are at work, in all workers. */
 	private get isBusy(): boolean {
 		const { ledger, worker } = this.context;
-		if (ledger.used(this.slot) < this.spec.pool_size) return false;
-		for (let other = 0; other < ledger.workers; other++)
-			if (other !== worker && ledger.idleOf(this.slot, other) > 0) return false;
-		return this.idle.length === 0;
+		if (this.idle.length > 0 || ledger.used(this.slot) < this.spec.pool_size) return false;
+		return ledger.elsewhere(this.slot, worker).idle === 0;
 	}
 
 	/** Another worker has learned something about servers of this identity. */
@@ -614,12 +593,7 @@ export class Pool implements Connected, Checked {
 	/** See `Candidate` in balance.ts. */
 	get load(): number {
 		const { ledger, worker } = this.context;
-		let load = this.all.size - this.idle.length + this.waiters.length;
-		for (let other = 0; other < ledger.workers; other++) {
-			if (other === worker) continue;
-			load += ledger.heldBy(this.slot, other) - ledger.idleOf(this.slot, other) + ledger.waitingIn(this.slot, other);
-		}
-		return load;
+		return this.all.size - this.idle.length + this.waiters.length + ledger.loadElsewhere(this.slot, worker);
 	}
 
 	/** Bans or roles have changed: a client that waits here may find a better place. */

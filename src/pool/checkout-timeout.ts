@@ -1,0 +1,36 @@
+// A checkout that has timed out, in words: for the client, and once a minute for the log. Why there was no server is in the
+// numbers: a pool whose connections clients have is exhausted, one that cannot connect is not.
+
+import { PgError } from "../errors.ts";
+
+/** What a pool knows of itself, in all workers, when somebody has waited for too long. */
+export interface Shortage {
+	/** Permits in use: connections being opened among them. */
+	readonly used: number;
+	/** Connections that clients have: no other is a sign of too few. */
+	readonly lent: number;
+	readonly size: number;
+	/** Why the last attempt to connect failed; null when it did not. */
+	readonly lastError: PgError | null;
+}
+
+export function checkoutTimeout({ used, lent, size, lastError }: Shortage): PgError {
+	const numbers = `${used} of ${size} server connections of this pool are in use`;
+	if (lastError !== null) {
+		const cause = `the last attempt to connect failed: ${lastError.message}`;
+		return new PgError("FATAL", "58000", "checkout timeout", `${numbers}; ${cause}`);
+	}
+	const hint = "Raise default_pool_size or checkout_timeout, or make transactions shorter.";
+	return new PgError("FATAL", lent < size ? "58000" : "53300", "checkout timeout", numbers, hint);
+}
+
+/** @param longest ms that one of those who wait has waited */
+export function shortageText(
+	{ user, database }: { readonly user: string; readonly database: string },
+	error: PgError,
+	waiting: number,
+	longest: number,
+): string {
+	const whose = `pool of user "${user}" and database "${database}"`;
+	return `checkout timeout: ${whose}: ${error.detail}; clients waiting: ${waiting}, the longest for ${Math.round(longest)} ms`;
+}
