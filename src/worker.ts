@@ -22,6 +22,7 @@ import type { ClientContext, ClientHandle } from "./frontend/context.ts";
 import { Door } from "./frontend/door.ts";
 import { createFactsCache } from "./frontend/prepared.ts";
 import { RouteLog } from "./frontend/route-log.ts";
+import { Budget } from "./frontend/share.ts";
 import { createLog, type Log } from "./log.ts";
 import type { AnyRow, FromWorker, PeerMessage, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
 import { Names } from "./net/names.ts";
@@ -51,12 +52,15 @@ import { TxStatus } from "./wire/codes.ts";
 const TICK = 100;
 /** Client ids: so many bits count, the rest names the worker; together a positive int32. */
 const ID_BITS = 23;
+/** What large messages of clients may take until they are sent on, bytes: four of the largest. A guess. */
+const COLLECTED = 256 << 20;
 
 export class Worker implements PoolContext, ClientContext {
 	readonly worker: number;
 	readonly ledger: Ledger;
 	readonly bans: Bans;
 	readonly sets = new ParameterSets();
+	readonly collected = new Budget(COLLECTED);
 	readonly statements: Statements;
 	readonly facts = createFactsCache();
 	readonly scram: ScramCache;

@@ -33,6 +33,7 @@ import { ClientStatements, factsOf, noteFacts } from "./prepared.ts";
 import { Choice, noteBatch, Routing, type RoutingOwner } from "./routing.ts";
 import { explainRows, type Place } from "./explain.ts";
 import { SessionHints } from "./session-hints.ts";
+import { counted, NO_ROOM, Share } from "./share.ts";
 import { ClientSettings, Settled, tooManySettings } from "./settings.ts";
 
 /** What may be queued for a client that does not read before its next request has to wait. */
@@ -115,6 +116,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	private state = State.Waiting;
 	server: Server | null = null;
 	private readonly tail = new Tail();
+	private readonly share: Share;
 	/** Bytes of a message that is passed on in pieces, and of one that is thrown away. */
 	private through = 0;
 	private dropping = 0;
@@ -156,6 +158,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		hints?: SessionHints,
 	) {
 		this.context = context;
+		this.share = new Share(context.collected);
 		this.stream = stream;
 		const own = new SessionHints(login.hints);
 		this.settings = new ClientSettings(context.sets, login.parameters, stream, hints ?? own);
@@ -399,7 +402,14 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		}
 		this.routed = 0;
 		this.ahead.move(at);
-		if (!this.isClosed) this.tail.keep(chunk, at, this.needed(chunk, at));
+		if (!this.isClosed) this.keep(chunk, at);
+	}
+
+	/** Keeps what is here of a request until there is more of it. */
+	private keep(chunk: Buffer, at: number): void {
+		const need = this.needed(chunk, at);
+		this.tail.keep(chunk, at, need);
+		if (!this.share.set(counted(this.tail.bytes, need))) this.close("large messages", NO_ROOM);
 	}
 
 	/** As `send`, with a Flush behind it: a batch that is not ended is answered so far. */
@@ -775,6 +785,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		this.routed = Math.max(0, this.routed - at);
 		this.ahead.move(at);
 		this.tail.keep(chunk, at, Number.POSITIVE_INFINITY);
+		this.share.set(counted(this.tail.bytes, 0));
 		if (this.tail.bytes > HELD) this.stream.pause();
 	}
 
@@ -1223,6 +1234,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		if (server !== null) server.abandon(this.context.general().connection_recovery);
 		this.statements?.clear(this.limit);
 		this.settings.leave();
+		this.share.set(0);
 		this.context.onLogout(this, reason);
 	}
 

@@ -13,6 +13,7 @@ import type { Cluster } from "../pool/cluster.ts";
 import type { Router } from "../router/router.ts";
 import type { FactsCache } from "./prepared.ts";
 import type { RouteLog } from "./route-log.ts";
+import type { Budget } from "./share.ts";
 
 /** A client as its worker sees it, whatever it is inside. */
 export interface ClientHandle {
@@ -44,6 +45,8 @@ export interface ClientHandle {
 
 export interface ClientContext {
 	readonly sets: ParameterSets;
+	/** What large messages of clients may take until they are sent on. */
+	readonly collected: Budget;
 	readonly statements: Statements;
 	readonly facts: FactsCache;
 	readonly scram: ScramCache;

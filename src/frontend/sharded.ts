@@ -32,6 +32,7 @@ import { Batches, End, isReplied } from "./segments.ts";
 import { ShardClients } from "./shard-clients.ts";
 import type { PortOwner } from "./shard-port.ts";
 import { isBeginning, isEnd, ShardedTransaction } from "./sharded-transaction.ts";
+import { counted, NO_ROOM, Share } from "./share.ts";
 import { COPY_FAIL, COPY_FAIL_SYNC, FAIL, FAIL_BATCH, NO_STEP, ROLLBACK, type Step, stepOf } from "./steps.ts";
 
 const enum Phase {
@@ -85,6 +86,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	/** The client's statements, as the shards have confirmed them; each shard's Client has its own of them. */
 	private readonly statements: ClientStatements;
 	private readonly tail = new Tail();
+	private readonly share: Share;
 	/** Messages for the client that the event under way has brought. */
 	private out: Uint8Array[] = [];
 
@@ -126,6 +128,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 
 	constructor(context: ClientContext, stream: Stream, cluster: Cluster, router: Router, login: Login) {
 		this.context = context;
+		this.share = new Share(context.collected);
 		this.stream = stream;
 		this.user = login.user;
 		this.database = login.database;
@@ -243,9 +246,10 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	private keep(chunk: Buffer, at: number): void {
 		const here = chunk.length - at;
 		this.batches.ahead.move(at);
-		if (!this.isReading) this.tail.keep(chunk, at, Number.POSITIVE_INFINITY);
-		else if (here < HEADER) this.tail.keep(chunk, at, HEADER);
-		else this.tail.keep(chunk, at, Math.max(here + 1, 1 + readInt32(chunk, at + 1)));
+		let need = Number.POSITIVE_INFINITY;
+		if (this.isReading) need = here < HEADER ? HEADER : Math.max(here + 1, 1 + readInt32(chunk, at + 1));
+		this.tail.keep(chunk, at, need);
+		if (!this.share.set(counted(this.tail.bytes, need))) this.close("large messages", NO_ROOM);
 	}
 
 	/** Whoever does not read answers gets no more of them. */
@@ -980,6 +984,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	private leave(reason: string): void {
 		this.activeAt = this.context.time;
 		this.tail.clear();
+		this.share.set(0);
 		this.shards.close("client disconnected");
 		this.statements.clear(this.context.general().prepared_statements_limit);
 		this.context.onLogout(this, reason);

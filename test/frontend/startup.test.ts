@@ -8,6 +8,7 @@ import { ScramCache } from "../../src/auth/scram-keys.ts";
 import { ParameterSets } from "../../src/backend/parameters.ts";
 import { type General, general as table } from "../../src/config/settings.ts";
 import type { User } from "../../src/config/snapshot.ts";
+import { Budget } from "../../src/frontend/share.ts";
 import type { ClientContext } from "../../src/frontend/context.ts";
 import { createFactsCache } from "../../src/frontend/prepared.ts";
 import { parseOptions, Startup } from "../../src/frontend/startup.ts";
@@ -100,6 +101,7 @@ function listen() {
 	let id = 0;
 	const context: ClientContext = {
 		sets: new ParameterSets(),
+		collected: new Budget(1 << 30),
 		statements: inner.statements,
 		facts: createFactsCache(),
 		scram: new ScramCache(),
