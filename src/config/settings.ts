@@ -157,6 +157,14 @@ export const general = {
 		min: 1,
 		text: 'Ours, not PgDog\'s: how long with `read_after_write = "primary"`.',
 	}),
+	cross_shard_unmerged: choice(["refuse", "permit"], {
+		default: "refuse",
+		text: "Ours, not PgDog's: a statement for several shards whose answers the proxy cannot make one (ORDER BY, LIMIT, DISTINCT, aggregates, joins …) is refused (0A000), or each shard's own answer is passed on.",
+	}),
+	cross_shard_functions: text({
+		default: undefined,
+		text: "Ours, not PgDog's: functions of yours, as `name` or `schema.name`, with commas between them, that depend on nothing but their arguments and are no aggregates, so that a SELECT for several shards may call them.",
+	}),
 	expanded_explain: flag({
 		default: false,
 		text: "The output of EXPLAIN ends with where it was sent, and why.",

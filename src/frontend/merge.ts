@@ -86,6 +86,10 @@ export class Merge {
 	private failing = false;
 	/** FATAL or PANIC has gone to the client. */
 	fatal = false;
+	/** By the number of the statement that is run: the rows and tag of the first shard are the answer. Null: never. */
+	private readonly firstAnswers: readonly boolean[] | null;
+	/** Of the statement whose answer is under way. */
+	private statement = 0;
 	/** COPY TO in binary format: one signature, one trailer. */
 	private binary = false;
 	private signed = false;
@@ -94,8 +98,17 @@ export class Merge {
 	 * @param count of all shards; what those not asked say on their own passes, too
 	 * @param asked shards, at least one
 	 * @param replies that end it: one for each Parse, Bind, Describe, Execute and Close, or TO_READY
+	 * @param firstAnswers by the number of the statement that is run: the rows and the tag of the first shard are the answer, since
+	 * each shard's would be the same; null when those of all are, always
 	 */
-	constructor(count: number, asked: readonly number[], replies: number, output: MergeOutput) {
+	constructor(
+		count: number,
+		asked: readonly number[],
+		replies: number,
+		output: MergeOutput,
+		firstAnswers: readonly boolean[] | null = null,
+	) {
+		this.firstAnswers = firstAnswers;
 		this.ports = Array.from({ length: count }, (_, shard) => new Port(shard, asked.includes(shard) ? replies : 0));
 		this.asked = asked.map((shard) => this.ports[shard]!);
 		this.output = output;
@@ -213,7 +226,7 @@ export class Merge {
 				return port === this.asked[0] || port.over ? Passes.Yes : Passes.Dropped;
 			case Backend.DataRow:
 			case Backend.CopyData:
-				if (this.failing || port.over) return Passes.Dropped;
+				if (this.failing || port.over || (this.onlyFirst && port !== this.asked[0])) return Passes.Dropped;
 				return this.binary ? this.passBinary(port) : Passes.Yes;
 			default:
 				if (port.over) {
@@ -280,14 +293,20 @@ export class Merge {
 		}
 	}
 
+	private get onlyFirst(): boolean {
+		return this.firstAnswers !== null && this.firstAnswers[this.statement] === true;
+	}
+
 	private together(ports: readonly Port[]): void {
 		const first = ports.find((port) => port.code === Backend.PortalSuspended) ?? ports[0]!;
 		const { code } = first;
-		if (code === Backend.CommandComplete) this.output.write(sumTags(ports.map((port) => port.message)));
+		if (code === Backend.CommandComplete && !this.onlyFirst)
+			this.output.write(sumTags(ports.map((port) => port.message)));
 		else if (code === Backend.CopyDone && this.binary) this.output.write(Buffer.concat([TRAILER, first.message]));
 		else if (code !== Backend.ReadyForQuery) this.output.write(first.message);
 		if (code === Backend.CopyOutResponse) this.binary = first.chunk[first.at + HEADER] === 1;
 		else if (code === Backend.CopyDone) this.binary = false;
+		if (isEnd(code) || code === Backend.EmptyQueryResponse) this.statement++;
 		for (const port of ports) {
 			if (code === Backend.ReadyForQuery) {
 				port.status = port.chunk[port.at + HEADER]!;

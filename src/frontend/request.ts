@@ -20,6 +20,8 @@ export class RequestRouter {
 	conforming = true;
 	/** The BEGIN that no server knows of yet. */
 	begun = TransactionControl.None;
+	/** Of several shards the one that is asked what any can answer. */
+	home = 0;
 	/** Of what was routed last; null where none are needed. */
 	facts: StatementFacts | null = null;
 	/** It is run, and not only parsed or described. */
@@ -62,6 +64,7 @@ export class RequestRouter {
 		const { facts } = asked;
 		asked.inTransaction = inTransaction;
 		asked.begun = this.begun;
+		asked.home = this.home;
 		asked.hints = hints.now;
 		asked.startupRole = hints.startup.role;
 		this.facts = facts;
@@ -195,6 +198,7 @@ export class RequestRouter {
 		asked.facts = facts;
 		asked.inTransaction = inTransaction;
 		asked.begun = this.begun;
+		asked.home = this.home;
 		asked.hints = hints.now;
 		asked.startupRole = hints.startup.role;
 		return this.router.routeUnbound(asked);

@@ -19,6 +19,8 @@ export interface Segment {
 	readonly targets: readonly number[];
 	/** Messages that are replied to. */
 	readonly replies: number;
+	/** By the number of its Execute: the first shard's answer is the answer. Null: never. */
+	readonly firstAnswers: readonly boolean[] | null;
 	/** It is part of the transaction that the batch began in: nothing before it has ended that. */
 	readonly joins: boolean;
 }
@@ -63,7 +65,7 @@ export class Batches {
 	readonly all: readonly number[];
 	readonly ahead = new LookAhead();
 	private readonly each: readonly (readonly number[])[];
-	private readonly portals = new Map<string, readonly number[]>();
+	private readonly portals = new Map<string, Portal>();
 	/** What their names take. */
 	private portalBytes = 0;
 
@@ -107,9 +109,9 @@ export class Batches {
 	}
 
 	/** @returns false when there are more than a transaction may have */
-	private notePortal(name: string, shards: readonly number[]): boolean {
+	private notePortal(name: string, portal: Portal): boolean {
 		if (!this.portals.has(name)) this.portalBytes += name.length + NAME_COST;
-		this.portals.set(name, shards);
+		this.portals.set(name, portal);
 		return this.portalBytes <= MOST_PORTAL_BYTES;
 	}
 
@@ -139,6 +141,7 @@ export class Batches {
 		let targets: readonly number[] | null = null;
 		let start = at;
 		let replies = 0;
+		let answers: boolean[] = [];
 		// Parse, and Describe and Close of statements, can go anywhere: they go where the Bind behind them goes.
 		let open = at;
 		let openReplies = 0;
@@ -146,10 +149,12 @@ export class Batches {
 			const code = chunk[at]!;
 			const next = at + 1 + readInt32(chunk, at + 1);
 			let here: readonly number[] | null = null;
+			let executes: boolean | null = null;
 			if (code === Frontend.Describe) requests.noteDescribe(chunk, at, next, statements);
 			if (code === Frontend.CopyDone || code === Frontend.CopyFail) copyEnds++;
 			else if (code === Frontend.Parse) requests.noteParse(chunk, at, next);
 			else if (code === Frontend.Bind) {
+				if (targets !== null) requests.home = transaction.home(requests.home, targets);
 				const route = requests.bind(chunk, at, next, statements, transaction.isRunning);
 				if (route?.error != null) return { segments: [], error: route.error, side, route, copyEnds, ends };
 				// What nobody knows may be a write, for a transaction that is begun for one.
@@ -162,26 +167,32 @@ export class Batches {
 				for (const shard of here) sent.add(shard);
 				if (route !== null && isEnd(facts) && !facts!.chains) ends = true;
 				const portalEnd = endOfString(chunk, at + HEADER, next);
-				if (portalEnd >= 0 && !this.notePortal(chunk.utf8Slice(at + HEADER, portalEnd), here))
+				const firstAnswers = route !== null && facts?.placement.firstAnswers?.[0] === true;
+				const portal = { targets: here, firstAnswers };
+				if (portalEnd >= 0 && !this.notePortal(chunk.utf8Slice(at + HEADER, portalEnd), portal))
 					return { segments: [], error: TOO_MANY_PORTALS, side, route, copyEnds, ends };
 			} else if (code === Frontend.Execute || (isReplied(code) && chunk[at + HEADER] !== Target.Statement)) {
 				const name = at + HEADER + (code === Frontend.Execute ? 0 : 1);
 				const nameEnd = endOfString(chunk, name, next);
 				const portal = nameEnd < 0 ? "" : chunk.utf8Slice(name, nameEnd);
-				here = this.portals.get(portal) ?? targets ?? this.of(transaction.anywhere(this.all));
+				const known = this.portals.get(portal);
+				here = known?.targets ?? targets ?? this.of(transaction.anywhere(this.all));
+				if (code === Frontend.Execute) executes = known?.firstAnswers ?? false;
 				if (code === Frontend.Close && this.portals.delete(portal)) this.portalBytes -= portal.length + NAME_COST;
 			}
 			if (isReplied(code)) openReplies++;
 			if (here !== null) {
 				if (targets !== null && targets !== here) {
-					segments.push({ at: start, end: open, targets, replies, joins });
+					segments.push({ at: start, end: open, targets, replies, firstAnswers: some(answers), joins });
 					start = open;
 					replies = 0;
+					answers = [];
 					joins = !ended;
 				}
 				targets = here;
 				ended = ends;
 				replies += openReplies;
+				if (executes !== null) answers.push(executes);
 				openReplies = 0;
 				open = next;
 			}
@@ -193,7 +204,7 @@ export class Batches {
 			({ side } = route);
 			targets = this.of(transaction.anywhere(this.targets(route)));
 		} else side = narrower(side, requests.unboundWrite(transaction.isRunning)?.side ?? side);
-		segments.push({ at: start, end, targets, replies: replies + openReplies, joins });
+		segments.push({ at: start, end, targets, replies: replies + openReplies, firstAnswers: some(answers), joins });
 		// Texts are not kept for a client that sends no more.
 		requests.clearBatch();
 		return { segments, error: null, side, route: last, copyEnds, ends };
@@ -204,6 +215,17 @@ export class Batches {
 const MOST_PORTAL_BYTES = 1 << 20;
 const NAME_COST = 64;
 const TOO_MANY_PORTALS = new PgError("ERROR", "53200", "the transaction has too many portals");
+
+/** Where a portal is. */
+interface Portal {
+	readonly targets: readonly number[];
+	/** Of the rows of all shards, the first one's are the answer. */
+	readonly firstAnswers: boolean;
+}
+
+function some(answers: readonly boolean[]): readonly boolean[] | null {
+	return answers.includes(true) ? answers : null;
+}
 
 function isSame(a: readonly number[], b: readonly number[]): boolean {
 	return a.length === b.length && a.every((shard) => b.includes(shard));

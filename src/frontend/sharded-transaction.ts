@@ -97,6 +97,16 @@ export class ShardedTransaction {
 		return failed && !ends && this.isRunning ? this.begun : wanted;
 	}
 
+	/**
+	 * The shard of what any one can answer: one that has the transaction anyway. Where names are each server's own it is always the
+	 * client's own shard, so that what was parsed there can be run there.
+	 * @param own the client's own shard
+	 * @param sent shards that the batch has been sent to so far
+	 */
+	home(own: number, sent: readonly number[]): number {
+		return this.sharesNames() ? (sent[0] ?? this.begun[0] ?? own) : own;
+	}
+
 	/** Where goes what can go anywhere. */
 	anywhere(wanted: readonly number[]): readonly number[] {
 		if (!this.sharesNames()) return wanted;

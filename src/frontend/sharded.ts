@@ -364,7 +364,8 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 			return;
 		}
 		const steps = this.involved.length > 0 ? [stepOf(this.involved, SYNC)] : [];
-		steps.push({ ...stepOf(targets, chunk), at, end: next, joins: true });
+		const firstAnswers = requests.facts?.placement.firstAnswers ?? null;
+		steps.push({ ...stepOf(targets, chunk), at, end: next, joins: true, firstAnswers });
 		this.start(steps, Terminator.Sync, targets, route?.side ?? Side.Primary, route);
 	}
 
@@ -377,7 +378,10 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	}
 
 	private beforeRouting(): void {
-		this.requests.conforming = this.shards.isConforming;
+		const { requests, involved, transaction } = this;
+		requests.conforming = this.shards.isConforming;
+		// Each client has a shard of its own for what names no table, and the same for as long as it stays.
+		requests.home = transaction.home(this.pid % this.shards.count, involved);
 		this.requests.begun = this.transaction.prelude.begun;
 	}
 
@@ -444,7 +448,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		this.ends = batch.ends;
 		const first = segments[0]!;
 		if (terminator === Terminator.Sync && segments.length === 1 && this.involved.length === 0) {
-			const step = { ...stepOf(first.targets, chunk), at, end, joins: true };
+			const step = { ...stepOf(first.targets, chunk), at, end, joins: true, firstAnswers: first.firstAnswers };
 			this.start([step], terminator, targets, side, route, copyEnds);
 			return;
 		}
@@ -584,7 +588,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		if (step.chunk === SYNC) this.involved = [];
 		this.step = step;
 		this.mark = step.at;
-		this.merge = new Merge(this.shards.count, step.targets, step.replies, this);
+		this.merge = new Merge(this.shards.count, step.targets, step.replies, this, step.firstAnswers);
 		this.sent = 0;
 		this.sendStep();
 	}

@@ -13,6 +13,8 @@ export interface Step {
 	/** Sent behind `chunk[at, end)`. */
 	readonly behind: Buffer | null;
 	readonly replies: number;
+	/** As for `Merge`. */
+	readonly firstAnswers: readonly boolean[] | null;
 	/** It is part of the transaction, which shards begin that it is not open on. */
 	readonly joins: boolean;
 	/** It is our own: the client sees nothing of it. */
@@ -33,11 +35,12 @@ export const NO_STEP: Step = {
 	end: 0,
 	behind: null,
 	replies: TO_READY,
+	firstAnswers: null,
 	joins: false,
 	quiet: false,
 };
 
 /** All of `chunk` for these shards, up to ReadyForQuery. */
 export function stepOf(targets: readonly number[], chunk: Buffer): Step {
-	return { targets, chunk, at: 0, end: chunk.length, behind: null, replies: TO_READY, joins: false, quiet: false };
+	return { ...NO_STEP, targets, chunk, end: chunk.length };
 }

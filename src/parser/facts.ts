@@ -6,6 +6,7 @@ import { commentHints, type Hints } from "./hints.ts";
 import { Backslash } from "./lexer.ts";
 import { type Fields, Parsed, type ParseTree, type SqlError, type Value } from "./parse.ts";
 import { readable } from "./readable.ts";
+import { type Placement, placementOf, placementWithoutTree } from "./spread.ts";
 import { WRITE_FUNCTIONS, writesBy } from "./write-functions.ts";
 
 /** What the first statement of a string does to the transaction block. PostgreSQL docs, "SQL Commands". */
@@ -51,6 +52,8 @@ export interface StatementFacts {
 	readonly explains: boolean;
 	/** COMMIT or ROLLBACK with AND CHAIN. */
 	readonly chains: boolean;
+	/** Which of several shards it is for, and whether what they answer is one answer. */
+	readonly placement: Placement;
 	/** Of its comments; null when they ask for nothing. */
 	readonly hints: Hints | null;
 	/** The statement for people to read: SHOW ROUTES. */
@@ -67,6 +70,7 @@ const UNKNOWN: StatementFacts = {
 	empty: false,
 	explains: false,
 	chains: false,
+	placement: placementWithoutTree(""),
 	hints: null,
 	text: "",
 };
@@ -93,6 +97,7 @@ export function statementFacts(
 		empty: first === undefined,
 		explains: statements.length === 1 && explainsAsText(first!),
 		chains: node(first?.TransactionStmt)?.chain === true,
+		placement: placementOf(statements),
 		hints: commentHints(sql),
 		text: readable(sql),
 	};
@@ -104,7 +109,8 @@ export function unknownFacts(
 	sql: string,
 	backslash: Backslash = Backslash.Plain,
 ): StatementFacts {
-	return { ...UNKNOWN, parsed, hints: commentHints(sql, backslash), text: readable(sql, backslash) };
+	const placement = parsed === Parsed.SyntaxError ? UNKNOWN.placement : placementWithoutTree(sql);
+	return { ...UNKNOWN, parsed, placement, hints: commentHints(sql, backslash), text: readable(sql, backslash) };
 }
 
 const enum Effect {

@@ -9,6 +9,7 @@ import { mayHaveComments, withoutComments } from "../parser/comments.ts";
 import { type StatementFacts, TransactionControl } from "../parser/facts.ts";
 import { type Hints, NO_HINTS } from "../parser/hints.ts";
 import { Parsed } from "../parser/parse.ts";
+import { type Placement, Spread } from "../parser/spread.ts";
 import { Outcome, ReadWrite, ShardCode } from "../plugin/abi.ts";
 import type { Decision, PluginHost, RouteInput } from "../plugin/host.ts";
 import { Route, Routes, Shard } from "./route.ts";
@@ -26,13 +27,18 @@ export interface Topology {
 	readonly readOnly?: boolean;
 }
 
-/** The settings that decide. Default: PgDog's defaults. */
-export type Policy = Pick<General, "read_write_strategy" | "read_write_split" | "expanded_explain">;
+/** The settings that decide. Default: the settings' defaults. */
+export type Policy = Pick<
+	General,
+	"read_write_strategy" | "read_write_split" | "expanded_explain" | "cross_shard_unmerged" | "cross_shard_functions"
+>;
 
 const DEFAULT_POLICY: Policy = {
 	read_write_strategy: "conservative",
 	read_write_split: "include_primary",
 	expanded_explain: false,
+	cross_shard_unmerged: "refuse",
+	cross_shard_functions: undefined,
 };
 
 /** The caller may keep one object and change it between calls. */
@@ -49,6 +55,8 @@ export interface RouteRequest {
 	hints: Hints;
 	/** Role that the StartupMessage asked for: a plugin does not change that. */
 	startupRole: Hints["role"];
+	/** The shard that is asked what any one of them can answer: one that has the transaction, if some have. */
+	home: number;
 	/** As in `RouteInput`: the parameters of a Bind message; null with the simple protocol. */
 	bind: Uint8Array | null;
 	bindStart: number;
@@ -64,6 +72,7 @@ export function routeRequest(): RouteRequest {
 		begun: TransactionControl.None,
 		hints: NO_HINTS,
 		startupRole: null,
+		home: 0,
 		bind: null,
 		bindStart: 0,
 		bindEnd: 0,
@@ -88,6 +97,9 @@ export class Router {
 	readonly #input: RouteInput;
 	/** Where goes what no one has a shard for. */
 	readonly #anyShard: number;
+	/** Answers of several shards pass as they come, whatever the statement. */
+	readonly #unmerged: boolean;
+	readonly #functions: ReadonlySet<string>;
 	/** What the last decision would have liked, whatever the cluster has. */
 	#wanted = Side.Primary;
 
@@ -120,6 +132,8 @@ export class Router {
 		this.#plugins = plugins?.active ? plugins : null;
 		this.needed = this.needsFacts || topology.hasChoice === true || this.#plugins !== null;
 		this.#anyShard = shards === 1 ? 0 : Shard.All;
+		this.#unmerged = policy.cross_shard_unmerged === "permit";
+		this.#functions = new Set(policy.cross_shard_functions?.split(/[\s,]+/));
 		this.#input = {
 			sql: "",
 			shards,
@@ -158,6 +172,12 @@ export class Router {
 
 	/** Never throws for what a client sent. */
 	route(request: RouteRequest): Route {
+		const route = this.#route(request);
+		if (route.shard !== Shard.All || route.error !== null || request.facts === null) return route;
+		return this.#refusal(request.facts.placement) ?? route;
+	}
+
+	#route(request: RouteRequest): Route {
 		const own = this.#decide(request);
 		this.calledWrite = false;
 		if (this.#plugins === null || own.error !== null) return own;
@@ -280,8 +300,39 @@ export class Router {
 		return (
 			this.#onShard(facts.hints, this.#byComment, side) ??
 			(this.#isNowhere(hints, facts) ? null : this.#onShard(hints, this.#bySetting, side)) ??
-			routes.to(this.#anyShard, side)
+			routes.to(this.#shardOf(facts.placement, request.home), side)
 		);
+	}
+
+	/** Where goes what no hint has a shard for. */
+	#shardOf(placement: Placement, home: number): number {
+		if (placement.unmerged !== null || this.#stranger(placement) !== undefined) return Shard.All;
+		switch (placement.spread) {
+			case Spread.One:
+				return home;
+			case Spread.First:
+				return 0;
+			default:
+				return Shard.All;
+		}
+	}
+
+	/** A function that nobody vouches for. */
+	#stranger({ calls }: Placement): string | undefined {
+		return calls.find((name) => !this.#functions.has(name));
+	}
+
+	/** What all shards would answer is not the answer. */
+	#refusal(placement: Placement): Route | null {
+		if (this.#unmerged) return null;
+		const call = placement.unmerged === null ? this.#stranger(placement) : undefined;
+		if (placement.unmerged === null && call === undefined) return null;
+		const part = placement.unmerged ?? `the function ${call}()`;
+		const why = call === undefined ? "" : " It may be an aggregate, or read tables.";
+		const detail = `The statement is for all ${this.#shards} shards, and their answers cannot be made one.${why}`;
+		const list = call === undefined ? "" : `, list it in "cross_shard_functions" if it does neither`;
+		const hint = `Name one shard (pgdog_shard, pgdog_sharding_key, a plugin)${list}, or take each shard's own answer by cross_shard_unmerged = "permit".`;
+		return refuse("shards", new PgError("ERROR", "0A000", `${part} is not supported across shards`, detail, hint));
 	}
 
 	/** The session has asked for a shard that does not exist: SET and RESET, which can help that, go their way. */

@@ -50,8 +50,8 @@ export const SECOND = "shard1";
 /** A primary and two replicas, each with both databases and the table that writers write to. */
 export async function startServers(): Promise<Cluster> {
 	const cluster = await startPostgres({ replicas: 2, databases: [SECOND] });
-	for (const database of ["pgdog", SECOND])
-		await cluster.primary.sql("CREATE TABLE written (n int NOT NULL)", { user: "pgdog", database });
+	const tables = "CREATE TABLE written (n int NOT NULL); CREATE TABLE here (); INSERT INTO here DEFAULT VALUES";
+	for (const database of ["pgdog", SECOND]) await cluster.primary.sql(tables, { user: "pgdog", database });
 	await cluster.replicated();
 	return cluster;
 }
@@ -188,8 +188,14 @@ export const READER: Kind = {
 			: client.extended("SELECT current_setting('port'), $1::int", [String(n)]),
 };
 
-/** Two shards answer as one. */
-export const READER_OF_BOTH: Kind = { ...READER, shards: 2 };
+/** Two shards answer as one: each has a row of the table. */
+export const READER_OF_BOTH: Kind = {
+	shards: 2,
+	ask: (client, n) =>
+		n % 2 === 0
+			? client.query(`SELECT current_setting('port'), ${n} FROM here`)
+			: client.extended("SELECT current_setting('port'), $1::int FROM here", [String(n)]),
+};
 
 /** One of two shards, by turns. */
 export const READER_OF_EACH: Kind = {

@@ -56,13 +56,19 @@ function error(message: string, severity = "ERROR"): Uint8Array {
 	return backend.errorResponse({ S: severity, V: severity, C: "XX000", M: message });
 }
 
-function merged(answers: Uint8Array[], replies = TO_READY, schedule: number[] = []): Collected {
+function merged(
+	answers: Uint8Array[],
+	replies = TO_READY,
+	schedule: number[] = [],
+	firstAnswers: boolean[] | null = null,
+): Collected {
 	const out = new Collected();
 	const merge = new Merge(
 		answers.length,
 		answers.map((_, shard) => shard),
 		replies,
 		out,
+		firstAnswers,
 	);
 	const left = answers.map((answer) => Buffer.from(answer));
 	const give = (shard: number, size: number) => {
@@ -89,6 +95,32 @@ describe("one answer", () => {
 		expect(out.words).toEqual(["T", "D 1", "D 2", "D 3", "C SELECT 3"]);
 		expect(out.events.at(-1)).toBe("done T");
 		expect(merged([readyForQuery("T"), readyForQuery("E"), readyForQuery("I")]).events).toEqual(["done E"]);
+	});
+
+	test("of statements that are each shard's own affair the first shard's, whatever comes when", () => {
+		const answer = (shard: number) =>
+			concat(
+				concat(rowDescription("a"), rows(`one ${shard}`), commandComplete("SELECT 1")),
+				concat(rowDescription("a"), rows(`all ${shard}`, "x"), commandComplete("SELECT 2")),
+				backend.emptyQueryResponse(),
+				concat(rowDescription("a"), rows(`one ${shard}`), backend.portalSuspended()),
+				concat(rowDescription("a"), rows(`all ${shard}`), commandComplete("SELECT 1")),
+				readyForQuery(),
+			);
+		fc.assert(
+			fc.property(fc.array(fc.nat(1000), { maxLength: 60 }), (schedule) => {
+				const { words } = merged([answer(0), answer(1)], TO_READY, schedule, [true, false, false, true, false]);
+				expect(words.filter((word) => word.startsWith("D one"))).toEqual(["D one 0", "D one 0"]);
+				expect(words.filter((word) => word.startsWith("D all"))).toHaveLength(4);
+				expect(words.filter((word) => /^[CsI]/.test(word))).toEqual([
+					"C SELECT 1",
+					"C SELECT 4",
+					"I",
+					"s",
+					"C SELECT 2",
+				]);
+			}),
+		);
 	});
 
 	test.each([

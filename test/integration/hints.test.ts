@@ -315,7 +315,7 @@ describe.each(["one shard", "three shards"])("a setting of ours that is refused 
 });
 
 describe("three shards", () => {
-	const WHERE = "SELECT current_database()";
+	const WHERE = "SELECT current_database() FROM here";
 	const shardsOf = async (client: RawClient, sql: string) =>
 		(await client.query(sql)).rows.map(([name]) => name).sort();
 	const ALL = ["s0", "s1", "s2"];

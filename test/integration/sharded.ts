@@ -44,6 +44,8 @@ export function startSharded(cluster: Cluster, options: ShardedOptions = {}): Pr
 	return startProxy(shardedOptions(cluster, options));
 }
 
+export const HERE = "CREATE TABLE here (); INSERT INTO here DEFAULT VALUES";
+
 /** Runs SQL straight on each shard; the first column of the first row of each. */
 export function onEach(cluster: Cluster, sql: string, shards = 3): Promise<unknown[]> {
 	return Promise.all(
@@ -54,12 +56,15 @@ export function onEach(cluster: Cluster, sql: string, shards = 3): Promise<unkno
 	);
 }
 
-/** The databases of three shards, with a table of the same name on each and one on the second alone. */
+/**
+ * The databases of three shards, with tables of the same names on each and one on the second alone. `here` has one row: what names
+ * no table is asked of one shard, and what is to be asked of all of them names this.
+ */
 export async function startShards(): Promise<Cluster> {
 	const cluster = await startPostgres({ databases: SHARDS });
 	await onEach(
 		cluster,
-		`CREATE TABLE things (id int, note text); CREATE TABLE kept (who text); CREATE TABLE copied (line text)`,
+		`CREATE TABLE things (id int, note text); CREATE TABLE kept (who text); CREATE TABLE copied (line text); ${HERE}`,
 	);
 	await cluster.primary.sql("CREATE TABLE lonely (id int)", { user: "pgdog", database: "s1" });
 	return cluster;
@@ -96,9 +101,11 @@ export async function intact(
 	shards = 3,
 	most = shards,
 ): Promise<void> {
-	const { rows, errors, status } = await witness.query(CLEAN);
-	const found = JSON.stringify([rows.flat(), errors.map(({ M }) => M), status]);
-	if (found !== JSON.stringify([Array(shards).fill(""), [], "I"])) throw new Error(`after ${after}: ${found}`);
+	for (let shard = 0; shard < shards; shard++) {
+		const { rows, errors, status } = await witness.query(`/* pgdog_shard: ${shard} */ ${CLEAN}`);
+		const found = JSON.stringify([rows, errors.map(({ M }) => M), status]);
+		if (found !== JSON.stringify([[[""]], [], "I"])) throw new Error(`after ${after}, shard ${shard}: ${found}`);
+	}
 	let seen = "";
 	await until(async () => {
 		const servers = await backends(cluster);

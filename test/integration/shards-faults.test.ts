@@ -10,7 +10,7 @@ import { type Proxy } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { until, within } from "../support/until.ts";
 import { concat, frontend as f } from "../support/wire-frames.ts";
-import { intact, letters, onEach, sane, sqlstates, startShards, startSharded } from "./sharded.ts";
+import { HERE, intact, letters, onEach, sane, sqlstates, startShards, startSharded } from "./sharded.ts";
 import { connect, untilRunning } from "./support.ts";
 
 setDefaultTimeout(60_000);
@@ -30,6 +30,13 @@ afterAll(async () => {
 	await proxy?.[Symbol.asyncDispose]();
 	await cluster?.stop();
 });
+
+/** The second shard on a server of its own. */
+async function startOther(): Promise<Cluster> {
+	const other = await startPostgres({ databases: ["s1"] });
+	await other.primary.sql(HERE, { user: "pgdog", database: "s1" });
+	return other;
+}
 
 /** Runs each case and tells of every failure. */
 async function each<T>(cases: T[], name: (one: T) => string, run: (one: T) => Promise<void>): Promise<void> {
@@ -215,7 +222,7 @@ describe("servers", () => {
 			);
 		for (const database of ["s0", "s1", "s2"]) {
 			await using running = await connect(proxy);
-			running.send(f.query("SELECT pg_sleep(20)"));
+			running.send(f.query("SELECT pg_sleep(20) FROM here"));
 			await untilRunning(cluster, "pg_sleep", 3);
 			await kill(database);
 			const last = await running.closed;
@@ -232,38 +239,38 @@ describe("servers", () => {
 			expect(await onEach(cluster, "SELECT count(*)::int FROM things")).toEqual([0, 0, 0]);
 
 			await using idle = await connect(proxy);
-			expect((await idle.query("SELECT 1")).rows).toHaveLength(3);
+			expect((await idle.query("SELECT 1 FROM here")).rows).toHaveLength(3);
 			await kill(database);
-			expect((await idle.query("SELECT 1")).rows).toHaveLength(3);
+			expect((await idle.query("SELECT 1 FROM here")).rows).toHaveLength(3);
 			await intact(cluster, witness, `the end of ${database}`);
 		}
 		sane(proxy);
 	});
 
 	test("of one shard that are down fail the login and the request, and serve again when they are back", async () => {
-		await using other = await startPostgres({ databases: ["s1"] });
+		await using other = await startOther();
 		await using half = await startSharded(cluster, {
 			ports: { 1: other.port },
 			general: { checkout_timeout: 500, connect_timeout: 500, client_connection_recovery: "recover" },
 		});
 		await using before = await connect(half);
-		expect((await before.query("SELECT 1")).rows).toHaveLength(3);
-		before.send(f.query("SELECT pg_sleep(20)"));
+		expect((await before.query("SELECT 1 FROM here")).rows).toHaveLength(3);
+		before.send(f.query("SELECT pg_sleep(20) FROM here"));
 		await untilRunning(cluster, "pg_sleep", 2);
 		await using waiting = await connect(half);
 		await other.primary.kill();
 		const last = await before.closed;
 		expect(last.filter(({ code }) => code === "E")).toHaveLength(1);
-		const refused = await waiting.query("SELECT 1");
+		const refused = await waiting.query("SELECT 1 FROM here");
 		expect([letters(refused), refused.errors.length, refused.status]).toEqual(["EZ", 1, "I"]);
-		const begun = await waiting.query("BEGIN; SELECT 1");
+		const begun = await waiting.query("BEGIN; SELECT 1 FROM here");
 		expect([begun.errors.length, begun.status]).toEqual([1, "I"]);
 		expect((await waiting.query("BEGIN")).status).toBe("T");
-		const failed = await waiting.query("SELECT 1");
+		const failed = await waiting.query("SELECT 1 FROM here");
 		expect([failed.errors.length, failed.status]).toEqual([1, "E"]);
 		expect((await waiting.query("ROLLBACK")).status).toBe("I");
 		await other.primary.start();
-		await until(async () => (await waiting.query("SELECT 1")).rows.length === 3, "the shard to be back");
+		await until(async () => (await waiting.query("SELECT 1 FROM here")).rows.length === 3, "the shard to be back");
 		sane(half);
 		await half.stop("SIGKILL");
 		await until(async () => (await onEach(cluster, ACTIVE)).every((count) => count === 0), "no pg_sleep");
@@ -281,19 +288,19 @@ describe("servers", () => {
 	});
 
 	test("of one shard that hang can be waited for, or left", async () => {
-		await using other = await startPostgres({ databases: ["s1"] });
+		await using other = await startOther();
 		await using half = await startSharded(cluster, { ports: { 1: other.port } });
 		await using waiting = await connect(half);
-		expect((await waiting.query("SELECT 1")).rows).toHaveLength(3);
+		expect((await waiting.query("SELECT 1 FROM here")).rows).toHaveLength(3);
 		other.primary.pause();
-		waiting.send(f.query("SELECT 1"));
+		waiting.send(f.query("SELECT 1 FROM here"));
 		await using leaving = await connect(half);
-		leaving.send(f.query("SELECT 2"));
+		leaving.send(f.query("SELECT 2 FROM here"));
 		await Bun.sleep(50);
 		leaving.reset();
 		other.primary.resume();
 		expect((await waiting.result()).rows).toHaveLength(3);
-		expect((await waiting.query("SELECT 1")).rows).toHaveLength(3);
+		expect((await waiting.query("SELECT 1 FROM here")).rows).toHaveLength(3);
 		sane(half);
 	});
 });
@@ -309,7 +316,7 @@ describe("a slow reader", () => {
 		await slow.query("SELECT 1");
 		const before = memory();
 		slow.pause();
-		slow.send(f.query("SELECT repeat('x', 1000) FROM generate_series(1, 100000)"));
+		slow.send(f.query("SELECT repeat('x', 1000) FROM here, generate_series(1, 100000)"));
 		await untilRunning(cluster, "generate_series", 3);
 		await Bun.sleep(500);
 		expect((memory() - before) >> 20).toBeLessThan(60);
@@ -318,7 +325,7 @@ describe("a slow reader", () => {
 
 		await using patient = await connect(proxy, { timeout: 30_000 });
 		patient.pause();
-		patient.send(f.query("SELECT repeat('x', 1000) FROM generate_series(1, 10000)"));
+		patient.send(f.query("SELECT repeat('x', 1000) FROM here, generate_series(1, 10000)"));
 		await Bun.sleep(200);
 		patient.resume();
 		const result = await patient.result();
@@ -329,7 +336,7 @@ describe("a slow reader", () => {
 		const flooding = await connect(proxy);
 		flooding.pause();
 		const before = memory();
-		const one = concat(f.query("SELECT repeat('y', 10000)"));
+		const one = concat(f.query("SELECT repeat('y', 10000) FROM here"));
 		flooding.send(concat(...Array.from({ length: 20_000 }, () => one)));
 		await Bun.sleep(500);
 		expect((memory() - before) >> 20).toBeLessThan(60);
@@ -342,7 +349,7 @@ describe("a slow reader", () => {
 	test("is not what a shard far ahead of the others is: that goes on when they have caught up", async () => {
 		await using client = await connect(proxy, { timeout: 20_000 });
 		const sql =
-			"SELECT pg_sleep(CASE current_database() WHEN 's2' THEN 0.3 ELSE 0 END); SELECT repeat('z', 1000) FROM generate_series(1, 5000)";
+			"SELECT pg_sleep(CASE current_database() WHEN 's2' THEN 0.3 ELSE 0 END) FROM here; SELECT repeat('z', 1000) FROM here, generate_series(1, 5000)";
 		const result = await client.query(sql);
 		expect(result.tags).toEqual(["SELECT 3", "SELECT 15000"]);
 	});
@@ -350,7 +357,7 @@ describe("a slow reader", () => {
 	test("a large COPY to a shard that does not read does not grow", async () => {
 		await using holder = await connect(proxy);
 		await onEach(cluster, "CREATE TABLE IF NOT EXISTS large (line text)");
-		await using other = await startPostgres({ databases: ["s1"] });
+		await using other = await startOther();
 		await other.primary.sql("CREATE TABLE large (line text)", { user: "pgdog", database: "s1" });
 		await using half = await startSharded(cluster, { ports: { 1: other.port } });
 		await using client = await connect(half, { timeout: 30_000 });

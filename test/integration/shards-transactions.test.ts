@@ -7,7 +7,7 @@ import { type Proxy, startProxy } from "../support/proxy.ts";
 import { type QueryResult, RawClient } from "../support/raw-client.ts";
 import { until } from "../support/until.ts";
 import { concat, frontend as f } from "../support/wire-frames.ts";
-import { intact, letters, onEach, SHARDS, sane, sqlstates } from "./sharded.ts";
+import { HERE, intact, letters, onEach, SHARDS, sane, sqlstates } from "./sharded.ts";
 import { admin, connect, show } from "./support.ts";
 
 setDefaultTimeout(30_000);
@@ -45,7 +45,7 @@ beforeAll(async () => {
 	cluster = await startPostgres({ databases: SHARDS, replicas: 1 });
 	await onEach(
 		cluster,
-		"CREATE TABLE things (id int); CREATE TABLE late (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)",
+		`CREATE TABLE things (id int); CREATE TABLE late (id int UNIQUE DEFERRABLE INITIALLY DEFERRED); ${HERE}`,
 	);
 	await cluster.replicated();
 	conservative = await start();
@@ -136,7 +136,7 @@ describe("BEGIN", () => {
 			for (const shard of [2, 0])
 				expect((await say(ask(shard, modes))).rows).toEqual([["repeatable read on", `s${shard}`]]);
 			expect(await open()).toEqual(["s0 primary", "s2 primary"]);
-			expect((await say("SELECT current_database()")).rows).toHaveLength(3);
+			expect((await say("SELECT current_database() FROM here")).rows).toHaveLength(3);
 			expect(await open()).toEqual(["s0 primary", "s1 primary", "s2 primary"]);
 			expect((await say("ROLLBACK")).tags).toEqual(["ROLLBACK"]);
 			expect(await open()).toEqual([]);
@@ -190,7 +190,12 @@ describe("BEGIN", () => {
 	});
 
 	test("what concerns all shards begins it on all", async () => {
-		for (const first of ["SAVEPOINT s", "SET LOCAL work_mem = '5MB'", "DECLARE c CURSOR FOR SELECT 1", "LISTEN x"]) {
+		for (const first of [
+			"SAVEPOINT s",
+			"SET LOCAL work_mem = '5MB'",
+			"DECLARE c CURSOR FOR SELECT 1 FROM here",
+			"LISTEN x",
+		]) {
 			await client.query("BEGIN");
 			expect([first, (await client.query(first)).status]).toEqual([first, "T"]);
 			expect(await open()).toEqual(["s0 primary", "s1 primary", "s2 primary"]);
@@ -241,11 +246,14 @@ describe("BEGIN", () => {
 
 	test("several statements in one string are for all shards, as they are without", async () => {
 		await client.query("BEGIN");
-		expect((await client.query("INSERT INTO things VALUES (1); SELECT 1")).tags).toEqual(["INSERT 0 3", "SELECT 3"]);
-		expect((await client.query("COMMIT; SELECT 2")).tags).toEqual(["COMMIT", "SELECT 3"]);
+		expect((await client.query("INSERT INTO things VALUES (1); SELECT 1 FROM here")).tags).toEqual([
+			"INSERT 0 3",
+			"SELECT 3",
+		]);
+		expect((await client.query("COMMIT; SELECT 2 FROM here")).tags).toEqual(["COMMIT", "SELECT 3"]);
 		await client.query("BEGIN");
 		await client.query(insert(0));
-		expect((await client.query("ROLLBACK; SELECT 2")).tags).toEqual(["ROLLBACK", "SELECT 3"]);
+		expect((await client.query("ROLLBACK; SELECT 2 FROM here")).tags).toEqual(["ROLLBACK", "SELECT 3"]);
 		expect(await open()).toEqual([]);
 		expect(await counts()).toEqual([1, 1, 1]);
 		await client.query("BEGIN");
@@ -256,7 +264,7 @@ describe("BEGIN", () => {
 	// One shard had committed then, the others not, and the client was sent away.
 	test("a string for one shard does not end it while it is open on others", async () => {
 		const ends = on(1, "INSERT INTO things VALUES (2); COMMIT");
-		for (const first of [insert(0), "SELECT 1"]) {
+		for (const first of [insert(0), "SELECT 1 FROM here"]) {
 			await client.query("BEGIN");
 			await client.query(first);
 			const refused = await client.query(ends);
@@ -322,7 +330,7 @@ describe("the extended protocol", () => {
 
 	test("Parse and Describe first, as many drivers do, take one shard's server", async () => {
 		await client.query("BEGIN");
-		const described = await batch(f.parse("SELECT current_database(), $1::int", "d"), f.describe("S", "d"));
+		const described = await batch(f.parse("SELECT current_database(), $1::int FROM here", "d"), f.describe("S", "d"));
 		expect([letters(described), described.status]).toEqual(["1tTZ", "T"]);
 		expect(await open()).toEqual(["s0 primary"]);
 		expect((await batch(f.bind({ statement: "d", values: ["1"] }), f.execute())).rows).toHaveLength(3);
@@ -613,7 +621,8 @@ describe("the rest of the proxy", () => {
 		for (const before of [[], [ask(0)]])
 			for (const [sql, rows] of [
 				[ask(1), "D"],
-				["SELECT 1", "DDD"],
+				["SELECT 1 FROM here", "DDD"],
+				["SELECT 1", "D"],
 			] as const) {
 				await mine.query("BEGIN");
 				for (const each of before) await mine.query(each);
@@ -656,7 +665,7 @@ describe("the rest of the proxy", () => {
 
 describe("settings of ours that a server was told of", () => {
 	const where = async (each: RawClient) =>
-		(await each.query("SELECT current_setting('port'), current_database()")).rows.map(
+		(await each.query("SELECT current_setting('port'), current_database() FROM here")).rows.map(
 			([port, database]) => `${database} ${Number(port) === cluster.primary.port ? "primary" : "replica"}`,
 		);
 

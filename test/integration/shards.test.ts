@@ -55,7 +55,7 @@ async function pipelined(answers: number, ...messages: Uint8Array[]) {
 
 describe("the simple protocol", () => {
 	test("SELECT gives the rows of all shards once described, and their number", async () => {
-		const result = await client.query("SELECT current_database()");
+		const result = await client.query("SELECT current_database() FROM here");
 		expect(letters(result)).toBe("TDDDCZ");
 		expect(sorted(result.rows)).toEqual(["s0", "s1", "s2"]);
 		expect(result.tags).toEqual(["SELECT 3"]);
@@ -72,7 +72,7 @@ describe("the simple protocol", () => {
 
 	test("several statements in one Query, an empty one, and none", async () => {
 		const result = await client.query(
-			"INSERT INTO things VALUES (1); SELECT count(*) FROM things; SELECT 1 WHERE false",
+			"INSERT INTO things VALUES (1); SELECT id FROM things; SELECT id FROM things WHERE false",
 		);
 		expect(letters(result)).toBe("CTDDDCTCZ");
 		expect(result.tags).toEqual(["INSERT 0 3", "SELECT 3", "SELECT 0"]);
@@ -81,7 +81,7 @@ describe("the simple protocol", () => {
 	});
 
 	test("an error of all shards, of one, and of no statement at all is told once", async () => {
-		const divided = await client.query("SELECT 1/0");
+		const divided = await client.query("SELECT 1/0 FROM here");
 		expect([letters(divided), sqlstates(divided)]).toEqual(["EZ", ["22012"]]);
 		const lonely = await client.query("SELECT * FROM lonely");
 		expect([letters(lonely), sqlstates(lonely)]).toEqual(["EZ", ["42P01"]]);
@@ -91,7 +91,9 @@ describe("the simple protocol", () => {
 	});
 
 	test("an error after rows ends the answer", async () => {
-		const result = await client.query("SELECT 1; SELECT 2 / (current_database() <> 's1')::int; SELECT 3");
+		const result = await client.query(
+			"SELECT 1 FROM here; SELECT 2 / (current_database() <> 's1')::int FROM here; SELECT 3 FROM here",
+		);
 		expect(result.tags).toEqual(["SELECT 3"]);
 		expect(sqlstates(result)).toEqual(["22012"]);
 	});
@@ -118,7 +120,7 @@ describe("the simple protocol", () => {
 	});
 
 	test("a pipeline of Queries in one write is answered in order", async () => {
-		const queries = Array.from({ length: 50 }, (_, i) => f.query(`SELECT ${i}`));
+		const queries = Array.from({ length: 50 }, (_, i) => f.query(`SELECT ${i} FROM here`));
 		const results = await pipelined(50, ...queries);
 		expect(results.map(({ rows }) => rows.flat().join())).toEqual(
 			Array.from({ length: 50 }, (_, i) => `${i},${i},${i}`),
@@ -220,13 +222,13 @@ describe("transactions", () => {
 		await client.query("BEGIN; INSERT INTO things VALUES (1)");
 		client.reset();
 		await using next = await connect(proxy);
-		expect((await next.query("SELECT count(*) FROM things")).rows).toEqual([["0"], ["0"], ["0"]]);
+		expect((await next.query("SELECT id FROM things")).rows).toEqual([]);
 	});
 });
 
 describe("the extended protocol", () => {
 	test("Parse, Bind, Describe, Execute, Sync are each answered once", async () => {
-		const result = await client.extended("SELECT current_database() || $1", ["!"]);
+		const result = await client.extended("SELECT current_database() || $1 FROM here", ["!"]);
 		expect(letters(result)).toBe("12TDDDCZ");
 		expect(sorted(result.rows)).toEqual(["s0!", "s1!", "s2!"]);
 		const described = await pipelined(1, f.parse("SELECT $1::int AS n", "d"), f.describe("S", "d"), f.sync());
@@ -235,9 +237,14 @@ describe("the extended protocol", () => {
 	});
 
 	test("statements with and without a name live on over requests and other clients", async () => {
-		await pipelined(1, f.parse("SELECT current_database(), $1::int", "mine"), f.parse("SELECT 'unnamed'"), f.sync());
+		await pipelined(
+			1,
+			f.parse("SELECT current_database(), $1::int FROM here", "mine"),
+			f.parse("SELECT 'unnamed' FROM here"),
+			f.sync(),
+		);
 		await using other = await connect(proxy);
-		await other.extended("SELECT 'another'");
+		await other.extended("SELECT 'another' FROM here");
 		const [unnamed] = await pipelined(1, f.bind(), f.execute(), f.sync());
 		expect(unnamed!.rows).toEqual([["unnamed"], ["unnamed"], ["unnamed"]]);
 		for (let i = 0; i < 3; i++) {
@@ -254,8 +261,8 @@ describe("the extended protocol", () => {
 	test("the unnamed statements of two clients are not mixed up", async () => {
 		await using other = await connect(proxy);
 		for (let i = 0; i < 4; i++) {
-			await pipelined(1, f.parse(`SELECT 'mine ${i}'`), f.sync());
-			other.send(f.parse(`SELECT 'other ${i}'`), f.sync());
+			await pipelined(1, f.parse(`SELECT 'mine ${i}' FROM here`), f.sync());
+			other.send(f.parse(`SELECT 'other ${i}' FROM here`), f.sync());
 			await other.result();
 			const [mine] = await pipelined(1, f.bind(), f.execute(), f.sync());
 			expect(mine!.rows[0]).toEqual([`mine ${i}`]);
@@ -271,7 +278,7 @@ describe("the extended protocol", () => {
 		expect(sqlstates(bound!)).toEqual(["26000"]);
 		const [parsed] = await pipelined(
 			1,
-			f.parse("SELECT 7", "half"),
+			f.parse("SELECT 7 FROM here", "half"),
 			f.bind({ statement: "half" }),
 			f.execute(),
 			f.sync(),
@@ -286,9 +293,9 @@ describe("the extended protocol", () => {
 
 	test("DEALLOCATE and DISCARD ALL take statements away on all shards", async () => {
 		for (const away of ["DEALLOCATE gone", "DEALLOCATE ALL", "DISCARD ALL"]) {
-			await pipelined(1, f.parse("SELECT 1", "gone"), f.sync());
+			await pipelined(1, f.parse("SELECT 1 FROM here", "gone"), f.sync());
 			expect(sqlstates(await client.query(away))).toEqual([]);
-			await client.query("SELECT 1/0");
+			await client.query("SELECT 1/0 FROM here");
 			const [result] = await pipelined(1, f.bind({ statement: "gone" }), f.execute(), f.sync());
 			expect([away, sqlstates(result!)]).toEqual([away, ["26000"]]);
 		}
@@ -296,7 +303,7 @@ describe("the extended protocol", () => {
 
 	test("pipelines of batches, some of which fail, keep their order", async () => {
 		const batches = Array.from({ length: 20 }, (_, i) => {
-			const sql = i % 5 === 3 ? "SELECT $1::int / 0" : "SELECT $1::int";
+			const sql = i % 5 === 3 ? "SELECT $1::int / 0 FROM here" : "SELECT $1::int FROM here";
 			return concat(f.parse(sql), f.bind({ values: [`${i}`] }), f.execute(), f.sync());
 		});
 		const results = await pipelined(20, ...batches);
@@ -308,7 +315,7 @@ describe("the extended protocol", () => {
 
 	test("what stands behind an error in a batch is skipped, and none of it stays", async () => {
 		const insert = concat(f.parse("INSERT INTO things VALUES (1)"), f.bind(), f.execute());
-		const bad = concat(f.parse("SELECT 1/0"), f.bind(), f.execute());
+		const bad = concat(f.parse("SELECT 1/0 FROM here"), f.bind(), f.execute());
 		const [result] = await pipelined(1, insert, bad, insert, f.sync());
 		expect([letters(result!), sqlstates(result!)]).toEqual(["12C1EZ", ["22012"]]);
 		expect(await counts()).toEqual([0, 0, 0]);
@@ -342,7 +349,7 @@ describe("the extended protocol", () => {
 	});
 
 	test("a Query in the middle of a batch ends it", async () => {
-		client.send(f.parse("INSERT INTO things VALUES (1)"), f.bind(), f.execute(), f.query("SELECT 'query'"));
+		client.send(f.parse("INSERT INTO things VALUES (1)"), f.bind(), f.execute(), f.query("SELECT 'query' FROM here"));
 		const result = await client.result();
 		expect([letters(result), result.status]).toEqual(["12CTDDDCZ", "I"]);
 		expect(await counts()).toEqual([1, 1, 1]);
@@ -350,7 +357,7 @@ describe("the extended protocol", () => {
 
 	test("portals give their rows in parts, from all shards, also when one has fewer", async () => {
 		await client.query("BEGIN");
-		const sql = "SELECT g FROM generate_series(1, CASE current_database() WHEN 's0' THEN 3 ELSE 5 END) g";
+		const sql = "SELECT g FROM here, generate_series(1, CASE current_database() WHEN 's0' THEN 3 ELSE 5 END) g";
 		const [first] = await pipelined(1, f.parse(sql), f.bind({ portal: "p" }), f.execute("p", 2), f.sync());
 		expect([letters(first!), first!.status]).toEqual(["12DDDDDDsZ", "T"]);
 		const [second] = await pipelined(1, f.execute("p", 2), f.sync());
@@ -377,7 +384,7 @@ describe("the extended protocol", () => {
 		const syncs = Array.from({ length: 100 }, () => f.sync());
 		for (const status of ["I", "T", "E"]) {
 			if (status === "T") await client.query("BEGIN");
-			if (status === "E") await client.query("SELECT 1/0");
+			if (status === "E") await client.query("SELECT 1/0 FROM here");
 			const results = await pipelined(100, ...syncs);
 			expect(new Set(results.map((result) => letters(result) + result.status))).toEqual(new Set([`Z${status}`]));
 		}
@@ -397,7 +404,7 @@ describe("COPY", () => {
 
 	test("in with all its data ahead, and twice in one Query", async () => {
 		const data = concat(f.copyData("a\n"), f.copyDone());
-		client.send(f.query("COPY copied FROM STDIN; COPY copied FROM STDIN"), data, data, f.query("SELECT 1"));
+		client.send(f.query("COPY copied FROM STDIN; COPY copied FROM STDIN"), data, data, f.query("SELECT 1 FROM here"));
 		const copied = await client.result();
 		expect([letters(copied), copied.tags]).toEqual(["GCGCZ", ["COPY 3", "COPY 3"]]);
 		expect((await client.result()).rows).toHaveLength(3);
@@ -412,7 +419,7 @@ describe("COPY", () => {
 		client.send(f.query("COPY lonely FROM STDIN"));
 		const none = await client.result();
 		expect([letters(none), sqlstates(none)]).toEqual(["EZ", ["42P01"]]);
-		client.send(f.copyData("1\n"), f.copyDone(), f.query("SELECT 1"));
+		client.send(f.copyData("1\n"), f.copyDone(), f.query("SELECT 1 FROM here"));
 		expect((await client.result()).rows).toHaveLength(3);
 
 		client.send(f.query("COPY copied FROM STDIN"));
@@ -432,7 +439,7 @@ describe("COPY", () => {
 		const result = await client.result();
 		expect([letters(result), sqlstates(result)]).toEqual(["EZ", ["23514"]]);
 		client.send(f.copyData("ignored\n"), f.copyDone());
-		expect((await client.query("SELECT count(*) FROM copied")).rows).toEqual([["0"], ["0"], ["0"]]);
+		expect((await client.query("SELECT line FROM copied")).rows).toEqual([]);
 		await client.query("BEGIN");
 		client.send(f.query("COPY copied FROM STDIN"), f.copyData("bad\n"), f.copyDone());
 		expect((await client.result()).status).toBe("E");
@@ -465,7 +472,7 @@ describe("COPY", () => {
 			expect(letters(await client.result())).toMatch(/^(12)?EZ$/);
 		}
 		expect(await onEach(cluster, "SELECT count(*)::int FROM copied")).toEqual([4, 4, 4]);
-		expect((await client.query("SELECT 1")).rows).toHaveLength(3);
+		expect((await client.query("SELECT 1 FROM here")).rows).toHaveLength(3);
 	});
 
 	test("out has the rows of all, in text, CSV and binary", async () => {
@@ -506,7 +513,7 @@ describe("COPY", () => {
 		await Bun.sleep(20);
 		client.send(large.subarray(1_000_000), f.copyDone());
 		expect(sqlstates(await client.result())).toHaveLength(1);
-		expect((await client.query("SELECT count(*) FROM things")).rows).toEqual([["0"], ["0"], ["0"]]);
+		expect((await client.query("SELECT id FROM things")).rows).toEqual([]);
 	});
 });
 
@@ -516,18 +523,22 @@ describe("session state", () => {
 		await client.query("SET application_name = 'told'");
 		expect(client.parameters.application_name).toBe("told");
 		await using other = await connect(proxy);
-		expect((await other.query("SELECT current_setting('app.who', true)")).rows.flat()).not.toContain("me");
-		const seen = await client.query("SELECT current_setting('app.who'), current_setting('application_name')");
+		expect((await other.query("SELECT current_setting('app.who', true) FROM here")).rows.flat()).not.toContain("me");
+		const seen = await client.query("SELECT current_setting('app.who'), current_setting('application_name') FROM here");
 		expect(seen.rows).toEqual(Array(3).fill(["me", "told"]));
 		await client.query("BEGIN; SET app.who = 'undone'; ROLLBACK");
-		expect((await client.query("SHOW app.who")).rows).toEqual([["me"], ["me"], ["me"]]);
+		const who = "SELECT current_setting('app.who') FROM here";
+		expect((await client.query(who)).rows).toEqual([["me"], ["me"], ["me"]]);
+		expect((await client.query("SHOW app.who")).rows).toEqual([["me"]]);
 		await client.query("RESET ALL");
-		expect((await client.query("SHOW app.who")).rows).toEqual([[""], [""], [""]]);
+		expect((await client.query(who)).rows).toEqual([[""], [""], [""]]);
 	});
 
 	test("startup parameters hold on every shard, and are told once", async () => {
 		await using named = await connect(proxy, { parameters: { application_name: "start", search_path: "nowhere" } });
-		expect((await named.query("SHOW search_path")).rows).toEqual(Array(3).fill(["nowhere"]));
+		expect((await named.query("SELECT current_setting('search_path') FROM public.here")).rows).toEqual(
+			Array(3).fill(["nowhere"]),
+		);
 		const told = named.received.filter(
 			({ code, body }) => code === "S" && body.toString().startsWith("application_name"),
 		);
@@ -548,7 +559,7 @@ describe("drivers", () => {
 	test("pg", async () => {
 		const pg = new Client({ connectionString: proxy.url() });
 		await pg.connect();
-		expect((await pg.query("SELECT current_database() AS d")).rows.map(({ d }) => d).sort()).toEqual([
+		expect((await pg.query("SELECT current_database() AS d FROM here")).rows.map(({ d }) => d).sort()).toEqual([
 			"s0",
 			"s1",
 			"s2",
@@ -562,7 +573,7 @@ describe("drivers", () => {
 		await pg.query("DELETE FROM things");
 		await expect(pg.query("SELECT * FROM lonely")).rejects.toThrow("lonely");
 		expect((await pg.query("COMMIT")).command).toBe("ROLLBACK");
-		expect((await pg.query("SELECT 1")).rowCount).toBe(3);
+		expect((await pg.query("SELECT 1 FROM here")).rowCount).toBe(3);
 		await pg.end();
 	});
 
@@ -570,7 +581,7 @@ describe("drivers", () => {
 		await using sql = Object.assign(postgres(proxy.url(), { max: 2, onnotice: () => {} }), {
 			[Symbol.asyncDispose]: () => sql.end(),
 		});
-		const many = await Promise.all(Array.from({ length: 30 }, (_, i) => sql`SELECT ${i}::int AS n`));
+		const many = await Promise.all(Array.from({ length: 30 }, (_, i) => sql`SELECT ${i}::int AS n FROM here`));
 		expect(many.map((rows) => rows.map(({ n }) => n))).toEqual(Array.from({ length: 30 }, (_, i) => [i, i, i]));
 		await sql.begin(async (tx) => {
 			await tx`INSERT INTO things VALUES (1)`;
@@ -588,7 +599,7 @@ describe("drivers", () => {
 
 	test("Bun.sql", async () => {
 		const sql = new SQL(proxy.url(), { max: 2 });
-		const many = await Promise.all(Array.from({ length: 30 }, (_, i) => sql`SELECT ${i}::int AS n`));
+		const many = await Promise.all(Array.from({ length: 30 }, (_, i) => sql`SELECT ${i}::int AS n FROM here`));
 		expect(many.map((rows: { n: number }[]) => rows.map(({ n }) => n))).toEqual(
 			Array.from({ length: 30 }, (_, i) => [i, i, i]),
 		);
@@ -603,7 +614,7 @@ describe("drivers", () => {
 		testWithTool("pgbench", `pgbench -M ${mode}, two workers, two servers for each of two shards`, async (pgbench) => {
 			await using two = await startSharded(cluster, { shards: 2, general: { workers: 2, default_pool_size: 2 } });
 			const script = `${two.folder}/script`;
-			await Bun.write(script, "\\set id random(1, 100)\nSELECT :id;\n");
+			await Bun.write(script, "\\set id random(1, 100)\nSELECT :id FROM here;\n");
 			const args = ["-n", "-M", mode, "-c", "10", "-j", "2", "-t", "40", "-f", script];
 			const { code, stdout, stderr } = await runTool([pgbench, ...args], {
 				PGHOST: "127.0.0.1",
@@ -622,7 +633,7 @@ describe("pools", () => {
 	test("many clients share one server for each shard", async () => {
 		const pool = new Pool({ connectionString: proxy.url(), max: 20 });
 		const answers = await Promise.all(
-			Array.from({ length: 200 }, async (_, i) => (await pool.query("SELECT $1::int AS n", [i])).rows),
+			Array.from({ length: 200 }, async (_, i) => (await pool.query("SELECT $1::int AS n FROM here", [i])).rows),
 		);
 		expect(answers.map((rows) => rows.map(({ n }) => n))).toEqual(Array.from({ length: 200 }, (_, i) => [i, i, i]));
 		expect((await backends(cluster)).length).toBeLessThanOrEqual(3);
@@ -637,7 +648,7 @@ describe("pools", () => {
 			[...ones, ...others].map(async (each) => {
 				for (let i = 0; i < 30; i++) {
 					expect((await each.query("BEGIN")).status).toBe("T");
-					expect((await each.query("SELECT 1")).rows).toHaveLength(3);
+					expect((await each.query("SELECT 1 FROM here")).rows).toHaveLength(3);
 					expect((await each.query("COMMIT")).status).toBe("I");
 				}
 			}),
@@ -652,7 +663,7 @@ describe("pools", () => {
 		});
 		await using holder = await connect(late);
 		await using waiting = await connect(late);
-		await holder.query("BEGIN; SELECT 1");
+		await holder.query("BEGIN; SELECT 1 FROM here");
 		const result = await waiting.query("INSERT INTO things VALUES (1)");
 		expect([letters(result), result.errors.length, result.status]).toEqual(["EZ", 1, "I"]);
 		const begin = await waiting.query("BEGIN; INSERT INTO things VALUES (1)");
@@ -660,7 +671,7 @@ describe("pools", () => {
 		const extended = await waiting.extended("INSERT INTO things VALUES (2)");
 		expect([letters(extended), extended.status]).toEqual(["EZ", "I"]);
 		await holder.query("COMMIT");
-		expect((await waiting.query("SELECT count(*) FROM things")).rows).toEqual([["0"], ["0"], ["0"]]);
+		expect((await waiting.query("SELECT id FROM things")).rows).toEqual([]);
 	});
 
 	test("session pooling keeps a server of each shard", async () => {
@@ -678,18 +689,18 @@ describe("pools", () => {
 
 describe("cancel", () => {
 	test("ends the query on all shards, with one error", async () => {
-		client.send(f.query("SELECT pg_sleep(20)"));
+		client.send(f.query("SELECT pg_sleep(20) FROM here"));
 		await untilRunning(cluster, "pg_sleep", 3);
 		const cancel = await RawClient.open({ port: proxy.port });
 		cancel.send(f.cancelRequest(client.backendPid, client.backendKey));
 		const result = await client.result();
 		expect([letters(result), sqlstates(result), result.status]).toEqual(["TEZ", ["57014"], "I"]);
-		expect((await client.query("SELECT 1")).rows).toHaveLength(3);
+		expect((await client.query("SELECT 1 FROM here")).rows).toHaveLength(3);
 		cancel.reset();
 	});
 
 	test("of a query that only one shard still runs, and of one that waits", async () => {
-		client.send(f.query("SELECT pg_sleep(CASE current_database() WHEN 's1' THEN 20 ELSE 0 END)"));
+		client.send(f.query("SELECT pg_sleep(CASE current_database() WHEN 's1' THEN 20 ELSE 0 END) FROM here"));
 		await untilRunning(cluster, "pg_sleep", 1);
 		await using waiting = await connect(proxy);
 		waiting.send(f.query("SELECT 'waited'"));
@@ -702,7 +713,7 @@ describe("cancel", () => {
 		expect(sqlstates(await waiting.result())).toEqual(["57014"]);
 		await cancel(client);
 		expect(sqlstates(await client.result())).toEqual(["57014"]);
-		expect((await waiting.query("SELECT 1")).rows).toHaveLength(3);
+		expect((await waiting.query("SELECT 1 FROM here")).rows).toHaveLength(3);
 	});
 });
 
@@ -713,7 +724,9 @@ describe("timeouts, reload and shutdown", () => {
 		});
 		await using idle = await connect(quick);
 		await using open = await connect(quick, {});
-		const slow = await open.query("BEGIN; SELECT pg_sleep(CASE current_database() WHEN 's1' THEN 1 ELSE 0 END)");
+		const slow = await open.query(
+			"BEGIN; SELECT pg_sleep(CASE current_database() WHEN 's1' THEN 1 ELSE 0 END) FROM here",
+		);
 		expect(slow.status).toBe("T");
 		const last = await open.closed;
 		expect(last.map(({ code }) => code)).toEqual(["E"]);
@@ -721,9 +734,9 @@ describe("timeouts, reload and shutdown", () => {
 		expect((await idle.closed).map(({ code }) => code)).toEqual(["E"]);
 		await using busy = await connect(quick);
 		expect(
-			(await busy.query("SELECT pg_sleep(CASE current_database() WHEN 's2' THEN 1 ELSE 0 END)")).rows,
+			(await busy.query("SELECT pg_sleep(CASE current_database() WHEN 's2' THEN 1 ELSE 0 END) FROM here")).rows,
 		).toHaveLength(3);
-		expect((await busy.query("SELECT 1")).rows).toHaveLength(3);
+		expect((await busy.query("SELECT 1 FROM here")).rows).toHaveLength(3);
 	});
 
 	test("SIGINT waits for what runs on any shard, and for a transaction's end", async () => {
@@ -732,7 +745,7 @@ describe("timeouts, reload and shutdown", () => {
 		await using open = await connect(stopping);
 		await using idle = await connect(stopping);
 		await open.query("BEGIN; INSERT INTO things VALUES (1)");
-		running.send(f.query("SELECT pg_sleep(CASE current_database() WHEN 's1' THEN 0.5 ELSE 0 END)"));
+		running.send(f.query("SELECT pg_sleep(CASE current_database() WHEN 's1' THEN 0.5 ELSE 0 END) FROM here"));
 		await untilRunning(cluster, "pg_sleep", 1);
 		const stopped = stopping.stop("SIGINT");
 		expect((await idle.closed).map(({ code }) => code)).toEqual(["E"]);
@@ -758,18 +771,18 @@ describe("timeouts, reload and shutdown", () => {
 		// The old pools' only servers are not free: who is served has come to the new ones, and so has the worker.
 		await until(async () => {
 			await using fresh = await connect(changing);
-			return (await fresh.query("SELECT 1")).rows.length === 3;
+			return (await fresh.query("SELECT 1 FROM here")).rows.length === 3;
 		}, "the worker to follow");
-		expect((await idle.query("SELECT 1")).rows).toHaveLength(3);
+		expect((await idle.query("SELECT 1 FROM here")).rows).toHaveLength(3);
 		expect((await open.query("COMMIT")).tags).toEqual(["COMMIT"]);
-		expect((await open.query("SELECT 1")).rows).toHaveLength(3);
+		expect((await open.query("SELECT 1 FROM here")).rows).toHaveLength(3);
 
 		const { config: fewer } = shardedOptions(cluster, { shards: 2 });
 		changing.writeConfig(fewer);
 		changing.signal("SIGHUP");
 		expect((await idle.closed).map(({ body }) => body.toString()).join()).toContain("57P01");
 		await using next = await connect(changing);
-		expect((await next.query("SELECT 1")).rows).toHaveLength(2);
+		expect((await next.query("SELECT 1 FROM here")).rows).toHaveLength(2);
 	});
 
 	test("a client of one shard leaves when the database gets a second", async () => {

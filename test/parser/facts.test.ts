@@ -7,6 +7,7 @@ import { StatementCache } from "../../src/parser/cache.ts";
 import { type StatementFacts, statementFacts, TransactionControl } from "../../src/parser/facts.ts";
 import { NO_HINTS } from "../../src/parser/hints.ts";
 import { Parsed, SqlParser } from "../../src/parser/parse.ts";
+import { Spread } from "../../src/parser/spread.ts";
 import { WRITE_FUNCTIONS, writeFunctionsWith } from "../../src/parser/write-functions.ts";
 import { startPostgres } from "../support/postgres.ts";
 
@@ -387,6 +388,7 @@ test("of a text without a tree nothing is known but why, what it asks for, and t
 		empty: false,
 		explains: false,
 		chains: false,
+		placement: { spread: Spread.All, firstAnswers: null, unmerged: "a statement that could not be parsed", calls: [] },
 		hints: null,
 	};
 	expect(factsOf("SELEC")).toEqual({ parsed: Parsed.SyntaxError, ...nothing, text: "SELEC" });

@@ -49,6 +49,14 @@ function line({ shard, side, error, decidedBy }: Route): string {
 
 const deep = `SELECT ${"(SELECT ".repeat(3300)}1${")".repeat(3300)}`;
 
+const CONSERVATIVE: Policy = {
+	read_write_strategy: "conservative",
+	read_write_split: "include_primary",
+	expanded_explain: false,
+	cross_shard_unmerged: "refuse",
+	cross_shard_functions: undefined,
+};
+
 describe("without plugins", () => {
 	const ask = (topology: Topology, sql: string, inTransaction = false) => {
 		const router = new Router(topology, statements, null);
@@ -72,30 +80,90 @@ describe("without plugins", () => {
 	});
 
 	test.each([
-		["SELECT 1", "read by statement"],
-		["", "read by statement"],
+		["SELECT a FROM t", "read by statement"],
 		["COPY t TO STDOUT", "read by statement"],
-		["SELECT 1 FOR UPDATE", "write by statement"],
+		["SELECT a FROM t FOR UPDATE", "write by statement"],
 		["INSERT INTO t VALUES (1)", "write by statement"],
-		["SHOW work_mem", "write by statement"],
+		["SET work_mem = 100", "write by statement"],
 		["SELECT 1; DELETE FROM t", "write by statement"],
+		["SELECT set_config('a.b', 'c', false)", "write by statement"],
 		["BEGIN", "write by transaction"],
 		["BEGIN READ ONLY", "read by transaction"],
 		["BEGIN READ ONLY; DELETE FROM t", "write by transaction"],
 		["BEGIN READ ONLY; SELECT 1", "write by transaction"],
 		["COMMIT", "write by transaction"],
-		["SELECT '\\' NOT /* c */ IN ('\\')", "read by statement"],
+		["SELECT a FROM t WHERE '\\' NOT /* c */ IN ('\\')", "read by statement"],
 	])("%s goes to %s", (sql, expected) => {
 		expect(ask(SPLIT, sql)).toBe(`0 ${expected}`);
 		expect(ask(SHARDS, sql)).toBe(`all ${expected}`);
 		expect(ask(PRIMARIES, sql)).toBe(`all ${expected.replace("read", "write")}`);
 	});
 
-	const CONSERVATIVE: Policy = {
-		read_write_strategy: "conservative",
-		read_write_split: "include_primary",
-		expanded_explain: false,
-	};
+	test.each([
+		["", "read", 2],
+		["SELECT 1", "read", 2],
+		["SELECT '\\' NOT /* c */ IN ('\\')", "read", 2],
+		["SHOW work_mem", "write", 2],
+		["SELECT relname FROM pg_class ORDER BY 1", "read", 2],
+		["SELECT nextval('s')", "write", 0],
+	])("%s is asked of one of several shards", (sql, side, shard) => {
+		for (const inTransaction of [false, true]) {
+			const router = new Router(SHARDS, statements, null);
+			const by = inTransaction ? "write by transaction" : `${side} by statement`;
+			expect(line(router.route(request(router, sql, { inTransaction, home: 2 })))).toBe(`${shard} ${by}`);
+		}
+		expect(ask(SPLIT, sql)).toBe(`0 ${side} by statement`);
+	});
+
+	describe("what all shards would answer wrongly", () => {
+		const route = (sql: string, policy: Partial<Policy> = {}, more: Partial<RouteRequest> = {}, topology = SHARDS) => {
+			const router = new Router(topology, statements, null, { ...CONSERVATIVE, ...policy });
+			return router.route(request(router, sql, { home: 2, ...more }));
+		};
+		const COUNT = "SELECT count(*) FROM t";
+		const CALL = "SELECT app.mine(1)";
+
+		test("is refused, with the part that is to blame, and what to do", () => {
+			const { error } = route(COUNT);
+			expect(error).toMatchObject({
+				sqlstate: "0A000",
+				message: "the aggregate count() is not supported across shards",
+			});
+			expect(error?.detail).toContain("all 4 shards");
+			expect(error?.hint).toContain('cross_shard_unmerged = "permit"');
+			for (const sql of ["BEGIN; SELECT * FROM t LIMIT 1", "SELECT a FROM t ORDER BY a"])
+				expect(line(route(sql))).toStartWith("0A000 ");
+			expect(line(route(COUNT, {}, { inTransaction: true }))).toStartWith("0A000 ");
+		});
+
+		test("is none for one shard, nor where nothing is run yet", () => {
+			const one = (sql: string, more: Partial<RouteRequest> = {}) => line(route(sql, {}, more));
+			expect(one(`/* pgdog_shard: 1 */ ${COUNT}`)).toBe("1 read by comment");
+			expect(one(COUNT, { hints: { ...NO_HINTS, shard: 3 } })).toBe("3 read by pgdog setting");
+			expect(line(route(COUNT, {}, {}, SPLIT))).toBe("0 read by statement");
+			expect(line(route(COUNT, {}, {}, { ...SHARDS, shards: 1 }))).toBe("0 read by statement");
+			const router = new Router(SHARDS, statements, null);
+			expect(line(router.routeUnbound(request(router, COUNT)))).toBe("all read by statement");
+		});
+
+		test("passes where the setting permits it, and goes to all", () => {
+			for (const sql of [COUNT, CALL])
+				expect(line(route(sql, { cross_shard_unmerged: "permit" }))).toBe("all read by statement");
+			expect(line(route("SELECT 1", { cross_shard_unmerged: "permit" }))).toBe("2 read by statement");
+		});
+
+		test("may be a function that nobody knows, unless it is listed", () => {
+			const { error } = route(CALL);
+			expect(error?.message).toBe("the function app.mine() is not supported across shards");
+			expect(error?.hint).toContain("cross_shard_functions");
+			const listed: Partial<Policy> = { cross_shard_functions: "app.mine, other" };
+			expect(line(route(CALL, listed))).toBe("2 read by statement");
+			expect(line(route("SELECT app.mine(a), other(a) FROM t", listed))).toBe("all read by statement");
+			expect(line(route("SELECT mine(1)", listed))).toStartWith("0A000 the function mine()");
+			expect(line(route("SELECT app.mine(a), count(*) FROM t", listed))).toStartWith("0A000 the aggregate count()");
+		});
+	});
+
 	const AGGRESSIVE: Policy = { ...CONSERVATIVE, read_write_strategy: "aggressive" };
 	const PREFER: Policy = { ...CONSERVATIVE, read_write_split: "prefer_primary" };
 
@@ -171,7 +239,9 @@ describe("without plugins", () => {
 	test("what is too deep or too long for the parser is a write", () => {
 		for (const sql of [deep, `SELECT '${"x".repeat(300_000)}'`]) {
 			expect(ask(SPLIT, sql)).toBe("0 write by statement");
-			expect(ask(SHARDS, sql)).toBe("all write by statement");
+			// Nobody could tell whether what all shards say is the answer.
+			expect(ask(SHARDS, sql)).toStartWith("0A000 a statement that could not be parsed");
+			expect(ask(SHARDS, `/* pgdog_shard: 1 */ ${sql}`)).toBe("1 write by comment");
 		}
 	});
 
@@ -188,7 +258,7 @@ describe("without plugins", () => {
 	test("a cluster without a primary reads", () => {
 		const topology = { shards: 2, hasPrimary: false, hasReplicas: true };
 		expect(ask(topology, "DELETE FROM t")).toBe("all read by statement");
-		expect(ask(topology, "SELECT 1", true)).toBe("all read by transaction");
+		expect(ask(topology, "SELECT a FROM t", true)).toBe("all read by transaction");
 	});
 
 	test("routes are made once and shared", () => {
@@ -198,7 +268,7 @@ describe("without plugins", () => {
 		expect(router.routeUnbound(request(router, "SELECT 3"))).toBe(first);
 	});
 
-	test("any text in any cluster has a route without an error", () => {
+	test("any text in any cluster has a route, and none an error but where it could not be parsed for several shards", () => {
 		const topology = fc.record({ shards: fc.integer({ min: 1, max: 9 }), hasPrimary: fc.boolean() });
 		const words = fc.constantFrom(
 			"SELECT",
@@ -217,7 +287,10 @@ describe("without plugins", () => {
 				const hasReplicas = replicas || !shape.hasPrimary;
 				const router = new Router({ ...shape, hasReplicas }, statements, null);
 				const route = router.route(request(router, pieces.join(" ")));
-				expect(route.error).toBeNull();
+				if (route.error !== null) {
+					expect([route.error.sqlstate, shape.shards > 1]).toEqual(["0A000", true]);
+					return;
+				}
 				expect(route.shard >= Shard.All && route.shard < shape.shards).toBe(true);
 				if (shape.shards === 1) expect(route.shard).toBe(0);
 				if (!hasReplicas) expect(route.side !== Side.Primary).toBe(false);
