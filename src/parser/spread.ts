@@ -232,13 +232,24 @@ const ON_EACH: ReadonlySet<string> = new Set(
 	"set_config setseed setval pg_reload_conf pg_rotate_logfile pg_stat_reset pg_stat_reset_shared".split(" "),
 );
 
-type Names = ReadonlySet<string>;
-const NO_NAMES: Names = new Set();
+/** The names of one WITH, and how many of them are known: a query of it knows those before it. Nothing is copied for that. */
+interface Names {
+	readonly outer: Names | null;
+	/** Where each is first given. */
+	readonly all: ReadonlyMap<string, number>;
+	readonly known: number;
+}
+
+function isKnown(names: Names | null, name: string): boolean {
+	for (let scope = names; scope !== null; scope = scope.outer)
+		if ((scope.all.get(name) ?? scope.known) < scope.known) return true;
+	return false;
+}
 
 interface Visit {
 	readonly value: Value;
 	/** Of WITH queries that are known here. */
-	readonly names: Names;
+	readonly names: Names | null;
 	/** Where a table would stand that does not give the statement's rows one for one; null where it would. */
 	readonly within: string | null;
 }
@@ -266,7 +277,7 @@ class Look {
 	constructor(root: Fields, target = 0) {
 		this.tables = target;
 		this.target = target;
-		this.push(root, NO_NAMES, null);
+		this.push(root, null, null);
 		for (let visit = this.rest.pop(); visit !== undefined; visit = this.rest.pop()) this.visit(visit);
 	}
 
@@ -283,7 +294,7 @@ class Look {
 		return this.within ?? (this.tables > 1 ? "more than one table" : null);
 	}
 
-	private push(value: Value | undefined, names: Names, within: string | null): void {
+	private push(value: Value | undefined, names: Names | null, within: string | null): void {
 		if (value !== null && typeof value === "object") this.rest.push({ value, names, within });
 	}
 
@@ -304,7 +315,7 @@ class Look {
 		}
 	}
 
-	private field(key: string, field: Fields, names: Names, within: string | null): void {
+	private field(key: string, field: Fields, names: Names | null, within: string | null): void {
 		switch (key) {
 			case "withClause":
 				return;
@@ -356,20 +367,18 @@ class Look {
 	}
 
 	/** WITH: each query knows those before it, or all of them. @returns the names that the rest knows */
-	private common(clause: Fields, names: Names): Names {
+	private common(clause: Fields, outer: Names | null): Names {
 		const queries = list(clause.ctes).map((cte) => node(node(cte)?.CommonTableExpr) ?? {});
-		const all = new Set(names);
-		let known: Set<string> = new Set(names);
-		for (const { ctename } of queries) all.add(String(ctename));
-		for (const { ctename, ctequery } of queries) {
-			this.push(ctequery, clause.recursive === true ? all : known, "WITH");
-			known = new Set(known).add(String(ctename));
-		}
-		return all;
+		const all = new Map<string, number>();
+		for (const [i, { ctename }] of queries.entries()) if (!all.has(String(ctename))) all.set(String(ctename), i);
+		const known = queries.length;
+		for (const [i, { ctequery }] of queries.entries())
+			this.push(ctequery, { outer, all, known: clause.recursive === true ? known : i }, "WITH");
+		return { outer, all, known };
 	}
 
 	/** The side of an outer join whose rows come with NULLs where it has none: another shard may have some. */
-	private join(fields: Fields, names: Names, within: string | null): void {
+	private join(fields: Fields, names: Names | null, within: string | null): void {
 		const { jointype } = fields;
 		const outer = typeof jointype === "string" ? `${jointype.replace("JOIN_", "")} JOIN` : "JOIN";
 		const left = jointype === "JOIN_RIGHT" || jointype === "JOIN_FULL";
@@ -379,9 +388,9 @@ class Look {
 		this.push(fields.larg, names, left ? (within ?? outer) : within);
 	}
 
-	private relation(fields: Fields, names: Names, within: string | null): void {
+	private relation(fields: Fields, names: Names | null, within: string | null): void {
 		const { relname } = fields;
-		if (fields.schemaname === "" && typeof relname === "string" && names.has(relname)) return;
+		if (fields.schemaname === "" && typeof relname === "string" && isKnown(names, relname)) return;
 		if (!isCatalogue(fields)) this.found(within);
 		// Of the first shard, as the functions for them.
 		else if (relname === "pg_largeobject" || relname === "pg_largeobject_metadata") this.first ??= relname;
