@@ -9,13 +9,16 @@ export class PgError extends Error {
 	readonly sqlstate: string;
 	readonly detail: string | undefined;
 	readonly hint: string | undefined;
+	/** The function of PostgreSQL that reports this, where drivers go by it. */
+	readonly routine: string | undefined;
 
-	constructor(severity: Severity, sqlstate: string, message: string, detail?: string, hint?: string) {
+	constructor(severity: Severity, sqlstate: string, message: string, detail?: string, hint?: string, routine?: string) {
 		super(message);
 		this.severity = severity;
 		this.sqlstate = sqlstate;
 		this.detail = detail;
 		this.hint = hint;
+		this.routine = routine;
 	}
 }
 

@@ -37,6 +37,7 @@ import { Bans } from "./pool/bans.ts";
 import { Cluster } from "./pool/cluster.ts";
 import { Ledger } from "./pool/ledger.ts";
 import type { PoolContext } from "./pool/context.ts";
+import { databasesOf } from "./pool/databases.ts";
 import { Permit } from "./pool/permit.ts";
 import { Pool } from "./pool/pool.ts";
 import type { Lesson } from "./pool/reported.ts";
@@ -378,6 +379,7 @@ export class Worker implements PoolContext, ClientContext {
 		const before = [...this.logins.values()].flatMap(({ cluster }) => cluster.shards);
 		this.logins.clear();
 		const gone = new Set(this.pools.keys());
+		const databases = databasesOf(snapshot, slots);
 		for (const cluster of snapshot.clusters) {
 			for (const spec of cluster.pools) {
 				gone.delete(spec.key);
@@ -390,6 +392,7 @@ export class Worker implements PoolContext, ClientContext {
 					this.pools.set(spec.key, pool);
 					this.poolsBySlot.set(slot, pool);
 				}
+				pool.database = databases.get(spec.key)!;
 			}
 			if (cluster.pools.length === 0) continue;
 			const byShard = Map.groupBy(cluster.pools, ({ shard }) => shard);

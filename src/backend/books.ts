@@ -7,6 +7,7 @@
 import { Backend } from "../wire/codes.ts";
 import type { PgError } from "../errors.ts";
 import { errorResponse } from "../wire/error-response.ts";
+import type { Copy } from "./copy.ts";
 import type { Statement } from "./prepared.ts";
 
 export const enum Reply {
@@ -24,8 +25,17 @@ export const enum Reply {
 	Bind,
 	/** Describe of a statement or portal: ends with RowDescription or NoData. */
 	Describe,
+	/** Describe of the client's unnamed statement: as Describe, and we read what it says. */
+	DescribeUnnamed,
+	/** Describe of ours: we read what it says, and it is swallowed. */
+	DescribeOurs,
 	/** Ends with CommandComplete, EmptyQueryResponse or PortalSuspended. */
 	Execute,
+	/** Of ours, of a statement that returns no row: swallowed. */
+	BindOurs,
+	ExecuteOurs,
+	/** Of SHOW, of ours: we read its row, and all is swallowed. */
+	ExecuteShow,
 	Close,
 	/** Close of ours: swallowed. */
 	CloseOurs,
@@ -38,15 +48,33 @@ export const enum Reply {
 	RefusedBind,
 }
 
-/** What stands behind ParseNamed, ParseOurs, ParseFake, CloseFake and CloseOurs. */
+/** What stands behind ParseNamed, ParseOurs, ParseFake, CloseFake, CloseOurs and DescribeOurs. */
 export interface Pending {
 	readonly mark: Reply;
 	readonly statement: Statement;
+	/** What the server comes to have, or has no more, or is asked about. */
+	readonly copy: Copy | null;
 	/** The client's name for it; null when the message was ours. */
 	readonly name: string | null;
 	/** The Parse is what gives the server the statement. */
 	readonly prepares: boolean;
 }
+
+/** What stands behind DescribeUnnamed, and DescribeOurs of an unnamed statement. */
+export interface UnnamedPending {
+	/** The client's number for it. */
+	readonly serial: number;
+	/** What it must be, if it is parsed again: `key` or `portable` of its Description. */
+	readonly expected: string | null;
+}
+
+/** What stands behind ExecuteShow: a setting that the constants of a statement were read by. */
+export interface SettingPending {
+	readonly setting: string;
+	readonly readBy: Statement;
+}
+
+type Behind = Pending | UnnamedPending | SettingPending;
 
 /** What becomes of a message that a server has sent. */
 export const enum Answer {
@@ -83,9 +111,10 @@ export class Books {
 	/** Marks that ReadyForQuery answers. */
 	private readies = 0;
 	/** Behind the marks that have one, in order; null for what has no Statement here. */
-	private readonly pending: (Pending | null)[] = [];
+	private readonly pending: (Behind | null)[] = [];
 	/** The ErrorResponses behind RefusedQuery and RefusedBind, in order. */
 	private readonly refusals: Buffer[] = [];
+	private behind: Behind | null = null;
 	private number = 0;
 	private open = false;
 	private hasRun = false;
@@ -188,12 +217,13 @@ export class Books {
 	/** A message of a batch, whose reply `mark` stands for. */
 	said(mark: Reply): void {
 		this.open = true;
-		if (mark === Reply.Bind || mark === Reply.Execute) this.hasRun = true;
+		if (mark === Reply.Bind || mark === Reply.Execute || mark === Reply.ExecuteOurs || mark === Reply.ExecuteShow)
+			this.hasRun = true;
 		this.push(mark);
 	}
 
 	/** As `said`, of a Parse or Close that has something behind its mark. */
-	saidOf(mark: Reply, pending: Pending | null): void {
+	saidOf(mark: Reply, pending: Behind | null): void {
 		this.said(mark);
 		this.pending.push(pending);
 	}
@@ -243,21 +273,32 @@ export class Books {
 		const mark = this.front;
 		switch (code) {
 			case Backend.BindComplete:
-				return this.shiftIf(mark === Reply.Bind);
+				if (mark !== Reply.Bind && mark !== Reply.BindOurs) return Answer.Unasked;
+				this.shift();
+				return mark === Reply.Bind ? Answer.Passes : Answer.Swallowed;
 			case Backend.CommandComplete:
 			case Backend.EmptyQueryResponse:
 			case Backend.PortalSuspended:
 				if (code === Backend.CommandComplete) this.inDoubt = false;
 				if (mark === Reply.Execute) this.shift();
-				else if (mark !== Reply.Query) return Answer.Unasked;
+				else if (mark === Reply.ExecuteOurs || mark === Reply.ExecuteShow) {
+					this.shift();
+					if (mark === Reply.ExecuteShow) this.pending.shift();
+					return Answer.Swallowed;
+				} else if (mark !== Reply.Query) return Answer.Unasked;
 				return Answer.Passes;
 			case Backend.RowDescription:
 			case Backend.NoData:
 				if (mark === Reply.Describe) this.shift();
-				else if (mark !== Reply.Query) return Answer.Unasked;
+				else if (mark === Reply.DescribeUnnamed || mark === Reply.DescribeOurs) {
+					this.shift();
+					this.behind = this.pending.shift() ?? null;
+					return mark === Reply.DescribeOurs ? Answer.Swallowed : Answer.Passes;
+				} else if (mark !== Reply.Query) return Answer.Unasked;
 				return Answer.Passes;
 			case Backend.ParameterDescription:
-				return mark === Reply.Describe ? Answer.Passes : Answer.Unasked;
+				if (mark === Reply.DescribeOurs) return Answer.Swallowed;
+				return mark === Reply.Describe || mark === Reply.DescribeUnnamed ? Answer.Passes : Answer.Unasked;
 			case Backend.ParseComplete:
 				if (mark !== Reply.Parse && mark !== Reply.ParseNamed && mark !== Reply.ParseOurs) return Answer.Unasked;
 				this.shift();
@@ -287,10 +328,23 @@ export class Books {
 		}
 	}
 
-	private shiftIf(expected: boolean): Answer {
-		if (!expected) return Answer.Unasked;
-		this.shift();
-		return Answer.Passes;
+	/** The answer in front is to a Describe whose answer we read. */
+	get isRead(): boolean {
+		const mark = this.front;
+		return mark === Reply.DescribeUnnamed || mark === Reply.DescribeOurs;
+	}
+
+	/** The row that comes now is of a SHOW of ours: what that is about. */
+	shows(): SettingPending | null {
+		const first = this.front === Reply.ExecuteShow ? this.pending[0] : undefined;
+		return first != null && "setting" in first ? first : null;
+	}
+
+	/** What stood behind the Describe that was answered last, if its answer is one that we read. Once. */
+	described(): Behind | null {
+		const { behind } = this;
+		this.behind = null;
+		return behind;
 	}
 
 	/** ReadyForQuery. @returns false when nothing that was said asks for it */
@@ -371,6 +425,7 @@ export class Books {
 			if (mark === Reply.Parse) parses++;
 			if (!hasPending(mark)) continue;
 			const pending = this.pending.shift() ?? null;
+			if (pending !== null && !("mark" in pending)) continue;
 			if (pending !== null) statements.push(pending);
 			else {
 				nameless = true;
@@ -386,8 +441,9 @@ export class Books {
 	}
 
 	/** Statements that the server was told to prepare, as long as it has not said that it has. */
-	*prepares(): Generator<Statement> {
-		for (const pending of this.pending) if (pending?.prepares) yield pending.statement;
+	*prepares(): Generator<Pending> {
+		for (const pending of this.pending)
+			if (pending !== null && "prepares" in pending && pending.prepares) yield pending;
 	}
 
 	/** A Parse of the unnamed statement is not answered yet. */
@@ -445,6 +501,9 @@ function endsRequest(mark: number): boolean {
 /** Whether an entry of `pending` stands behind this mark. */
 function hasPending(mark: number): boolean {
 	return (
+		mark === Reply.DescribeUnnamed ||
+		mark === Reply.DescribeOurs ||
+		mark === Reply.ExecuteShow ||
 		mark === Reply.ParseNamed ||
 		mark === Reply.ParseOurs ||
 		mark === Reply.ParseFake ||

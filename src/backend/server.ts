@@ -5,7 +5,7 @@
 import { PgError, ProtocolError } from "../errors.ts";
 import { now } from "../clock.ts";
 import type { Sink, Stream, StreamOwner } from "../net/stream.ts";
-import { Dirty, type Restores } from "../parser/session.ts";
+import { Dirty, Reads, type Restores, readsOf } from "../parser/session.ts";
 import { Stat } from "../stats/counters.ts";
 import { CLOSE_COMPLETE, PARSE_COMPLETE } from "../wire/backend-messages.ts";
 import { Backend, TxStatus } from "../wire/codes.ts";
@@ -18,7 +18,7 @@ import { askAll, askParameters, changeParameters, type ParameterSet, type Parame
 import { NAME_PREFIX, type Statements } from "./prepared.ts";
 import { Reports } from "./reports.ts";
 import { concerns, type Insertion, isOfInsertion, movePosition, Restoring } from "./restoring.ts";
-import { SessionStatements, type StatementClient } from "./session-statements.ts";
+import { type MovingCopy, SessionStatements, type StatementClient } from "./session-statements.ts";
 
 /** A message of a server that we have to open (all but rows and COPY data) may be this long: 16 MiB, a guess. */
 const OPENED_LIMIT = 16 << 20;
@@ -48,6 +48,8 @@ export interface ServerHome {
 	onIdle(server: Server): void;
 	/** Called once. */
 	onGone(server: Server): void;
+	/** The catalogue of its database may have changed. */
+	onAltered(): void;
 	/** Sends a CancelRequest; `cancelLanded` is called when no later query can be hit by it. */
 	cancel(server: Server): void;
 	rollbackTimeout(): number;
@@ -86,7 +88,7 @@ export interface MovingServer {
 	secret: Uint8Array;
 	applied: [string, string][];
 	reported: [string, string][];
-	statements: string[];
+	statements: MovingCopy[];
 	bornAt: number;
 	usedAt: number;
 	checkedAt: number;
@@ -132,6 +134,12 @@ export class Server implements StreamOwner {
 	private givesValues = false;
 	/** Lent for as long as the client stays: what it does is not followed. */
 	session = false;
+	/** Bits of `Reads`: what is parsed here during this loan may mean something else than by the client's settings. */
+	reads = 0;
+	/** CREATE, ALTER, DROP was said, whose transaction has not ended. */
+	private alters = false;
+	/** Tables that were made here in this loan, and end with it. */
+	private readonly temporaries = new Set<string>();
 	/** An ErrorResponse came during this loan. */
 	errored = false;
 	/** The last statement was ROLLBACK. */
@@ -258,6 +266,15 @@ export class Server implements StreamOwner {
 			if (code === Backend.DataRow || code === Backend.CopyData) {
 				rows ||= books.expectsRows;
 				if (!rows) {
+					const shown = books.shows();
+					if (shown !== null && code === Backend.DataRow) {
+						if (next > end) break;
+						this.statements.onShown(shown, readRow(chunk, at)[0] ?? "");
+						if (to !== null) to.out.add(chunk, run, at - run);
+						at = next;
+						run = next;
+						continue;
+					}
 					fault = UNASKED;
 					break;
 				}
@@ -292,6 +309,7 @@ export class Server implements StreamOwner {
 						break walk;
 					}
 					this.status = chunk[at + HEADER]!;
+					if (this.status === TxStatus.Idle) this.endAltering();
 					this.ready = books.owed === 0;
 					this.notes = null;
 					this.givesValues = false;
@@ -318,11 +336,13 @@ export class Server implements StreamOwner {
 					break;
 				}
 				default: {
+					const reads = books.isRead;
 					const answer = books.answered(code);
 					if (answer === Answer.Unasked) {
 						fault = UNASKED;
 						break walk;
 					}
+					if (reads) this.onDescription(code, chunk, at, next);
 					if (answer === Answer.Swallowed || (this.inserted !== null && this.isInserted(code, chunk, at))) {
 						// Not the client's doing, so not the client's to see.
 						if (to !== null) to.out.add(chunk, run, at - run);
@@ -396,6 +416,15 @@ export class Server implements StreamOwner {
 		return run;
 	}
 
+	/** Part of the answer to a Describe that we read, though it may not be ours. */
+	private onDescription(code: number, chunk: Buffer, at: number, next: number): void {
+		const message = chunk.subarray(at, next);
+		if (code === Backend.ParameterDescription) this.statements.onParameters(message);
+		const behind = this.books.described();
+		if (behind !== null)
+			this.statements.onColumns(behind, code === Backend.RowDescription ? message : null, this.client);
+	}
+
 	private syncIfNeeded(): void {
 		if (this.books.endsInSync()) return;
 		this.stream.writeAll(SYNC);
@@ -416,8 +445,12 @@ export class Server implements StreamOwner {
 		const c = chunk[start + HEADER]!;
 		if (c === 83 && chunk[start + HEADER + 2] === 76) return; // SELECT
 		this.rolledBack = false;
-		if (c === 85 || c === 73 || c === 67 || c === 66) return; // UPDATE INSERT COMMIT COPY CREATE BEGIN
+		if (this.alters) this.onAltering();
+		if (c === 85 || c === 66) return; // UPDATE BEGIN
+		// Of the tags that begin like INSERT, COMMIT and COPY, few mean anything here.
+		if ((c === 73 || c === 67) && !isUncommon(chunk, start + HEADER, end)) return;
 		const tag = chunk.latin1Slice(start + HEADER, end - 1);
+		if (ALTERS.test(tag)) this.noteAltered();
 		switch (tag) {
 			case "DEALLOCATE ALL":
 			case "DISCARD ALL":
@@ -443,9 +476,45 @@ export class Server implements StreamOwner {
 			case "RESET":
 				if (this.restoring !== null) this.restoring.hasRun = true;
 				// Every SET that we understood is noted before it is sent; the rest is cleaned.
-				if (this.task === null && !this.looked) this.dirty |= Dirty.Settings;
+				if (this.task === null && !this.looked) {
+					this.dirty |= Dirty.Settings;
+					this.reads |= Reads.Everything;
+				}
 				break;
 		}
+	}
+
+	/** What was said may change the catalogue, when its transaction ends. */
+	noteAlters(): void {
+		this.alters = true;
+		this.reads |= Reads.Names;
+	}
+
+	/** By its tag a statement has changed the catalogue. */
+	private noteAltered(): void {
+		if (this.task !== null) return;
+		// What was made for this session alone was noted before.
+		if (this.temporaries.size === 0) this.noteAlters();
+		if (this.alters) this.onAltering();
+	}
+
+	/** Outside of a transaction block what is answered is done. */
+	private onAltering(): void {
+		if (this.status === TxStatus.Idle) this.home.onAltered();
+	}
+
+	/** Tables of the session alone are made or dropped; whoever drops others changes the catalogue. */
+	noteTemporaries(made: readonly string[], dropped: readonly string[]): void {
+		for (const name of made) if (this.temporaries.size < MOST_TEMPORARIES) this.temporaries.add(name);
+		if (!dropped.every((name) => this.temporaries.has(name))) this.noteAlters();
+	}
+
+	/** No transaction is open: whoever parses from now on finds what the last has made. */
+	private endAltering(): void {
+		if (!this.alters) return;
+		// What was said may be among what is still owed.
+		this.alters = this.books.owed > 0;
+		this.home.onAltered();
 	}
 
 	/** A statement of this loan had a closer look (parser/session.ts): the tags SET and RESET are no surprise. */
@@ -460,8 +529,7 @@ export class Server implements StreamOwner {
 		this.home.counters[Stat.errors]!++;
 		this.errors++;
 		const sqlstate = readSqlstate(chunk, start, end);
-		// A plan of a prepared statement no longer fits its table: no statement here can be trusted to.
-		if (sqlstate === "0A000") this.dirty |= Dirty.Prepared;
+		if (mayBeStale(sqlstate)) this.statements.distrust();
 		if (this.task !== null) this.task.error = readError(chunk, start, end);
 		else this.restoring?.doubt();
 		this.errored = true;
@@ -572,7 +640,9 @@ export class Server implements StreamOwner {
 		this.inserted = null;
 		this.ofInsertion = false;
 		this.givesValues = false;
-		this.statements.deallocations = 0;
+		this.statements.lent();
+		this.reads = Reads.Nothing;
+		if (this.temporaries.size > 0) this.temporaries.clear();
 	}
 
 	/** A client's loan ends between transactions. What it left is cleaned first, then the pool has the server back. */
@@ -809,6 +879,7 @@ export class Server implements StreamOwner {
 	/** More than a session may keep will not be kept (frontend/settings.ts): then the names are not either. */
 	private noteNames(names: readonly string[], to: Set<string>): void {
 		for (const name of names) {
+			this.reads |= readsOf(name);
 			if (this.namesBytes > NAMES_LIMIT) return;
 			if (to.has(name)) continue;
 			to.add(name);
@@ -865,7 +936,7 @@ export class Server implements StreamOwner {
 			secret: this.secret,
 			applied: [...this.applied.values],
 			reported: [...this.reported.values],
-			statements: this.statements.names(),
+			statements: this.statements.leave(),
 			bornAt: this.bornAt,
 			usedAt: this.usedAt,
 			checkedAt: this.checkedAt,
@@ -949,6 +1020,7 @@ export class Server implements StreamOwner {
 		this.client = null;
 		this.task = null;
 		this.books.clear();
+		this.endAltering();
 		this.count();
 		try {
 			this.home.onGone(this);
@@ -967,6 +1039,26 @@ export class Server implements StreamOwner {
 		}
 	}
 }
+
+/** Tables of one session that are known by name; of more than these it is not remembered that they are temporary. */
+const MOST_TEMPORARIES = 1000;
+
+/** Tags of what changes the catalogue in a way that Parse depends on. Of DO, what is in it was looked at. */
+const ALTERS = /^(CREATE|ALTER|DROP|IMPORT|COMMIT PREPARED)/;
+
+/** A tag that begins like INSERT, COMMIT or COPY, and is none of them. */
+function isUncommon(chunk: Buffer, at: number, end: number): boolean {
+	const second = chunk[at + 1];
+	if (second === 78) return false; // INSERT
+	// CREATE, IMPORT …; COMMIT PREPARED is longer than COMMIT, COPY and the number of its rows.
+	return second !== 79 || (chunk[at + 2] === 77 && end - at > 8);
+}
+
+/** The error may be about types or objects that a statement was given when it was parsed, earlier, for somebody else. */
+function mayBeStale(sqlstate: string): boolean {
+	return STALE.test(sqlstate);
+}
+const STALE = /^(0A|22|42|XX)/;
 
 function fatalText(error: PgError): string {
 	return `${error.severity} ${error.sqlstate}: ${error.message}`;

@@ -197,6 +197,15 @@ export const general = {
 		min: 1,
 		text: "Most prepared statements kept on one server connection, and in the cache that all share.",
 	}),
+	prepared_statements_ttl: milliseconds({
+		default: undefined,
+		min: 1,
+		text: "A shared statement that a server has had for so long is parsed anew there before its next use: for DDL that does not pass through the proxy.",
+	}),
+	prepared_statements_ttl_jitter: milliseconds({
+		default: 30_000,
+		text: "`prepared_statements_ttl` is so much shorter or longer, at random and never to less than nothing, so that not all are parsed anew at once.",
+	}),
 	auth_type: choice(["scram", "md5", "trust", "plain"], {
 		default: "scram",
 		text: "How clients prove who they are. `trust` asks for no password, but the user must exist and have one.",

@@ -21,7 +21,6 @@ export const unservedGeneral: Unserved = {
 		tls_server_private_key: [],
 		query_log_stdout: [false],
 		openmetrics_port: [],
-		prepared_statements_ttl: [],
 		passthrough_auth: ["disabled"],
 		dry_run: [false],
 		pub_sub_channel_size: [0],
@@ -52,7 +51,6 @@ export const unservedGeneral: Unserved = {
 		// Details of something that is refused itself.
 		"openmetrics_host",
 		"openmetrics_namespace",
-		"prepared_statements_ttl_jitter",
 		"mirror_queue",
 		"mirror_exposure",
 		"two_phase_commit_wal_segment_size",

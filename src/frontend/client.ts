@@ -5,6 +5,7 @@
 import { randomBytes } from "node:crypto";
 import type { ParameterSet } from "../backend/parameters.ts";
 import { Reply } from "../backend/books.ts";
+import type { Description } from "../backend/description.ts";
 import type { Statement } from "../backend/prepared.ts";
 import { insertInto, insertions } from "../backend/restoring.ts";
 import { type Server, ServerState } from "../backend/server.ts";
@@ -29,7 +30,9 @@ import { FLUSH, query, SYNC } from "../wire/frontend-messages.ts";
 import { Ahead, beginsBatch, COLLECT, checkHeader, LookAhead, needed, passable, ROUTED } from "./collect.ts";
 import { type Borrower, Checkout } from "./checkout.ts";
 import type { ClientContext } from "./context.ts";
-import { ClientStatements, factsOf, noteFacts } from "./prepared.ts";
+import { Parsing } from "./parsing.ts";
+import { ClientStatements, factsOf, noteFacts, Said } from "./prepared.ts";
+import { STALE } from "./preparing.ts";
 import { Choice, noteBatch, Routing, type RoutingOwner } from "./routing.ts";
 import { explainRows, type Place } from "./explain.ts";
 import { SessionHints } from "./session-hints.ts";
@@ -58,6 +61,8 @@ const enum Awaited {
 	Nothing,
 	/** To all that was said. */
 	All,
+	/** To all that was said, in the middle of a batch, by which it is found what a statement of it is. */
+	Descriptions,
 	/** To all batches that were said to their end. */
 	Ends,
 	/** To all that was said, in the middle of a batch perhaps, which goes on as it was routed. */
@@ -136,6 +141,9 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	readonly settings: ClientSettings;
 	private statements: ClientStatements | null = null;
+	readonly parsing: Parsing;
+	/** What all shards together have told of its statements (ClientStatements.told); null when it is not one of several. */
+	private readonly told: Map<string, string> | null;
 
 	/** By the janitor's clock: when it last sent something. */
 	activeAt: number;
@@ -148,7 +156,10 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	/** Why it was closed, when that was an error. */
 	lastError: PgError | null = null;
 
-	/** @param hints which settings tell that transactions have changed: somebody else's, when that routes */
+	/**
+	 * @param hints which settings tell that transactions have changed: somebody else's, when that routes
+	 * @param told see ClientStatements
+	 */
 	constructor(
 		context: ClientContext,
 		stream: Sink,
@@ -156,7 +167,9 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		router: Router | null,
 		login: Login,
 		hints?: SessionHints,
+		told: Map<string, string> | null = null,
 	) {
+		this.told = told;
 		this.context = context;
 		this.share = new Share(context.collected);
 		this.stream = stream;
@@ -167,6 +180,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		this.database = login.database;
 		this.address = login.address;
 		this.checkout = new Checkout(this, cluster, this.routing, this.settings);
+		this.parsing = new Parsing(context, this.checkout, this.settings);
 		this.pid = context.register(this);
 		this.secret = Uint8Array.from(randomBytes(login.minor >= 2 ? 32 : 4));
 		this.activeAt = context.time;
@@ -339,13 +353,14 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 					server.requestAt = now();
 					this.pool.counters[Stat.idle_xact_time]! += server.requestAt - server.readyAt;
 				}
+				let said = Said.AsIs;
 				switch (code) {
 					case Frontend.Query:
 						if (this.onQuery(server, chunk, run, at, next, stop)) run = stop;
 						break;
 					case Frontend.Bind:
-						if (this.prepared().onBind(server, chunk, run, at, next, stop, this.limit)) run = stop;
-						this.pool.counters[Stat.bind_count]!++;
+						said = this.prepared().onBind(server, chunk, run, at, next, stop, this.limit);
+						if (said !== Said.Later) this.pool.counters[Stat.bind_count]!++;
 						break;
 					case Frontend.Execute:
 						books.said(Reply.Execute);
@@ -355,16 +370,15 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 						if (this.statements !== null) this.statements.batchOver = true;
 						break;
 					case Frontend.Describe:
-						if (this.prepared().onDescribe(server, chunk, run, at, next, this.limit)) run = stop;
+						said = this.prepared().onDescribe(server, chunk, run, at, next, this.limit);
 						break;
 					case Frontend.Parse:
 						this.checkSize(length);
-						if (this.prepared().onParse(server, chunk, run, at, next, this.limit, this.context.nextSerial()))
-							run = stop;
+						said = this.prepared().onParse(server, chunk, run, at, next, this.limit, this.context.nextSerial());
 						this.pool.counters[Stat.parse_count]!++;
 						break;
 					case Frontend.Close:
-						if (this.prepared().onClose(server, chunk, run, at, next)) run = stop;
+						said = this.prepared().onClose(server, chunk, run, at, next);
 						this.pool.counters[Stat.close_count]!++;
 						break;
 					case Frontend.Flush:
@@ -385,6 +399,19 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 						return;
 				}
 				if (this.isClosed) return;
+				if (said !== Said.AsIs) {
+					if (said === Said.Later) {
+						this.untilAnswered(server, chunk, at, at, Awaited.Descriptions);
+						return;
+					}
+					run = stop;
+					if (said === Said.Refused) {
+						this.refuseInside(server, STALE, code, chunk, at, at);
+						this.drop(chunk, next);
+						at = stop;
+						continue;
+					}
+				}
 				if (next > end) {
 					this.through = next - end;
 					server.stream.midMessage = true;
@@ -964,6 +991,14 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		this.statements?.undoUnnamed(parses, failed);
 	}
 
+	onDescribed(names: readonly string[], statement: Statement, description: Description): void {
+		this.statements?.onDescribed(names, statement, description);
+	}
+
+	onUnnamedDescribed(serial: number, description: Description): void {
+		this.statements?.onUnnamedDescribed(serial, description);
+	}
+
 	onCloseUndone(name: string, statement: Statement): void {
 		this.statements?.restore(name, statement);
 	}
@@ -1030,7 +1065,8 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		if (this.statements === null) {
 			const { statements, facts, general } = this.context;
 			const shared = general().prepared_statements !== "disabled";
-			this.statements = new ClientStatements(statements, facts, shared, this.routing.needed);
+			const { parsing, routing, told } = this;
+			this.statements = new ClientStatements(statements, facts, parsing, shared, routing.needed, told);
 		}
 		return this.statements;
 	}
@@ -1155,7 +1191,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	/** A Parse, Close or Query that another shard has replied to: it counts here too. */
 	learn(chunk: Buffer, at: number, next: number): void {
-		this.prepared().note(chunk, at, next, this.context.nextSerial());
+		this.prepared().note(chunk, at, next, this.context.nextSerial(), this.server);
 	}
 
 	/** A batch that needed no server. */
@@ -1165,7 +1201,8 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	/** After an error on another shard, perhaps: the client's statements are these. */
 	align(statements: ClientStatements): void {
-		if (this.statements !== null || !statements.isEmpty) this.prepared().align(statements, this.context.nextSerial());
+		if (this.statements !== null || !statements.isEmpty)
+			this.prepared().align(statements, this.context.nextSerial(), this.server);
 	}
 
 	/** The janitor's look. `time` as `now()`. */

@@ -3,16 +3,20 @@
 // never have seen this client. Made when a client first uses the extended protocol.
 
 import { LRUCache } from "lru-cache";
-import { NAME_PREFIX, type Routed, type Statement, type Statements } from "../backend/prepared.ts";
 import { Reply } from "../backend/books.ts";
+import type { Copy } from "../backend/copy.ts";
+import type { Description } from "../backend/description.ts";
+import { NAME_PREFIX, type Routed, type Statement, type Statements } from "../backend/prepared.ts";
 import type { Server } from "../backend/server.ts";
-import { ProtocolError } from "../errors.ts";
-import { Dirty, NO_FACTS, type SessionFacts, sessionFacts, touchesSession } from "../parser/session.ts";
+import { PgError, ProtocolError } from "../errors.ts";
+import { Dirty, NO_FACTS, Reads, type SessionFacts, sessionFacts, touchesSession } from "../parser/session.ts";
 import type { Router } from "../router/router.ts";
-import { StatementNames } from "./statement-names.ts";
 import { Frontend, Target, TxStatus } from "../wire/codes.ts";
 import { endOfString, HEADER, readInt16, readInt32 } from "../wire/frame.ts";
-import { CLOSE_UNNAMED_STATEMENT, close, parse } from "../wire/frontend-messages.ts";
+import { CLOSE_UNNAMED_STATEMENT, DESCRIBE_UNNAMED_STATEMENT, FLUSH, parse } from "../wire/frontend-messages.ts";
+import type { Parsing } from "./parsing.ts";
+import { Preparing } from "./preparing.ts";
+import { StatementNames } from "./statement-names.ts";
 
 /** What each text does to a session, for those that need a closer look. */
 export type FactsCache = LRUCache<string, SessionFacts>;
@@ -36,10 +40,13 @@ export function factsOf(cache: FactsCache, chunk: Buffer, start: number, end: nu
 /** Tells a server what a statement that is sent to it may do to its session. @param bound its parameters come in a Bind */
 export function noteFacts(server: Server, facts: SessionFacts, bound = false): void {
 	if (facts === NO_FACTS) return;
+	if (facts.alters) server.noteAlters();
+	if (facts.temporaries.length + facts.drops.length > 0) server.noteTemporaries(facts.temporaries, facts.drops);
 	server.noteRestores(facts.restores, facts.sets.length > 0);
 	// What a session does that keeps its server is followed no further.
 	if (server.session) return;
 	server.looked = true;
+	server.reads |= facts.reads;
 	server.dirty |= facts.dirty;
 	if (facts.parameterSets.length > 0 && !bound) server.dirty |= Dirty.Settings;
 	if (facts.sets.length > 0) server.noteSets(facts.sets);
@@ -65,11 +72,22 @@ function noteBound(server: Server, facts: SessionFacts, chunk: Buffer, at: numbe
 		next += length;
 	}
 	// A large Bind whose names have not come yet.
-	if (next > stop) server.dirty |= Dirty.Settings;
+	if (next <= stop) return;
+	server.dirty |= Dirty.Settings;
+	server.reads |= Reads.Everything;
 }
 
-/** What a message became: forwarded as it is, or spliced (or left out) so that the run before it had to be written. */
-export type Rewritten = boolean;
+/** What became of a message. */
+export const enum Said {
+	/** It goes as it is. */
+	AsIs,
+	/** Something else goes, or nothing: the run before it had to be written. */
+	Otherwise,
+	/** It is to be read again when the server has answered all that it owes. Only what comes before it was said. */
+	Later,
+	/** The server's statement is not what the client was told it was: it is refused with `STALE`. */
+	Refused,
+}
 
 /** The last unnamed Parse from its query text on, in the chunk it came in. */
 interface Unnamed {
@@ -79,7 +97,11 @@ interface Unnamed {
 	facts: SessionFacts;
 	/** No other unnamed Parse of the thread has it; 0 when there is no such statement. */
 	serial: number;
+	/** What the client was told when it asked; null when it did not. */
+	told: Description | null;
 }
+
+const NO_STATEMENT: Readonly<Unnamed> = { chunk: null, start: 0, end: 0, facts: NO_FACTS, serial: 0, told: null };
 
 /** The query text in `chunk[start, end)`. */
 export function routedText(chunk: Buffer, start: number, end: number, router: Router, conforming: boolean): Routed {
@@ -106,9 +128,9 @@ export class ClientStatements {
 	private readonly names = new StatementNames();
 	private readonly statements: Statements;
 	private readonly facts: FactsCache;
-	private readonly unnamed: Unnamed = { chunk: null, start: 0, end: 0, facts: NO_FACTS, serial: 0 };
+	private readonly unnamed: Unnamed = { ...NO_STATEMENT };
 	/** What `unnamed` was when the batch under way began, and how many unnamed Parses that has had. */
-	private readonly before: Unnamed = { chunk: null, start: 0, end: 0, facts: NO_FACTS, serial: 0 };
+	private readonly before: Unnamed = { ...NO_STATEMENT };
 	private parsesInBatch = 0;
 	/** A Sync was sent: the next message begins a batch. */
 	batchOver = true;
@@ -118,10 +140,28 @@ export class ClientStatements {
 	private readonly own: Map<string, Buffer> | null;
 	/** The batch (`Books.batch`) in which a name was given or taken away, until that is answered. */
 	private readonly unsure = new Map<string, number>();
+	/** What statements of batches that are not answered were found to be: a Close of them may not have happened. */
+	private readonly successors = new Map<Statement, Statement>();
 
-	constructor(statements: Statements, facts: FactsCache, shared: boolean, routed = false) {
+	private readonly parsing: Parsing;
+	private readonly preparing: Preparing;
+	/** What the client was told of its statements, by whichever shard (`Description.portable`); null with one shard. */
+	private readonly told: Map<string, string> | null;
+
+	/** @param told the same for all shards of a client */
+	constructor(
+		statements: Statements,
+		facts: FactsCache,
+		parsing: Parsing,
+		shared: boolean,
+		routed = false,
+		told: Map<string, string> | null = null,
+	) {
 		this.statements = statements;
 		this.facts = facts;
+		this.parsing = parsing;
+		this.preparing = new Preparing(parsing);
+		this.told = told;
 		this.shared = shared;
 		this.own = routed && !shared ? new Map() : null;
 	}
@@ -134,125 +174,117 @@ export class ClientStatements {
 		return this.names.size === 0 && this.unnamed.chunk === null;
 	}
 
-	// Each handler gets a whole message `chunk[at, next)`. When something else than the message goes to the server, it
-	// returns true, having put that into its `out`, behind the run `chunk[run, at)` of what went before.
+	// Each handler gets a whole message `chunk[at, next)`. When that does not go to the server as it is, what was to be said instead
+	// is in the server's `out`, behind the run `chunk[run, at)` of what went before.
 
 	/** @param serial a number that no other unnamed Parse of this thread has */
-	onParse(
-		server: Server,
-		chunk: Buffer,
-		run: number,
-		at: number,
-		next: number,
-		limit: number,
-		serial: number,
-	): Rewritten {
+	onParse(server: Server, chunk: Buffer, run: number, at: number, next: number, limit: number, serial: number): Said {
 		const nameEnd = endOfString(chunk, at + HEADER, next);
 		const textEnd = nameEnd < 0 ? -1 : endOfString(chunk, nameEnd + 1, next);
 		if (textEnd < 0) return this.malformed(server, Reply.Parse);
 		if (nameEnd === at + HEADER) {
 			const facts = factsOf(this.facts, chunk, nameEnd + 1, textEnd);
 			this.rememberUnnamed(chunk, nameEnd + 1, next, facts, serial);
+			this.told?.delete("");
 			noteFacts(server, facts, true);
+			const name = facts.deallocates === null ? undefined : this.names.get(facts.deallocates);
+			if (facts.deallocates !== null) this.own?.delete(facts.deallocates);
+			if (name !== undefined) this.deallocate(server, chunk, run, at, facts.deallocates!, name);
 			server.statements.noteUnnamed(serial);
 			server.books.said(Reply.Parse);
-			if (facts.deallocates === null) return false;
-			const name = this.names.get(facts.deallocates);
-			this.own?.delete(facts.deallocates);
-			if (name === undefined) return false;
-			this.deallocate(server, chunk, run, at, facts.deallocates, name);
-			const text = Buffer.from(`DEALLOCATE ${name.name}\0\0\0`);
-			server.stream.out.addAll(parse("", text));
-			return true;
+			if (name === undefined) return Said.AsIs;
+			server.stream.out.addAll(parse("", Buffer.from(`DEALLOCATE ${name.name}\0\0\0`)));
+			return Said.Otherwise;
 		}
 		if (!this.shared) {
 			noteFacts(server, factsOf(this.facts, chunk, nameEnd + 1, textEnd));
 			server.dirty |= Dirty.Prepared;
 			server.books.said(Reply.Parse);
 			this.own?.set(chunk.utf8Slice(at + HEADER, nameEnd), Buffer.from(chunk.subarray(nameEnd + 1, textEnd)));
-			return false;
+			return Said.AsIs;
 		}
 		const name = chunk.utf8Slice(at + HEADER, nameEnd);
-		const taken = this.names.get(name);
 		server.stream.out.add(chunk, run, at - run);
-		if (taken !== undefined) {
-			// The server has the error for that: this statement, parsed twice.
-			this.ensure(server, taken);
-			server.books.said(Reply.Parse);
-			server.stream.out.addAll(parse(taken.name, taken.rest));
-			return true;
+		if (this.names.has(name)) {
+			// PostgreSQL finds fault with the text first, and that it does here.
+			server.books.saidOf(Reply.ParseOurs, null);
+			server.stream.out.addAll(parse("", chunk.subarray(nameEnd + 1, next)));
+			server.stream.out.addAll(server.refuse(taken(name), Reply.RefusedBind));
+			return Said.Otherwise;
 		}
-		const key = chunk.latin1Slice(nameEnd + 1, next);
-		let statement = this.statements.find(key);
-		if (statement === undefined) {
-			const rest = Buffer.from(chunk.subarray(nameEnd + 1, next));
-			statement = this.statements.add(key, rest, factsOf(this.facts, chunk, nameEnd + 1, textEnd));
-		}
-		this.statements.retain(statement);
-		this.names.set(name, statement);
+		const statement = this.statementOf(server, chunk, nameEnd + 1, textEnd, next);
+		this.told?.delete(name);
+		this.give(name, statement);
 		this.unsure.set(name, server.books.batch);
-		if (server.statements.has(statement)) {
-			if (server.status !== TxStatus.Failed) server.statements.noteFake(Reply.ParseFake, statement, name);
-			else {
-				// In a failed transaction the server has the answer, which depends on the text.
-				server.statements.noteParseElsewhere(statement, name);
-				server.stream.out.addAll(parse("", statement.rest));
-			}
-		} else {
-			this.evict(server, limit);
-			server.statements.noteParse(statement, name);
-			server.stream.out.addAll(parse(statement.name, statement.rest));
-		}
-		return true;
+		const copy = server.statements.use(statement);
+		if (copy !== undefined && server.status === TxStatus.Failed) {
+			// In a failed transaction the server has the answer, which depends on the text.
+			server.statements.noteParseElsewhere(statement, name);
+			server.stream.out.addAll(parse("", statement.rest));
+		} else if (copy?.isFresh(this.parsing.moment, this.parsing.time) && !server.statements.isUncertain(copy)) {
+			if (copy.description === null) (copy.names ??= []).push(name);
+			else this.tell(name, copy.description);
+			server.statements.noteFake(Reply.ParseFake, statement, name);
+		} else this.preparing.byClient(server, name, statement, copy, limit);
+		return Said.Otherwise;
+	}
+
+	/** What the text of a Parse is: all who read it alike share it. `chunk[start, next)`: text and parameter types. */
+	private statementOf(server: Server | null, chunk: Buffer, start: number, textEnd: number, next: number): Statement {
+		const key = chunk.latin1Slice(start, next);
+		const { reading } = this.parsing;
+		// What is to be read in a way of the moment, nobody shares. Nor does who has a server for good: it knows all by itself.
+		const reads = server === null ? Reads.Nothing : server.session ? Reads.Everything : server.reads;
+		const known = reads === Reads.Nothing ? reading.statements.get(key) : undefined;
+		if (known !== undefined) return known;
+		const rest = Buffer.from(chunk.subarray(start, next));
+		const facts = factsOf(this.facts, chunk, start, textEnd);
+		if (reads === Reads.Nothing) return this.statements.add(reading, key, rest, facts);
+		const constants = (reads & Reads.Constants) === 0 ? reading.constants : null;
+		const names = (reads & Reads.Names) === 0 ? reading.names : null;
+		return this.statements.addPrivate(key, rest, facts, constants, names);
 	}
 
 	/** A large Bind may be there only up to `stop`; its names are, or it is refused. */
-	onBind(server: Server, chunk: Buffer, run: number, at: number, next: number, stop: number, limit: number): Rewritten {
+	onBind(server: Server, chunk: Buffer, run: number, at: number, next: number, stop: number, limit: number): Said {
 		const portalEnd = endOfString(chunk, at + HEADER, stop);
 		const nameEnd = portalEnd < 0 ? -1 : endOfString(chunk, portalEnd + 1, stop);
 		if (nameEnd < 0) return this.malformed(server, Reply.Bind);
 		return this.refer(server, chunk, run, at, next, stop, portalEnd + 1, nameEnd, limit, Reply.Bind);
 	}
 
-	onDescribe(server: Server, chunk: Buffer, run: number, at: number, next: number, limit: number): Rewritten {
+	onDescribe(server: Server, chunk: Buffer, run: number, at: number, next: number, limit: number): Said {
 		const nameEnd = targetName(chunk, at, next);
 		if (nameEnd < 0) return this.malformed(server, Reply.Describe);
 		if (chunk[at + HEADER] === Target.Portal) {
 			server.books.said(Reply.Describe);
-			return false;
+			return Said.AsIs;
 		}
 		return this.refer(server, chunk, run, at, next, next, at + HEADER + 1, nameEnd, limit, Reply.Describe);
 	}
 
-	onClose(server: Server, chunk: Buffer, run: number, at: number, next: number): Rewritten {
+	onClose(server: Server, chunk: Buffer, run: number, at: number, next: number): Said {
 		const nameEnd = targetName(chunk, at, next);
 		if (nameEnd < 0) return this.malformed(server, Reply.Close);
 		const start = at + HEADER + 1;
-		if (chunk[at + HEADER] === Target.Portal || !this.shared) {
-			if (this.own !== null && chunk[at + HEADER] === Target.Statement)
-				this.own.delete(chunk.utf8Slice(start, nameEnd));
-			server.books.said(Reply.Close);
-			return false;
-		}
-		if (nameEnd === start) {
+		const isStatement = chunk[at + HEADER] === Target.Statement;
+		const name = isStatement ? chunk.utf8Slice(start, nameEnd) : "";
+		if (isStatement) this.own?.delete(name);
+		if (isStatement && this.shared && name === "") {
 			this.forgetUnnamed();
 			server.statements.dropUnnamed();
-			server.books.said(Reply.Close);
-			return false;
 		}
-		const name = chunk.utf8Slice(start, nameEnd);
-		const statement = this.names.get(name);
+		const statement = this.shared && name !== "" ? this.names.get(name) : undefined;
 		if (statement === undefined) {
 			// Not an error in PostgreSQL; a statement made by SQL's PREPARE may have this name.
 			server.books.said(Reply.Close);
-			return false;
+			return Said.AsIs;
 		}
 		server.stream.out.add(chunk, run, at - run);
-		this.names.delete(name);
 		this.unsure.set(name, server.books.batch);
-		this.statements.release(statement, Number.POSITIVE_INFINITY);
+		this.end(name, statement, Number.POSITIVE_INFINITY);
 		server.statements.noteFake(Reply.CloseFake, statement, name);
-		return true;
+		return Said.Otherwise;
 	}
 
 	/** Close of a statement while no server is held: nobody else need know. */
@@ -260,7 +292,11 @@ export class ClientStatements {
 		const nameEnd = targetName(chunk, at, next);
 		const start = at + HEADER + 1;
 		if (nameEnd === start) this.forgetUnnamed();
-		else this.drop(chunk.utf8Slice(start, nameEnd), limit);
+		else {
+			const name = chunk.utf8Slice(start, nameEnd);
+			const statement = this.names.get(name);
+			if (statement !== undefined) this.end(name, statement, limit);
+		}
 	}
 
 	/** A simple query ends the life of the unnamed statement. */
@@ -286,16 +322,23 @@ export class ClientStatements {
 
 	private deallocate(server: Server, chunk: Buffer, run: number, at: number, name: string, statement: Statement): void {
 		server.stream.out.add(chunk, run, at - run);
-		this.ensure(server, statement);
+		if (!server.statements.has(statement)) this.preparing.again(server, statement, undefined, Number.POSITIVE_INFINITY);
 		server.statements.remove(statement);
 		server.statements.deallocations++;
-		this.drop(name, Number.POSITIVE_INFINITY);
+		this.end(name, statement, Number.POSITIVE_INFINITY);
+	}
+
+	/** The client closes it: if it parses the text again, it wants to know what that is now. */
+	private end(name: string, statement: Statement, limit: number): void {
+		statement.closes++;
+		this.told?.delete(name);
+		this.drop(name, limit);
 	}
 
 	/** PostgreSQL has its own words for that, and goes on at the next Sync. */
-	private malformed(server: Server, reply: Reply): Rewritten {
+	private malformed(server: Server, reply: Reply): Said {
 		server.books.said(reply);
-		return false;
+		return Said.AsIs;
 	}
 
 	/** A message that names a statement: the server's name goes in, and the statement itself where it is missing. */
@@ -309,30 +352,30 @@ export class ClientStatements {
 		nameStart: number,
 		nameEnd: number,
 		limit: number,
-		reply: Reply,
-	): Rewritten {
-		if (nameStart === nameEnd) {
-			if (server.statements.unnamed === this.unnamed.serial && server.statements.unnamed !== 0) {
-				if (reply === Reply.Bind) noteBound(server, this.unnamed.facts, chunk, nameEnd + 1, stop);
-				server.books.said(reply);
-				return false;
-			}
-			server.stream.out.add(chunk, run, at - run);
-			this.unnamedAgain(server);
-			if (reply === Reply.Bind) noteBound(server, this.unnamed.facts, chunk, nameEnd + 1, stop);
-			server.books.said(reply);
-			server.stream.out.add(chunk, at, stop - at);
-			return true;
-		}
-		const statement = this.shared ? this.names.find(chunk, nameStart, nameEnd) : undefined;
+		reply: Reply.Bind | Reply.Describe,
+	): Said {
+		if (nameStart === nameEnd) return this.referUnnamed(server, chunk, run, at, stop, nameEnd, reply);
+		let statement = this.shared ? this.names.find(chunk, nameStart, nameEnd) : undefined;
 		if (statement === undefined) {
 			if (this.shared && chunk.latin1Slice(nameStart, nameEnd).startsWith(NAME_PREFIX))
 				throw new ProtocolError(`statement names that begin with "${NAME_PREFIX}" are the proxy's`, "42602");
 			server.books.said(reply);
-			return false;
+			return Said.AsIs;
 		}
 		server.stream.out.add(chunk, run, at - run);
-		this.ensure(server, statement, limit);
+		const copy = server.statements.use(statement);
+		if (
+			copy === undefined ||
+			copy.description !== statement.description ||
+			copy.dueAt <= this.parsing.time ||
+			this.told !== null ||
+			(statement.reading !== null && this.preparing.isReadOtherwise(server, statement))
+		) {
+			const name = chunk.utf8Slice(nameStart, nameEnd);
+			const said = this.prepare(server, name, statement, copy, limit);
+			if (said !== Said.Otherwise) return said;
+			statement = this.names.get(name)!;
+		}
 		if (reply === Reply.Bind) {
 			noteFacts(server, statement.facts, true);
 			noteBound(server, statement.facts, chunk, nameEnd + 1, stop);
@@ -344,48 +387,145 @@ export class ClientStatements {
 		server.stream.out.add(chunk, at + HEADER, nameStart - at - HEADER);
 		server.stream.out.addAll(nameBytes);
 		server.stream.out.add(chunk, nameEnd + 1, stop - nameEnd - 1);
-		return true;
+		return Said.Otherwise;
 	}
 
-	private ensure(server: Server, statement: Statement, limit = Number.POSITIVE_INFINITY): void {
-		if (server.statements.has(statement)) return;
-		this.evict(server, limit);
-		server.statements.noteParse(statement, null);
-		server.stream.out.addAll(parse(statement.name, statement.rest));
-	}
-
-	/** `prepared_statements_limit`: room for one more. */
-	private evict(server: Server, limit: number): void {
-		for (const evicted of server.statements.evict(limit - 1)) {
-			const foreign = typeof evicted === "string";
-			server.stream.out.addAll(close(Target.Statement, foreign ? evicted : evicted.name));
-			server.statements.noteClose(foreign ? null : evicted);
+	/** The statement is to be used, and the server may not have it as the client knows it. @returns Otherwise when it can be used now */
+	private prepare(server: Server, name: string, known: Statement, had: Copy | undefined, limit: number): Said {
+		const { preparing } = this;
+		let statement = known;
+		let copy = had;
+		if (preparing.isReadOtherwise(server, statement) && (statement.reading !== null || copy === undefined)) {
+			// PostgreSQL may come to read the text anew whenever it is run: others must not see what this client made of it.
+			const now = preparing.readingOf(server, statement);
+			if (statement.reading !== null || now.constants !== statement.constants) {
+				statement = this.statements.alone(statement, now.constants, now.names);
+				copy = undefined;
+				this.replace(name, statement);
+			}
 		}
+		const isOld = copy !== undefined && copy.dueAt <= this.parsing.time && !server.statements.isNew(copy);
+		const isOther = copy !== undefined && copy.description !== statement.description;
+		if (copy?.description === null && isOther && !isOld) {
+			// It is being asked what it is. What the client has parsed behind that, is that.
+			if (copy.names?.includes(name)) return Said.Otherwise;
+			return this.later(server);
+		}
+		if (copy === undefined || isOld || (isOther && !copy.asDescribed)) {
+			// With constants that nobody can read again as they were read.
+			if (statement.constants === null && preparing.isReadOtherwise(server, statement)) return Said.Refused;
+			const isExpected = statement.description !== null || this.told?.has(name);
+			preparing.again(server, statement, copy, limit);
+			return isExpected ? this.later(server) : Said.Otherwise;
+		}
+		const { description } = copy;
+		if (!isOther && (description === null || this.isAsTold(name, description))) {
+			if (description !== null) this.tell(name, description);
+			return Said.Otherwise;
+		}
+		// The next attempt finds out whether it is so still.
+		preparing.close(server, copy);
+		return Said.Refused;
+	}
+
+	private later(server: Server): Said {
+		server.stream.out.addAll(FLUSH);
+		return Said.Later;
+	}
+
+	/** Whether that is what some shard has told the client, if any has. */
+	private isAsTold(name: string, { portable }: Description): boolean {
+		const told = this.told?.get(name);
+		return told === undefined || told === portable;
+	}
+
+	/** The client gets to know what its statement is, or could. */
+	private tell(name: string, { portable }: Description): void {
+		if (this.told !== null && !this.told.has(name)) this.told.set(name, portable);
+	}
+
+	private referUnnamed(
+		server: Server,
+		chunk: Buffer,
+		run: number,
+		at: number,
+		stop: number,
+		nameEnd: number,
+		reply: Reply.Bind | Reply.Describe,
+	): Said {
+		const { serial, facts } = this.unnamed;
+		const isThere = server.statements.unnamed === serial && serial !== 0;
+		if (!isThere) {
+			server.stream.out.add(chunk, run, at - run);
+			const said = this.unnamedAgain(server);
+			if (said !== Said.Otherwise) return said;
+		}
+		if (reply === Reply.Describe && serial !== 0) server.statements.noteUnnamedDescribe(serial);
+		else server.books.said(reply);
+		if (reply === Reply.Bind) noteBound(server, facts, chunk, nameEnd + 1, stop);
+		if (isThere) return Said.AsIs;
+		server.stream.out.add(chunk, at, stop - at);
+		return Said.Otherwise;
 	}
 
 	/** The server's unnamed statement is another client's, or the client has none: neither may be used. */
-	private unnamedAgain(server: Server): void {
-		const { chunk, start, end, facts, serial } = this.unnamed;
+	private unnamedAgain(server: Server): Said {
+		const { chunk, start, end, facts, serial, told } = this.unnamed;
+		const { out } = server.stream;
 		if (chunk === null) {
 			server.statements.dropUnnamed();
 			server.statements.noteClose(null);
-			server.stream.out.addAll(CLOSE_UNNAMED_STATEMENT);
-			return;
+			out.addAll(CLOSE_UNNAMED_STATEMENT);
+			return Said.Otherwise;
 		}
+		if (server.statements.takeChange(serial)) return Said.Refused;
 		noteFacts(server, facts, true);
-		server.statements.noteUnnamedAgain(serial);
-		server.stream.out.addAll(parse("", chunk.subarray(start, end)));
+		const expected = told?.key ?? this.told?.get("");
+		if (expected === undefined) {
+			server.statements.noteUnnamedAgain(serial);
+			out.addAll(parse("", chunk.subarray(start, end)));
+			return Said.Otherwise;
+		}
+		server.statements.noteUnnamedChecked(serial, expected);
+		const text = chunk.subarray(start, told === null ? end : endOfString(chunk, start, end) + 1);
+		out.addAll(parse("", told === null ? text : Buffer.concat([text, told.types])));
+		out.addAll(DESCRIBE_UNNAMED_STATEMENT);
+		return this.later(server);
+	}
+
+	onUnnamedDescribed(serial: number, description: Description): void {
+		if (this.unnamed.serial === serial) this.unnamed.told = description;
+		if (this.before.serial === serial) this.before.told = description;
+		this.tell("", description);
+	}
+
+	/** See `StatementClient.onDescribed`. */
+	onDescribed(names: readonly string[], statement: Statement, description: Description): void {
+		for (const name of names) if (this.names.get(name) === statement) this.tell(name, description);
+		if (statement.description === description) return;
+		const next = this.statements.succeed(statement, description);
+		this.statements.retain(next);
+		this.successors.set(statement, next);
+		for (const name of names) if (this.names.get(name) === statement) this.replace(name, next);
+		this.statements.release(next, Number.POSITIVE_INFINITY);
+	}
+
+	private replace(name: string, statement: Statement): void {
+		const before = this.names.get(name);
+		this.give(name, statement);
+		if (before !== undefined) this.statements.release(before, Number.POSITIVE_INFINITY);
+	}
+
+	private give(name: string, statement: Statement): void {
+		this.statements.retain(statement);
+		this.names.set(name, statement);
 	}
 
 	private rememberUnnamed(chunk: Buffer, start: number, end: number, facts: SessionFacts, serial: number): void {
 		const { unnamed, before } = this;
 		if (this.batchOver) {
 			this.batchOver = false;
-			before.chunk = unnamed.chunk;
-			before.start = unnamed.start;
-			before.end = unnamed.end;
-			before.facts = unnamed.facts;
-			before.serial = unnamed.serial;
+			Object.assign(before, unnamed);
 			this.parsesInBatch = 0;
 		}
 		this.parsesInBatch++;
@@ -396,6 +536,7 @@ export class ClientStatements {
 		unnamed.end = own ? end - start : end;
 		unnamed.facts = facts;
 		unnamed.serial = serial;
+		unnamed.told = null;
 	}
 
 	/** The server is another's from here on: what it has by the client's own names is cleaned away. */
@@ -413,13 +554,7 @@ export class ClientStatements {
 	undoUnnamed(parses: number, failed: boolean): void {
 		const { unnamed, before } = this;
 		if (failed || parses !== this.parsesInBatch) this.forgetUnnamed();
-		else {
-			unnamed.chunk = before.chunk;
-			unnamed.start = before.start;
-			unnamed.end = before.end;
-			unnamed.facts = before.facts;
-			unnamed.serial = before.serial;
-		}
+		else Object.assign(unnamed, before);
 	}
 
 	drop(name: string, limit: number): void {
@@ -430,34 +565,34 @@ export class ClientStatements {
 	}
 
 	restore(name: string, statement: Statement): void {
-		if (this.names.has(name)) return;
-		this.statements.retain(statement);
-		this.names.set(name, statement);
+		if (!this.names.has(name)) this.give(name, this.successors.get(statement) ?? statement);
 	}
 
 	/** As DEALLOCATE ALL does, to which the unnamed statement is none. */
 	clear(limit: number): void {
 		for (const [, statement] of this.names) this.statements.release(statement, limit);
 		this.names.clear();
+		this.told?.clear();
 		this.own?.clear();
 	}
 
-	/** A message that other servers than ours have replied to: what it did to the names, it does here too. */
-	note(chunk: Buffer, at: number, next: number, serial = 1): void {
+	/** A message that other servers than `server` have replied to: what it did to the names, it does here too. */
+	note(chunk: Buffer, at: number, next: number, serial = 1, server: Server | null = null): void {
 		const code = chunk[at];
 		if (code === Frontend.Query) {
 			const { deallocates } = factsOf(this.facts, chunk, at + HEADER, next - 1);
 			if (deallocates !== null) this.drop(deallocates, Number.POSITIVE_INFINITY);
 			this.forgetUnnamed();
-		} else if (code === Frontend.Close && chunk[at + HEADER] === Target.Statement)
-			this.closeAlone(chunk, at, next, Number.POSITIVE_INFINITY);
+		} else if (code === Frontend.Close && chunk[at + HEADER] === Target.Statement) this.noteClose(chunk, at, next);
 		else if (code === Frontend.Parse) {
 			const nameEnd = endOfString(chunk, at + HEADER, next);
 			const textEnd = nameEnd < 0 ? -1 : endOfString(chunk, nameEnd + 1, next);
 			if (textEnd < 0) return;
-			const facts = factsOf(this.facts, chunk, nameEnd + 1, textEnd);
-			if (nameEnd !== at + HEADER) this.declare(chunk.utf8Slice(at + HEADER, nameEnd), chunk, nameEnd + 1, next, facts);
-			else {
+			if (nameEnd !== at + HEADER) {
+				const name = chunk.utf8Slice(at + HEADER, nameEnd);
+				this.replace(name, this.statementOf(server, chunk, nameEnd + 1, textEnd, next));
+			} else {
+				const facts = factsOf(this.facts, chunk, nameEnd + 1, textEnd);
 				if (facts.deallocates !== null) this.drop(facts.deallocates, Number.POSITIVE_INFINITY);
 				this.rememberUnnamed(chunk, nameEnd + 1, next, facts, serial);
 			}
@@ -465,10 +600,13 @@ export class ClientStatements {
 	}
 
 	/** After an error on some of several shards: the statements are those of `other`, whatever became of them here. */
-	align(other: ClientStatements, serial: number): void {
-		for (const [name, statement] of [...this.names])
-			if (other.names.get(name) !== statement) this.drop(name, Number.POSITIVE_INFINITY);
-		for (const [name, statement] of other.names) this.restore(name, statement);
+	align(other: ClientStatements, serial: number, server: Server | null): void {
+		for (const [name, { key }] of [...this.names])
+			if (other.names.get(name)?.key !== key) this.drop(name, Number.POSITIVE_INFINITY);
+		for (const [name, { rest }] of other.names) {
+			if (this.names.has(name)) continue;
+			this.give(name, this.statementOf(server, rest, 0, rest.indexOf(0), rest.length));
+		}
 		Object.assign(this.unnamed, other.unnamed, { serial: other.unnamed.chunk === null ? 0 : serial });
 		this.batchOver = true;
 	}
@@ -501,7 +639,7 @@ export class ClientStatements {
 		if (end === start) return server.statements.isUnnamedUncertain;
 		if (this.isUnsure(server, chunk, start, end)) return true;
 		const statement = this.names.find(chunk, start, end);
-		return statement !== undefined && server.statements.isUncertain(statement);
+		return statement !== undefined && server.statements.isUncertain(server.statements.use(statement));
 	}
 
 	private isUnsure(server: Server, chunk: Buffer, start: number, end: number): boolean {
@@ -513,6 +651,7 @@ export class ClientStatements {
 	/** Its server owes nothing: what was done is done. */
 	onAnswered(): void {
 		if (this.unsure.size > 0) this.unsure.clear();
+		if (this.successors.size > 0) this.successors.clear();
 	}
 
 	/** A Parse with this name would be no error, and is ours to keep. */
@@ -520,13 +659,11 @@ export class ClientStatements {
 		return this.shared && !this.names.has(name);
 	}
 
-	private declare(name: string, chunk: Buffer, start: number, end: number, facts: SessionFacts): void {
-		this.drop(name, Number.POSITIVE_INFINITY);
-		const key = chunk.latin1Slice(start, end);
-		const rest = Buffer.from(chunk.subarray(start, end));
-		const statement = this.statements.find(key) ?? this.statements.add(key, rest, facts);
-		this.statements.retain(statement);
-		this.names.set(name, statement);
+	private noteClose(chunk: Buffer, at: number, next: number): void {
+		const nameEnd = targetName(chunk, at, next);
+		const start = at + HEADER + 1;
+		if (nameEnd === start) this.forgetUnnamed();
+		else this.drop(chunk.utf8Slice(start, nameEnd), Number.POSITIVE_INFINITY);
 	}
 
 	/** The text behind a client's name, "" for its unnamed statement; null when there is none. */
@@ -553,6 +690,10 @@ export class ClientStatements {
 		for (const [name, statement] of this.names) if (statement.name === ours) return name;
 		return null;
 	}
+}
+
+function taken(name: string): PgError {
+	return new PgError("ERROR", "42P05", `prepared statement "${name}" already exists`);
 }
 
 /** End of the name in a Describe or Close, or -1 when that is malformed. */

@@ -26,7 +26,8 @@ export class ShardClients {
 	) {
 		const inner = innerContext(context, pid);
 		this.ports = cluster.shards.map((_, shard) => new ShardPort(shard, owner));
-		this.each = this.ports.map((port, shard) => new Client(inner, port, cluster.of(shard), null, login, hints));
+		const told = new Map<string, string>();
+		this.each = this.ports.map((port, shard) => new Client(inner, port, cluster.of(shard), null, login, hints, told));
 	}
 
 	at(shard: number): Client {

@@ -136,13 +136,13 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		this.activeAt = context.time;
 		this.hints = new SessionHints(login.hints);
 		this.requests = new RequestRouter(router, this.hints);
-		this.statements = new ClientStatements(context.statements, context.facts, true);
 		this.batches = new Batches(cluster.shards.length);
 		this.pid = context.register(this);
 		this.secret = Uint8Array.from(randomBytes(login.minor >= 2 ? 32 : 4));
 		const { all } = this.batches;
 		this.merge = new Merge(all.length, all, TO_READY, this);
 		this.shards = new ShardClients(context, this.pid, this, cluster, login, this.hints);
+		this.statements = new ClientStatements(context.statements, context.facts, this.shards.at(0).parsing, true);
 		const sharesNames = () => context.general().prepared_statements !== "disabled";
 		this.transaction = new ShardedTransaction(this.shards.each, this.hints, sharesNames);
 	}

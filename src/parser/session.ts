@@ -22,6 +22,39 @@ export const enum Dirty {
 	Everything = Temporary | AdvisoryLock | Listen | HoldCursor | Prepared | Settings,
 }
 
+/** What Parse makes of a text besides the text itself. Settings of which it depends: PostgreSQL docs, "Client Connection Defaults". */
+export const enum Reads {
+	Nothing = 0,
+	/** Which objects names stand for. */
+	Names = 1,
+	/** Which values constants stand for. */
+	Constants = 2,
+	Everything = 3,
+}
+
+/** How Parse depends on a setting. Those that only tell how values are printed, or that a plan depends on, are not among them. */
+export function readsOf(setting: string): Reads {
+	if (NAMING.has(setting)) return Reads.Names;
+	return READING.has(setting) ? Reads.Constants : Reads.Nothing;
+}
+
+const NAMING = new Set(["search_path", "role", "session_authorization"]);
+/** Settings that decide which values constants stand for. */
+export const CONSTANT_SETTINGS: readonly string[] = [
+	"standard_conforming_strings",
+	"backslash_quote",
+	"client_encoding",
+	"transform_null_equals",
+	"array_nulls",
+	"datestyle",
+	"intervalstyle",
+	"timezone",
+	"timezone_abbreviations",
+	"lc_monetary",
+	"xmloption",
+];
+const READING = new Set(CONSTANT_SETTINGS);
+
 export interface SessionFacts {
 	/** Settings given a value by SET or set_config, as far as the transaction commits. */
 	readonly sets: readonly string[];
@@ -40,6 +73,13 @@ export interface SessionFacts {
 	readonly deallocatesAll: boolean;
 	/** A statement is transaction control: BEGIN, COMMIT, … */
 	readonly transaction: boolean;
+	/** Bits of `Reads`: what is parsed behind it may mean something else, if only until the transaction ends. */
+	readonly reads: number;
+	/** The catalogue may be another when the transaction has ended: CREATE, ALTER, DROP of what is not temporary. */
+	readonly alters: boolean;
+	/** Temporary tables that it creates, and tables that it drops; perhaps these are those. As they were named. */
+	readonly temporaries: readonly string[];
+	readonly drops: readonly string[];
 }
 
 /** Settings that a statement gives their default. PostgreSQL's is the server's; a session's is what its StartupMessage asked for. */
@@ -67,6 +107,10 @@ export const NO_FACTS: SessionFacts = {
 	deallocates: null,
 	deallocatesAll: false,
 	transaction: false,
+	reads: Reads.Nothing,
+	alters: false,
+	temporaries: [],
+	drops: [],
 };
 
 /** A text that was too large to look at: anything may have happened. */
@@ -74,6 +118,7 @@ export const UNKNOWN_FACTS: SessionFacts = {
 	...NO_FACTS,
 	restores: { all: false, any: true, names: [], local: [], sure: false, hidden: true },
 	dirty: Dirty.Everything,
+	reads: Reads.Everything,
 };
 
 const bytes = (text: string) => Buffer.from(text, "latin1");
@@ -84,7 +129,9 @@ const PG_TEMP = bytes("pg_temp");
 const PG_SETTINGS = bytes("pg_settings");
 const PG_ADVISORY = bytes("pg_advisory_lock");
 const PG_TRY_ADVISORY = bytes("pg_try_advisory_lock");
-const FIRST_WORDS = ["set", "reset", "discard", "listen", "unlisten", "prepare", "deallocate", "load", "do"].map(bytes);
+const SESSION_WORDS = ["set", "reset", "discard", "listen", "unlisten", "prepare", "deallocate", "load", "do"];
+const CATALOGUE_WORDS = ["create", "alter", "drop", "import"];
+const FIRST_WORDS = [...SESSION_WORDS, ...CATALOGUE_WORDS].map(bytes);
 const LONGEST_FIRST_WORD = Math.max(...FIRST_WORDS.map((word) => word.length));
 
 function matches(b: Uint8Array, at: number, end: number, word: Uint8Array): boolean {
@@ -183,8 +230,9 @@ export function sessionFacts(sql: string): SessionFacts {
 		} else statement.push({ token, text: lexer.text });
 	}
 	// Text in another encoding than UTF-8: a byte that looks like a quote or a backslash may be half a character.
-	if (lexer.doubt || sql.includes("\ufffd")) facts.dirty |= Dirty.Everything;
+	if (lexer.doubt || sql.includes("\ufffd")) facts.doubt();
 	if (statements !== 1) facts.deallocates = null;
+	facts.conclude();
 	facts.end(statements);
 	if (sql.length > SHORT) facts.flatten();
 	return facts;
@@ -245,6 +293,24 @@ class Facts implements SessionFacts {
 	deallocates: string | null = null;
 	deallocatesAll = false;
 	transaction = false;
+	reads: number = Reads.Nothing;
+	alters = false;
+	readonly temporaries: string[] = [];
+	readonly drops: string[] = [];
+
+	/** Part of the text could not be read. */
+	doubt(): void {
+		this.dirty |= Dirty.Everything;
+		this.alters = true;
+	}
+
+	/** All statements have been looked at. */
+	conclude(): void {
+		for (const setting of this.sets) this.reads |= readsOf(setting);
+		for (const setting of this.resets) this.reads |= readsOf(setting);
+		if (this.resetsAll || (this.dirty & Dirty.Settings) !== 0) this.reads |= Reads.Everything;
+		if (this.alters || this.drops.length > 0 || (this.dirty & Dirty.Temporary) !== 0) this.reads |= Reads.Names;
+	}
 
 	statement(items: readonly Item[]): void {
 		const word = (i: number) => (items[i]?.token === Token.Word ? items[i]!.text! : "");
@@ -282,6 +348,16 @@ class Facts implements SessionFacts {
 			case "load":
 				this.dirty |= Dirty.Beyond;
 				break;
+			case "create":
+				this.create(word, name);
+				break;
+			case "drop":
+				this.drop(items, word, name);
+				break;
+			case "alter":
+			case "import":
+				this.alters = true;
+				break;
 			case "do":
 				// The body runs now: what it names, it may do.
 				for (const item of items) if (item.token === Token.String) this.body(item.text);
@@ -309,6 +385,33 @@ class Facts implements SessionFacts {
 		this.restores = { all: this.resetsAll, any, names, local, sure, hidden };
 	}
 
+	private create(word: (i: number) => string, name: (i: number) => string): void {
+		let at = word(1) === "global" || word(1) === "local" ? 2 : 1;
+		if (word(at) !== "temp" && word(at) !== "temporary") {
+			this.alters = true;
+			return;
+		}
+		if (word(++at) !== "table") return;
+		if (word(at + 1) === "if") at += 3;
+		if (name(at + 1) !== "") this.temporaries.push(name(at + 1));
+	}
+
+	/** Of tables the names are told, where they are nothing but names: they may be those of temporary ones. */
+	private drop(items: readonly Item[], word: (i: number) => string, name: (i: number) => string): void {
+		const names: string[] = [];
+		let at = word(1) === "table" ? 2 : items.length;
+		if (word(at) === "if") at += 2;
+		for (; name(at) !== ""; at += 2) {
+			names.push(name(at));
+			if (items[at + 1]?.text !== ",") {
+				at++;
+				break;
+			}
+		}
+		if (names.length > 0 && at === items.length) this.drops.push(...names);
+		else this.alters = true;
+	}
+
 	private set(items: readonly Item[], word: (i: number) => string, name: (i: number) => string): void {
 		let at = 1;
 		const last = word(items.length - 1);
@@ -320,6 +423,7 @@ class Facts implements SessionFacts {
 		const form = (i: number) => (SET_FORMS.has(word(i)) && !isDot(items[i + 1]) ? word(i) : "");
 		if (form(at) === "local") {
 			this.setLocal(items, at + 1, word, name, isDefault);
+			this.readLocally(items, word, name);
 			return;
 		}
 		if (form(at) === "session" && word(at + 1) !== "characteristics" && word(at + 1) !== "authorization") at++;
@@ -363,6 +467,24 @@ class Facts implements SessionFacts {
 		if (zone) this.locals.push("timezone");
 		else if (isDefault && !isForm) this.locals.push(settingName(items, at, name) ?? "");
 		else if (isDefault && word(at) === "names") this.locals.push("client_encoding");
+	}
+
+	/** SET LOCAL: until the transaction ends texts are read otherwise. */
+	private readLocally(items: readonly Item[], word: (i: number) => string, name: (i: number) => string): void {
+		switch (SET_FORMS.has(word(2)) && !isDot(items[3]) ? word(2) : "") {
+			case "schema":
+			case "role":
+			case "session":
+				this.reads |= Reads.Names;
+				break;
+			case "names":
+			case "time":
+			case "xml":
+				this.reads |= Reads.Constants;
+				break;
+			case "":
+				this.reads |= readsOf(settingName(items, 2, name) ?? "");
+		}
 	}
 
 	/** A setting has a new value, or its default; null: we cannot tell which setting. */
@@ -422,6 +544,7 @@ class Facts implements SessionFacts {
 			return;
 		}
 		const name = fold(setting.text);
+		this.reads |= readsOf(name);
 		const isLocal = lastArgument(items, closing[at + 1] ?? 0) === "true";
 		const [value, behind] = [items[at + 4], items[at + 5]];
 		const isWhole = behind?.token === Token.Symbol && behind.text === ",";
@@ -441,7 +564,7 @@ class Facts implements SessionFacts {
 	/** The body of a DO block, where statements are not told apart: a word is enough. */
 	private body(text: string | null, depth = 0): void {
 		if (text === null || depth > DEEPEST) {
-			this.dirty |= Dirty.Everything;
+			this.doubt();
 			return;
 		}
 		const lexer = new Lexer(text);
@@ -458,14 +581,15 @@ class Facts implements SessionFacts {
 			if (token === Token.String) this.body(lexer.text, depth + 1);
 			if (word === "set" || word === "reset" || word === "set_config") this.dirty |= Dirty.Settings;
 			// SQL put together from pieces.
-			if (word === "execute") this.dirty |= Dirty.Everything;
+			if (word === "execute") this.doubt();
+			if (word === "create" || word === "alter" || word === "drop" || word === "import") this.alters = true;
 			if (word === "temp" || word === "temporary" || word.startsWith("pg_temp")) this.dirty |= Dirty.Temporary;
 			if (word.includes("advisory_lock")) this.dirty |= Dirty.AdvisoryLock;
 			if (word === "listen") this.dirty |= Dirty.Listen;
 			if (word === "hold") this.dirty |= Dirty.HoldCursor;
 			if (word === "load") this.dirty |= Dirty.Beyond;
 		}
-		if (lexer.doubt) this.dirty |= Dirty.Everything;
+		if (lexer.doubt) this.doubt();
 	}
 }
 

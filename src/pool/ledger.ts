@@ -1,6 +1,7 @@
 // What the threads of the process must agree on about pools, in shared memory: how many server connections each pool
-// has (never more than its size, whatever the threads do at once), who waits, who has idle ones, and the number of the
-// next prepared statement. One row for each pool; every thread has its own Ledger over the same memory.
+// has (never more than its size, whatever the threads do at once), who waits, who has idle ones, which state a database's
+// catalogue is in, and the number of the next prepared statement. One row for each pool; every thread has its own Ledger over
+// the same memory.
 
 import { OnceAMinute } from "../once-a-minute.ts";
 
@@ -12,6 +13,8 @@ export class Ledger {
 	readonly workers: number;
 	/** [0] statement numbers, [1 + pool] permits in use. */
 	private readonly permits: Int32Array;
+	/** For each database, in the place of one of its pools (databases.ts): a number that each change of its catalogue replaces. */
+	private readonly catalogues: Int32Array;
 	/** For each (pool, worker): clients waiting, idle servers, servers held. */
 	private readonly waiting: Int32Array;
 	private readonly idle: Int32Array;
@@ -26,13 +29,15 @@ export class Ledger {
 		this.workers = workers;
 		const cells = pools * workers;
 		// An even number of words first, so that the doubles behind them are aligned.
-		const words = (1 + pools + 3 * cells + 1) & ~1;
+		const words = (1 + 2 * pools + 3 * cells + 1) & ~1;
 		const complaints = words * 4 + cells * 8;
 		this.memory = memory ?? new SharedArrayBuffer(complaints + (1 + pools) * OnceAMinute.WORDS * 4);
 		this.permits = new Int32Array(this.memory, SERVERS, 1 + pools);
-		this.waiting = new Int32Array(this.memory, (1 + pools) * 4, cells);
-		this.idle = new Int32Array(this.memory, (1 + pools + cells) * 4, cells);
-		this.held = new Int32Array(this.memory, (1 + pools + 2 * cells) * 4, cells);
+		this.catalogues = new Int32Array(this.memory, (1 + pools) * 4, pools);
+		const first = 1 + 2 * pools;
+		this.waiting = new Int32Array(this.memory, first * 4, cells);
+		this.idle = new Int32Array(this.memory, (first + cells) * 4, cells);
+		this.held = new Int32Array(this.memory, (first + 2 * cells) * 4, cells);
 		this.since = new Float64Array(this.memory, words * 4, cells);
 		this.said = new Int32Array(this.memory, complaints, (1 + pools) * OnceAMinute.WORDS);
 	}
@@ -81,6 +86,17 @@ export class Ledger {
 	/** Never negative, so that a name made of it is one word. */
 	nextStatement(): number {
 		return (Atomics.add(this.permits, 0, 1) + 1) >>> 0;
+	}
+
+	/** What was parsed before, in whatever thread, may mean something else if it is parsed now. */
+	catalogueChanged(database: number): void {
+		// Not a count for each: a reload may give a database another place, and no number may come twice.
+		Atomics.store(this.catalogues, database, this.nextStatement() | 0);
+	}
+
+	/** Which state of its catalogue this is. */
+	catalogueOf(database: number): number {
+		return Atomics.load(this.catalogues, database);
 	}
 
 	setWaiting(slot: number, worker: number, clients: number, since: number): void {

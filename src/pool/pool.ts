@@ -40,6 +40,8 @@ const MOST_CANCELS = 4;
 export class Pool implements Connected, Checked {
 	spec: PoolSpec;
 	readonly slot: number;
+	/** Its database's place in the ledger, see databases.ts. */
+	database: number;
 	readonly counters: Float64Array;
 	readonly sets: ParameterSets;
 	readonly all = new Servers();
@@ -67,6 +69,7 @@ export class Pool implements Connected, Checked {
 	constructor(spec: PoolSpec, slot: number, counters: Float64Array, context: PoolContext) {
 		this.spec = spec;
 		this.slot = slot;
+		this.database = slot;
 		this.counters = counters;
 		this.context = context;
 		this.generation = context.generation;
@@ -493,6 +496,15 @@ export class Pool implements Connected, Checked {
 		for (const server of this.all) if (server.client !== null) lent++;
 		const { lastError } = this.connecting;
 		return { used: ledger.used(this.slot), lent, size: this.spec.pool_size, lastError };
+	}
+
+	/** Which state of its database's catalogue this is. */
+	get catalogue(): number {
+		return this.context.ledger.catalogueOf(this.database);
+	}
+
+	onAltered(): void {
+		this.context.ledger.catalogueChanged(this.database);
 	}
 
 	rollbackTimeout(): number {

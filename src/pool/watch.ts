@@ -123,6 +123,8 @@ export class Watch implements ServerHome {
 
 	// ---- what a Server asks of its home ----------------------------------------------------------------------------
 
+	onAltered(): void {}
+
 	onIdle(): void {}
 
 	onGone(server: Server): void {

@@ -12,6 +12,7 @@ const SQLSTATE = field("C");
 const MESSAGE = field("M");
 const DETAIL = field("D");
 const HINT = field("H");
+const ROUTINE = field("R");
 /** First letters of the two severities that end a connection. */
 const FATAL = field("F");
 const PANIC = field("P");
@@ -39,6 +40,7 @@ function report(code: Backend, severity: Severity, error: PgError): Buffer {
 	w.byte(SQLSTATE).string(error.sqlstate).byte(MESSAGE).string(printable(error.message));
 	if (error.detail !== undefined) w.byte(DETAIL).string(printable(error.detail));
 	if (error.hint !== undefined) w.byte(HINT).string(printable(error.hint));
+	if (error.routine !== undefined) w.byte(ROUTINE).string(error.routine);
 	return w.byte(0).end().bytes();
 }
 

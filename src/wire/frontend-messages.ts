@@ -39,6 +39,10 @@ export function parse(statement: string, rest: Uint8Array): Buffer {
 	return w().begin(Frontend.Parse).string(statement).raw(rest).end().bytes();
 }
 
+export function describe(target: Target, name: string): Buffer {
+	return w().begin(Frontend.Describe).byte(target).string(name).end().bytes();
+}
+
 export function close(target: Target, name: string): Buffer {
 	return w().begin(Frontend.Close).byte(target).string(name).end().bytes();
 }
@@ -48,3 +52,9 @@ export function copyFail(reason: string): Buffer {
 }
 
 export const CLOSE_UNNAMED_STATEMENT = close(Target.Statement, "");
+export const DESCRIBE_UNNAMED_STATEMENT = describe(Target.Statement, "");
+/** Of the unnamed statement, without parameters, by a portal that is none of a client's. */
+const PORTAL = "__pgdog";
+export const BIND_OURS = w().begin(Frontend.Bind).string(PORTAL).string("").int16(0).int16(0).int16(0).end().bytes();
+export const EXECUTE_OURS = w().begin(Frontend.Execute).string(PORTAL).int32(0).end().bytes();
+export const CLOSE_OURS = close(Target.Portal, PORTAL);

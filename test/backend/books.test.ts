@@ -10,7 +10,13 @@ import { Backend } from "../../src/wire/codes.ts";
 import { say } from "./support.ts";
 
 const STATEMENT = new Statement("__pgdog_1", "1", Buffer.from("SELECT 1\0\0\0"), NO_FACTS);
-const pending = (mark: Reply, name: string | null): Pending => ({ mark, statement: STATEMENT, name, prepares: false });
+const pending = (mark: Reply, name: string | null): Pending => ({
+	mark,
+	statement: STATEMENT,
+	copy: null,
+	name,
+	prepares: false,
+});
 const NO = new PgError("ERROR", "42601", "no");
 
 /** The messages of a batch, by their marks. */

@@ -2,12 +2,13 @@
 // runs whole, cut in two at every offset, and byte by byte; the client's bytes must be the same each time.
 
 import { describe, expect, test } from "bun:test";
+import type { Copy } from "../../src/backend/copy.ts";
 import { Statement } from "../../src/backend/prepared.ts";
 import { Reply } from "../../src/backend/books.ts";
 import { ServerState } from "../../src/backend/server.ts";
 import { NO_FACTS } from "../../src/parser/session.ts";
 import { backend, concat, frontend, message } from "../support/wire-frames.ts";
-import { type Rig, rig, say } from "./support.ts";
+import { MOMENT, type Rig, rig, say } from "./support.ts";
 
 const statement = (n: number) => new Statement(`__pgdog_${n}`, `${n}`, Buffer.from(`SELECT ${n}\0\0\0`), NO_FACTS);
 const ONE = statement(1);
@@ -119,9 +120,9 @@ describe("what the client sees", () => {
 		const { client, events } = everyCut(
 			(all) => {
 				owes(Reply.CloseOurs)(all);
-				all.server.statements.noteParse(ONE, null);
+				all.server.statements.noteParse(ONE, null, MOMENT, false);
 				owes(Reply.Bind, Reply.Execute, Reply.Sync)(all);
-				all.server.statements.noteParse(TWO, "theirs");
+				all.server.statements.noteParse(TWO, "theirs", MOMENT, false);
 				all.server.statements.noteUnnamedAgain(7);
 				owes(Reply.Describe, Reply.Close, Reply.Sync)(all);
 			},
@@ -164,7 +165,7 @@ describe("what the client sees", () => {
 		const { client, events, owed } = everyCut(
 			(all) => {
 				owes(Reply.Bind, Reply.Execute)(all);
-				all.server.statements.noteParse(ONE, "mine");
+				all.server.statements.noteParse(ONE, "mine", MOMENT, false);
 				all.server.statements.noteFake(Reply.ParseFake, TWO, "theirs");
 				all.server.statements.noteFake(Reply.CloseFake, TWO, "gone");
 				owes(Reply.Bind, Reply.Execute, Reply.Sync)(all);
@@ -489,12 +490,11 @@ test.each([1, 2])("a made-up ParseComplete stands where the Parse stood, before 
 // statement, we believe it has not, and the next Parse of it fails with 42P05 for a client that did nothing wrong.
 test("a Close of ours that an error has undone does not leave a statement that we have forgotten", () => {
 	const all = rig();
-	all.server.statements.noteParse(ONE, "mine");
+	all.server.statements.noteParse(ONE, "mine", MOMENT, false);
 	say(all.server.books, Reply.Sync);
 	all.server.onData(Buffer.from(concat(backend.parseComplete(), ready)));
 	say(all.server.books, Reply.Bind);
-	all.server.statements.evict(0);
-	say(all.server.books, Reply.CloseOurs);
+	for (const copy of all.server.statements.evict(0)) all.server.statements.noteClose(copy as Copy);
 	say(all.server.books, Reply.Sync);
 	const error = backend.errorResponse({ S: "ERROR", V: "ERROR", C: "22P02", M: "no" });
 	all.server.onData(Buffer.from(concat(error, ready)));

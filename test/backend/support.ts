@@ -3,6 +3,7 @@
 
 import type { Socket } from "bun";
 import { type Books, Reply } from "../../src/backend/books.ts";
+import type { Moment } from "../../src/backend/copy.ts";
 import { ParameterSets } from "../../src/backend/parameters.ts";
 import { Server, type ServerClient, type ServerHome, ServerState } from "../../src/backend/server.ts";
 import { Stream } from "../../src/net/stream.ts";
@@ -57,6 +58,9 @@ export function say(books: Books, mark: Reply): void {
 	else books.said(mark);
 }
 
+/** When a statement is prepared, where that does not matter. */
+export const MOMENT: Moment = { catalogue: 0, dueAt: Number.POSITIVE_INFINITY };
+
 export interface Rig {
 	readonly server: Server;
 	readonly toServer: Recorder;
@@ -78,6 +82,7 @@ export function rig(): Rig {
 		counters: new Float64Array(Stat.length),
 		onIdle: () => events.push("idle"),
 		onGone: () => events.push("gone"),
+		onAltered: () => events.push("altered"),
 		cancel: async () => {
 			events.push("cancel");
 		},
@@ -92,6 +97,8 @@ export function rig(): Rig {
 		onReportsHeld: () => events.push("held"),
 		onParseUndone: (name) => events.push(`parse undone ${name}`),
 		onUnnamedUndone: (parses, failed) => events.push(`unnamed undone ${parses}${failed ? " failed" : ""}`),
+		onDescribed: (names, _, { key }) => events.push(`described ${names.join(" ")} ${key}`),
+		onUnnamedDescribed: (serial, { key }) => events.push(`unnamed ${serial} described ${key}`),
 		onCloseUndone: (name) => events.push(`close undone ${name}`),
 		onStatementsGone: () => events.push("statements gone"),
 		clientName: (name) => (name === "__pgdog_1" ? "mine" : null),

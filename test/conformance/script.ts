@@ -27,8 +27,6 @@ export interface Script {
 	readonly differsShared?: string;
 	/** The same for three shards. */
 	readonly differsSharded?: string;
-	/** The same for `pooler_mode = "session"`. */
-	readonly differsSession?: string;
 }
 
 export const OID = { bool: 16, bytea: 17, int8: 20, int4: 23, text: 25 };
@@ -53,4 +51,3 @@ export const says = (name: string, ...turns: Uint8Array[][]) =>
 export const differs = (reason: string, known: Script): Script => ({ ...known, differs: reason });
 export const differsShared = (reason: string, known: Script): Script => ({ ...known, differsShared: reason });
 export const differsSharded = (reason: string, known: Script): Script => ({ ...known, differsSharded: reason });
-export const differsSession = (reason: string, known: Script): Script => ({ ...known, differsSession: reason });

@@ -1,17 +1,23 @@
 // Batches of one statement that the proxy may answer itself: which they are, and what is answered.
 
 import { describe, expect, test } from "bun:test";
+import { ParameterSets } from "../../src/backend/parameters.ts";
+import type { Parsing } from "../../src/frontend/parsing.ts";
 import { createFactsCache, ClientStatements } from "../../src/frontend/prepared.ts";
 import { answerBatch, answerQuery, endOfSolo } from "../../src/frontend/solo.ts";
 import { Statements } from "../../src/backend/prepared.ts";
 import { PgError } from "../../src/errors.ts";
 import { TxStatus } from "../../src/wire/codes.ts";
+import { MOMENT } from "../backend/support.ts";
 import { cut } from "../support/message.ts";
 import { transcript } from "../support/transcript.ts";
 import { frontend as f, message } from "../support/wire-frames.ts";
 
 function clientStatements(shared = true): ClientStatements {
-	return new ClientStatements(new Statements(() => 1), createFactsCache(), shared);
+	const statements = new Statements(() => 1);
+	const reading = statements.readingsOf("here").of(new ParameterSets().empty);
+	const parsing = { reading, time: 0, moment: MOMENT } as Parsing;
+	return new ClientStatements(statements, createFactsCache(), parsing, shared);
 }
 
 const end = (messages: Uint8Array[], statements = clientStatements()): number =>

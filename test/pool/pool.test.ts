@@ -216,9 +216,10 @@ test("a server that deallocates dropped statements is not lent meanwhile, nor tw
 	using postgres = new ScriptedServer();
 	const { pool, statements } = testPool(postgres.port, { pool_size: 1 });
 	const server = (await new TestWaiter().from(pool)).server!;
-	const statement = statements.add("k", Buffer.from("SELECT 1\0\0\0"), NO_FACTS);
+	const statement = statements.addPrivate("k", Buffer.from("SELECT 1\0\0\0"), NO_FACTS, "", "");
 	statements.retain(statement);
-	server.statements.arrive([statement.name], statements);
+	const moving = { name: statement.name, description: null, asDescribed: false, catalogue: 0, dueAt: 0 };
+	server.statements.arrive([moving], statements);
 	statements.release(statement, 0);
 	pool.onIdle(server);
 	postgres.hold = true;

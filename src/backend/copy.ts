@@ -1,0 +1,54 @@
+// What one server has prepared of a statement: when, for whom, and what it said of it. Owned by SessionStatements.
+
+import type { Description } from "./description.ts";
+import type { Statement } from "./prepared.ts";
+
+/** Of a moment, when a statement is prepared. */
+export interface Moment {
+	/** State of the database's catalogue (`Ledger.catalogueOf`). */
+	readonly catalogue: number;
+	/** When it is to be prepared anew, ms since the epoch: `prepared_statements_ttl`. */
+	readonly dueAt: number;
+}
+
+export class Copy {
+	readonly statement: Statement;
+	/**
+	 * What the server said of it; the same object as the statement's when that is the same. Null: it has not said anything, and so it
+	 * stays if it was not asked.
+	 */
+	description: Description | null = null;
+	/** Names that the client has given it since, which mean what the server is about to say, whatever others have been told. */
+	names: string[] | null = null;
+	/** The server was told to take just the parameter types that the statement has elsewhere. */
+	readonly asDescribed: boolean;
+	readonly catalogue: number;
+	readonly dueAt: number;
+	/** `Statement.closes` then. */
+	readonly closes: number;
+	/** False when the server has said that it did not prepare it. */
+	exists = true;
+	/** The number of its last use, and of its first. */
+	last: number;
+	readonly first: number;
+	/** The batch (`Books.batch`) in which the server was told to prepare it. */
+	readonly batch: number;
+
+	constructor(statement: Statement, asDescribed: boolean, moment: Moment, use: number, batch: number) {
+		this.statement = statement;
+		this.asDescribed = asDescribed;
+		this.catalogue = moment.catalogue;
+		this.dueAt = moment.dueAt;
+		this.closes = statement.closes;
+		this.last = use;
+		this.first = use;
+		this.batch = batch;
+	}
+
+	/** A new Parse of the text would come to the same. */
+	isFresh({ catalogue }: Moment, time: number): boolean {
+		const { statement } = this;
+		if (this.description !== statement.description || this.catalogue !== catalogue) return false;
+		return this.closes === statement.closes && this.dueAt > time;
+	}
+}

@@ -1,0 +1,34 @@
+// Which pools are of one database: of several users, under several names, its primary and its replicas. DDL that one of them
+// has seen concerns all. Each thread finds it out for itself, and finds the same.
+
+import type { PoolSpec, Snapshot } from "../config/snapshot.ts";
+
+/** @returns by `PoolSpec.key`: the smallest slot among the pools of the same database */
+export function databasesOf(snapshot: Snapshot, slots: ReadonlyMap<string, number>): ReadonlyMap<string, number> {
+	const parents = new Map<string, string>();
+	const root = (address: string): string => {
+		let at = address;
+		for (let up = parents.get(at); up !== undefined; up = parents.get(at)) at = up;
+		return at;
+	};
+	for (const { pools } of snapshot.clusters) {
+		for (const specs of Map.groupBy(pools, ({ shard }) => shard).values()) {
+			const first = root(addressOf(specs[0]!));
+			for (const spec of specs) {
+				const other = root(addressOf(spec));
+				if (other !== first) parents.set(other, first);
+			}
+		}
+	}
+	const least = new Map<string, number>();
+	const all = snapshot.clusters.flatMap(({ pools }) => pools);
+	for (const spec of all) {
+		const at = root(addressOf(spec));
+		least.set(at, Math.min(least.get(at) ?? Number.POSITIVE_INFINITY, slots.get(spec.key)!));
+	}
+	return new Map(all.map((spec) => [spec.key, least.get(root(addressOf(spec)))!]));
+}
+
+function addressOf({ host, port, database_name }: PoolSpec): string {
+	return JSON.stringify([host, port, database_name]);
+}
