@@ -219,7 +219,8 @@ export class Server implements StreamOwner {
 		this.ready = false;
 		const fault = this.relay(whole);
 		if (fault !== null) {
-			// At once: it must not be lent in the moment before its socket closes.
+			// At once: it must not be lent in the moment before its socket closes. A check will find out whether all of it is like that.
+			this.isLost = true;
 			this.close(`it broke the protocol: ${fault}`);
 			throw new ProtocolError(fault);
 		}
