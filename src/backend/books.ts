@@ -123,6 +123,8 @@ export class Books {
 	private inDoubt = false;
 	private overDoubt = false;
 	private forgetting = false;
+	/** The batch, or query, of the newest COMMIT. */
+	private committing = -1;
 
 	// ---- what is owed ----------------------------------------------------------------------------------------------
 
@@ -174,6 +176,11 @@ export class Books {
 	/** A COPY failed while a Sync was on its way in the middle of it, which was answered or not: nobody can tell. */
 	get isInDoubt(): boolean {
 		return this.overDoubt;
+	}
+
+	/** A COMMIT was said that is not known to have been run: to take that back is nobody's any more. */
+	get mayCommit(): boolean {
+		return this.committing >= this.number - this.readies;
 	}
 
 	/** DEALLOCATE ALL or DISCARD ALL was said: which statements there are is known when it is answered. */
@@ -242,6 +249,11 @@ export class Books {
 	copyEnd(): void {
 		if (this.copying) this.copying = false;
 		else if (this.count > 0) this.push(Reply.CopyEnd);
+	}
+
+	/** COMMIT, or what is like it, is among what is said. */
+	commits(): void {
+		this.committing = this.number;
 	}
 
 	/** DEALLOCATE ALL or DISCARD ALL is among what is said. */

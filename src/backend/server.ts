@@ -670,7 +670,7 @@ export class Server implements StreamOwner {
 		const clean = !busy && this.status === TxStatus.Idle && !cutOff && !open;
 		if (open) {
 			// PostgreSQL rolls a batch without Sync back when its client goes; our Sync would commit it.
-			this.home.cancel(this);
+			this.cancelUnwanted();
 			this.close("client disconnected in the middle of a batch");
 			return;
 		}
@@ -690,13 +690,26 @@ export class Server implements StreamOwner {
 			return;
 		}
 		this.home.counters[Stat.re_synced]!++;
-		this.home.cancel(this);
+		this.cancelUnwanted();
 		if (this.stream.queued > 0 || books.owed > WORTH_DRAINING) {
 			this.close("client disconnected with a deep pipeline under way");
 			return;
 		}
 		this.state = ServerState.Draining;
 		this.syncIfNeeded();
+	}
+
+	/**
+	 * Nobody waits for what it runs. A COMMIT is carried out all the same, as without a proxy: whoever waited for standbys to have the
+	 * transaction would find it without them, were that wait cancelled (PostgreSQL docs, "Synchronous Replication").
+	 */
+	private cancelUnwanted(): void {
+		if (!this.books.mayCommit) this.home.cancel(this);
+	}
+
+	/** The janitor's look at a server in state Draining: a cancel that came before PostgreSQL had begun with the query did nothing. */
+	cancelAgain(): void {
+		if (this.books.owed > 0 && this.cancels === 0) this.cancelUnwanted();
 	}
 
 	/** A loan that ended without its last words: settings it changed cannot be asked for on behalf of anyone. */

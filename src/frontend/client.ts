@@ -31,7 +31,7 @@ import { Ahead, beginsBatch, COLLECT, checkHeader, LookAhead, needed, passable, 
 import { type Borrower, Checkout } from "./checkout.ts";
 import type { ClientContext } from "./context.ts";
 import { Parsing } from "./parsing.ts";
-import { ClientStatements, factsOf, noteFacts, Said } from "./prepared.ts";
+import { ClientStatements, factsOf, noteFacts, noteRun, Said } from "./prepared.ts";
 import { STALE } from "./preparing.ts";
 import { Choice, noteBatch, Routing, type RoutingOwner } from "./routing.ts";
 import { explainRows, type Place } from "./explain.ts";
@@ -1030,10 +1030,10 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 			this.deallocate(server, chunk, run, at, facts)
 		)
 			return true;
+		noteRun(server, facts);
 		const { restores } = facts;
 		if (restores !== null && !restores.sure && this.insert(server, chunk, run, at, next, facts)) return true;
 		noteFacts(server, facts);
-		if (facts.deallocatesAll) server.books.deallocatesAll();
 		server.books.query();
 		return false;
 	}

@@ -54,9 +54,15 @@ export function noteFacts(server: Server, facts: SessionFacts, bound = false): v
 	if (facts.resetsAll) server.resetsAll = true;
 }
 
+/** Of a statement that is going to be run: the books have to know. */
+export function noteRun({ books }: Server, facts: SessionFacts): void {
+	if (facts.deallocatesAll) books.deallocatesAll();
+	if (facts.commits) books.commits();
+}
+
 /** What a statement does when it is run: settings that the parameters of its Bind name; `at` is behind its two names. */
 function noteBound(server: Server, facts: SessionFacts, chunk: Buffer, at: number, stop: number): void {
-	if (facts.deallocatesAll) server.books.deallocatesAll();
+	noteRun(server, facts);
 	if (facts.parameterSets.length === 0 || server.session) return;
 	const named = new Set(facts.parameterSets);
 	// Format codes say nothing: a text is the same bytes in both.

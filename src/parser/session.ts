@@ -73,6 +73,8 @@ export interface SessionFacts {
 	readonly deallocatesAll: boolean;
 	/** A statement is transaction control: BEGIN, COMMIT, … */
 	readonly transaction: boolean;
+	/** One keeps for good what the transaction did: COMMIT, END, PREPARE TRANSACTION and COMMIT PREPARED. */
+	readonly commits: boolean;
 	/** Bits of `Reads`: what is parsed behind it may mean something else, if only until the transaction ends. */
 	readonly reads: number;
 	/** The catalogue may be another when the transaction has ended: CREATE, ALTER, DROP of what is not temporary. */
@@ -107,6 +109,7 @@ export const NO_FACTS: SessionFacts = {
 	deallocates: null,
 	deallocatesAll: false,
 	transaction: false,
+	commits: false,
 	reads: Reads.Nothing,
 	alters: false,
 	temporaries: [],
@@ -130,8 +133,9 @@ const PG_SETTINGS = bytes("pg_settings");
 const PG_ADVISORY = bytes("pg_advisory_lock");
 const PG_TRY_ADVISORY = bytes("pg_try_advisory_lock");
 const SESSION_WORDS = ["set", "reset", "discard", "listen", "unlisten", "prepare", "deallocate", "load", "do"];
+const COMMIT_WORDS = ["commit", "end"];
 const CATALOGUE_WORDS = ["create", "alter", "drop", "import"];
-const FIRST_WORDS = [...SESSION_WORDS, ...CATALOGUE_WORDS].map(bytes);
+const FIRST_WORDS = [...SESSION_WORDS, ...CATALOGUE_WORDS, ...COMMIT_WORDS].map(bytes);
 const LONGEST_FIRST_WORD = Math.max(...FIRST_WORDS.map((word) => word.length));
 
 function matches(b: Uint8Array, at: number, end: number, word: Uint8Array): boolean {
@@ -152,7 +156,7 @@ for (let c = 0; c < 256; c++) {
 }
 
 /**
- * Whether the query text in `b[start, end)` may do anything to its session. Strings and comments are not told apart
+ * Whether the query text in `b[start, end)` may do anything to its session, or commit. Strings and comments are not told apart
  * from code here, so it may say yes too often.
  */
 export function touchesSession(b: Uint8Array, start: number, end: number): boolean {
@@ -293,6 +297,7 @@ class Facts implements SessionFacts {
 	deallocates: string | null = null;
 	deallocatesAll = false;
 	transaction = false;
+	commits = false;
 	reads: number = Reads.Nothing;
 	alters = false;
 	readonly temporaries: string[] = [];
@@ -319,6 +324,10 @@ class Facts implements SessionFacts {
 		const first = word(0);
 		if (TRANSACTION_WORDS.has(first)) this.transaction = true;
 		switch (first) {
+			case "commit":
+			case "end":
+				this.commits = true;
+				break;
 			case "set":
 				this.set(items, word, name);
 				break;
@@ -336,7 +345,7 @@ class Facts implements SessionFacts {
 				this.dirty |= Dirty.Listen;
 				break;
 			case "prepare":
-				if (word(1) === "transaction") this.transaction = true;
+				if (word(1) === "transaction") this.transaction = this.commits = true;
 				else this.dirty |= Dirty.Prepared;
 				break;
 			case "deallocate": {

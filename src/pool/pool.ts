@@ -391,6 +391,7 @@ export class Pool implements Connected, Checked {
 		for (const server of this.all) {
 			if (server.state === ServerState.Idle) idle++;
 			else if (server.deadline > 0 && time > server.deadline) server.close("no answer to our own query");
+			else if (server.state === ServerState.Draining) server.cancelAgain();
 			else if (server.state === ServerState.Lent) {
 				if (server.books.owed === 0) inTransaction += server.status === TxStatus.Idle ? 0 : 1;
 				else if (time - server.requestAt > query_timeout) server.timeOut();

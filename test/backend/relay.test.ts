@@ -342,6 +342,36 @@ describe("a client that leaves", () => {
 		expect(all.server.state === ServerState.Closed).toBe(closed);
 	});
 
+	test("is no reason to cancel a COMMIT, nor what is before it", () => {
+		const all = rig();
+		say(all.server.books, Reply.Query);
+		all.server.books.commits();
+		say(all.server.books, Reply.Query);
+		all.server.abandon("recover");
+		all.server.cancelAgain();
+		all.server.onData(Buffer.from(concat(backend.commandComplete("SELECT 1"), backend.readyForQuery("T"))));
+		all.server.cancelAgain();
+		all.server.onData(Buffer.from(concat(backend.commandComplete("COMMIT"), ready)));
+		expect(all.events).toEqual(["idle"]);
+	});
+
+	test("has what it runs cancelled until it ends, one cancel at a time", () => {
+		const all = rig();
+		all.server.books.commits();
+		owes(Reply.Bind, Reply.Execute, Reply.Sync)(all);
+		all.server.onData(Buffer.from(concat(backend.bindComplete(), backend.commandComplete("COMMIT"), ready)));
+		say(all.server.books, Reply.Query);
+		all.server.abandon("recover");
+		all.server.cancels = 1;
+		all.server.cancelAgain();
+		expect(all.events).toEqual(["ready I", "cancel"]);
+		all.server.cancelLanded();
+		all.server.cancelAgain();
+		all.server.onData(Buffer.from(concat(error("canceled", "57014"), ready)));
+		all.server.cancelAgain();
+		expect(all.events).toEqual(["ready I", "cancel", "cancel", "idle"]);
+	});
+
 	test("in the middle of sending a message costs the server its life", () => {
 		const all = rig();
 		all.server.stream.midMessage = true;

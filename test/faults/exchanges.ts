@@ -14,6 +14,8 @@ export interface Exchange {
 	/** Of a client that is logged in before it begins; null: it begins with the first byte of the connection. */
 	parameters: Record<string, string> | null;
 	steps: Step[];
+	/** The step that, once all of it was sent, may commit a row of `kept` and one of `copied`: both or none. */
+	commits?: number;
 }
 
 const { parse, bind, describe, execute, sync, flush, query, close } = frontend;
@@ -33,7 +35,7 @@ const session = (name: string, ...steps: (Step | [Uint8Array, string?])[]): Exch
 const largeRow = "SELECT repeat('x', 3000000), repeat('y', 1000)";
 const manyRows = "SELECT g, repeat('z', 200) FROM generate_series(1, 20000) g";
 
-/** What a client does between login and Terminate. No row of `kept` may be seen by anyone else afterwards. */
+/** What a client does between login and Terminate. No row of `kept` may be seen afterwards, but of what `commits`. */
 export const sessions: Exchange[] = [
 	session("a simple query", [query("SELECT 1"), "Z"], [query("SELECT 2; SELECT 3"), "Z"], [frontend.terminate()]),
 	session("an empty query and an error", [query(""), "Z"], [query("SELECT 1/0"), "Z"], [query("SELEC"), "Z"]),
@@ -185,13 +187,24 @@ export const sessions: Exchange[] = [
 		[sync(), "Z"],
 	),
 	session("a slow query", [query("SELECT pg_sleep(0.2)"), "Z"]),
-	session(
-		"a slow query in a transaction",
-		[query("BEGIN; INSERT INTO kept VALUES ('gone')"), "Z"],
-		// Long enough to be cancelled on a busy machine: a COMMIT behind it that is reached has every right to commit.
-		[query("SELECT pg_sleep(2)")],
-		[query("COMMIT")],
-	),
+	{
+		...session(
+			"a slow query in a transaction",
+			[query("BEGIN; INSERT INTO kept VALUES ('gone'); INSERT INTO copied VALUES ('gone')"), "Z"],
+			[query("SELECT pg_sleep(0.1)")],
+			[query("COMMIT")],
+		),
+		commits: 2,
+	},
+	{
+		...session(
+			"a COMMIT of the extended protocol",
+			[query("BEGIN; INSERT INTO kept VALUES ('gone'); INSERT INTO copied VALUES ('gone')"), "Z"],
+			[concat(parse("COMMIT"), bind(), execute())],
+			[sync(), "Z"],
+		),
+		commits: 1,
+	},
 	session("a function call", [message("F", int32(1598), bytes(0, 0, 0, 0, 0, 0)), "Z"]),
 	session("a notice", [query("DO $$ BEGIN RAISE NOTICE 'x'; END $$"), "Z"]),
 ];

@@ -54,6 +54,12 @@ function cases(exchanges: Exchange[], moments: readonly Moment[]): Case[] {
 	return all;
 }
 
+/** Its COMMIT was sent whole. A reset may overtake it on the way, but PostgreSQL carries out the one that it gets. */
+function mayCommit({ exchange, step, bytes }: Case): boolean {
+	const { commits, steps } = exchange;
+	return commits !== undefined && (step > commits || (step === commits && bytes === steps[commits]!.send.length));
+}
+
 async function vanish(door: RawClientOptions, { exchange, step, bytes, moment, reset }: Case): Promise<void> {
 	const client =
 		exchange.parameters === null
@@ -92,7 +98,10 @@ async function each(all: Case[], door: () => RawClientOptions): Promise<void> {
 			await within(vanish(door(), one), name);
 			await stage.intact(name);
 			stage.sane();
-			expect(await stage.look("SELECT (SELECT count(*) FROM kept), (SELECT count(*) FROM copied)")).toEqual(["0", "0"]);
+			const rows = await stage.look("SELECT (SELECT count(*) FROM kept), (SELECT count(*) FROM copied)");
+			if (rows[0] === "1" && mayCommit(one)) expect(rows).toEqual(["1", "1"]);
+			else expect(rows).toEqual(["0", "0"]);
+			if (rows[0] === "1") await stage.look("TRUNCATE kept, copied; SELECT 1");
 		} catch (error) {
 			failures.push(`* ${name}: ${(error as Error).message}`);
 			if (++broken === 6) break;

@@ -1,13 +1,16 @@
 // A CancelRequest reaches the query of the client whose key it bears, and no other: not a later one, not another client's.
 
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { constants } from "node:os";
 import { Client } from "pg";
 import postgres from "postgres";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
 import { type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { testWithTool } from "../support/tools.ts";
-import { frontend as f } from "../support/wire-frames.ts";
+import { until } from "../support/until.ts";
+import { concat, frontend as f } from "../support/wire-frames.ts";
 import { backends, connect, connectToBothWorkers, one, untilRunning } from "./support.ts";
 
 setDefaultTimeout(30_000);
@@ -159,6 +162,79 @@ test("a client that vanishes has its running query cancelled", async () => {
 	client.reset();
 	await untilRunning(cluster, "pg_sleep", 0);
 	expect((await backends(cluster)).length).toBeGreaterThan(0);
+});
+
+// The signal of a cancel that finds a backend before its query is forgotten there.
+test("so it has when the cancel came before PostgreSQL had begun with the query", async () => {
+	const client = await connect(proxy);
+	await client.query("BEGIN");
+	const pid = Number(await one(client, "SELECT pg_backend_pid()"));
+	process.kill(pid, "SIGSTOP");
+	try {
+		client.send(f.query("SELECT pg_sleep(20), 'too early'"));
+		client.reset();
+		await until(() => isInterrupted(pid), "the cancel's signal");
+	} finally {
+		process.kill(pid, "SIGCONT");
+	}
+	const isIdle = async () => (await backends(cluster)).some((one) => one.pid === pid && one.state === "idle");
+	await until(isIdle, "the end of the query and of its transaction");
+});
+
+/** A SIGINT waits for the process. */
+function isInterrupted(pid: number): boolean {
+	const pending = /^ShdPnd:\s*([0-9a-f]+)/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? "0";
+	return (BigInt(`0x${pending}`) & (1n << BigInt(constants.signals.SIGINT - 1))) !== 0n;
+}
+
+const WAITS = "SELECT pg_advisory_xact_lock_shared(77)";
+/** What the client sends last. PostgreSQL waits for a lock in it when the client goes. */
+const COMMITS: [string, Uint8Array][] = [
+	["COMMIT", f.query("COMMIT")],
+	["END behind a comment", f.query("/* the end */ END")],
+	["a string that ends in COMMIT", f.query("SELECT 1; COMMIT")],
+	["COMMIT with a query before it", concat(f.query(WAITS), f.query("COMMIT"))],
+	["COMMIT of the extended protocol", concat(f.parse("COMMIT"), f.bind(), f.execute(), f.sync())],
+	["a COMMIT that has a name", concat(f.parse("COMMIT", "c"), f.bind({ statement: "c" }), f.execute(), f.sync())],
+	["COMMIT of the extended protocol without Sync", concat(f.parse("COMMIT"), f.bind(), f.execute(), f.flush())],
+];
+
+describe("a client that vanishes has its COMMIT carried out:", () => {
+	let locker: Client;
+	beforeAll(async () => {
+		locker = new Client({ host: "127.0.0.1", port: cluster.port, user: "postgres", database: "pgdog" });
+		await locker.connect();
+		await locker.query(`
+			CREATE TABLE kept (id int);
+			GRANT ALL ON kept TO pgdog;
+			CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_advisory_xact_lock_shared(77); RETURN NULL; END $$;
+			CREATE CONSTRAINT TRIGGER late AFTER INSERT ON kept DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION wait()`);
+	});
+	afterAll(() => locker?.end());
+
+	for (const [i, [name, bytes]] of COMMITS.entries()) {
+		for (const ending of ["reset", "close"] as const) {
+			test(`${name} (${ending})`, async () => {
+				const id = 2 * i + (ending === "reset" ? 1 : 0);
+				await locker.query("SELECT pg_advisory_lock(77)");
+				const client = await connect(proxy);
+				await client.query(`BEGIN; INSERT INTO kept VALUES (${id})`);
+				client.send(bytes);
+				const waits = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+				await until(async () => (await locker.query(waits)).rowCount === 1, "the COMMIT under way");
+				const before = proxy.lines.length;
+				client[ending]();
+				await proxy.waitForLog(/disconnected/, 10_000, before);
+				// A cancel would have come before this connection, and have its effect first.
+				await cluster.primary.sql("SELECT 1");
+				await locker.query("SELECT pg_advisory_unlock(77)");
+				const is = `SELECT FROM kept WHERE id = ${id}`;
+				await until(async () => (await locker.query(is)).rowCount === 1, "the row");
+				await using next = await connect(proxy);
+				expect(await one(next, "SELECT 'served'")).toBe("served");
+			});
+		}
+	}
 });
 
 test("the drivers' own ways to cancel", async () => {

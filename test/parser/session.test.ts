@@ -238,7 +238,6 @@ test.each([
 	"  insert into t values (1, 'x')",
 	"UPDATE accounts SET balance = balance + 1 WHERE id = 5;",
 	"BEGIN",
-	"COMMIT;",
 	"BEGIN ISOLATION LEVEL SERIALIZABLE",
 	"SELECT offset, reset, dont, settings FROM loads",
 	"",
@@ -265,6 +264,24 @@ test.each([
 	["CREATE TABLE begin (a int)", false],
 ])("%s controls a transaction: %p", (sql, expected) => {
 	expect(sessionFacts(sql).transaction).toBe(expected);
+});
+
+test.each([
+	["COMMIT", true],
+	["end;", true],
+	["  Commit AND CHAIN", true],
+	["/* x */ END WORK", true],
+	["PREPARE TRANSACTION 'x'", true],
+	["COMMIT PREPARED 'x'", true],
+	["UPDATE t SET a = 1; COMMIT", true],
+	["ROLLBACK", false],
+	["ROLLBACK PREPARED 'x'", false],
+	["PREPARE p AS SELECT 1", false],
+	["SELECT 'commit'", false],
+	["COMMENT ON TABLE t IS 'commit'", false],
+	["CREATE FUNCTION f() RETURNS int BEGIN ATOMIC SELECT 1; END", true],
+])("%s commits: %p", (sql, expected) => {
+	expect(touches(sql) && sessionFacts(sql).commits).toBe(expected);
 });
 
 // Shift-JIS: the second byte of a character may be a backslash, which a lexer that does not know takes for an escape
