@@ -36,12 +36,12 @@ function environment(): Record<string, string | undefined> {
 	return { ...process.env, CARGO_TARGET_DIR: join(PLUGINS, "target") };
 }
 
+/** Rust as its makers install it; a distribution's may be too old. */
+const RUSTUP = `curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y && . "$HOME/.cargo/env"`;
+
 /** What has to be installed before cargo can do anything at all. */
 export function missingTool(): BridgeBuildError | null {
-	if (!hasCargo()) {
-		const rustup = "curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs | sh -s -- -y";
-		return new BridgeBuildError("cargo is not installed", `${rustup} && . "$HOME/.cargo/env"`);
-	}
+	if (!hasCargo()) return new BridgeBuildError("cargo is not installed", RUSTUP);
 	// Rust links with it, and PostgreSQL's parser is C.
 	if (Bun.which("cc") === null && !process.env.CC) {
 		const install =
@@ -54,10 +54,9 @@ export function missingTool(): BridgeBuildError | null {
 function failure(words: string): BridgeBuildError {
 	// Debian's own package, say: it does not know the edition that the bridge is written in.
 	const old = /edition.?20\d\d|requires rustc|lock file version/.test(words);
-	return new BridgeBuildError(
-		`cargo could not build the plugin bridge:\n${words.trimEnd()}`,
-		old ? "rustup update" : undefined,
-	);
+	const remedy = Bun.which("rustup") === null ? RUSTUP : "rustup update";
+	const message = `cargo could not build the plugin bridge:\n${words.trimEnd()}`;
+	return new BridgeBuildError(message, old ? remedy : undefined);
 }
 
 /**

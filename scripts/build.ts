@@ -111,7 +111,10 @@ if (import.meta.main) {
 		await build();
 	} catch (error) {
 		const problems = error instanceof AggregateError ? error.errors : [error];
-		for (const problem of problems) console.error(problem instanceof BridgeBuildError ? problem.message : problem);
+		for (const problem of problems) {
+			console.error(problem instanceof BridgeBuildError ? problem.message : problem);
+			if (problem instanceof BridgeBuildError && problem.remedy) console.error(`To mend it: ${problem.remedy}`);
+		}
 		process.exit(1);
 	}
 }

@@ -58,7 +58,9 @@ test("without cargo, a C compiler or luck the build does without the bridge, and
 	expect((await bring("true")).code).not.toBe(0);
 
 	tool("cargo", "echo 'feature `edition2024` is required' >&2\nexit 101\n");
-	expect((await bring("")).stdout).toContain("rustup update && npm run build");
+	expect((await bring("")).stdout).toMatch(/To have them: {2}curl .* && npm run build\n/);
+	tool("rustup", "exit 0\n");
+	expect((await bring("")).stdout).toContain("To have them:  rustup update && npm run build\n");
 });
 
 test("while cargo builds, its words pass as they come, and its silences are filled", async () => {
