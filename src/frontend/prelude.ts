@@ -105,7 +105,11 @@ export class Prelude {
 				if (answer !== null) return answer;
 			}
 		}
-		return this.failed ? { tag: "", row: null, error: ABORTED } : null;
+		// A string that begins with its end goes on behind that: a server runs it.
+		const { transaction } = facts;
+		const ends = transaction === TransactionControl.Commit || transaction === TransactionControl.Rollback;
+		if (!this.failed || (ends && !one && !facts.chains)) return null;
+		return { tag: "", row: null, error: ABORTED };
 	}
 
 	private mayHold(sql: string): boolean {

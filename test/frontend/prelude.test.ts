@@ -128,6 +128,14 @@ describe("a held transaction that has failed", () => {
 		expect([prelude.status, hints.now.role]).toEqual([TxStatus.Idle, null]);
 	});
 
+	test("may end in a string that goes on behind it, which a server runs", () => {
+		const { prelude, say } = begin();
+		say("BEGIN");
+		prelude.fail();
+		for (const sql of ["SELECT 1; ROLLBACK", "ROLLBACK AND CHAIN; SELECT 1"]) expect(say(sql)).toBe("25P02");
+		for (const sql of ["ROLLBACK; SELECT 1", "COMMIT; BEGIN"]) expect(say(sql)).toBe("server");
+	});
+
 	test("goes on after ROLLBACK AND CHAIN", () => {
 		const { prelude, say } = begin();
 		say("BEGIN");

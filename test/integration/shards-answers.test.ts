@@ -486,6 +486,15 @@ describe("what is refused", () => {
 		expect((await client.query("SELECT id FROM t WHERE grp = 99")).rows).toEqual([]);
 	});
 
+	// The string was refused for being part of it, and with it the ROLLBACK.
+	test("fails a transaction that no shard knows of, which a string may end and go on", async () => {
+		await client.query("BEGIN");
+		expect((await client.query("SELECT count(*) FROM t")).status).toBe("E");
+		expect(sqlstates(await client.query("SELECT 1; ROLLBACK"))).toEqual(["25P02"]);
+		const ended = await client.query("ROLLBACK; SELECT id FROM t WHERE id < 3");
+		expect([ended.errors, ended.tags, ended.status]).toEqual([[], ["ROLLBACK", "SELECT 2"], "I"]);
+	});
+
 	test("passes where cross_shard_unmerged permits it, each shard answering for itself, also after a reload", async () => {
 		await using permits = await startProxy(options({ cross_shard_unmerged: "permit" }));
 		await using mine = await connect(permits);
