@@ -105,9 +105,18 @@ export class Statement {
 
 	/** What it holds, about. */
 	get bytes(): number {
-		return this.rest.length * 2 + (this.reading?.key.length ?? 0) + (this.description?.types.length ?? 0) + 512;
+		return sizeOf(this.rest.length) + (this.reading?.key.length ?? 0) + (this.description?.types.length ?? 0);
 	}
 }
+
+/** What a statement of a Parse with so many bytes takes: those, its key, and its part of the books. */
+export function sizeOf(rest: number): number {
+	return 2 * rest + 512;
+}
+
+/** What the statements may take that one client has names for, and all of a thread, bytes; guesses: two of the largest, and four. */
+export const MOST_OF_CLIENT = 256 << 20;
+const MOST_OF_THREAD = 512 << 20;
 
 /** What unused statements may hold, per thread, whatever `prepared_statements_limit` says: nothing grows for ever. */
 const UNUSED_BYTES = 16 << 20;
@@ -119,6 +128,12 @@ export class Statements {
 	/** Those that no client names any more, oldest first, and the bytes that they were counted with. */
 	private readonly unused = new Map<Statement, number>();
 	private unusedBytes = 0;
+	/** Of all of them, by their texts. */
+	private bytes = 0;
+	/** What clients' names for them take; by frontend/statement-names.ts. */
+	nameBytes = 0;
+	/** How many were ever dropped. */
+	drops = 0;
 	private readonly nextId: () => number;
 
 	/** `nextId` counts for the process, so that a server may move between threads with its statements. */
@@ -138,6 +153,18 @@ export class Statements {
 			this.readings.set(place, found);
 		}
 		return found;
+	}
+
+	/** There is room for one more, of a Parse with so many bytes. What nobody names makes room. */
+	hasRoom(rest: number): boolean {
+		const size = sizeOf(rest);
+		const most = MOST_OF_THREAD - this.nameBytes - size;
+		if (this.bytes <= most) return true;
+		for (const oldest of this.unused.keys()) {
+			if (this.bytes <= most) break;
+			this.drop(oldest);
+		}
+		return this.bytes <= most;
 	}
 
 	named(name: string): Statement | undefined {
@@ -193,6 +220,7 @@ export class Statements {
 		const name = `${NAME_PREFIX}${this.nextId()}`;
 		const statement = new Statement(name, key, rest, facts, reading, constants, names);
 		this.byName.set(statement.name, statement);
+		this.bytes += sizeOf(rest.length);
 		return statement;
 	}
 
@@ -231,7 +259,8 @@ export class Statements {
 	private drop(statement: Statement): void {
 		this.forget(statement);
 		if (statement.isShared) statement.reading?.statements.delete(statement.key);
-		this.byName.delete(statement.name);
+		if (this.byName.delete(statement.name)) this.bytes -= sizeOf(statement.rest.length);
 		statement.dropped = true;
+		this.drops++;
 	}
 }

@@ -43,7 +43,11 @@ export interface StatementClient {
 }
 
 export class SessionStatements {
-	private readonly prepared = new Map<Statement, Copy>();
+	private prepared = new Map<Statement, Copy>();
+	/** It is kept in the order of last use, since it has come to more than half of what it may. */
+	private ordered = false;
+	/** `Statements.drops` when it was last looked for what was dropped. */
+	private seenDrops = 0;
 	private uses = 0;
 	/** `uses` when the loan began. */
 	private before = 0;
@@ -71,8 +75,16 @@ export class SessionStatements {
 	/** What the server has of `statement`, whose last use this is. */
 	use(statement: Statement): Copy | undefined {
 		const copy = this.prepared.get(statement);
-		if (copy !== undefined) copy.last = ++this.uses;
+		if (copy !== undefined) {
+			copy.last = ++this.uses;
+			if (this.ordered) this.moveToEnd(statement, copy);
+		}
 		return copy;
+	}
+
+	private moveToEnd(statement: Statement, copy: Copy): void {
+		this.prepared.delete(statement);
+		this.prepared.set(statement, copy);
 	}
 
 	/** It was prepared during this loan. */
@@ -144,7 +156,7 @@ export class SessionStatements {
 		if (name !== null) copy.names = [name];
 		const mark = name === null ? Reply.ParseOurs : Reply.ParseNamed;
 		this.books.saidOf(mark, { mark: Reply.ParseNamed, statement, copy, name, prepares: true });
-		this.prepared.set(statement, copy);
+		this.moveToEnd(statement, copy);
 		return copy;
 	}
 
@@ -214,13 +226,19 @@ export class SessionStatements {
 	 * with `noteClose`.
 	 */
 	evict(limit: number): (Copy | string)[] {
+		if (!this.ordered && this.size * 2 > limit) {
+			this.ordered = true;
+			this.prepared = new Map([...this.prepared].sort(([, a], [, b]) => a.last - b.last));
+		}
 		const over = this.size - limit;
 		if (over <= 0) return [];
 		const evicted: (Copy | string)[] = this.foreign.splice(0, over).map(({ name }) => name);
-		if (evicted.length === over) return evicted;
-		const oldest = [...this.prepared.values()].sort((a, b) => a.last - b.last).slice(0, over - evicted.length);
-		for (const copy of oldest) this.prepared.delete(copy.statement);
-		return evicted.concat(oldest);
+		for (const [statement, copy] of this.prepared) {
+			if (evicted.length >= over) break;
+			this.prepared.delete(statement);
+			evicted.push(copy);
+		}
+		return evicted;
 	}
 
 	// ---- what the server says of them ------------------------------------------------------------------------------
@@ -275,8 +293,13 @@ export class SessionStatements {
 
 	// ---- what the cache has dropped --------------------------------------------------------------------------------
 
-	/** The cache has dropped statements that are here. */
-	get hasDropped(): boolean {
+	/**
+	 * The cache has dropped statements that are here.
+	 * @param drops `Statements.drops`: as long as that is the same, nobody need look
+	 */
+	hasDropped(drops: number): boolean {
+		if (drops === this.seenDrops) return false;
+		this.seenDrops = drops;
 		for (const statement of this.prepared.keys()) if (statement.dropped) return true;
 		return false;
 	}

@@ -6,7 +6,14 @@ import { LRUCache } from "lru-cache";
 import { Reply } from "../backend/books.ts";
 import type { Copy } from "../backend/copy.ts";
 import type { Description } from "../backend/description.ts";
-import { NAME_PREFIX, type Routed, type Statement, type Statements } from "../backend/prepared.ts";
+import {
+	MOST_OF_CLIENT,
+	NAME_PREFIX,
+	type Routed,
+	sizeOf,
+	type Statement,
+	type Statements,
+} from "../backend/prepared.ts";
 import type { Server } from "../backend/server.ts";
 import { PgError, ProtocolError } from "../errors.ts";
 import { Dirty, NO_FACTS, Reads, type SessionFacts, sessionFacts, touchesSession } from "../parser/session.ts";
@@ -131,7 +138,7 @@ function routedStatement(statement: Statement, router: Router, conforming: boole
 }
 
 export class ClientStatements {
-	private readonly names = new StatementNames();
+	private readonly names: StatementNames;
 	private readonly statements: Statements;
 	private readonly facts: FactsCache;
 	private readonly unnamed: Unnamed = { ...NO_STATEMENT };
@@ -144,6 +151,8 @@ export class ClientStatements {
 	private readonly shared: boolean;
 	/** Then, where statements are routed: the texts that its server has by these names, as far as can be told. */
 	private readonly own: Map<string, Buffer> | null;
+	/** What has been noted there since it was empty. */
+	private ownBytes = 0;
 	/** The batch (`Books.batch`) in which a name was given or taken away, until that is answered. */
 	private readonly unsure = new Map<string, number>();
 	/** What statements of batches that are not answered were found to be: a Close of them may not have happened. */
@@ -164,6 +173,7 @@ export class ClientStatements {
 		told: Map<string, string> | null = null,
 	) {
 		this.statements = statements;
+		this.names = new StatementNames(statements);
 		this.facts = facts;
 		this.parsing = parsing;
 		this.preparing = new Preparing(parsing);
@@ -206,7 +216,7 @@ export class ClientStatements {
 			noteFacts(server, factsOf(this.facts, chunk, nameEnd + 1, textEnd));
 			server.dirty |= Dirty.Prepared;
 			server.books.said(Reply.Parse);
-			this.own?.set(chunk.utf8Slice(at + HEADER, nameEnd), Buffer.from(chunk.subarray(nameEnd + 1, textEnd)));
+			this.noteOwn(chunk, at + HEADER, nameEnd, textEnd);
 			return Said.AsIs;
 		}
 		const name = chunk.utf8Slice(at + HEADER, nameEnd);
@@ -216,6 +226,10 @@ export class ClientStatements {
 			server.books.saidOf(Reply.ParseOurs, null);
 			server.stream.out.addAll(parse("", chunk.subarray(nameEnd + 1, next)));
 			server.stream.out.addAll(server.refuse(taken(name), Reply.RefusedBind));
+			return Said.Otherwise;
+		}
+		if (!this.mayHave(chunk, nameEnd + 1, next, name.length)) {
+			server.stream.out.addAll(server.refuse(TOO_MANY, Reply.RefusedBind));
 			return Said.Otherwise;
 		}
 		const statement = this.statementOf(server, chunk, nameEnd + 1, textEnd, next);
@@ -233,6 +247,27 @@ export class ClientStatements {
 			server.statements.noteFake(Reply.ParseFake, statement, name);
 		} else this.preparing.byClient(server, name, statement, copy, limit);
 		return Said.Otherwise;
+	}
+
+	/** One more statement, of the Parse `chunk[start, next)`: of those that others have, too, however full it is. */
+	private mayHave(chunk: Buffer, start: number, next: number, nameLength: number): boolean {
+		const rest = next - start;
+		if (this.names.bytes + nameLength + sizeOf(rest) > MOST_OF_CLIENT) return false;
+		return (
+			this.statements.hasRoom(rest + nameLength) || this.parsing.reading.statements.has(chunk.latin1Slice(start, next))
+		);
+	}
+
+	/** A text whose name is the server's own; beyond some it is not known what they are, which routing takes for writes. */
+	private noteOwn(chunk: Buffer, start: number, nameEnd: number, textEnd: number): void {
+		if (this.own === null) return;
+		this.ownBytes += sizeOf(textEnd - start);
+		if (this.ownBytes <= MOST_OWN) {
+			this.own.set(chunk.utf8Slice(start, nameEnd), Buffer.from(chunk.subarray(nameEnd + 1, textEnd)));
+			return;
+		}
+		this.own.clear();
+		this.ownBytes = 0;
 	}
 
 	/** What the text of a Parse is: all who read it alike share it. `chunk[start, next)`: text and parameter types. */
@@ -549,6 +584,11 @@ export class ClientStatements {
 	onServerLeft(): void {
 		this.onAnswered();
 		this.own?.clear();
+		this.ownBytes = 0;
+		// Who has no server keeps no large text: it has to be parsed again.
+		if (this.unnamed.end - this.unnamed.start > LARGE) this.forgetUnnamed();
+		this.before.chunk = null;
+		this.before.serial = 0;
 	}
 
 	forgetUnnamed(): void {
@@ -697,6 +737,18 @@ export class ClientStatements {
 		return null;
 	}
 }
+
+/** Characters of an unnamed statement that is remembered beyond its transaction; a guess, generous. */
+const LARGE = 1 << 20;
+/** What may be known of texts by the server's own names, bytes; a guess, generous. */
+const MOST_OWN = 16 << 20;
+const TOO_MANY = new PgError(
+	"ERROR",
+	"53200",
+	"prepared statements take more than the proxy keeps",
+	"Statements may take 256 MiB for one client, and 512 MiB for all clients of a worker.",
+	"Close statements that are not needed any more.",
+);
 
 function taken(name: string): PgError {
 	return new PgError("ERROR", "42P05", `prepared statement "${name}" already exists`);

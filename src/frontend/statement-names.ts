@@ -1,7 +1,7 @@
 // A client's names for prepared statements. A Bind or Describe finds its statement by the bytes of the name as they stand in
 // the message: a name that was used lately needs no string and no hash. Owned by ClientStatements (prepared.ts).
 
-import type { Statement } from "../backend/prepared.ts";
+import { sizeOf, type Statement } from "../backend/prepared.ts";
 
 interface Entry {
 	/** The name in UTF-8. */
@@ -9,12 +9,30 @@ interface Entry {
 	readonly statement: Statement;
 }
 
+/** What a name takes beside its bytes, about. */
+const NAME_COST = 192;
+
 /** Names used lately that are found at once, one for each value of `place`; a power of two. */
 const RECENT = 8;
 
 export class StatementNames {
 	private readonly entries = new Map<string, Entry>();
+	/** What the names and what stands behind them take, counted for this client alone. */
+	bytes = 0;
+	/** What the names of all clients take. */
+	private readonly all: { nameBytes: number };
 	private readonly recent: (Entry | null)[] = new Array(RECENT).fill(null);
+
+	constructor(all: { nameBytes: number } = { nameBytes: 0 }) {
+		this.all = all;
+	}
+
+	/** By the statement's text, which does not change, unlike what is known of it. */
+	private count({ bytes, statement }: Entry, sign: 1 | -1): void {
+		const name = sign * (bytes.length + NAME_COST);
+		this.all.nameBytes += name;
+		this.bytes += name + sign * sizeOf(statement.rest.length);
+	}
 
 	get size(): number {
 		return this.entries.size;
@@ -40,15 +58,24 @@ export class StatementNames {
 	}
 
 	set(name: string, statement: Statement): void {
-		this.entries.set(name, { bytes: Buffer.from(name), statement });
+		const before = this.entries.get(name);
+		if (before !== undefined) this.count(before, -1);
+		const entry = { bytes: Buffer.from(name), statement };
+		this.count(entry, 1);
+		this.entries.set(name, entry);
 		this.recent.fill(null);
 	}
 
 	delete(name: string): void {
-		if (this.entries.delete(name)) this.recent.fill(null);
+		const entry = this.entries.get(name);
+		if (entry === undefined) return;
+		this.count(entry, -1);
+		this.entries.delete(name);
+		this.recent.fill(null);
 	}
 
 	clear(): void {
+		for (const entry of this.entries.values()) this.count(entry, -1);
 		this.entries.clear();
 		this.recent.fill(null);
 	}

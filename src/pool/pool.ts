@@ -476,7 +476,7 @@ export class Pool implements Connected, Checked {
 	private closeIdle(time: number): void {
 		for (const server of [...this.idle]) {
 			if (time - server.bornAt > server.lifetime) server.close("server_lifetime");
-			else if (!this.closeSurplus(server, time) && server.statements.hasDropped) {
+			else if (!this.closeSurplus(server, time) && server.statements.hasDropped(this.context.statements.drops)) {
 				// It comes back by onIdle; until then it is nobody's to lend.
 				this.idle.splice(this.idle.indexOf(server), 1);
 				server.closeDropped();
