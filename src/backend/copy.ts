@@ -19,7 +19,7 @@ export class Copy {
 	 */
 	description: Description | null = null;
 	/** Names that the client has given it since, which mean what the server is about to say, whatever others have been told. */
-	names: string[] | null = null;
+	names: Set<string> | null = null;
 	/** The server was told to take just the parameter types that the statement has elsewhere. */
 	readonly asDescribed: boolean;
 	readonly catalogue: number;

@@ -138,8 +138,9 @@ export class Server implements StreamOwner {
 	reads = 0;
 	/** CREATE, ALTER, DROP was said, whose transaction has not ended. */
 	private alters = false;
-	/** Tables that were made here in this loan, and end with it. */
+	/** Temporary tables that were made here in this loan, and whether anything temporary was. */
 	private readonly temporaries = new Set<string>();
+	private hasTemporaries = false;
 	/** An ErrorResponse came during this loan. */
 	errored = false;
 	/** The last statement was ROLLBACK. */
@@ -446,7 +447,8 @@ export class Server implements StreamOwner {
 		const c = chunk[start + HEADER]!;
 		if (c === 83 && chunk[start + HEADER + 2] === 76) return; // SELECT
 		this.rolledBack = false;
-		if (this.alters) this.onAltering();
+		// Outside of a transaction block what is answered is done; so is what COMMIT ends.
+		if (this.alters && (this.status === TxStatus.Idle || c === 67)) this.home.onAltered();
 		if (c === 85 || c === 66) return; // UPDATE BEGIN
 		// Of the tags that begin like INSERT, COMMIT and COPY, few mean anything here.
 		if ((c === 73 || c === 67) && !isUncommon(chunk, start + HEADER, end)) return;
@@ -495,19 +497,16 @@ export class Server implements StreamOwner {
 	private noteAltered(): void {
 		if (this.task !== null) return;
 		// What was made for this session alone was noted before.
-		if (this.temporaries.size === 0) this.noteAlters();
-		if (this.alters) this.onAltering();
-	}
-
-	/** Outside of a transaction block what is answered is done. */
-	private onAltering(): void {
+		if (this.hasTemporaries || this.alters) return;
+		this.noteAlters();
 		if (this.status === TxStatus.Idle) this.home.onAltered();
 	}
 
 	/** Tables of the session alone are made or dropped; whoever drops others changes the catalogue. */
 	noteTemporaries(made: readonly string[], dropped: readonly string[]): void {
+		this.hasTemporaries ||= made.length > 0;
 		for (const name of made) if (this.temporaries.size < MOST_TEMPORARIES) this.temporaries.add(name);
-		if (!dropped.every((name) => this.temporaries.has(name))) this.noteAlters();
+		for (const name of dropped) if (!this.temporaries.delete(name)) this.noteAlters();
 	}
 
 	/** No transaction is open: whoever parses from now on finds what the last has made. */
@@ -643,6 +642,7 @@ export class Server implements StreamOwner {
 		this.givesValues = false;
 		this.statements.lent();
 		this.reads = Reads.Nothing;
+		this.hasTemporaries = false;
 		if (this.temporaries.size > 0) this.temporaries.clear();
 	}
 
@@ -1092,7 +1092,7 @@ const WORTH_DRAINING = 64;
 const NOTHING = Buffer.alloc(0);
 
 /** No SQL at all: PostgreSQL's parser refuses it whatever the settings. */
-const REFUSED = "refused by a plugin of pgdog";
+const REFUSED = "refused by pgdog";
 const REFUSED_QUERY = query(REFUSED);
 const REFUSED_BIND = parse("", Buffer.from(`${REFUSED}\0\0\0`));
 

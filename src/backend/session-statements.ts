@@ -33,7 +33,7 @@ export interface StatementClient {
 	 * What its server says of what it has parsed by these names. Not `statement.description`: for others it was something else, the
 	 * catalogue has changed.
 	 */
-	onDescribed(names: readonly string[], statement: Statement, description: Description): void;
+	onDescribed(names: ReadonlySet<string>, statement: Statement, description: Description): void;
 	/** What its server says of the unnamed statement that it has given this number. */
 	onUnnamedDescribed(serial: number, description: Description): void;
 	/** DEALLOCATE ALL or DISCARD ALL: the client has no statements any more. */
@@ -49,8 +49,9 @@ export class SessionStatements {
 	/** `Statements.drops` when it was last looked for what was dropped. */
 	private seenDrops = 0;
 	private uses = 0;
-	/** `uses` when the loan began. */
+	/** `uses` when the loan began, and what was used since that was there before. */
 	private before = 0;
+	private readonly used: Copy[] = [];
 	/** What another thread has prepared of statements that ours does not know. */
 	private foreign: MovingCopy[] = [];
 	/** Whose unnamed statement it has, and the batch in which it was told to parse that. */
@@ -75,10 +76,10 @@ export class SessionStatements {
 	/** What the server has of `statement`, whose last use this is. */
 	use(statement: Statement): Copy | undefined {
 		const copy = this.prepared.get(statement);
-		if (copy !== undefined) {
-			copy.last = ++this.uses;
-			if (this.ordered) this.moveToEnd(statement, copy);
-		}
+		if (copy === undefined) return undefined;
+		if (copy.last <= this.before) this.used.push(copy);
+		copy.last = ++this.uses;
+		if (this.ordered) this.moveToEnd(statement, copy);
 		return copy;
 	}
 
@@ -99,6 +100,7 @@ export class SessionStatements {
 	/** A client has the server from now on. */
 	lent(): void {
 		this.before = this.uses;
+		this.used.length = 0;
 		this.deallocations = 0;
 	}
 
@@ -153,7 +155,7 @@ export class SessionStatements {
 	 */
 	noteParse(statement: Statement, name: string | null, moment: Moment, asDescribed: boolean): Copy {
 		const copy = new Copy(statement, asDescribed, moment, ++this.uses, this.books.batch);
-		if (name !== null) copy.names = [name];
+		if (name !== null) copy.names = new Set([name]);
 		const mark = name === null ? Reply.ParseOurs : Reply.ParseNamed;
 		this.books.saidOf(mark, { mark: Reply.ParseNamed, statement, copy, name, prepares: true });
 		this.moveToEnd(statement, copy);
@@ -287,8 +289,8 @@ export class SessionStatements {
 	 * its text again asks the server.
 	 */
 	distrust(): void {
-		for (const copy of this.prepared.values())
-			if (copy.last > this.before && !this.isNew(copy)) copy.statement.retire();
+		for (const copy of this.used) copy.statement.retire();
+		this.used.length = 0;
 	}
 
 	// ---- what the cache has dropped --------------------------------------------------------------------------------

@@ -991,7 +991,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		this.statements?.undoUnnamed(parses, failed);
 	}
 
-	onDescribed(names: readonly string[], statement: Statement, description: Description): void {
+	onDescribed(names: ReadonlySet<string>, statement: Statement, description: Description): void {
 		this.statements?.onDescribed(names, statement, description);
 	}
 

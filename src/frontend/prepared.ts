@@ -242,7 +242,7 @@ export class ClientStatements {
 			server.statements.noteParseElsewhere(statement, name);
 			server.stream.out.addAll(parse("", statement.rest));
 		} else if (copy?.isFresh(this.parsing.moment, this.parsing.time) && !server.statements.isUncertain(copy)) {
-			if (copy.description === null) (copy.names ??= []).push(name);
+			if (copy.description === null) (copy.names ??= new Set()).add(name);
 			else this.tell(name, copy.description);
 			server.statements.noteFake(Reply.ParseFake, statement, name);
 		} else this.preparing.byClient(server, name, statement, copy, limit);
@@ -449,7 +449,7 @@ export class ClientStatements {
 		const isOther = copy !== undefined && copy.description !== statement.description;
 		if (copy?.description === null && isOther && !isOld) {
 			// It is being asked what it is. What the client has parsed behind that, is that.
-			if (copy.names?.includes(name)) return Said.Otherwise;
+			if (copy.names?.has(name)) return Said.Otherwise;
 			return this.later(server);
 		}
 		if (copy === undefined || isOld || (isOther && !copy.asDescribed)) {
@@ -470,6 +470,8 @@ export class ClientStatements {
 	}
 
 	private later(server: Server): Said {
+		// Else it would wait for ever.
+		if (server.books.owed === 0) throw new Error("a statement is awaited that the server was not asked for");
 		server.stream.out.addAll(FLUSH);
 		return Said.Later;
 	}
@@ -482,7 +484,8 @@ export class ClientStatements {
 
 	/** The client gets to know what its statement is, or could. */
 	private tell(name: string, { portable }: Description): void {
-		if (this.told !== null && !this.told.has(name)) this.told.set(name, portable);
+		const { told } = this;
+		if (told !== null && !told.has(name) && told.size < MOST_TOLD) told.set(name, portable);
 	}
 
 	private referUnnamed(
@@ -541,7 +544,7 @@ export class ClientStatements {
 	}
 
 	/** See `StatementClient.onDescribed`. */
-	onDescribed(names: readonly string[], statement: Statement, description: Description): void {
+	onDescribed(names: ReadonlySet<string>, statement: Statement, description: Description): void {
 		for (const name of names) if (this.names.get(name) === statement) this.tell(name, description);
 		if (statement.description === description) return;
 		const next = this.statements.succeed(statement, description);
@@ -738,6 +741,8 @@ export class ClientStatements {
 	}
 }
 
+/** Names of which a client of several shards is not told differently by each; a guess. */
+const MOST_TOLD = 10_000;
 /** Characters of an unnamed statement that is remembered beyond its transaction; a guess, generous. */
 const LARGE = 1 << 20;
 /** What may be known of texts by the server's own names, bytes; a guess, generous. */

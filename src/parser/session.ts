@@ -79,7 +79,7 @@ export interface SessionFacts {
 	readonly reads: number;
 	/** The catalogue may be another when the transaction has ended: CREATE, ALTER, DROP of what is not temporary. */
 	readonly alters: boolean;
-	/** Temporary tables that it creates, and tables that it drops; perhaps these are those. As they were named. */
+	/** What it creates that is temporary, and tables that it drops; perhaps these are those. As they were named. */
 	readonly temporaries: readonly string[];
 	readonly drops: readonly string[];
 }
@@ -400,9 +400,8 @@ class Facts implements SessionFacts {
 			this.alters = true;
 			return;
 		}
-		if (word(++at) !== "table") return;
-		if (word(at + 1) === "if") at += 3;
-		if (name(at + 1) !== "") this.temporaries.push(name(at + 1));
+		if (word(++at) === "table" && word(at + 1) === "if") at += 3;
+		this.temporaries.push(name(at + 1));
 	}
 
 	/** Of tables the names are told, where they are nothing but names: they may be those of temporary ones. */

@@ -97,7 +97,7 @@ export function rig(): Rig {
 		onReportsHeld: () => events.push("held"),
 		onParseUndone: (name) => events.push(`parse undone ${name}`),
 		onUnnamedUndone: (parses, failed) => events.push(`unnamed undone ${parses}${failed ? " failed" : ""}`),
-		onDescribed: (names, _, { key }) => events.push(`described ${names.join(" ")} ${key}`),
+		onDescribed: (names, _, { key }) => events.push(`described ${[...names].join(" ")} ${key}`),
 		onUnnamedDescribed: (serial, { key }) => events.push(`unnamed ${serial} described ${key}`),
 		onCloseUndone: (name) => events.push(`close undone ${name}`),
 		onStatementsGone: () => events.push("statements gone"),

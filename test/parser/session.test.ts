@@ -6,6 +6,7 @@ import fc from "fast-check";
 import { Lexer, Token } from "../../src/parser/lexer.ts";
 import {
 	Dirty,
+	Reads,
 	restoringStatements,
 	type SessionFacts,
 	sessionFacts,
@@ -470,4 +471,93 @@ test("of several statements each that gives a setting its default ends where the
 	expect(ends("CREATE RULE r AS ON INSERT TO t DO (SELECT 1; SELECT 2); RESET a")).toHaveLength(1);
 	expect(ends("CREATE FUNCTION f() RETURNS int BEGIN ATOMIC RESET a; END; SELECT 1")).toBeUndefined();
 	expect(ends("RESET a; SELECT 'a\\'")).toBeUndefined();
+});
+
+describe("what it does to the meaning of what is parsed behind it", () => {
+	const READS = ["", "names", "constants", "names+constants"];
+	test.each([
+		["SET search_path = a, b", "names"],
+		["SET SCHEMA 'a'", "names"],
+		["SET LOCAL search_path TO a", "names"],
+		["SET LOCAL SCHEMA 'a'", "names"],
+		["SET ROLE a", "names"],
+		["SET LOCAL ROLE a", "names"],
+		["RESET ROLE", "names"],
+		["SET SESSION AUTHORIZATION a", "names"],
+		["SET LOCAL SESSION AUTHORIZATION a", "names"],
+		["SET TIME ZONE 'UTC'", "constants"],
+		["SET LOCAL TIME ZONE 'UTC'", "constants"],
+		["SET LOCAL TimeZone = 'UTC'", "constants"],
+		["SET DateStyle = 'German'", "constants"],
+		["RESET intervalstyle", "constants"],
+		["SET NAMES 'LATIN1'", "constants"],
+		["SET LOCAL NAMES 'LATIN1'", "constants"],
+		["SET XML OPTION DOCUMENT", "constants"],
+		["SET standard_conforming_strings = off", "constants"],
+		["SELECT set_config('search_path', 'a', true)", "names"],
+		["SELECT set_config('TimeZone', 'UTC', true)", "constants"],
+		["SELECT set_config('TimeZone', 'UTC', false)", "constants"],
+		["SELECT set_config('time' || 'zone', 'UTC', true)", "names+constants"],
+		["RESET ALL", "names+constants"],
+		["DISCARD ALL", "names+constants"],
+		["DO $$ BEGIN SET TimeZone = 'UTC'; END $$", "names+constants"],
+		["CREATE TEMP TABLE a (b int)", "names"],
+		["SELECT 1; SET LOCAL search_path = a", "names"],
+		["SET work_mem = '1MB'", ""],
+		["SET LOCAL work_mem = '1MB'", ""],
+		["SET bytea_output = escape", ""],
+		["SET TRANSACTION READ ONLY", ""],
+		["SELECT set_config('app.tenant', '5', true)", ""],
+		["SELECT 1", ""],
+	])("%s", (sql, expected) => {
+		expect(touches(sql) || expected === "").toBe(true);
+		expect(READS[sessionFacts(sql).reads]).toBe(expected);
+	});
+});
+
+describe("what changes the catalogue", () => {
+	test.each([
+		"CREATE TABLE a (b int)",
+		"  create unlogged table a (b int)",
+		"/* comment */ CREATE VIEW a AS SELECT 1",
+		"CREATE FUNCTION f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+		"ALTER TABLE a ADD b int",
+		"SELECT 1; ALTER TYPE a ADD VALUE 'b'",
+		"DROP SCHEMA a CASCADE",
+		"DROP TABLE a.b",
+		"DROP TABLE a CASCADE",
+		"IMPORT FOREIGN SCHEMA a FROM SERVER b INTO c",
+		"DO $$ BEGIN ALTER TABLE a ADD b int; END $$",
+		"DO $$ BEGIN EXECUTE 'x' || 'y'; END $$",
+		"CREATE TEMP TABLE a (b int); ALTER TABLE c ADD d int",
+	])("%s", (sql) => {
+		expect(touches(sql)).toBe(true);
+		const { alters, reads } = sessionFacts(sql);
+		expect([alters, reads & Reads.Names]).toEqual([true, Reads.Names]);
+	});
+
+	test.each([
+		"SELECT * FROM created",
+		"TRUNCATE a",
+		"INSERT INTO a VALUES ('create table')",
+		"COMMENT ON TABLE a IS 'alter'",
+		"GRANT SELECT ON a TO b",
+		"CREATE TEMP TABLE a (b int)",
+		"CREATE LOCAL TEMPORARY VIEW a AS SELECT 1",
+		"DO $$ BEGIN PERFORM 1; END $$",
+	])("%s does not", (sql) => {
+		expect(sessionFacts(sql).alters).toBe(false);
+	});
+
+	test.each([
+		["CREATE TEMP TABLE a (b int)", ["a"], []],
+		['CREATE TEMPORARY TABLE IF NOT EXISTS "A" AS SELECT 1', ["A"], []],
+		["CREATE TEMP VIEW v AS SELECT 1", ["v"], []],
+		["DROP TABLE a", [], ["a"]],
+		['DROP TABLE IF EXISTS a, "B"', [], ["a", "B"]],
+	])("%s", (sql, temporaries, drops) => {
+		const facts = sessionFacts(sql);
+		expect([facts.temporaries, facts.drops]).toEqual([temporaries, drops]);
+		expect(facts.reads & Reads.Names).toBe(Reads.Names);
+	});
 });
