@@ -139,9 +139,10 @@ describe("a client that vanishes anywhere in", () => {
 					`${bytes} bytes of step ${step + 1}${answered ? ", answered" : ""}, by ${reset ? "reset" : "FIN"}`,
 				vanish,
 			);
-			expect(await onEach(cluster, "SELECT (SELECT count(*) FROM kept) + (SELECT count(*) FROM copied)")).toEqual(
-				Array(3).fill("0"),
-			);
+			const left = await onEach(cluster, "SELECT (SELECT count(*) FROM kept) + (SELECT count(*) FROM copied)");
+			// A COMMIT that was sent whole is carried out, on all shards.
+			expect(left).toEqual(Array(3).fill(exchange.commits === undefined ? "0" : left[0]));
+			await onEach(cluster, "TRUNCATE kept, copied");
 		});
 });
 

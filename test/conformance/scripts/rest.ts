@@ -42,13 +42,10 @@ export const REST: Script[] = [
 			[q("SELECT * FROM tt")],
 		),
 	),
-	differsSharded(
-		"a string that begins or ends a transaction with its first statement is for all shards",
-		says(
-			"advisory locks within a transaction",
-			[q("BEGIN; SELECT pg_advisory_xact_lock(42); SELECT pg_try_advisory_xact_lock(42)")],
-			[q("COMMIT")],
-		),
+	says(
+		"advisory locks within a transaction",
+		[q("BEGIN; SELECT pg_advisory_xact_lock(42); SELECT pg_try_advisory_xact_lock(42)")],
+		[q("COMMIT")],
 	),
 	differsSharded(
 		"a string that begins or ends a transaction with its first statement is for all shards",

@@ -1,7 +1,7 @@
 // Settings of a session and what is reported of them.
 
 import { frontend as f } from "../../support/wire-frames.ts";
-import { ask, q, sync, says, differsShared, type Script, differsSharded } from "../script.ts";
+import { ask, q, sync, says, differsShared, type Script } from "../script.ts";
 
 export const SETTINGS: Script[] = [
 	says(
@@ -71,19 +71,16 @@ export const SETTINGS: Script[] = [
 		[q("RESET work_mem")],
 		[q("SHOW work_mem")],
 	),
-	differsSharded(
-		"a string that begins or ends a transaction with its first statement is for all shards",
-		says(
-			"set_config",
-			[q("SELECT set_config('work_mem', '5MB', false)")],
-			[q("SHOW work_mem")],
-			[...ask("SELECT set_config($1, $2, $3)", ["work_mem", "6MB", "false"]), sync],
-			[q("SHOW work_mem")],
-			[q("BEGIN; SELECT set_config('work_mem', '7MB', true)")],
-			[q("COMMIT")],
-			[q("SHOW work_mem")],
-			[q("RESET work_mem")],
-		),
+	says(
+		"set_config",
+		[q("SELECT set_config('work_mem', '5MB', false)")],
+		[q("SHOW work_mem")],
+		[...ask("SELECT set_config($1, $2, $3)", ["work_mem", "6MB", "false"]), sync],
+		[q("SHOW work_mem")],
+		[q("BEGIN; SELECT set_config('work_mem', '7MB', true)")],
+		[q("COMMIT")],
+		[q("SHOW work_mem")],
+		[q("RESET work_mem")],
 	),
 	differsShared(
 		"PostgreSQL forgets the value of a custom setting, but not that there was one: not even DISCARD ALL does that",

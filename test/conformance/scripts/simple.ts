@@ -1,7 +1,7 @@
 // The simple protocol: Query, its answers, its errors, transaction states.
 
 import { message } from "../../support/wire-frames.ts";
-import { q, script, says, type Script, differsSharded } from "../script.ts";
+import { q, script, says, type Script } from "../script.ts";
 
 export const SIMPLE: Script[] = [
 	says("a query", [q("SELECT id, name FROM t ORDER BY id LIMIT 3")]),
@@ -55,14 +55,11 @@ export const SIMPLE: Script[] = [
 	),
 	says("notices of functions and of DDL", [q("SELECT noisy(1), noisy(2)")], [q("DROP TABLE IF EXISTS never_there")]),
 	says("a procedure that commits", [q("CALL commits()")]),
-	differsSharded(
-		"a string that begins or ends a transaction with its first statement is for all shards",
-		says(
-			"transaction control among several statements",
-			[q("BEGIN; SELECT 1; COMMIT; SELECT 2")],
-			[q("BEGIN; SELECT 1/0; COMMIT; SELECT 2")],
-			[q("ROLLBACK")],
-		),
+	says(
+		"transaction control among several statements",
+		[q("BEGIN; SELECT 1; COMMIT; SELECT 2")],
+		[q("BEGIN; SELECT 1/0; COMMIT; SELECT 2")],
+		[q("ROLLBACK")],
 	),
 	says("Queries one behind the other in one write", [q("SELECT 1"), q("SELECT 1/0"), q("SELECT 3"), q("")]),
 	says(

@@ -295,23 +295,14 @@ export const TRANSACTIONS: Script[] = [
 		[q("COMMIT")],
 	),
 
-	differsSharded(
-		"a string that begins or ends a transaction with its first statement is for all shards",
-		says("BEGIN; SELECT in one Query", [q("BEGIN; SELECT 1")], [q("COMMIT")]),
-	),
+	says("BEGIN; SELECT in one Query", [q("BEGIN; SELECT 1")], [q("COMMIT")]),
 	says("BEGIN; COMMIT in one Query", [q("BEGIN; COMMIT")], [q("SELECT 1")]),
 	differsSharded(
 		"a string for one shard begins a transaction there alone",
 		says("SELECT; BEGIN in one Query", [q("SELECT 1; BEGIN")], [q("SELECT 2")], [q("COMMIT")]),
 	),
-	differsSharded(
-		"a string that begins or ends a transaction with its first statement is for all shards",
-		says("COMMIT; BEGIN in one Query", [q("BEGIN")], [q("COMMIT; BEGIN")], [q("SELECT 2")], [q("ROLLBACK; SELECT 1")]),
-	),
-	differsSharded(
-		"a string that begins or ends a transaction with its first statement is for all shards",
-		says("COMMIT; SELECT of a transaction with nothing in it", [q("BEGIN")], [q("COMMIT; SELECT 1")]),
-	),
+	says("COMMIT; BEGIN in one Query", [q("BEGIN")], [q("COMMIT; BEGIN")], [q("SELECT 2")], [q("ROLLBACK; SELECT 1")]),
+	says("COMMIT; SELECT of a transaction with nothing in it", [q("BEGIN")], [q("COMMIT; SELECT 1")]),
 	says("BEGIN; and an error in one Query", [q("BEGIN; SELECT 1/0; SELECT 2")], [q("SELECT 1")], [q("ROLLBACK")]),
 	says("several Query messages in one write", [q("BEGIN"), q("SELECT 1"), q("COMMIT"), q("BEGIN"), q("ROLLBACK")]),
 	says("an error among several Query messages", [
