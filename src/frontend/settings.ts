@@ -127,10 +127,9 @@ export class ClientSettings {
 			this.settleUnseen(server, serverUser, done);
 			return;
 		}
-		const given = sets ?? NONE;
 		server.ask([...names], MOST_OF_CLIENT, (rows) => {
 			server.takeNames();
-			const settled = this.learn(server, serverUser, rows, (name) => !given.has(name));
+			const settled = this.learn(server, serverUser, rows);
 			if (settled === Settled.Known) this.settleUnseen(server, serverUser, done);
 			else done(settled);
 		});
@@ -145,21 +144,20 @@ export class ClientSettings {
 		const others = [...this.wanted.values.keys()].filter((name) => name.includes("."));
 		server.askAll(others, MOST_OF_CLIENT, (rows) => {
 			if (rows instanceof PgError) {
-				done(this.learn(server, serverUser, rows, () => false));
+				done(this.learn(server, serverUser, rows));
 				return;
 			}
 			const listed = new Set(rows.map(([name]) => name));
 			// Those that are not among what the session has set have been reset.
 			const gone = [...this.wanted.values.keys()].filter((name) => isListed(name) && !listed.has(name));
-			done(this.learn(server, serverUser, [...rows, ...gone.map((name) => [name, null])], () => false));
+			done(this.learn(server, serverUser, [...rows, ...gone.map((name) => [name, null])]));
 		});
 	}
 
 	/**
 	 * What settings are after the transaction; null is what the session has not set.
-	 * @param isReset whether a setting was given its default, as far as is known
 	 */
-	private learn(server: Server, serverUser: string, rows: Rows | PgError, isReset: (name: string) => boolean): Settled {
+	private learn(server: Server, serverUser: string, rows: Rows | PgError): Settled {
 		if (rows instanceof PgError) {
 			if (rows.sqlstate !== TOO_MUCH) return Settled.Failed;
 			server.dirty |= Dirty.Settings;
@@ -171,11 +169,10 @@ export class ClientSettings {
 			if (name === null || name === undefined) continue;
 			const own = ownName(name);
 			if (own !== null) {
-				// Ours to keep, and nothing that the next client should find on the server. After a ROLLBACK it is "".
+				// Ours to keep, and nothing that the next client should find on the server. After a ROLLBACK it is "", and after a reset.
 				applied.push([name, value || null]);
 				if (value) this.hints.learn(own, value);
-				else if (isReset(name) && !server.errored && !server.rolledBack)
-					this.hints.change({ kind: "reset", name: own }, false);
+				else if (!server.errored && !server.rolledBack) this.hints.change({ kind: "reset", name: own }, false);
 				continue;
 			}
 			const now = this.settingOf(name, value ?? null, serverUser);

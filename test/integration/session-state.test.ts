@@ -357,3 +357,34 @@ test("a pipeline that sets and reads, and the unnamed statement behind it", asyn
 	a.close();
 	b.close();
 });
+
+test("set_config with NULL is RESET: by a literal and by a parameter, to what the client logged in with", async () => {
+	const [a, b] = await two([{ application_name: "mine", work_mem: "3MB" }, {}]);
+	const ask = "SELECT current_setting('application_name'), current_setting('work_mem')";
+	for (const local of ["false", "true"]) {
+		const byParameters = (client: RawClient, name: string) =>
+			client.extended("SELECT set_config($1, $2, $3)", [name, null, local]);
+		for (const set of [
+			byParameters,
+			async (client: RawClient, name: string) => client.query(`SELECT set_config('${name}', NULL, ${local})`),
+			async (client: RawClient, name: string) => client.extended(`SELECT set_config('${name}', $1, ${local})`, [null]),
+		]) {
+			for (const [client, own] of [
+				[a, ["mine", "3MB"]],
+				[b, ["", "4MB"]],
+			] as const) {
+				await client.query("SET application_name = 'other'; SET work_mem = '9MB'; BEGIN");
+				for (const name of ["application_name", "work_mem"]) expect((await set(client, name)).errors).toEqual([]);
+				expect((await client.query(ask)).rows[0]).toEqual([...own]);
+				await client.query("COMMIT");
+				// Where the name is a parameter it cannot be seen that it was for the transaction only.
+				const isSeen = local === "true" && (set !== byParameters || client === b);
+				expect((await client.query(ask)).rows[0]).toEqual(isSeen ? ["other", "9MB"] : [...own]);
+			}
+		}
+	}
+	// Nothing is behind it but PostgreSQL's own default.
+	expect(await one(b, "SELECT set_config('application_name', NULL, false)")).toBe("");
+	a.close();
+	b.close();
+});
