@@ -258,6 +258,21 @@ describe("another client", () => {
 		expect(await role()).toBe("");
 	});
 
+	test("set_config with NULL gives it up, by a literal and by a parameter", async () => {
+		await using client = await connect(proxy);
+		const role = async () => (await client.query("SHOW pgdog.role")).rows[0]?.[0];
+		for (const give of [
+			() => client.query("SELECT set_config('pgdog.role', NULL, false)"),
+			() => client.extended("SELECT set_config('pgdog.role', $1, false)", [null]),
+			() => client.extended("SELECT set_config($1, $2, $3)", ["pgdog.role", null, "false"]),
+		]) {
+			await client.query("SET pgdog.role = 'replica'");
+			expect(await role()).toBe("replica");
+			expect((await give()).errors).toEqual([]);
+			expect(await role()).toBe("");
+		}
+	});
+
 	test("set_config and a string of several statements set it too", async () => {
 		await using client = await connect(proxy);
 		await client.query("SELECT set_config('pgdog.role', 'replica', false)");
