@@ -16,7 +16,7 @@ export const enum Reply {
 	Sync,
 	/** Parse of the client's unnamed statement: ParseComplete goes to the client. */
 	Parse,
-	/** Parse of a statement that the client has a name for: as Parse, and it may have to be undone. */
+	/** Parse of a statement that the client has a name for: as Parse, and it may have to be undone where there is a Statement. */
 	ParseNamed,
 	/** Parse of ours, before a Bind or Describe that needs it: ParseComplete is swallowed. */
 	ParseOurs,

@@ -25,8 +25,11 @@ export interface MovingCopy {
 export interface StatementClient {
 	/** Parse was not done because of an error before or in it: the client has no statement of this name. */
 	onParseUndone(name: string): void;
-	/** Unnamed Parses, the last ones sent, were not done; `failed`: the first of them is the one that failed. */
-	onUnnamedUndone(parses: number, failed: boolean): void;
+	/**
+	 * Unnamed Parses were not done, the last ones sent unless they are `followed` by that of a later batch; `failed`: the first of
+	 * them is the one that failed.
+	 */
+	onUnnamedUndone(parses: number, failed: boolean, followed: boolean): void;
 	/** Close was not done because of an error before it: the client still has the statement. */
 	onCloseUndone(name: string, statement: Statement): void;
 	/**
@@ -345,7 +348,7 @@ export class SessionStatements {
 	undo(undone: Undone, client: StatementClient | null): boolean {
 		// An unnamed statement, or the name of another thread's: neither is known to be there or gone.
 		if (undone.nameless || undone.parses > 0) this.dropUnnamed();
-		if (undone.parses > 0 && !this.books.parsesUnnamed) client?.onUnnamedUndone(undone.parses, undone.parseFailed);
+		if (undone.parses > 0) client?.onUnnamedUndone(undone.parses, undone.parseFailed, this.books.parsesUnnamed);
 		// Last first: a name may have been closed and given again.
 		for (const { mark, statement, copy, name, prepares } of [...undone.statements].reverse()) {
 			if (prepares && copy !== null) {

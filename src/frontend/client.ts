@@ -987,8 +987,8 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		this.statements?.drop(name, this.limit);
 	}
 
-	onUnnamedUndone(parses: number, failed: boolean): void {
-		this.statements?.undoUnnamed(parses, failed);
+	onUnnamedUndone(parses: number, failed: boolean, followed: boolean): void {
+		this.statements?.undoUnnamed(parses, failed, followed);
 	}
 
 	onDescribed(names: ReadonlySet<string>, statement: Statement, description: Description): void {

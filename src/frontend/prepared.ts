@@ -215,7 +215,7 @@ export class ClientStatements {
 		if (!this.shared) {
 			noteFacts(server, factsOf(this.facts, chunk, nameEnd + 1, textEnd));
 			server.dirty |= Dirty.Prepared;
-			server.books.said(Reply.Parse);
+			server.books.saidOf(Reply.ParseNamed, null);
 			this.noteOwn(chunk, at + HEADER, nameEnd, textEnd);
 			return Said.AsIs;
 		}
@@ -600,9 +600,13 @@ export class ClientStatements {
 	}
 
 	/** See `ServerClient.onUnnamedUndone`. What cannot be known is forgotten: an error beats another statement's answer. */
-	undoUnnamed(parses: number, failed: boolean): void {
+	undoUnnamed(parses: number, failed: boolean, followed: boolean): void {
 		const { unnamed, before } = this;
-		if (failed || parses !== this.parsesInBatch) this.forgetUnnamed();
+		if (followed) {
+			// The batch under way has one of its own, and began with one that is none now.
+			before.chunk = null;
+			before.serial = 0;
+		} else if (failed || parses !== this.parsesInBatch) this.forgetUnnamed();
 		else Object.assign(unnamed, before);
 	}
 
@@ -671,6 +675,11 @@ export class ClientStatements {
 				const end = endOfString(chunk, start, stop);
 				// A name that is given already may be free then.
 				return end > start && (this.names.has(chunk.utf8Slice(start, end)) || this.isUnsure(server, chunk, start, end));
+			}
+			case Frontend.Close: {
+				// A batch that fails gives back what it has closed, and that is to be closed again.
+				const end = endOfString(chunk, start + 1, stop);
+				return chunk[start] === Target.Statement && end > start && this.isUnsure(server, chunk, start + 1, end);
 			}
 			case Frontend.Describe:
 				if (chunk[start] !== Target.Statement) return false;

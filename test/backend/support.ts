@@ -96,7 +96,8 @@ export function rig(): Rig {
 		startup: sets.empty,
 		onReportsHeld: () => events.push("held"),
 		onParseUndone: (name) => events.push(`parse undone ${name}`),
-		onUnnamedUndone: (parses, failed) => events.push(`unnamed undone ${parses}${failed ? " failed" : ""}`),
+		onUnnamedUndone: (parses, failed, followed) =>
+			events.push(`unnamed undone ${parses}${failed ? " failed" : ""}${followed ? " followed" : ""}`),
 		onDescribed: (names, _, { key }) => events.push(`described ${[...names].join(" ")} ${key}`),
 		onUnnamedDescribed: (serial, { key }) => events.push(`unnamed ${serial} described ${key}`),
 		onCloseUndone: (name) => events.push(`close undone ${name}`),

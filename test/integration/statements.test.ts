@@ -3,7 +3,8 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
 import { type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
-import type { QueryResult, RawClient } from "../support/raw-client.ts";
+import { type QueryResult, RawClient } from "../support/raw-client.ts";
+import { transcript } from "../support/transcript.ts";
 import { frontend as f } from "../support/wire-frames.ts";
 import { connect, one } from "./support.ts";
 
@@ -184,6 +185,40 @@ test("a name from a batch that fails is free for the next one in the same write"
 	]);
 	expect((await execute(client, "name")).rows).toEqual([["two"]]);
 });
+
+/** Each in one write: a batch fails, and the next one asks for what it would have given, or taken away. */
+const undone: Record<string, Uint8Array[]> = {
+	"a name that the batch before wanted to close is closed": [
+		...[f.parse("SELECT 1", "n"), f.execute("none"), f.close("S", "n"), f.sync()],
+		...[f.close("S", "n"), f.bind({ statement: "n" }), f.sync()],
+	],
+	"the unnamed statement of a batch that failed is none, whatever is parsed by a name behind it": [
+		...[f.bind({ statement: "none" }), f.parse("SELECT 1"), f.sync()],
+		...[f.parse("SELECT 2", "n"), f.bind({ values: ["1"] }), f.execute(), f.sync()],
+	],
+	"nor what the batch behind it goes back to when that fails too": [
+		...[f.bind({ statement: "none" }), f.parse("SELECT 1"), f.sync()],
+		...[f.bind({ statement: "none" }), f.parse("SELECT 2"), f.sync()],
+	],
+};
+
+for (const [name, frames] of Object.entries(undone))
+	test(`as in PostgreSQL: ${name}`, async () => {
+		const direct = { port: cluster.port, user: "pgdog", password: "pgdog", database: "pgdog" };
+		const heard = async (client: RawClient) => {
+			client.send(...frames);
+			const results = [await client.result(), await client.result()];
+			results.push(await send(client, f.bind(), f.execute()));
+			return results.map(({ messages }) => transcript(messages));
+		};
+		await using straight = await RawClient.connect(direct);
+		const expected = await heard(straight);
+		for (const general of [{}, { prepared_statements: "disabled", pooler_mode: "session" }]) {
+			await using proxy = await start({ default_pool_size: 1, ...general });
+			await using client = await connect(proxy);
+			expect([general, await heard(client)]).toEqual([general, expected]);
+		}
+	});
 
 test("prepared_statements = disabled: names go through, in session mode too", async () => {
 	await using proxy = await start({ default_pool_size: 1, prepared_statements: "disabled" });
