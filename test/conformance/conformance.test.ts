@@ -124,10 +124,14 @@ function portOf(way: Way): number {
 }
 
 function connect(database: Way): Promise<RawClient> {
-	// What the proxy calls its own connections when the client says nothing.
-	const parameters: Record<string, string> = database === "straight" ? { application_name: "PgDog" } : {};
-	if (database === "sharded") parameters.options = "-c pgdog.shard=1";
-	return RawClient.connect({ port: portOf(database), user: "pgdog", password: "pgdog", database, parameters });
+	const parameters = database === "sharded" ? { options: "-c pgdog.shard=1" } : undefined;
+	return RawClient.connect({
+		port: portOf(database),
+		user: "pgdog",
+		password: "pgdog",
+		database,
+		...(parameters && { parameters }),
+	});
 }
 
 /** What another client does to the server between two requests, in turn. */
