@@ -16,6 +16,7 @@ import {
 } from "../backend/prepared.ts";
 import type { Server } from "../backend/server.ts";
 import { PgError, ProtocolError } from "../errors.ts";
+import { dependsOnTime } from "../parser/constants.ts";
 import { Dirty, NO_FACTS, Reads, type SessionFacts, sessionFacts, touchesSession } from "../parser/session.ts";
 import type { Router } from "../router/router.ts";
 import { Frontend, Target, TxStatus } from "../wire/codes.ts";
@@ -280,7 +281,9 @@ export class ClientStatements {
 		if (known !== undefined) return known;
 		const rest = Buffer.from(chunk.subarray(start, next));
 		const facts = factsOf(this.facts, chunk, start, textEnd);
-		if (reads === Reads.Nothing) return this.statements.add(reading, key, rest, facts);
+		// A constant that is the time of the Parse is another with each.
+		const isShared = reads === Reads.Nothing && !dependsOnTime(key);
+		if (isShared) return this.statements.add(reading, key, rest, facts);
 		const constants = (reads & Reads.Constants) === 0 ? reading.constants : null;
 		const names = (reads & Reads.Names) === 0 ? reading.names : null;
 		return this.statements.addPrivate(key, rest, facts, constants, names);

@@ -21,3 +21,18 @@ const UNUSUAL = /[\u0080-\uffff]|=\s*null/i;
  * arrays that may be NULL, XML, and what backslashes do.
  */
 const READ = /[0-9\\<]|null|now|today|tomorrow|yesterday|epoch|infinity|allballs/i;
+
+/**
+ * Whether a constant of the text may be the time of its Parse: `'now'::timestamp` and its like are dates as soon as they are read.
+ * @param sql as above
+ */
+export function dependsOnTime(sql: string): boolean {
+	if (!MAYBE_MOMENT.test(sql)) return false;
+	const lexer = new Lexer(sql);
+	for (let token = lexer.next(); token !== Token.End; token = lexer.next())
+		if (token === Token.String && (lexer.text === null || MOMENT.test(lexer.text))) return true;
+	return lexer.doubt;
+}
+
+const MAYBE_MOMENT = /now|today|tomorrow|yesterday/i;
+const MOMENT = /(?<![a-z])(now|today|tomorrow|yesterday)(?![a-z])/i;

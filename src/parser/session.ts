@@ -32,7 +32,7 @@ export const enum Reads {
 	Everything = 3,
 }
 
-/** How Parse depends on a setting. Those that only tell how values are printed, or that a plan depends on, are not among them. */
+/** How Parse depends on a setting. Those that only tell how a result is printed, or how it is come by, are not among them. */
 export function readsOf(setting: string): Reads {
 	if (NAMING.has(setting)) return Reads.Names;
 	return READING.has(setting) ? Reads.Constants : Reads.Nothing;
@@ -52,6 +52,10 @@ export const CONSTANT_SETTINGS: readonly string[] = [
 	"timezone_abbreviations",
 	"lc_monetary",
 	"xmloption",
+	// By these a value becomes a text, which the planner does once, where both are constants.
+	"extra_float_digits",
+	"bytea_output",
+	"quote_all_identifiers",
 ];
 const READING = new Set(CONSTANT_SETTINGS);
 
@@ -128,13 +132,15 @@ const bytes = (text: string) => Buffer.from(text, "latin1");
 const SET_CONFIG = bytes("set_config");
 const TEMP = bytes("temp");
 const HOLD = bytes("hold");
+const INTO = bytes("into");
+const INSERT = bytes("insert");
 const PG_TEMP = bytes("pg_temp");
 const PG_SETTINGS = bytes("pg_settings");
 const PG_ADVISORY = bytes("pg_advisory_lock");
 const PG_TRY_ADVISORY = bytes("pg_try_advisory_lock");
 const SESSION_WORDS = ["set", "reset", "discard", "listen", "unlisten", "prepare", "deallocate", "load", "do"];
 const COMMIT_WORDS = ["commit", "end"];
-const CATALOGUE_WORDS = ["create", "alter", "drop", "import"];
+const CATALOGUE_WORDS = ["create", "alter", "drop", "import", "grant", "revoke"];
 const FIRST_WORDS = [...SESSION_WORDS, ...CATALOGUE_WORDS, ...COMMIT_WORDS].map(bytes);
 const LONGEST_FIRST_WORD = Math.max(...FIRST_WORDS.map((word) => word.length));
 
@@ -167,6 +173,8 @@ export function touchesSession(b: Uint8Array, start: number, end: number): boole
 	let stop = at;
 	while (stop < end && WORD[b[stop]!] === 1 && stop - at <= LONGEST_FIRST_WORD) stop++;
 	if (isFirstWord(b, at, stop)) return true;
+	// INSERT, whose INTO is no SELECT's.
+	const inserts = stop - at === INSERT.length && matches(b, at, stop, INSERT);
 	let inWord = false;
 	for (; at < end; at++) {
 		const c = b[at]!;
@@ -187,6 +195,9 @@ export function touchesSession(b: Uint8Array, start: number, end: number): boole
 				break;
 			case 104: // h
 				if (matches(b, at, end, HOLD)) return true;
+				break;
+			case 105: // i
+				if (!inserts && matches(b, at, end, INTO)) return true;
 				break;
 			case 112: // p
 				if (b[at + 2] !== 95) break;
@@ -367,6 +378,11 @@ class Facts implements SessionFacts {
 			case "import":
 				this.alters = true;
 				break;
+			case "grant":
+			case "revoke":
+				// In a schema that one must not use nothing is found.
+				if (items.some(({ token, text }) => token === Token.Word && text === "schema")) this.alters = true;
+				break;
 			case "do":
 				// The body runs now: what it names, it may do.
 				for (const item of items) if (item.token === Token.String) this.body(item.text);
@@ -536,6 +552,8 @@ class Facts implements SessionFacts {
 			else if (token !== Token.Word) continue;
 			else if ((text === "temp" || text === "temporary") && BEFORE_TEMP.has(previous)) this.dirty |= Dirty.Temporary;
 			else if (text === "hold" && previous === "with") this.dirty |= Dirty.HoldCursor;
+			else if (text === "into" && !BEFORE_INTO.has(previous) && !OF_TEMP.has(items[i + 1]?.text ?? ""))
+				this.alters = true;
 		}
 	}
 
@@ -603,6 +621,10 @@ class Facts implements SessionFacts {
 
 /** Characters of a text that its names may keep alive. */
 const SHORT = 256;
+
+/** Elsewhere INTO is that of SELECT, which makes a table. */
+const BEFORE_INTO = new Set(["insert", "merge"]);
+const OF_TEMP = new Set(["temp", "temporary", "local", "global"]);
 
 /** Where `touchesSession` sees a word begin, so that the two agree. */
 const NAMES_PG_TEMP = /(?<![\w$\u0080-\uffff])pg_temp/i;

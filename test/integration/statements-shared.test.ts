@@ -342,8 +342,9 @@ test("a migration under load: nobody reads a column as another, and all are serv
 	const sql = "SELECT * FROM busy";
 	let over = false;
 	const clients = await Promise.all(Array.from({ length: 6 }, () => connect(proxy)));
-	const work = clients.map(async (client) => {
-		let columns = (await prepare(client, "s", sql)).columns;
+	const told = await Promise.all(clients.map((client) => prepare(client, "s", sql)));
+	const work = clients.map(async (client, i) => {
+		let { columns } = told[i]!;
 		let healed = 0;
 		for (let last = false; !last; ) {
 			last = over;
@@ -394,4 +395,50 @@ test("FETCH has the columns of its cursor, whichever that is", async () => {
 		expect((await execute(client, "f")).length).toBe(1);
 		await client.query("COMMIT");
 	}
+});
+
+test("a constant that is the time of its Parse is nobody else's", async () => {
+	const sql = "SELECT 'now'::timestamptz::text";
+	await using a = await connect(single);
+	await using b = await connect(single);
+	const first = await served(a, sql);
+	// As a driver does that prepares once: it is the same for as long as it is here.
+	expect(await execute(a, "served")).toEqual(first);
+	expect(await served(b, sql)).not.toEqual(first);
+	expect(await execute(a, "served")).toEqual(first);
+});
+
+// The planner makes a text of a constant once, for all who run the plan.
+test("constants that become texts by a session's settings", async () => {
+	const sql = `SELECT (1.0 / 3)::float8::text, '\\x41'::bytea::text, quote_ident('a')`;
+	await using a = await connect(single, {
+		parameters: { extra_float_digits: "0", bytea_output: "escape", quote_all_identifiers: "on" },
+	});
+	await using b = await connect(single);
+	expect(await served(a, sql)).toEqual([["0.333333333333333", "A", '"a"']]);
+	expect(await served(b, sql)).toEqual([["0.3333333333333333", "\\x41", "a"]]);
+});
+
+test("a table that SELECT INTO makes, or a right that GRANT gives, stands before another", async () => {
+	await cluster.primary.sql("CREATE ROLE hider; GRANT hider TO pgdog");
+	await elsewhere(
+		`CREATE TABLE veiled (a text); INSERT INTO veiled VALUES ('public'); CREATE SCHEMA hides;
+		CREATE TABLE hides.other (a text); INSERT INTO hides.other VALUES ('hides'); CREATE TABLE other AS TABLE veiled;
+		GRANT SELECT ON other, hides.other TO hider`,
+	);
+	const parameters = { search_path: "hides, public" };
+	await using maker = await connect(single, { parameters });
+	await using a = await connect(single, { parameters });
+	await using b = await connect(single, { parameters });
+	expect(await served(a, "SELECT a FROM veiled")).toEqual([["public"]]);
+	await maker.query("SELECT 'hides'::text AS a INTO hides.veiled");
+	expect(await served(b, "SELECT a FROM veiled")).toEqual([["hides"]]);
+	for (const client of [a, b]) await client.query("SET ROLE hider");
+	expect(await execute(a, "served")).toBe("42501");
+	await send(a, f.close("S", "served"));
+	await send(b, f.close("S", "served"));
+	expect(await served(a, "SELECT a FROM other")).toEqual([["public"]]);
+	await maker.query("GRANT USAGE ON SCHEMA hides TO hider");
+	expect(await served(b, "SELECT a FROM other")).toEqual([["hides"]]);
+	await elsewhere("DROP SCHEMA hides CASCADE; DROP TABLE veiled, other");
 });

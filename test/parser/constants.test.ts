@@ -1,7 +1,7 @@
 // Texts whose constants settings decide about, and those whose constants are the same whatever is set.
 
 import { expect, test } from "bun:test";
-import { dependsOnSettings } from "../../src/parser/constants.ts";
+import { dependsOnSettings, dependsOnTime } from "../../src/parser/constants.ts";
 
 test.each([
 	"SELECT timestamptz '2026-03-01 00:00'",
@@ -34,4 +34,23 @@ test.each([
 	"SELECT a FROM t WHERE b IS NULL AND c = $1 -- 2026 'x'",
 ])("%s: they do not", (sql) => {
 	expect(dependsOnSettings(sql)).toBe(false);
+});
+
+test.each([
+	"SELECT 'now'::timestamptz",
+	"INSERT INTO t VALUES ($1, ' Today 12:00')",
+	"SELECT $$tomorrow$$::date",
+	"SELECT '{yesterday,2026-01-01}'::date[]",
+	"SELECT E'\\tnow'::date",
+	"SELECT 'now",
+])("%s: when it is parsed matters", (sql) => {
+	expect(dependsOnTime(sql)).toBe(true);
+});
+
+test.each([
+	"SELECT now(), today FROM tomorrow -- 'today",
+	"SELECT 'nowhere', 'unknown', $1",
+	"SELECT '2026-01-01'::date",
+])("%s: it does not", (sql) => {
+	expect(dependsOnTime(sql)).toBe(false);
 });

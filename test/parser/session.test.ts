@@ -505,7 +505,8 @@ describe("what it does to the meaning of what is parsed behind it", () => {
 		["SELECT 1; SET LOCAL search_path = a", "names"],
 		["SET work_mem = '1MB'", ""],
 		["SET LOCAL work_mem = '1MB'", ""],
-		["SET bytea_output = escape", ""],
+		["SET bytea_output = escape", "constants"],
+		["SET work_mem = 65", ""],
 		["SET TRANSACTION READ ONLY", ""],
 		["SELECT set_config('app.tenant', '5', true)", ""],
 		["SELECT 1", ""],
@@ -530,6 +531,11 @@ describe("what changes the catalogue", () => {
 		"DO $$ BEGIN ALTER TABLE a ADD b int; END $$",
 		"DO $$ BEGIN EXECUTE 'x' || 'y'; END $$",
 		"CREATE TEMP TABLE a (b int); ALTER TABLE c ADD d int",
+		"SELECT 1 AS a INTO b.c",
+		"WITH a AS (INSERT INTO b VALUES (1) RETURNING *) SELECT * INTO c FROM a",
+		"(SELECT 1 AS a INTO b)",
+		"GRANT USAGE ON SCHEMA a TO b",
+		"REVOKE ALL ON SCHEMA a FROM b",
 	])("%s", (sql) => {
 		expect(touches(sql)).toBe(true);
 		const { alters, reads } = sessionFacts(sql);
@@ -542,6 +548,8 @@ describe("what changes the catalogue", () => {
 		"INSERT INTO a VALUES ('create table')",
 		"COMMENT ON TABLE a IS 'alter'",
 		"GRANT SELECT ON a TO b",
+		"SELECT 1 AS a INTO TEMP b",
+		"WITH a AS (INSERT INTO b VALUES (1) RETURNING *) SELECT * FROM a",
 		"CREATE TEMP TABLE a (b int)",
 		"CREATE LOCAL TEMPORARY VIEW a AS SELECT 1",
 		"DO $$ BEGIN PERFORM 1; END $$",
