@@ -325,6 +325,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 					}
 					const choice = unseen ? routing.insideUnseen(server) : routing.inside(code, chunk, at, next, server);
 					if (routing.end > 0) this.routed = routing.end;
+					if (this.hurried && routing.side === Side.Any && routing.mayWrite) routing.side = Side.Primary;
 					if (choice === Choice.Refused) {
 						this.refuseInside(server, routing.error, code, chunk, run, at);
 						this.drop(chunk, next);
@@ -712,8 +713,9 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 			if (routing.decided !== null) this.note(routing.decided, null, 0);
 			return this.refuseNow(routing.error, code, chunk, next);
 		}
-		// The server stays for good, and who begins with a read may write later.
-		if (pooler_mode === "session" && routing.side === Side.Any && routing.mayWrite) routing.side = Side.Primary;
+		// The server stays for good, or for what is still to come of the batch: what begins with a read may write later.
+		const isBeginning = pooler_mode === "session" || this.hurried;
+		if (isBeginning && routing.side === Side.Any && routing.mayWrite) routing.side = Side.Primary;
 		return this.place(code, chunk, at, next);
 	}
 

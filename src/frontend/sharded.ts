@@ -421,7 +421,9 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		this.beforeRouting();
 		const { requests, statements, transaction } = this;
 		const batch = this.batches.split(requests, statements, chunk, at, stop, transaction, this.involved);
-		const { segments, error, side, route, copyEnds } = batch;
+		const { segments, error, route, copyEnds } = batch;
+		// What is still to come of it may write.
+		const side = this.hurried && batch.side === Side.Any ? requests.router.writeSide : batch.side;
 		if (error !== null && !transaction.prelude.failed) {
 			if (route === null) this.refuse(error, terminator);
 			else this.refuseRoute(route, error, terminator);

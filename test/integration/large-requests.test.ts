@@ -7,6 +7,7 @@ import { buildFixture, BUILD_TIMEOUT, describeWithCargo } from "../plugin/suppor
 import { type Cluster, startPostgres } from "../support/postgres.ts";
 import type { Proxy } from "../support/proxy.ts";
 import type { RawClient } from "../support/raw-client.ts";
+import { until } from "../support/until.ts";
 import { bytes, concat, frontend as f, int16, int32 } from "../support/wire-frames.ts";
 import { codes, PORT, startRouted } from "./routed.ts";
 import { connect } from "./support.ts";
@@ -91,6 +92,24 @@ describe("more than 64 MiB", () => {
 		const { rows, errors, tags } = await client.result();
 		expect([errors, tags.at(-1), rows.length]).toEqual([[], "INSERT 0 1", 66]);
 		expect(new Set(rows.map(String))).toEqual(new Set([`${primary()},${value.length}`]));
+	});
+
+	test.each([
+		["with no server held", []],
+		["behind another request", [f.query("SELECT pg_sleep(0.5)")]],
+	])("that stop for a while may end in a write, %s", async (_, before) => {
+		await using client = await connect(proxy);
+		client.send(...before, f.parse(`${READ} -- halfway`), f.bind({ values: ["abc"] }), f.execute());
+		const running = "SELECT count(*)::int AS n FROM pg_stat_activity WHERE query LIKE '%-- halfway'";
+		await until(
+			async () => (await cluster.primary.sql(running, { user: "postgres" }))[0]!.n === 1,
+			"its beginning to run",
+		);
+		client.send(f.parse("INSERT INTO t VALUES ('behind')"), f.bind(), f.execute(), f.sync());
+		const results = [];
+		for (let i = 0; i <= before.length; i++) results.push(await client.result());
+		expect(results.at(-1)!.errors).toEqual([]);
+		expect(results.at(-1)!.rows).toEqual([[primary(), "3"]]);
 	});
 
 	test.each([
