@@ -118,7 +118,9 @@ export class Stage implements AsyncDisposable {
 
 	/** A well-behaved client of the proxy that was there before and must not notice a thing. */
 	async witness(): Promise<RawClient> {
-		if (this.#witness === undefined || this.#witness.ended) this.#witness = await this.client({ timeout: 5_000 });
+		if (this.#witness?.late) this.#witness.reset();
+		if (this.#witness === undefined || this.#witness.ended || this.#witness.late)
+			this.#witness = await this.client({ timeout: 5_000 });
 		return this.#witness;
 	}
 

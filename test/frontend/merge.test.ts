@@ -5,6 +5,7 @@ import fc from "fast-check";
 import { Merge, type MergeOutput, TO_READY } from "../../src/frontend/merge.ts";
 import { TxStatus } from "../../src/wire/codes.ts";
 import { cut, dataRow, errorFields } from "../support/message.ts";
+import { spent } from "../support/processor.ts";
 import { backend, bytes, concat, int16, int32, text } from "../support/wire-frames.ts";
 
 type Event = "replied" | "failed" | "copyIn" | `stop ${number}` | `resume ${number}` | `done ${string}`;
@@ -408,9 +409,10 @@ describe("whatever comes first", () => {
 		const merge = new Merge(2, [0, 1], TO_READY, out);
 		const row = Buffer.from(concat(rowDescription("a"), backend.dataRow("y".repeat(10_000_000))));
 		merge.add(1, Buffer.from(rowDescription("a")));
-		const started = performance.now();
-		for (let at = 0; at < row.length; at += 10_000) merge.add(0, row.subarray(at, at + 10_000));
+		const time = spent(() => {
+			for (let at = 0; at < row.length; at += 10_000) merge.add(0, row.subarray(at, at + 10_000));
+		});
 		expect(out.words.map((each) => each.length)).toEqual([1, 10_000_002]);
-		expect(performance.now() - started).toBeLessThan(2_000);
+		expect(time).toBeLessThan(2_000);
 	});
 });

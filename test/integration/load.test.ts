@@ -9,7 +9,7 @@ import { type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
 import type { RawClient } from "../support/raw-client.ts";
 import { runTool, testWithTool } from "../support/tools.ts";
 import { frontend as f } from "../support/wire-frames.ts";
-import { backends, connect, one } from "./support.ts";
+import { backends, connect, one, usedBackends } from "./support.ts";
 
 setDefaultTimeout(60_000);
 
@@ -64,7 +64,7 @@ for (const workers of [1, 2]) {
 				expect([code, stderr.replace(/^pgbench \(.*\n/, "")]).toEqual([0, ""]);
 				expect(stdout).toContain("number of failed transactions: 0 ");
 			}
-			expect((await backends(cluster)).length).toBeLessThanOrEqual(8);
+			expect(await usedBackends(cluster)).toBeLessThanOrEqual(8);
 		});
 	}
 }

@@ -7,7 +7,7 @@ import { errorFields } from "../support/message.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
-import { admin, backends, connect, one, untilBackends, untilRunning } from "./support.ts";
+import { admin, backends, connect, one, untilBackends, untilRunning, usedBackends } from "./support.ts";
 
 setDefaultTimeout(30_000);
 
@@ -136,7 +136,7 @@ test("the pool never grows over its size, and grows only when it must", async ()
 	let most = 0;
 	const work = Promise.all(clients.map((client) => client.query("SELECT pg_sleep(0.02)")));
 	const watch = (async () => {
-		for (let i = 0; i < 5; i++) most = Math.max(most, (await backends(cluster)).length);
+		for (let i = 0; i < 5; i++) most = Math.max(most, await usedBackends(cluster));
 	})();
 	const results = await work;
 	await watch;

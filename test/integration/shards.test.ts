@@ -12,7 +12,7 @@ import { runTool, testWithTool } from "../support/tools.ts";
 import { until } from "../support/until.ts";
 import { concat, frontend as f } from "../support/wire-frames.ts";
 import { intact, letters, onEach, sane, shardedOptions, sqlstates, startShards, startSharded } from "./sharded.ts";
-import { backends, connect, connectToBothWorkers, repeated, slowdown, untilRunning } from "./support.ts";
+import { connect, connectToBothWorkers, repeated, slowdown, untilRunning, usedBackends } from "./support.ts";
 
 setDefaultTimeout(30_000);
 
@@ -636,7 +636,7 @@ describe("pools", () => {
 			Array.from({ length: 200 }, async (_, i) => (await pool.query("SELECT $1::int AS n FROM here", [i])).rows),
 		);
 		expect(answers.map((rows) => rows.map(({ n }) => n))).toEqual(Array.from({ length: 200 }, (_, i) => [i, i, i]));
-		expect((await backends(cluster)).length).toBeLessThanOrEqual(3);
+		expect(await usedBackends(cluster)).toBeLessThanOrEqual(3);
 		await pool.end();
 	});
 

@@ -87,6 +87,11 @@ export async function backends(
 	return rows as { pid: number; state: string; query: string }[];
 }
 
+/** How many of them clients have had: beside those there may be one of a health check, which is beyond the pool's size. */
+export async function usedBackends(cluster: Cluster): Promise<number> {
+	return (await backends(cluster)).filter(({ query }) => query !== "" && query !== ";").length;
+}
+
 export async function untilBackends(cluster: Cluster, count: number, user = "pgdog"): Promise<void> {
 	await until(async () => (await backends(cluster, user)).length === count, `${count} backends of ${user}`);
 }

@@ -10,7 +10,7 @@ import { RawClient } from "../support/raw-client.ts";
 import { runTool, testWithTool } from "../support/tools.ts";
 import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
-import { backends, connect, connectToBothWorkers, one, untilBackends, workerOf } from "./support.ts";
+import { backends, connect, connectToBothWorkers, one, untilBackends, usedBackends, workerOf } from "./support.ts";
 
 setDefaultTimeout(30_000);
 
@@ -31,7 +31,7 @@ async function mostBackends(work: Promise<unknown>): Promise<number> {
 		over = true;
 	});
 	let most = 0;
-	while (!over) most = Math.max(most, (await backends(cluster)).length);
+	while (!over) most = Math.max(most, await usedBackends(cluster));
 	await end;
 	return most;
 }
@@ -40,10 +40,9 @@ test("default_pool_size = 1 with two workers is one server connection, and both 
 	await using proxy = await start({ default_pool_size: 1 });
 	const both = await connectToBothWorkers(proxy, 5);
 	const counts: [number, number] = [0, 0];
-	const end = performance.now() + 1_500;
 	const work = both.flatMap((clients, worker) =>
 		clients.map(async (client) => {
-			while (performance.now() < end) {
+			while (counts[0] + counts[1] < 500) {
 				expect(await one(client, "SELECT pg_sleep(0.001)")).toBe("");
 				counts[worker as 0 | 1]++;
 			}
@@ -52,7 +51,6 @@ test("default_pool_size = 1 with two workers is one server connection, and both 
 	expect(await mostBackends(Promise.all(work))).toBe(1);
 	// The same number of clients on both sides: about the same number of turns.
 	const [fewer, more] = counts.sort((a, b) => a - b);
-	expect(fewer).toBeGreaterThan(20);
 	expect(fewer / more).toBeGreaterThan(0.5);
 	for (const client of both.flat()) client.close();
 });
@@ -69,17 +67,18 @@ test("one client against nine on the other worker is not starved", async () => {
 			theirs++;
 		}
 	});
-	const waits: number[] = [];
+	const ahead: number[] = [];
 	for (let i = 0; i < 20; i++) {
-		const asked = performance.now();
+		const before = theirs;
 		expect(await one(lonely, "SELECT 'turn'")).toBe("turn");
-		waits.push(performance.now() - asked);
+		ahead.push(theirs - before);
 	}
 	over = true;
 	await Promise.all(busy);
 	expect(theirs).toBeGreaterThan(20);
-	// Nine transactions of a millisecond are ahead of it; a starved one would come to checkout_timeout.
-	expect(Math.max(...waits)).toBeLessThan(1_000);
+	// Nine transactions are ahead of it, and those of the time for which servers stay with a worker; a starved one would come to
+	// checkout_timeout.
+	expect(Math.max(...ahead)).toBeLessThan(100);
 	for (const client of both.flat()) client.close();
 });
 
@@ -159,7 +158,7 @@ test("four workers", async () => {
 		const answers = await Promise.all(clients.map((client, i) => one(client, `SELECT ${i}`)));
 		expect(answers).toEqual(clients.map((_, i) => String(i)));
 	}
-	expect((await backends(cluster)).length).toBeLessThanOrEqual(2);
+	expect(await usedBackends(cluster)).toBeLessThanOrEqual(2);
 	for (const client of clients) client.close();
 });
 

@@ -12,6 +12,7 @@ import {
 	sessionFacts,
 	touchesSession,
 } from "../../src/parser/session.ts";
+import { spent } from "../support/processor.ts";
 
 const DIRTY: [number, string][] = [
 	[Dirty.Temporary, "temporary"],
@@ -423,9 +424,7 @@ test("strings within strings of a DO body are looked into, to a depth", () => {
 
 test("a long text is read in linear time", () => {
 	const sql = `SET a = 1; ${"SELECT '$a$' /* x */, \"y\"; ".repeat(40_000)}`;
-	const started = performance.now();
-	expect(sessionFacts(sql).sets).toEqual(["a"]);
-	expect(performance.now() - started).toBeLessThan(5_000);
+	expect(spent(() => expect(sessionFacts(sql).sets).toEqual(["a"]))).toBeLessThan(5_000);
 });
 
 const RESTORES: [sql: string, restores: string][] = [

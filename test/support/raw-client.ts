@@ -52,6 +52,8 @@ export class RawClient implements AsyncDisposable {
 	backendKey: Buffer = Buffer.alloc(0);
 	/** true when the other side has ended the connection. */
 	ended = false;
+	/** A wait was given up: what comes next may be the answer to something before it. */
+	late = false;
 	readonly #timeout: number;
 	#socket: Bun.Socket<undefined> | undefined;
 	#buffer: Buffer = Buffer.alloc(0);
@@ -316,7 +318,9 @@ export class RawClient implements AsyncDisposable {
 
 	async #wait(condition: () => boolean, what: string, endIsFine = false): Promise<void> {
 		const done = this.#until(() => condition() || this.ended);
+		this.late = true;
 		await within(done, what, this.#timeout, () => this.#seen());
+		this.late = false;
 		if (!condition() && !endIsFine) throw new Error(`the connection ended before ${what}; ${this.#seen()}`);
 	}
 
