@@ -35,7 +35,7 @@ function buildPlugins(): string[] {
 }
 
 /** One client after another, until the end: each comes, is checked, does this and that, and leaves as it likes. */
-async function live(world: World, door: Door, id: number, tally: Tally, kept: Acknowledged): Promise<void> {
+async function live(world: World, door: Door, id: number, tally: Tally, acknowledged: Acknowledged): Promise<void> {
 	const dice = random(seed + id * 7919);
 	const deeds = deedsOf(door);
 	for (let life = 0; performance.now() < end; life++) {
@@ -46,7 +46,7 @@ async function live(world: World, door: Door, id: number, tally: Tally, kept: Ac
 			const client = await world.enter(door, early ? { "app.who": who } : {});
 			try {
 				tally.connections++;
-				const member = new Member(who, client, door, dice, tally, kept);
+				const member = new Member({ who, client, door, dice, tally, acknowledged, early });
 				if (!early) await inspect(member);
 				if (!early) await member.query(`SET app.who = '${who}'`);
 				for (let left = 1 + dice(25); left > 0 && performance.now() < end; left--)
@@ -70,7 +70,7 @@ async function live(world: World, door: Door, id: number, tally: Tally, kept: Ac
 const memory = (pid: number) => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]) / 1024;
 
 /** After the last fault: everybody is served again, and every acknowledged write is there, once, on its shard. */
-async function audit(world: World, tally: Tally, kept: Acknowledged): Promise<void> {
+async function audit(world: World, tally: Tally, acknowledged: Acknowledged): Promise<void> {
 	for (const proxy of world.proxies) if (proxy.running) await world.command(proxy, "RESUME");
 	for (const server of world.servers) await server.start();
 	for (const door of world.doors) {
@@ -114,7 +114,7 @@ async function audit(world: World, tally: Tally, kept: Acknowledged): Promise<vo
 			there.get(key)!.add(n);
 		}
 	}
-	for (const [who, { door, numbers }] of kept) {
+	for (const [who, { door, numbers }] of acknowledged) {
 		const found = (n: number) => {
 			if (door.shards === 1) return there.get(who)?.has(n) === true;
 			// A COPY is for either shard, whatever its number.
@@ -127,7 +127,7 @@ async function audit(world: World, tally: Tally, kept: Acknowledged): Promise<vo
 const plugins = buildPlugins();
 await using world = await World.start(plugins);
 const tally = new Tally();
-const kept: Acknowledged = new Map();
+const acknowledged: Acknowledged = new Map();
 const started = performance.now();
 const end = started + minutes * 60_000;
 const isOver = () => performance.now() >= end;
@@ -139,14 +139,13 @@ console.log(
 
 const sizes: number[][] = world.proxies.map(() => []);
 const progress = (async () => {
-	for (let next = started; !isOver(); next += 5_000) {
-		await Bun.sleep(Math.max(0, Math.min(next + 5_000, end) - performance.now()));
+	for (let tick = 1; !isOver(); tick++) {
+		await Bun.sleep(Math.max(0, Math.min(started + tick * 5_000, end) - performance.now()));
 		for (const [i, proxy] of world.proxies.entries()) if (proxy.running) sizes[i]!.push(memory(proxy.pid));
-		const minute = (next + 5_000 - started) / 60_000;
-		if (Number.isInteger(minute) || isOver()) {
+		if (tick % 12 === 0 || isOver()) {
 			const interrupted = [...tally.interruptions.values()].reduce((sum, each) => sum + each, 0);
 			console.log(
-				`${minute.toFixed(0).padStart(3)} min: ${tally.statements} statements checked, ${tally.writes} writes, ` +
+				`${((performance.now() - started) / 60_000).toFixed(1).padStart(5)} min: ${tally.statements} statements checked, ${tally.writes} writes, ` +
 					`${tally.connections} clients, ${tally.faults} faults, ${interrupted} interrupted, ${tally.wrongCount} wrong, ` +
 					`${sizes.map((each) => each.at(-1)?.toFixed(0)).join(" and ")} MB`,
 			);
@@ -155,12 +154,12 @@ const progress = (async () => {
 })();
 let id = 0;
 await Promise.all([
-	...world.doors.flatMap((door) => Array.from({ length: CROWD }, () => live(world, door, ++id, tally, kept))),
+	...world.doors.flatMap((door) => Array.from({ length: CROWD }, () => live(world, door, ++id, tally, acknowledged))),
 	strike(world, tally, random(seed), isLate, isOver),
 	migrate(world, random(seed + 1), isOver),
 	progress,
 ]);
-await audit(world, tally, kept);
+await audit(world, tally, acknowledged);
 
 // From a quarter of the way on, when everything has been warmed, memory does not climb.
 const mean = (part: number[]) => part.reduce((sum, each) => sum + each, 0) / part.length;

@@ -174,6 +174,20 @@ const settings: Deed = async (m) => {
 	if (rows[0]?.[1] !== m.who) throw new Wrong("dirty", `is told that it is ${rows[0]?.[1]}`);
 };
 
+/** What the startup packet asked for comes back, whatever was SET before. */
+const resets: Deed = async (m) => {
+	const ways = ["RESET app.who", "SET app.who TO DEFAULT", "RESET ALL", "DISCARD ALL"];
+	const way = ways[m.dice(ways.length)]!;
+	await m.query("SET app.who = 'for a moment'");
+	await m.query(way);
+	const back = m.early ? m.who : "";
+	const { rows } = await m.query(`${m.hint()}SELECT current_setting('app.who', true)`);
+	// A setting that was made by SET is '' afterwards, or is not there at all.
+	if ((rows[0]?.[0] ?? "") !== back)
+		throw new Wrong("dirty", `${way} brings back ${rows[0]?.[0]} in place of '${back}'`);
+	if (!m.early) await m.query(`SET app.who = '${m.who}'`);
+};
+
 const copiesIn: Deed = async (m) => {
 	const numbers = [m.number(), m.number(), m.number()];
 	const shard = m.dice(2);
@@ -277,6 +291,7 @@ const COMMON: Deed[] = [
 		writes,
 		rollsBack,
 		settings,
+		resets,
 	],
 	...[copiesIn, copiesOut, readsInParts, cancels],
 ];

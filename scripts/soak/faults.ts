@@ -94,6 +94,8 @@ const FAULTS: Fault[] = [
 				await Bun.sleep(dice(200));
 				await world.command(proxy, "RESUME");
 				await paused;
+				// The first one may have been quicker than the PAUSE, on a connection of its own.
+				await world.command(proxy, "RESUME");
 			}
 		},
 	},

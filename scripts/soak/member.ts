@@ -18,29 +18,36 @@ export function random(seed: number): (below: number) => number {
 /** Writes that were acknowledged, by who made them. */
 export type Acknowledged = Map<string, { door: Door; numbers: number[] }>;
 
-export class Member {
+/** What a client is made of. */
+export interface Facts {
 	readonly who: string;
 	readonly client: RawClient;
 	readonly door: Door;
 	readonly dice: (below: number) => number;
 	readonly tally: Tally;
 	readonly acknowledged: Acknowledged;
+	/** Whether it has said who it is as it connected: then that is what RESET brings back. */
+	readonly early: boolean;
+}
+
+export class Member implements Facts {
+	readonly who: string;
+	readonly client: RawClient;
+	readonly door: Door;
+	readonly dice: (below: number) => number;
+	readonly tally: Tally;
+	readonly acknowledged: Acknowledged;
+	readonly early: boolean;
 	#asked = 0;
 
-	constructor(
-		who: string,
-		client: RawClient,
-		door: Door,
-		dice: (below: number) => number,
-		tally: Tally,
-		kept: Acknowledged,
-	) {
-		this.who = who;
-		this.client = client;
-		this.door = door;
-		this.dice = dice;
-		this.tally = tally;
-		this.acknowledged = kept;
+	constructor(facts: Facts) {
+		this.who = facts.who;
+		this.client = facts.client;
+		this.door = facts.door;
+		this.dice = facts.dice;
+		this.tally = facts.tally;
+		this.acknowledged = facts.acknowledged;
+		this.early = facts.early;
 	}
 
 	number(): number {
