@@ -16,7 +16,7 @@ import { PgError, ProtocolError } from "../errors.ts";
 import type { Sink, StreamOwner } from "../net/stream.ts";
 import type { StatementFacts } from "../parser/facts.ts";
 import type { Hints } from "../parser/hints.ts";
-import { type SessionFacts, sessionFacts, UNKNOWN_FACTS } from "../parser/session.ts";
+import { Dirty, type SessionFacts, sessionFacts, UNKNOWN_FACTS } from "../parser/session.ts";
 import type { Cluster } from "../pool/cluster.ts";
 import type { Pool } from "../pool/pool.ts";
 import type { Route } from "../router/route.ts";
@@ -550,6 +550,8 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	/** Ends the client's batch on its server without the client, and the loan with it: nothing of it may be under way. */
 	private leaveBatch(server: Server): void {
 		this.state = State.Waiting;
+		// Part of it has been answered: if this server goes now, no other may have the rest.
+		this.awaited = Awaited.All;
 		const { skipping } = server.books;
 		server.endBatch(() => {
 			if (skipping) this.skip = Skip.ToSync;
@@ -570,10 +572,17 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 			this.hurried = true;
 			this.walk(this.tail.take());
 			this.hurried = false;
-		} else if (server !== null && !server.session && server.status === TxStatus.Idle && server.books.owed === 0) {
-			// A batch that has failed is skipped here as well as there, and one in which nothing has run is no reason to keep a server.
-			if (server.books.skipping || server.books.onlyPrepares) this.leaveBatch(server);
-		}
+		} else if (server !== null && this.through === 0 && this.isIdleInBatch(server)) this.leaveBatch(server);
+	}
+
+	/**
+	 * A batch that has failed is skipped here as well as there, and one in which nothing has run is no reason to keep a server,
+	 * unless that alone has what it prepared.
+	 */
+	private isIdleInBatch(server: Server): boolean {
+		const { books } = server;
+		if (server.session || server.status !== TxStatus.Idle || books.owed > 0) return false;
+		return books.skipping || (books.onlyPrepares && (server.dirty & Dirty.Prepared) === 0);
 	}
 
 	/** What is sent in its place fails: the transaction has failed for PostgreSQL too, and a batch ends at its Sync. */
@@ -969,12 +978,16 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		this.server = null;
 		this.settings.stopTelling();
 		if (this.isClosed) return;
-		// Nothing of the request was sent yet: another server may serve it.
-		const untouched = this.state === State.Waiting && this.awaited === Awaited.Nothing && server?.readyAt === 0;
-		if (untouched && this.checkout.retry()) return;
+		if (this.isUntouched(server) && this.checkout.retry()) return;
 		if (error === null) this.close("the server closed the connection");
 		else if (this.checkout.loggedIn) this.close(error.message, error);
 		else this.onNoServer(error);
+	}
+
+	/** Nothing of the request was sent yet: another server may serve it. Of a message only its own server may have the rest. */
+	private isUntouched(server: Server | null): boolean {
+		if (this.state !== State.Waiting || this.awaited !== Awaited.Nothing || this.through > 0) return false;
+		return server !== null && server.readyAt === 0 && !server.books.unsynced;
 	}
 
 	get startup(): ParameterSet {

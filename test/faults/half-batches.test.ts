@@ -1,0 +1,78 @@
+// A client that stops in the middle of a batch. The proxy may take its server then, and must answer as that server would have.
+
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { backends, connect, one } from "../integration/support.ts";
+import { type Cluster, startPostgres } from "../support/postgres.ts";
+import { type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
+import { concat, frontend as f } from "../support/wire-frames.ts";
+
+setDefaultTimeout(30_000);
+
+/** Longer than a client may be quiet before more than its next message is waited for. */
+const LONG = 600;
+
+let cluster: Cluster;
+beforeAll(async () => {
+	cluster = await startPostgres();
+	await cluster.primary.sql("CREATE TABLE written (who text)");
+	await cluster.primary.sql("ALTER TABLE written OWNER TO pgdog");
+});
+afterAll(() => cluster?.stop());
+
+function start(general: Record<string, unknown> = {}): Promise<Proxy> {
+	return startProxy(simpleConfig(cluster.primary, { workers: 1, default_pool_size: 1, ...general }));
+}
+
+const written = () => cluster.primary.sql("SELECT who FROM written");
+
+test("a message that is cut off in a batch that has failed is thrown away to its end, and none of it is a message", async () => {
+	await using proxy = await start();
+	await using client = await connect(proxy);
+	const smuggled = f.query("INSERT INTO written VALUES ('smuggled')");
+	const value = concat(Buffer.alloc(1_200_000, 120), smuggled);
+	const large = f.bind({ values: [value] });
+	const rest = large.length - smuggled.length - 2;
+	client.send(f.parse("SELEC"), large.subarray(0, 300_000));
+	expect((await client.next()).code).toBe("E");
+	await Bun.sleep(LONG);
+	client.send(large.subarray(300_000, rest));
+	client.send(large.subarray(rest), f.sync());
+	const { messages } = await client.result();
+	expect(messages.map(({ code }) => code)).toEqual(["Z"]);
+	expect(await written()).toEqual([]);
+	expect(await one(client, "SELECT 'on'")).toBe("on");
+	expect(proxy.lines.filter((line) => /closing server connection/.test(line))).toEqual([]);
+});
+
+test("a server that dies while a failed batch is ended in its client's place takes the client along", async () => {
+	await using proxy = await start();
+	await using client = await connect(proxy);
+	client.send(f.parse("SELEC"), f.flush());
+	expect((await client.next()).code).toBe("E");
+	const [backend] = await backends(cluster);
+	process.kill(backend!.pid, "SIGSTOP");
+	try {
+		await Bun.sleep(LONG);
+		process.kill(backend!.pid, "SIGTERM");
+	} finally {
+		process.kill(backend!.pid, "SIGCONT");
+	}
+	// Another server would not know that it is to skip this.
+	client.send(f.parse("INSERT INTO written VALUES ('not skipped')"), f.bind(), f.execute(), f.sync());
+	const { messages, status } = await client.result();
+	expect([messages.map(({ code }) => code), status, client.ended]).toEqual([["E"], "", true]);
+	expect(await written()).toEqual([]);
+	// Nor is one kept for it.
+	await using next = await connect(proxy);
+	expect(await one(next, "SELECT 'next'")).toBe("next");
+});
+
+test("a statement that only its server has is still there when the batch goes on", async () => {
+	await using proxy = await start({ prepared_statements: "disabled" });
+	await using client = await connect(proxy);
+	client.send(f.parse("SELECT 'own'", "own"), f.flush());
+	expect((await client.next()).code).toBe("1");
+	await Bun.sleep(LONG);
+	client.send(f.bind({ statement: "own" }), f.execute(), f.sync());
+	expect((await client.result()).rows).toEqual([["own"]]);
+});
