@@ -340,6 +340,29 @@ export class Books {
 		}
 	}
 
+	/**
+	 * The server says nothing to our Describe of a statement that nobody has been told of, and goes on: not every server that is not
+	 * PostgreSQL's knows that message. Then it is not known what the statement is, and that is all. @returns whether it is so
+	 */
+	leavesUnanswered(code: number): boolean {
+		if (this.front !== Reply.DescribeOurs) return false;
+		switch (code) {
+			case Backend.ParameterDescription:
+			case Backend.RowDescription:
+			case Backend.NoData:
+			case Backend.ErrorResponse:
+			case Backend.NoticeResponse:
+			case Backend.NotificationResponse:
+			case Backend.ParameterStatus:
+				return false;
+		}
+		const behind = this.pending[0];
+		if (behind == null || !("copy" in behind) || behind.statement.description !== null) return false;
+		this.shift();
+		this.pending.shift();
+		return true;
+	}
+
 	/** The answer in front is to a Describe whose answer we read. */
 	get isRead(): boolean {
 		const mark = this.front;

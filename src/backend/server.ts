@@ -304,6 +304,7 @@ export class Server implements StreamOwner {
 				break;
 			}
 			rows = false;
+			if (books.leavesUnanswered(code)) run = this.makeUp(to, chunk, run, at);
 			switch (code) {
 				case Backend.ReadyForQuery:
 					if (!books.ready() || !isStatus(chunk[at + HEADER]!)) {

@@ -542,3 +542,22 @@ test.each([
 	if (mark !== 0) say(all.server.books, mark as Reply);
 	expect(() => all.server.onData(Buffer.from(bytes))).toThrow();
 });
+
+// A server that is not PostgreSQL's and does not know Describe: what it says next was taken for the answer.
+test("a Describe of ours that a server says nothing to costs what it would have told, and nothing else", () => {
+	const { client, events, owed } = everyCut(
+		(all) => {
+			const copy = all.server.statements.noteParse(statement(7), "mine", { catalogue: 0, dueAt: 0 }, false);
+			all.server.statements.noteDescribe(copy);
+			all.server.statements.noteFake(Reply.CloseFake, TWO, "theirs");
+			owes(Reply.Bind, Reply.Execute, Reply.Sync)(all);
+		},
+		backend.parseComplete(),
+		backend.bindComplete(),
+		backend.commandComplete("SELECT 0"),
+		ready,
+	);
+	const expected = [backend.parseComplete(), backend.closeComplete(), backend.bindComplete()];
+	expect(client).toBe(readable(concat(...expected, backend.commandComplete("SELECT 0"), ready)));
+	expect([events, owed]).toEqual([["ready I"], 0]);
+});
