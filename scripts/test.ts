@@ -1,5 +1,6 @@
 // `npm test`: types, formatter and linter, then `bun test` with the arguments given. Ends with one line of counts.
 
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { check } from "./check.ts";
 
@@ -8,6 +9,12 @@ const args = process.argv.slice(2);
 
 /** Of a test that does not say its own, ms: many start a real PostgreSQL, on machines that are busy. bunfig.toml cannot say it. */
 const TIMEOUT = 60_000;
+
+/**
+ * So many files are run at a time, each by a process: they mostly wait for servers to start and for timeouts. A process keeps its
+ * modules from file to file (`--no-isolate`), since its template of a PostgreSQL and its watchers over what it starts live as long.
+ */
+const AT_A_TIME = [`--parallel=${Math.min(availableParallelism(), 4)}`, "--no-isolate"];
 
 /** `bun test` prints its counts at the end of stderr, one a line: " 12 pass". */
 export function counts(output: string): { pass: number; fail: number; skip: number } {
@@ -20,7 +27,7 @@ export function counts(output: string): { pass: number; fail: number; skip: numb
 if (import.meta.main) {
 	// Part of the files is asked for while working on them: then only their result matters.
 	const clean = args.length > 0 || (await check());
-	const child = Bun.spawn([process.execPath, "test", `--timeout=${TIMEOUT}`, ...args], {
+	const child = Bun.spawn([process.execPath, "test", `--timeout=${TIMEOUT}`, ...AT_A_TIME, ...args], {
 		cwd: root,
 		stdin: "ignore",
 		stdout: "inherit",
