@@ -11,9 +11,20 @@ export class PgError extends Error {
 	readonly hint: string | undefined;
 	/** The function of PostgreSQL that reports this, where drivers go by it. */
 	readonly routine: string | undefined;
+	/** Where in the statement, in characters from 1; 0 when it has no place there. */
+	readonly position: number;
 
-	constructor(severity: Severity, sqlstate: string, message: string, detail?: string, hint?: string, routine?: string) {
+	constructor(
+		severity: Severity,
+		sqlstate: string,
+		message: string,
+		detail?: string,
+		hint?: string,
+		routine?: string,
+		position = 0,
+	) {
 		super(message);
+		this.position = position;
 		this.severity = severity;
 		this.sqlstate = sqlstate;
 		this.detail = detail;

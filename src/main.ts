@@ -6,7 +6,7 @@ import { type Command, type Files, parseCommandLine } from "./cli.ts";
 import { type Loaded, load, type Overrides } from "./config/load.ts";
 import { problemText } from "./config/problem.ts";
 import type { PluginEntry, Snapshot } from "./config/snapshot.ts";
-import { createLog, type Log } from "./log.ts";
+import { createLog, type Log, type LogFormat } from "./log.ts";
 import { raiseDescriptorLimit } from "./net/options.ts";
 import { Lines } from "./net/standard-error.ts";
 import { type HostDescription, NO_PLUGINS, PLUGIN_CRATES } from "./plugin/abi.ts";
@@ -103,11 +103,16 @@ async function pluginInfo(): Promise<number> {
 }
 
 /** Logs what happened to each plugin. @returns null when one that is required cannot be had */
-async function bringPlugins(entries: readonly PluginEntry[], log: Log): Promise<HostDescription | null> {
+async function bringPlugins(
+	entries: readonly PluginEntry[],
+	log: Log,
+	format: LogFormat,
+): Promise<HostDescription | null> {
 	if (entries.length === 0) return NO_PLUGINS;
 	try {
 		const bridge = await bringBridge();
 		if (bridge?.parallel === false) log.warn("the plugin bridge parses for one thread at a time: see plugins/.cargo");
+		bridge?.watch(format);
 		return loadPlugins(entries, bridge, { log });
 	} catch (error) {
 		if (!(error instanceof BridgeError || error instanceof RequiredPluginError)) throw error;
@@ -146,7 +151,7 @@ async function run(files: Files, overrides: Overrides): Promise<number> {
 		log.info("SIGHUP: reloading the configuration");
 		void proxy?.reload();
 	});
-	const plugins = await bringPlugins(snapshot.plugins, log);
+	const plugins = await bringPlugins(snapshot.plugins, log, log_format);
 	if (plugins === null) return 1;
 	if (stopped) return 0;
 	proxy = new Proxy(snapshot, plugins, log, (before) => read(files, overrides, before));

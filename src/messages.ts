@@ -28,6 +28,7 @@ export interface WorkerSetup {
 	readonly ledger: SharedArrayBuffer;
 	readonly counters: SharedArrayBuffer;
 	readonly vitals: SharedArrayBuffer;
+	readonly attendance: SharedArrayBuffer;
 	/** Salts of users must not depend on the thread. */
 	readonly scramSecret: Uint8Array;
 }
@@ -55,6 +56,8 @@ export type ToWorker =
 	| { readonly type: "order"; readonly order: "pause" | "resume" | "reconnect"; readonly keys: readonly string[] }
 	| { readonly type: "rows"; readonly id: number; readonly of: RowKind }
 	| { readonly type: "answer"; readonly id: number; readonly answer: Answer }
+	/** Its listener was ended while it was stuck. */
+	| { readonly type: "listen" }
 	/** Accept no more; clients leave as their transactions end. */
 	| { readonly type: "drain" }
 	/** The time is up: cancel what runs. */
@@ -63,7 +66,8 @@ export type ToWorker =
 	| { readonly type: "close" };
 
 export type FromWorker =
-	| { readonly type: "listening" }
+	/** Under this descriptor: at the start, and whenever it had to listen anew. */
+	| { readonly type: "listening"; readonly fd: number }
 	| { readonly type: "failed"; readonly reason: string }
 	| { readonly type: "peer"; readonly to: number; readonly message: PeerMessage }
 	| { readonly type: "rows"; readonly id: number; readonly rows: AnyRow[] }

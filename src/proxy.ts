@@ -21,7 +21,7 @@ import { now } from "./clock.ts";
 import type { AnyRow, FromWorker, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
 import { unixSocketPath } from "./net/connect.ts";
 import { Descriptors, Room } from "./net/descriptors.ts";
-import { closeDescriptor, descriptor, duplicate, lowestFreeDescriptor } from "./net/options.ts";
+import { closeDescriptor, descriptor, duplicate, endListener, lowestFreeDescriptor } from "./net/options.ts";
 import { settle } from "./net/outgoing.ts";
 import type { HostDescription } from "./plugin/abi.ts";
 import { PluginHost } from "./plugin/host.ts";
@@ -30,6 +30,7 @@ import { Ledger } from "./pool/ledger.ts";
 import { Monitor } from "./pool/monitor.ts";
 import { lsnText } from "./pool/replication.ts";
 import { Ban, FoundRole, Vital, Vitals } from "./pool/vitals.ts";
+import { Attendance, LOOK } from "./stats/attendance.ts";
 import { Counters } from "./stats/counters.ts";
 import { versionLine } from "./version.ts";
 import { Worker as LocalWorker } from "./worker.ts";
@@ -46,6 +47,10 @@ const FILES_OF_A_WORKER = 4;
 const FEW_CLIENTS = 100;
 /** ms that a worker may take to close before the process ends without it: a plugin may be stuck in its route. */
 const CLOSE_TIMEOUT = 5_000;
+/** ms in which workers have to say what they have, for the admin database. */
+const ROWS_TIMEOUT = 1_000;
+/** In place of a listener's descriptor. */
+const ENDED = -1;
 
 export class Proxy implements Source {
 	readonly version = versionLine();
@@ -60,6 +65,11 @@ export class Proxy implements Source {
 	private readonly slots = new Map<string, number>();
 	private readonly ledger: Ledger;
 	private readonly counters: Counters;
+	private readonly attendance: Attendance;
+	/** Workers that have not given their rows in time. */
+	private readonly late = new Set<number>();
+	/** Of each worker's listener; -1 when it was ended since that worker is stuck. */
+	private readonly listeners: number[] = [];
 	private readonly bans: Bans;
 	private readonly contain: Contain;
 	private readonly monitor: Monitor;
@@ -78,9 +88,10 @@ export class Proxy implements Source {
 	private health: HealthEndpoint | null = null;
 	private nextThread = 0;
 	private lastRequest = 0;
-	private readonly requests = new Map<number, { left: number; rows: AnyRow[]; done(): void }>();
+	private readonly requests = new Map<number, { rows: AnyRow[]; without(worker: number): void }>();
 	readonly averages: AverageSampler;
 	private sampler: Timer | null = null;
+	private watcher: Timer | null = null;
 
 	/** `plugins`: those that were loaded. `read` loads the files again, for a reload. */
 	constructor(snapshot: Snapshot, plugins: HostDescription, log: Log, read: (before: Snapshot) => Loaded) {
@@ -94,6 +105,7 @@ export class Proxy implements Source {
 		this.capacity = this.slots.size + SPARE_POOLS;
 		this.ledger = new Ledger(this.capacity, this.workers);
 		this.counters = new Counters(this.capacity, this.workers);
+		this.attendance = new Attendance(this.workers);
 		this.bans = new Bans(new Vitals(this.capacity), log, snapshot, this.slots);
 		this.contain = new Contain((error) => {
 			if (error instanceof ProtocolError) log.warn(`a server said to the monitor what it should not: ${error.message}`);
@@ -142,10 +154,13 @@ export class Proxy implements Source {
 				ledger: this.ledger.memory,
 				counters: this.counters.memory,
 				vitals: this.bans.vitals.memory,
+				attendance: this.attendance.memory,
 				scramSecret: this.scramSecret,
 			};
 			this.threads.push(workers === 0 ? this.startHere(setup) : this.startThread(setup));
 		}
+		// A worker on this thread would be seen by nobody.
+		if (workers > 0) this.watcher = this.contain.every(LOOK, () => this.watchWorkers());
 		const period = this.current.general.stats_period;
 		this.sampler = this.contain.every(period, () => this.averages.sample(this.pools(), Date.now()));
 	}
@@ -165,7 +180,6 @@ export class Proxy implements Source {
 	private startHere(setup: WorkerSetup): Thread {
 		const worker = new LocalWorker(setup, (message) => this.onMessage(setup.index, message));
 		worker.start(false);
-		this.contain.soon(null, () => this.onMessage(setup.index, { type: "listening" }));
 		return { send: (message) => worker.onMessage(message) };
 	}
 
@@ -196,7 +210,7 @@ export class Proxy implements Source {
 			// Nothing has been read: what the client has sent waits in the socket for its worker.
 			socket.pause();
 			socket.close();
-			const thread = this.threads[this.nextThread++ % this.threads.length];
+			const thread = this.nextLively();
 			if (fd < 0 || thread === undefined || this.stopping) closeDescriptor(fd);
 			else thread.send({ type: "client", fd });
 		};
@@ -213,6 +227,13 @@ export class Proxy implements Source {
 			this.unixListener = listen();
 		}
 		chmodSync(path, 0o777);
+	}
+
+	/** The next in turn that is not stuck, if there is one. */
+	private nextLively(): Thread | undefined {
+		for (let tries = 1; tries < this.workers && this.attendance.isStuck(this.nextThread % this.workers); tries++)
+			this.nextThread++;
+		return this.threads[this.nextThread++ % this.workers];
 	}
 
 	private assignSlots(snapshot: Snapshot): void {
@@ -236,6 +257,7 @@ export class Proxy implements Source {
 	private onMessage(from: number, message: FromWorker): void {
 		switch (message.type) {
 			case "listening":
+				this.listeners[from] = message.fd;
 				if (++this.listening === this.workers) this.onListening();
 				break;
 			case "failed":
@@ -250,12 +272,11 @@ export class Proxy implements Source {
 				);
 				break;
 			case "rows": {
+				this.late.delete(from);
 				const request = this.requests.get(message.id);
 				if (request === undefined) break;
 				request.rows.push(...message.rows);
-				if (--request.left > 0) break;
-				this.requests.delete(message.id);
-				request.done();
+				request.without(from);
 				break;
 			}
 			case "drained":
@@ -265,6 +286,25 @@ export class Proxy implements Source {
 				if (++this.closed < this.workers) break;
 				this.plugins.fini();
 				this.over.resolve(0);
+		}
+	}
+
+	private watchWorkers(): void {
+		if (this.stopping) return;
+		for (const worker of this.attendance.look()) {
+			if (this.attendance.isStuck(worker)) {
+				this.log.warn(
+					`worker ${worker} does not come back to its event loop: its clients wait, new ones go to the others`,
+				);
+				for (const request of this.requests.values()) request.without(worker);
+				// Somebody has to listen.
+				if (this.attendance.stuck.length === this.workers) continue;
+				endListener(this.listeners[worker] ?? -1);
+				this.listeners[worker] = ENDED;
+			} else {
+				this.log.info(`worker ${worker} has come back to its event loop`);
+				if (this.listeners[worker] === ENDED) this.threads[worker]?.send({ type: "listen" });
+			}
 		}
 	}
 
@@ -316,6 +356,7 @@ export class Proxy implements Source {
 		this.closing = true;
 		if (this.shutdownTimer !== null) clearTimeout(this.shutdownTimer);
 		if (this.sampler !== null) clearInterval(this.sampler);
+		if (this.watcher !== null) clearInterval(this.watcher);
 		this.monitor.stop();
 		this.health?.stop();
 		this.send({ type: "close" });
@@ -332,12 +373,31 @@ export class Proxy implements Source {
 		return this.current;
 	}
 
+	get stuckWorkers(): readonly number[] {
+		return [...new Set([...this.attendance.stuck, ...this.late])].sort((a, b) => a - b);
+	}
+
+	/** Of all workers but those that are stuck, or take too long. */
 	private rows<T extends AnyRow>(of: RowKind): Promise<T[]> {
 		const { promise, resolve } = Promise.withResolvers<T[]>();
 		const id = ++this.lastRequest;
 		const rows: AnyRow[] = [];
-		this.requests.set(id, { left: this.threads.length, rows, done: () => resolve(rows as T[]) });
+		const awaited = new Set(this.threads.keys());
+		const without = (worker: number) => {
+			if (!awaited.delete(worker) || awaited.size > 0) return;
+			this.requests.delete(id);
+			clearTimeout(timer);
+			resolve(rows as T[]);
+		};
+		const timer = this.contain.later(ROWS_TIMEOUT, null, () => {
+			for (const worker of [...awaited]) {
+				this.late.add(worker);
+				without(worker);
+			}
+		});
+		this.requests.set(id, { rows, without });
 		this.send({ type: "rows", id, of });
+		for (const worker of this.attendance.stuck) without(worker);
 		return promise;
 	}
 

@@ -18,7 +18,6 @@ self.onmessage = ({ data }) => {
 	worker = new Worker(data.setup, (message) => self.postMessage(message));
 	try {
 		worker.start(data.setup.workers > 1);
-		self.postMessage({ type: "listening" });
 	} catch (error) {
 		self.postMessage({ type: "failed", reason: error instanceof Error ? error.message : String(error) });
 	}

@@ -46,6 +46,7 @@ import { Vitals } from "./pool/vitals.ts";
 import { StatementCache } from "./parser/cache.ts";
 import { SqlParser } from "./parser/parse.ts";
 import { Router } from "./router/router.ts";
+import { Attendance } from "./stats/attendance.ts";
 import { Counters, Stat } from "./stats/counters.ts";
 import { TxStatus } from "./wire/codes.ts";
 
@@ -86,6 +87,7 @@ export class Worker implements PoolContext, ClientContext {
 	private readonly post: (message: FromWorker) => void;
 	private snapshot: Snapshot;
 	private readonly counters: Counters;
+	private readonly attendance: Attendance;
 	/** Those of the configuration, by key and by slot. */
 	private readonly pools = new Map<string, Pool>();
 	private readonly poolsBySlot = new Map<number, Pool>();
@@ -117,6 +119,7 @@ export class Worker implements PoolContext, ClientContext {
 		this.ledger = new Ledger(setup.capacity, setup.workers, setup.ledger);
 		this.bans = new Bans(new Vitals(setup.capacity, setup.vitals), this.log, setup.snapshot, setup.slots);
 		this.counters = new Counters(setup.capacity, setup.workers, setup.counters);
+		this.attendance = new Attendance(setup.workers, setup.attendance);
 		this.scram = new ScramCache({ secret: setup.scramSecret });
 		this.statements = new Statements(() => this.ledger.nextStatement());
 		this.contain = new Contain((error) => this.onFailure(error), settle);
@@ -124,8 +127,14 @@ export class Worker implements PoolContext, ClientContext {
 		this.configure(setup.snapshot, setup.slots, new Set());
 	}
 
-	/** Opens the listener. @param shared other workers listen on the same port */
+	/** @param shared other workers listen on the same port */
 	start(shared: boolean): void {
+		this.listen(shared);
+		this.janitor = this.contain.every(TICK, () => this.tick());
+		this.tick();
+	}
+
+	private listen(shared: boolean): void {
 		const { host, port } = this.snapshot.general;
 		const options = {
 			hostname: host,
@@ -134,12 +143,25 @@ export class Worker implements PoolContext, ClientContext {
 			socket: { ...this.handlers, open: (socket: Socket<Stream>) => this.accept(socket) },
 		};
 		try {
-			this.listener = Bun.listen<Stream>(options);
+			const listener = Bun.listen<Stream>(options);
+			this.listener = listener;
+			// Not in Bun's types.
+			this.post({ type: "listening", fd: (listener as unknown as { fd?: number }).fd ?? -1 });
 		} catch (error) {
 			throw cannotListen(error, `${host}:${port}`);
 		}
-		this.janitor = this.contain.every(TICK, () => this.tick());
-		this.tick();
+	}
+
+	/** The main thread ended the listener while this thread was stuck. */
+	private listenAgain(): void {
+		this.listener?.stop();
+		this.listener = null;
+		if (this.stopping) return;
+		try {
+			this.listen(true);
+		} catch (error) {
+			this.log.error(`worker ${this.worker} does not listen any more: ${(error as Error).message}`);
+		}
 	}
 
 	/** A bug, or a peer that broke the protocol, in one connection: it costs that connection. */
@@ -336,6 +358,9 @@ export class Worker implements PoolContext, ClientContext {
 				this.asked.get(message.id)?.(message.answer);
 				this.asked.delete(message.id);
 				break;
+			case "listen":
+				this.listenAgain();
+				break;
 			case "drain":
 				this.drain();
 				break;
@@ -446,6 +471,7 @@ export class Worker implements PoolContext, ClientContext {
 	private tick(): void {
 		const time = now();
 		this.time = time;
+		this.attendance.tick(this.worker);
 		const { general } = this.snapshot;
 		const { version } = this.bans.vitals;
 		const changed = version !== this.vitalsVersion;

@@ -56,6 +56,7 @@ function workerOf(snapshot: Snapshot, largest = snapshot) {
 		ledger: ledger.memory,
 		counters: new Counters(capacity, 2).memory,
 		vitals: new Vitals(capacity).memory,
+		attendance: new SharedArrayBuffer(4 * 8),
 		scramSecret: new Uint8Array(32),
 	};
 	const said: FromWorker[] = [];

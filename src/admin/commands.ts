@@ -62,6 +62,11 @@ export async function answer(sql: string, source: Source, shape: Shape = "pgdog"
 		const command = understand(sql, shape);
 		const notices: Notice[] = [];
 		const rows = await command.run(source, (notice) => notices.push(notice));
+		const { stuckWorkers: stuck } = source;
+		if (stuck.length > 0) {
+			const message = `not of workers ${stuck.join(", ")}, which do not come back to their event loop: see the log`;
+			notices.push({ severity: "WARNING", message });
+		}
 		return { columns: command.columns, rows, tag: command.tag, notices };
 	} catch (error) {
 		return { error: answerError(error) };

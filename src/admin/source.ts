@@ -127,6 +127,8 @@ export interface Source {
 	/** `PgDog v…` as in the first log line, without the dog. */
 	readonly version: string;
 	snapshot(): Snapshot;
+	/** Workers that do not answer now: what they have is missing in the rows. */
+	readonly stuckWorkers: readonly number[];
 	clients(): Promise<ClientRow[]>;
 	servers(): Promise<ServerRow[]>;
 	pools(): PoolRow[];

@@ -15,7 +15,12 @@ export const NAME_PREFIX = "__pgdog_";
 /** A statement as the router wants it: each part only where it is looked at. */
 export interface Routed {
 	readonly facts: StatementFacts | null;
-	readonly sql: string;
+	/** "" where no plugin is asked; null when it is not certain what PostgreSQL will read. */
+	readonly sql: string | null;
+	/** Backslashes in its '…' are escapes. */
+	readonly escapes: boolean;
+	/** It may change how its session reads what follows. */
+	readonly changes: boolean;
 }
 
 export class Statement {

@@ -16,6 +16,7 @@ import { PgError, ProtocolError } from "../errors.ts";
 import type { Sink, StreamOwner } from "../net/stream.ts";
 import type { StatementFacts } from "../parser/facts.ts";
 import type { Hints } from "../parser/hints.ts";
+import type { Reading } from "../parser/reading.ts";
 import { Dirty, type SessionFacts, sessionFacts, UNKNOWN_FACTS } from "../parser/session.ts";
 import type { Cluster } from "../pool/cluster.ts";
 import type { Pool } from "../pool/pool.ts";
@@ -140,7 +141,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	private hurried = false;
 
 	readonly settings: ClientSettings;
-	private statements: ClientStatements | null = null;
+	statements: ClientStatements | null = null;
 	readonly parsing: Parsing;
 	/** What all shards together have told of its statements (ClientStatements.told); null when it is not one of several. */
 	private readonly told: Map<string, string> | null;
@@ -1161,8 +1162,8 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		return this.server?.status ?? TxStatus.Idle;
 	}
 
-	get isConforming(): boolean {
-		return this.settings.isConforming;
+	get reading(): Reading {
+		return this.settings.reading;
 	}
 
 	get isSerializable(): boolean {

@@ -17,13 +17,15 @@ import {
 import type { Server } from "../backend/server.ts";
 import { PgError, ProtocolError } from "../errors.ts";
 import { dependsOnTime } from "../parser/constants.ts";
+import { Reading } from "../parser/reading.ts";
 import { Dirty, NO_FACTS, Reads, type SessionFacts, sessionFacts, touchesSession } from "../parser/session.ts";
-import type { Router } from "../router/router.ts";
+import type { PreparedNames, Router } from "../router/router.ts";
 import { Frontend, Target, TxStatus } from "../wire/codes.ts";
 import { endOfString, HEADER, readInt16, readInt32 } from "../wire/frame.ts";
 import { CLOSE_UNNAMED_STATEMENT, DESCRIBE_UNNAMED_STATEMENT, FLUSH, parse } from "../wire/frontend-messages.ts";
 import type { Parsing } from "./parsing.ts";
 import { Preparing } from "./preparing.ts";
+import { routedText } from "./routed.ts";
 import { StatementNames } from "./statement-names.ts";
 
 /** What each text does to a session, for those that need a closer look. */
@@ -117,28 +119,23 @@ interface Unnamed {
 
 const NO_STATEMENT: Readonly<Unnamed> = { chunk: null, start: 0, end: 0, facts: NO_FACTS, serial: 0, told: null };
 
-/** The query text in `chunk[start, end)`. */
-export function routedText(chunk: Buffer, start: number, end: number, router: Router, conforming: boolean): Routed {
-	return {
-		facts: router.needsFacts ? router.statements.factsOfQuery(chunk, start, end, conforming) : null,
-		sql: router.asksPlugins ? chunk.utf8Slice(start, end) : "",
-	};
-}
-
 /** Looked at once, not with each Bind; again when other functions write. */
-function routedStatement(statement: Statement, router: Router, conforming: boolean): Routed {
+function routedStatement(statement: Statement, router: Router, reading: Reading): Routed {
 	const { rest, routing } = statement;
 	const end = rest.indexOf(0);
-	if (!conforming) return routedText(rest, 0, end, router, false);
+	if (reading !== Reading.Standard) return routedText(rest, 0, end, router, reading);
 	const { epoch } = router.statements;
 	if (routing !== null && statement.routedIn === epoch && (routing.facts !== null || !router.needsFacts))
 		return routing;
 	statement.routedIn = epoch;
-	statement.routing = routedText(rest, 0, end, router, true);
+	statement.routing = routedText(rest, 0, end, router, reading);
 	return statement.routing;
 }
 
-export class ClientStatements {
+/** Of a client that has prepared nothing. */
+export const NO_STATEMENTS: PreparedNames = { hasByProtocol: (name) => name.startsWith(NAME_PREFIX) };
+
+export class ClientStatements implements PreparedNames {
 	private readonly names: StatementNames;
 	private readonly statements: Statements;
 	private readonly facts: FactsCache;
@@ -735,15 +732,30 @@ export class ClientStatements {
 	}
 
 	/** What routing needs of the statement that `names[from, to)` is the client's name of, nothing for its unnamed one; or null. */
-	routed(names: Buffer, from: number, to: number, router: Router, conforming: boolean): Routed | null {
+	routed(names: Buffer, from: number, to: number, router: Router, reading: Reading): Routed | null {
 		if (from < to) {
 			const statement = this.names.find(names, from, to);
-			if (statement !== undefined) return routedStatement(statement, router, conforming);
+			if (statement !== undefined) return routedStatement(statement, router, reading);
 			const text = this.own?.get(names.utf8Slice(from, to));
-			return text === undefined ? null : routedText(text, 0, text.length, router, conforming);
+			return text === undefined ? null : routedText(text, 0, text.length, router, reading);
 		}
 		const { chunk, start, end } = this.unnamed;
-		return chunk === null ? null : routedText(chunk, start, endOfString(chunk, start, end), router, conforming);
+		return chunk === null ? null : routedText(chunk, start, endOfString(chunk, start, end), router, reading);
+	}
+
+	/** Names of the client's statements whose text is such, "" for the unnamed one. */
+	namesOf(test: (text: Buffer, start: number, end: number) => boolean): string[] {
+		const found: string[] = [];
+		for (const [name, { rest }] of this.names) if (test(rest, 0, rest.indexOf(0))) found.push(name);
+		for (const [name, text] of this.own ?? []) if (test(text, 0, text.length)) found.push(name);
+		const { chunk, start, end } = this.unnamed;
+		if (chunk !== null && test(chunk, start, endOfString(chunk, start, end))) found.push("");
+		return found;
+	}
+
+	/** A server may have a statement by this name that was prepared by the protocol, by this client or by another. */
+	hasByProtocol(name: string): boolean {
+		return NO_STATEMENTS.hasByProtocol(name) || (this.own?.has(name) ?? false);
 	}
 
 	/** The client's name for a statement of ours. */

@@ -8,16 +8,17 @@ import { type Router, type RouteRequest, routeRequest } from "../router/router.t
 import type { Route } from "../router/route.ts";
 import { Frontend, Target } from "../wire/codes.ts";
 import { endOfMessage, endOfString, HEADER } from "../wire/frame.ts";
-import { type ClientStatements, routedText } from "./prepared.ts";
+import { type ClientStatements, NO_STATEMENTS } from "./prepared.ts";
+import type { Readings } from "./readings.ts";
+import { routedText } from "./routed.ts";
 import type { SessionHints } from "./session-hints.ts";
 
 /** One per client of a routed cluster. */
 export class RequestRouter {
 	readonly router: Router;
 	private readonly hints: SessionHints;
+	private readonly readings: Readings;
 	private readonly asked: RouteRequest = routeRequest();
-	/** Its session reads backslashes in '…' as they stand (`standard_conforming_strings`). */
-	conforming = true;
 	/** The BEGIN that no server knows of yet. */
 	begun = TransactionControl.None;
 	/** Of several shards the one that is asked what any can answer. */
@@ -38,25 +39,44 @@ export class RequestRouter {
 	private expected: StatementFacts | null = null;
 	private unbound: StatementFacts | null = null;
 
-	constructor(router: Router, hints: SessionHints) {
+	constructor(router: Router, hints: SessionHints, readings: Readings) {
 		this.router = router;
 		this.hints = hints;
+		this.readings = readings;
+	}
+
+	/** What is routed next may wait for the answers that its server owes. */
+	set mayWait(may: boolean) {
+		this.asked.mayWait = may && this.readings.isUnderWay;
+	}
+
+	/** It has to: only then is it certain what PostgreSQL will read, which plugins have to see. */
+	get isTooEarly(): boolean {
+		return this.asked.sql === null && this.asked.mayWait;
 	}
 
 	/** The text that was routed last, where plugins are asked. */
 	get sql(): string {
-		return this.asked.sql;
+		return this.asked.sql ?? "";
 	}
 
 	/** The Query message `chunk[at, next)`, which is whole. */
-	query(chunk: Buffer, at: number, next: number, inTransaction: boolean): Route {
+	query(chunk: Buffer, at: number, next: number, inTransaction: boolean, statements: ClientStatements | null): Route {
 		const { asked, router } = this;
-		asked.sql = router.asksPlugins ? chunk.utf8Slice(at + HEADER, next - 1) : "";
-		asked.facts = router.needsFacts
-			? router.statements.factsOfQuery(chunk, at + HEADER, next - 1, this.conforming)
-			: null;
 		asked.bind = null;
-		return this.ask(inTransaction);
+		asked.statements = statements ?? NO_STATEMENTS;
+		const routed = routedText(chunk, at + HEADER, next - 1, router, this.readings.ofNext);
+		return this.askAbout(routed, inTransaction);
+	}
+
+	private askAbout(statement: Routed, inTransaction: boolean): Route {
+		const { asked } = this;
+		asked.sql = statement.sql;
+		asked.escapes = statement.escapes;
+		asked.facts = statement.facts;
+		const route = this.ask(inTransaction);
+		if (route.error === null) this.readings.noteRun(statement.changes, statement.facts);
+		return route;
 	}
 
 	private ask(inTransaction: boolean): Route {
@@ -67,14 +87,14 @@ export class RequestRouter {
 		asked.home = this.home;
 		asked.hints = hints.now;
 		asked.startupRole = hints.startup.role;
-		this.facts = facts;
+		this.facts = this.router.decides ? facts : null;
 		this.runs = true;
 		const route = this.router.route(asked);
 		if (route.error === null && (facts?.writes || this.router.calledWrite)) this.wrote = true;
 		return route;
 	}
 
-	/** The whole Bind `chunk[at, next)`; null when it names a statement that does not exist: the server's to refuse. */
+	/** The whole Bind `chunk[at, next)`; null when it names a statement that does not exist: the server's to refuse, or plugins'. */
 	bind(
 		chunk: Buffer,
 		at: number,
@@ -89,17 +109,17 @@ export class RequestRouter {
 		if (statement === null) {
 			// Perhaps SQL's PREPARE has made it.
 			this.wrote = true;
-			return null;
+			this.readings.noteRun(true, null);
+			return this.router.asksPlugins ? this.router.refuseUnknown(chunk.utf8Slice(portalEnd + 1, nameEnd)) : null;
 		}
 		this.expect(this.expected === statement.facts ? this.expected : null);
 		this.expected = null;
 		const { asked } = this;
-		asked.sql = statement.sql;
-		asked.facts = statement.facts;
 		asked.bind = chunk;
 		asked.bindStart = nameEnd + 1;
 		asked.bindEnd = next;
-		const route = this.ask(inTransaction);
+		asked.statements = statements ?? NO_STATEMENTS;
+		const route = this.askAbout(statement, inTransaction);
 		asked.bind = null;
 		return route;
 	}
@@ -111,7 +131,9 @@ export class RequestRouter {
 			const parsed = name === this.parseName ? this.parse : this.parses.get(name);
 			if (parsed !== undefined) return parsed;
 		}
-		return statements?.routed(chunk, start, end, this.router, this.conforming) ?? null;
+		const routed = statements?.routed(chunk, start, end, this.router, this.readings.ofParsed) ?? null;
+		if (routed === null || !this.readings.isStale(chunk.utf8Slice(start, end))) return routed;
+		return { ...routed, sql: this.router.asksPlugins ? null : "" };
 	}
 
 	/** A Parse of a batch that nobody has been sent yet. */
@@ -122,7 +144,8 @@ export class RequestRouter {
 		const { router } = this;
 		if (this.parse !== null) this.parses.set(this.parseName, this.parse);
 		this.parseName = nameEnd === at + HEADER ? "" : chunk.utf8Slice(at + HEADER, nameEnd);
-		this.parse = routedText(chunk, nameEnd + 1, textEnd, router, this.conforming);
+		this.readings.noteParse(this.parseName);
+		this.parse = routedText(chunk, nameEnd + 1, textEnd, router, this.readings.ofNext);
 		this.expect(this.parse.facts);
 	}
 
@@ -180,7 +203,7 @@ export class RequestRouter {
 		const { router } = this;
 		this.expect(null);
 		this.asked.sql = "";
-		this.facts = this.unbound ?? (router.needsFacts ? router.statements.facts("") : null);
+		this.facts = router.decides ? (this.unbound ?? router.statements.facts("")) : null;
 		this.runs = false;
 		return this.routeUnbound(this.facts, inTransaction);
 	}

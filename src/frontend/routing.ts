@@ -7,6 +7,7 @@ import { Side } from "../config/snapshot.ts";
 import { PgError } from "../errors.ts";
 import { type StatementFacts, TransactionControl } from "../parser/facts.ts";
 import { ownSetting } from "../parser/hints.ts";
+import { Unasked } from "../router/refusals.ts";
 import type { Route } from "../router/route.ts";
 import type { Router } from "../router/router.ts";
 import { Frontend, TxStatus } from "../wire/codes.ts";
@@ -15,6 +16,7 @@ import type { ClientContext } from "./context.ts";
 import { OwnWrites } from "./own-writes.ts";
 import { ABORTED, Prelude, type Said, saySetting } from "./prelude.ts";
 import type { ClientStatements } from "./prepared.ts";
+import { Readings } from "./readings.ts";
 import { RequestRouter } from "./request.ts";
 import type { SessionHints } from "./session-hints.ts";
 import type { ClientSettings } from "./settings.ts";
@@ -35,6 +37,8 @@ export const enum Choice {
 /** Whose requests these are. */
 export interface RoutingOwner {
 	readonly settings: ClientSettings;
+	/** Null while the client has prepared nothing. */
+	readonly statements: ClientStatements | null;
 	prepared(): ClientStatements;
 }
 
@@ -58,6 +62,7 @@ export class Routing {
 	private readonly context: ClientContext;
 	private readonly owner: RoutingOwner;
 	private readonly writes = new OwnWrites();
+	private readonly readings = new Readings();
 	/** Since the last reload, and whether it is not used yet. */
 	private router: Router | null = null;
 	private isLate = false;
@@ -78,7 +83,7 @@ export class Routing {
 		this.isLate = this.prelude.open;
 		if (this.isLate) return;
 		const wrote = this.requests?.wrote ?? false;
-		this.requests = router?.needed ? new RequestRouter(router, this.hints) : null;
+		this.requests = router?.needed ? new RequestRouter(router, this.hints, this.readings) : null;
 		if (this.requests !== null) this.requests.wrote = wrote;
 	}
 
@@ -105,10 +110,11 @@ export class Routing {
 		const { settings } = this.owner;
 		const requests = this.requests!;
 		requests.begun = prelude.begun;
-		requests.conforming = settings.isConforming;
+		this.readings.settle(settings.reading, this.owner.statements);
+		requests.mayWait = false;
 		let route: Route | null = null;
 		this.end = next;
-		if (code === Frontend.Query) route = requests.query(chunk, at, next, false);
+		if (code === Frontend.Query) route = requests.query(chunk, at, next, false, this.owner.statements);
 		else if (code !== Frontend.FunctionCall) {
 			route = requests.batch(chunk, at, this.owner.prepared(), false);
 			this.end = requests.end;
@@ -116,6 +122,7 @@ export class Routing {
 			// Any function, by number.
 			requests.facts = null;
 			requests.wrote = true;
+			if (requests.router.asksPlugins) route = requests.router.refuseUnasked(Unasked.FunctionCall);
 		}
 		const { facts } = requests;
 		this.decided = route;
@@ -232,17 +239,20 @@ export class Routing {
 	 */
 	inside(code: number, chunk: Buffer, at: number, next: number, server: Server): Choice {
 		const requests = this.requests!;
-		requests.conforming = this.owner.settings.isConforming;
+		const { owed, unsynced, copyIn } = server.books;
+		if (owed === 0 && !unsynced) this.readings.settle(this.owner.settings.reading, this.owner.statements);
+		requests.mayWait = owed > 0 && !unsynced && !copyIn;
 		const open = server.status !== TxStatus.Idle;
 		requests.begun = TransactionControl.None;
 		this.end = 0;
 		let route: Route | null;
 		switch (code) {
 			case Frontend.Query:
-				route = requests.query(chunk, at, next, open);
+				route = requests.query(chunk, at, next, open, this.owner.statements);
 				break;
 			case Frontend.FunctionCall:
 				requests.wrote = true;
+				if (requests.router.asksPlugins) return this.refuse(requests.router.refuseUnasked(Unasked.FunctionCall).error!);
 				this.side = requests.router.writeSide;
 				return Choice.Server;
 			case Frontend.Parse:
@@ -264,6 +274,10 @@ export class Routing {
 				return Choice.Server;
 		}
 		const { facts } = requests;
+		if (requests.isTooEarly) {
+			this.end = 0;
+			return Choice.Later;
+		}
 		if (route?.error != null) {
 			this.decided = route;
 			this.facts = facts;
@@ -301,6 +315,7 @@ export class Routing {
 	/** A transaction, or a statement outside of one, has ended on a server. @param time `now()` */
 	onEnd(committed: boolean, time: number): void {
 		this.hints.end(committed);
+		this.readings.noteEnd();
 		this.isEnding = false;
 		const { requests } = this;
 		if (requests === null) return;

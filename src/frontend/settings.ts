@@ -10,6 +10,7 @@ import { PgError } from "../errors.ts";
 import type { Sink } from "../net/stream.ts";
 import { Dirty } from "../parser/session.ts";
 import { ownName } from "../parser/hints.ts";
+import { Reading, readingOf } from "../parser/reading.ts";
 import { parameterStatus } from "../wire/backend-messages.ts";
 import type { SessionHints } from "./session-hints.ts";
 
@@ -42,6 +43,9 @@ export class ClientSettings {
 	private told: ParameterSet;
 	/** The last that was found to say the same: a primary's and its replicas' take turns. */
 	private same: ParameterSet;
+	/** What `lastReading` was made of. */
+	private read: ParameterSet | null = null;
+	private lastReading = Reading.Standard;
 	private readonly sets: ParameterSets;
 	private readonly stream: Sink;
 	private readonly hints: SessionHints;
@@ -66,9 +70,14 @@ export class ClientSettings {
 		this.live = null;
 	}
 
-	/** Backslashes in '…' mean themselves. */
-	get isConforming(): boolean {
-		return (this.live?.reported ?? this.told).values.get("standard_conforming_strings") !== "off";
+	/** How its session reads statements, as the server that it has, or had last, has reported. */
+	get reading(): Reading {
+		const told = this.live?.reported ?? this.told;
+		if (told !== this.read) {
+			this.read = told;
+			this.lastReading = readingOf(told.values);
+		}
+		return this.lastReading;
 	}
 
 	/** A hot standby refuses all of its statements (PostgreSQL docs, "Hot Standby", "Caveats"). */

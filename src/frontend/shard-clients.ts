@@ -1,6 +1,7 @@
 // The shards' Clients of one client: made together, and asked and told together what concerns them all. Made by sharded.ts,
 // which feeds each of them and merges what they answer.
 
+import { Reading } from "../parser/reading.ts";
 import type { Cluster } from "../pool/cluster.ts";
 import type { TxStatus } from "../wire/codes.ts";
 import { Client, type Login } from "./client.ts";
@@ -69,8 +70,10 @@ export class ShardClients {
 		return this.each.every((shard) => shard.poolerMode === "transaction" && !shard.isLocked);
 	}
 
-	get isConforming(): boolean {
-		return this.each.every((shard) => shard.isConforming);
+	/** How all of them read statements; where they differ nothing is certain. */
+	get reading(): Reading {
+		const { reading } = this.each[0]!;
+		return this.each.every((shard) => shard.reading === reading) ? reading : reading | Reading.Changing;
 	}
 
 	get isSerializable(): boolean {

@@ -9,6 +9,7 @@ import { PgError, ProtocolError } from "../errors.ts";
 import { TransactionControl } from "../parser/facts.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
 import type { Cluster } from "../pool/cluster.ts";
+import { Unasked } from "../router/refusals.ts";
 import type { Route } from "../router/route.ts";
 import type { Router } from "../router/router.ts";
 import { backendKeyData, readyForQuery } from "../wire/backend-messages.ts";
@@ -27,6 +28,7 @@ import { SessionHints } from "./session-hints.ts";
 import { answerBatch, answerQuery, endOfSolo } from "./solo.ts";
 import { Merge, type MergeOutput, TO_READY } from "./merge.ts";
 import { ClientStatements, factsOf } from "./prepared.ts";
+import { Readings } from "./readings.ts";
 import { RequestRouter } from "./request.ts";
 import { Batches, End, isReplied } from "./segments.ts";
 import { ShardClients } from "./shard-clients.ts";
@@ -73,6 +75,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	private requests: RequestRouter;
 	private readonly hints: SessionHints;
 	private readonly writes = new OwnWrites();
+	private readonly readings = new Readings();
 	private readonly transaction: ShardedTransaction;
 	/** The last COMMIT or ROLLBACK since the last ReadyForQuery was a COMMIT, and that was done. */
 	private committed = false;
@@ -135,7 +138,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		this.address = login.address;
 		this.activeAt = context.time;
 		this.hints = new SessionHints(login.hints);
-		this.requests = new RequestRouter(router, this.hints);
+		this.requests = new RequestRouter(router, this.hints, this.readings);
 		this.batches = new Batches(cluster.shards.length);
 		this.pid = context.register(this);
 		this.secret = Uint8Array.from(randomBytes(login.minor >= 2 ? 32 : 4));
@@ -344,7 +347,8 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		if (code === Frontend.FunctionCall) {
 			requests.facts = null;
 			requests.wrote = true;
-		} else route = requests.query(chunk, at, next, transaction.isRunning);
+			if (requests.router.asksPlugins) route = requests.router.refuseUnasked(Unasked.FunctionCall);
+		} else route = requests.query(chunk, at, next, transaction.isRunning, this.statements);
 		if (this.isRefused(route, Terminator.Sync)) return;
 		if (route !== null) {
 			const said = this.mayAnswer ? this.say(chunk.utf8Slice(at + HEADER, next - 1)) : null;
@@ -379,7 +383,8 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 
 	private beforeRouting(): void {
 		const { requests, involved, transaction } = this;
-		requests.conforming = this.shards.isConforming;
+		// What a batch has begun is not settled before its Sync.
+		if (involved.length === 0) this.readings.settle(this.shards.reading, this.statements);
 		// Each client has a shard of its own for what names no table, and the same for as long as it stays.
 		requests.home = transaction.home(this.pid % this.shards.count, involved);
 		this.requests.begun = this.transaction.prelude.begun;
@@ -696,6 +701,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		this.committed = false;
 		if (status === TxStatus.Idle) {
 			this.hints.end(committed);
+			this.readings.noteEnd();
 			this.transaction.end();
 			if (this.requests.wrote) {
 				this.requests.wrote = false;
@@ -955,7 +961,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 			return;
 		}
 		const { wrote } = this.requests;
-		this.requests = new RequestRouter(router, this.hints);
+		this.requests = new RequestRouter(router, this.hints, this.readings);
 		this.requests.wrote = wrote;
 		this.shards.reach(cluster);
 	}

@@ -33,6 +33,7 @@ function open() {
 			setsockopt: { args: ["i32", "i32", "i32", "ptr", "u32"], returns: "i32" },
 			dup: { args: ["i32"], returns: "i32" },
 			close: { args: ["i32"], returns: "i32" },
+			shutdown: { args: ["i32", "i32"], returns: "i32" },
 			send: { args: ["i32", "ptr", "u64", "i32"], returns: "i64" },
 			socket: { args: ["i32", "i32", "i32"], returns: "i32" },
 			getrlimit: { args: ["i32", "ptr"], returns: "i32" },
@@ -77,6 +78,16 @@ export function duplicate(socket: Socket<unknown>): number {
 /** Closes a descriptor that no socket owns (yet). */
 export function closeDescriptor(fd: number): void {
 	libc?.close(fd);
+}
+
+const SHUT_RDWR = 2;
+
+/**
+ * Ends a listener from another thread than its own: who stands in its queue is reset and comes again, and other listeners on the
+ * port get all new ones. Its own thread has to open another one.
+ */
+export function endListener(fd: number): void {
+	if (fd >= 0) libc?.shutdown(fd, SHUT_RDWR);
 }
 
 const MSG_DONTWAIT = linux ? 0x40 : 0x80;

@@ -6,6 +6,7 @@ import { conformingText } from "./conforming.ts";
 import { type StatementFacts, statementFacts, unknownFacts } from "./facts.ts";
 import { Backslash } from "./lexer.ts";
 import { Parsed, type SqlParser } from "./parse.ts";
+import { certainText, Reading } from "./reading.ts";
 import { Shape } from "./shape.ts";
 import { WRITE_FUNCTIONS, writeFunctionsWith } from "./write-functions.ts";
 
@@ -78,9 +79,12 @@ export class StatementCache {
 	/**
 	 * Of the text in `bytes[start, end)`, without its NUL; the same object for texts that differ in literals, where that is
 	 * certain. Never throws.
-	 * @param conforming its session has `standard_conforming_strings = on`
+	 * @param reading how its session reads it
 	 */
-	factsOfQuery(bytes: Buffer, start: number, end: number, conforming: boolean): StatementFacts {
+	factsOfQuery(bytes: Buffer, start: number, end: number, reading: Reading): StatementFacts {
+		const conforming = (reading & Reading.Escapes) === 0;
+		if (reading > Reading.Escapes && certainText(bytes, start, end, reading) === null)
+			return unknownFacts(Parsed.Unclear, bytes.utf8Slice(start, end));
 		// What the parser would not look at has no facts to share.
 		const short = end - start <= this.#parser.maxLength;
 		if (short && (conforming || !hasBackslash(bytes, start, end)) && this.#shape.read(bytes, start, end)) {

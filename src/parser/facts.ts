@@ -48,6 +48,8 @@ export interface StatementFacts {
 	readonly statements: number;
 	/** Nothing but blanks, comments and semicolons. */
 	readonly empty: boolean;
+	/** All of it is about the session or the transaction, none about rows: BEGIN, SET, SHOW, DISCARD, DEALLOCATE, LISTEN and their like. */
+	readonly controls: boolean;
 	/** One EXPLAIN whose output is text. */
 	readonly explains: boolean;
 	/** COMMIT or ROLLBACK with AND CHAIN. */
@@ -68,6 +70,7 @@ const UNKNOWN: StatementFacts = {
 	transaction: TransactionControl.None,
 	statements: 0,
 	empty: false,
+	controls: false,
 	explains: false,
 	chains: false,
 	placement: placementWithoutTree(""),
@@ -95,6 +98,7 @@ export function statementFacts(
 		transaction: control(first),
 		statements: statements.length,
 		empty: first === undefined,
+		controls: statements.length > 0 && statements.every(isAboutSession),
 		explains: statements.length === 1 && explainsAsText(first!),
 		chains: node(first?.TransactionStmt)?.chain === true,
 		placement: placementOf(statements),
@@ -211,6 +215,26 @@ function calls(call: Fields, writeFunctions: ReadonlySet<string>): boolean {
 	const names = list(call.funcname).map((name) => node(node(name)?.String)?.sval);
 	const schema = names.at(-2);
 	return writesBy(writeFunctions, String(names.at(-1)), schema === undefined ? null : String(schema));
+}
+
+function isAboutSession(statement: Fields): boolean {
+	switch (Object.keys(statement)[0]) {
+		case "TransactionStmt":
+		case "VariableSetStmt":
+		case "VariableShowStmt":
+		case "ConstraintsSetStmt":
+		case "DiscardStmt":
+		case "DeallocateStmt":
+		case "ListenStmt":
+		case "UnlistenStmt":
+		case "NotifyStmt":
+		// Of a cursor, which is where its transaction is.
+		case "FetchStmt":
+		case "ClosePortalStmt":
+			return true;
+		default:
+			return false;
+	}
 }
 
 function control(statement: Fields | undefined): TransactionControl {

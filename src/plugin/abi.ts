@@ -2,7 +2,7 @@
 // threads are handed. Knows no library and calls nothing.
 
 /** Equal to `ABI` in plugins/bridge/src/lib.rs. */
-export const BRIDGE_ABI = 1;
+export const BRIDGE_ABI = 2;
 
 /** Versions of the pgdog-plugin crate whose plugins the bridge can call. */
 export const PLUGIN_CRATES = "0.1.6 to 0.1.8";
@@ -48,6 +48,8 @@ export const enum Outcome {
 	MalformedBind = 5,
 	/** The parser failed in a way it never should; `message` says how. Not to be sent, for the same reason as TooComplex. */
 	Broken = 6,
+	/** There is no room for the thread that a deep statement needs, so not all plugins were asked. Not to be sent, likewise. */
+	NoThread = 7,
 }
 
 /** Reasons for which `pgdog_bridge_parse` returns null. */
@@ -67,13 +69,22 @@ export const enum BridgeFunction {
 	ErrorPosition = 5,
 	ErrorMessage = 6,
 	Call = 7,
-	Count = 8,
+	Executes = 8,
+	Count = 9,
+}
+
+/** What of a plugin is run: `Part` in plugins/bridge/src/calls.rs. */
+export const enum Part {
+	Init = 1,
+	Fini = 3,
 }
 
 /** A loaded plugin whose checks passed. Addresses hold in every thread of this process. */
 export interface PluginDescription {
 	/** As `[[plugins]]` spells it. */
 	readonly name: string;
+	/** By which the bridge knows it, for the lines that it writes when the plugin crashes or does not come back. */
+	readonly number: number;
 	/** The file that was taken. */
 	readonly file: string;
 	/** From the plugin's Cargo.toml; empty when it does not tell. */

@@ -2,11 +2,11 @@
 // itself. Called once, on the main thread, by `main.ts`; its `Bridge` goes to `loader.ts`. Knows nothing of plugins.
 
 import { dlopen, type Pointer, ptr } from "bun:ffi";
-import { closeSync, existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { closeSync, existsSync } from "node:fs";
 import { join } from "node:path";
 import { BRIDGE_ABI, BridgeFunction } from "./abi.ts";
 import { whyNotALibrary } from "./library-file.ts";
+import { inPrivateFolder, memoryFile } from "./private-copy.ts";
 
 /** The bridge cannot be had. `message` is a sentence for the log. */
 export class BridgeError extends Error {
@@ -40,9 +40,11 @@ const SYMBOLS = {
 	pgdog_bridge_check: { args: [], returns: "i32" },
 	pgdog_bridge_version: { args: ["u32", "ptr", "ptr"], returns: "i32" },
 	pgdog_bridge_error_message: { args: ["ptr", "ptr"], returns: "i32" },
-	pgdog_bridge_open: { args: ["ptr", "ptr"], returns: "ptr" },
+	pgdog_bridge_watch: { args: ["u32"], returns: "void" },
+	pgdog_bridge_name: { args: ["ptr", "ptr"], returns: "u32" },
+	pgdog_bridge_open: { args: ["ptr", "ptr", "u32"], returns: "ptr" },
 	pgdog_bridge_symbol: { args: ["ptr", "ptr", "ptr"], returns: "ptr" },
-	pgdog_bridge_string: { args: ["ptr", "ptr", "ptr"], returns: "i32" },
+	pgdog_bridge_string: { args: ["ptr", "u32", "ptr", "ptr"], returns: "i32" },
 	pgdog_bridge_table: { args: ["ptr"], returns: "void" },
 } as const;
 
@@ -95,10 +97,24 @@ export class Bridge {
 		return new TextDecoder().decode(this.#text.subarray(0, Math.min(length, this.#text.length)));
 	}
 
-	/** Opens a library and runs its constructors. Returns its handle, or 0 and `lastError()`. Never closed. */
-	open(file: string): number {
+	/**
+	 * From now on plugins that end the process or do not come back are named on standard error, by the bridge itself.
+	 * @param format `log_format`
+	 */
+	watch(format: "text" | "json" | "json_flattened"): void {
+		this.#symbols.pgdog_bridge_watch(["text", "json", "json_flattened"].indexOf(format));
+	}
+
+	/** The number by which such lines know the plugin with this name. */
+	number(name: string): number {
+		const bytes = new TextEncoder().encode(name);
+		return this.#symbols.pgdog_bridge_name(bytes as unknown as Pointer, size(bytes.length));
+	}
+
+	/** Opens the library of the plugin with this number, and runs its constructors. @returns its handle, or 0 and `lastError()`; never closed */
+	open(file: string, number: number): number {
 		const path = new TextEncoder().encode(file);
-		return Number(this.#symbols.pgdog_bridge_open(path as unknown as Pointer, size(path.length)) ?? 0);
+		return Number(this.#symbols.pgdog_bridge_open(path as unknown as Pointer, size(path.length), number) ?? 0);
 	}
 
 	/** The address of a symbol, 0 when the library has none of that name. */
@@ -109,9 +125,10 @@ export class Bridge {
 		);
 	}
 
-	/** What a `void f(PdStr *)` says; null when that is not text of sensible length. */
-	string(address: number): string | null {
-		return this.#read(this.#symbols.pgdog_bridge_string(size(address), ptr(this.#text), size(this.#text.length)));
+	/** What a `void f(PdStr *)` of the plugin with this number says; null when that is not text of sensible length. */
+	string(address: number, number: number): string | null {
+		const { length } = this.#text;
+		return this.#read(this.#symbols.pgdog_bridge_string(size(address), number, ptr(this.#text), size(length)));
 	}
 
 	#read(length: number): string | null {
@@ -139,70 +156,23 @@ export function openBridge(library: BridgeLibrary): Bridge {
 	return fromMemory(bytes) ?? fromPrivateFolder(bytes);
 }
 
-const MFD_CLOEXEC = 1;
-
 function fromMemory(bytes: Uint8Array): Bridge | null {
-	if (process.platform !== "linux") return null;
-	const descriptor = memoryFile();
-	if (descriptor < 0) return null;
+	const file = memoryFile(FILE_NAME, bytes, false);
+	if (file === null) return null;
 	try {
-		for (let at = 0; at < bytes.length; ) at += writeSync(descriptor, bytes, at);
-		return new Bridge(`/proc/self/fd/${descriptor}`);
+		return new Bridge(file.path);
 	} catch (error) {
 		// What is wrong with the library itself would be wrong in a folder too.
 		if (error instanceof BridgeError && !error.message.includes("cannot be opened")) throw error;
 		return null;
 	} finally {
-		closeSync(descriptor);
+		closeSync(file.descriptor);
 	}
-}
-
-function memoryFile(): number {
-	for (const libc of ["libc.so.6", "libc.so", "libc.musl-x86_64.so.1", "libc.musl-aarch64.so.1"]) {
-		try {
-			const { symbols } = dlopen(libc, { memfd_create: { args: ["cstring", "u32"], returns: "i32" } });
-			return symbols.memfd_create(Buffer.from(`${FILE_NAME}\0`) as unknown as Pointer, MFD_CLOEXEC);
-		} catch {
-			// Another libc, then.
-		}
-	}
-	return -1;
-}
-
-/** Folders that are private or can hold a private one; systemd makes the first for `RuntimeDirectory=`. */
-function folders(): string[] {
-	const { RUNTIME_DIRECTORY, XDG_RUNTIME_DIR } = process.env;
-	return [RUNTIME_DIRECTORY, XDG_RUNTIME_DIR, tmpdir(), "/dev/shm", "/var/tmp"].filter(
-		(folder) => folder !== undefined,
-	);
 }
 
 /** Exported for the test of machines without memfd. */
-export function fromPrivateFolder(bytes: Uint8Array, candidates: readonly string[] = folders()): Bridge {
-	const failures: string[] = [];
-	for (const candidate of candidates) {
-		let folder: string | undefined;
-		try {
-			folder = mkdtempSync(join(candidate, "pgdog-"));
-			const file = join(folder, `${FILE_NAME}.so`);
-			writeFileSync(file, bytes, { mode: 0o700, flag: "wx" });
-			return new Bridge(file);
-		} catch (error) {
-			failures.push(`${candidate}: ${(error as Error).message}`);
-		} finally {
-			if (folder !== undefined) rmSync(folder, { recursive: true, force: true });
-		}
-	}
-	throw new BridgeError(`the plugin bridge cannot be written to any folder (${failures.join("; ")})`);
-}
-
-/** The whole text of a file's `pg_query-<version>` source paths, which the compiler leaves in panic messages. */
-export function pgQueryVersionsIn(file: string): Set<string> {
-	const bytes = readFileSync(file);
-	const versions = new Set<string>();
-	for (let at = bytes.indexOf("/pg_query-"); at >= 0; at = bytes.indexOf("/pg_query-", at + 1)) {
-		const found = /^\/pg_query-(\d+\.\d+\.\d+[^/\s]{0,20})\/src\//.exec(bytes.toString("latin1", at, at + 64));
-		if (found?.[1] !== undefined) versions.add(found[1]);
-	}
-	return versions;
+export function fromPrivateFolder(bytes: Uint8Array, candidates?: readonly string[]): Bridge {
+	const tried = inPrivateFolder(`${FILE_NAME}.so`, bytes, (file) => new Bridge(file), candidates);
+	if (tried.result !== null) return tried.result;
+	throw new BridgeError(`the plugin bridge cannot be written to any folder (${tried.failures.join("; ")})`);
 }

@@ -3,11 +3,14 @@
 
 import { CFunction, type Pointer, ptr } from "bun:ffi";
 import { LRUCache } from "lru-cache";
+import { now } from "../clock.ts";
+import { OnceAMinute, timesText } from "../once-a-minute.ts";
 import {
 	BridgeFunction,
 	ContextFlag,
 	type HostDescription,
 	Outcome,
+	Part,
 	type PluginDescription,
 	type PluginLog,
 	ReadWrite,
@@ -19,6 +22,8 @@ import {
 export interface RouteInput {
 	/** One Query's or Parse's text. */
 	sql: string;
+	/** Its session reads backslashes in '…' as escapes: `standard_conforming_strings = off`. */
+	escapes: boolean;
 	/** Shards of the cluster, 1 or more. */
 	shards: number;
 	hasReplicas: boolean;
@@ -47,6 +52,16 @@ export class Decision {
 	message = "";
 	/** Where the syntax error is, in characters from 1; 0 when unknown. */
 	position = 0;
+	/** Names of the prepared statements that the text runs by EXECUTE: of what they say plugins have seen nothing. */
+	executes: readonly string[] = NO_NAMES;
+}
+
+const NO_NAMES: readonly string[] = [];
+
+/** A parsed text. */
+interface Tree {
+	readonly address: number;
+	readonly executes: readonly string[];
 }
 
 export interface HostOptions {
@@ -67,18 +82,19 @@ const word = (value: number) => value as unknown as Pointer;
 function bridgeFunctions(addresses: readonly number[]) {
 	const at = (index: BridgeFunction) => word(addresses[index] ?? 0);
 	return {
-		parse: CFunction({ args: ["ptr", "ptr"], returns: "ptr", ptr: at(BridgeFunction.Parse) }),
+		parse: CFunction({ args: ["ptr", "ptr", "u32"], returns: "ptr", ptr: at(BridgeFunction.Parse) }),
 		size: CFunction({ args: ["ptr"], returns: "f64", ptr: at(BridgeFunction.Size) }),
 		free: CFunction({ args: ["ptr"], returns: "void", ptr: at(BridgeFunction.Free) }),
 		route: CFunction({
-			args: ["ptr", "ptr", "u32", "u32", "ptr", "ptr", "ptr"],
+			args: ["ptr", "u32", "ptr", "u32", "u32", "ptr", "ptr", "ptr"],
 			returns: "f64",
 			ptr: at(BridgeFunction.Route),
 		}),
 		errorKind: CFunction({ args: [], returns: "i32", ptr: at(BridgeFunction.ErrorKind) }),
 		errorPosition: CFunction({ args: [], returns: "i32", ptr: at(BridgeFunction.ErrorPosition) }),
 		errorMessage: CFunction({ args: ["ptr", "ptr"], returns: "i32", ptr: at(BridgeFunction.ErrorMessage) }),
-		call: CFunction({ args: ["ptr"], returns: "void", ptr: at(BridgeFunction.Call) }),
+		call: CFunction({ args: ["ptr", "u32", "u32"], returns: "void", ptr: at(BridgeFunction.Call) }),
+		executes: CFunction({ args: ["ptr", "ptr", "ptr"], returns: "i32", ptr: at(BridgeFunction.Executes) }),
 	};
 }
 
@@ -88,8 +104,10 @@ export class PluginHost {
 	readonly #plugins: readonly PluginDescription[];
 	readonly #bridge: ReturnType<typeof bridgeFunctions> | null;
 	readonly #log: PluginLog;
-	/** Text → address of its tree. What leaves the cache is freed. */
-	readonly #statements: LRUCache<string, number>;
+	/** By text, with a NUL before it when it is read with escapes. What leaves the cache is freed. */
+	readonly #statements: LRUCache<string, Tree>;
+	/** By reason, of which there is a handful. */
+	readonly #unasked = new Map<string, OnceAMinute>();
 	readonly #decision = new Decision();
 	readonly #encoder = new TextEncoder();
 	#initialized = false;
@@ -101,12 +119,12 @@ export class PluginHost {
 		this.active = this.#bridge !== null && this.#plugins.some((plugin) => plugin.route !== 0);
 		this.#log = options.log;
 		const bytes = options.cacheBytes ?? 16 * 2 ** 20;
-		this.#statements = new LRUCache<string, number>({
+		this.#statements = new LRUCache<string, Tree>({
 			max: options.cacheEntries ?? 5000,
 			maxSize: bytes,
 			// One text must not throw out all others.
 			maxEntrySize: Math.max(1, Math.floor(bytes / 4)),
-			dispose: (statement) => this.#bridge?.free(word(statement)),
+			dispose: ({ address }) => this.#bridge?.free(word(address)),
 		});
 	}
 
@@ -123,12 +141,12 @@ export class PluginHost {
 	init(): void {
 		if (this.#initialized) throw new Error("plugins are initialized once per process");
 		this.#initialized = true;
-		for (const { name, version, init, loadMilliseconds } of this.#plugins) {
+		for (const { name, number, version, init, loadMilliseconds } of this.#plugins) {
 			const started = performance.now();
 			if (init !== 0) {
 				// If the plugin brings the process down, this is the last line and names it.
 				this.#log.debug(`plugin "${name}": calling init`);
-				this.#bridge?.call(word(init));
+				this.#bridge?.call(word(init), number, Part.Init);
 				this.#log.debug(`plugin "${name}" initialized`);
 			}
 			const milliseconds = loadMilliseconds + performance.now() - started;
@@ -140,10 +158,10 @@ export class PluginHost {
 	fini(): void {
 		if (!this.#initialized || this.#finished) return;
 		this.#finished = true;
-		for (const { name, fini } of this.#plugins) {
+		for (const { name, number, fini } of this.#plugins) {
 			if (fini === 0) continue;
 			this.#log.debug(`plugin "${name}": calling fini`);
-			this.#bridge?.call(word(fini));
+			this.#bridge?.call(word(fini), number, Part.Fini);
 			this.#log.debug(`plugin "${name}" finished`);
 		}
 	}
@@ -158,25 +176,48 @@ export class PluginHost {
 		decision.shard = ShardCode.Unknown;
 		decision.readWrite = ReadWrite.Unknown;
 		decision.plugin = "";
+		decision.executes = NO_NAMES;
 		const bridge = this.#bridge;
 		if (bridge === null || !this.active) return decision;
 
-		const cached = this.#statements.get(input.sql);
+		const key = input.escapes ? `\0${input.sql}` : input.sql;
+		const cached = this.#statements.get(key);
 		if (cached !== undefined) {
 			this.#ask(bridge, cached, input);
 			return decision;
 		}
 		const text = this.#encoder.encode(input.sql);
-		const statement = Number(bridge.parse(text, text.length) ?? 0);
-		if (statement === 0) {
+		const address = Number(bridge.parse(text, text.length, input.escapes ? 1 : 0) ?? 0);
+		if (address === 0) {
 			this.#refused(bridge);
 			return decision;
 		}
-		this.#ask(bridge, statement, input);
-		const size = Math.ceil(bridge.size(word(statement)) + 2 * input.sql.length + ENTRY_BYTES);
-		if (size > this.#statements.maxEntrySize) bridge.free(word(statement));
-		else this.#statements.set(input.sql, statement, { size });
+		const tree = { address, executes: this.#executes(bridge, address) };
+		this.#ask(bridge, tree, input);
+		const size = Math.ceil(bridge.size(word(address)) + 2 * key.length + ENTRY_BYTES);
+		if (size > this.#statements.maxEntrySize) bridge.free(word(address));
+		else this.#statements.set(key, tree, { size });
 		return decision;
+	}
+
+	/** Nearly always none: then nothing is made. */
+	#executes(bridge: ReturnType<typeof bridgeFunctions>, address: number): readonly string[] {
+		const length = bridge.executes(word(address), NO_MESSAGE, word(0)) as number;
+		if (length === 0) return NO_NAMES;
+		const names = new Uint8Array(new ArrayBuffer(Math.max(8, length)));
+		bridge.executes(word(address), names, word(length));
+		return Buffer.from(names.buffer, 0, length - 1)
+			.toString("utf8")
+			.split("\0");
+	}
+
+	/** A statement was refused because plugins could not be asked about it: said once a minute for each reason. */
+	tellUnasked(why: string): void {
+		let tell = this.#unasked.get(why);
+		if (tell === undefined) this.#unasked.set(why, (tell = new OnceAMinute()));
+		const times = tell.due(now());
+		if (times === 0) return;
+		this.#log.warn(`a statement was refused since plugins could not be asked about it: ${why}${timesText(times)}`);
 	}
 
 	/** Frees this thread's trees. The host may be used again. */
@@ -184,8 +225,9 @@ export class PluginHost {
 		this.#statements.clear();
 	}
 
-	#ask(bridge: ReturnType<typeof bridgeFunctions>, statement: number, input: RouteInput): void {
+	#ask(bridge: ReturnType<typeof bridgeFunctions>, { address, executes }: Tree, input: RouteInput): void {
 		const decision = this.#decision;
+		decision.executes = executes;
 		const flags =
 			(input.hasReplicas ? ContextFlag.HasReplicas : 0) |
 			(input.hasPrimary ? ContextFlag.HasPrimary : 0) |
@@ -204,10 +246,11 @@ export class PluginHost {
 			if (plugin.route === 0) continue;
 			// If the plugin brings the process down, this is the last line and names it.
 			if (this.#log.debugs) this.#log.debug(`plugin "${plugin.name}": calling route`);
-			const route = bridge.route(plugin.route, statement, input.shards, flags, bind, start, length) as number;
-			// shard × 4 + read_write; NaN for a malformed message.
-			if (route !== route) {
-				decision.outcome = Outcome.MalformedBind;
+			const { route: pluginRoute, number } = plugin;
+			const route = bridge.route(pluginRoute, number, address, input.shards, flags, bind, start, length) as number;
+			// shard × 4 + read_write; NaN for a malformed message, infinity when the plugin could not be asked.
+			if (!Number.isFinite(route)) {
+				decision.outcome = Number.isNaN(route) ? Outcome.MalformedBind : Outcome.NoThread;
 				return;
 			}
 			const shard = Math.floor(route / 4);

@@ -2,11 +2,13 @@
 // Called once by `main.ts`, before any listener opens; the description goes to `PluginHost` here and in every worker thread.
 // A plugin that fails a check is skipped with a line that says what was found and what was expected, unless it is required.
 
-import { realpathSync } from "node:fs";
+import { closeSync, readFileSync, realpathSync } from "node:fs";
+import { basename } from "node:path";
 import type { PluginEntry } from "../config/snapshot.ts";
 import { type HostDescription, NO_PLUGINS, type PluginDescription, type PluginLog } from "./abi.ts";
-import { type Bridge, pgQueryVersionsIn } from "./bridge.ts";
+import type { Bridge } from "./bridge.ts";
 import { whyNotALibrary } from "./library-file.ts";
+import { inPrivateFolder, memoryFile } from "./private-copy.ts";
 import { resolveLibrary, type Surroundings, surroundings } from "./resolve.ts";
 
 /** A plugin with `required = true` did not load: the proxy must not start. `message` is the log line. */
@@ -57,7 +59,7 @@ export function loadPlugins(
 		}
 		names.add(name);
 		try {
-			plugins.push(load(name, bridge, options, files));
+			plugins.push(load(name, required, bridge, options, files));
 		} catch (reason) {
 			if (!(reason instanceof Skip)) throw reason;
 			if (required) throw new RequiredPluginError(name, `${reason.message}; it is required, so PgDog does not start`);
@@ -69,6 +71,7 @@ export function loadPlugins(
 
 function load(
 	name: string,
+	required: boolean,
 	bridge: Bridge | null,
 	options: LoadOptions,
 	files: Map<string, string>,
@@ -93,20 +96,28 @@ function load(
 	if (other !== undefined)
 		throw new Skip("warn", `skipping plugin "${name}" because ${file} is loaded already, as plugin "${other}"`);
 
+	const bytes = read(name, file);
+	const number = bridge.number(name);
 	// An abort in a constructor leaves this as the last line.
 	log.debug(`plugin "${name}": opening ${file}`);
-	const library = bridge.open(file);
+	const library = open(bridge, { name, number, file, bytes }, log);
 	if (library === 0) throw new Skip("error", `plugin "${name}" failed to load: ${bridge.lastError()}`);
 
 	const says = (symbol: string): string | null | undefined => {
 		const address = bridge.symbol(library, symbol);
-		return address === 0 ? undefined : bridge.string(address);
+		return address === 0 ? undefined : bridge.string(address, number);
 	};
 	checkVersion(name, says("pgdog_rustc_version"), bridge.rustc, "Rust compiler", "compiler", false);
-	checkVersion(name, says("pgdog_pg_query_version"), bridge.pgQuery, "pg_query", "pg_query", true);
-	const built = pgQueryVersionsIn(file);
+	const said = says("pgdog_pg_query_version");
+	checkVersion(name, said, bridge.pgQuery, "pg_query", "pg_query", true);
+	const built = pgQueryVersionsIn(bytes);
 	if (built.size > 0 && !built.has(bridge.pgQuery)) {
 		throw new Skip("warn", differs(name, "pg_query", [...built].join(", "), bridge.pgQuery));
+	}
+	if (said === "" && built.size !== 1) {
+		const unknown = `plugin "${name}" does not tell which pg_query it was built with: it has to be ${bridge.pgQuery}, or the plugin misreads statements (build it with PGDOG_PGQUERY_VERSION=${bridge.pgQuery})`;
+		if (required) throw new Skip("warn", unknown);
+		log.warn(unknown);
 	}
 
 	files.set(identity, name);
@@ -114,6 +125,7 @@ function load(
 	if (route === 0) log.warn(`plugin "${name}" has no pgdog_route, it will never decide`);
 	return {
 		name,
+		number,
 		file,
 		version: says("pgdog_plugin_version") ?? "",
 		loadMilliseconds: performance.now() - started,
@@ -121,6 +133,58 @@ function load(
 		fini: bridge.symbol(library, "pgdog_fini"),
 		route,
 	};
+}
+
+function read(name: string, file: string): Buffer {
+	try {
+		return readFileSync(file);
+	} catch (error) {
+		throw new Skip("error", `plugin "${name}" failed to load: ${file}: ${(error as Error).message}`);
+	}
+}
+
+/**
+ * From a copy that nobody can overwrite. One that finds other libraries by where it lies (`$ORIGIN`) has to be loaded from there.
+ * @returns its handle, or 0
+ */
+function open(
+	bridge: Bridge,
+	{ name, number, file, bytes }: { name: string; number: number; file: string; bytes: Uint8Array },
+	log: PluginLog,
+): number {
+	const copy = memoryFile(basename(file), bytes, true);
+	if (copy !== null) {
+		// It may have been cut short since it was looked at.
+		const library = whyNotALibrary(copy.path) === null ? bridge.open(copy.path, number) : 0;
+		// The descriptor stays: the loader, debuggers and panics know the library by it.
+		if (library !== 0) return library;
+		closeSync(copy.descriptor);
+	} else {
+		const opened = (path: string) => {
+			const library = bridge.open(path, number);
+			if (library === 0) throw new Error(bridge.lastError());
+			return library;
+		};
+		const { result } = inPrivateFolder(basename(file), bytes, opened);
+		if (result !== null) return result;
+	}
+	const library = bridge.open(file, number);
+	if (library !== 0) {
+		log.warn(
+			`plugin "${name}" runs from ${file} itself, since it cannot be loaded from a copy: to overwrite that file would end PgDog`,
+		);
+	}
+	return library;
+}
+
+/** The versions in a library's `pg_query-<version>` source paths, which the compiler leaves in panic messages. */
+function pgQueryVersionsIn(bytes: Buffer): Set<string> {
+	const versions = new Set<string>();
+	for (let at = bytes.indexOf("/pg_query-"); at >= 0; at = bytes.indexOf("/pg_query-", at + 1)) {
+		const found = /^\/pg_query-(\d+\.\d+\.\d+[^/\s]{0,20})\/src\//.exec(bytes.toString("latin1", at, at + 64));
+		if (found?.[1] !== undefined) versions.add(found[1]);
+	}
+	return versions;
 }
 
 /** `found`: undefined when the symbol is missing, null when it does not say anything sensible. */

@@ -8,10 +8,12 @@ import type { StatementCache } from "../parser/cache.ts";
 import { mayHaveComments, withoutComments } from "../parser/comments.ts";
 import { type StatementFacts, TransactionControl } from "../parser/facts.ts";
 import { type Hints, NO_HINTS } from "../parser/hints.ts";
+import { Backslash } from "../parser/lexer.ts";
 import { Parsed } from "../parser/parse.ts";
 import { type Placement, Spread } from "../parser/spread.ts";
 import { Outcome, ReadWrite, ShardCode } from "../plugin/abi.ts";
 import type { Decision, PluginHost, RouteInput } from "../plugin/host.ts";
+import { REFUSALS, syntaxError, Unasked } from "./refusals.ts";
 import { Route, Routes, Shard } from "./route.ts";
 import { shardOfKey } from "./sharding.ts";
 
@@ -45,8 +47,14 @@ const DEFAULT_POLICY: Policy = {
 export interface RouteRequest {
 	/** Of one Query's text, or of that of the statement that a Bind names; null unless `Router.needsFacts`. */
 	facts: StatementFacts | null;
-	/** The text itself, where plugins are asked (`Router.asksPlugins`). */
-	sql: string;
+	/** The text itself, where plugins are asked (`Router.asksPlugins`); null when it is not certain what PostgreSQL will read. */
+	sql: string | null;
+	/** As in `RouteInput`. */
+	escapes: boolean;
+	/** It is asked about again when the server has answered what is under way, if it is uncertain now. */
+	mayWait: boolean;
+	/** Whose names EXECUTE may mean. */
+	statements: PreparedNames;
 	/** A transaction block is open on a server, which keeps it: the caller sees to that. */
 	inTransaction: boolean;
 	/** The BEGIN of a transaction that no server knows of yet: this is its first statement. Else None. */
@@ -63,11 +71,22 @@ export interface RouteRequest {
 	bindEnd: number;
 }
 
+/** Names that servers may have statements by. */
+export interface PreparedNames {
+	/** One that was prepared by the protocol. */
+	hasByProtocol(name: string): boolean;
+}
+
+const ALL_NAMES: PreparedNames = { hasByProtocol: () => true };
+
 /** A request about nothing yet. */
 export function routeRequest(): RouteRequest {
 	return {
 		facts: null,
 		sql: "",
+		escapes: false,
+		mayWait: false,
+		statements: ALL_NAMES,
 		inTransaction: false,
 		begun: TransactionControl.None,
 		hints: NO_HINTS,
@@ -82,7 +101,9 @@ export function routeRequest(): RouteRequest {
 export class Router {
 	/** False when every answer would be the same: callers then skip `route`, nothing is parsed and no plugin asked. */
 	readonly needed: boolean;
-	/** Whether the answer depends on what the statement is. A plugin alone does not need it: its bridge has a parser. */
+	/** Whether the answer depends on what the statement is, also where no plugin has a say. */
+	readonly decides: boolean;
+	/** Whether facts are wanted: also where plugins alone decide, which are told of them (`write_override`). */
 	readonly needsFacts: boolean;
 	readonly statements: StatementCache;
 	/** A plugin has called the statement that was routed last a write, whatever its tree says. */
@@ -111,7 +132,6 @@ export class Router {
 	readonly #bySetting = new Routes("pgdog setting");
 	readonly #bySize = new Routes("size of the request");
 	readonly #bySyntaxError = new Routes("syntax error");
-	readonly #byMalformedBind = new Routes("malformed Bind");
 	readonly #byPlugin = new Map<string, Routes>();
 
 	constructor(
@@ -127,15 +147,17 @@ export class Router {
 		this.#readOnly = topology.readOnly ?? false;
 		this.#aggressive = policy.read_write_strategy === "aggressive";
 		this.#preferPrimary = policy.read_write_split === "prefer_primary";
-		this.needsFacts = shards > 1 || (hasPrimary && hasReplicas) || policy.expanded_explain;
+		this.decides = shards > 1 || (hasPrimary && hasReplicas) || policy.expanded_explain;
 		this.statements = statements;
 		this.#plugins = plugins?.active ? plugins : null;
-		this.needed = this.needsFacts || topology.hasChoice === true || this.#plugins !== null;
+		this.needsFacts = this.decides || this.#plugins !== null;
+		this.needed = this.decides || topology.hasChoice === true || this.#plugins !== null;
 		this.#anyShard = shards === 1 ? 0 : Shard.All;
 		this.#unmerged = policy.cross_shard_unmerged === "permit";
 		this.#functions = new Set(policy.cross_shard_functions?.split(/[\s,]+/));
 		this.#input = {
 			sql: "",
+			escapes: false,
 			shards,
 			hasReplicas,
 			hasPrimary,
@@ -182,32 +204,54 @@ export class Router {
 		this.calledWrite = false;
 		if (this.#plugins === null || own.error !== null) return own;
 
+		const decision = this.#ask(this.#plugins, request);
+		return decision instanceof Route ? decision : this.#afterPlugins(decision, own, request);
+	}
+
+	/** What plugins say, or why they cannot be asked. */
+	#ask(plugins: PluginHost, request: RouteRequest): Decision | Route {
 		const { sql } = request;
+		if (sql === null) return request.mayWait ? TOO_EARLY : this.refuseUnasked(Unasked.Uncertain);
 		const input = this.#input;
 		input.sql = sql;
+		input.escapes = request.escapes;
 		input.inTransaction = request.inTransaction || request.begun !== TransactionControl.None;
 		input.writeOverride = this.#mustWrite(request);
 		input.bind = request.bind;
 		input.bindStart = request.bindStart;
 		input.bindEnd = request.bindEnd;
-		let decision = this.#plugins.route(input);
+		let decision = plugins.route(input);
 		let unclear = false;
 		// Their parser refuses some comments that PostgreSQL takes, and a plugin that guards would never see the statement.
 		if (decision.outcome === Outcome.SyntaxError && mayHaveComments(sql)) {
-			const plain = withoutComments(sql);
+			const plain = withoutComments(sql, request.escapes ? Backslash.Escapes : Backslash.Plain);
 			unclear = plain === null;
 			if (plain !== null && plain !== sql) {
 				input.sql = plain;
-				decision = this.#plugins.route(input);
+				decision = plugins.route(input);
 			}
 		}
 		// The message belongs to the caller's chunk, which must not outlive the call for our sake.
 		input.bind = null;
-		if (unclear) {
-			const hint = "Plugins have to see every statement, and a comment may be in their parser's way: write it without.";
-			return refuse("plugins' parser", new PgError("ERROR", "42601", decision.message, undefined, hint));
-		}
-		return this.#afterPlugins(decision, own, request);
+		if (!unclear) return decision;
+		// PostgreSQL's words if it is an error for that too, which is likely.
+		const { hint } = this.refuseUnasked(Unasked.Comment).error!;
+		const { message, position } = decision;
+		return refuse("plugins' rules", new PgError("ERROR", "42601", message, undefined, hint, undefined, position));
+	}
+
+	/** A Bind that names a statement which is not the client's: SQL's PREPARE may have made it, and what it says is not known. */
+	refuseUnknown(name: string): Route {
+		const message = `prepared statement "${name}" does not exist`;
+		const hint = "Plugins have to see every statement: one that SQL's PREPARE has made can be run by EXECUTE only.";
+		return refuse("plugins' rules", new PgError("ERROR", "26000", message, undefined, hint));
+	}
+
+	/** Nothing is sent of which plugins could not be asked: one that guards would be bypassed. */
+	refuseUnasked(why: Unasked): Route {
+		const { sqlstate, message, detail, hint } = REFUSALS[why];
+		this.#plugins?.tellUnasked(message);
+		return refuse("plugins' rules", new PgError("ERROR", sqlstate, message, detail, hint));
 	}
 
 	/** The route of a Parse or Describe without Bind: there is nothing to run yet, so plugins are not asked. */
@@ -220,34 +264,43 @@ export class Router {
 			case Outcome.Provided:
 				return this.#provided(decision, own, request);
 			case Outcome.Unknown:
-				return own;
+				return this.#executesUnseen(decision, request) ? this.refuseUnasked(Unasked.Execute) : own;
+			// PostgreSQL's own words, but not PostgreSQL's own parser: one of another version may run what this one refuses.
 			case Outcome.SyntaxError:
-				return this.#bySyntaxError.to(0, this.#side(Side.Primary));
+				return refuse("syntax error", syntaxError(decision.message, decision.position));
 			case Outcome.MalformedBind:
-				return this.#byMalformedBind.to(0, this.#side(Side.Primary));
+				return this.refuseUnasked(Unasked.MalformedBind);
 			case Outcome.Blocked: {
 				const by = `plugin "${decision.plugin}"`;
-				return refuse(by, new PgError("ERROR", "42601", `query is blocked by ${by}`, request.sql));
+				return refuse(by, new PgError("ERROR", "42601", `query is blocked by ${by}`, request.sql ?? undefined));
 			}
-			// Not to be sent, though PostgreSQL might run it: a plugin that guards would be bypassed.
-			case Outcome.TooComplex: {
-				const detail = "Plugins have to see every statement, and this one is too long or too deep for their parser.";
-				return refuse("plugins' parser", new PgError("ERROR", "54001", "statement too complex", detail));
-			}
+			case Outcome.TooComplex:
+				return this.refuseUnasked(Unasked.TooComplex);
+			case Outcome.NoThread:
+				return this.refuseUnasked(Unasked.NoThread);
 			default: {
-				const message = "plugins could not be asked about the statement";
-				return refuse("plugins' parser", new PgError("ERROR", "58000", message, decision.message));
+				const route = this.refuseUnasked(Unasked.Broken);
+				return refuse(route.decidedBy, new PgError("ERROR", "58000", route.error!.message, decision.message));
 			}
 		}
 	}
 
+	/** It runs by name what was prepared by the protocol, perhaps by another client, of which plugins are asked with each Bind only. */
+	#executesUnseen({ executes }: Decision, { statements }: RouteRequest): boolean {
+		if (executes.length === 0) return false;
+		return executes.some((name) => statements.hasByProtocol(name));
+	}
+
 	#provided(decision: Decision, own: Route, request: RouteRequest): Route {
 		const { shard, readWrite, plugin } = decision;
+		const { facts } = request;
+		if (this.#executesUnseen(decision, request)) return this.refuseUnasked(Unasked.Execute);
+		// What is about the session or the transaction alone belongs to no shard, and plugins do not expect to be asked.
+		if (facts !== null && (facts.controls || facts.empty)) return own;
 		if (shard >= this.#shards) {
 			return noSuchShard(shard, this.#shards, `plugin "${plugin}"`, `Plugin "${plugin}" sends the statement there`);
 		}
 		// BEGIN and its like have a place of their own: a transaction is opened and ended where its statements run.
-		const { facts } = request;
 		if (facts !== null && isControl(facts)) return own;
 		let routes = this.#byPlugin.get(plugin);
 		if (routes === undefined) {
@@ -260,7 +313,8 @@ export class Router {
 			else if (readWrite === ReadWrite.Write) side = this.#side(Side.Primary);
 		}
 		this.calledWrite = readWrite === ReadWrite.Write;
-		return routes.to(shard >= 0 && shard !== ShardCode.Unknown ? shard : this.#anyShard, side);
+		if (shard === ShardCode.Unknown) return routes.to(own.shard, side);
+		return routes.to(shard >= 0 ? shard : this.#anyShard, side);
 	}
 
 	/** Without plugins. */
@@ -294,6 +348,7 @@ export class Router {
 		}
 		this.#wanted = side;
 		side = this.#side(side);
+		if (!this.decides) return this.#byCluster.to(this.#anyShard, side);
 		if (this.#shards === 1) return routes.to(0, side);
 		// Of those on which a transaction is open the frontend knows more.
 		if (isControl(facts)) return routes.to(this.#anyShard, side);
@@ -367,7 +422,7 @@ export class Router {
 	#mustWrite(request: RouteRequest): boolean {
 		const { facts } = request;
 		if (request.inTransaction) return !this.#aggressive || facts === null || !facts.reads;
-		return facts === null ? this.#hasPrimary : this.#wanted === Side.Primary;
+		return this.#wanted === Side.Primary;
 	}
 
 	/** `Route.side` where the cluster has both kinds; else what there is. */
@@ -393,6 +448,9 @@ function noSuchShard(shard: number, shards: number, decidedBy: string, why: stri
 	const detail = `${why}; shards are numbered from 0 to ${shards - 1}.`;
 	return refuse(decidedBy, new PgError("ERROR", "58000", `no such shard: ${shard}`, detail));
 }
+
+/** Nobody is told. */
+const TOO_EARLY = refuse("plugins' rules", new PgError("ERROR", "0A000", "the statement before it is under way"));
 
 function refuse(decidedBy: string, error: PgError): Route {
 	return new Route(Shard.All, Side.Primary, decidedBy, error);

@@ -13,6 +13,7 @@ const MESSAGE = field("M");
 const DETAIL = field("D");
 const HINT = field("H");
 const ROUTINE = field("R");
+const POSITION = field("P");
 /** First letters of the two severities that end a connection. */
 const FATAL = field("F");
 const PANIC = field("P");
@@ -40,6 +41,7 @@ function report(code: Backend, severity: Severity, error: PgError): Buffer {
 	w.byte(SQLSTATE).string(error.sqlstate).byte(MESSAGE).string(printable(error.message));
 	if (error.detail !== undefined) w.byte(DETAIL).string(printable(error.detail));
 	if (error.hint !== undefined) w.byte(HINT).string(printable(error.hint));
+	if (error.position > 0) w.byte(POSITION).string(String(error.position));
 	if (error.routine !== undefined) w.byte(ROUTINE).string(error.routine);
 	return w.byte(0).end().bytes();
 }

@@ -100,6 +100,7 @@ export const ROUTE: RouteRow = {
 
 /** Orders are written down in `orders`. */
 export class PlainSource implements Source {
+	readonly stuckWorkers: readonly number[] = [];
 	readonly version = VERSION;
 	readonly averages = new AverageSampler();
 	readonly orders: string[] = [];

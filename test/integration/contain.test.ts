@@ -14,6 +14,7 @@ import { ShardedClient } from "../../src/frontend/sharded.ts";
 import { Startup } from "../../src/frontend/startup.ts";
 import { Ledger } from "../../src/pool/ledger.ts";
 import { Vitals } from "../../src/pool/vitals.ts";
+import { Attendance } from "../../src/stats/attendance.ts";
 import { Counters } from "../../src/stats/counters.ts";
 import { Worker } from "../../src/worker.ts";
 import { type Cluster, freePort, startPostgres } from "../support/postgres.ts";
@@ -48,6 +49,7 @@ beforeAll(async () => {
 		ledger: new Ledger(capacity, 1).memory,
 		counters: new Counters(capacity, 1).memory,
 		vitals: new Vitals(capacity).memory,
+		attendance: new Attendance(1).memory,
 	};
 	const plugins = { bridge: [], plugins: [] };
 	const scramSecret = new Uint8Array(32);

@@ -154,7 +154,7 @@ describeWithCargo("the example plugins before PostgreSQL", () => {
 					const kept = join(place, ".guide", what);
 					mkdirSync(dirname(kept), { recursive: true });
 					writeFileSync(kept, text);
-					build.push(`cp '${kept}' '${join(place, what)}'`);
+					build.push(`mkdir -p '${dirname(join(place, what))}' && cp '${kept}' '${join(place, what)}'`);
 				} else if (language === "toml" && text.includes('"my_plugin"')) table = text;
 			}
 			// The dependencies are built already for the other plugins; the library comes to where cargo would put it.
@@ -171,7 +171,8 @@ describeWithCargo("the example plugins before PostgreSQL", () => {
 			const said = run(["bash", "-c", info], place);
 			expect(said).toContain(rustc);
 			const pgQuery = /pg_query (\S+)/.exec(said)?.[1];
-			expect(guide).toContain(`--precise ${pgQuery}`);
+			expect(guide).toContain(`pg_query = "=${pgQuery}"`);
+			expect(guide).toContain(`PGDOG_PGQUERY_VERSION = "${pgQuery}"`);
 
 			const port = freePort();
 			const { primary, replicas } = cluster;
@@ -197,6 +198,7 @@ describeWithCargo("the example plugins before PostgreSQL", () => {
 				expect(log.split("\n")[0]).toMatch(/🐕 PgDog v\S+ \(rustc /);
 				expect(log.split("\n")[0]).toContain(`(${rustc})`);
 				expect(log).toContain(`plugin "my_plugin" is ${join(realpathSync(place), library)}`);
+				expect(log).not.toContain("WARNING");
 				expect(log).toMatch(/loaded "my_plugin" plugin \(v0\.1\.0\) \[[\d.]+ms\]/);
 				expect(log.indexOf("my_plugin is ready")).toBeLessThan(log.indexOf("listening on"));
 				const client = await connect({ port } as Parameters<typeof connect>[0]);

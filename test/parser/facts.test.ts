@@ -386,6 +386,7 @@ test("of a text without a tree nothing is known but why, what it asks for, and t
 		transaction: TransactionControl.None,
 		statements: 0,
 		empty: false,
+		controls: false,
 		explains: false,
 		chains: false,
 		placement: { spread: Spread.All, firstAnswers: null, unmerged: "a statement that could not be parsed", calls: [] },

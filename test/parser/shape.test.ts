@@ -6,6 +6,7 @@ import fc from "fast-check";
 import { StatementCache } from "../../src/parser/cache.ts";
 import { type StatementFacts, statementFacts } from "../../src/parser/facts.ts";
 import { Parsed, SqlParser } from "../../src/parser/parse.ts";
+import { Reading } from "../../src/parser/reading.ts";
 import { Shape } from "../../src/parser/shape.ts";
 
 const parser = new SqlParser();
@@ -24,7 +25,7 @@ const parsed = (sql: string) => decisive(statementFacts(parser.parse(sql), sql))
 function ask(cache: StatementCache, sql: string, conforming = true): StatementFacts {
 	// Somewhere in a chunk, as a message is.
 	const bytes = Buffer.from(`'Q'${sql}\0'`);
-	return cache.factsOfQuery(bytes, 3, bytes.length - 2, conforming);
+	return cache.factsOfQuery(bytes, 3, bytes.length - 2, conforming ? Reading.Standard : Reading.Escapes);
 }
 
 /** Holds all texts that it is shown against all others of their shape. */
@@ -424,27 +425,28 @@ describe("the cache", () => {
 		fc.assert(
 			fc.property(fc.uint8Array({ maxLength: 40 }), fc.boolean(), (noise, conforming) => {
 				const bytes = Buffer.concat([Buffer.from("SELECT '"), noise, Buffer.from("' , 1")]);
-				for (let end = 0; end <= bytes.length; end++) cache.factsOfQuery(bytes, 0, end, conforming);
+				const reading = conforming ? Reading.Standard : Reading.Escapes;
+				for (let end = 0; end <= bytes.length; end++) cache.factsOfQuery(bytes, 0, end, reading);
 			}),
 			{ numRuns: 60 },
 		);
 		const large = Buffer.alloc(2 ** 20, "SELECT '''a''', ");
-		expect(cache.factsOfQuery(large, 0, large.length, true).writes).toBe(true);
-		expect(cache.factsOfQuery(large, 0, large.length, false).writes).toBe(true);
+		expect(cache.factsOfQuery(large, 0, large.length, Reading.Standard).writes).toBe(true);
+		expect(cache.factsOfQuery(large, 0, large.length, Reading.Escapes).writes).toBe(true);
 	});
 
 	test("a half character hides the end of no string", () => {
 		const cache = new StatementCache(parser);
 		for (const half of [[0xe9], [0xf0, 0x9f], [0xc3], [0xff, 0xfe]]) {
 			const bytes = Buffer.concat([Buffer.from("SELECT '"), Buffer.from(half), Buffer.from("', nextval('s')")]);
-			expect(cache.factsOfQuery(bytes, 0, bytes.length, true).writes).toBe(true);
+			expect(cache.factsOfQuery(bytes, 0, bytes.length, Reading.Standard).writes).toBe(true);
 		}
 		// In Shift JIS 0x83 0x5c is one character, and the string ends behind it.
 		const sjis = Buffer.from("SELECT E'\x83\x5c'; DELETE FROM t; --'", "latin1");
-		expect(cache.factsOfQuery(sjis, 0, sjis.length, true).writes).toBe(true);
+		expect(cache.factsOfQuery(sjis, 0, sjis.length, Reading.Standard).writes).toBe(true);
 		expect(shapeOf(Buffer.from("SELECT E'\x83\x5c'", "latin1"))).toBeNull();
 		const plain = Buffer.from("SELECT '\x83\x5c'; DELETE FROM t; --'", "latin1");
-		expect(cache.factsOfQuery(plain, 0, plain.length, false).writes).toBe(true);
+		expect(cache.factsOfQuery(plain, 0, plain.length, Reading.Escapes).writes).toBe(true);
 	});
 });
 

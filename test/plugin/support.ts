@@ -2,7 +2,7 @@
 // Everything goes below plugins/target, which git ignores, and is built once.
 
 import { describe } from "bun:test";
-import { copyFileSync, mkdirSync, mkdtempSync } from "node:fs";
+import { copyFileSync, mkdirSync, mkdtempSync, readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { buildBridge, hasCargo } from "../../scripts/build-bridge.ts";
@@ -42,7 +42,11 @@ export function bridge(): Bridge {
 
 /** Runs `cargo build --release` in a crate of fixtures/; returns its library. */
 export function buildFixture(name: string): string {
-	run(["cargo", "build", "--release"], join(FIXTURES, name), { CARGO_TARGET_DIR: OUTSIDE });
+	const lock = readFileSync(join(PLUGINS, "Cargo.lock"), "utf8");
+	const [, version = ""] = /name = "pg_query"\nversion = "([^"]+)"/.exec(lock) ?? [];
+	// As the README says: else the plugin does not tell, and is warned of.
+	const env = { CARGO_TARGET_DIR: OUTSIDE, PGDOG_PGQUERY_VERSION: version };
+	run(["cargo", "build", "--release"], join(FIXTURES, name), env);
 	return join(OUTSIDE, `release/lib${name}.so`);
 }
 
@@ -124,6 +128,7 @@ export function load(library: Bridge | null, names: string[], log = new Lines())
 export function input(sql: string, more: Partial<RouteInput> = {}): RouteInput {
 	return {
 		sql,
+		escapes: false,
 		shards: 1,
 		hasReplicas: false,
 		hasPrimary: true,

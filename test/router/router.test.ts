@@ -325,13 +325,11 @@ describeWithCargo("with plugins", () => {
 	};
 	const by = 'by plugin "witness"';
 
-	test("with one pool they are asked, and their parser is the only one that runs", () => {
-		const idle = new SqlParser();
-		const router = new Router(ONE, new StatementCache(idle), host);
+	test("with one pool they are asked", () => {
+		const router = new Router(ONE, new StatementCache(new SqlParser()), host);
 		expect(router.needed).toBe(true);
 		expect(router.route(request(router, "SELECT 'block'")).error?.sqlstate).toBe("42601");
 		expect(line(router.route(request(router, "SELECT 'nothing'")))).toBe("0 write by the only choice");
-		expect(idle.instances).toBe(0);
 	});
 
 	test("a shard that they name is taken, with more than one", () => {
@@ -357,9 +355,23 @@ describeWithCargo("with plugins", () => {
 	test("reading or writing as they choose beats the statement, and theirs alone leaves the shard", () => {
 		expect(ask(SPLIT, "SELECT 'write'")).toBe(`0 write ${by}`);
 		expect(ask(SPLIT, "SELECT 'read' FOR UPDATE")).toBe(`0 read ${by}`);
-		expect(ask(SHARDS, "SELECT 'read'", { inTransaction: true })).toBe(`all read ${by}`);
+		expect(ask(SHARDS, "SELECT 'read' FROM t", { inTransaction: true })).toBe(`all read ${by}`);
 		expect(ask(SPLIT, "SELECT 'value'", { ...bind([0], ["0"]), inTransaction: true })).toBe(`0 write ${by}`);
 		expect(ask(REPLICAS, "SELECT 'write'")).toBe(`0 read ${by}`);
+	});
+
+	test("a shard that they leave open is the one that a comment or the session has named", () => {
+		for (const [what, side] of [
+			["read", "read"],
+			["write", "write"],
+		]) {
+			expect(ask(SHARDS, `/* pgdog_shard: 2 */ SELECT '${what}'`)).toBe(`2 ${side} ${by}`);
+			expect(ask(SHARDS, `SELECT '${what}'`, { hints: { ...NO_HINTS, shard: 1 } })).toBe(`1 ${side} ${by}`);
+			expect(ask(SHARDS, `SELECT '${what}' FROM t`)).toBe(`all ${side} ${by}`);
+			// One shard can answer what names no table.
+			expect(ask(SHARDS, `SELECT '${what}'`)).toBe(`0 ${side} ${by}`);
+		}
+		expect(ask(SHARDS, "/* pgdog_shard: 2 */ SELECT 'all'")).toBe(`all read ${by}`);
 	});
 
 	test("what they leave open is the router's", () => {
@@ -394,7 +406,9 @@ describeWithCargo("with plugins", () => {
 		expect(told(SPLIT, " FOR UPDATE")).toBe("1");
 		expect(told(PRIMARIES, "")).toBe("0");
 		// Shard 1 is not there with one shard: the error tells.
-		expect(ask(ONE, "SELECT 'write_override'")).toBe("58000 no such shard: 1");
+		expect(ask(ONE, "SELECT 'write_override'")).toBe(`0 write ${by}`);
+		expect(ask(ONE, "SELECT 'write_override' FOR UPDATE")).toBe("58000 no such shard: 1");
+		expect(ask(ONE, "SELECT 'write_override'", { inTransaction: true })).toBe("58000 no such shard: 1");
 		expect(ask(REPLICAS, "SELECT 'write_override'")).toBe(`0 read ${by}`);
 	});
 
@@ -410,12 +424,25 @@ describeWithCargo("with plugins", () => {
 		expect(line(router.routeUnbound(request(router, "SELECT 'block'")))).toBe("0 read by statement");
 	});
 
-	test("syntax errors and malformed parameters are PostgreSQL's to report, by one server", () => {
+	test("what their parser refuses, and malformed parameters, are sent to nobody: a server of another version might run it", () => {
 		for (const topology of [ONE, SPLIT, SHARDS]) {
-			expect(ask(topology, "SELEC")).toBe("0 write by syntax error");
+			expect(ask(topology, "SELEC")).toBe('42601 syntax error at or near "SELEC"');
 			const malformed = { bind: new Uint8Array([0, 9, 0]), bindStart: 0, bindEnd: 3 };
-			expect(ask(topology, "SELECT 'value'", malformed)).toBe("0 write by malformed Bind");
+			expect(ask(topology, "SELECT 'value'", malformed)).toBe("08P01 invalid Bind message");
 		}
+		const router = new Router(ONE, statements, host);
+		expect(router.route(request(router, "SELECT 1 FROM FROM")).error?.position).toBe(15);
+	});
+
+	test("a text of which it is not certain what PostgreSQL will read is sent to nobody, and EXECUTE of what they have not seen", () => {
+		expect(ask(ONE, "SELECT 1", { sql: null })).toBe("0A000 the statement may be read in several ways");
+		expect(ask(ONE, "SELECT 'bl\\157ck'", { escapes: true })).toStartWith("42601 query is blocked");
+		expect(ask(ONE, "SELECT 'bl\\157ck'", { escapes: false })).toBe("0 write by the only choice");
+		const names = { hasByProtocol: (name: string) => name === "theirs" };
+		const refused = "0A000 EXECUTE of a statement that was not prepared by PREPARE";
+		for (const sql of ["EXECUTE theirs", "EXPLAIN ANALYZE EXECUTE theirs(1)", "CREATE TABLE t AS EXECUTE theirs"])
+			expect(ask(ONE, sql, { statements: names })).toBe(refused);
+		expect(ask(ONE, "EXECUTE mine", { statements: names })).toBe("0 write by the only choice");
 	});
 
 	test("what is too deep for them is not sent", () => {
@@ -440,7 +467,7 @@ describeWithCargo("with plugins", () => {
 				expect(error).toMatchObject({ message: `query is blocked by plugin "${witness}"`, detail: sql });
 			}
 		}
-		expect(ask(SPLIT, "SELECT 'read' WHERE '\\' NOT /* c */ IN ('\\')")).toStartWith("42601 syntax error");
+		expect(ask(SPLIT, "SELECT 'read' WHERE '\\' NOT /* c */ IN ('\\')")).toBe(`0 read ${by}`);
 		expect(ask(SPLIT, "SELECT 1 WHERE 1 NOT /* c */ IN (1)")).toBe("0 read by statement");
 	});
 

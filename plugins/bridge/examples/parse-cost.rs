@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use pgdog_bridge::parse::parse;
+use pgdog_bridge::parse::{Backslash, parse};
 use pgdog_plugin::pg_query;
 
 /// Microseconds per call, the best of seven rounds.
@@ -35,7 +35,7 @@ fn compare() {
     ];
     for (name, sql, count) in texts {
         let theirs = cost(count, |_| drop(pg_query::parse(&sql).unwrap()));
-        let ours = cost(count, |_| drop(parse(sql.as_bytes()).unwrap()));
+        let ours = cost(count, |_| drop(parse(sql.as_bytes(), Backslash::Plain).unwrap()));
         println!("{name}: pg_query {theirs:.1} µs, bridge {ours:.1} µs, ratio {:.2}", ours / theirs);
     }
 }

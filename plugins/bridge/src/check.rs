@@ -5,8 +5,8 @@ use pgdog_plugin::pg_query::NodeEnum;
 use pgdog_plugin::prelude::*;
 use pgdog_plugin::{PdRoute, PdRouterContext};
 
-use crate::parse::parse;
-use crate::route::{HAS_PRIMARY, WRITE_OVERRIDE, route};
+use crate::parse::{Backslash, parse};
+use crate::route::{HAS_PRIMARY, Plugin, WRITE_OVERRIDE, route};
 
 const SQL: &[u8] = b"SELECT a, $1 FROM t WHERE b = 'x' AND c = $2";
 /// Two format codes (text, binary), two values: 'é' and NULL.
@@ -31,7 +31,7 @@ unsafe extern "C" fn probe(context: PdRouterContext, output: *mut PdRoute) {
 
 /// Ok, or what was wrong.
 pub fn check() -> Result<(), String> {
-    let statement = parse(SQL).map_err(|refused| format!("it does not parse a plain SELECT: {refused:?}"))?;
+    let statement = parse(SQL, Backslash::Plain).map_err(|refused| format!("it does not parse a plain SELECT: {refused:?}"))?;
     let [only] = &statement.ast.stmts[..] else {
         return Err(format!("it sees {} statements instead of one", statement.ast.stmts.len()));
     };
@@ -49,9 +49,10 @@ pub fn check() -> Result<(), String> {
         Ok(text) if text.as_bytes() == SQL => {}
         other => return Err(format!("it writes the statement back as {other:?}")),
     }
-    if parse(b"SELECT FROM WHERE").is_ok() {
+    if parse(b"SELECT FROM WHERE", Backslash::Plain).is_ok() {
         return Err("it accepts a syntax error".into());
     }
+    let probe = Plugin { function: probe, number: u32::MAX };
     match route(probe, &statement, 9, HAS_PRIMARY | WRITE_OVERRIDE, BIND) {
         Ok(29.0) => Ok(()),
         other => Err(format!("a plugin does not see what was sent ({other:?})")),

@@ -25,9 +25,18 @@ struct Deep {
     jobs: Mutex<Sender<(Job, SyncSender<Outcome>)>>,
 }
 
+/// None: this machine gives none at this moment. It may later.
 fn thread() -> Option<&'static Deep> {
-    static THREAD: OnceLock<Option<Deep>> = OnceLock::new();
-    THREAD.get_or_init(|| SIZES.into_iter().find_map(start)).as_ref()
+    static THREAD: OnceLock<Deep> = OnceLock::new();
+    static STARTING: Mutex<()> = Mutex::new(());
+    if let Some(deep) = THREAD.get() {
+        return Some(deep);
+    }
+    let _alone = STARTING.lock().unwrap_or_else(|broken| broken.into_inner());
+    if THREAD.get().is_none() {
+        let _ = THREAD.set(SIZES.into_iter().find_map(start)?);
+    }
+    THREAD.get()
 }
 
 fn start(stack: usize) -> Option<Deep> {

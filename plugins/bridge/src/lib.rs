@@ -9,25 +9,31 @@ use std::ffi::{CStr, CString, c_char, c_void};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::slice;
+use std::sync::atomic::Ordering;
 
 use pgdog_plugin::PdStr;
 
 pub mod bind;
+pub mod calls;
 pub mod check;
+pub mod crash;
 pub mod deep;
 pub mod levels;
 pub mod meter;
 pub mod parse;
 pub mod route;
+pub mod say;
+pub mod watch;
 
-use parse::{Refused, Statement};
-use route::RouteFunction;
+use calls::Part;
+use parse::{Backslash, Refused, Statement};
+use route::{Plugin, RouteFunction, Unasked};
 
 #[global_allocator]
 static ALLOCATOR: meter::Meter = meter::Meter;
 
 /// Raised when the functions below change. src/plugin/abi.ts has the same number.
-const ABI: u32 = 1;
+const ABI: u32 = 2;
 
 thread_local! {
     /// Of the last call on this thread that failed: kind, position, message.
@@ -116,13 +122,15 @@ pub unsafe extern "C" fn pgdog_bridge_error_message(out: *mut u8, capacity: usiz
     LAST_ERROR.with_borrow(|last| unsafe { copy_out(last.2.as_bytes(), out, capacity) })
 }
 
-/// Parses UTF-8 text. Returns a statement to be freed, or null and an error.
+/// Parses UTF-8 text. Returns a statement to be freed, or null and an error. `escapes`: 1 when the session that it comes from
+/// has `standard_conforming_strings = off`.
 ///
 /// # Safety
 /// `sql` points at `length` bytes.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pgdog_bridge_parse(sql: *const u8, length: usize) -> *mut Statement {
-    guarded(ptr::null_mut(), || match parse::parse(unsafe { bytes(sql, length) }) {
+pub unsafe extern "C" fn pgdog_bridge_parse(sql: *const u8, length: usize, escapes: u32) -> *mut Statement {
+    let backslash = if escapes == 0 { Backslash::Plain } else { Backslash::Escapes };
+    guarded(ptr::null_mut(), || match parse::parse(unsafe { bytes(sql, length) }, backslash) {
         Ok(statement) => Box::into_raw(statement),
         Err(refused) => {
             match refused {
@@ -144,6 +152,16 @@ pub unsafe extern "C" fn pgdog_bridge_size(statement: *const Statement) -> f64 {
     unsafe { (*statement).bytes as f64 }
 }
 
+/// Names of the prepared statements that it runs by EXECUTE, each with a NUL behind it. Copies as much as fits; returns the
+/// whole length.
+///
+/// # Safety
+/// `statement` came from `pgdog_bridge_parse` and was not freed; `out` has room for `capacity` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pgdog_bridge_executes(statement: *const Statement, out: *mut u8, capacity: usize) -> i32 {
+    unsafe { copy_out(&(*statement).executes, out, capacity) }
+}
+
 /// # Safety
 /// `statement` came from `pgdog_bridge_parse`, and this is its only free.
 #[unsafe(no_mangle)]
@@ -156,8 +174,8 @@ pub unsafe extern "C" fn pgdog_bridge_free(statement: *mut Statement) {
     });
 }
 
-/// Calls a plugin's `pgdog_route`. Returns `shard × 4 + read_write`, or NaN when the Bind message is malformed.
-/// `message + offset` is where the count of format codes of a Bind message lies; `length` 0 stands for no Bind.
+/// Calls the `pgdog_route` of the plugin with this number (`pgdog_bridge_name`). Returns `shard × 4 + read_write`; NaN when the
+/// Bind message is malformed, infinity when the plugin could not be asked. `message + offset` is where the count of format codes of a Bind message lies; `length` 0 stands for no Bind.
 ///
 /// # Safety
 /// `function` is a `pgdog_route` of a library whose versions were checked, `statement` is alive, `message` points at
@@ -165,6 +183,7 @@ pub unsafe extern "C" fn pgdog_bridge_free(statement: *mut Statement) {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pgdog_bridge_route(
     function: *const c_void,
+    number: u32,
     statement: *const Statement,
     shards: u32,
     flags: u32,
@@ -172,22 +191,46 @@ pub unsafe extern "C" fn pgdog_bridge_route(
     offset: usize,
     length: usize,
 ) -> f64 {
-    guarded(f64::NAN, || {
+    guarded(f64::INFINITY, || {
         let function = unsafe { std::mem::transmute::<*const c_void, RouteFunction>(function) };
         let message = if length == 0 { &[][..] } else { unsafe { bytes(message.add(offset), length) } };
-        route::route(function, unsafe { &*statement }, u64::from(shards), flags, message).unwrap_or(f64::NAN)
+        match route::route(Plugin { function, number }, unsafe { &*statement }, u64::from(shards), flags, message) {
+            Ok(route) => route,
+            Err(Unasked::Malformed) => f64::NAN,
+            Err(Unasked::NoThread) => f64::INFINITY,
+        }
     })
 }
 
-/// Opens a library, all its symbols bound at once. Null and an error when it cannot be. Libraries are never closed.
+/// From now on a plugin that ends the process, or does not come back, is named on standard error. `format`: `log_format`, 0
+/// for text, 1 for json, 2 for json_flattened.
+#[unsafe(no_mangle)]
+pub extern "C" fn pgdog_bridge_watch(format: u32) {
+    say::FORMAT.store(format, Ordering::Relaxed);
+    crash::watch();
+    watch::watch();
+}
+
+/// The number by which calls of the plugin with this name are marked.
+///
+/// # Safety
+/// `name` points at `length` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pgdog_bridge_name(name: *const u8, length: usize) -> u32 {
+    guarded(u32::MAX, || calls::register(&String::from_utf8_lossy(unsafe { bytes(name, length) })))
+}
+
+/// Opens a library, all its symbols bound at once, for the plugin with this number. Null and an error when it cannot be.
+/// Libraries are never closed.
 ///
 /// # Safety
 /// `path` points at `length` bytes. The library's constructors run.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pgdog_bridge_open(path: *const u8, length: usize) -> *mut c_void {
+pub unsafe extern "C" fn pgdog_bridge_open(path: *const u8, length: usize, number: u32) -> *mut c_void {
     guarded(ptr::null_mut(), || {
         let Ok(path) = CString::new(unsafe { bytes(path, length) }) else { return ptr::null_mut() };
-        let library = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+        let open = || unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_NOW | libc::RTLD_LOCAL) };
+        let library = calls::marked(number, Part::Load, open);
         if library.is_null() {
             let reason = unsafe { libc::dlerror() };
             let reason = if reason.is_null() { c"unknown".as_ptr() } else { reason as *const c_char };
@@ -209,35 +252,40 @@ pub unsafe extern "C" fn pgdog_bridge_symbol(library: *mut c_void, name: *const 
     })
 }
 
-/// Calls `void f(PdStr *)` and copies the string. Returns its length, or -1 when that is absurd (nothing is read then).
+/// Calls `void f(PdStr *)` of the plugin with this number and copies the string. Returns its length, or -1 when that is absurd
+/// (nothing is read then).
 ///
 /// # Safety
 /// `function` has that signature; `out` has room for `capacity` bytes.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pgdog_bridge_string(function: *const c_void, out: *mut u8, capacity: usize) -> i32 {
+pub unsafe extern "C" fn pgdog_bridge_string(function: *const c_void, number: u32, out: *mut u8, capacity: usize) -> i32 {
     let function = unsafe { std::mem::transmute::<*const c_void, unsafe extern "C" fn(*mut PdStr)>(function) };
     let mut string = PdStr { len: 0, data: ptr::null_mut() };
-    unsafe { function(&mut string) };
-    if string.len > capacity {
-        return -1;
-    }
-    if string.data.is_null() { 0 } else { unsafe { copy_out(bytes(string.data.cast(), string.len), out, capacity) } }
+    // What it points at is the plugin's too.
+    calls::marked(number, Part::Load, || unsafe {
+        function(&mut string);
+        match string.len {
+            length if length > capacity => -1,
+            _ if string.data.is_null() => 0,
+            length => copy_out(bytes(string.data.cast(), length), out, capacity),
+        }
+    })
 }
 
-/// Calls `void f(void)`: a plugin's `pgdog_init` or `pgdog_fini`.
+/// Calls `void f(void)` of the plugin with this number: its `pgdog_init` (`part` 1) or `pgdog_fini` (3).
 ///
 /// # Safety
 /// `function` has that signature.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pgdog_bridge_call(function: *const c_void) {
+pub unsafe extern "C" fn pgdog_bridge_call(function: *const c_void, number: u32, part: u32) {
     let function = unsafe { std::mem::transmute::<*const c_void, unsafe extern "C" fn()>(function) };
-    unsafe { function() };
+    calls::marked(number, Part::from(part), || unsafe { function() });
 }
 
 /// The addresses of the functions that worker threads call, so that they need no library of their own.
 ///
 /// # Safety
-/// `out` has room for eight addresses.
+/// `out` has room for nine addresses.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pgdog_bridge_table(out: *mut usize) {
     let table = [
@@ -249,6 +297,7 @@ pub unsafe extern "C" fn pgdog_bridge_table(out: *mut usize) {
         pgdog_bridge_error_position as *const () as usize,
         pgdog_bridge_error_message as *const () as usize,
         pgdog_bridge_call as *const () as usize,
+        pgdog_bridge_executes as *const () as usize,
     ];
     unsafe { ptr::copy_nonoverlapping(table.as_ptr(), out, table.len()) };
 }

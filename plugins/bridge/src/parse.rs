@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, CString, c_char, c_int};
 
+use pgdog_plugin::pg_query::NodeEnum;
 use pgdog_plugin::pg_query::protobuf::ParseResult;
 use prost::Message;
 
@@ -27,6 +28,17 @@ pub struct Statement {
     pub bytes: usize,
     /// To be walked and dropped on the big stack only.
     pub deep: bool,
+    /// Names of the prepared statements that it runs by EXECUTE, each with a NUL behind it: what those say is not in `ast`.
+    pub executes: Vec<u8>,
+}
+
+/// How the session reads a backslash in '…'.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Backslash {
+    /// As itself: standard_conforming_strings is on.
+    Plain,
+    /// As the beginning of an escape: it is off.
+    Escapes,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,38 +75,44 @@ mod c {
     // libpg_query, as linked by the pg_query crate. Called directly because the crate's `parse` also collects tables,
     // functions and filter columns that nobody here reads, which doubles its time, and panics on some rare trees.
     unsafe extern "C" {
-        pub fn pg_query_parse_protobuf(input: *const c_char) -> ProtobufParseResult;
+        pub fn pg_query_parse_protobuf_opts(input: *const c_char, options: c_int) -> ProtobufParseResult;
         pub fn pg_query_free_protobuf_parse_result(result: ProtobufParseResult);
     }
+
+    /// PG_QUERY_DISABLE_STANDARD_CONFORMING_STRINGS of pg_query.h, and that nothing is said about it on standard error.
+    pub const ESCAPES: c_int = 32 | 64;
 }
 
 /// Parses one text of one or more statements.
-pub fn parse(sql: &[u8]) -> Result<Box<Statement>, Refused> {
+pub fn parse(sql: &[u8], backslash: Backslash) -> Result<Box<Statement>, Refused> {
     // A message of the protocol cannot hold a NUL inside a string, so this is a mistake of the host.
     let Ok(text) = CString::new(sql) else { return Err(Refused::Broken("NUL in the text".into())) };
     const ORDINARY: usize = ORDINARY_STACK / STACK_PER_LEVEL;
-    if tokens(sql) <= ORDINARY {
-        return parse_here(&text);
+    let tokens = tokens(sql);
+    if tokens <= ORDINARY {
+        return parse_here(&text, backslash);
     }
-    let depth = depth(sql);
+    // `depth` reads backslashes as they stand. Of a text that is read otherwise only `tokens` is certain not to be too small.
+    let depth = if backslash == Backslash::Plain { depth(sql) } else { tokens };
     if depth <= ORDINARY && is_plain(sql) {
-        return parse_here(&text);
+        return parse_here(&text, backslash);
     }
     // The other stack costs time, half as much again, but not the process should `depth` be wrong.
     if depth > MOST_LEVELS.min(deep::stack() / BIG_STACK_PER_LEVEL) {
         return Err(Refused::TooComplex);
     }
-    deep::run(|| parse_here(&text)).unwrap_or(Err(Refused::TooComplex))
+    deep::run(|| parse_here(&text, backslash)).unwrap_or(Err(Refused::TooComplex))
 }
 
-fn parse_here(text: &CStr) -> Result<Box<Statement>, Refused> {
+fn parse_here(text: &CStr, backslash: Backslash) -> Result<Box<Statement>, Refused> {
     #[cfg(not(parser_leaves_stderr_alone))]
     let _one_at_a_time = {
         static PARSER: std::sync::Mutex<()> = std::sync::Mutex::new(());
         PARSER.lock().unwrap_or_else(|broken| broken.into_inner())
     };
     // SAFETY: the text ends in NUL; the result is freed once, after the last use.
-    let result = unsafe { c::pg_query_parse_protobuf(text.as_ptr()) };
+    let options = if backslash == Backslash::Escapes { c::ESCAPES } else { 0 };
+    let result = unsafe { c::pg_query_parse_protobuf_opts(text.as_ptr(), options) };
     let parsed = if let Some(error) = unsafe { result.error.as_ref() } {
         let message = unsafe { CStr::from_ptr(error.message) }.to_string_lossy().into_owned();
         Err(Refused::Syntax(message, error.cursor))
@@ -102,17 +120,40 @@ fn parse_here(text: &CStr) -> Result<Box<Statement>, Refused> {
         let data = unsafe { std::slice::from_raw_parts(result.data.cast::<u8>(), result.length) };
         let (decoded, bytes, stack) = meter::measured(|| ParseResult::decode(data));
         decoded.map_err(|error| Refused::Broken(error.to_string())).map(|ast| {
-            let bytes = bytes + size_of::<Statement>();
-            Box::new(Statement { ast, bytes, deep: stack > ORDINARY_TREE })
+            let executes = executes(&ast);
+            let bytes = bytes + size_of::<Statement>() + executes.len();
+            Box::new(Statement { ast, bytes, deep: stack > ORDINARY_TREE, executes })
         })
     };
     unsafe { c::pg_query_free_protobuf_parse_result(result) };
     parsed
 }
 
+/// EXECUTE is a statement of its own, or stands in EXPLAIN and CREATE TABLE AS: no other place of the grammar has it.
+fn executes(ast: &ParseResult) -> Vec<u8> {
+    let mut names = Vec::new();
+    for raw in &ast.stmts {
+        let mut statement = raw.stmt.as_deref();
+        while let Some(node) = statement {
+            statement = match &node.node {
+                Some(NodeEnum::ExplainStmt(explain)) => explain.query.as_deref(),
+                Some(NodeEnum::CreateTableAsStmt(create)) => create.query.as_deref(),
+                Some(NodeEnum::ExecuteStmt(execute)) => {
+                    names.extend_from_slice(execute.name.as_bytes());
+                    names.push(0);
+                    None
+                }
+                _ => None,
+            };
+        }
+    }
+    names
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use Backslash::{Escapes, Plain};
 
     const PAGE: usize = 4096;
 
@@ -124,7 +165,7 @@ mod tests {
             .spawn(move || {
                 let here = 0u8;
                 let top = (&raw const here as usize) & !(PAGE - 1);
-                drop(parse_here(&text));
+                drop(parse_here(&text, Plain));
                 let span = deep::LARGEST - (1 << 20);
                 let mut resident = vec![0u8; span / PAGE];
                 let start = (top - span) as *mut libc::c_void;
@@ -193,7 +234,7 @@ mod tests {
     fn a_chain_of_many_terms_has_its_whole_tree() {
         for terms in [2, 60, 1_000, 9_900] {
             let sql = format!("SELECT * FROM t WHERE a{} = 1", "+a".repeat(terms));
-            let statement = parse(sql.as_bytes()).unwrap();
+            let statement = parse(sql.as_bytes(), Plain).unwrap();
             assert_eq!(statement.deep, terms >= 1_000, "{terms}");
             if statement.deep {
                 deep::run(move || drop(statement)).unwrap();
@@ -204,13 +245,13 @@ mod tests {
     #[test]
     fn what_no_stack_could_hold_is_refused() {
         let sql = format!("SELECT a{}", "+a".repeat(11_000));
-        assert_eq!(parse(sql.as_bytes()).err(), Some(Refused::TooComplex));
+        assert_eq!(parse(sql.as_bytes(), Plain).err(), Some(Refused::TooComplex));
     }
 
     #[test]
     fn ten_thousand_parentheses_are_an_answer() {
         let sql = format!("SELECT {}1{}", "(".repeat(10_000), ")".repeat(10_000));
-        match parse(sql.as_bytes()) {
+        match parse(sql.as_bytes(), Plain) {
             Err(Refused::Syntax(message, _)) => assert!(message.contains("memory exhausted"), "{message}"),
             other => panic!("{:?}", other.err()),
         }
@@ -219,9 +260,41 @@ mod tests {
     #[test]
     fn a_syntax_error_has_its_message_and_place() {
         assert_eq!(
-            parse(b"SELECT FROM WHERE").err(),
+            parse(b"SELECT FROM WHERE", Plain).err(),
             Some(Refused::Syntax("syntax error at or near \"WHERE\"".into(), 13))
         );
+    }
+
+    #[test]
+    fn strings_are_read_as_the_session_reads_them() {
+        let sql = br"SELECT '\'', v FROM t --'";
+        let targets = |backslash| {
+            let statement = parse(sql, backslash).unwrap();
+            let Some(NodeEnum::SelectStmt(select)) = statement.ast.stmts[0].stmt.as_ref().unwrap().node.clone() else { panic!() };
+            (select.target_list.len(), select.from_clause.len())
+        };
+        assert_eq!(targets(Plain), (1, 0));
+        assert_eq!(targets(Escapes), (2, 1));
+        assert_eq!(targets(Plain), (1, 0), "the next text is not read like the one before");
+    }
+
+    /// What looks like the inside of a string with backslashes read as they stand may be a tower of operators.
+    #[test]
+    fn a_tower_behind_a_backslash_is_seen() {
+        for prefix in ["", "B", "X", "N", "E", "U&"] {
+            let sql = format!(r"SELECT {prefix}'\''{} --'", "+a".repeat(500_000));
+            assert!(!matches!(parse(sql.as_bytes(), Escapes), Ok(_)), "{prefix}");
+            let _ = parse(sql.as_bytes(), Plain);
+        }
+    }
+
+    #[test]
+    fn what_it_runs_by_name_is_told() {
+        let names = |sql: &str| String::from_utf8(parse(sql.as_bytes(), Plain).unwrap().executes).unwrap();
+        assert_eq!(names("SELECT 'execute a'"), "");
+        assert_eq!(names("EXECUTE a(1); execute \"B\""), "a\0B\0");
+        assert_eq!(names("EXPLAIN ANALYZE EXECUTE a; CREATE TABLE t AS EXECUTE b"), "a\0b\0");
+        assert_eq!(names("EXPLAIN CREATE TABLE t AS EXECUTE c"), "c\0");
     }
 
     #[test]
@@ -231,7 +304,7 @@ mod tests {
                 std::thread::spawn(move || {
                     for i in 0..500 {
                         let sql = format!("SELECT {i} FROM t{thread} WHERE b = 'x'");
-                        assert_eq!(parse(sql.as_bytes()).unwrap().ast.deparse().unwrap(), sql);
+                        assert_eq!(parse(sql.as_bytes(), Plain).unwrap().ast.deparse().unwrap(), sql);
                     }
                 })
             })

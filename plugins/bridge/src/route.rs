@@ -4,7 +4,8 @@ use std::cell::Cell;
 
 use pgdog_plugin::{PdRoute, PdRouterContext, PdStatement};
 
-use crate::bind::{Malformed, Parameters};
+use crate::bind::Parameters;
+use crate::calls::{self, Part};
 use crate::deep;
 use crate::parse::Statement;
 
@@ -26,7 +27,23 @@ thread_local! {
     static PARAMETERS: Cell<Parameters> = Cell::default();
 }
 
-struct Call(RouteFunction, PdRouterContext);
+/// Why a plugin was not asked.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Unasked {
+    /// The Bind message contradicts itself.
+    Malformed,
+    /// The statement needs a stack that is not to be had.
+    NoThread,
+}
+
+/// As `pgdog_route` gives them; a plugin is called by its function and marked by its number.
+#[derive(Clone, Copy)]
+pub struct Plugin {
+    pub function: RouteFunction,
+    pub number: u32,
+}
+
+struct Call(Plugin, PdRouterContext);
 // SAFETY: used by the deep thread while the caller waits; plugins are called from many threads anyway.
 unsafe impl Send for Call {}
 
@@ -34,7 +51,7 @@ impl Call {
     fn run(self) -> PdRoute {
         let mut route = PdRoute { shard: UNKNOWN_SHARD, read_write: UNKNOWN_READ_WRITE };
         // SAFETY: the host checked that the plugin was built with our compiler and our pg_query.
-        unsafe { (self.0)(self.1, &mut route) };
+        calls::marked(self.0.number, Part::Route, || unsafe { (self.0.function)(self.1, &mut route) });
         route
     }
 }
@@ -47,17 +64,17 @@ fn encode(route: PdRoute) -> f64 {
 }
 
 /// `message` is empty for the simple protocol.
-pub fn route(function: RouteFunction, statement: &Statement, shards: u64, flags: u32, message: &[u8]) -> Result<f64, Malformed> {
+pub fn route(plugin: Plugin, statement: &Statement, shards: u64, flags: u32, message: &[u8]) -> Result<f64, Unasked> {
     let mut parameters = PARAMETERS.take();
     if message.is_empty() {
         parameters.clear();
-    } else if let Err(malformed) = parameters.read(message) {
+    } else if parameters.read(message).is_err() {
         PARAMETERS.set(parameters);
-        return Err(malformed);
+        return Err(Unasked::Malformed);
     }
     let bit = |flag: u32| u8::from(flags & flag != 0);
     let call = Call(
-        function,
+        plugin,
         PdRouterContext {
             shards,
             has_replicas: bit(HAS_REPLICAS),
@@ -69,13 +86,9 @@ pub fn route(function: RouteFunction, statement: &Statement, shards: u64, flags:
             params: parameters.ffi(),
         },
     );
-    let route = if statement.deep {
-        deep::run(move || call.run()).unwrap_or(PdRoute { shard: UNKNOWN_SHARD, read_write: UNKNOWN_READ_WRITE })
-    } else {
-        call.run()
-    };
+    let route = if statement.deep { deep::run(move || call.run()) } else { Some(call.run()) };
     PARAMETERS.set(parameters);
-    Ok(encode(route))
+    route.map(encode).ok_or(Unasked::NoThread)
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! Sends each statement to the shard of its customer: shard = customer_id modulo the number of shards. The customer is looked
-//! for in the conditions and in the columns of an INSERT, as a literal or as a parameter. A statement for several shards goes to
-//! all of them; one that names no customer is left to PgDog.
+//! for in the conditions and in the columns of an INSERT, as a literal or as a parameter. What names customers in a way that
+//! cannot be read here goes to all shards; rows that would be stored where nobody looks for them are refused.
+
+use std::collections::HashSet;
 
 use pgdog_plugin::macros;
 use pgdog_plugin::prelude::*;
 use pg_query::NodeEnum;
-use pg_query::protobuf::{AExprKind, BoolExprType, InsertStmt, Node, ParseResult, a_const::Val};
+use pg_query::protobuf::{AExprKind, BoolExprType, CopyStmt, InsertStmt, Node, ParseResult, SelectStmt, SetOperation, a_const::Val};
+use serde_json::Value;
 
 macros::plugin!();
 
@@ -19,35 +22,103 @@ pub enum Customer {
     Parameter(usize),
 }
 
-/// The customers of the first statement. Only conditions that every row must meet count: `customer_id = 1 OR …` says nothing.
-pub fn customers(ast: &ParseResult) -> Vec<Customer> {
-    let mut found = Vec::new();
-    let statement = ast.stmts.first().and_then(|raw| raw.stmt.as_ref()?.node.as_ref());
-    match statement {
-        Some(NodeEnum::SelectStmt(select)) => conditions(select.where_clause.as_deref(), &mut found),
-        Some(NodeEnum::UpdateStmt(update)) => conditions(update.where_clause.as_deref(), &mut found),
-        Some(NodeEnum::DeleteStmt(delete)) => conditions(delete.where_clause.as_deref(), &mut found),
-        Some(NodeEnum::InsertStmt(insert)) => inserted(insert, &mut found),
-        _ => {}
-    }
-    found
+/// What a statement says about customers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// It is about no rows: BEGIN, SET and their like.
+    NoRows,
+    /// Nothing: PgDog decides.
+    Unsaid,
+    /// Nothing that could be read, or more than one customer's rows: every shard has to see it.
+    Everywhere,
+    /// All its rows are those of these customers.
+    Of(Vec<Customer>),
+    /// All rows that it stores are those of these customers: there must be one shard for them.
+    Stores(Vec<Customer>),
+    /// It stores rows of customers that are not known.
+    Refused,
 }
 
-fn conditions(condition: Option<&Node>, found: &mut Vec<Customer>) {
+/// One place for each statement of the string.
+pub fn places(ast: &ParseResult) -> Vec<Place> {
+    ast.stmts.iter().filter_map(|raw| raw.stmt.as_deref()).map(place).collect()
+}
+
+fn place(statement: &Node) -> Place {
+    match &statement.node {
+        Some(NodeEnum::ExplainStmt(explain)) => explain.query.as_deref().map_or(Place::Unsaid, place),
+        Some(NodeEnum::CopyStmt(copy)) => copied(copy),
+        Some(NodeEnum::InsertStmt(insert)) => inserted(insert, statement),
+        Some(NodeEnum::SelectStmt(select)) => {
+            let one = select.op() == SetOperation::SetopNone && count(statement, "SelectStmt") == 1;
+            read(statement, one, select.from_clause.iter().collect(), select.where_clause.as_deref())
+        }
+        Some(NodeEnum::DeleteStmt(delete)) => {
+            let tables = delete.using_clause.iter().map(|node| node.node.as_ref()).collect::<Vec<_>>();
+            let one = tables.is_empty() && count(statement, "SelectStmt") == 0;
+            let Some(relation) = &delete.relation else { return Place::Everywhere };
+            let table = Node { node: Some(NodeEnum::RangeVar(relation.clone())) };
+            read(statement, one, vec![&table], delete.where_clause.as_deref())
+        }
+        Some(NodeEnum::UpdateStmt(update)) => {
+            // A row would belong to another customer, and stay where it is.
+            if update.target_list.iter().any(|target| is_target(target)) {
+                return Place::Refused;
+            }
+            let one = update.from_clause.is_empty() && count(statement, "SelectStmt") == 0;
+            let Some(relation) = &update.relation else { return Place::Everywhere };
+            let table = Node { node: Some(NodeEnum::RangeVar(relation.clone())) };
+            read(statement, one, vec![&table], update.where_clause.as_deref())
+        }
+        Some(NodeEnum::MergeStmt(_)) if count(statement, "MergeWhenClause") > 0 && mentions(statement) => Place::Refused,
+        Some(
+            NodeEnum::TransactionStmt(_)
+            | NodeEnum::VariableSetStmt(_)
+            | NodeEnum::VariableShowStmt(_)
+            | NodeEnum::DiscardStmt(_)
+            | NodeEnum::DeallocateStmt(_),
+        ) => Place::NoRows,
+        _ => otherwise(statement),
+    }
+}
+
+fn otherwise(statement: &Node) -> Place {
+    if mentions(statement) { Place::Everywhere } else { Place::Unsaid }
+}
+
+/// `one`: no other query is inside, whose rows may be another customer's.
+fn read(statement: &Node, one: bool, from: Vec<&Node>, condition: Option<&Node>) -> Place {
+    let tables: Option<HashSet<&str>> = from.iter().map(|node| table(node)).collect();
+    // In a join each table has customers of its own.
+    let (true, Some(1)) = (one, tables.as_ref().map(HashSet::len).filter(|_| from.len() == 1)) else { return otherwise(statement) };
+    let mut found = Vec::new();
+    conditions(condition, &mut found);
+    found.into_iter().flatten().next().map_or_else(|| otherwise(statement), Place::Of)
+}
+
+fn table(node: &Node) -> Option<&str> {
+    match &node.node {
+        Some(NodeEnum::RangeVar(table)) => Some(&table.relname),
+        _ => None,
+    }
+}
+
+/// The customers of each condition that every row must meet; None for one that cannot be read. `customer_id = 1 OR …` says nothing.
+fn conditions(condition: Option<&Node>, found: &mut Vec<Option<Vec<Customer>>>) {
     match condition.and_then(|node| node.node.as_ref()) {
         Some(NodeEnum::BoolExpr(all)) if all.boolop() == BoolExprType::AndExpr => {
             all.args.iter().for_each(|each| conditions(Some(each), found));
         }
         Some(NodeEnum::AExpr(compared)) if matches!(compared.kind(), AExprKind::AexprOp | AExprKind::AexprIn) => {
-            let sign = compared.name.first().and_then(|name| name.node.as_ref());
-            if !matches!(sign, Some(NodeEnum::String(sign)) if sign.sval == "=") {
+            let [Node { node: Some(NodeEnum::String(sign)) }] = &compared.name[..] else { return };
+            if sign.sval != "=" {
                 return;
             }
             let (left, right) = (compared.lexpr.as_deref(), compared.rexpr.as_deref());
             if is_column(left) {
-                values(right, found);
+                found.push(values(right));
             } else if is_column(right) {
-                values(left, found);
+                found.push(values(left));
             }
         }
         _ => {}
@@ -60,39 +131,104 @@ fn is_column(node: Option<&Node>) -> bool {
     matches!(last, Some(NodeEnum::String(name)) if name.sval == COLUMN)
 }
 
-/// The value of an expression, or of each member of a list.
-fn values(node: Option<&Node>, found: &mut Vec<Customer>) {
-    match node.and_then(|node| node.node.as_ref()) {
-        Some(NodeEnum::List(list)) => list.items.iter().for_each(|item| values(Some(item), found)),
-        Some(NodeEnum::TypeCast(cast)) => values(cast.arg.as_deref(), found),
-        Some(NodeEnum::ParamRef(parameter)) => found.extend(usize::try_from(parameter.number - 1).ok().map(Customer::Parameter)),
-        Some(NodeEnum::AConst(constant)) => {
-            let number = match &constant.val {
-                Some(Val::Ival(integer)) => Some(i64::from(integer.ival)),
+fn is_target(node: &Node) -> bool {
+    matches!(&node.node, Some(NodeEnum::ResTarget(target)) if target.name == COLUMN)
+}
+
+/// The value of an expression, or of each member of a list; None when one of them cannot be read.
+fn values(node: Option<&Node>) -> Option<Vec<Customer>> {
+    match node?.node.as_ref()? {
+        NodeEnum::List(list) => {
+            let each: Option<Vec<_>> = list.items.iter().map(|item| values(Some(item))).collect();
+            Some(each?.concat())
+        }
+        NodeEnum::TypeCast(cast) => {
+            // Other types may make another number of it.
+            let name = cast.type_name.as_ref()?.names.last()?.node.as_ref()?;
+            let integer = matches!(name, NodeEnum::String(name) if ["int2", "int4", "int8"].contains(&name.sval.as_str()));
+            if integer { values(cast.arg.as_deref()) } else { None }
+        }
+        NodeEnum::ParamRef(parameter) => Some(vec![Customer::Parameter(usize::try_from(parameter.number - 1).ok()?)]),
+        NodeEnum::AConst(constant) => {
+            let number = match constant.val.as_ref()? {
+                Val::Ival(integer) => Some(i64::from(integer.ival)),
                 // Integers beyond 32 bits come as the text of a float.
-                Some(Val::Fval(float)) => float.fval.parse().ok(),
-                Some(Val::Sval(text)) => text.sval.trim().parse().ok(),
+                Val::Fval(float) => float.fval.parse().ok(),
+                Val::Sval(text) => text.sval.trim().parse().ok(),
                 _ => None,
             };
-            found.extend(number.map(Customer::Literal));
+            Some(vec![Customer::Literal(number?)])
         }
-        _ => {}
+        _ => None,
     }
 }
 
-fn inserted(insert: &InsertStmt, found: &mut Vec<Customer>) {
-    let place = insert
-        .cols
-        .iter()
-        .position(|column| matches!(&column.node, Some(NodeEnum::ResTarget(target)) if target.name == COLUMN));
-    let rows = insert.select_stmt.as_ref().and_then(|select| select.node.as_ref());
-    if let (Some(place), Some(NodeEnum::SelectStmt(select))) = (place, rows) {
-        for row in &select.values_lists {
-            if let Some(NodeEnum::List(row)) = &row.node {
-                values(row.items.get(place), found);
-            }
+fn inserted(insert: &InsertStmt, statement: &Node) -> Place {
+    let conflict = insert.on_conflict_clause.as_ref();
+    if conflict.is_some_and(|conflict| conflict.target_list.iter().any(is_target)) {
+        return Place::Refused;
+    }
+    let Some(place) = insert.cols.iter().position(is_target) else { return otherwise(statement) };
+    let Some(NodeEnum::SelectStmt(rows)) = insert.select_stmt.as_ref().and_then(|select| select.node.as_ref()) else {
+        return Place::Refused;
+    };
+    // Rows of the shard's own stay there. Other queries in it, and constants, are customers that are not known.
+    if rows.values_lists.is_empty() {
+        return if passes_on(rows, place) { Place::Everywhere } else { Place::Refused };
+    }
+    if count(statement, "SelectStmt") != 1 {
+        return Place::Refused;
+    }
+    let each: Option<Vec<_>> = rows.values_lists.iter().map(|row| match &row.node {
+        Some(NodeEnum::List(row)) => values(row.items.get(place)),
+        _ => None,
+    }).collect();
+    each.map_or(Place::Refused, |each| Place::Stores(each.concat()))
+}
+
+/// `INSERT … SELECT … customer_id … FROM t`: as it was read, so it is stored.
+fn passes_on(rows: &SelectStmt, place: usize) -> bool {
+    let target = rows.target_list.get(place).and_then(|target| target.node.as_ref());
+    let Some(NodeEnum::ResTarget(target)) = target else { return false };
+    rows.op() == SetOperation::SetopNone && is_column(target.val.as_deref()) && rows.from_clause.len() == 1 && table(&rows.from_clause[0]).is_some()
+}
+
+fn copied(copy: &CopyStmt) -> Place {
+    if let Some(query) = copy.query.as_deref() {
+        return place(query);
+    }
+    if !copy.is_from {
+        return Place::Everywhere;
+    }
+    // Of the data nothing is known. Without a list of columns it may have customers.
+    let named = |column: &Node| matches!(&column.node, Some(NodeEnum::String(name)) if name.sval == COLUMN);
+    if copy.attlist.is_empty() || copy.attlist.iter().any(named) { Place::Refused } else { Place::Unsaid }
+}
+
+/// How many nodes of this kind are anywhere in the statement. pg_query's typed walk leaves out some corners of the grammar; JSON
+/// has one shape everywhere.
+fn count(statement: &Node, kind: &str) -> usize {
+    fn walk(value: &Value, kind: &str) -> usize {
+        match value {
+            Value::Object(fields) => fields.iter().map(|(key, field)| usize::from(key == kind) + walk(field, kind)).sum(),
+            Value::Array(elements) => elements.iter().map(|element| walk(element, kind)).sum(),
+            _ => 0,
         }
     }
+    serde_json::to_value(statement).map_or(usize::MAX, |tree| walk(&tree, kind))
+}
+
+/// The column's name stands somewhere, as a name or as a text.
+fn mentions(statement: &Node) -> bool {
+    fn walk(value: &Value) -> bool {
+        match value {
+            Value::Object(fields) => fields.values().any(walk),
+            Value::Array(elements) => elements.iter().any(walk),
+            Value::String(text) => text == COLUMN,
+            _ => false,
+        }
+    }
+    serde_json::to_value(statement).map_or(true, |tree| walk(&tree))
 }
 
 /// Text, or a binary int2, int4 or int8.
@@ -108,21 +244,52 @@ fn bound(parameters: &Parameters, index: usize) -> Option<i64> {
     }
 }
 
-/// One shard when all customers live there, all shards otherwise; nothing when a value cannot be read.
-pub fn shard(customers: &[Customer], parameters: &Parameters, shards: usize) -> Shard {
+/// The one shard where all these customers live.
+fn one_shard(customers: &[Customer], parameters: &Parameters, shards: usize) -> Option<usize> {
     let mut chosen = None;
     for customer in customers {
         let number = match customer {
-            Customer::Literal(number) => Some(*number),
-            Customer::Parameter(index) => bound(parameters, *index),
+            Customer::Literal(number) => *number,
+            Customer::Parameter(index) => bound(parameters, *index)?,
         };
-        let Some(number) = number else { return Shard::Unknown };
         let shard = number.rem_euclid(shards.max(1) as i64) as usize;
         if *chosen.get_or_insert(shard) != shard {
-            return Shard::All;
+            return None;
         }
     }
-    chosen.map_or(Shard::Unknown, Shard::Direct)
+    chosen
+}
+
+/// Where all statements of a string go.
+pub fn shard(places: &[Place], parameters: &Parameters, shards: usize) -> Shard {
+    let mut all = None;
+    for place in places {
+        let here = match place {
+            Place::NoRows => continue,
+            Place::Refused => return Shard::Blocked,
+            Place::Unsaid => Shard::Unknown,
+            Place::Everywhere => Shard::All,
+            Place::Of(customers) => one_shard(customers, parameters, shards).map_or(Shard::All, Shard::Direct),
+            Place::Stores(customers) => one_shard(customers, parameters, shards).map_or(Shard::Blocked, Shard::Direct),
+        };
+        all = match (all, here) {
+            (_, Shard::Blocked) => return Shard::Blocked,
+            (None, here) => Some(here),
+            (Some(before), here) if same(&before, &here) => Some(here),
+            // Rows that one of them stores would be stored by every shard.
+            _ if places.iter().any(|place| matches!(place, Place::Stores(_))) => return Shard::Blocked,
+            _ => Some(Shard::All),
+        };
+    }
+    all.unwrap_or(Shard::Unknown)
+}
+
+fn same(one: &Shard, other: &Shard) -> bool {
+    match (one, other) {
+        (Shard::Direct(one), Shard::Direct(other)) => one == other,
+        (Shard::All, Shard::All) | (Shard::Unknown, Shard::Unknown) => true,
+        _ => false,
+    }
 }
 
 #[route]
@@ -131,8 +298,8 @@ fn route(context: Context) -> Route {
         return Route::unknown();
     }
     let statement = context.statement().protobuf();
-    let customers = customers(&statement);
-    Route::new(shard(&customers, &context.parameters(), context.shards()), ReadWrite::Unknown)
+    let shard = shard(&places(&statement), &context.parameters(), context.shards());
+    Route::new(shard, ReadWrite::Unknown)
 }
 
 #[cfg(test)]
@@ -140,8 +307,10 @@ mod tests {
     use super::*;
     use pgdog_plugin::PdParameters;
 
-    fn find(sql: &str) -> Vec<Customer> {
-        customers(&pg_query::parse(sql).unwrap().protobuf)
+    fn find(sql: &str) -> Place {
+        let mut places = places(&pg_query::parse(sql).unwrap().protobuf);
+        assert_eq!(places.len(), 1, "{sql}");
+        places.remove(0)
     }
 
     fn with<T>(values: &[(&[u8], ParameterFormat)], look: impl FnOnce(&Parameters) -> T) -> T {
@@ -160,52 +329,125 @@ mod tests {
     #[test]
     fn the_customer_is_found() {
         use Customer::*;
-        assert_eq!(find("SELECT * FROM orders WHERE customer_id = 7"), [Literal(7)]);
-        assert_eq!(find("SELECT * FROM orders o WHERE o.customer_id = $2 AND id = $1"), [Parameter(1)]);
-        assert_eq!(find("SELECT * FROM orders WHERE $1::bigint = customer_id"), [Parameter(0)]);
-        assert_eq!(find("SELECT * FROM orders WHERE customer_id = 5000000000"), [Literal(5_000_000_000)]);
-        assert_eq!(find("SELECT * FROM orders WHERE customer_id = '12'"), [Literal(12)]);
-        assert_eq!(find("SELECT * FROM orders WHERE customer_id IN (1, $1)"), [Literal(1), Parameter(0)]);
-        assert_eq!(find("UPDATE orders SET a = 1 WHERE customer_id = 3"), [Literal(3)]);
-        assert_eq!(find("DELETE FROM orders WHERE customer_id = 3 AND a > 1"), [Literal(3)]);
-        assert_eq!(find("INSERT INTO orders (id, customer_id) VALUES ($1, $2), (5, 6)"), [Parameter(1), Literal(6)]);
+        for (sql, customers) in [
+            ("SELECT * FROM orders WHERE customer_id = 7", vec![Literal(7)]),
+            ("SELECT * FROM orders o WHERE o.customer_id = $2 AND id = $1", vec![Parameter(1)]),
+            ("SELECT * FROM orders WHERE $1::bigint = customer_id", vec![Parameter(0)]),
+            ("SELECT * FROM orders WHERE customer_id = 5000000000", vec![Literal(5_000_000_000)]),
+            ("SELECT * FROM orders WHERE customer_id = '12'", vec![Literal(12)]),
+            ("SELECT * FROM orders WHERE customer_id IN (1, $1)", vec![Literal(1), Parameter(0)]),
+            ("SELECT * FROM orders WHERE customer_id IN (1, 1 + 1) AND customer_id = 1", vec![Literal(1)]),
+            ("UPDATE orders SET a = 1 WHERE customer_id = 3", vec![Literal(3)]),
+            ("DELETE FROM orders WHERE customer_id = 3 AND a > 1", vec![Literal(3)]),
+            ("EXPLAIN SELECT * FROM orders WHERE customer_id = 7", vec![Literal(7)]),
+            ("COPY (SELECT * FROM orders WHERE customer_id = 7) TO STDOUT", vec![Literal(7)]),
+        ] {
+            assert_eq!(find(sql), Place::Of(customers), "{sql}");
+        }
+        let insert = "INSERT INTO orders (id, customer_id) VALUES ($1, $2), (5, 6)";
+        assert_eq!(find(insert), Place::Stores(vec![Parameter(1), Literal(6)]));
     }
 
     #[test]
-    fn what_does_not_bind_every_row_is_no_customer() {
+    fn what_cannot_be_read_is_for_all_shards() {
         for sql in [
-            "SELECT * FROM orders",
-            "SELECT * FROM orders WHERE customer_id = 1 OR true",
+            "SELECT * FROM orders WHERE customer_id = 1 OR customer_id = 2",
             "SELECT * FROM orders WHERE NOT customer_id = 1",
             "SELECT * FROM orders WHERE customer_id > 1",
+            "SELECT * FROM orders WHERE customer_id = 1 + 1",
+            "SELECT * FROM orders WHERE customer_id IN (1, 1 + 1)",
+            "SELECT * FROM orders WHERE customer_id IN (SELECT 1)",
             "SELECT * FROM orders WHERE customer_id NOT IN (1)",
-            "INSERT INTO orders (id) VALUES (1)",
-            "INSERT INTO orders VALUES (1, 2)",
-            "BEGIN",
-            "",
+            "SELECT * FROM orders WHERE customer_id = ANY($1)",
+            "SELECT * FROM orders WHERE customer_id = NULL",
+            "SELECT * FROM orders WHERE customer_id = '1.5'",
+            "SELECT * FROM orders WHERE customer_id = 9::bit(3)::int",
+            "SELECT * FROM orders WHERE customer_id OPERATOR(mine.=) 1",
+            "SELECT * FROM orders JOIN users USING (id) WHERE customer_id = 1",
+            "SELECT * FROM orders, users WHERE customer_id = 1",
+            "SELECT * FROM (SELECT * FROM orders) o WHERE customer_id = 1",
+            "SELECT (SELECT count(*) FROM orders) FROM orders WHERE customer_id = 1",
+            "SELECT * FROM orders WHERE customer_id = 1 AND EXISTS (SELECT 1 FROM users)",
+            "SELECT * FROM orders WHERE customer_id = 1 UNION SELECT * FROM orders WHERE customer_id = 2",
+            "WITH a AS (SELECT * FROM orders) SELECT * FROM a WHERE customer_id = 1",
+            "WITH a AS (DELETE FROM orders RETURNING *) UPDATE users SET a = 1 WHERE customer_id = 1",
+            "DELETE FROM orders USING users WHERE orders.customer_id = 1",
+            "UPDATE orders SET a = 1 FROM users WHERE orders.customer_id = 1",
+            "INSERT INTO copies (id, customer_id) SELECT id, customer_id FROM orders",
+            "COPY orders TO STDOUT",
         ] {
-            assert_eq!(find(sql), [], "{sql}");
+            assert_eq!(find(sql), Place::Everywhere, "{sql}");
         }
+    }
+
+    #[test]
+    fn rows_that_would_lie_where_nobody_looks_are_refused() {
+        for sql in [
+            "INSERT INTO orders (customer_id) VALUES (7), (7 + 1)",
+            "INSERT INTO orders (customer_id) VALUES (DEFAULT)",
+            "INSERT INTO orders (id, customer_id) VALUES ((SELECT max(id) FROM orders), 7)",
+            "INSERT INTO orders (customer_id) SELECT 7",
+            "INSERT INTO orders (customer_id) SELECT id FROM users",
+            "INSERT INTO orders (customer_id) SELECT a.customer_id FROM orders a JOIN users b USING (id)",
+            "INSERT INTO orders (customer_id) DEFAULT VALUES",
+            "INSERT INTO orders (customer_id) VALUES (7) ON CONFLICT (id) DO UPDATE SET customer_id = 8",
+            "UPDATE orders SET customer_id = 2 WHERE customer_id = 1",
+            "MERGE INTO orders USING users u ON orders.customer_id = 1 WHEN NOT MATCHED THEN INSERT (customer_id) VALUES (2)",
+            "COPY orders FROM STDIN",
+            "COPY orders (id, customer_id) FROM STDIN",
+        ] {
+            let Ok(parsed) = pg_query::parse(sql) else { continue };
+            assert_eq!(places(&parsed.protobuf), [Place::Refused], "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_names_no_customer_is_left_to_pgdog() {
+        for sql in [
+            "SELECT * FROM orders",
+            "INSERT INTO orders (id) VALUES (1)",
+            "INSERT INTO countries VALUES (1, 'x')",
+            "COPY countries (code, name) FROM STDIN",
+            "SELECT 1",
+        ] {
+            assert_eq!(find(sql), Place::Unsaid, "{sql}");
+        }
+        assert_eq!(find("BEGIN"), Place::NoRows);
     }
 
     #[test]
     fn customers_become_shards() {
         use Customer::*;
+        let go = |places: &[Place], bound: &Parameters| i64::from(shard(places, bound, 4));
+        let (all, unknown, blocked) = (i64::from(Shard::All), i64::from(Shard::Unknown), i64::from(Shard::Blocked));
+        let of = |customers: &[Customer]| Place::Of(customers.to_vec());
+        let stores = |customers: &[Customer]| Place::Stores(customers.to_vec());
         with(&[], |none| {
-            assert_eq!(shard(&[], none, 4), Shard::Unknown);
-            assert_eq!(shard(&[Literal(6)], none, 4), Shard::Direct(2));
-            assert_eq!(shard(&[Literal(-1)], none, 4), Shard::Direct(3));
-            assert_eq!(shard(&[Literal(6), Literal(10)], none, 4), Shard::Direct(2));
-            assert_eq!(shard(&[Literal(6), Literal(7)], none, 4), Shard::All);
-            assert_eq!(shard(&[Parameter(0)], none, 4), Shard::Unknown, "not bound");
+            assert_eq!(go(&[], none), unknown);
+            assert_eq!(go(&[Place::NoRows, Place::Unsaid], none), unknown);
+            assert_eq!(go(&[of(&[Literal(6)])], none), 2);
+            assert_eq!(go(&[of(&[Literal(-1)])], none), 3);
+            assert_eq!(go(&[of(&[Literal(6), Literal(10)])], none), 2);
+            assert_eq!(go(&[of(&[Literal(6), Literal(7)])], none), all);
+            assert_eq!(go(&[of(&[Parameter(0)])], none), all, "not bound");
+            assert_eq!(go(&[stores(&[Literal(6), Literal(7)])], none), blocked);
+            assert_eq!(go(&[stores(&[Parameter(0)])], none), blocked);
+            // Each statement of a string.
+            assert_eq!(go(&[of(&[Literal(6)]), of(&[Literal(2)])], none), 2);
+            assert_eq!(go(&[of(&[Literal(6)]), of(&[Literal(7)])], none), all);
+            assert_eq!(go(&[of(&[Literal(6)]), Place::Unsaid], none), all);
+            assert_eq!(go(&[Place::NoRows, stores(&[Literal(6)]), of(&[Literal(2)])], none), 2);
+            assert_eq!(go(&[stores(&[Literal(6)]), Place::Everywhere], none), blocked);
+            assert_eq!(go(&[of(&[Literal(6)]), stores(&[Literal(7)])], none), blocked);
+            assert_eq!(go(&[of(&[Literal(6)]), Place::Refused], none), blocked);
         });
         let eight = 9i64.to_be_bytes();
         let values: &[(&[u8], ParameterFormat)] =
             &[(b"6", ParameterFormat::Text), (&eight, ParameterFormat::Binary), (b"x", ParameterFormat::Text)];
         with(values, |bound| {
-            assert_eq!(shard(&[Parameter(0)], bound, 4), Shard::Direct(2));
-            assert_eq!(shard(&[Parameter(1)], bound, 4), Shard::Direct(1));
-            assert_eq!(shard(&[Parameter(2)], bound, 4), Shard::Unknown, "not a number");
+            assert_eq!(go(&[of(&[Parameter(0)])], bound), 2);
+            assert_eq!(go(&[of(&[Parameter(1)])], bound), 1);
+            assert_eq!(go(&[of(&[Parameter(2)])], bound), all, "not a number");
         });
     }
 }

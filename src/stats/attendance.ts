@@ -1,0 +1,50 @@
+// Which workers come back to their event loop. Each raises a number in shared memory with every tick of its janitor, and the main
+// thread looks at those: one that stays the same belongs to a worker that is stuck, in a plugin's route most likely. What is asked
+// of all workers is then not awaited of that one, and new clients are kept away from it (proxy.ts).
+
+/** ms between two looks. */
+export const LOOK = 500;
+/** Looks without a tick between them after which a worker counts as stuck. By looks and not by time: a process that was stopped as a whole has no stuck worker. */
+const LOOKS = 4;
+
+export class Attendance {
+	readonly memory: SharedArrayBuffer;
+	private readonly ticks: Int32Array;
+	private readonly seen: Int32Array;
+	private readonly since: Int32Array;
+
+	constructor(workers: number, memory = new SharedArrayBuffer(4 * workers)) {
+		this.memory = memory;
+		this.ticks = new Int32Array(memory);
+		this.seen = new Int32Array(workers);
+		this.since = new Int32Array(workers);
+	}
+
+	/** A worker's janitor. */
+	tick(worker: number): void {
+		Atomics.add(this.ticks, worker, 1);
+	}
+
+	/** The main thread, every `LOOK` ms. @returns workers of which something else is true than at the last look */
+	look(): number[] {
+		const changed: number[] = [];
+		for (let worker = 0; worker < this.ticks.length; worker++) {
+			const was = this.isStuck(worker);
+			const ticks = Atomics.load(this.ticks, worker);
+			// It has not begun yet.
+			this.since[worker] = ticks === 0 || ticks !== this.seen[worker] ? 0 : this.since[worker]! + 1;
+			this.seen[worker] = ticks;
+			if (was !== this.isStuck(worker)) changed.push(worker);
+		}
+		return changed;
+	}
+
+	isStuck(worker: number): boolean {
+		return this.since[worker]! >= LOOKS;
+	}
+
+	/** Those that are. */
+	get stuck(): number[] {
+		return [...this.since.keys()].filter((worker) => this.isStuck(worker));
+	}
+}
