@@ -80,7 +80,7 @@ export const enum Ahead {
 export class LookAhead {
 	/** Of the last batch that was asked about: where it ends (or where the search goes on) in the chunk under way. */
 	end = 0;
-	/** Where the Sync or Flush is that ends it; `end` when another message does, which is no part of it. */
+	/** Where the Sync or Flush is that ends it; `end` when nothing does yet, or another message, which is no part of it. */
 	last = 0;
 	private start = 0;
 	private found = Ahead.Open;
@@ -107,6 +107,7 @@ export class LookAhead {
 	move(at: number): void {
 		this.start -= at;
 		this.end = Math.max(0, this.end - at);
+		this.last = Math.max(0, this.last - at);
 	}
 
 	private search(chunk: Buffer): Ahead {
@@ -134,6 +135,7 @@ export class LookAhead {
 			else if (code !== Frontend.Close || !isClose(chunk, next - length - 1, next)) this.onlyCloses = false;
 		}
 		this.end = at;
+		if (found === Ahead.Open) this.last = at;
 		return found;
 	}
 }

@@ -4,7 +4,9 @@ import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { backends, connect, one } from "../integration/support.ts";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
 import { type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
-import { concat, frontend as f } from "../support/wire-frames.ts";
+import { RawClient } from "../support/raw-client.ts";
+import { transcript } from "../support/transcript.ts";
+import { concat, frontend as f, message } from "../support/wire-frames.ts";
 
 setDefaultTimeout(30_000);
 
@@ -13,7 +15,7 @@ const LONG = 600;
 
 let cluster: Cluster;
 beforeAll(async () => {
-	cluster = await startPostgres();
+	cluster = await startPostgres({ databases: ["other"] });
 	await cluster.primary.sql("CREATE TABLE written (who text)");
 	await cluster.primary.sql("ALTER TABLE written OWNER TO pgdog");
 });
@@ -65,6 +67,42 @@ test("a server that dies while a failed batch is ended in its client's place tak
 	// Nor is one kept for it.
 	await using next = await connect(proxy);
 	expect(await one(next, "SELECT 'next'")).toBe("next");
+});
+
+/** Several messages that are all here, but no Sync or Flush: an error in them is told at once. */
+const halves: Record<string, Uint8Array[]> = {
+	"a Describe of nothing": [f.describe("S", "none")],
+	"a Bind of too many values": [f.parse("SELECT 1"), f.bind({ values: ["1", "2"] })],
+	"a Close of nothing, and an Execute of nothing": [f.close("S", "none"), f.execute("none")],
+	"a Close of neither": [f.close("S", "none"), message("C", Buffer.from("X\0"))],
+};
+
+test("a batch without an end is answered as by PostgreSQL, in front of one server or several shards", async () => {
+	const { host, port } = cluster.primary;
+	const users = [{ name: "pgdog", database: "pgdog", password: "pgdog" }];
+	const shards = ["pgdog", "other"].map((database_name, shard) => ({
+		name: "pgdog",
+		host,
+		port,
+		database_name,
+		shard,
+	}));
+	await using single = await start();
+	await using several = await startProxy({ config: { general: { workers: 1 }, databases: shards }, users });
+	for (const [name, frames] of Object.entries(halves)) {
+		const heard = async (port: number) => {
+			await using client = await RawClient.connect({ port, user: "pgdog", password: "pgdog", database: "pgdog" });
+			client.send(...frames);
+			const messages = await client.until("E");
+			client.send(f.execute("skipped"), f.sync());
+			messages.push(...(await client.until("Z")));
+			messages.push(...(await client.query("SELECT 'on'")).messages);
+			return [name, transcript(messages)];
+		};
+		const expected = await heard(port);
+		expect(await heard(single.port)).toEqual(expected);
+		expect(await heard(several.port)).toEqual(expected);
+	}
 });
 
 test("a statement that only its server has is still there when the batch goes on", async () => {

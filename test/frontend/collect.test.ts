@@ -63,6 +63,22 @@ describe("the end of a batch", () => {
 		);
 	});
 
+	test("is no Sync or Flush as long as there is none, however many messages are here", () => {
+		const ahead = new LookAhead();
+		for (const [frames, isTerminated] of [
+			[[PARSE], false],
+			[[PARSE, f.bind()], false],
+			[[PARSE, f.bind().subarray(0, 7)], false],
+			[[PARSE, f.query("SELECT 1")], false],
+			[[PARSE, f.sync()], true],
+			[[PARSE, f.flush(), PARSE], true],
+		] as const) {
+			ahead.move(Number.MAX_SAFE_INTEGER);
+			ahead.look(Buffer.from(concat(...frames)), 0);
+			expect([frames.length, ahead.last < ahead.end]).toEqual([frames.length, isTerminated]);
+		}
+	});
+
 	test("is known again for what stands behind its first message, also when the chunk has moved", () => {
 		const ahead = new LookAhead();
 		const chunk = Buffer.from(concat(f.sync(), CLOSE, CLOSE, f.sync(), PARSE, f.sync()));
