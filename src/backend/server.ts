@@ -219,19 +219,19 @@ export class Server implements StreamOwner {
 		if (whole === null) return;
 		this.ready = false;
 		const fault = this.relay(whole);
-		if (fault !== null) {
-			// At once: it must not be lent in the moment before its socket closes. A check will find out whether all of it is like that.
-			this.isLost = true;
-			this.close(`it broke the protocol: ${fault}`);
-			throw new ProtocolError(fault);
-		}
 		if (this.books.isInDoubt) {
-			// The books may be off by one ReadyForQuery. No driver does this; whoever does must begin anew.
+			// The books may be off by one ReadyForQuery, which is no fault of the server's. No driver does this; whoever does must begin anew.
 			this.close(
 				"Sync during COPY",
 				new PgError("FATAL", "08P01", "Sync in the middle of CopyData of a COPY that failed"),
 			);
 			return;
+		}
+		if (fault !== null) {
+			// At once: it must not be lent in the moment before its socket closes. A check will find out whether all of it is like that.
+			this.isLost = true;
+			this.close(`it broke the protocol: ${fault}`);
+			throw new ProtocolError(fault);
 		}
 		// Its last words, while nobody had it: it must not be lent in the moment before it closes.
 		if (this.fatal !== null && this.state === ServerState.Idle) this.closeDying(this.fatal);

@@ -272,6 +272,16 @@ describe("COPY in", () => {
 		expect(all.events).toEqual(["ready I"]);
 	});
 
+	test("that fails with a Sync in its data costs the client its connection, and is held against no server", () => {
+		const all = rig();
+		say(all.server.books, Reply.Query);
+		all.server.onData(Buffer.from(backend.copyInResponse()));
+		all.server.books.sync();
+		// The server had read the bad data before the Sync, and answers both.
+		all.server.onData(Buffer.from(concat(error("no", "22P04"), ready, ready)));
+		expect([all.events, all.server.isLost]).toEqual([["gone", "server gone 08P01"], false]);
+	});
+
 	test("of a client that is gone costs the server its life: nobody knows which Syncs it will answer", () => {
 		const all = rig();
 		say(all.server.books, Reply.Query);
