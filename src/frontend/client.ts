@@ -962,13 +962,12 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	private settle(server: Server): void {
 		this.state = State.Waiting;
 		this.settings.settle(server, this.pool.spec.server_user, (settled) => {
-			if (settled !== Settled.Failed) this.release(server);
-			else {
-				this.server = null;
-				this.settings.stopTelling();
-				server.client = null;
-				server.close("its settings could not be read");
+			if (settled === Settled.Failed) {
+				// What it has been told that it has set is nowhere any more.
+				this.close("its settings could not be read", UNREADABLE);
+				return;
 			}
+			this.release(server);
 			if (settled === Settled.TooMany) this.overdue = tooManySettings();
 			this.resume();
 		});
@@ -1305,6 +1304,7 @@ const TRANSACTION_TEXT = "transaction control statements are not supported in st
 /** A Sync or Flush with a body. */
 export const MALFORMED = new PgError("ERROR", "08P01", "invalid message format");
 export const TOO_LARGE = new PgError("ERROR", "54000", "the request is too large to be routed");
+const UNREADABLE = new PgError("FATAL", "58000", "the settings of the session could not be read");
 /** SQLSTATE of "too_many_connections". */
 const TOO_MANY_CONNECTIONS = "53300";
 const NO_TRANSACTIONS = new PgError("ERROR", "58000", TRANSACTION_TEXT);
