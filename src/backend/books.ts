@@ -122,6 +122,9 @@ export class Books {
 	private copying = false;
 	private inDoubt = false;
 	private overDoubt = false;
+	/** CopyData was said before the server was known to read it, and no CopyDone or CopyFail since; and a Sync behind that. */
+	private dataAhead = false;
+	private syncInData = false;
 	private forgetting = false;
 	/** The batch, or query, of the newest COMMIT. */
 	private committing = -1;
@@ -241,12 +244,19 @@ export class Books {
 			this.inDoubt = true;
 			return;
 		}
+		if (this.dataAhead) this.syncInData = true;
 		this.endBatch();
 		this.push(Reply.Sync);
 	}
 
+	/** CopyData. */
+	data(): void {
+		if (this.count > 0 && !this.copying) this.dataAhead = true;
+	}
+
 	/** CopyDone or CopyFail. */
 	copyEnd(): void {
+		this.dataAhead = false;
 		if (this.copying) this.copying = false;
 		else if (this.count > 0) this.push(Reply.CopyEnd);
 	}
@@ -390,6 +400,8 @@ export class Books {
 		while (this.front === Reply.CopyEnd) this.shift();
 		if (this.count === 0) {
 			this.copying = false;
+			this.dataAhead = false;
+			this.syncInData = false;
 			this.forgetting = false;
 		}
 		return true;
@@ -414,7 +426,11 @@ export class Books {
 			const mark = this.at(i);
 			if (!ended && mark === Reply.CopyEnd) ended = true;
 			else if (ended || mark !== Reply.Sync) this.ring[(this.head + kept++) & (this.ring.length - 1)] = mark;
-			else this.readies--;
+			else {
+				this.readies--;
+				// Unless the COPY has failed by then: for its data, or for a message that has no place in it.
+				if (this.syncInData || kept > 1) this.inDoubt = true;
+			}
 		}
 		this.count = kept;
 		this.copying = !ended;

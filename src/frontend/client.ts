@@ -386,6 +386,9 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 					case Frontend.Flush:
 						flush = true;
 						break;
+					case Frontend.CopyData:
+						books.data();
+						break;
 					case Frontend.CopyDone:
 					case Frontend.CopyFail:
 						books.copyEnd();

@@ -218,6 +218,35 @@ describe("COPY in", () => {
 	});
 });
 
+describe("a COPY that fails, of which all was said before the server read any", () => {
+	const inDoubt = (...messages: ((books: Books) => void)[]) => {
+		const books = new Books();
+		books.said(Reply.Execute);
+		for (const message of messages) message(books);
+		books.answered(Backend.CopyInResponse);
+		books.failed(false);
+		return books.isInDoubt;
+	};
+	const [sync, data, done, parse] = [
+		(books: Books) => books.sync(),
+		(books: Books) => books.data(),
+		(books: Books) => books.copyEnd(),
+		(books: Books) => books.said(Reply.Parse),
+	];
+
+	test("has had its Sync ignored when that came before its data", () => {
+		expect(inDoubt(sync)).toBe(false);
+		expect(inDoubt(sync, data, done, sync)).toBe(false);
+		expect(inDoubt(data, done, sync)).toBe(false);
+	});
+
+	test("may have had a Sync answered that came behind data, or behind what is none", () => {
+		expect(inDoubt(data, sync)).toBe(true);
+		expect(inDoubt(sync, data, sync, done, sync)).toBe(true);
+		expect(inDoubt(parse, sync)).toBe(true);
+	});
+});
+
 describe("whether ReadyForQuery comes without anything more", () => {
 	test.each([
 		["after a Query", [Reply.Query], true],

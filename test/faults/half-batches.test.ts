@@ -105,6 +105,30 @@ test("a batch without an end is answered as by PostgreSQL, in front of one serve
 	}
 });
 
+test("a COPY that fails with a Sync in its data, all in one write, gives no answer of what is behind it to another client", async () => {
+	await using proxy = await start();
+	await using client = await connect(proxy);
+	await using other = await connect(proxy);
+	client.send(
+		...[
+			f.parse("COPY written FROM STDIN"),
+			f.bind(),
+			f.execute(),
+			f.copyData("a\tb\n"),
+			f.sync(),
+			f.copyDone(),
+			f.sync(),
+		],
+		f.query("SELECT 'not yours' FROM pg_sleep(0.3)"),
+	);
+	await client.until("E");
+	const asked = other.query("SELECT 'mine'");
+	expect((await asked).rows).toEqual([["mine"]]);
+	// Which of the Syncs was answered cannot be known.
+	expect((await client.closed).some(({ code }) => code === "E")).toBe(true);
+	expect(proxy.lines.filter((line) => /broke the protocol/.test(line))).toEqual([]);
+});
+
 test("a statement that only its server has is still there when the batch goes on", async () => {
 	await using proxy = await start({ prepared_statements: "disabled" });
 	await using client = await connect(proxy);
