@@ -39,8 +39,14 @@ test("SHOW CLIENTS, SERVERS, POOLS and STATS are sums over both workers", async 
 	await using console = await admin(proxy, "secret");
 	const both = await connectToBothWorkers(proxy, 2);
 	const clients = both.flat();
+	await using ending = new AsyncDisposableStack();
+	for (const client of clients) ending.use(client);
+	const counted = async () => Number((await show(console, "SHOW STATS"))[0]?.total_query_count);
+	const before = await counted();
 	for (const client of clients) expect(await one(client, "SELECT 1")).toBe("1");
 	await clients[0]?.query("BEGIN");
+	// The last one is counted just after its answer has gone out.
+	await until(async () => (await counted()) === before + 5, "five queries");
 	const ids = new Set(clients.map(({ backendPid }) => String(backendPid)));
 	const told = (await show(console, "SHOW CLIENTS")).filter((row) => row.user === "pgdog");
 	expect(told.filter((row) => ids.has(String(row.id))).length).toBe(4);
@@ -51,14 +57,8 @@ test("SHOW CLIENTS, SERVERS, POOLS and STATS are sums over both workers", async 
 		return servers.sort().join() === pids.sort().join();
 	}, "the servers that PostgreSQL knows of");
 	expect((await show(console, "SHOW POOLS")).length).toBe(1);
-	const [before] = await show(console, "SHOW STATS");
 	for (const client of clients) await client.query("SELECT 2");
-	// The last one is counted just after its answer has gone out.
-	await until(async () => {
-		const [after] = await show(console, "SHOW STATS");
-		return Number(after?.total_query_count) - Number(before?.total_query_count) === 4;
-	}, "four more queries");
-	for (const client of clients) client.close();
+	await until(async () => (await counted()) === before + 9, "four more queries");
 });
 
 test("PAUSE lets transactions end and makes others wait, RESUME serves them", async () => {
