@@ -48,16 +48,13 @@ export function insertions(chunk: Buffer, start: number, end: number, startup: P
 	let size = 0;
 	// In latin1, so that places are places of bytes.
 	const text = chunk.latin1Slice(start, end);
-	for (const { end: at, restores } of restoringStatements(text) ?? []) {
-		if (!concerns(restores, startup)) continue;
+	for (const { end: at, restores, isLast } of restoringStatements(text) ?? []) {
+		// What may happen is looked for when all is over, too.
+		if (!concerns(restores, startup) || (isLast && !restores.sure)) continue;
 		const of = new Restoring();
 		of.note(restores, startup);
-		const calls = of
-			.settings(startup, true)
-			.map(([name, value, local]) => `pg_catalog.set_config(${quoteLiteral(name)}, ${quoteLiteral(value)}, ${local})`);
-		const [first, ...others] = calls;
-		if (first === undefined) continue;
-		const sql = `; SELECT ${[`${first} AS ${MARK}`, ...others].join(", ")}`;
+		const sql = of.inserted(startup);
+		if (sql === "") continue;
 		size += sql.length;
 		if (size > MOST_INSERTED) return [];
 		found.push({ at, before: charactersOf(chunk, start, start + at), sql });
@@ -110,15 +107,28 @@ export class Restoring {
 	private noted = false;
 	/** Its command tag has come. */
 	hasRun = false;
+	/** It was said that a statement is to be run, since this was last noted or brought back within a batch. */
+	mayHaveRun = false;
 
 	note(facts: Restores, startup: ParameterSet): void {
 		if (this.noted || !facts.sure) this.sure = false;
 		this.noted = true;
 		if (facts.all) this.all = true;
 		if (facts.any) this.any = true;
+		this.mayHaveRun = false;
 		for (const name of facts.names) if (startup.values.has(name)) this.names.set(name, false);
 		// What is given its default for the session has to come back for the session, which goes for the transaction, too.
 		for (const name of facts.local) if (startup.values.has(name) && !this.names.has(name)) this.names.set(name, true);
+	}
+
+	/** An error: the one statement that would have done it did not, if its tag has not come. */
+	onError(): void {
+		if (this.sure && !this.hasRun) {
+			this.all = false;
+			this.any = false;
+			this.names.clear();
+		}
+		this.sure = false;
 	}
 
 	/** Something has happened besides, which leaves it open what the settings are. */
@@ -159,17 +169,46 @@ export class Restoring {
 		// Only what the session has not set: a default has another source. For what has no source its empty value has to do.
 		const parts: string[] = [];
 		const call = "SELECT pg_catalog.set_config(n.name, n.value, n.local) FROM";
-		if (listed.length > 0)
-			parts.push(
-				`${call} ${rows(listed)} JOIN pg_catalog.pg_settings s ON pg_catalog.lower(s.name) = n.name AND s.source <> 'session'`,
-			);
-		if (others.length > 0)
-			parts.push(
-				`${call} ${rows(others)} WHERE COALESCE(pg_catalog.current_setting(n.name, true), '') IN ('', 'none')`,
-			);
+		if (listed.length > 0) parts.push(`${call} ${rows(listed)} ${JOIN} AND s.source <> 'session'`);
+		if (others.length > 0) parts.push(`${call} ${rows(others)} WHERE ${UNSET}`);
 		return parts.join("; ");
 	}
+
+	/** In a text of several statements, behind the one that this is for. Its answers are known by their first column. */
+	inserted(startup: ParameterSet): string {
+		const settings = this.settings(startup, true);
+		if (!this.sure)
+			return this.within(startup, `NULL AS ${MARK}`)
+				.map((sql) => `; ${sql}`)
+				.join("");
+		const [first, ...others] = settings.map(
+			([name, value, local]) => `pg_catalog.set_config(${quoteLiteral(name)}, ${quoteLiteral(value)}, ${local})`,
+		);
+		return first === undefined ? "" : `; SELECT ${[`${first} AS ${MARK}`, ...others].join(", ")}`;
+	}
+
+	/**
+	 * In the middle of a batch, where nobody can say yet what of it has been run: statements that return no row. What comes behind them
+	 * may give settings their default again.
+	 */
+	within(startup: ParameterSet, columns = ""): string[] {
+		this.mayHaveRun = false;
+		this.sure = false;
+		const settings = this.settings(startup, true);
+		const call = "pg_catalog.set_config(n.name, n.value, n.local)";
+		const quietly = (some: Setting[], join: string, isDefault: string) =>
+			`SELECT ${columns} FROM ${rows(some)} ${join} WHERE CASE WHEN ${isDefault} THEN ${call} ELSE '' END IS NULL`;
+		const listed = settings.filter(([name]) => isListed(name));
+		const others = settings.filter(([name]) => !isListed(name));
+		const found: string[] = [];
+		if (listed.length > 0) found.push(quietly(listed, JOIN, "s.source <> 'session'"));
+		if (others.length > 0) found.push(quietly(others, "", UNSET));
+		return found;
+	}
 }
+
+const JOIN = "JOIN pg_catalog.pg_settings s ON pg_catalog.lower(s.name) = n.name";
+const UNSET = "COALESCE(pg_catalog.current_setting(n.name, true), '') IN ('', 'none')";
 
 type Setting = [name: string, value: string, local: boolean];
 

@@ -532,7 +532,7 @@ export class Server implements StreamOwner {
 		const sqlstate = readSqlstate(chunk, start, end);
 		if (mayBeStale(sqlstate)) this.statements.distrust();
 		if (this.task !== null) this.task.error = readError(chunk, start, end);
-		else this.restoring?.doubt();
+		else this.restoring?.onError();
 		this.errored = true;
 		// A COMMIT that fails rolls back; the next tag says otherwise.
 		this.rolledBack = true;

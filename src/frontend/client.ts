@@ -7,7 +7,7 @@ import type { ParameterSet } from "../backend/parameters.ts";
 import { Reply } from "../backend/books.ts";
 import type { Description } from "../backend/description.ts";
 import type { Statement } from "../backend/prepared.ts";
-import { insertInto, insertions } from "../backend/restoring.ts";
+import { insertInto, type Insertion, insertions } from "../backend/restoring.ts";
 import { type Server, ServerState } from "../backend/server.ts";
 import { now } from "../clock.ts";
 import type { General } from "../config/settings.ts";
@@ -191,7 +191,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	/** Answers with the settings that its sessions will have, from the cache or from a server. */
 	begin(): void {
-		const known = this.checkout.beginLogin().greeting(this.settings.startup);
+		const known = this.checkout.beginLogin().greeting(this.settings.startup, this.told === null);
 		if (known !== null) this.onWelcome(known);
 		else this.checkout.start();
 	}
@@ -356,9 +356,13 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 					this.pool.counters[Stat.idle_xact_time]! += server.requestAt - server.readyAt;
 				}
 				let said = Said.AsIs;
+				if (server.restoring?.mayHaveRun && books.unsynced && beginsBatch(code) && server.status !== TxStatus.Failed) {
+					this.prepared().bringBack(server, this.startup, chunk, run, at);
+					run = at;
+				}
 				switch (code) {
 					case Frontend.Query:
-						if (this.onQuery(server, chunk, run, at, next, stop)) run = stop;
+						said = this.onQuery(server, chunk, run, at, next, stop);
 						break;
 					case Frontend.Bind:
 						said = this.prepared().onBind(server, chunk, run, at, next, stop, this.limit);
@@ -366,6 +370,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 						break;
 					case Frontend.Execute:
 						books.said(Reply.Execute);
+						if (server.restoring !== null) server.restoring.mayHaveRun = true;
 						break;
 					case Frontend.Sync:
 						books.sync();
@@ -1031,15 +1036,14 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	// ---- messages that are opened ----------------------------------------------------------------------------------
 
-	/** @returns whether something else than the message goes to the server */
-	private onQuery(server: Server, chunk: Buffer, run: number, at: number, next: number, stop: number): boolean {
+	private onQuery(server: Server, chunk: Buffer, run: number, at: number, next: number, stop: number): Said {
 		this.checkSize(next - at - 1);
 		this.statements?.onQuery(server);
 		server.statements.dropUnnamed();
 		if (next > stop) {
 			noteFacts(server, UNKNOWN_FACTS);
 			server.books.query();
-			return false;
+			return Said.AsIs;
 		}
 		const facts = factsOf(this.context.facts, chunk, at + HEADER, next - 1);
 		if (
@@ -1047,28 +1051,43 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 			server.status !== TxStatus.Failed &&
 			this.deallocate(server, chunk, run, at, facts)
 		)
-			return true;
-		noteRun(server, facts);
+			return Said.Otherwise;
 		const { restores } = facts;
-		if (restores !== null && !restores.sure && this.insert(server, chunk, run, at, next, facts)) return true;
+		const inserted = restores === null || restores.sure ? [] : this.insertions(server, chunk, at, next);
+		if (inserted.length > 0) return this.insert(server, chunk, run, at, next, facts, inserted);
+		noteRun(server, facts);
 		noteFacts(server, facts);
 		server.books.query();
-		return false;
+		return Said.AsIs;
 	}
 
-	/** Of several statements those behind a RESET are to find what that brings back. @returns whether another message goes to the server */
-	private insert(server: Server, chunk: Buffer, run: number, at: number, next: number, facts: SessionFacts): boolean {
-		if (server.books.owed > 0 || this.startup.values.size === 0) return false;
-		const inserted = insertions(chunk, at + HEADER, next - 1, this.startup);
-		if (inserted.length === 0) return false;
+	private insertions({ books }: Server, chunk: Buffer, at: number, next: number): Insertion[] {
+		// What comes in the middle of a batch or of a COPY is out of order, or an error.
+		if (this.startup.values.size === 0 || books.unsynced || books.copyIn) return [];
+		return insertions(chunk, at + HEADER, next - 1, this.startup);
+	}
+
+	/** Of several statements those behind a RESET are to find what that brings back. */
+	private insert(
+		server: Server,
+		chunk: Buffer,
+		run: number,
+		at: number,
+		next: number,
+		facts: SessionFacts,
+		inserted: readonly Insertion[],
+	): Said {
+		const { out } = server.stream;
+		out.add(chunk, run, at - run);
+		// Its answer is to be told from those before it.
+		if (server.books.owed > 0) return Said.Later;
 		server.inserted = inserted;
+		noteRun(server, facts);
 		// All of it is brought back there, unless a function may do more.
 		noteFacts(server, facts.restores?.hidden ? facts : { ...facts, restores: null });
 		server.books.query();
-		const { out } = server.stream;
-		out.add(chunk, run, at - run);
 		out.addAll(insertInto(chunk, at + HEADER, next - 1, inserted));
-		return true;
+		return Said.Otherwise;
 	}
 
 	private deallocate(server: Server, chunk: Buffer, run: number, at: number, facts: SessionFacts): boolean {

@@ -6,6 +6,7 @@ import { LRUCache } from "lru-cache";
 import { Reply } from "../backend/books.ts";
 import type { Copy } from "../backend/copy.ts";
 import type { Description } from "../backend/description.ts";
+import type { ParameterSet } from "../backend/parameters.ts";
 import {
 	MOST_OF_CLIENT,
 	NAME_PREFIX,
@@ -151,6 +152,8 @@ export class ClientStatements implements PreparedNames {
 	private readonly own: Map<string, Buffer> | null;
 	/** What has been noted there since it was empty. */
 	private ownBytes = 0;
+	/** What may give settings their default, by the server's own names. */
+	private readonly restoring = new Map<string, SessionFacts>();
 	/** The batch (`Books.batch`) in which a name was given or taken away, until that is answered. */
 	private readonly unsure = new Map<string, number>();
 	/** What statements of batches that are not answered were found to be: a Close of them may not have happened. */
@@ -200,7 +203,6 @@ export class ClientStatements implements PreparedNames {
 			const facts = factsOf(this.facts, chunk, nameEnd + 1, textEnd);
 			this.rememberUnnamed(chunk, nameEnd + 1, next, facts, serial);
 			this.told?.delete("");
-			noteFacts(server, facts, true);
 			const name = facts.deallocates === null ? undefined : this.names.get(facts.deallocates);
 			if (facts.deallocates !== null) this.own?.delete(facts.deallocates);
 			if (name !== undefined) this.deallocate(server, chunk, run, at, facts.deallocates!, name);
@@ -211,7 +213,7 @@ export class ClientStatements implements PreparedNames {
 			return Said.Otherwise;
 		}
 		if (!this.shared) {
-			noteFacts(server, factsOf(this.facts, chunk, nameEnd + 1, textEnd));
+			noteFacts(server, this.ownFacts(chunk, at + HEADER, nameEnd, textEnd));
 			server.dirty |= Dirty.Prepared;
 			server.books.saidOf(Reply.ParseNamed, null);
 			this.noteOwn(chunk, at + HEADER, nameEnd, textEnd);
@@ -254,6 +256,24 @@ export class ClientStatements implements PreparedNames {
 		return (
 			this.statements.hasRoom(rest + nameLength) || this.parsing.reading.statements.has(chunk.latin1Slice(start, next))
 		);
+	}
+
+	/** Of a text whose name is the server's own. Settings are given their default when it is run, not now. */
+	private ownFacts(chunk: Buffer, start: number, nameEnd: number, textEnd: number): SessionFacts {
+		const facts = factsOf(this.facts, chunk, nameEnd + 1, textEnd);
+		const { restoring } = this;
+		if (facts.restores === null ? restoring.size === 0 : restoring.size >= MOST_RESTORING) return facts;
+		const name = chunk.utf8Slice(start, nameEnd);
+		restoring.delete(name);
+		if (facts.restores === null || name.length > LONGEST_RESTORING) return facts;
+		restoring.set(name, facts);
+		return { ...facts, restores: null };
+	}
+
+	/** What gives settings their default has been run, in the batch under way: what comes next is to find them as the client's. */
+	bringBack(server: Server, startup: ParameterSet, chunk: Buffer, run: number, at: number): void {
+		server.stream.out.add(chunk, run, at - run);
+		for (const sql of server.restoring?.within(startup) ?? []) this.preparing.run(server, sql);
 	}
 
 	/** A text whose name is the server's own; beyond some it is not known what they are, which routing takes for writes. */
@@ -400,6 +420,10 @@ export class ClientStatements implements PreparedNames {
 		if (statement === undefined) {
 			if (this.shared && chunk.latin1Slice(nameStart, nameEnd).startsWith(NAME_PREFIX))
 				throw new ProtocolError(`statement names that begin with "${NAME_PREFIX}" are the proxy's`, "42602");
+			if (reply === Reply.Bind && this.restoring.size > 0) {
+				const facts = this.restoring.get(chunk.utf8Slice(nameStart, nameEnd));
+				if (facts !== undefined) server.noteRestores(facts.restores, facts.sets.length > 0);
+			}
 			server.books.said(reply);
 			return Said.AsIs;
 		}
@@ -506,7 +530,10 @@ export class ClientStatements implements PreparedNames {
 		}
 		if (reply === Reply.Describe && serial !== 0) server.statements.noteUnnamedDescribe(serial);
 		else server.books.said(reply);
-		if (reply === Reply.Bind) noteBound(server, facts, chunk, nameEnd + 1, stop);
+		if (reply === Reply.Bind && serial !== 0) {
+			noteFacts(server, facts, true);
+			noteBound(server, facts, chunk, nameEnd + 1, stop);
+		}
 		if (isThere) return Said.AsIs;
 		server.stream.out.add(chunk, at, stop - at);
 		return Said.Otherwise;
@@ -514,7 +541,7 @@ export class ClientStatements implements PreparedNames {
 
 	/** The server's unnamed statement is another client's, or the client has none: neither may be used. */
 	private unnamedAgain(server: Server): Said {
-		const { chunk, start, end, facts, serial, told } = this.unnamed;
+		const { chunk, start, end, serial, told } = this.unnamed;
 		const { out } = server.stream;
 		if (chunk === null) {
 			server.statements.dropUnnamed();
@@ -523,7 +550,6 @@ export class ClientStatements implements PreparedNames {
 			return Said.Otherwise;
 		}
 		if (server.statements.takeChange(serial)) return Said.Refused;
-		noteFacts(server, facts, true);
 		const expected = told?.key ?? this.told?.get("");
 		if (expected === undefined) {
 			server.statements.noteUnnamedAgain(serial);
@@ -588,6 +614,7 @@ export class ClientStatements implements PreparedNames {
 		this.onAnswered();
 		this.own?.clear();
 		this.ownBytes = 0;
+		this.restoring.clear();
 		// Who has no server keeps no large text: it has to be parsed again.
 		if (this.unnamed.end - this.unnamed.start > LARGE) this.forgetUnnamed();
 		this.before.chunk = null;
@@ -771,6 +798,9 @@ const MOST_TOLD = 10_000;
 const LARGE = 1 << 20;
 /** What may be known of texts by the server's own names, bytes; a guess, generous. */
 const MOST_OWN = 16 << 20;
+/** Names of what gives settings their default that are remembered, and characters of the longest; guesses, generous. */
+const MOST_RESTORING = 1000;
+const LONGEST_RESTORING = 256;
 const TOO_MANY = new PgError(
 	"ERROR",
 	"53200",

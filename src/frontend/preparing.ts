@@ -106,7 +106,7 @@ export class Preparing {
 	}
 
 	/** A statement of ours in the middle of the client's batch, whose own portals it leaves alone. */
-	private run(server: Server, sql: string): void {
+	run(server: Server, sql: string): void {
 		this.bind(server, sql);
 		server.books.said(Reply.ExecuteOurs);
 		this.execute(server);

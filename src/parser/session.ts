@@ -253,19 +253,21 @@ export function sessionFacts(sql: string): SessionFacts {
 	return facts;
 }
 
-/** A statement of a text, up to `end`, that gives settings their default for certain when it is run. */
+/** A statement of a text, up to `end`, that gives settings their default when it is run, or may. */
 export interface RestoringStatement {
 	readonly end: number;
 	readonly restores: Restores;
+	readonly isLast: boolean;
 }
 
 /** Those in a text of several statements; null when it cannot be said where its statements end. */
 export function restoringStatements(sql: string): RestoringStatement[] | null {
 	const lexer = new Lexer(sql);
-	const found: RestoringStatement[] = [];
+	const found: Omit<RestoringStatement, "isLast">[] = [];
 	let statement: Item[] = [];
 	let depth = 0;
 	let end = 0;
+	let last = 0;
 	for (;;) {
 		const token = lexer.next();
 		if (token !== Token.End && (token !== Token.Semicolon || depth > 0)) {
@@ -277,13 +279,16 @@ export function restoringStatements(sql: string): RestoringStatement[] | null {
 			continue;
 		}
 		const facts = new Facts();
-		if (statement.length > 0) facts.statement(statement);
+		if (statement.length > 0) {
+			facts.statement(statement);
+			last = end;
+		}
 		facts.end(1);
-		if (facts.restores?.sure) found.push({ end, restores: facts.restores });
+		if (facts.restores !== null) found.push({ end, restores: facts.restores });
 		statement = [];
 		if (token === Token.End) break;
 	}
-	return lexer.doubt ? null : found;
+	return lexer.doubt ? null : found.map((each) => ({ ...each, isLast: each.end === last }));
 }
 
 const TRANSACTION_WORDS = new Set(["begin", "start", "commit", "end", "rollback", "abort", "savepoint", "release"]);

@@ -576,9 +576,12 @@ export class Pool implements Connected, Checked {
 		return identityOf(this.spec);
 	}
 
-	/** What a client with these settings is told at its log-in; null when it has to wait for a server to say. */
-	greeting(startup: ParameterSet): ParameterSet | null {
-		return this.reported.of(startup) ?? (this.isBusy ? this.reported.guess(startup) : null);
+	/**
+	 * What a client with these settings is told at its log-in; null when it has to wait for a server to say.
+	 * @param mayGuess its next answer comes from here, too, and what was wrong is put right by then
+	 */
+	greeting(startup: ParameterSet, mayGuess: boolean): ParameterSet | null {
+		return this.reported.of(startup) ?? (mayGuess && this.isBusy ? this.reported.guess(startup) : null);
 	}
 
 	/** All servers that there may be are at work, in all workers. */

@@ -94,12 +94,15 @@ const statement = fc.oneof(
 	{ weight: 1, arbitrary: fc.constant("DISCARD ALL") },
 	{ weight: 2, arbitrary: fc.tuple(change, change).map((both) => both.join("; ")) },
 );
+/** In which messages a statement is said, and what is said with it. */
+const HOW = ["query", "batch", "prepared", "unnamed", "looked at", "pipelined"] as const;
 interface Step {
 	client: number;
 	sql: string;
-	extended: boolean;
+	how: (typeof HOW)[number];
 }
-const step: fc.Arbitrary<Step> = fc.record({ client: fc.nat(1), sql: statement, extended: fc.boolean() });
+const how = fc.constantFrom(...HOW, "query" as const, "batch" as const);
+const step: fc.Arbitrary<Step> = fc.record({ client: fc.nat(1), sql: statement, how });
 const parameters = fc.record(
 	{
 		work_mem: fc.constantFrom(...SETTINGS.work_mem!),
@@ -115,20 +118,41 @@ const LOOK = `SELECT current_user, session_user, current_setting('role'), ${NAME
 	(name) => `COALESCE(current_setting('${name}', true), '')`,
 ).join(", ")}`;
 
-function ask(client: RawClient, { sql, extended }: Pick<Step, "sql" | "extended">): Promise<QueryResult> {
-	if (!extended || sql.includes(";")) return client.query(sql);
-	client.send(f.parse(sql), f.bind(), f.execute(), f.sync());
+async function ask(client: RawClient, { sql, how }: Pick<Step, "sql" | "how">): Promise<QueryResult> {
+	if (how === "query" || (how !== "pipelined" && sql.includes(";"))) return client.query(sql);
+	const run = (name = "") => [f.bind({ statement: name }), f.execute()];
+	switch (how) {
+		case "batch":
+			client.send(f.parse(sql), ...run(), f.sync());
+			break;
+		case "prepared":
+		case "unnamed": {
+			// As a driver does that wants to know first what it is.
+			const name = how === "prepared" ? "s" : "";
+			client.send(f.close("S", name), f.parse(sql, name), f.describe("S", name), f.sync());
+			const prepared = await client.result();
+			if (prepared.errors.length > 0) return prepared;
+			client.send(...run(name), f.sync());
+			break;
+		}
+		case "looked at":
+			client.send(f.parse(sql), ...run(), f.parse(LOOK), ...run(), f.sync());
+			break;
+		case "pipelined":
+			client.send(f.query("SELECT 1"), f.query(`${sql}; ${LOOK}`));
+			await client.result();
+	}
 	return client.result();
 }
 
 /** What both say to a statement, and what they have after it. */
-async function observe(client: RawClient, asked: Pick<Step, "sql" | "extended">): Promise<unknown> {
+async function observe(client: RawClient, asked: Pick<Step, "sql" | "how">): Promise<unknown> {
 	const { tags, errors, status, rows } = await ask(client, asked);
 	const told = REPORTED.map((name) => client.parameters[name]);
 	const settings = status === "E" ? [] : (await client.query(LOOK)).rows;
 	// Each shard answers.
 	const counted = tags.map((tag) => tag.replace(/^SELECT \d+$/, "SELECT"));
-	return { tags: counted, errors: errors.map(({ C }) => C), status, rows: rows[0], told, settings: settings[0] };
+	return { tags: counted, errors: errors.map(({ C }) => C), status, rows: rows.at(-1), told, settings: settings[0] };
 }
 
 interface Pair {
@@ -148,10 +172,10 @@ async function run(mode: string, startups: readonly Record<string, string>[], st
 		pairs.push({ proxied, straight, status: "I" });
 	}
 	try {
-		for (const each of [{ client: 0, sql: "SELECT 1", extended: false }, ...steps]) {
+		for (const each of [{ client: 0, sql: "SELECT 1", how: "query" as const }, ...steps]) {
 			// Of the one server whoever is in a transaction has it.
 			const pair = pairs.find(({ status }) => mode !== "session" && status !== "I") ?? pairs[each.client]!;
-			const name = `client ${pairs.indexOf(pair)}: ${each.sql}${each.extended ? " (extended)" : ""}`;
+			const name = `client ${pairs.indexOf(pair)}: ${each.sql} (${each.how})`;
 			const [got, wanted] = await Promise.all([observe(pair.proxied, each), observe(pair.straight, each)]);
 			expect([name, got]).toEqual([name, wanted]);
 			pair.status = (wanted as { status: string }).status;
