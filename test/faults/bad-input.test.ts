@@ -139,8 +139,9 @@ test("a first packet that is none is answered as PostgreSQL does, or the connect
 			say(stage.proxy.port, send, null, waits),
 		]);
 		if (differs === undefined) compare(bare, proxied, waits);
-		// Where PostgreSQL is silent, an ErrorResponse would be for a client that is gone, or does not know what it is.
-		if (bare.silent) expect(proxied.messages.map(describeMessage)).toEqual([]);
+		// Where PostgreSQL closes without a word, an ErrorResponse would be for a client that is gone, or does not know what it is.
+		// As long as it has not closed it may only be slow.
+		if (bare.silent && bare.closed) expect(proxied.messages.map(describeMessage)).toEqual([]);
 	});
 });
 
