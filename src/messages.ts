@@ -39,7 +39,15 @@ export type PeerMessage =
 	| { readonly type: "give-server"; readonly slot: number; readonly server: MovingServer }
 	| { readonly type: "lesson"; readonly slot: number; readonly identity: string; readonly lesson: Lesson }
 	| { readonly type: "offer-permit"; readonly slot: number }
-	| { readonly type: "cancel"; readonly pid: number; readonly secret: Uint8Array };
+	| {
+			readonly type: "cancel";
+			readonly pid: number;
+			readonly secret: Uint8Array;
+			readonly id: number;
+			readonly by: number;
+	  }
+	/** The cancel that the other has given this number is over. */
+	| { readonly type: "cancelled"; readonly id: number };
 
 export type ToWorker =
 	| PeerMessage

@@ -52,6 +52,8 @@ import { TxStatus } from "./wire/codes.ts";
 
 /** Tick of the janitor: what every timeout is rounded up to. */
 const TICK = 100;
+/** CancelRequests for clients of other workers under way at a time; a guess. */
+const MOST_CANCELLING = 4096;
 /** Client ids: so many bits count, the rest names the worker; together a positive int32. */
 const ID_BITS = 23;
 /** What large messages of clients may take until they are sent on, bytes: four of the largest. A guess. */
@@ -101,6 +103,8 @@ export class Worker implements PoolContext, ClientContext {
 	private readonly door = new Door(this, this.descriptors, (room) => this.onFull(room));
 	private readonly admins = new Set<AdminSession>();
 	private readonly asked = new Map<number, (answer: Answer) => void>();
+	/** CancelRequests for other workers' clients, and what to do when they are over. */
+	private readonly cancelling = new Map<number, () => void>();
 	private lastAsked = 0;
 	private lastId = 0;
 	private lastSerial = 0;
@@ -272,16 +276,25 @@ export class Worker implements PoolContext, ClientContext {
 		this.log.info(text, { user, database, address, reason, client: client.pid });
 	}
 
-	cancel(pid: number, secret: Uint8Array): void {
+	cancel(pid: number, secret: Uint8Array, done: () => void): void {
 		const owner = pid >>> ID_BITS;
-		if (owner === this.worker) this.cancelHere(pid, secret);
-		else if (owner < this.setup.workers) this.toPeer(owner, { type: "cancel", pid, secret });
+		if (owner === this.worker) this.cancelHere(pid, secret, done);
+		else if (owner >= this.setup.workers || this.cancelling.size >= MOST_CANCELLING) done();
+		else {
+			const id = ++this.lastAsked;
+			this.cancelling.set(id, done);
+			this.toPeer(owner, { type: "cancel", pid, secret, id, by: this.worker });
+		}
 	}
 
-	private cancelHere(pid: number, secret: Uint8Array): void {
+	private cancelHere(pid: number, secret: Uint8Array, done: () => void): void {
 		const client = this.clients.get(pid);
-		if (client === undefined || client.secret.length !== secret.length) return;
-		if (timingSafeEqual(client.secret, secret)) this.contain.guard(client.stream, () => client.cancel());
+		if (client === undefined || client.secret.length !== secret.length) {
+			done();
+			return;
+		}
+		if (timingSafeEqual(client.secret, secret)) this.contain.guard(client.stream, () => client.cancel(done));
+		else done();
 	}
 
 	/** Whatever befalls one of them, the others are told too. */
@@ -335,7 +348,13 @@ export class Worker implements PoolContext, ClientContext {
 				this.poolsBySlot.get(message.slot)?.onLesson(message.identity, message.lesson);
 				break;
 			case "cancel":
-				this.cancelHere(message.pid, message.secret);
+				this.cancelHere(message.pid, message.secret, () =>
+					this.toPeer(message.by, { type: "cancelled", id: message.id }),
+				);
+				break;
+			case "cancelled":
+				this.cancelling.get(message.id)?.();
+				this.cancelling.delete(message.id);
 				break;
 			case "client":
 				this.contain.when(null, this.adoptClient(message.fd), () => {});
@@ -365,7 +384,7 @@ export class Worker implements PoolContext, ClientContext {
 				this.drain();
 				break;
 			case "cancel-all":
-				this.eachClient((client) => client.cancel());
+				this.eachClient((client) => client.cancel(() => {}));
 				break;
 			case "close":
 				this.close();

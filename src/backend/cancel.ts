@@ -8,7 +8,11 @@ import type { KeepAlive } from "../net/options.ts";
 import type { Stream } from "../net/stream.ts";
 import { cancelRequest } from "../wire/frontend-messages.ts";
 
-/** Resolves also when the server cannot be reached: a cancel has no answer, and nobody waits for one. */
+/**
+ * A cancel has no answer: never rejects.
+ * @returns whether it is over. It is not where the server did not close the connection in time (frozen, say): it may still read the
+ * request, at any time later
+ */
 export async function sendCancel(
 	target: Target,
 	pid: number,
@@ -16,16 +20,21 @@ export async function sendCancel(
 	timeout: number,
 	handlers: SocketHandler<Stream>,
 	keepAlive: KeepAlive,
-): Promise<void> {
+): Promise<boolean> {
 	const { promise, resolve } = Promise.withResolvers<void>();
 	const owner = { onData() {}, onDrain() {}, onClose: () => resolve() };
+	let isLate = false;
 	try {
 		const stream = await connect(target, timeout, owner, handlers, keepAlive);
-		const timer = setTimeout(() => stream.terminate(), timeout);
+		const timer = setTimeout(() => {
+			isLate = true;
+			stream.terminate();
+		}, timeout);
 		stream.writeAll(cancelRequest(pid, secret));
 		await promise;
 		clearTimeout(timer);
 	} catch {
-		// As said: no answer.
+		// Nothing was sent.
 	}
+	return !isLate;
 }

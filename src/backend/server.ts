@@ -150,6 +150,8 @@ export class Server implements StreamOwner {
 
 	/** CancelRequests on their way to this server: it must not be lent until they have landed. */
 	cancels = 0;
+	/** One of them may come at any time. */
+	private mayBeCancelled = false;
 	private afterCancels: (() => void) | null = null;
 
 	bornAt = now();
@@ -791,6 +793,10 @@ export class Server implements StreamOwner {
 			this.closeDying(this.fatal);
 			return;
 		}
+		if (this.mayBeCancelled) {
+			this.close("a CancelRequest to it may still be on its way");
+			return;
+		}
 		this.state = ServerState.Idle;
 		this.deadline = 0;
 		// The end of its last request or task, which the clock was asked for then.
@@ -803,7 +809,9 @@ export class Server implements StreamOwner {
 		this.afterCancels = then;
 	}
 
-	cancelLanded(): void {
+	/** @param isOver as `sendCancel` says: else it may come when somebody else has this server */
+	cancelLanded(isOver: boolean): void {
+		if (!isOver) this.mayBeCancelled = true;
 		if (--this.cancels > 0) return;
 		const then = this.afterCancels;
 		this.afterCancels = null;

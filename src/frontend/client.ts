@@ -1158,12 +1158,16 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	}
 
 	/** A CancelRequest with this client's key: for the query it runs or waits for, and no other. */
-	cancel(): void {
+	cancel(done: () => void): void {
 		const { server } = this;
-		if (this.isWaiting && this.checkout.loggedIn) {
-			this.checkout.leave();
-			this.refuseHeld(new PgError("ERROR", "57014", "canceling statement due to user request"));
-		} else if (server !== null && server.state === ServerState.Lent && server.books.owed > 0) this.pool.cancel(server);
+		if (server !== null && server.state === ServerState.Lent && server.books.owed > 0) {
+			this.pool.cancel(server, done);
+			return;
+		}
+		done();
+		if (!this.isWaiting || !this.checkout.loggedIn) return;
+		this.checkout.leave();
+		this.refuseHeld(new PgError("ERROR", "57014", "canceling statement due to user request"));
 	}
 
 	/** A reload made these the pools and the router of its user and database: from its next transaction on. */

@@ -37,7 +37,8 @@ export interface ClientHandle {
 	/** It keeps its server for as long as it stays. */
 	readonly isLocked: boolean;
 	setting(name: string): string | undefined;
-	cancel(): void;
+	/** @param done as `Pool.cancel` says it; also when there is nothing to cancel */
+	cancel(done: () => void): void;
 	check(time: number): void;
 	reach(cluster: Cluster, router: Router): void;
 	shutDown(force: boolean): void;
@@ -74,7 +75,7 @@ export interface ClientContext {
 	onLogin(client: ClientHandle): void;
 	onLogout(client: ClientHandle, reason: string): void;
 	/** A CancelRequest, whichever worker the key is of. */
-	cancel(pid: number, secret: Uint8Array): void;
+	cancel(pid: number, secret: Uint8Array, done: () => void): void;
 	/** Numbers for unnamed statements; never 0. */
 	nextSerial(): number;
 }

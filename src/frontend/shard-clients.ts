@@ -134,8 +134,9 @@ export class ShardClients {
 		for (const shard of this.each) shard.align(statements);
 	}
 
-	cancel(): void {
-		for (const shard of this.each) shard.cancel();
+	cancel(done: () => void): void {
+		let left = this.each.length;
+		for (const shard of this.each) shard.cancel(() => --left === 0 && done());
 	}
 
 	reach(cluster: Cluster): void {

@@ -932,8 +932,8 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		return this.shards.setting(name);
 	}
 
-	cancel(): void {
-		this.shards.cancel();
+	cancel(done: () => void): void {
+		this.shards.cancel(done);
 	}
 
 	check(time: number): void {

@@ -27,6 +27,8 @@ const enum Phase {
 	Login,
 	/** The answer is being checked; nothing may come. */
 	Checking,
+	/** It was a CancelRequest, which is being passed on; nothing else counts. */
+	Cancelling,
 	/** Someone else owns the stream, or it is closed. */
 	Over,
 }
@@ -77,7 +79,7 @@ export class Startup implements StreamOwner {
 	}
 
 	onData(chunk: Buffer): void {
-		if (this.phase === Phase.Over) return;
+		if (this.phase === Phase.Over || this.phase === Phase.Cancelling) return;
 		if (this.phase === Phase.Checking) {
 			this.fail(new PgError("FATAL", "08P01", "a message came before it was asked for"));
 			return;
@@ -129,8 +131,8 @@ export class Startup implements StreamOwner {
 				return rest;
 			}
 			case StartupCode.CancelRequest:
-				if (length >= 16) this.context.cancel(readInt32(chunk, 8), Uint8Array.prototype.slice.call(chunk, 12, length));
-				this.leave("CancelRequest");
+				if (length < 16) this.leave("CancelRequest");
+				else this.cancel(readInt32(chunk, 8), Uint8Array.prototype.slice.call(chunk, 12, length));
 				return null;
 		}
 		if (code >>> 16 !== 3) {
@@ -139,6 +141,12 @@ export class Startup implements StreamOwner {
 		}
 		this.startup(chunk, length, code & 0xffff);
 		return rest;
+	}
+
+	/** As from PostgreSQL, the end of the connection says that the cancel has done what it can: what is sent then, it does not hit. */
+	private cancel(pid: number, secret: Uint8Array): void {
+		this.phase = Phase.Cancelling;
+		this.context.cancel(pid, secret, () => this.leave("CancelRequest"));
 	}
 
 	private startup(chunk: Buffer, end: number, minor: number): void {

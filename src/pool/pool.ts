@@ -512,16 +512,22 @@ export class Pool implements Connected, Checked {
 		return this.context.general().rollback_timeout;
 	}
 
-	cancel(server: Server): void {
-		if (server.pid === 0) return;
+	/** @param done it is over, or as good as that: what the server is sent from now on is another query */
+	cancel(server: Server, done: () => void = () => {}): void {
 		// As many as ask for the same, it is one query.
-		if (server.cancels >= MOST_CANCELS) return;
+		if (server.pid === 0 || server.cancels >= MOST_CANCELS) {
+			done();
+			return;
+		}
 		server.cancels++;
 		const { general, handlers, tcp, contain } = this.context;
 		// Where that server is: its host's name may stand for another one by now.
 		const where = { host: server.address, port: this.spec.port };
 		const sent = sendCancel(where, server.pid, server.secret, general().connect_timeout, handlers, tcp());
-		contain.when(server.stream, sent, () => server.cancelLanded());
+		contain.when(server.stream, sent, (isOver) => {
+			done();
+			server.cancelLanded(isOver);
+		});
 	}
 
 	// ---- orders ----------------------------------------------------------------------------------------------------

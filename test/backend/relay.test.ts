@@ -375,7 +375,7 @@ describe("a client that leaves", () => {
 		all.server.cancels = 1;
 		all.server.cancelAgain();
 		expect(all.events).toEqual(["ready I", "cancel"]);
-		all.server.cancelLanded();
+		all.server.cancelLanded(true);
 		all.server.cancelAgain();
 		all.server.onData(Buffer.from(concat(error("canceled", "57014"), ready)));
 		all.server.cancelAgain();

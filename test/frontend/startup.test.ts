@@ -120,7 +120,10 @@ function listen() {
 		unregister() {},
 		onLogin() {},
 		onLogout() {},
-		cancel: (pid, secret) => cancels.push(`${pid} ${Buffer.from(secret).toString("hex")}`),
+		cancel: (pid, secret, done) => {
+			cancels.push(`${pid} ${Buffer.from(secret).toString("hex")}`);
+			done();
+		},
 		nextSerial: () => ++id,
 	};
 	const handlers = socketHandlers((error) => {

@@ -135,6 +135,53 @@ test("a cancel that comes as the query ends never hits a later one, of the same 
 	expect(hits).toBeGreaterThan(3);
 });
 
+// PostgreSQL closes the connection of a CancelRequest when it has done what it can; ours was closed at once, and the cancel hit what
+// the client asked after that.
+test("when the request's connection has ended, nothing that is asked from then on is hit, on either worker", async () => {
+	const both = await connectToBothWorkers(proxy, 1);
+	await Promise.all(
+		both.flat().map(async (client) => {
+			for (let i = 0; i < 60; i++) {
+				const running = client.query(`SELECT pg_sleep(0.00${i % 5})`);
+				await cancel(client);
+				await running;
+				const { errors, rows } = await client.query(`SELECT 'later ${i}' FROM pg_sleep(0.002)`);
+				expect([errors, rows]).toEqual([[], [[`later ${i}`]]]);
+			}
+			client.close();
+		}),
+	);
+});
+
+// A postmaster that is frozen reads the request when it goes on: by then the connection was another client's.
+test("a server that may still get a cancel, which PostgreSQL has not taken in time, is nobody else's", async () => {
+	const general = {
+		workers: 1,
+		default_pool_size: 1,
+		min_pool_size: 0,
+		connect_timeout: 200,
+		checkout_timeout: 20_000,
+	};
+	await using frozen = await startProxy(simpleConfig(cluster.primary, general));
+	await using first = await connect(frozen);
+	await using second = await connect(frozen);
+	const used = await one(first, "SELECT pg_backend_pid()");
+	const running = first.query("SELECT pg_sleep(0.6)");
+	await untilRunning(cluster, "pg_sleep(0.6)");
+	process.kill(cluster.primary.pid, "SIGSTOP");
+	try {
+		const request = await RawClient.open({ port: frozen.port });
+		request.send(f.cancelRequest(first.backendPid, first.backendKey));
+		expect(await request.closed).toEqual([]);
+		expect((await running).errors).toEqual([]);
+	} finally {
+		process.kill(cluster.primary.pid, "SIGCONT");
+	}
+	const { rows, errors } = await second.query("SELECT pg_backend_pid() FROM pg_sleep(0.3)");
+	expect(errors).toEqual([]);
+	expect(rows[0]![0]).not.toBe(used);
+});
+
 test("a client that waits in the queue can cancel, and keeps its place for what follows", async () => {
 	await using proxy1 = await startProxy(simpleConfig(cluster.primary, { workers: 1, default_pool_size: 1 }));
 	await using holder = await connect(proxy1);

@@ -107,7 +107,13 @@ const CASES: [string, { prototype: object }, string, (client: RawClient, innocen
 		Client,
 		"cancel",
 		async (client) =>
-			worker.onMessage({ type: "cancel", pid: client.backendPid, secret: Uint8Array.from(client.backendKey) }),
+			worker.onMessage({
+				type: "cancel",
+				pid: client.backendPid,
+				secret: Uint8Array.from(client.backendKey),
+				id: 1,
+				by: 0,
+			}),
 	],
 	[
 		"its turn in the queue of a pool",
