@@ -137,15 +137,17 @@ describeWithCargo("the example plugins", () => {
 					mkdirSync(dirname(kept), { recursive: true });
 					// As it says for machines without libclang.
 					writeFileSync(kept, `${body}${what.endsWith("Cargo.toml") ? withoutLibclang() : ""}`);
-					script.push(`cp '${kept}' '${join(place, what)}'`);
+					script.push(`mkdir -p '${dirname(join(place, what))}' && cp '${kept}' '${join(place, what)}'`);
 				}
 			}
 			const target = join(PLUGINS, "target/outside");
 			const out = run(["bash", "-c", script.join("\n")], place, { CARGO_TARGET_DIR: target });
 			expect(out).toContain(`pg_query v${native.pgQuery}`);
-			expect(guide).toContain(`--precise ${native.pgQuery}`);
+			expect(guide).toContain(`pg_query = "=${native.pgQuery}"`);
 			const log = new Lines();
 			const host = new PluginHost(load(native, [join(target, "release/libmy_plugin.so")], log), { log });
+			// It tells its pg_query.
+			expect(log.lines.filter((line) => line.startsWith("WARN"))).toEqual([]);
 			host.init();
 			expect(host.route(input("TRUNCATE users")).outcome).toBe(Outcome.Blocked);
 			const replicas = { hasReplicas: true };
