@@ -169,7 +169,8 @@ export class Restoring {
 		// Only what the session has not set: a default has another source. For what has no source its empty value has to do.
 		const parts: string[] = [];
 		const call = "SELECT pg_catalog.set_config(n.name, n.value, n.local) FROM";
-		if (listed.length > 0) parts.push(`${call} ${rows(listed)} ${JOIN} AND s.source <> 'session'`);
+		if (listed.length > 0)
+			parts.push(`${call} ${rows(listed)} JOIN pg_catalog.pg_settings s ON ${SAME} AND s.source <> 'session'`);
 		if (others.length > 0) parts.push(`${call} ${rows(others)} WHERE ${UNSET}`);
 		return parts.join("; ");
 	}
@@ -196,18 +197,20 @@ export class Restoring {
 		this.sure = false;
 		const settings = this.settings(startup, true);
 		const call = "pg_catalog.set_config(n.name, n.value, n.local)";
-		const quietly = (some: Setting[], join: string, isDefault: string) =>
-			`SELECT ${columns} FROM ${rows(some)} ${join} WHERE CASE WHEN ${isDefault} THEN ${call} ELSE '' END IS NULL`;
+		// All in the CASE: of several conditions the planner has the one looked at first that costs the least.
+		const quietly = (some: Setting[], others: string, isDefault: string) =>
+			`SELECT ${columns} FROM ${rows(some)}${others} WHERE CASE WHEN ${isDefault} THEN ${call} ELSE '' END IS NULL`;
 		const listed = settings.filter(([name]) => isListed(name));
 		const others = settings.filter(([name]) => !isListed(name));
 		const found: string[] = [];
-		if (listed.length > 0) found.push(quietly(listed, JOIN, "s.source <> 'session'"));
+		if (listed.length > 0)
+			found.push(quietly(listed, ", pg_catalog.pg_settings s", `${SAME} AND s.source <> 'session'`));
 		if (others.length > 0) found.push(quietly(others, "", UNSET));
 		return found;
 	}
 }
 
-const JOIN = "JOIN pg_catalog.pg_settings s ON pg_catalog.lower(s.name) = n.name";
+const SAME = "pg_catalog.lower(s.name) = n.name";
 const UNSET = "COALESCE(pg_catalog.current_setting(n.name, true), '') IN ('', 'none')";
 
 type Setting = [name: string, value: string, local: boolean];

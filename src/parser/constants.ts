@@ -14,7 +14,7 @@ export function dependsOnSettings(sql: string): boolean {
 }
 
 /** What is not ASCII is read by `client_encoding`; what is compared with NULL, by `transform_null_equals`. */
-const UNUSUAL = /[\u0080-\uffff]|=\s*null/i;
+const UNUSUAL = /[\u0080-\uffff]|=[\s(]*(?:null|--|\/\*)|null[\s)]*(?:=|--|\/\*)/i;
 
 /**
  * Dates, times, intervals and amounts of money have digits, or are one of PostgreSQL's few words for them. Besides: elements of

@@ -87,6 +87,22 @@ test("RESET goes back to the startup parameter, not to the server's default", as
 	b.close();
 });
 
+test("in a batch a RESET is seen by what is behind it, and a SET behind that is left alone", async () => {
+	const [a, b] = await two([{ search_path: "mine" }, {}]);
+	const look = "SELECT current_setting('search_path')";
+	const steps = [look, "RESET search_path", look, "SET search_path = other", look, "SET search_path TO DEFAULT", look];
+	a.send(...steps.flatMap((sql) => [f.parse(sql), f.bind(), f.execute()]), f.sync());
+	expect((await a.result()).rows.flat()).toEqual(["mine", "mine", "other", "mine"]);
+	a.send(...steps.slice(0, 5).flatMap((sql) => [f.parse(sql), f.bind(), f.execute()]), f.sync());
+	await a.result();
+	expect(await one(a, look)).toBe("other");
+	const hidden = "SELECT 1 WHERE set_config('search_path', NULL, false) = '-'";
+	const { rows } = await a.query([hidden, look, "SET search_path = other", look, hidden, look].join("; "));
+	expect(rows.flat()).toEqual(["mine", "other", "mine"]);
+	a.close();
+	b.close();
+});
+
 test("a startup parameter that cannot be set refuses the login, as PostgreSQL does, and harms nobody", async () => {
 	const refused: Record<string, string>[] = [
 		{ work_mem: "lots" },

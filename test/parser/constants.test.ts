@@ -19,6 +19,10 @@ test.each([
 	"SELECT 'caf\u00c3\u00a9'",
 	'SELECT "caf\u00c3\u00a9" FROM t',
 	"SELECT * FROM t WHERE a = NULL",
+	"SELECT * FROM t WHERE a = ( NULL)",
+	"SELECT * FROM t WHERE a = /* none */ NULL",
+	"SELECT * FROM t WHERE (NULL) = a",
+	"SELECT * FROM t WHERE NULL -- none\n = a",
 	"SELECT 'never ends",
 	"SELECT /* it's */ '2026-01-01'::date",
 ])("%s: they may", (sql) => {
