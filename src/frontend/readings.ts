@@ -12,8 +12,10 @@ export class Readings {
 	private underWay = 0;
 	/** A statement of this transaction may have changed it: the transaction's end may change it back. */
 	private changed = false;
-	/** Names of statements that were parsed when the session read in another way. */
+	/** Names of statements that were parsed when the session read in another way, or nobody knows how. */
 	private readonly stale = new Set<string>();
+	/** Of those. Who has more than `MOST_STALE` is told of all that are read in several ways that they are among them. */
+	private staleBytes = 0;
 
 	/** For a text that is parsed behind all that was noted. */
 	get ofNext(): Reading {
@@ -35,7 +37,7 @@ export class Readings {
 		this.underWay = 0;
 		if (reading === this.settled) return;
 		this.settled = reading;
-		for (const name of statements?.namesOf(dependsOnReading) ?? []) this.stale.add(name);
+		for (const name of statements?.namesOf(dependsOnReading) ?? []) this.addStale(name);
 	}
 
 	/** A statement runs. @param changes it may change how the session reads */
@@ -51,14 +53,33 @@ export class Readings {
 		this.changed = false;
 	}
 
-	noteParse(name: string): void {
-		if (this.stale.size > 0) this.stale.delete(name);
+	/**
+	 * @param certain it is known what PostgreSQL reads. What is uncertain now stays so: a SET that is under way may have been taken
+	 * back when its answer comes, and nobody would notice.
+	 */
+	noteParse(name: string, certain: boolean): void {
+		if (!certain) this.addStale(name);
+		else if (this.stale.delete(name)) this.staleBytes -= name.length + NAME_COST;
 	}
 
-	isStale(name: string): boolean {
-		return this.stale.has(name);
+	isStale(name: string, sql: string | null): boolean {
+		return this.stale.has(name) || (this.staleBytes > MOST_STALE && sql !== null && SEVERAL_WAYS.test(sql));
+	}
+
+	/** Names that the client closes stay: it may send ever new ones. */
+	private addStale(name: string): void {
+		if (this.staleBytes > MOST_STALE || this.stale.has(name)) return;
+		this.stale.add(name);
+		this.staleBytes += name.length + NAME_COST;
 	}
 }
+
+/** What the names of stale statements may take; a guess, generous. */
+const MOST_STALE = 1 << 20;
+/** Of a name beside its letters; a guess. */
+const NAME_COST = 100;
+/** As `dependsOnReading` has it of bytes. */
+const SEVERAL_WAYS = /[\\\u0080-\uffff]/;
 
 /** Or takes it back to a savepoint; or nobody knows. */
 function endsTransaction(facts: StatementFacts | null): boolean {

@@ -4,6 +4,7 @@
 import type { Routed } from "../backend/prepared.ts";
 import { Side } from "../config/snapshot.ts";
 import { type StatementFacts, TransactionControl } from "../parser/facts.ts";
+import { certainText } from "../parser/reading.ts";
 import { type Router, type RouteRequest, routeRequest } from "../router/router.ts";
 import type { Route } from "../router/route.ts";
 import { Frontend, Target } from "../wire/codes.ts";
@@ -35,6 +36,8 @@ export class RequestRouter {
 	private parse: Routed | null = null;
 	private parseName = "";
 	private readonly parses = new Map<string, Routed>();
+	/** Of the batch that was routed last a Parse has a text that may be read in several ways. */
+	private isUnsure = false;
 	/** What its last Parse or Describe was about, if no Bind was since; and of what has no Bind, the one that speaks for all. */
 	private expected: StatementFacts | null = null;
 	private unbound: StatementFacts | null = null;
@@ -52,7 +55,7 @@ export class RequestRouter {
 
 	/** It has to: only then is it certain what PostgreSQL will read, which plugins have to see. */
 	get isTooEarly(): boolean {
-		return this.asked.sql === null && this.asked.mayWait;
+		return this.asked.mayWait && (this.isUnsure || this.asked.sql === null);
 	}
 
 	/** The text that was routed last, where plugins are asked. */
@@ -63,6 +66,7 @@ export class RequestRouter {
 	/** The Query message `chunk[at, next)`, which is whole. */
 	query(chunk: Buffer, at: number, next: number, inTransaction: boolean, statements: ClientStatements | null): Route {
 		const { asked, router } = this;
+		this.isUnsure = false;
 		asked.bind = null;
 		asked.statements = statements ?? NO_STATEMENTS;
 		const routed = routedText(chunk, at + HEADER, next - 1, router, this.readings.ofNext);
@@ -132,7 +136,7 @@ export class RequestRouter {
 			if (parsed !== undefined) return parsed;
 		}
 		const routed = statements?.routed(chunk, start, end, this.router, this.readings.ofParsed) ?? null;
-		if (routed === null || !this.readings.isStale(chunk.utf8Slice(start, end))) return routed;
+		if (routed === null || !this.readings.isStale(chunk.utf8Slice(start, end), routed.sql)) return routed;
 		return { ...routed, sql: this.router.asksPlugins ? null : "" };
 	}
 
@@ -144,9 +148,21 @@ export class RequestRouter {
 		const { router } = this;
 		if (this.parse !== null) this.parses.set(this.parseName, this.parse);
 		this.parseName = nameEnd === at + HEADER ? "" : chunk.utf8Slice(at + HEADER, nameEnd);
-		this.readings.noteParse(this.parseName);
 		this.parse = routedText(chunk, nameEnd + 1, textEnd, router, this.readings.ofNext);
+		if (this.parse.sql === null) this.isUnsure = true;
+		this.readings.noteParse(this.parseName, this.parse.sql !== null);
 		this.expect(this.parse.facts);
+	}
+
+	/** A Parse in the middle of a batch whose beginning was sent: the client's statements know of it, not how it is read. */
+	noteParseSent(chunk: Buffer, at: number, next: number): void {
+		if (!this.router.asksPlugins) return;
+		const start = at + HEADER;
+		const nameEnd = endOfString(chunk, start, next);
+		const textEnd = nameEnd < 0 ? -1 : endOfString(chunk, nameEnd + 1, next);
+		if (textEnd < 0) return;
+		const text = certainText(chunk, nameEnd + 1, textEnd, this.readings.ofNext);
+		this.readings.noteParse(nameEnd === start ? "" : chunk.utf8Slice(start, nameEnd), text !== null);
 	}
 
 	/** A Describe in such a batch. */
@@ -234,6 +250,7 @@ export class RequestRouter {
 	 */
 	batch(chunk: Buffer, at: number, statements: ClientStatements | null, inTransaction: boolean): Route {
 		this.clearBatch();
+		this.isUnsure = false;
 		const route = this.routeBatch(chunk, at, statements, inTransaction);
 		this.clearBatch();
 		return route;

@@ -142,6 +142,8 @@ export class Routing {
 		}
 		if (prelude.failed) {
 			if (!endsTransaction(facts) || (!requests.runs && code !== Frontend.Parse)) return this.refuse(ABORTED);
+			// What stands behind the end, in one string with it, runs.
+			if (route?.error != null) return this.refuse(route.error);
 			prelude.abandon();
 		}
 		const side = route === null || settings.isSerializable ? requests.router.writeSide : route.side;
@@ -266,6 +268,7 @@ export class Routing {
 					break;
 				}
 				// In the middle of a batch it is looked at Bind by Bind: the client's statements know of its Parses.
+				if (code === Frontend.Parse) requests.noteParseSent(chunk, at, next);
 				if (code !== Frontend.Bind) return Choice.Server;
 				route = requests.bind(chunk, at, next, this.owner.prepared(), open);
 				break;

@@ -361,6 +361,11 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 			targets = this.batches.targets(route);
 			this.statements.forgetUnnamed();
 		}
+		// What stands behind the end of a transaction that has failed, in one string with it, runs.
+		if (route !== null && route.error !== null && isEnd(requests.facts)) {
+			this.refuseRoute(route, route.error, Terminator.Sync);
+			return;
+		}
 		if (this.isAborted(Terminator.Sync)) return;
 		targets = this.batches.of(transaction.targets(targets, requests.facts, NO_SHARDS));
 		if (this.mayDivide(targets, chunk, at, next)) {
