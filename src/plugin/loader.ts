@@ -52,12 +52,13 @@ export function loadPlugins(
 	const plugins: PluginDescription[] = [];
 	const names = new Set<string>();
 	const files = new Map<string, string>();
-	for (const { name, required } of entries) {
+	for (const { name } of entries) {
 		if (names.has(name)) {
 			log.warn(`plugin "${name}" is listed more than once, it is loaded once`);
 			continue;
 		}
 		names.add(name);
+		const required = entries.some((entry) => entry.name === name && entry.required);
 		try {
 			plugins.push(load(name, required, bridge, options, files));
 		} catch (reason) {

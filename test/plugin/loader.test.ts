@@ -32,6 +32,8 @@ test("a build without a bridge says so of every plugin, and refuses to start for
 		),
 	);
 	expect(() => loadPlugins([{ name: "a", required: true }], null, { log })).toThrow(RequiredPluginError);
+	const twice = [false, true].map((required) => ({ name: "a", required }));
+	expect(() => loadPlugins(twice, null, { log })).toThrow(RequiredPluginError);
 	const host = new PluginHost(load(null, []), { log });
 	expect(host.active).toBe(false);
 	expect(host.route(input("SELECT 1")).outcome).toBe(Outcome.Unknown);
