@@ -297,14 +297,14 @@ export class Proxy implements Source {
 					`worker ${worker} does not come back to its event loop: its clients wait, new ones go to the others`,
 				);
 				for (const request of this.requests.values()) request.without(worker);
-				// Somebody has to listen.
-				if (this.attendance.stuck.length === this.workers) continue;
-				endListener(this.listeners[worker] ?? -1);
-				this.listeners[worker] = ENDED;
 			} else {
 				this.log.info(`worker ${worker} has come back to its event loop`);
 				if (this.listeners[worker] === ENDED) this.threads[worker]?.send({ type: "listen" });
 			}
+		}
+		for (const worker of stuckListeners(this.listeners, this.attendance)) {
+			endListener(this.listeners[worker]!);
+			this.listeners[worker] = ENDED;
 		}
 	}
 
@@ -544,6 +544,13 @@ export class Proxy implements Source {
 	shutdown(): void {
 		this.stop("SHUTDOWN");
 	}
+}
+
+/** Workers whose listeners are to be ended. Somebody has to listen: one that is not stuck, and not only about to. */
+export function stuckListeners(listeners: readonly number[], attendance: Pick<Attendance, "isStuck">): number[] {
+	const open = [...listeners.keys()].filter((worker) => (listeners[worker] ?? ENDED) !== ENDED);
+	const stuck = open.filter((worker) => attendance.isStuck(worker));
+	return stuck.length < open.length ? stuck : [];
 }
 
 function allPools(snapshot: Snapshot): PoolSpec[] {
