@@ -4,7 +4,7 @@ import { afterAll, beforeAll, expect, test } from "bun:test";
 import { cpSync, mkdirSync, readFileSync, realpathSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { Client } from "pg";
-import { BUILD_TIMEOUT, buildExample, describeWithCargo, folder, run } from "../plugin/support.ts";
+import { BUILD_TIMEOUT, buildExample, describeWithCargo, folder, run, withoutLibclang } from "../plugin/support.ts";
 import { type Cluster, freePort } from "../support/postgres.ts";
 import { proxyCommand, startProxy } from "../support/proxy.ts";
 import type { RawClient } from "../support/raw-client.ts";
@@ -159,6 +159,13 @@ describeWithCargo("the example plugins before PostgreSQL", () => {
 			}
 			// The dependencies are built already for the other plugins; the library comes to where cargo would put it.
 			const target = join(PLUGINS, "target/outside");
+			const manifest = join(place, "my_plugin/Cargo.toml");
+			const patch = join(place, ".guide/patch.toml");
+			writeFileSync(patch, withoutLibclang());
+			// Behind the manifest, before it is built.
+			const at = build.findIndex((line) => /cargo build/.test(line));
+			expect(at).toBeGreaterThan(0);
+			build.splice(at, 0, `cat '${patch}' >> '${manifest}'`);
 			run(["bash", "-c", build.join("\n")], place, { CARGO_TARGET_DIR: target });
 			mkdirSync(join(place, "my_plugin/target/release"), { recursive: true });
 			const library = "my_plugin/target/release/libmy_plugin.so";

@@ -17,17 +17,10 @@ import {
 	Lines,
 	load,
 	run,
+	withoutLibclang,
 } from "./support.ts";
 
 const PLUGINS = join(import.meta.dir, "../../plugins");
-
-/** The guide's lines for a plugin outside of the workspace, on a machine without libclang. */
-function withoutLibclang(): string {
-	const guide = readFileSync(join(PLUGINS, "README.md"), "utf8");
-	const lines = /^```toml\n(\[patch\.crates-io\]\n[\s\S]*?)^```$/m.exec(guide)?.[1] ?? "";
-	expect(lines).toContain("../pgdog/plugins/");
-	return lines.replaceAll("../pgdog/plugins/", `${PLUGINS}/`);
-}
 
 describeWithCargo("the example plugins", () => {
 	let native: Bridge;

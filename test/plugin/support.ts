@@ -1,7 +1,7 @@
 // Builds what the tests of this folder load: the bridge, plugins as anybody would write them (fixtures/), forged libraries.
 // Everything goes below plugins/target, which git ignores, and is built once.
 
-import { describe } from "bun:test";
+import { describe, expect } from "bun:test";
 import { copyFileSync, mkdirSync, mkdtempSync, readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -25,6 +25,14 @@ export function describeWithCargo(name: string, body: () => void): void {
 	if (process.env.CI === "true") throw new Error(`${name}: cargo is needed and not installed`);
 	console.warn(`skipped, cargo is not installed: ${name}`);
 	describe.skip(name, body);
+}
+
+/** The guide's lines for a plugin outside of the workspace, on a machine without libclang. */
+export function withoutLibclang(): string {
+	const guide = readFileSync(join(PLUGINS, "README.md"), "utf8");
+	const lines = /^```toml\n(\[patch\.crates-io\]\n[\s\S]*?)^```$/m.exec(guide)?.[1] ?? "";
+	expect(lines).toContain("../pgdog/plugins/");
+	return lines.replaceAll("../pgdog/plugins/", `${PLUGINS}/`);
 }
 
 export function run(command: string[], cwd: string, env: Record<string, string> = {}): string {
