@@ -937,6 +937,8 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	}
 
 	onAnswers({ books }: Server): void {
+		// Also in the middle of a batch, whose end may never come.
+		if (books.owed === 0) this.statements?.onAnswered();
 		if (this.awaited === Awaited.Nothing) return;
 		if (books.owed === 0 || books.copyIn || (this.awaited === Awaited.Ends && books.ends === 0)) this.resume();
 	}

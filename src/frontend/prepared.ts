@@ -136,6 +136,9 @@ function routedStatement(statement: Statement, router: Router, reading: Reading)
 /** Of a client that has prepared nothing. */
 export const NO_STATEMENTS: PreparedNames = { hasByProtocol: (name) => name.startsWith(NAME_PREFIX) };
 
+/** Names in unanswered batches that are no reason to look for answered ones among them; a guess. */
+const MOST_UNSURE = 256;
+
 export class ClientStatements implements PreparedNames {
 	private readonly names: StatementNames;
 	private readonly statements: Statements;
@@ -156,6 +159,8 @@ export class ClientStatements implements PreparedNames {
 	private readonly restoring = new Map<string, SessionFacts>();
 	/** The batch (`Books.batch`) in which a name was given or taken away, until that is answered. */
 	private readonly unsure = new Map<string, number>();
+	/** With so many it is looked for those that are answered. */
+	private mostUnsure = MOST_UNSURE;
 	/** What statements of batches that are not answered were found to be: a Close of them may not have happened. */
 	private readonly successors = new Map<Statement, Statement>();
 
@@ -235,7 +240,7 @@ export class ClientStatements implements PreparedNames {
 		const statement = this.statementOf(server, chunk, nameEnd + 1, textEnd, next);
 		this.told?.delete(name);
 		this.give(name, statement);
-		this.unsure.set(name, server.books.batch);
+		this.noteUnsure(name, server);
 		const copy = server.statements.use(statement);
 		if (copy !== undefined && server.status === TxStatus.Failed) {
 			// In a failed transaction the server has the answer, which depends on the text.
@@ -342,7 +347,7 @@ export class ClientStatements implements PreparedNames {
 			return Said.AsIs;
 		}
 		server.stream.out.add(chunk, run, at - run);
-		this.unsure.set(name, server.books.batch);
+		this.noteUnsure(name, server);
 		this.end(name, statement, Number.POSITIVE_INFINITY);
 		server.statements.noteFake(Reply.CloseFake, statement, name);
 		return Said.Otherwise;
@@ -725,6 +730,16 @@ export class ClientStatements implements PreparedNames {
 		if (this.isUnsure(server, chunk, start, end)) return true;
 		const statement = this.names.find(chunk, start, end);
 		return statement !== undefined && server.statements.isUncertain(server.statements.use(statement));
+	}
+
+	/** Behind a batch comes another: those that are answered meanwhile make room. */
+	private noteUnsure(name: string, { books }: Server): void {
+		if (this.unsure.size >= this.mostUnsure) {
+			for (const [known, batch] of this.unsure)
+				if (batch !== books.batch && !books.isUncertain(batch)) this.unsure.delete(known);
+			this.mostUnsure = Math.max(MOST_UNSURE, 2 * this.unsure.size);
+		}
+		this.unsure.set(name, books.batch);
 	}
 
 	private isUnsure(server: Server, chunk: Buffer, start: number, end: number): boolean {
