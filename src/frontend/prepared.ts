@@ -19,7 +19,8 @@ import type { Server } from "../backend/server.ts";
 import { PgError, ProtocolError } from "../errors.ts";
 import { dependsOnTime } from "../parser/constants.ts";
 import { Reading } from "../parser/reading.ts";
-import { Dirty, NO_FACTS, Reads, type SessionFacts, sessionFacts, touchesSession } from "../parser/session.ts";
+import { Dirty, NO_FACTS, Reads, type SessionFacts, sessionFacts } from "../parser/session.ts";
+import { touchesSession } from "../parser/touches.ts";
 import type { PreparedNames, Router } from "../router/router.ts";
 import { Frontend, Target, TxStatus } from "../wire/codes.ts";
 import { endOfString, HEADER, readInt16, readInt32 } from "../wire/frame.ts";
@@ -116,6 +117,16 @@ interface Unnamed {
 	serial: number;
 	/** What the client was told when it asked; null when it did not. */
 	told: Description | null;
+}
+
+/** As `Object.assign`, at a fraction of its cost: with each unnamed Parse. */
+function copyUnnamed(to: Unnamed, from: Unnamed): void {
+	to.chunk = from.chunk;
+	to.start = from.start;
+	to.end = from.end;
+	to.facts = from.facts;
+	to.serial = from.serial;
+	to.told = from.told;
 }
 
 const NO_STATEMENT: Readonly<Unnamed> = { chunk: null, start: 0, end: 0, facts: NO_FACTS, serial: 0, told: null };
@@ -600,7 +611,7 @@ export class ClientStatements implements PreparedNames {
 		const { unnamed, before } = this;
 		if (this.batchOver) {
 			this.batchOver = false;
-			Object.assign(before, unnamed);
+			copyUnnamed(before, unnamed);
 			this.parsesInBatch = 0;
 		}
 		this.parsesInBatch++;
@@ -639,7 +650,7 @@ export class ClientStatements implements PreparedNames {
 			before.chunk = null;
 			before.serial = 0;
 		} else if (failed || parses !== this.parsesInBatch) this.forgetUnnamed();
-		else Object.assign(unnamed, before);
+		else copyUnnamed(unnamed, before);
 	}
 
 	drop(name: string, limit: number): void {
@@ -692,7 +703,8 @@ export class ClientStatements implements PreparedNames {
 			if (this.names.has(name)) continue;
 			this.give(name, this.statementOf(server, rest, 0, rest.indexOf(0), rest.length));
 		}
-		Object.assign(this.unnamed, other.unnamed, { serial: other.unnamed.chunk === null ? 0 : serial });
+		copyUnnamed(this.unnamed, other.unnamed);
+		this.unnamed.serial = other.unnamed.chunk === null ? 0 : serial;
 		this.batchOver = true;
 	}
 

@@ -5,7 +5,7 @@
 
 import { isUtf8 } from "node:buffer";
 import { Backslash, Lexer, Token } from "./lexer.ts";
-import { touchesSession } from "./session.ts";
+import { touchesSession } from "./touches.ts";
 
 /** Bits; `Standard` is none of them. */
 export const enum Reading {

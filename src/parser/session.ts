@@ -1,5 +1,5 @@
 // What a statement does to the session it runs in: settings it changes, and things it leaves behind that the next
-// client must not see. Two steps: `touchesSession` looks at the bytes of every query (about a nanosecond a byte) and
+// client must not see. Two steps: `touchesSession` (touches.ts) looks at the bytes of every query (a few nanoseconds a byte) and
 // says whether a closer look is needed; `sessionFacts` takes it, once per text (`cache.ts`).
 // Both err on the side of "it may": a false alarm costs a round trip, a miss shows one client's state to another.
 // What a function does inside the server cannot be seen here; only settings that it reports come back.
@@ -127,100 +127,6 @@ export const UNKNOWN_FACTS: SessionFacts = {
 	dirty: Dirty.Everything,
 	reads: Reads.Everything,
 };
-
-const bytes = (text: string) => Buffer.from(text, "latin1");
-const SET_CONFIG = bytes("set_config");
-const TEMP = bytes("temp");
-const HOLD = bytes("hold");
-const INTO = bytes("into");
-const INSERT = bytes("insert");
-const PG_TEMP = bytes("pg_temp");
-const PG_SETTINGS = bytes("pg_settings");
-const PG_ADVISORY = bytes("pg_advisory_lock");
-const PG_TRY_ADVISORY = bytes("pg_try_advisory_lock");
-const SESSION_WORDS = ["set", "reset", "discard", "listen", "unlisten", "prepare", "deallocate", "load", "do"];
-const COMMIT_WORDS = ["commit", "end"];
-const CATALOGUE_WORDS = ["create", "alter", "drop", "import", "grant", "revoke"];
-const FIRST_WORDS = [...SESSION_WORDS, ...CATALOGUE_WORDS, ...COMMIT_WORDS].map(bytes);
-const LONGEST_FIRST_WORD = Math.max(...FIRST_WORDS.map((word) => word.length));
-
-function matches(b: Uint8Array, at: number, end: number, word: Uint8Array): boolean {
-	if (at + word.length > end) return false;
-	for (let i = 0; i < word.length; i++) {
-		const c = b[at + i]!;
-		const folded = c >= 65 && c <= 90 ? c | 32 : c;
-		if (folded !== word[i]) return false;
-	}
-	return true;
-}
-
-/** 1 for a byte that may be part of a word. */
-const WORD = new Uint8Array(256);
-for (let c = 0; c < 256; c++) {
-	const letter = (c >= 97 && c <= 122) || (c >= 65 && c <= 90) || (c >= 48 && c <= 57);
-	WORD[c] = letter || c === 95 || c === 36 || c >= 128 ? 1 : 0;
-}
-
-/**
- * Whether the query text in `b[start, end)` may do anything to its session, or commit. Strings and comments are not told apart
- * from code here, so it may say yes too often.
- */
-export function touchesSession(b: Uint8Array, start: number, end: number): boolean {
-	let at = start;
-	while (at < end && b[at]! <= 32) at++;
-	// A leading comment hides the first word.
-	if (at + 1 < end && ((b[at] === 47 && b[at + 1] === 42) || (b[at] === 45 && b[at + 1] === 45))) return true;
-	let stop = at;
-	while (stop < end && WORD[b[stop]!] === 1 && stop - at <= LONGEST_FIRST_WORD) stop++;
-	if (isFirstWord(b, at, stop)) return true;
-	// INSERT, whose INTO is no SELECT's.
-	const inserts = stop - at === INSERT.length && matches(b, at, stop, INSERT);
-	let inWord = false;
-	for (; at < end; at++) {
-		const c = b[at]!;
-		if (WORD[c] === 0) {
-			inWord = false;
-			// Another statement follows: its first word counts too.
-			if (c === 59 && !blankFrom(b, at + 1, end)) return true;
-			continue;
-		}
-		if (inWord) continue;
-		inWord = true;
-		switch (c | 32) {
-			case 115: // s
-				if (matches(b, at, end, SET_CONFIG)) return true;
-				break;
-			case 116: // t
-				if (matches(b, at, end, TEMP)) return true;
-				break;
-			case 104: // h
-				if (matches(b, at, end, HOLD)) return true;
-				break;
-			case 105: // i
-				if (!inserts && matches(b, at, end, INTO)) return true;
-				break;
-			case 112: // p
-				if (b[at + 2] !== 95) break;
-				if (matches(b, at, end, PG_TEMP) || matches(b, at, end, PG_ADVISORY)) return true;
-				if (matches(b, at, end, PG_TRY_ADVISORY) || matches(b, at, end, PG_SETTINGS)) return true;
-				break;
-			case 117: // U&"…" may spell any of them
-				if (b[at + 1] === 38) return true;
-				break;
-		}
-	}
-	return false;
-}
-
-function isFirstWord(b: Uint8Array, start: number, end: number): boolean {
-	for (const word of FIRST_WORDS) if (word.length === end - start && matches(b, start, end, word)) return true;
-	return false;
-}
-
-function blankFrom(b: Uint8Array, from: number, end: number): boolean {
-	for (let i = from; i < end; i++) if (b[i]! > 32 && b[i] !== 59) return false;
-	return true;
-}
 
 interface Item {
 	readonly token: Token;

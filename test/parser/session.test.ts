@@ -4,14 +4,8 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { Lexer, Token } from "../../src/parser/lexer.ts";
-import {
-	Dirty,
-	Reads,
-	restoringStatements,
-	type SessionFacts,
-	sessionFacts,
-	touchesSession,
-} from "../../src/parser/session.ts";
+import { Dirty, Reads, restoringStatements, type SessionFacts, sessionFacts } from "../../src/parser/session.ts";
+import { touchesSession } from "../../src/parser/touches.ts";
 import { spent } from "../support/processor.ts";
 
 const DIRTY: [number, string][] = [
