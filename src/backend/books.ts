@@ -11,41 +11,48 @@ import type { Copy } from "./copy.ts";
 import type { Statement } from "./prepared.ts";
 
 export const enum Reply {
+	// Those that ReadyForQuery answers: `endsRequest` compares with the last of them.
 	/** Query or FunctionCall: ends with ReadyForQuery. */
 	Query = 1,
 	Sync,
+	/** In place of a Query that was refused in a transaction: fails there, and the client is told why here. */
+	RefusedQuery,
+
+	// Those whose answer passes unread: `isPlain` compares with the last of them.
 	/** Parse of the client's unnamed statement: ParseComplete goes to the client. */
 	Parse,
+	Bind,
+	/** Describe of a statement or portal: ends with RowDescription or NoData. */
+	Describe,
+	/** Ends with CommandComplete, EmptyQueryResponse or PortalSuspended. */
+	Execute,
+	Close,
+	/** As RefusedQuery, in place of a Bind. */
+	RefusedBind,
+
 	/** Parse of a statement that the client has a name for: as Parse, and it may have to be undone where there is a Statement. */
 	ParseNamed,
 	/** Parse of ours, before a Bind or Describe that needs it: ParseComplete is swallowed. */
 	ParseOurs,
-	/** Parse that the server was not sent since it has the statement: we say ParseComplete. */
-	ParseFake,
-	Bind,
-	/** Describe of a statement or portal: ends with RowDescription or NoData. */
-	Describe,
 	/** Describe of the client's unnamed statement: as Describe, and we read what it says. */
 	DescribeUnnamed,
 	/** Describe of ours: we read what it says, and it is swallowed. */
 	DescribeOurs,
-	/** Ends with CommandComplete, EmptyQueryResponse or PortalSuspended. */
-	Execute,
 	/** Of ours, of a statement that returns no row: swallowed. */
 	BindOurs,
 	ExecuteOurs,
 	/** Of SHOW, of ours: we read its row, and all is swallowed. */
 	ExecuteShow,
-	Close,
 	/** Close of ours: swallowed. */
 	CloseOurs,
+
+	// Those that no message of the server answers: `isFake` compares with the first of them.
+	/** Parse that the server was not sent since it has the statement: we say ParseComplete. */
+	ParseFake,
 	/** Close of a statement, which stays on the server for others: we say CloseComplete. */
 	CloseFake,
 	/** CopyDone or CopyFail: no reply of its own, see `copyIn`. */
 	CopyEnd,
-	/** In place of a Query or Bind that was refused in a transaction: fails there, and the client is told why here. */
-	RefusedQuery,
-	RefusedBind,
 }
 
 /** What stands behind ParseNamed, ParseOurs, ParseFake, CloseFake, CloseOurs and DescribeOurs. */
@@ -100,6 +107,20 @@ export interface Undone {
 	readonly query: boolean;
 }
 
+/** No mark: nothing is owed. */
+const NOTHING = 0;
+
+/** The mark that a message of the server's answers, and that alone, where it goes to the client unread. */
+const PLAIN = new Uint8Array(256).fill(255);
+PLAIN[Backend.ParseComplete] = Reply.Parse;
+PLAIN[Backend.BindComplete] = Reply.Bind;
+PLAIN[Backend.RowDescription] = Reply.Describe;
+PLAIN[Backend.NoData] = Reply.Describe;
+PLAIN[Backend.CommandComplete] = Reply.Execute;
+PLAIN[Backend.EmptyQueryResponse] = Reply.Execute;
+PLAIN[Backend.PortalSuspended] = Reply.Execute;
+PLAIN[Backend.CloseComplete] = Reply.Close;
+
 /** A ring larger than this is given back when it empties: one deep pipeline must not cost its memory for ever. */
 const KEPT = 4096;
 
@@ -143,7 +164,7 @@ export class Books {
 
 	/** The oldest mark, or 0. */
 	get front(): number {
-		return this.count === 0 ? 0 : this.ring[this.head]!;
+		return this.count === 0 ? NOTHING : this.ring[this.head]!;
 	}
 
 	/** Counts what ReadyForQuery ends: the number of the batch, or query, that is being said. */
@@ -197,10 +218,14 @@ export class Books {
 		return mark === Reply.Query || mark === Reply.Execute;
 	}
 
+	/** The answer in front, if any is owed, passes unread. */
+	get isPlain(): boolean {
+		return this.front <= Reply.RefusedBind;
+	}
+
 	/** The reply in front is one that we make up. */
 	get isFake(): boolean {
-		const mark = this.front;
-		return mark === Reply.ParseFake || mark === Reply.CloseFake || mark === Reply.CopyEnd;
+		return this.front >= Reply.ParseFake;
 	}
 
 	/** Whether ReadyForQuery will come without anything more being said. Behind messages of a batch only a Sync is sure of it. */
@@ -293,43 +318,48 @@ export class Books {
 	/** Any message but rows, ReadyForQuery and ErrorResponse. */
 	answered(code: number): Answer {
 		const mark = this.front;
+		if (mark !== PLAIN[code]) return this.answeredOtherwise(code, mark);
+		if (mark === Reply.Execute && code === Backend.CommandComplete) this.inDoubt = false;
+		this.shift();
+		return Answer.Passes;
+	}
+
+	/** As `answered`, of what is not the one answer of a message of the client's that is not read. */
+	private answeredOtherwise(code: number, mark: Reply): Answer {
 		switch (code) {
 			case Backend.BindComplete:
-				if (mark !== Reply.Bind && mark !== Reply.BindOurs) return Answer.Unasked;
+				if (mark !== Reply.BindOurs) return Answer.Unasked;
 				this.shift();
-				return mark === Reply.Bind ? Answer.Passes : Answer.Swallowed;
+				return Answer.Swallowed;
 			case Backend.CommandComplete:
 			case Backend.EmptyQueryResponse:
 			case Backend.PortalSuspended:
 				if (code === Backend.CommandComplete) this.inDoubt = false;
-				if (mark === Reply.Execute) this.shift();
-				else if (mark === Reply.ExecuteOurs || mark === Reply.ExecuteShow) {
+				if (mark === Reply.ExecuteOurs || mark === Reply.ExecuteShow) {
 					this.shift();
 					if (mark === Reply.ExecuteShow) this.pending.shift();
 					return Answer.Swallowed;
-				} else if (mark !== Reply.Query) return Answer.Unasked;
-				return Answer.Passes;
+				}
+				return mark === Reply.Query ? Answer.Passes : Answer.Unasked;
 			case Backend.RowDescription:
 			case Backend.NoData:
-				if (mark === Reply.Describe) this.shift();
-				else if (mark === Reply.DescribeUnnamed || mark === Reply.DescribeOurs) {
+				if (mark === Reply.DescribeUnnamed || mark === Reply.DescribeOurs) {
 					this.shift();
 					this.behind = this.pending.shift() ?? null;
 					return mark === Reply.DescribeOurs ? Answer.Swallowed : Answer.Passes;
-				} else if (mark !== Reply.Query) return Answer.Unasked;
-				return Answer.Passes;
+				}
+				return mark === Reply.Query ? Answer.Passes : Answer.Unasked;
 			case Backend.ParameterDescription:
 				if (mark === Reply.DescribeOurs) return Answer.Swallowed;
 				return mark === Reply.Describe || mark === Reply.DescribeUnnamed ? Answer.Passes : Answer.Unasked;
 			case Backend.ParseComplete:
-				if (mark !== Reply.Parse && mark !== Reply.ParseNamed && mark !== Reply.ParseOurs) return Answer.Unasked;
+				if (mark !== Reply.ParseNamed && mark !== Reply.ParseOurs) return Answer.Unasked;
 				this.shift();
-				if (mark !== Reply.Parse) this.pending.shift();
+				this.pending.shift();
 				return mark === Reply.ParseOurs ? Answer.Swallowed : Answer.Passes;
 			case Backend.CloseComplete:
-				if (mark !== Reply.Close && mark !== Reply.CloseOurs) return Answer.Unasked;
+				if (mark !== Reply.CloseOurs) return Answer.Unasked;
 				this.shift();
-				if (mark === Reply.Close) return Answer.Passes;
 				this.pending.shift();
 				return Answer.Swallowed;
 			case Backend.CopyInResponse:
@@ -546,7 +576,7 @@ export class Books {
 
 /** Whether ReadyForQuery answers it. */
 function endsRequest(mark: number): boolean {
-	return mark === Reply.Query || mark === Reply.Sync || mark === Reply.RefusedQuery;
+	return mark !== NOTHING && mark <= Reply.RefusedQuery;
 }
 
 /** Whether an entry of `pending` stands behind this mark. */

@@ -306,7 +306,7 @@ export class Server implements StreamOwner {
 				break;
 			}
 			rows = false;
-			if (books.leavesUnanswered(code)) run = this.makeUp(to, chunk, run, at);
+			if (!books.isPlain && books.leavesUnanswered(code)) run = this.makeUp(to, chunk, run, at);
 			switch (code) {
 				case Backend.ReadyForQuery:
 					if (!books.ready() || !isStatus(chunk[at + HEADER]!)) {
@@ -341,7 +341,7 @@ export class Server implements StreamOwner {
 					break;
 				}
 				default: {
-					const reads = books.isRead;
+					const reads = !books.isPlain && books.isRead;
 					const answer = books.answered(code);
 					if (answer === Answer.Unasked) {
 						fault = UNASKED;

@@ -52,9 +52,8 @@ export class SessionStatements {
 	/** `Statements.drops` when it was last looked for what was dropped. */
 	private seenDrops = 0;
 	private uses = 0;
-	/** `uses` when the loan began, and what was used since that was there before. */
+	/** `uses` when the loan began. */
 	private before = 0;
-	private readonly used: Copy[] = [];
 	/** What another thread has prepared of statements that ours does not know. */
 	private foreign: MovingCopy[] = [];
 	/** Whose unnamed statement it has, and the batch in which it was told to parse that. */
@@ -80,7 +79,6 @@ export class SessionStatements {
 	use(statement: Statement): Copy | undefined {
 		const copy = this.prepared.get(statement);
 		if (copy === undefined) return undefined;
-		if (copy.last <= this.before) this.used.push(copy);
 		copy.last = ++this.uses;
 		if (this.ordered) this.moveToEnd(statement, copy);
 		return copy;
@@ -103,7 +101,6 @@ export class SessionStatements {
 	/** A client has the server from now on. */
 	lent(): void {
 		this.before = this.uses;
-		this.used.length = 0;
 		this.deallocations = 0;
 	}
 
@@ -292,8 +289,8 @@ export class SessionStatements {
 	 * its text again asks the server.
 	 */
 	distrust(): void {
-		for (const copy of this.used) copy.statement.retire();
-		this.used.length = 0;
+		for (const copy of this.prepared.values())
+			if (copy.last > this.before && copy.first <= this.before) copy.statement.retire();
 	}
 
 	// ---- what the cache has dropped --------------------------------------------------------------------------------

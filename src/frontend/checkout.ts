@@ -109,7 +109,7 @@ export class Checkout implements Waiter {
 		if (!this.hasChoice) this.pool = this.cluster.first;
 		this.askedAt = now();
 		this.wasLate = false;
-		const server = this.ask();
+		const server = this.ask(this.askedAt);
 		return server !== null && this.acquire(server, this.askedAt) ? server : null;
 	}
 
@@ -127,14 +127,15 @@ export class Checkout implements Waiter {
 	}
 
 	private restart(): void {
-		const server = this.ask();
-		if (server !== null) this.onServer(server);
+		const time = now();
+		const server = this.ask(time);
+		if (server !== null) this.onServer(server, time);
 	}
 
-	private ask(): Server | null {
+	private ask(time: number): Server | null {
 		this.queue = this.pool;
 		this.waited = 0;
-		return this.pool.take(this);
+		return this.pool.take(this, time);
 	}
 
 	/** Gives its place up, if it has one. */
@@ -186,9 +187,9 @@ export class Checkout implements Waiter {
 
 	// These come in the middle of somebody else's event: what goes wrong here is no matter of theirs.
 
-	onServer(server: Server): void {
+	onServer(server: Server, time: number): void {
 		try {
-			this.served(server);
+			this.served(server, time);
 		} catch (bug) {
 			this.client.onBug(bug);
 			// Before anybody had it; otherwise the client's end takes care of it.
@@ -212,13 +213,12 @@ export class Checkout implements Waiter {
 		}
 	}
 
-	private served(server: Server): void {
+	private served(server: Server, time: number): void {
 		if (server.state === ServerState.Closed) {
 			this.restart();
 			return;
 		}
-		const time = now();
-		this.waited = time - this.waitingSince;
+		this.waited = Math.max(0, time - this.waitingSince);
 		this.waitTime += this.waited;
 		if (this.acquire(server, time)) this.acquired(server);
 	}

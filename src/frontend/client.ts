@@ -28,7 +28,17 @@ import { Frontend, Target, TxStatus } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
 import { HEADER, readInt32, Tail } from "../wire/frame.ts";
 import { FLUSH, query, SYNC } from "../wire/frontend-messages.ts";
-import { Ahead, beginsBatch, COLLECT, checkHeader, LookAhead, needed, passable, ROUTED } from "./collect.ts";
+import {
+	Ahead,
+	beginsBatch,
+	COLLECT,
+	checkHeader,
+	endsInSync,
+	LookAhead,
+	needed,
+	passable,
+	ROUTED,
+} from "./collect.ts";
 import { type Borrower, Checkout } from "./checkout.ts";
 import type { ClientContext } from "./context.ts";
 import { Parsing } from "./parsing.ts";
@@ -680,6 +690,8 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 			case Frontend.Describe:
 			case Frontend.Execute:
 			case Frontend.Close: {
+				// Where nothing is routed it does no harm to take a server for a batch whose end is not here yet.
+				if (!this.routing.needed && code !== Frontend.Close && endsInSync(chunk)) break;
 				ahead = this.ahead.look(chunk, at);
 				if (ahead === Ahead.OnlyCloses) return this.closeAlone(chunk, at);
 				if (ahead === Ahead.Open && this.routing.needed && !this.hurried) return Step.More;

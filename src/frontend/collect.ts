@@ -59,6 +59,15 @@ export function beginsBatch(code: number): boolean {
 	);
 }
 
+/**
+ * The chunk ends in what is a Sync, or looks like one: with what came before it, that is as good as certain to be a whole batch. For
+ * who only wants to know whether more is to come.
+ */
+export function endsInSync(chunk: Buffer): boolean {
+	const at = chunk.length - HEADER;
+	return at >= 0 && chunk[at] === Frontend.Sync && readInt32(chunk, at + 1) === 4;
+}
+
 function endsBatch(code: number): boolean {
 	return code === Frontend.Sync || code === Frontend.Flush;
 }

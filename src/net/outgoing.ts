@@ -103,5 +103,6 @@ export class Outgoing {
 
 /** At the end of an event, however it ended: what was put in and not written goes where it belongs. */
 export function settle(): void {
-	for (let out = filled.pop(); out !== undefined; out = filled.pop()) out.flush();
+	// Most events end with nothing here, and an empty array's `pop` is a call.
+	while (filled.length > 0) filled.pop()!.flush();
 }

@@ -63,6 +63,8 @@ export class Pool implements Connected, Checked {
 	private addresses: readonly string[] | null = null;
 	private seenBan = Ban.None;
 	private seenRole = FoundRole.Unknown;
+	/** A reload has made the pool smaller, and there may still be more servers than it has room for. */
+	private shrinks = false;
 	/** What a log-in needs to know of the server. */
 	readonly reported: Reported;
 
@@ -81,8 +83,11 @@ export class Pool implements Connected, Checked {
 
 	// ---- clients ---------------------------------------------------------------------------------------------------
 
-	/** A server now, or null: then the waiter stands in the queue and one of its callbacks is called later. */
-	take(waiter: Waiter): Server | null {
+	/**
+	 * A server now, or null: then the waiter stands in the queue and one of its callbacks is called later.
+	 * @param time `now()`
+	 */
+	take(waiter: Waiter, time: number): Server | null {
 		if (this.waiters.length === 0 && !this.paused) {
 			const server = this.popIdle();
 			if (server !== null) {
@@ -95,16 +100,16 @@ export class Pool implements Connected, Checked {
 			this.context.contain.soon(null, () => waiter.onCheckoutFailed(SHUT_DOWN));
 			return null;
 		}
-		waiter.waitingSince = now();
+		waiter.waitingSince = time;
 		this.waiters.push(waiter);
 		this.publish();
-		this.grow();
+		this.grow(time);
 		return null;
 	}
 
 	/** A waiter that no longer wants a server, or looks for one elsewhere. */
 	leave(waiter: Waiter): void {
-		this.countWait(waiter);
+		this.countWait(waiter, now());
 		this.waiters.remove(waiter);
 		this.publish();
 	}
@@ -131,9 +136,7 @@ export class Pool implements Connected, Checked {
 			server.close(MOVED);
 			return;
 		}
-		// A reload has made the pool smaller.
-		const { pool_size } = this.spec;
-		if (context.ledger.used(this.slot) > pool_size && this.closeAbove(server, pool_size, "pool_size")) return;
+		if (this.shrinks && this.closeAbove(server, this.spec.pool_size, "pool_size")) return;
 		if (context.ledger.workers > 1 && this.passOn(server)) return;
 		if (this.waiters.first !== null && context.bans.vitals.roleOf(this.slot) !== this.seenRole) {
 			// They came when it was something else, the primary perhaps: the next tick would be too late for a write.
@@ -142,24 +145,26 @@ export class Pool implements Connected, Checked {
 			if (server.state === ServerState.Closed) return;
 		}
 		if (this.waiters.first !== null) {
-			this.hand(server);
+			// Its last answer came in this event; only of a new one it is not known.
+			this.hand(server, answeredAt > server.bornAt ? answeredAt : now());
 			return;
 		}
 		this.idle.push(server);
 		this.publish();
 	}
 
-	private hand(server: Server): void {
+	/** @param time `now()`, about */
+	private hand(server: Server, time: number): void {
 		const waiter = this.waiters.shift();
 		if (waiter === null) return;
 		this.publish();
-		this.countWait(waiter);
-		waiter.onServer(server);
+		this.countWait(waiter, time);
+		waiter.onServer(server, time);
 	}
 
 	/** It has waited for as long, whatever came of it. */
-	private countWait(waiter: Waiter): void {
-		this.counters[Stat.wait_time]! += now() - waiter.waitingSince;
+	private countWait(waiter: Waiter, time: number): void {
+		this.counters[Stat.wait_time]! += Math.max(0, time - waiter.waitingSince);
 	}
 
 	/** Last in, first out: the rest may grow old and be closed. */
@@ -180,7 +185,7 @@ export class Pool implements Connected, Checked {
 	// ---- connecting ------------------------------------------------------------------------------------------------
 
 	/** Opens connections for those who wait, as far as permits go; else asks workers that have idle ones. */
-	private grow(): void {
+	private grow(time = now()): void {
 		if (this.paused || this.retired) return;
 		const { ledger, worker } = this.context;
 		let wanted = this.waiters.length - this.connecting.underway;
@@ -190,7 +195,7 @@ export class Pool implements Connected, Checked {
 			this.context.requestServer(other, this.slot);
 			wanted--;
 		}
-		if (!this.connecting.mayTry(now())) return;
+		if (!this.connecting.mayTry(time)) return;
 		while (wanted-- > 0 && this.open(this.spec.pool_size));
 	}
 
@@ -273,7 +278,7 @@ export class Pool implements Connected, Checked {
 		// Once retired, another pool may write there.
 		if (!this.retired) {
 			this.counters[Stat.errors]!++;
-			this.countWait(waiter);
+			this.countWait(waiter, now());
 		}
 		waiter.onCheckoutFailed(error);
 	}
@@ -402,7 +407,7 @@ export class Pool implements Connected, Checked {
 		// After what was late itself has made way.
 		this.expireWaiters(time);
 		this.closeIdle(time);
-		this.grow();
+		this.grow(time);
 		// One that is not well is checked instead.
 		if (!this.paused && this.connecting.mayTry(time) && this.context.bans.vitals.isHealthy(this.slot))
 			this.open(Math.min(this.spec.min_pool_size, this.spec.pool_size));
@@ -411,6 +416,7 @@ export class Pool implements Connected, Checked {
 		this.counters[Stat.sv_active] = this.all.size - idle - inTransaction;
 		this.counters[Stat.cl_waiting] = this.waiters.length;
 		this.counters[Stat.oldest_wait] = this.waiters.first?.waitingSince ?? 0;
+		if (this.context.ledger.used(this.slot) <= this.spec.pool_size) this.shrinks = false;
 		this.publish();
 	}
 
@@ -567,6 +573,7 @@ export class Pool implements Connected, Checked {
 	change(spec: PoolSpec): void {
 		const before = this.spec;
 		this.spec = spec;
+		this.shrinks ||= spec.pool_size < before.pool_size;
 		if (identityOf(before) !== this.identity) {
 			this.reported.forget();
 			this.reconnect();

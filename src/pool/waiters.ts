@@ -11,8 +11,8 @@ export interface Waiter {
 	nextWaiter: Waiter | null;
 	previousWaiter: Waiter | null;
 	queued: boolean;
-	/** Its turn: the server is lent to it. */
-	onServer(server: Server): void;
+	/** Its turn: the server is lent to it. @param time `now()` */
+	onServer(server: Server, time: number): void;
 	onCheckoutFailed(error: PgError): void;
 	/**
 	 * The pool that it waits for is not well, or no longer what it was: it may leave for another.

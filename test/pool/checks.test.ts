@@ -176,7 +176,7 @@ test("who has waited for checkout_timeout while nothing came back may go elsewhe
 	full.pool.leave(late);
 	server!.usedAt = waitingSince + 500;
 	full.pool.onIdle(server!);
-	expect(full.pool.take(new TestWaiter())).toBe(server!);
+	expect(full.pool.take(new TestWaiter(), now())).toBe(server!);
 	void late.from(full.pool);
 	late.waitingSince = waitingSince;
 	full.pool.tick(waitingSince + 1_001);

@@ -2,6 +2,7 @@
 
 import { expect, test } from "bun:test";
 import fc from "fast-check";
+import { now } from "../../src/clock.ts";
 import type { Server } from "../../src/backend/server.ts";
 import { closeDescriptor } from "../../src/net/options.ts";
 import { socketHandlers } from "../../src/net/stream.ts";
@@ -129,7 +130,7 @@ class Fleet {
 					if (kind === "bug") throw new TypeError("a bug");
 				};
 				client.onServer = onServer;
-				const server = pool.take(client);
+				const server = pool.take(client, now());
 				if (server !== null) lent.set(server, pool);
 				break;
 			}

@@ -201,7 +201,7 @@ test("a connection that was idle for long is asked before it is lent", async () 
 	const server = first.server!;
 	pool.onIdle(server);
 	clock.time = server.usedAt + 500;
-	expect(pool.take(new TestWaiter())).toBe(server);
+	expect(pool.take(new TestWaiter(), now())).toBe(server);
 	pool.onIdle(server);
 	clock.time = server.usedAt + 5000;
 	const second = await new TestWaiter().from(pool);

@@ -1,6 +1,7 @@
 // A Pool in front of a server that speaks just enough of the protocol to log in, and answers queries when told to.
 
 import type { Socket } from "bun";
+import { now } from "../../src/clock.ts";
 import { ScramCache } from "../../src/auth/scram-keys.ts";
 import { ParameterSets } from "../../src/backend/parameters.ts";
 import { Statements } from "../../src/backend/prepared.ts";
@@ -225,7 +226,7 @@ export class TestWaiter implements Waiter {
 
 	/** Asks the pool; resolves when a server or an error came. */
 	async from(pool: Pool): Promise<this> {
-		const server = pool.take(this);
+		const server = pool.take(this, now());
 		if (server === null) await this.answered.promise;
 		else this.server = server;
 		return this;
