@@ -375,7 +375,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 						said = this.onQuery(server, chunk, run, at, next, stop);
 						break;
 					case Frontend.Bind:
-						said = this.prepared().onBind(server, chunk, run, at, next, stop, this.limit);
+						said = this.prepared().onBind(server, chunk, run, at, next, stop);
 						if (said !== Said.Later) this.pool.counters[Stat.bind_count]!++;
 						break;
 					case Frontend.Execute:
@@ -387,11 +387,11 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 						if (this.statements !== null) this.statements.batchOver = true;
 						break;
 					case Frontend.Describe:
-						said = this.prepared().onDescribe(server, chunk, run, at, next, this.limit);
+						said = this.prepared().onDescribe(server, chunk, run, at, next);
 						break;
 					case Frontend.Parse:
 						this.checkSize(length);
-						said = this.prepared().onParse(server, chunk, run, at, next, this.limit, this.context.nextSerial());
+						said = this.prepared().onParse(server, chunk, run, at, next, this.context.nextSerial());
 						this.pool.counters[Stat.parse_count]!++;
 						break;
 					case Frontend.Close:
@@ -818,7 +818,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		let count = 0;
 		for (; count < MOST_CLOSES && chunk[at] === Frontend.Close; count++) {
 			const next = at + 1 + readInt32(chunk, at + 1);
-			if (chunk[at + HEADER] === Target.Statement) this.prepared().closeAlone(chunk, at, next, this.limit);
+			if (chunk[at + HEADER] === Target.Statement) this.prepared().closeAlone(chunk, at, next);
 			at = next;
 		}
 		this.stream.writeAll(count === 1 ? CLOSE_COMPLETE : Buffer.alloc(count * CLOSE_COMPLETE.length, CLOSE_COMPLETE));
@@ -1021,7 +1021,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	}
 
 	onParseUndone(name: string): void {
-		this.statements?.drop(name, this.limit);
+		this.statements?.drop(name);
 	}
 
 	onUnnamedUndone(parses: number, failed: boolean, followed: boolean): void {
@@ -1041,7 +1041,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	}
 
 	onStatementsGone(): void {
-		this.statements?.clear(this.limit);
+		this.statements?.clear();
 	}
 
 	clientName(name: string): string | null {
@@ -1120,11 +1120,6 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 			this.statements = new ClientStatements(statements, facts, parsing, shared, routing.needed, told);
 		}
 		return this.statements;
-	}
-
-	/** `prepared_statements_limit` */
-	private get limit(): number {
-		return this.context.general().prepared_statements_limit;
 	}
 
 	/** `query_size_limit` of a Query or Parse with this length word. */
@@ -1324,7 +1319,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		const { server } = this;
 		this.server = null;
 		if (server !== null) server.abandon(this.context.general().connection_recovery);
-		this.statements?.clear(this.limit);
+		this.statements?.clear();
 		this.settings.leave();
 		this.share.set(0);
 		this.context.onLogout(this, reason);

@@ -41,6 +41,11 @@ export class Parsing {
 		return this.context.time;
 	}
 
+	/** `prepared_statements_limit` */
+	get limit(): number {
+		return this.context.general().prepared_statements_limit;
+	}
+
 	/** For what is parsed now. */
 	get moment(): Moment {
 		const { prepared_statements_ttl, prepared_statements_ttl_jitter } = this.context.general();

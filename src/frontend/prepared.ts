@@ -211,7 +211,7 @@ export class ClientStatements implements PreparedNames {
 	// is in the server's `out`, behind the run `chunk[run, at)` of what went before.
 
 	/** @param serial a number that no other unnamed Parse of this thread has */
-	onParse(server: Server, chunk: Buffer, run: number, at: number, next: number, limit: number, serial: number): Said {
+	onParse(server: Server, chunk: Buffer, run: number, at: number, next: number, serial: number): Said {
 		const nameEnd = endOfString(chunk, at + HEADER, next);
 		const textEnd = nameEnd < 0 ? -1 : endOfString(chunk, nameEnd + 1, next);
 		if (textEnd < 0) return this.malformed(server, Reply.Parse);
@@ -261,7 +261,7 @@ export class ClientStatements implements PreparedNames {
 			if (copy.description === null) (copy.names ??= new Set()).add(name);
 			else this.tell(name, copy.description);
 			server.statements.noteFake(Reply.ParseFake, statement, name);
-		} else this.preparing.byClient(server, name, statement, copy, limit);
+		} else this.preparing.byClient(server, name, statement, copy, this.parsing.limit);
 		return Said.Otherwise;
 	}
 
@@ -323,21 +323,21 @@ export class ClientStatements implements PreparedNames {
 	}
 
 	/** A large Bind may be there only up to `stop`; its names are, or it is refused. */
-	onBind(server: Server, chunk: Buffer, run: number, at: number, next: number, stop: number, limit: number): Said {
+	onBind(server: Server, chunk: Buffer, run: number, at: number, next: number, stop: number): Said {
 		const portalEnd = endOfString(chunk, at + HEADER, stop);
 		const nameEnd = portalEnd < 0 ? -1 : endOfString(chunk, portalEnd + 1, stop);
 		if (nameEnd < 0) return this.malformed(server, Reply.Bind);
-		return this.refer(server, chunk, run, at, next, stop, portalEnd + 1, nameEnd, limit, Reply.Bind);
+		return this.refer(server, chunk, run, at, next, stop, portalEnd + 1, nameEnd, Reply.Bind);
 	}
 
-	onDescribe(server: Server, chunk: Buffer, run: number, at: number, next: number, limit: number): Said {
+	onDescribe(server: Server, chunk: Buffer, run: number, at: number, next: number): Said {
 		const nameEnd = targetName(chunk, at, next);
 		if (nameEnd < 0) return this.malformed(server, Reply.Describe);
 		if (chunk[at + HEADER] === Target.Portal) {
 			server.books.said(Reply.Describe);
 			return Said.AsIs;
 		}
-		return this.refer(server, chunk, run, at, next, next, at + HEADER + 1, nameEnd, limit, Reply.Describe);
+		return this.refer(server, chunk, run, at, next, next, at + HEADER + 1, nameEnd, Reply.Describe);
 	}
 
 	onClose(server: Server, chunk: Buffer, run: number, at: number, next: number): Said {
@@ -365,14 +365,14 @@ export class ClientStatements implements PreparedNames {
 	}
 
 	/** Close of a statement while no server is held: nobody else need know. */
-	closeAlone(chunk: Buffer, at: number, next: number, limit: number): void {
+	closeAlone(chunk: Buffer, at: number, next: number): void {
 		const nameEnd = targetName(chunk, at, next);
 		const start = at + HEADER + 1;
 		if (nameEnd === start) this.forgetUnnamed();
 		else {
 			const name = chunk.utf8Slice(start, nameEnd);
 			const statement = this.names.get(name);
-			if (statement !== undefined) this.end(name, statement, limit);
+			if (statement !== undefined) this.end(name, statement, this.parsing.limit);
 		}
 	}
 
@@ -428,7 +428,6 @@ export class ClientStatements implements PreparedNames {
 		stop: number,
 		nameStart: number,
 		nameEnd: number,
-		limit: number,
 		reply: Reply.Bind | Reply.Describe,
 	): Said {
 		if (nameStart === nameEnd) return this.referUnnamed(server, chunk, run, at, stop, nameEnd, reply);
@@ -453,7 +452,7 @@ export class ClientStatements implements PreparedNames {
 			(statement.reading !== null && this.preparing.isReadOtherwise(server, statement))
 		) {
 			const name = chunk.utf8Slice(nameStart, nameEnd);
-			const said = this.prepare(server, name, statement, copy, limit);
+			const said = this.prepare(server, name, statement, copy);
 			if (said !== Said.Otherwise) return said;
 			statement = this.names.get(name)!;
 		}
@@ -472,7 +471,7 @@ export class ClientStatements implements PreparedNames {
 	}
 
 	/** The statement is to be used, and the server may not have it as the client knows it. @returns Otherwise when it can be used now */
-	private prepare(server: Server, name: string, known: Statement, had: Copy | undefined, limit: number): Said {
+	private prepare(server: Server, name: string, known: Statement, had: Copy | undefined): Said {
 		const { preparing } = this;
 		let statement = known;
 		let copy = had;
@@ -496,7 +495,7 @@ export class ClientStatements implements PreparedNames {
 			// With constants that nobody can read again as they were read.
 			if (statement.constants === null && preparing.isReadOtherwise(server, statement)) return Said.Refused;
 			const isExpected = statement.description !== null || this.told?.has(name);
-			preparing.again(server, statement, copy, limit);
+			preparing.again(server, statement, copy, this.parsing.limit);
 			return isExpected ? this.later(server) : Said.Otherwise;
 		}
 		const { description } = copy;
@@ -653,7 +652,7 @@ export class ClientStatements implements PreparedNames {
 		else copyUnnamed(unnamed, before);
 	}
 
-	drop(name: string, limit: number): void {
+	drop(name: string, limit = this.parsing.limit): void {
 		const statement = this.names.get(name);
 		if (statement === undefined) return;
 		this.names.delete(name);
@@ -665,7 +664,8 @@ export class ClientStatements implements PreparedNames {
 	}
 
 	/** As DEALLOCATE ALL does, to which the unnamed statement is none. */
-	clear(limit: number): void {
+	clear(): void {
+		const { limit } = this.parsing;
 		for (const [, statement] of this.names) this.statements.release(statement, limit);
 		this.names.clear();
 		this.told?.clear();

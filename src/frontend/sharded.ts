@@ -782,7 +782,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 				break;
 			case "DEALLOCATE ALL":
 			case "DISCARD ALL":
-				this.statements.clear(this.context.general().prepared_statements_limit);
+				this.statements.clear();
 				this.shards.forgetStatements(this.step.targets);
 		}
 	}
@@ -1003,7 +1003,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		this.tail.clear();
 		this.share.set(0);
 		this.shards.close("client disconnected");
-		this.statements.clear(this.context.general().prepared_statements_limit);
+		this.statements.clear();
 		this.context.onLogout(this, reason);
 	}
 }
