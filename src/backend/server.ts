@@ -5,7 +5,7 @@
 import { PgError, ProtocolError } from "../errors.ts";
 import { now } from "../clock.ts";
 import type { Sink, Stream, StreamOwner } from "../net/stream.ts";
-import { Dirty, Reads, type Restores, readsOf } from "../parser/session.ts";
+import { Dirty, NO_FACTS, type Restores, type SessionFacts } from "../parser/session.ts";
 import { Stat } from "../stats/counters.ts";
 import { CLOSE_COMPLETE, PARSE_COMPLETE } from "../wire/backend-messages.ts";
 import { Backend, TxStatus } from "../wire/codes.ts";
@@ -19,6 +19,7 @@ import { NAME_PREFIX, type Statements } from "./prepared.ts";
 import { Reports } from "./reports.ts";
 import { concerns, type Insertion, isOfInsertion, movePosition, Restoring } from "./restoring.ts";
 import { type MovingCopy, SessionStatements, type StatementClient } from "./session-statements.ts";
+import { Traces } from "./traces.ts";
 
 /** A message of a server that we have to open (all but rows and COPY data) may be this long: 16 MiB, a guess. */
 const OPENED_LIMIT = 16 << 20;
@@ -116,14 +117,8 @@ export class Server implements StreamOwner {
 	private readonly reports: Reports;
 	readonly statements = new SessionStatements(this.books);
 
-	/** Bits of `Dirty`: what its client left here. */
-	dirty = 0;
-	/** Settings to ask for once the transaction has ended, and those that were reset; null when there are none. */
-	sets: Set<string> | null = null;
-	resets: Set<string> | null = null;
-	resetsAll = false;
-	/** What the names in `sets` and `resets` take, bytes. */
-	namesBytes = 0;
+	/** What its client does to its session. */
+	readonly traces: Traces;
 	/** Settings that have to go back to the client's StartupMessage before it hears that its request is over. */
 	restoring: Restoring | null = null;
 	/** What was put into the Query under way, and is not for its client to see; null when nothing was. */
@@ -134,17 +129,6 @@ export class Server implements StreamOwner {
 	private givesValues = false;
 	/** Lent for as long as the client stays: what it does is not followed. */
 	session = false;
-	/** Bits of `Reads`: what is parsed here during this loan may mean something else than by the client's settings. */
-	reads = 0;
-	/** CREATE, ALTER, DROP was said, whose transaction has not ended. */
-	private alters = false;
-	/** Temporary tables that were made here in this loan, and whether anything temporary was. */
-	private readonly temporaries = new Set<string>();
-	private hasTemporaries = false;
-	/** An ErrorResponse came during this loan. */
-	errored = false;
-	/** The last statement was ROLLBACK. */
-	rolledBack = false;
 	/** Rows that the answer to the EXPLAIN under way shall end with. */
 	notes: Buffer | null = null;
 
@@ -200,6 +184,7 @@ export class Server implements StreamOwner {
 
 	constructor(home: ServerHome) {
 		this.home = home;
+		this.traces = new Traces(() => home.onAltered());
 		this.applied = home.sets.empty;
 		this.reports = new Reports(home.sets);
 	}
@@ -314,7 +299,7 @@ export class Server implements StreamOwner {
 						break walk;
 					}
 					this.status = chunk[at + HEADER]!;
-					if (this.status === TxStatus.Idle) this.endAltering();
+					if (this.status === TxStatus.Idle) this.traces.endTransaction(books.owed === 0);
 					this.ready = books.owed === 0;
 					this.notes = null;
 					this.givesValues = false;
@@ -449,14 +434,14 @@ export class Server implements StreamOwner {
 		// Only these first letters begin tags that change the session: S(ET), R(ESET), D(EALLOCATE, ISCARD), L(ISTEN), P(REPARE).
 		const c = chunk[start + HEADER]!;
 		if (c === 83 && chunk[start + HEADER + 2] === 76) return; // SELECT
-		this.rolledBack = false;
+		const { traces } = this;
 		// Outside of a transaction block what is answered is done; so is what COMMIT ends.
-		if (this.alters && (this.status === TxStatus.Idle || c === 67)) this.home.onAltered();
+		traces.noteCommand(this.status === TxStatus.Idle || c === 67);
 		if (c === 85 || c === 66) return; // UPDATE BEGIN
 		// Of the tags that begin like INSERT, COMMIT and COPY, few mean anything here.
 		if ((c === 73 || c === 67) && !isUncommon(chunk, start + HEADER, end)) return;
 		const tag = chunk.latin1Slice(start + HEADER, end - 1);
-		if (ALTERS.test(tag)) this.noteAltered();
+		if (this.task === null) traces.noteTag(tag, this.status === TxStatus.Idle);
 		switch (tag) {
 			case "DEALLOCATE ALL":
 			case "DISCARD ALL":
@@ -467,61 +452,24 @@ export class Server implements StreamOwner {
 			case "DEALLOCATE":
 				// Of a name that the client made up may be one of ours: nothing is sure to be here any more.
 				if (this.statements.deallocations > 0) this.statements.deallocations--;
-				else if (this.task === null) this.dirty |= Dirty.Prepared;
+				else if (this.task === null) traces.leave(Dirty.Prepared);
 				break;
 			case "PREPARE":
-				this.dirty |= Dirty.Prepared;
+				traces.leave(Dirty.Prepared);
 				break;
 			case "ROLLBACK":
-				this.rolledBack = true;
+				traces.noteRollback();
 				break;
 			case "LISTEN":
-				this.dirty |= Dirty.Listen;
+				traces.leave(Dirty.Listen);
 				break;
 			case "SET":
 			case "RESET":
 				if (this.restoring !== null) this.restoring.hasRun = true;
-				// Every SET that we understood is noted before it is sent; the rest is cleaned.
-				if (this.task === null && !this.looked) {
-					this.dirty |= Dirty.Settings;
-					this.reads |= Reads.Everything;
-				}
+				if (this.task === null) traces.noteSet();
 				break;
 		}
 	}
-
-	/** What was said may change the catalogue, when its transaction ends. */
-	noteAlters(): void {
-		this.alters = true;
-		this.reads |= Reads.Names;
-	}
-
-	/** By its tag a statement has changed the catalogue. */
-	private noteAltered(): void {
-		if (this.task !== null) return;
-		// What was made for this session alone was noted before.
-		if (this.hasTemporaries || this.alters) return;
-		this.noteAlters();
-		if (this.status === TxStatus.Idle) this.home.onAltered();
-	}
-
-	/** Tables of the session alone are made or dropped; whoever drops others changes the catalogue. */
-	noteTemporaries(made: readonly string[], dropped: readonly string[]): void {
-		this.hasTemporaries ||= made.length > 0;
-		for (const name of made) if (this.temporaries.size < MOST_TEMPORARIES) this.temporaries.add(name);
-		for (const name of dropped) if (!this.temporaries.delete(name)) this.noteAlters();
-	}
-
-	/** No transaction is open: whoever parses from now on finds what the last has made. */
-	private endAltering(): void {
-		if (!this.alters) return;
-		// What was said may be among what is still owed.
-		this.alters = this.books.owed > 0;
-		this.home.onAltered();
-	}
-
-	/** A statement of this loan had a closer look (parser/session.ts): the tags SET and RESET are no surprise. */
-	looked = false;
 
 	private forgetStatements(): void {
 		this.statements.clear();
@@ -535,9 +483,7 @@ export class Server implements StreamOwner {
 		if (mayBeStale(sqlstate)) this.statements.distrust();
 		if (this.task !== null) this.task.error = readError(chunk, start, end);
 		else this.restoring?.onError();
-		this.errored = true;
-		// A COMMIT that fails rolls back; the next tag says otherwise.
-		this.rolledBack = true;
+		this.traces.noteError();
 		const refusal = this.books.refusal();
 		this.undo(this.books.failed(this.task !== null));
 		const text = chunk.indexOf(NAME_PREFIX, start, "latin1");
@@ -561,7 +507,7 @@ export class Server implements StreamOwner {
 	private undo(undone: Undone): void {
 		const certain = this.statements.undo(undone, this.task === null ? this.client : null);
 		// The Query might have been a DEALLOCATE.
-		if (!certain || undone.query) this.dirty |= Dirty.Prepared;
+		if (!certain || undone.query) this.traces.leave(Dirty.Prepared);
 	}
 
 	/** @returns false when there is too much of it */
@@ -580,9 +526,9 @@ export class Server implements StreamOwner {
 		const setting = name.toLowerCase();
 		const { client } = this;
 		if (this.restoring !== null) this.restoring.noteReported(setting);
-		else if (client?.startup.values.has(setting) && !this.givesValues && !this.sets?.has(setting))
+		else if (client?.startup.values.has(setting) && !this.givesValues && !this.traces.sets?.has(setting))
 			this.beginRestoring(client).noteReported(setting);
-		if (!this.session && !this.resetsAll && !this.resets?.has(setting)) this.noteSets([setting]);
+		if (!this.session) this.traces.noteReport(setting);
 	}
 
 	private beginRestoring(client: ServerClient): Restoring {
@@ -591,6 +537,15 @@ export class Server implements StreamOwner {
 			client.onReportsHeld(this);
 		}
 		return this.restoring;
+	}
+
+	/** A statement was said: what it does to its session. @param isBound its parameters come in a Bind */
+	note(facts: SessionFacts, isBound = false): void {
+		if (facts === NO_FACTS) return;
+		this.traces.noteObjects(facts);
+		this.noteRestores(facts.restores, facts.sets.length > 0);
+		// What a session does that keeps its server is followed no further.
+		if (!this.session) this.traces.note(facts, isBound);
 	}
 
 	/** What a statement may give its default. */
@@ -636,17 +591,12 @@ export class Server implements StreamOwner {
 		this.lentAt = time;
 		this.requestAt = this.lentAt;
 		this.readyAt = 0;
-		this.looked = false;
-		this.errored = false;
-		this.rolledBack = false;
+		this.traces.begin();
 		this.restoring = null;
 		this.inserted = null;
 		this.ofInsertion = false;
 		this.givesValues = false;
 		this.statements.lent();
-		this.reads = Reads.Nothing;
-		this.hasTemporaries = false;
-		if (this.temporaries.size > 0) this.temporaries.clear();
 	}
 
 	/** A client's loan ends between transactions. What it left is cleaned first, then the pool has the server back. */
@@ -656,7 +606,7 @@ export class Server implements StreamOwner {
 		this.stream.resume();
 		this.count();
 		if (this.session) this.discardAll();
-		else if (this.dirty !== 0) this.clean();
+		else if (this.traces.dirty !== 0) this.clean();
 		else this.idle();
 	}
 
@@ -681,7 +631,7 @@ export class Server implements StreamOwner {
 			this.close("client disconnected in the middle of a request");
 			return;
 		}
-		this.noteUnknownSets();
+		this.traces.giveUp();
 		this.deadline = now() + this.home.rollbackTimeout();
 		if (this.task !== null) {
 			// Settings were being applied or asked for; how that ended no longer matters.
@@ -715,24 +665,10 @@ export class Server implements StreamOwner {
 		if (this.books.owed > 0 && this.cancels === 0) this.cancelUnwanted();
 	}
 
-	/** A loan that ended without its last words: settings it changed cannot be asked for on behalf of anyone. */
-	private noteUnknownSets(): void {
-		if (this.sets !== null || this.resets !== null || this.resetsAll) this.dirty |= Dirty.Settings;
-		this.takeNames();
-	}
-
-	/** No settings are to be asked for any more. */
-	takeNames(): void {
-		this.sets = null;
-		this.resets = null;
-		this.resetsAll = false;
-		this.namesBytes = 0;
-	}
-
 	private afterDraining(): void {
 		this.state = ServerState.Draining;
 		if (this.status === TxStatus.Idle) {
-			this.noteUnknownSets();
+			this.traces.giveUp();
 			this.giveBack();
 			return;
 		}
@@ -745,13 +681,12 @@ export class Server implements StreamOwner {
 	}
 
 	private clean(): void {
-		const sql = cleaning(this.dirty);
+		const dirty = this.traces.take();
+		const sql = cleaning(dirty);
 		if (sql === null) {
 			this.close("the session cannot be cleaned");
 			return;
 		}
-		const { dirty } = this;
-		this.dirty = 0;
 		this.home.counters[Stat.cleaned]!++;
 		if ((dirty & Dirty.Prepared) !== 0) this.forgetStatements();
 		if ((dirty & Dirty.Settings) !== 0) this.applied = this.home.sets.empty;
@@ -776,8 +711,8 @@ export class Server implements StreamOwner {
 			}
 			this.forgetStatements();
 			this.applied = this.home.sets.empty;
-			this.dirty = 0;
-			this.takeNames();
+			this.traces.take();
+			this.traces.settle();
 			this.idle();
 		});
 	}
@@ -856,7 +791,7 @@ export class Server implements StreamOwner {
 					return;
 				}
 				this.orphaned = false;
-				this.dirty |= Dirty.Settings;
+				this.traces.leave(Dirty.Settings);
 				this.afterDraining();
 			},
 		};
@@ -880,39 +815,14 @@ export class Server implements StreamOwner {
 	 * not have happened, and a default is nothing that the session has set: then only what it has set itself has a value.
 	 */
 	ask(names: readonly string[], most: number, done: (rows: Rows | PgError) => void): void {
-		const ownOnly = this.errored || this.resets !== null || this.resetsAll;
+		const { errored, resets, resetsAll } = this.traces;
+		const ownOnly = errored || resets !== null || resetsAll;
 		this.run(askParameters(names, ownOnly, most), (rows, error) => done(error ?? rows));
 	}
 
 	/** Asks for all that this session has set, as `askAll` of parameters.ts says it. */
 	askAll(others: readonly string[], most: number, done: (rows: Rows | PgError) => void): void {
 		this.run(askAll(others, most), (rows, error) => done(error ?? rows));
-	}
-
-	noteSets(names: readonly string[]): void {
-		this.sets ??= new Set();
-		this.noteNames(names, this.sets);
-	}
-
-	noteResets(names: readonly string[]): void {
-		this.resets ??= new Set();
-		this.noteNames(names, this.resets);
-	}
-
-	/** More than a session may keep will not be kept (frontend/settings.ts): then the names are not either. */
-	private noteNames(names: readonly string[], to: Set<string>): void {
-		for (const name of names) {
-			this.reads |= readsOf(name);
-			if (this.namesBytes > NAMES_LIMIT) return;
-			if (to.has(name)) continue;
-			to.add(name);
-			this.namesBytes += name.length + NAME_COST;
-		}
-	}
-
-	/** True when settings have to be asked for before the server may go on. */
-	get unsettled(): boolean {
-		return this.sets !== null || this.resets !== null || this.resetsAll || (this.dirty & Dirty.Settings) !== 0;
 	}
 
 	// ---- refusals ----
@@ -1043,7 +953,7 @@ export class Server implements StreamOwner {
 		this.client = null;
 		this.task = null;
 		this.books.clear();
-		this.endAltering();
+		this.traces.endTransaction(true);
 		this.count();
 		try {
 			this.home.onGone(this);
@@ -1062,12 +972,6 @@ export class Server implements StreamOwner {
 		}
 	}
 }
-
-/** Tables of one session that are known by name; of more than these it is not remembered that they are temporary. */
-const MOST_TEMPORARIES = 1000;
-
-/** Tags of what changes the catalogue in a way that Parse depends on. Of DO, what is in it was looked at. */
-const ALTERS = /^(CREATE|ALTER|DROP|IMPORT|COMMIT PREPARED)/;
 
 /** A tag that begins like INSERT, COMMIT or COPY, and is none of them. */
 function isUncommon(chunk: Buffer, at: number, end: number): boolean {
@@ -1091,10 +995,6 @@ function fatalText(error: PgError): string {
 const TASK_LIMIT = 32 << 20;
 /** SQLSTATE of an answer that is longer. */
 export const TOO_MUCH = "53200";
-
-/** What the names of settings may take that one transaction has set, bytes; more is not kept (frontend/settings.ts). */
-export const NAMES_LIMIT = 1 << 20;
-const NAME_COST = 64;
 
 /** With more answers than this outstanding a new connection is had sooner; a guess. */
 const WORTH_DRAINING = 64;

@@ -312,7 +312,7 @@ export class Checkout implements Waiter {
 		const { client } = this;
 		client.server = null;
 		server.session = false;
-		server.dirty |= Dirty.Settings;
+		server.traces.leave(Dirty.Settings);
 		server.giveBack();
 		if (this.retries++ === 0) {
 			this.restart();

@@ -42,7 +42,7 @@ import {
 import { type Borrower, Checkout } from "./checkout.ts";
 import type { ClientContext } from "./context.ts";
 import { Parsing } from "./parsing.ts";
-import { ClientStatements, factsOf, noteFacts, noteRun, Said } from "./prepared.ts";
+import { ClientStatements, factsOf, noteRun, Said } from "./prepared.ts";
 import { STALE } from "./preparing.ts";
 import { Choice, noteBatch, Routing, type RoutingOwner } from "./routing.ts";
 import { explainRows, type Place } from "./explain.ts";
@@ -410,7 +410,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 						break;
 					case Frontend.FunctionCall:
 						// Any function, by number: what it does to the session cannot be seen.
-						noteFacts(server, UNKNOWN_FACTS);
+						server.note(UNKNOWN_FACTS);
 						books.query();
 						break;
 					case Frontend.Terminate:
@@ -575,7 +575,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		server.endBatch(() => {
 			if (skipping) this.skip = Skip.ToSync;
 			this.routing.onEnd(false, now());
-			if (server.unsettled) this.settle(server);
+			if (server.traces.unsettled) this.settle(server);
 			else {
 				this.release(server);
 				this.resume();
@@ -601,7 +601,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	private isIdleInBatch(server: Server): boolean {
 		const { books } = server;
 		if (server.session || server.status !== TxStatus.Idle || books.owed > 0) return false;
-		return books.skipping || (books.onlyPrepares && (server.dirty & Dirty.Prepared) === 0);
+		return books.skipping || (books.onlyPrepares && (server.traces.dirty & Dirty.Prepared) === 0);
 	}
 
 	/** What is sent in its place fails: the transaction has failed for PostgreSQL too, and a batch ends at its Sync. */
@@ -923,7 +923,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		this.transactionTime += lasted;
 		counters[Stat.xact_count]!++;
 		counters[Stat.xact_time]! += lasted;
-		this.routing.onEnd(!server.rolledBack, time);
+		this.routing.onEnd(!server.traces.rolledBack, time);
 		// In the middle of a message to it the server is nobody else's.
 		if (this.through > 0) return;
 		this.endTransaction(server);
@@ -960,7 +960,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		if (server.session) {
 			server.lentAt = server.readyAt;
 			if (this.isLeaving) this.close("shutdown", SHUTTING_DOWN);
-		} else if (server.unsettled) {
+		} else if (server.traces.unsettled) {
 			this.settle(server);
 			return;
 		} else this.release(server);
@@ -1055,7 +1055,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		this.statements?.onQuery(server);
 		server.statements.dropUnnamed();
 		if (next > stop) {
-			noteFacts(server, UNKNOWN_FACTS);
+			server.note(UNKNOWN_FACTS);
 			server.books.query();
 			return Said.AsIs;
 		}
@@ -1070,7 +1070,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		const inserted = restores === null || restores.sure ? [] : this.insertions(server, chunk, at, next);
 		if (inserted.length > 0) return this.insert(server, chunk, run, at, next, facts, inserted);
 		noteRun(server, facts);
-		noteFacts(server, facts);
+		server.note(facts);
 		server.books.query();
 		return Said.AsIs;
 	}
@@ -1098,7 +1098,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		server.inserted = inserted;
 		noteRun(server, facts);
 		// All of it is brought back there, unless a function may do more.
-		noteFacts(server, facts.restores?.hidden ? facts : { ...facts, restores: null });
+		server.note(facts.restores?.hidden ? facts : { ...facts, restores: null });
 		server.books.query();
 		out.addAll(insertInto(chunk, at + HEADER, next - 1, inserted));
 		return Said.Otherwise;

@@ -49,23 +49,6 @@ export function factsOf(cache: FactsCache, chunk: Buffer, start: number, end: nu
 	return facts;
 }
 
-/** Tells a server what a statement that is sent to it may do to its session. @param bound its parameters come in a Bind */
-export function noteFacts(server: Server, facts: SessionFacts, bound = false): void {
-	if (facts === NO_FACTS) return;
-	if (facts.alters) server.noteAlters();
-	if (facts.temporaries.length + facts.drops.length > 0) server.noteTemporaries(facts.temporaries, facts.drops);
-	server.noteRestores(facts.restores, facts.sets.length > 0);
-	// What a session does that keeps its server is followed no further.
-	if (server.session) return;
-	server.looked = true;
-	server.reads |= facts.reads;
-	server.dirty |= facts.dirty;
-	if (facts.parameterSets.length > 0 && !bound) server.dirty |= Dirty.Settings;
-	if (facts.sets.length > 0) server.noteSets(facts.sets);
-	if (facts.resets.length > 0) server.noteResets(facts.resets);
-	if (facts.resetsAll) server.resetsAll = true;
-}
-
 /** Of a statement that is going to be run: the books have to know. */
 export function noteRun({ books }: Server, facts: SessionFacts): void {
 	if (facts.deallocatesAll) books.deallocatesAll();
@@ -86,13 +69,12 @@ function noteBound(server: Server, facts: SessionFacts, chunk: Buffer, at: numbe
 		next += 4;
 		if (length < 0) continue;
 		if (named.has(parameter) && next + length <= stop)
-			server.noteSets([chunk.utf8Slice(next, next + length).toLowerCase()]);
+			server.traces.noteSets([chunk.utf8Slice(next, next + length).toLowerCase()]);
 		next += length;
 	}
 	// A large Bind whose names have not come yet.
 	if (next <= stop) return;
-	server.dirty |= Dirty.Settings;
-	server.reads |= Reads.Everything;
+	server.traces.noteUnknown();
 }
 
 /** What became of a message. */
@@ -229,8 +211,8 @@ export class ClientStatements implements PreparedNames {
 			return Said.Otherwise;
 		}
 		if (!this.shared) {
-			noteFacts(server, this.ownFacts(chunk, at + HEADER, nameEnd, textEnd));
-			server.dirty |= Dirty.Prepared;
+			server.note(this.ownFacts(chunk, at + HEADER, nameEnd, textEnd));
+			server.traces.leave(Dirty.Prepared);
 			server.books.saidOf(Reply.ParseNamed, null);
 			this.noteOwn(chunk, at + HEADER, nameEnd, textEnd);
 			return Said.AsIs;
@@ -309,7 +291,7 @@ export class ClientStatements implements PreparedNames {
 		const key = chunk.latin1Slice(start, next);
 		const { reading } = this.parsing;
 		// What is to be read in a way of the moment, nobody shares. Nor does who has a server for good: it knows all by itself.
-		const reads = server === null ? Reads.Nothing : server.session ? Reads.Everything : server.reads;
+		const reads = server === null ? Reads.Nothing : server.session ? Reads.Everything : server.traces.reads;
 		const known = reads === Reads.Nothing ? reading.statements.get(key) : undefined;
 		if (known !== undefined) return known;
 		const rest = Buffer.from(chunk.subarray(start, next));
@@ -457,7 +439,7 @@ export class ClientStatements implements PreparedNames {
 			statement = this.names.get(name)!;
 		}
 		if (reply === Reply.Bind) {
-			noteFacts(server, statement.facts, true);
+			server.note(statement.facts, true);
 			noteBound(server, statement.facts, chunk, nameEnd + 1, stop);
 		}
 		server.books.said(reply);
@@ -546,7 +528,7 @@ export class ClientStatements implements PreparedNames {
 		if (reply === Reply.Describe && serial !== 0) server.statements.noteUnnamedDescribe(serial);
 		else server.books.said(reply);
 		if (reply === Reply.Bind && serial !== 0) {
-			noteFacts(server, facts, true);
+			server.note(facts, true);
 			noteBound(server, facts, chunk, nameEnd + 1, stop);
 		}
 		if (isThere) return Said.AsIs;

@@ -58,7 +58,9 @@ export class Preparing {
 
 	/** Parsed here and now, the constants of the text may come to other values than those of the statement. */
 	isReadOtherwise(server: Server, { hasConstants, constants }: Statement): boolean {
-		return hasConstants && (constants !== this.parsing.reading.constants || (server.reads & Reads.Constants) !== 0);
+		return (
+			hasConstants && (constants !== this.parsing.reading.constants || (server.traces.reads & Reads.Constants) !== 0)
+		);
 	}
 
 	/**
@@ -67,13 +69,13 @@ export class Preparing {
 	 */
 	readingOf(server: Server, { constants, names }: Statement): { constants: string | null; names: string | null } {
 		const { reading } = this.parsing;
-		if (server.reads !== Reads.Nothing || names === null || names === reading.names) return { constants, names };
+		if (server.traces.reads !== Reads.Nothing || names === null || names === reading.names) return { constants, names };
 		return { constants: reading.constants, names: reading.names };
 	}
 
 	/** The settings that make them other values. */
 	private otherwise(server: Server, { constants }: Statement): readonly string[] {
-		const isKnown = (server.reads & Reads.Constants) === 0;
+		const isKnown = (server.traces.reads & Reads.Constants) === 0;
 		return differing(constants ?? "", isKnown ? this.parsing.reading.constants : null);
 	}
 

@@ -5,7 +5,7 @@
 
 import type { ParameterSet, ParameterSets } from "../backend/parameters.ts";
 import { isListed } from "../backend/parameters.ts";
-import { NAMES_LIMIT, type Rows, type Server, TOO_MUCH } from "../backend/server.ts";
+import { type Rows, type Server, TOO_MUCH } from "../backend/server.ts";
 import { PgError } from "../errors.ts";
 import type { Sink } from "../net/stream.ts";
 import { Dirty } from "../parser/session.ts";
@@ -121,23 +121,24 @@ export class ClientSettings {
 	 * @param done not called when the server dies on the way
 	 */
 	settle(server: Server, serverUser: string, done: (settled: Settled) => void): void {
-		const { resetsAll, resets, sets, namesBytes } = server;
+		const { traces } = server;
+		const { resetsAll, resets, sets } = traces;
 		const names = new Set([...(sets ?? NONE), ...(resets ?? NONE)]);
 		if (resetsAll) for (const name of server.applied.values.keys()) names.add(name);
-		if (resetsAll && !server.errored && !server.rolledBack) this.hints.change({ kind: "reset", name: "all" }, false);
-		if (namesBytes > NAMES_LIMIT) {
-			server.takeNames();
-			server.dirty |= Dirty.Settings;
+		if (resetsAll && traces.stands) this.hints.change({ kind: "reset", name: "all" }, false);
+		if (traces.isTooMuch) {
+			traces.settle();
+			traces.leave(Dirty.Settings);
 			done(Settled.TooMany);
 			return;
 		}
 		if (names.size === 0) {
-			server.takeNames();
+			traces.settle();
 			this.settleUnseen(server, serverUser, done);
 			return;
 		}
 		server.ask([...names], MOST_OF_CLIENT, (rows) => {
-			server.takeNames();
+			traces.settle();
 			const settled = this.learn(server, serverUser, rows);
 			if (settled === Settled.Known) this.settleUnseen(server, serverUser, done);
 			else done(settled);
@@ -146,7 +147,7 @@ export class ClientSettings {
 
 	/** Settings were changed out of sight (a DO block): what PostgreSQL lists is the client's from now on. */
 	private settleUnseen(server: Server, serverUser: string, done: (settled: Settled) => void): void {
-		if ((server.dirty & Dirty.Settings) === 0) {
+		if (!server.traces.isUnknown) {
 			done(Settled.Known);
 			return;
 		}
@@ -169,7 +170,7 @@ export class ClientSettings {
 	private learn(server: Server, serverUser: string, rows: Rows | PgError): Settled {
 		if (rows instanceof PgError) {
 			if (rows.sqlstate !== TOO_MUCH) return Settled.Failed;
-			server.dirty |= Dirty.Settings;
+			server.traces.leave(Dirty.Settings);
 			return Settled.TooMany;
 		}
 		const applied: [string, string | null][] = [];
@@ -181,7 +182,7 @@ export class ClientSettings {
 				// Ours to keep, and nothing that the next client should find on the server. After a ROLLBACK it is "", and after a reset.
 				applied.push([name, value || null]);
 				if (value) this.hints.learn(own, value);
-				else if (!server.errored && !server.rolledBack) this.hints.change({ kind: "reset", name: own }, false);
+				else if (server.traces.stands) this.hints.change({ kind: "reset", name: own }, false);
 				continue;
 			}
 			const now = this.settingOf(name, value ?? null, serverUser);
@@ -191,7 +192,7 @@ export class ClientSettings {
 		const next = this.sets.change(this.wanted, wanted);
 		const kept = this.sets.kept - this.wanted.bytes + next.bytes;
 		if (next.bytes > MOST_OF_CLIENT || (kept > MOST_OF_THREAD && next.bytes > this.wanted.bytes)) {
-			server.dirty |= Dirty.Settings;
+			server.traces.leave(Dirty.Settings);
 			return Settled.TooMany;
 		}
 		server.applied = this.sets.change(server.applied, applied);

@@ -538,7 +538,7 @@ test("a Close of ours that an error has undone does not leave a statement that w
 	say(all.server.books, Reply.Sync);
 	const error = backend.errorResponse({ S: "ERROR", V: "ERROR", C: "22P02", M: "no" });
 	all.server.onData(Buffer.from(concat(error, ready)));
-	expect(all.server.statements.has(ONE) || all.server.dirty !== 0).toBe(true);
+	expect(all.server.statements.has(ONE) || all.server.traces.dirty !== 0).toBe(true);
 });
 
 // A reply that does not fit what is owed: the books are wrong, and every answer after it would go astray.

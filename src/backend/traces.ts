@@ -1,0 +1,232 @@
+// What a client does to the session of the server that it has: settings that it gives values, things that it leaves behind, objects
+// that it makes. Noted when it is said and when it is answered, settled when its transaction has ended (frontend/settings.ts), cleaned
+// before anybody else has the server (clean.ts). One for each Server; nothing but what is here knows whether a session is clean.
+
+import { Dirty, Reads, readsOf, type SessionFacts } from "../parser/session.ts";
+
+/** What the names of settings may take that one transaction has set, bytes; more is not kept (frontend/settings.ts). */
+export const NAMES_LIMIT = 1 << 20;
+const NAME_COST = 64;
+
+/** Tables of one session that are known by name; of more than these it is not remembered that they are temporary. */
+const MOST_TEMPORARIES = 1000;
+
+/** Tags of what changes the catalogue in a way that Parse depends on. Of DO, what is in it was looked at. */
+const ALTERS = /^(CREATE|ALTER|DROP|IMPORT|COMMIT PREPARED)/;
+
+export class Traces {
+	private bits = 0;
+	private setNames: Set<string> | null = null;
+	private resetNames: Set<string> | null = null;
+	private resetsEverything = false;
+	private bytes = 0;
+	private readBits = 0;
+	private hasErrors = false;
+	private wasRolledBack = false;
+	/** A statement of this loan had a closer look (parser/session.ts): the tags SET and RESET are no surprise. */
+	private looked = false;
+	/** CREATE, ALTER, DROP was said, whose transaction has not ended. */
+	private alters = false;
+	/** Temporary tables that were made here in this loan, and whether anything temporary was. */
+	private readonly temporaries = new Set<string>();
+	private hasTemporaries = false;
+	private readonly altered: () => void;
+
+	/** @param altered the catalogue of the database may have changed */
+	constructor(altered: () => void) {
+		this.altered = altered;
+	}
+
+	// ---- what is known ---------------------------------------------------------------------------------------------
+
+	/** Bits of `Dirty`: what has to be cleaned away before somebody else has the session. */
+	get dirty(): number {
+		return this.bits;
+	}
+
+	/** Settings to ask for once the transaction has ended, and those that were reset; null when there are none. */
+	get sets(): ReadonlySet<string> | null {
+		return this.setNames;
+	}
+
+	get resets(): ReadonlySet<string> | null {
+		return this.resetNames;
+	}
+
+	get resetsAll(): boolean {
+		return this.resetsEverything;
+	}
+
+	/** So many settings were set that their names are not kept. */
+	get isTooMuch(): boolean {
+		return this.bytes > NAMES_LIMIT;
+	}
+
+	/** Settings have to be asked for before the server may go on. */
+	get unsettled(): boolean {
+		return this.setNames !== null || this.resetNames !== null || this.resetsEverything || this.isUnknown;
+	}
+
+	/** Settings were changed in a way that could not be followed. */
+	get isUnknown(): boolean {
+		return (this.bits & Dirty.Settings) !== 0;
+	}
+
+	/** Bits of `Reads`: what is parsed here during this loan may mean something else than by the client's settings. */
+	get reads(): number {
+		return this.readBits;
+	}
+
+	/** An ErrorResponse came during this loan. */
+	get errored(): boolean {
+		return this.hasErrors;
+	}
+
+	/** The last statement was ROLLBACK. */
+	get rolledBack(): boolean {
+		return this.wasRolledBack;
+	}
+
+	/** What was set holds: nothing that happened since has taken it back. */
+	get stands(): boolean {
+		return !this.hasErrors && !this.wasRolledBack;
+	}
+
+	// ---- what is said ----------------------------------------------------------------------------------------------
+
+	/** A client has the server from now on. */
+	begin(): void {
+		this.looked = false;
+		this.hasErrors = false;
+		this.wasRolledBack = false;
+		this.readBits = Reads.Nothing;
+		this.hasTemporaries = false;
+		if (this.temporaries.size > 0) this.temporaries.clear();
+	}
+
+	/** Of a statement that is said: what it does to its session. @param isBound its parameters come in a Bind */
+	note(facts: SessionFacts, isBound: boolean): void {
+		this.looked = true;
+		this.readBits |= facts.reads;
+		this.bits |= facts.dirty;
+		if (facts.parameterSets.length > 0 && !isBound) this.bits |= Dirty.Settings;
+		if (facts.sets.length > 0) this.noteSets(facts.sets);
+		if (facts.resets.length > 0) this.noteResets(facts.resets);
+		if (facts.resetsAll) this.resetsEverything = true;
+	}
+
+	/** Of a statement that is said: what it does to the catalogue. */
+	noteObjects({ alters, temporaries, drops }: SessionFacts): void {
+		if (alters) this.noteAlters();
+		this.hasTemporaries ||= temporaries.length > 0;
+		for (const name of temporaries) if (this.temporaries.size < MOST_TEMPORARIES) this.temporaries.add(name);
+		// Whoever drops other tables than those of the session alone changes the catalogue.
+		for (const name of drops) if (!this.temporaries.delete(name)) this.noteAlters();
+	}
+
+	/** Bits of `Dirty` that something has left, or may have. */
+	leave(bits: number): void {
+		this.bits |= bits;
+	}
+
+	/** Settings were changed, and it cannot be told which: texts may be read in any way from now on. */
+	noteUnknown(): void {
+		this.bits |= Dirty.Settings;
+		this.readBits |= Reads.Everything;
+	}
+
+	noteSets(names: readonly string[]): void {
+		this.setNames ??= new Set();
+		this.noteNames(names, this.setNames);
+	}
+
+	private noteResets(names: readonly string[]): void {
+		this.resetNames ??= new Set();
+		this.noteNames(names, this.resetNames);
+	}
+
+	private noteNames(names: readonly string[], to: Set<string>): void {
+		for (const name of names) {
+			this.readBits |= readsOf(name);
+			if (this.bytes > NAMES_LIMIT) return;
+			if (to.has(name)) continue;
+			to.add(name);
+			this.bytes += name.length + NAME_COST;
+		}
+	}
+
+	/** CREATE, ALTER or DROP: the catalogue has changed when the transaction ends. */
+	private noteAlters(): void {
+		this.alters = true;
+		this.readBits |= Reads.Names;
+	}
+
+	// ---- what is answered ------------------------------------------------------------------------------------------
+
+	/** CommandComplete. @param isDone no transaction is open behind it, as far as is known */
+	noteCommand(isDone: boolean): void {
+		this.wasRolledBack = false;
+		if (this.alters && isDone) this.altered();
+	}
+
+	/** CommandComplete of ROLLBACK. */
+	noteRollback(): void {
+		this.wasRolledBack = true;
+	}
+
+	/** CommandComplete of SET or RESET: all that was understood was noted before it was sent, the rest is cleaned. */
+	noteSet(): void {
+		if (!this.looked) this.noteUnknown();
+	}
+
+	/** CommandComplete with a tag that few have: it may tell that the catalogue has changed. @param isIdle no transaction is open */
+	noteTag(tag: string, isIdle: boolean): void {
+		// What was made for this session alone was noted before.
+		if (!ALTERS.test(tag) || this.hasTemporaries || this.alters) return;
+		this.noteAlters();
+		if (isIdle) this.altered();
+	}
+
+	/** ParameterStatus of a setting, whoever set it. */
+	noteReport(setting: string): void {
+		if (!this.resetsEverything && !this.resetNames?.has(setting)) this.noteSets([setting]);
+	}
+
+	/** ErrorResponse. */
+	noteError(): void {
+		this.hasErrors = true;
+		// A COMMIT that fails rolls back; the next tag says otherwise.
+		this.wasRolledBack = true;
+	}
+
+	/** ReadyForQuery with no transaction open: whoever parses from now on finds what the last has made. @param isLast nothing is owed */
+	endTransaction(isLast: boolean): void {
+		if (!this.alters) return;
+		// What was said may be among what is still owed.
+		this.alters = !isLast;
+		this.altered();
+	}
+
+	// ---- the end ---------------------------------------------------------------------------------------------------
+
+	/** What the session's settings are has been asked, or nobody is to ask. */
+	settle(): void {
+		this.setNames = null;
+		this.resetNames = null;
+		this.resetsEverything = false;
+		this.bytes = 0;
+	}
+
+	/** As `settle`, of a loan that has ended without its last words: its settings cannot be asked for on behalf of anyone. */
+	giveUp(): void {
+		if (this.unsettled) this.bits |= Dirty.Settings;
+		this.settle();
+	}
+
+	/** Cleaned, or about to be. @returns bits of `Dirty` */
+	take(): number {
+		const { bits } = this;
+		this.bits = Dirty.None;
+		return bits;
+	}
+}
