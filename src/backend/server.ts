@@ -189,6 +189,31 @@ export class Server implements StreamOwner {
 		this.reports = new Reports(home.sets);
 	}
 
+	/** Its bytes come and go by this. */
+	attach(stream: Stream): void {
+		this.stream = stream;
+	}
+
+	/** It has let us in, and is nobody's. */
+	loggedIn(): void {
+		this.state = ServerState.Idle;
+	}
+
+	/** It was opened for this generation of its pool. */
+	bornIn(generation: number): void {
+		this.generation = generation;
+	}
+
+	/** @param lifetime ms @param jitter ms, of which it has its share */
+	limitLifetime(lifetime: number, jitter: number): void {
+		this.lifetime = lifetime + this.spread * jitter;
+	}
+
+	/** By name, what a transaction has set beyond the settings of the login; null takes one away. */
+	noteApplied(changes: readonly [string, string | null][]): void {
+		this.applied = this.home.sets.change(this.applied, changes);
+	}
+
 	/** Settings as the server reported them in ParameterStatus. */
 	get reported(): ParameterSet {
 		return this.reports.now;
@@ -584,10 +609,11 @@ export class Server implements StreamOwner {
 
 	// ---- loans -----------------------------------------------------------------------------------------------------
 
-	/** @param time `now()` */
-	lend(client: ServerClient, time: number): void {
+	/** @param time `now()` @param session for as long as the client stays */
+	lend(client: ServerClient, time: number, session: boolean): void {
 		this.state = ServerState.Lent;
 		this.client = client;
+		this.session = session;
 		this.lentAt = time;
 		this.requestAt = this.lentAt;
 		this.readyAt = 0;
@@ -597,6 +623,47 @@ export class Server implements StreamOwner {
 		this.ofInsertion = false;
 		this.givesValues = false;
 		this.statements.lent();
+	}
+
+	/** The client asks something, and nothing was owed. @param time `now()` */
+	beginRequest(time: number): void {
+		this.requestAt = time;
+	}
+
+	/** All that the client has asked is answered. @param time `now()` */
+	endRequest(time: number): void {
+		this.readyAt = time;
+		this.queries++;
+	}
+
+	/** Of those no transaction is open any more. In session pooling another may come in the same loan. */
+	endTransaction(): void {
+		this.transactions++;
+	}
+
+	goOn(): void {
+		this.lentAt = this.readyAt;
+	}
+
+	/** The transaction that was held back for the client has begun here. @param time `now()` */
+	begun(time: number): void {
+		this.readyAt = time;
+	}
+
+	/** The answer to the EXPLAIN that comes next shall end with these rows. */
+	explain(rows: Buffer): void {
+		this.notes = rows;
+	}
+
+	/** This was put into the Query that comes next: what it says is not for the client. */
+	insert(inserted: readonly Insertion[]): void {
+		this.inserted = inserted;
+	}
+
+	/** A loan ends in which the client was asked nothing: its session has nothing of the client's. */
+	returnUnused(): void {
+		this.session = false;
+		this.giveBack();
 	}
 
 	/** A client's loan ends between transactions. What it left is cleaned first, then the pool has the server back. */
@@ -739,6 +806,11 @@ export class Server implements StreamOwner {
 		this.home.onIdle(this);
 	}
 
+	/** A CancelRequest is on its way to it; `cancelLanded` is called when it has come. */
+	cancelSent(): void {
+		this.cancels++;
+	}
+
 	/** Runs `then` once no CancelRequest is on its way; replaces an earlier one. */
 	whenCancelled(then: () => void): void {
 		this.afterCancels = then;
@@ -795,6 +867,25 @@ export class Server implements StreamOwner {
 				this.afterDraining();
 			},
 		};
+	}
+
+	/**
+	 * An empty query: a connection that a firewall forgot, or a frozen server, is found out by it.
+	 * @param timeout ms, then it is closed
+	 * @param passed it answers, and is idle again
+	 */
+	probe(timeout: number, passed: () => void): void {
+		this.healthchecks++;
+		this.probing = true;
+		this.run(";", (_, error) => {
+			if (error !== null) {
+				this.close(`healthcheck failed: ${error.message}`);
+				return;
+			}
+			this.probing = false;
+			passed();
+		});
+		this.deadline = now() + timeout;
 	}
 
 	/** Brings the session's settings to `wanted`. On an error the settings are what they were. */

@@ -255,9 +255,8 @@ export class Checkout implements Waiter {
 	/** @returns whether the server is ready for the request now; if not, `acquired` is called later */
 	private acquire(server: Server, time: number): boolean {
 		const { client, pool, settings } = this;
-		server.lend(client, time);
+		server.lend(client, time, pool.spec.pooler_mode === "session");
 		client.server = server;
-		server.session = pool.spec.pooler_mode === "session";
 		pool.counters[Stat.server_assignment_count]!++;
 		const { wanted } = settings;
 		if (server.applied.equals(wanted)) return this.begun(server);
@@ -279,7 +278,7 @@ export class Checkout implements Waiter {
 		server.run(prelude.sql, (_, error) => {
 			if (error === null && server.status === TxStatus.InBlock) {
 				this.routing.handOver();
-				server.readyAt = now();
+				server.begun(now());
 				this.acquired(server);
 				return;
 			}
@@ -294,8 +293,7 @@ export class Checkout implements Waiter {
 		if (!this.loggedIn) {
 			this.pool.reported.tried(this.settings.startup, server.reported);
 			this.client.server = null;
-			server.session = false;
-			server.giveBack();
+			server.returnUnused();
 			this.client.onWelcome(server.reported);
 			return;
 		}
@@ -311,9 +309,8 @@ export class Checkout implements Waiter {
 	private onApplyFailed(server: Server, error: PgError): void {
 		const { client } = this;
 		client.server = null;
-		server.session = false;
 		server.traces.leave(Dirty.Settings);
-		server.giveBack();
+		server.returnUnused();
 		if (this.retries++ === 0) {
 			this.restart();
 			return;

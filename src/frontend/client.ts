@@ -362,7 +362,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 				}
 				if (routing.decided !== null) this.onDecided(routing.decided, server);
 				if (books.owed === 0 && (server.status !== TxStatus.Idle || server.session)) {
-					server.requestAt = now();
+					server.beginRequest(now());
 					this.pool.counters[Stat.idle_xact_time]! += server.requestAt - server.readyAt;
 				}
 				let said = Said.AsIs;
@@ -787,7 +787,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		const { spec } = checkout.pool;
 		// Of several shards somebody else tells.
 		const explains = routing.facts?.explains && server.books.owed === 0 && !checkout.isRouted;
-		if (explains && this.context.general().expanded_explain) server.notes = explainRows(route, [this.servedFrom]);
+		if (explains && this.context.general().expanded_explain) server.explain(explainRows(route, [this.servedFrom]));
 		this.note(route, spec, checkout.waited);
 		checkout.waited = 0;
 	}
@@ -896,10 +896,9 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		const time = now();
 		const { counters } = this.pool;
 		const took = time - server.requestAt;
-		server.readyAt = time;
+		server.endRequest(time);
 		// Who waited for a long answer was not idle.
 		this.activeAt = this.context.time;
-		server.queries++;
 		this.statements?.onAnswered();
 		this.queries++;
 		this.queryTime += took;
@@ -917,7 +916,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 			return;
 		}
 		const { counters } = this.pool;
-		server.transactions++;
+		server.endTransaction();
 		this.transactions++;
 		const lasted = time - server.lentAt;
 		this.transactionTime += lasted;
@@ -958,7 +957,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	/** Nothing is open on the server: in transaction pooling the client lets go of it. */
 	private endTransaction(server: Server): void {
 		if (server.session) {
-			server.lentAt = server.readyAt;
+			server.goOn();
 			if (this.isLeaving) this.close("shutdown", SHUTTING_DOWN);
 		} else if (server.traces.unsettled) {
 			this.settle(server);
@@ -1095,7 +1094,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		out.add(chunk, run, at - run);
 		// Its answer is to be told from those before it.
 		if (server.books.owed > 0) return Said.Later;
-		server.inserted = inserted;
+		server.insert(inserted);
 		noteRun(server, facts);
 		// All of it is brought back there, unless a function may do more.
 		server.note(facts.restores?.hidden ? facts : { ...facts, restores: null });

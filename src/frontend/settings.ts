@@ -195,7 +195,7 @@ export class ClientSettings {
 			server.traces.leave(Dirty.Settings);
 			return Settled.TooMany;
 		}
-		server.applied = this.sets.change(server.applied, applied);
+		server.noteApplied(applied);
 		this.wanted = next;
 		this.sets.kept = kept;
 		return Settled.Known;

@@ -1,7 +1,7 @@
 // Whether a pool's server is well: asked before a connection that was idle for long is lent, and in the background, in turn
 // and soon when there is reason to. What comes of it goes to the Bans. One for each Pool, which knows when to ask.
 
-import { type Server, ServerState } from "../backend/server.ts";
+import { type Server } from "../backend/server.ts";
 import { now } from "../clock.ts";
 import { asPgError } from "../errors.ts";
 import { Stat } from "../stats/counters.ts";
@@ -41,23 +41,14 @@ export class Checks {
 		this.context = context;
 	}
 
-	/** An empty query: a connection that a firewall forgot, or a frozen server, is found out here. Then it is idle again. */
+	/** A check of an idle server, by that itself. */
 	probe(server: Server): void {
 		const { pool, context } = this;
 		pool.counters[Stat.healthchecks]!++;
-		server.healthchecks++;
-		server.probing = true;
-		server.run(";", (_, error) => {
-			if (error !== null) {
-				server.close(`healthcheck failed: ${error.message}`);
-				return;
-			}
-			server.probing = false;
+		server.probe(context.general().healthcheck_timeout, () => {
 			context.bans.passed(pool.slot, now());
-			server.state = ServerState.Idle;
 			pool.onIdle(server);
 		});
-		server.deadline = now() + context.general().healthcheck_timeout;
 	}
 
 	/** The janitor's tick: a check in the background, if one is due. Whichever thread comes first does it for all. */
@@ -138,7 +129,7 @@ export class Checks {
 	/** A server that lets in may still not answer: the empty query of `probe`, on a connection that is nobody's yet. */
 	private ask(server: Server, timeout: number): void {
 		this.server = server;
-		server.state = ServerState.Idle;
+		server.loggedIn();
 		const late = () => server.close("no answer to a health check");
 		const timer = this.context.contain.later(timeout, server.stream, late);
 		server.run(";", (_, error) => {

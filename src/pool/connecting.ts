@@ -106,8 +106,9 @@ export class Connecting {
 	private async receive(moving: MovingServer): Promise<Server> {
 		const socket = await adoptSocket(moving.fd, this.context.handlers);
 		const server = new Server(this.pool);
-		server.stream = new Stream(socket, server);
-		socket.data = server.stream;
+		const stream = new Stream(socket, server);
+		server.attach(stream);
+		socket.data = stream;
 		try {
 			server.arrive(moving, this.context.statements);
 			return server;
@@ -136,7 +137,7 @@ export class Connecting {
 			pool.counters[Stat.auth_attempts]!++;
 			try {
 				const server = await login(loginOptions(spec, passwordIndex, timeout, context.scram, context), pool);
-				server.generation = generation;
+				server.bornIn(generation);
 				// A reload may have put other servers in their place since.
 				if (generation === pool.generation) pool.reported.opened(server.reported);
 				pool.counters[Stat.connect_count]!++;

@@ -246,8 +246,8 @@ export class Pool implements Connected, Checked {
 		// Between the end of its login and now.
 		if (server.state === ServerState.Closed) return;
 		this.all.add(server, permit);
-		server.lifetime = lifetimeOf(server, this.spec);
-		server.state = ServerState.Idle;
+		server.limitLifetime(this.spec.server_lifetime, this.spec.server_lifetime_jitter);
+		server.loggedIn();
 		this.onIdle(server);
 		this.publish();
 	}
@@ -525,7 +525,7 @@ export class Pool implements Connected, Checked {
 			done();
 			return;
 		}
-		server.cancels++;
+		server.cancelSent();
 		const { general, handlers, tcp, contain } = this.context;
 		// Where that server is: its host's name may stand for another one by now.
 		const where = { host: server.address, port: this.spec.port };
@@ -579,7 +579,7 @@ export class Pool implements Connected, Checked {
 			this.reconnect();
 		}
 		if (before.server_passwords.join("\0") !== spec.server_passwords.join("\0")) this.connecting.restart();
-		for (const server of this.all) server.lifetime = lifetimeOf(server, spec);
+		for (const server of this.all) server.limitLifetime(spec.server_lifetime, spec.server_lifetime_jitter);
 		this.closeIdle(now());
 		this.grow();
 	}
@@ -659,10 +659,6 @@ export class Pool implements Connected, Checked {
 }
 
 /** Ms after its birth at which a server is too old: spread, so that servers that were opened together are not all replaced together. */
-function lifetimeOf(server: Server, { server_lifetime, server_lifetime_jitter }: PoolSpec): number {
-	return server_lifetime + server.spread * server_lifetime_jitter;
-}
-
 function identityOf({ host, port, database_name, server_user, startup }: PoolSpec): string {
 	return JSON.stringify([host, port, database_name, server_user, startup]);
 }

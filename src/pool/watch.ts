@@ -83,7 +83,7 @@ export class Watch implements ServerHome {
 		try {
 			const options = loginOptions(spec, passwordIndex, timeout, this.scram, this.context);
 			const server = await login({ ...options, startup: spec.startup }, this);
-			server.state = ServerState.Idle;
+			server.loggedIn();
 			this.server = server;
 			if (this.closed) server.close("reload");
 			return server;

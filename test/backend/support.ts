@@ -109,6 +109,6 @@ export function rig(): Rig {
 	server.stream = toServer.stream;
 	server.stream.owner = server;
 	server.state = ServerState.Idle;
-	server.lend(client, Date.now());
+	server.lend(client, Date.now(), false);
 	return { server, toServer, toClient, events, client, sets };
 }

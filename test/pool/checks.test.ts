@@ -113,7 +113,7 @@ test("a query that nothing comes back from is a reason to ask, long before the i
 	// Its client's query.
 	server!.run("SELECT 1", () => {});
 	server!.deadline = 0;
-	server!.lend({ onServerGone() {} } as never, Date.now());
+	server!.lend({ onServerGone() {} } as never, Date.now(), false);
 	await ticking(pool, () => bans.vitals.banOf(0) === Ban.Unhealthy, "the ban");
 	expect(pool.all.has(server!)).toBe(true);
 	pool.shutDown();
@@ -195,7 +195,11 @@ test("what is no longer the primary loses its connections, lent ones too; a repl
 	pool.tick(now());
 	expect(pool.all.size).toBe(2);
 	let told = "";
-	lent!.server!.lend({ onServerGone: (error: { sqlstate: string }) => (told = error.sqlstate) } as never, Date.now());
+	lent!.server!.lend(
+		{ onServerGone: (error: { sqlstate: string }) => (told = error.sqlstate) } as never,
+		Date.now(),
+		false,
+	);
 	bans.vitals.setRole(0, FoundRole.Outdated);
 	pool.tick(now());
 	expect([pool.all.size, told]).toEqual([0, "57P01"]);

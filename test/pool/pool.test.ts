@@ -69,7 +69,7 @@ test("an exhausted pool is told of once a minute by all workers together, and ev
 	const counters = [new Float64Array(Stat.length), new Float64Array(Stat.length)];
 	const pools = [0, 1].map((worker) => new Pool(made.pool.spec, 0, counters[worker]!, { ...context, worker }));
 	const holder = await new TestWaiter().from(pools[0]!);
-	holder.server!.lend(rig().client, now());
+	holder.server!.lend(rig().client, now(), false);
 	const timeOut = async (worker: number, time: number) => {
 		const client = new TestWaiter();
 		const answered = client.from(pools[worker]!);
