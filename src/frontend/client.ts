@@ -49,6 +49,7 @@ import { explainRows, type Place } from "./explain.ts";
 import { SessionHints } from "./session-hints.ts";
 import { counted, NO_ROOM, Share } from "./share.ts";
 import { ClientSettings, Settled, tooManySettings } from "./settings.ts";
+import { isForAnswers, Wait } from "./wait.ts";
 
 /** What may be queued for a client that does not read before its next request has to wait. */
 export const UNREAD = 64 << 10;
@@ -58,27 +59,6 @@ const MOST_CLOSES = UNREAD / CLOSE_COMPLETE.length;
 const MOST_OWED = 64 << 10;
 /** What a client may send ahead while it waits; then its socket is not read. */
 export const HELD = 128 << 10;
-
-const enum State {
-	/** Its messages are read. A server may be lent to it. */
-	Ready,
-	/** Stands in the pool's queue, or its server is not ready for it yet: what it sends is held. */
-	Waiting,
-	Closed,
-}
-
-/** Answers that what is held has to wait for. */
-const enum Awaited {
-	Nothing,
-	/** To all that was said. */
-	All,
-	/** To all that was said, in the middle of a batch, by which it is found what a statement of it is. */
-	Descriptions,
-	/** To all batches that were said to their end. */
-	Ends,
-	/** To all that was said, in the middle of a batch perhaps, which goes on as it was routed. */
-	Some,
-}
 
 /** What is dropped after a request was refused, up to where PostgreSQL would go on. */
 const enum Skip {
@@ -129,7 +109,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	readonly address: string;
 	readonly connectedAt = Date.now();
 
-	private state = State.Waiting;
+	private wait = Wait.Welcome;
 	server: Server | null = null;
 	private readonly tail = new Tail();
 	private readonly share: Share;
@@ -139,10 +119,6 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	private skip = Skip.Nothing;
 	/** Its user left the configuration in the middle of its transaction. */
 	private leaving = false;
-	/** Held until it has read what it was sent. */
-	private unread = false;
-	/** Which answers of its server it is held for. */
-	private awaited = Awaited.Nothing;
 	/** It is told that, and closed, when what it asked before is answered. */
 	private parting: PgError | null = null;
 	/** What became known too late to be told: the next request is answered with it. */
@@ -217,9 +193,9 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	// ---- bytes from the client -------------------------------------------------------------------------------------
 
 	onData(chunk: Buffer): void {
-		if (this.state === State.Closed) return;
+		if (this.wait === Wait.Closed) return;
 		this.activeAt = this.context.time;
-		if (this.state === State.Waiting) {
+		if (this.wait !== Wait.Nothing) {
 			if (this.parting !== null) return;
 			this.tail.hold(chunk);
 			if (this.tail.bytes > HELD) this.stream.pause();
@@ -231,13 +207,12 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	/** Reads what was held while the client waited. */
 	private resume(): void {
-		if (this.state === State.Closed) return;
+		if (this.wait === Wait.Closed) return;
 		if (this.parting !== null) {
 			this.close(`protocol error: ${this.parting.message}`, this.parting);
 			return;
 		}
-		this.state = State.Ready;
-		this.awaited = Awaited.Nothing;
+		this.wait = Wait.Nothing;
 		this.stream.resume();
 		if (this.tail.bytes > 0) this.walk(this.tail.take());
 	}
@@ -246,8 +221,8 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	private walk(chunk: Buffer): void {
 		const end = chunk.length;
 		let at = this.passThrough(chunk);
-		if (this.state !== State.Ready) {
-			if (this.state === State.Waiting) this.hold(chunk, at);
+		if (this.wait !== Wait.Nothing) {
+			if (this.wait !== Wait.Closed) this.hold(chunk, at, this.wait);
 			return;
 		}
 		let run = at;
@@ -275,7 +250,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 				const { books } = server;
 				if (server.cancels > 0 && books.owed === 0) {
 					// A cancel is under way to a query that is over: the next query must not get it.
-					this.hold(chunk, at);
+					this.hold(chunk, at, Wait.Cancel);
 					server.whenCancelled(() => this.resume());
 					return;
 				}
@@ -303,13 +278,13 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 					run = at;
 					this.answerFakes(server);
 					if (books.owed > 0) {
-						this.untilAnswered(server, chunk, run, at, Awaited.Some);
+						this.untilAnswered(server, chunk, run, at, Wait.AnswersInBatch);
 						return;
 					}
 				}
 				if (books.ends > 0 && !books.copyIn && this.isUncertain(server, chunk, at, stop)) {
 					// A batch before it may yet fail, and then it means something else.
-					this.untilAnswered(server, chunk, run, at, Awaited.Ends);
+					this.untilAnswered(server, chunk, run, at, Wait.Ends);
 					return;
 				}
 				if (next > end && !this.passable(code, length, end - at)) {
@@ -421,7 +396,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 				if (this.isClosed) return;
 				if (said !== Said.AsIs) {
 					if (said === Said.Later) {
-						this.untilAnswered(server, chunk, at, at, Awaited.Descriptions);
+						this.untilAnswered(server, chunk, at, at, Wait.AnswersInBatch);
 						return;
 					}
 					run = stop;
@@ -472,13 +447,12 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	}
 
 	/** The message at `at` waits for the answers to those before it. */
-	private untilAnswered(server: Server, chunk: Buffer, run: number, at: number, awaited = Awaited.All): void {
+	private untilAnswered(server: Server, chunk: Buffer, run: number, at: number, wait = Wait.Answers): void {
 		this.send(server, chunk, run, at);
 		// In the middle of a batch that was routed it is not routed anew.
-		const routed = awaited !== Awaited.All && server.books.unsynced ? this.routed - at : 0;
-		this.hold(chunk, at);
+		const routed = wait !== Wait.Answers && server.books.unsynced ? this.routed - at : 0;
+		this.hold(chunk, at, wait);
 		this.routed = Math.max(0, routed);
-		this.awaited = awaited;
 	}
 
 	/**
@@ -496,8 +470,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 			if (flushes) server.answerFakes();
 			if ((flushes ? books.owed : books.ends) > 0 && !books.copyIn) {
 				this.parting = error;
-				this.state = State.Waiting;
-				this.awaited = flushes ? Awaited.All : Awaited.Ends;
+				this.wait = flushes ? Wait.Answers : Wait.Ends;
 				this.tail.clear();
 				return;
 			}
@@ -555,22 +528,19 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	private moveOn(server: Server, chunk: Buffer, run: number, at: number): void {
 		this.send(server, chunk, run, at);
 		this.routed = 0;
-		this.hold(chunk, at);
+		this.hold(chunk, at, Wait.Answers);
 		if (server.books.owed === 0) {
 			this.leaveBatch(server);
 			return;
 		}
 		server.stream.writeAll(FLUSH);
 		server.answerFakes();
-		this.awaited = Awaited.All;
 		this.onAnswers(server);
 	}
 
 	/** Ends the client's batch on its server without the client, and the loan with it: nothing of it may be under way. */
 	private leaveBatch(server: Server): void {
-		this.state = State.Waiting;
-		// Part of it has been answered: if this server goes now, no other may have the rest.
-		this.awaited = Awaited.All;
+		this.wait = Wait.Task;
 		const { skipping } = server.books;
 		server.endBatch(() => {
 			if (skipping) this.skip = Skip.ToSync;
@@ -650,16 +620,14 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	/** The server took everything: the client may go on. */
 	onServerDrain(): void {
-		if (this.state === State.Ready) this.stream.resume();
+		if (this.wait === Wait.Nothing) this.stream.resume();
 	}
 
 	/** The client took everything: its server may go on. */
 	onDrain(): void {
 		this.server?.stream.resume();
-		if (this.state === State.Ready && (this.server === null || this.server.stream.queued === 0)) this.stream.resume();
-		if (!this.unread) return;
-		this.unread = false;
-		this.resume();
+		if (this.wait === Wait.Nothing && (this.server === null || this.server.stream.queued === 0)) this.stream.resume();
+		if (this.wait === Wait.Drain) this.resume();
 	}
 
 	// ---- without a server ------------------------------------------------------------------------------------------
@@ -668,8 +636,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	private alone(code: number, length: number, chunk: Buffer, at: number, next: number): Step {
 		if (this.stream.queued > UNREAD && code !== Frontend.Terminate) {
 			// Whoever does not read answers gets no more of them.
-			this.unread = true;
-			this.hold(chunk, at);
+			this.hold(chunk, at, Wait.Drain);
 			return Step.Hold;
 		}
 		if (this.skip !== Skip.Nothing) return this.skipped(code, chunk, next);
@@ -720,7 +687,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 			if (step !== Step.Go) return step;
 		}
 		if (this.checkout.take() !== null) return Step.Go;
-		this.hold(chunk, at);
+		this.hold(chunk, at, Wait.Server);
 		return Step.Hold;
 	}
 
@@ -754,7 +721,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		const { checkout } = this;
 		if (checkout.choose()) return Step.Go;
 		if (!checkout.waitForElection()) return this.refuseNow(checkout.refusal, code, chunk, next);
-		this.hold(chunk, at);
+		this.hold(chunk, at, Wait.Server);
 		return Step.Hold;
 	}
 
@@ -838,8 +805,8 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		return true;
 	}
 
-	private hold(chunk: Buffer, at: number): void {
-		this.state = State.Waiting;
+	private hold(chunk: Buffer, at: number, wait: Wait): void {
+		this.wait = wait;
 		// What is held is read again from its beginning.
 		this.routed = Math.max(0, this.routed - at);
 		this.ahead.move(at);
@@ -930,7 +897,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	/** Settings go back to the StartupMessage's; then the client hears that its request is over. */
 	private restore(server: Server): void {
-		this.state = State.Waiting;
+		this.wait = Wait.Task;
 		if (server.cancels > 0) {
 			// It is for the request that has just been answered.
 			server.whenCancelled(() => this.restore(server));
@@ -941,17 +908,17 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 			this.settings.tell(server);
 			if (server.restoring !== null) this.settings.stopTelling();
 			this.stream.writeAll(readyForQuery(server.status));
-			this.state = State.Ready;
+			this.wait = Wait.Nothing;
 			this.afterReady(server, now());
-			if (this.state === State.Ready) this.resume();
+			if (this.wait === Wait.Nothing) this.resume();
 		});
 	}
 
 	onAnswers({ books }: Server): void {
 		// Also in the middle of a batch, whose end may never come.
 		if (books.owed === 0) this.statements?.onAnswered();
-		if (this.awaited === Awaited.Nothing) return;
-		if (books.owed === 0 || books.copyIn || (this.awaited === Awaited.Ends && books.ends === 0)) this.resume();
+		if (!isForAnswers(this.wait)) return;
+		if (books.owed === 0 || books.copyIn || (this.wait === Wait.Ends && books.ends === 0)) this.resume();
 	}
 
 	/** Nothing is open on the server: in transaction pooling the client lets go of it. */
@@ -968,7 +935,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	/** With what was held until the server had answered. */
 	private goOn(): void {
-		if (this.awaited !== Awaited.Nothing) this.resume();
+		if (isForAnswers(this.wait)) this.resume();
 	}
 
 	private release(server: Server): void {
@@ -981,7 +948,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	/** A transaction changed settings: the client goes on when it is known which. */
 	private settle(server: Server): void {
-		this.state = State.Waiting;
+		this.wait = Wait.Task;
 		this.settings.settle(server, this.pool.spec.server_user, (settled) => {
 			if (settled === Settled.Failed) {
 				// What it has been told that it has set is nowhere any more.
@@ -1007,7 +974,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	/** Nothing of the request was sent yet: another server may serve it. Of a message only its own server may have the rest. */
 	private isUntouched(server: Server | null): boolean {
-		if (this.state !== State.Waiting || this.awaited !== Awaited.Nothing || this.through > 0) return false;
+		if ((this.wait !== Wait.Server && this.wait !== Wait.Welcome) || this.through > 0) return false;
 		return server !== null && server.readyAt === 0 && !server.books.unsynced;
 	}
 
@@ -1135,7 +1102,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	// ---- life ------------------------------------------------------------------------------------------------------
 
 	get isClosed(): boolean {
-		return this.state === State.Closed;
+		return this.wait === Wait.Closed;
 	}
 
 	get isWaiting(): boolean {
@@ -1214,9 +1181,9 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		return this.pool.spec.pooler_mode;
 	}
 
-	/** It finds out what its last transaction did to settings, when it has been answered. */
-	get isSettling(): boolean {
-		return this.state === State.Waiting;
+	/** What it is sent is held until something else has happened. */
+	get isHeld(): boolean {
+		return this.wait !== Wait.Nothing && this.wait !== Wait.Closed;
 	}
 
 	/** A transaction was begun for it that no server knows of. */
@@ -1257,22 +1224,22 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	/** The janitor's look. `time` as `now()`. */
 	check(time: number): void {
 		const { server } = this;
-		if (this.state === State.Closed) {
+		if (this.wait === Wait.Closed) {
 			// It has been told to go, but does not read what it was told.
 			if (time - this.activeAt > LINGER) this.stream.terminate();
 			return;
 		}
-		if (this.state === State.Ready && time - Math.max(this.activeAt, server?.readyAt ?? 0) >= QUIET) this.onQuiet();
+		if (this.wait === Wait.Nothing && time - Math.max(this.activeAt, server?.readyAt ?? 0) >= QUIET) this.onQuiet();
 		if (this.isClosed) return;
 		const general = this.context.general();
 		if (server === null || server.session) {
-			const busy = this.state === State.Waiting || this.routing.prelude.open || (server?.books.owed ?? 0) > 0;
+			const busy = this.isHeld || this.routing.prelude.open || (server?.books.owed ?? 0) > 0;
 			if (!busy && time - Math.max(this.activeAt, server?.readyAt ?? 0) > general.client_idle_timeout)
 				this.close("client_idle_timeout", idleError("client_idle_timeout", general));
 		}
 		if (server === null ? !this.routing.prelude.open : server.status === TxStatus.Idle || server.books.owed > 0) return;
 		if (
-			this.state === State.Ready &&
+			this.wait === Wait.Nothing &&
 			time - Math.max(this.activeAt, server?.readyAt ?? 0) > general.client_idle_in_transaction_timeout
 		)
 			this.close("client_idle_in_transaction_timeout", idleError("client_idle_in_transaction_timeout", general));
@@ -1284,7 +1251,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		const busy =
 			this.routing.prelude.open ||
 			(server !== null && (server.status !== TxStatus.Idle || server.books.owed > 0 || server.books.unsynced));
-		if (force || !(busy || this.state === State.Waiting)) this.close("shutdown", SHUTTING_DOWN);
+		if (force || !(busy || this.isHeld)) this.close("shutdown", SHUTTING_DOWN);
 		else this.leaving = true;
 	}
 
@@ -1294,7 +1261,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	/** The one way out: says why to the client and the log, and leaves its server clean. */
 	close(reason: string, error?: PgError): void {
-		if (this.state === State.Closed) return;
+		if (this.wait === Wait.Closed) return;
 		if (error !== undefined) {
 			this.errors++;
 			this.lastError = error;
@@ -1306,12 +1273,12 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	}
 
 	onClose(error: Error | undefined): void {
-		if (this.state !== State.Closed) this.leave(error?.message ?? "connection lost");
+		if (this.wait !== Wait.Closed) this.leave(error?.message ?? "connection lost");
 		this.context.unregister(this);
 	}
 
 	private leave(reason: string): void {
-		this.state = State.Closed;
+		this.wait = Wait.Closed;
 		this.activeAt = this.context.time;
 		this.tail.clear();
 		this.checkout.leave();

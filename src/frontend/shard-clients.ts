@@ -51,9 +51,9 @@ export class ShardClients {
 		return this.each.some((shard) => shard.isWaiting);
 	}
 
-	/** It is not known of all yet what the last transaction did to settings. */
-	get isSettling(): boolean {
-		return this.each.some((shard) => shard.isSettling);
+	/** What is sent to some of them is held: for what their last transactions did to settings, at the end of a request. */
+	get isHeld(): boolean {
+		return this.each.some((shard) => shard.isHeld);
 	}
 
 	get isLocked(): boolean {

@@ -171,7 +171,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 	private get isReading(): boolean {
 		if (this.copying || this.through > 0) return true;
 		// What the last transaction did to settings decides where the next goes.
-		return this.phase === Phase.Idle && !this.unread && !this.shards.isSettling;
+		return this.phase === Phase.Idle && !this.unread && !this.shards.isHeld;
 	}
 
 	/** Reads what was held. */
