@@ -10,7 +10,7 @@ import { Stat } from "../stats/counters.ts";
 import { CLOSE_COMPLETE, PARSE_COMPLETE } from "../wire/backend-messages.ts";
 import { Backend, TxStatus } from "../wire/codes.ts";
 import { isFatal, readError, readSqlstate, rewriteMessage } from "../wire/error-response.ts";
-import { endOfString, HEADER, readInt16, readInt32, Tail } from "../wire/frame.ts";
+import { endOfString, HEADER, readInt32, Tail } from "../wire/frame.ts";
 import { parse, query, SYNC, TERMINATE } from "../wire/frontend-messages.ts";
 import { Answer, Books, Reply, type Undone } from "./books.ts";
 import { cleaning } from "./clean.ts";
@@ -19,6 +19,7 @@ import { NAME_PREFIX, type Statements } from "./prepared.ts";
 import { Reports } from "./reports.ts";
 import { concerns, type Insertion, isOfInsertion, movePosition, Restoring } from "./restoring.ts";
 import { type MovingCopy, SessionStatements, type StatementClient } from "./session-statements.ts";
+import { readRow, type Rows, Task } from "./task.ts";
 import { Traces } from "./traces.ts";
 
 /** A message of a server that we have to open (all but rows and COPY data) may be this long: 16 MiB, a guess. */
@@ -68,17 +69,6 @@ export const enum ServerState {
 	/** Its client is gone in mid-request: the answer is read and thrown away, then it is cleaned. */
 	Draining,
 	Closed,
-}
-
-export type Rows = readonly (readonly (string | null)[])[];
-
-/** A simple query of our own and what came of it. */
-interface Task {
-	rows: (string | null)[][];
-	/** Of the rows. */
-	bytes: number;
-	error: PgError | null;
-	done(rows: (string | null)[][], error: PgError | null): void;
 }
 
 /** What a server is when it moves to another thread. */
@@ -171,8 +161,8 @@ export class Server implements StreamOwner {
 	/** Bytes of a row or of COPY data that are still to come, to be passed on unopened. */
 	private through = 0;
 	private task: Task | null = null;
-	/** The client that `task` was for is gone. */
-	private orphaned = false;
+	/** Its state before that. */
+	private before = ServerState.Idle;
 	/** ReadyForQuery was the last thing that mattered in this chunk. */
 	private ready = false;
 	/** The server's own last words, and whether a client has them already. */
@@ -293,12 +283,12 @@ export class Server implements StreamOwner {
 					break;
 				}
 				if (task !== null) {
-					if (length > TASK_LIMIT) {
+					if (Task.isTooLong(length)) {
 						fault = `a row of ${length} bytes for a query of ours`;
 						break;
 					}
 					if (next > end) break;
-					this.collect(task, chunk, at, length);
+					task.row(chunk, at, length);
 				} else if (this.ofInsertion) {
 					if (next > end) break;
 					if (to !== null) to.out.add(chunk, run, at - run);
@@ -402,12 +392,6 @@ export class Server implements StreamOwner {
 		return fault;
 	}
 
-	private collect(task: Task, chunk: Buffer, at: number, length: number): void {
-		task.bytes += length;
-		if (task.bytes <= TASK_LIMIT) task.rows.push(readRow(chunk, at));
-		else task.error ??= new PgError("ERROR", TOO_MUCH, "the answer to a query of the proxy's is too long");
-	}
-
 	/** The message answers what was put into the client's Query (backend/restoring.ts). */
 	private isInserted(code: number, chunk: Buffer, at: number): boolean {
 		if (code === Backend.RowDescription) this.ofInsertion = isOfInsertion(chunk, at);
@@ -506,7 +490,7 @@ export class Server implements StreamOwner {
 		this.errors++;
 		const sqlstate = readSqlstate(chunk, start, end);
 		if (mayBeStale(sqlstate)) this.statements.distrust();
-		if (this.task !== null) this.task.error = readError(chunk, start, end);
+		if (this.task !== null) this.task.failed(readError(chunk, start, end));
 		else this.restoring?.onError();
 		this.traces.noteError();
 		const refusal = this.books.refusal();
@@ -599,8 +583,7 @@ export class Server implements StreamOwner {
 	private onReadyForQuery(): void {
 		const { task } = this;
 		if (task !== null) {
-			this.task = null;
-			task.done(task.rows, task.error);
+			this.endTask(task);
 			return;
 		}
 		if (this.state === ServerState.Draining) this.afterDraining();
@@ -702,7 +685,7 @@ export class Server implements StreamOwner {
 		this.deadline = now() + this.home.rollbackTimeout();
 		if (this.task !== null) {
 			// Settings were being applied or asked for; how that ended no longer matters.
-			this.orphaned = true;
+			this.task.isOrphaned = true;
 			return;
 		}
 		if (!busy) {
@@ -828,7 +811,7 @@ export class Server implements StreamOwner {
 	// ---- our own queries -------------------------------------------------------------------------------------------
 
 	/** Runs a simple query; the server must owe nothing. `done` is not called when the connection dies on the way. */
-	run(sql: string, done: Task["done"]): void {
+	run(sql: string, done: (rows: Rows, error: PgError | null) => void): void {
 		if (this.state === ServerState.Closed) return;
 		this.startTask(done);
 		this.books.query();
@@ -845,28 +828,25 @@ export class Server implements StreamOwner {
 		this.stream.writeAll(SYNC);
 	}
 
-	private startTask(done: Task["done"]): void {
-		const before = this.state;
+	private startTask(done: (rows: Rows, error: PgError | null) => void): void {
+		this.task = new Task(done);
+		this.before = this.state;
 		this.state = ServerState.Task;
 		this.requestAt = now();
 		this.deadline = this.requestAt + this.home.rollbackTimeout();
-		this.task = {
-			rows: [],
-			bytes: 0,
-			error: null,
-			done: (rows, error) => {
-				this.state = before;
-				this.deadline = 0;
-				this.checkedAt = now();
-				if (!this.orphaned) {
-					done(rows, error);
-					return;
-				}
-				this.orphaned = false;
-				this.traces.leave(Dirty.Settings);
-				this.afterDraining();
-			},
-		};
+	}
+
+	private endTask(task: Task): void {
+		this.task = null;
+		this.state = this.before;
+		this.deadline = 0;
+		this.checkedAt = now();
+		if (!task.isOrphaned) {
+			task.end();
+			return;
+		}
+		this.traces.leave(Dirty.Settings);
+		this.afterDraining();
 	}
 
 	/**
@@ -1082,11 +1062,6 @@ function fatalText(error: PgError): string {
 	return `${error.severity} ${error.sqlstate}: ${error.message}`;
 }
 
-/** What may be answered to a query of our own, bytes; the longest is what settings a transaction has changed. A guess. */
-const TASK_LIMIT = 32 << 20;
-/** SQLSTATE of an answer that is longer. */
-export const TOO_MUCH = "53200";
-
 /** With more answers than this outstanding a new connection is had sooner; a guess. */
 const WORTH_DRAINING = 64;
 const NOTHING = Buffer.alloc(0);
@@ -1110,16 +1085,3 @@ const READ_ONLY_REPORTS = new Set([
 	"in_hot_standby",
 	"is_superuser",
 ]);
-
-/** The values of a DataRow in text format. */
-function readRow(chunk: Buffer, start: number): (string | null)[] {
-	const row: (string | null)[] = [];
-	let at = start + HEADER + 2;
-	for (let n = readInt16(chunk, start + HEADER); n > 0; n--) {
-		const length = readInt32(chunk, at);
-		at += 4;
-		row.push(length < 0 ? null : chunk.utf8Slice(at, at + length));
-		if (length > 0) at += length;
-	}
-	return row;
-}

@@ -5,7 +5,8 @@
 
 import type { ParameterSet, ParameterSets } from "../backend/parameters.ts";
 import { isListed } from "../backend/parameters.ts";
-import { type Rows, type Server, TOO_MUCH } from "../backend/server.ts";
+import type { Server } from "../backend/server.ts";
+import { type Rows, TOO_MUCH } from "../backend/task.ts";
 import { PgError } from "../errors.ts";
 import type { Sink } from "../net/stream.ts";
 import { Dirty } from "../parser/session.ts";
