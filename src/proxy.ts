@@ -45,6 +45,8 @@ const SPARE_POOLS = 1024;
 /** Descriptors of a worker thread itself, as seen with Bun 1.4.5; and a number of clients that is worth a warning. */
 const FILES_OF_A_WORKER = 4;
 const FEW_CLIENTS = 100;
+/** ms between two looks at what is open beside connections. */
+const MEASURE = 60_000;
 /** ms that a worker may take to close before the process ends without it: a plugin may be stuck in its route. */
 const CLOSE_TIMEOUT = 5_000;
 /** ms in which workers have to say what they have, for the admin database. */
@@ -75,7 +77,7 @@ export class Proxy implements Source {
 	private readonly monitor: Monitor;
 	/** Users' databases (`loginOf`): a pool that a reload adds to one is paused with the others. */
 	private readonly paused = new Set<string>();
-	private readonly descriptors = new Descriptors();
+	private readonly descriptors: Descriptors;
 	private readonly over = Promise.withResolvers<number>();
 	private readonly scramSecret = Uint8Array.from(randomBytes(32));
 	private listening = 0;
@@ -92,6 +94,7 @@ export class Proxy implements Source {
 	readonly averages: AverageSampler;
 	private sampler: Timer | null = null;
 	private watcher: Timer | null = null;
+	private measurer: Timer | null = null;
 
 	/** `plugins`: those that were loaded. `read` loads the files again, for a reload. */
 	constructor(snapshot: Snapshot, plugins: HostDescription, log: Log, read: (before: Snapshot) => Loaded) {
@@ -104,6 +107,7 @@ export class Proxy implements Source {
 		this.assignSlots(snapshot);
 		this.capacity = this.slots.size + SPARE_POOLS;
 		this.ledger = new Ledger(this.capacity, this.workers);
+		this.descriptors = new Descriptors(this.ledger.descriptorCounts);
 		this.counters = new Counters(this.capacity, this.workers);
 		this.attendance = new Attendance(this.workers);
 		this.bans = new Bans(new Vitals(this.capacity), log, snapshot, this.slots);
@@ -111,7 +115,7 @@ export class Proxy implements Source {
 			if (error instanceof ProtocolError) log.warn(`a server said to the monitor what it should not: ${error.message}`);
 			else log.error(`internal error: ${traceOf(error)}`);
 		}, settle);
-		this.monitor = new Monitor(this.bans, log, this.contain, snapshot);
+		this.monitor = new Monitor(this.bans, log, this.contain, snapshot, this.descriptors);
 		this.averages = new AverageSampler();
 	}
 
@@ -123,6 +127,7 @@ export class Proxy implements Source {
 
 	private async start(): Promise<void> {
 		const { host, port, workers, unix_socket_dir } = this.current.general;
+		this.descriptors.measure(FILES_OF_A_WORKER * this.workers);
 		this.checkDescriptors();
 		// Before anything listens: no client may come before it.
 		this.plugins.init();
@@ -161,6 +166,7 @@ export class Proxy implements Source {
 		}
 		// A worker on this thread would be seen by nobody.
 		if (workers > 0) this.watcher = this.contain.every(LOOK, () => this.watchWorkers());
+		this.measurer = this.contain.every(MEASURE, () => this.descriptors.measure());
 		const period = this.current.general.stats_period;
 		this.sampler = this.contain.every(period, () => this.averages.sample(this.pools(), Date.now()));
 	}
@@ -202,8 +208,10 @@ export class Proxy implements Source {
 	private async listenUnix(path: string): Promise<void> {
 		const open = (socket: Socket<undefined>) => {
 			this.descriptors.look(0);
+			this.descriptors.count();
 			if (this.descriptors.roomFor(descriptor(socket), 0) === Room.None) {
 				turnAway(socket);
+				this.descriptors.free();
 				return;
 			}
 			const fd = duplicate(socket);
@@ -211,8 +219,10 @@ export class Proxy implements Source {
 			socket.pause();
 			socket.close();
 			const thread = this.nextLively();
-			if (fd < 0 || thread === undefined || this.stopping) closeDescriptor(fd);
-			else thread.send({ type: "client", fd });
+			if (fd < 0 || thread === undefined || this.stopping) {
+				closeDescriptor(fd);
+				this.descriptors.free();
+			} else thread.send({ type: "client", fd });
 		};
 		const listen = () => Bun.listen<undefined>({ unix: path, socket: { open, data() {}, error() {} } });
 		try {
@@ -310,6 +320,7 @@ export class Proxy implements Source {
 
 	private onListening(): void {
 		const { host, port, unix_socket_dir } = this.current.general;
+		this.descriptors.measure();
 		this.log.info(`🐕 PgDog listening on ${host}:${port}`);
 		if (unix_socket_dir !== undefined) this.log.info(`🐕 PgDog listening on ${unixSocketPath(unix_socket_dir, port)}`);
 	}
@@ -357,6 +368,7 @@ export class Proxy implements Source {
 		if (this.shutdownTimer !== null) clearTimeout(this.shutdownTimer);
 		if (this.sampler !== null) clearInterval(this.sampler);
 		if (this.watcher !== null) clearInterval(this.watcher);
+		if (this.measurer !== null) clearInterval(this.measurer);
 		this.monitor.stop();
 		this.health?.stop();
 		this.send({ type: "close" });

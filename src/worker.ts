@@ -99,8 +99,8 @@ export class Worker implements PoolContext, ClientContext {
 	/** SQL texts and their facts, for all routers of this thread. */
 	private readonly parsed = new StatementCache(new SqlParser());
 	private readonly clients = new Map<number, ClientHandle>();
-	private readonly descriptors = new Descriptors();
-	private readonly door = new Door(this, this.descriptors, (room) => this.onFull(room));
+	readonly descriptors: Descriptors;
+	private readonly door: Door;
 	private readonly admins = new Set<AdminSession>();
 	private readonly asked = new Map<number, (answer: Answer) => void>();
 	/** CancelRequests for other workers' clients, and what to do when they are over. */
@@ -121,6 +121,8 @@ export class Worker implements PoolContext, ClientContext {
 		const plugins = new PluginHost(setup.plugins, { log: this.log });
 		this.plugins = plugins.active ? plugins : null;
 		this.ledger = new Ledger(setup.capacity, setup.workers, setup.ledger);
+		this.descriptors = new Descriptors(this.ledger.descriptorCounts);
+		this.door = new Door(this, this.descriptors, (room) => this.onFull(room));
 		this.bans = new Bans(new Vitals(setup.capacity, setup.vitals), this.log, setup.snapshot, setup.slots);
 		this.counters = new Counters(setup.capacity, setup.workers, setup.counters);
 		this.attendance = new Attendance(setup.workers, setup.attendance);
@@ -402,13 +404,15 @@ export class Worker implements PoolContext, ClientContext {
 		}
 		// A reload that took the pool away was quicker than the server: nobody else knows of it.
 		closeDescriptor(moving.fd);
+		this.descriptors.free();
 		Permit.received(this.ledger, slot).release();
 	}
 
 	private async adoptClient(fd: number): Promise<void> {
 		try {
-			this.door.enter(await adoptSocket(fd, this.handlers), "unix");
+			this.door.enter(await adoptSocket(fd, this.handlers), "unix", true);
 		} catch (error) {
+			this.descriptors.free();
 			this.log.warn(`a client of the Unix socket was lost: ${error}`);
 		}
 	}

@@ -12,6 +12,7 @@ import { problemText } from "../src/config/problem.ts";
 import type { Snapshot } from "../src/config/snapshot.ts";
 import type { FromWorker } from "../src/messages.ts";
 import { connect } from "../src/net/connect.ts";
+import { Descriptors } from "../src/net/descriptors.ts";
 import { socketHandlers } from "../src/net/stream.ts";
 import { Ledger } from "../src/pool/ledger.ts";
 import { Vitals } from "../src/pool/vitals.ts";
@@ -97,7 +98,14 @@ const handlers = socketHandlers((error) => {
 
 /** A connection as another worker would give it away. */
 async function moving(port: number, generation: number): Promise<MovingServer> {
-	const stream = await connect({ host: "127.0.0.1", port }, 5_000, UNHEARD, handlers, { keepalive: false });
+	const stream = await connect(
+		{ host: "127.0.0.1", port },
+		5_000,
+		UNHEARD,
+		handlers,
+		{ keepalive: false },
+		new Descriptors(),
+	);
 	return {
 		fd: stream.detach(),
 		address: "127.0.0.1",

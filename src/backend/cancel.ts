@@ -4,6 +4,7 @@
 
 import type { SocketHandler } from "bun";
 import { connect, type Target } from "../net/connect.ts";
+import type { Descriptors } from "../net/descriptors.ts";
 import type { KeepAlive } from "../net/options.ts";
 import type { Stream } from "../net/stream.ts";
 import { cancelRequest } from "../wire/frontend-messages.ts";
@@ -20,12 +21,13 @@ export async function sendCancel(
 	timeout: number,
 	handlers: SocketHandler<Stream>,
 	keepAlive: KeepAlive,
+	descriptors: Descriptors,
 ): Promise<boolean> {
 	const { promise, resolve } = Promise.withResolvers<void>();
 	const owner = { onData() {}, onDrain() {}, onClose: () => resolve() };
 	let isLate = false;
 	try {
-		const stream = await connect(target, timeout, owner, handlers, keepAlive);
+		const stream = await connect(target, timeout, owner, handlers, keepAlive, descriptors);
 		const timer = setTimeout(() => {
 			isLate = true;
 			stream.terminate();

@@ -8,7 +8,7 @@ import { ServerLogin } from "../auth/server-login.ts";
 import { asPgError, PgError } from "../errors.ts";
 import { connect } from "../net/connect.ts";
 import type { Names } from "../net/names.ts";
-import { hasRoomForServer } from "../net/descriptors.ts";
+import { type Descriptors, NoDescriptor } from "../net/descriptors.ts";
 import type { KeepAlive } from "../net/options.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
 import { Backend } from "../wire/codes.ts";
@@ -41,6 +41,7 @@ export interface LoginOptions {
 	readonly cache: ScramCache;
 	readonly handlers: SocketHandler<Stream>;
 	readonly keepAlive: KeepAlive;
+	readonly descriptors: Descriptors;
 }
 
 /**
@@ -51,13 +52,11 @@ export async function login(options: LoginOptions, home: ServerHome): Promise<Se
 	const attempt = new Login(options, home);
 	const started = performance.now();
 	const where = `could not connect to server ${options.host}:${options.port}`;
-	// Ours, and not the server's fault: it may be as well as can be. Bun would tell it as a refused connection.
-	const lack = new PgError("FATAL", OUT_OF_DESCRIPTORS, `${where}: no file descriptor is left for it`);
-	if (!hasRoomForServer()) throw lack;
 	try {
 		await attempt.connect();
 	} catch (error) {
-		if (!hasRoomForServer()) throw lack;
+		// Ours, and not the server's fault: it may be as well as can be.
+		if (error instanceof NoDescriptor) throw new PgError("FATAL", OUT_OF_DESCRIPTORS, `${where}: ${error.message}`);
 		options.names.distrust(options.host);
 		throw new PgError("FATAL", "08001", `${where}: ${error instanceof Error ? error.message : String(error)}`);
 	}
@@ -100,17 +99,17 @@ class Login implements StreamOwner {
 	/** To the first of the host's addresses that takes a connection; one that says nothing leaves the others their share of the time. */
 	async connect(): Promise<void> {
 		const { options } = this;
-		const { host, port, timeout, handlers, keepAlive } = options;
+		const { host, port, timeout, handlers, keepAlive, descriptors } = options;
 		const end = performance.now() + timeout;
 		const addresses = await options.names.addresses(host, timeout);
 		for (const [i, address] of addresses.entries()) {
 			const share = Math.max(1, (end - performance.now()) / (addresses.length - i));
 			try {
-				this.stream = await connect({ host: address, port }, share, this, handlers, keepAlive);
+				this.stream = await connect({ host: address, port }, share, this, handlers, keepAlive, descriptors);
 				this.address = address;
 				return;
 			} catch (error) {
-				if (i === addresses.length - 1) throw error;
+				if (i === addresses.length - 1 || error instanceof NoDescriptor) throw error;
 			}
 		}
 	}

@@ -36,15 +36,18 @@ export class Door {
 		this.onFull = onFull;
 	}
 
-	/** A connection that was accepted. @param address for the log */
-	enter(socket: Socket<Stream>, address: string): void {
+	/** A connection that was accepted. @param address for the log @param isCounted by the thread that has accepted it for us */
+	enter(socket: Socket<Stream>, address: string, isCounted = false): void {
+		if (!isCounted) this.descriptors.count();
 		const room = this.descriptors.roomFor(descriptor(socket), this.refusing);
 		if (room !== Room.Enough) this.onFull(room);
 		if (room === Room.None) {
 			turnAway(socket);
+			this.descriptors.free();
 			return;
 		}
 		const stream = new Stream(socket);
+		stream.counted = this.descriptors;
 		const startup = new Startup(this.context, stream, address, (over) => this.onOver(over));
 		if (room === Room.ToRefuse) {
 			startup.refusal = TOO_MANY_CLIENTS;

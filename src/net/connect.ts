@@ -2,6 +2,7 @@
 // Called by backend/ only. Options of the socket (keepalive) are set here, once.
 
 import type { SocketHandler } from "bun";
+import type { Descriptors } from "./descriptors.ts";
 import { type KeepAlive, setKeepAlive } from "./options.ts";
 import { Stream, type StreamOwner } from "./stream.ts";
 
@@ -18,7 +19,7 @@ export function unixSocketPath(folder: string, port: number): string {
 
 /**
  * Connects within `timeout` ms.
- * @throws Error with `code` ECONNREFUSED, ENOTFOUND, ETIMEDOUT …
+ * @throws NoDescriptor, or an Error with `code` ECONNREFUSED, ENOTFOUND, ETIMEDOUT …
  */
 export async function connect(
 	target: Target,
@@ -26,12 +27,16 @@ export async function connect(
 	owner: StreamOwner,
 	handlers: SocketHandler<Stream>,
 	keepAlive: KeepAlive,
+	descriptors: Descriptors,
 ): Promise<Stream> {
 	const unix = target.host.startsWith("/");
 	const where = unix
 		? { unix: unixSocketPath(target.host, target.port) }
 		: { hostname: target.host, port: target.port };
+	// Just before the socket is made, in the same turn of the loop.
+	descriptors.claim();
 	const attempt = Bun.connect<Stream>({ ...where, socket: handlers } as Parameters<typeof Bun.connect<Stream>>[0]);
+	attempt.catch(() => descriptors.free());
 	let timer: Timer | undefined;
 	const expired = new Promise<never>((_, reject) => {
 		timer = setTimeout(() => {
@@ -40,7 +45,10 @@ export async function connect(
 			reject(error);
 			// A connection that opens after all has nobody to serve.
 			attempt.then(
-				(late) => late.terminate(),
+				(late) => {
+					late.terminate();
+					descriptors.free();
+				},
 				() => {},
 			);
 		}, timeout);
@@ -48,6 +56,7 @@ export async function connect(
 	try {
 		const socket = await Promise.race([attempt, expired]);
 		const stream = new Stream(socket, owner);
+		stream.counted = descriptors;
 		socket.data = stream;
 		if (!unix) setKeepAlive(socket, keepAlive);
 		return stream;

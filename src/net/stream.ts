@@ -3,6 +3,7 @@
 // Bun's `write` takes what the kernel takes and forgets the rest, so the rest is queued here until `drain`.
 
 import type { Socket, SocketHandler } from "bun";
+import type { Descriptors } from "./descriptors.ts";
 import { closeDescriptor, duplicate } from "./options.ts";
 import { Outgoing, settle } from "./outgoing.ts";
 
@@ -48,6 +49,8 @@ export class Stream implements Sink {
 	private paused = false;
 	private closing = false;
 	closed = false;
+	/** Where its descriptor is counted, until it is closed. */
+	counted: Descriptors | null = null;
 
 	/** `owner` may follow, but before the first event. */
 	constructor(socket: Socket<Stream>, owner: StreamOwner = UNOWNED) {
@@ -150,7 +153,7 @@ export class Stream implements Sink {
 	}
 
 	/**
-	 * Gives the connection up without closing it.
+	 * Gives the connection up without closing it. It is counted as before: whoever adopts it says when it is closed.
 	 * @returns a descriptor of its own for it, or -1 when there is none to be had (the stream then goes on)
 	 */
 	detach(): number {
@@ -159,6 +162,7 @@ export class Stream implements Sink {
 		// Nothing may be read here any more: what the peer sends next is for the new owner.
 		this.pause();
 		this.closed = true;
+		this.counted = null;
 		this.socket.close();
 		return fd;
 	}
@@ -167,6 +171,8 @@ export class Stream implements Sink {
 	gone(error: Error | undefined): void {
 		if (this.closed) return;
 		this.closed = true;
+		this.counted?.free();
+		this.counted = null;
 		this.out.clear();
 		this.queue = null;
 		this.queued = 0;

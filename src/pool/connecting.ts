@@ -2,6 +2,7 @@
 // password, and how long it waits after a failure. The permit is the caller's until the connection is the pool's: whichever
 // way an attempt ends, it is with one of them or given back. One for each Pool.
 
+import type { Socket } from "bun";
 import { login } from "../backend/login.ts";
 import { type MovingServer, Server } from "../backend/server.ts";
 import { now } from "../clock.ts";
@@ -103,10 +104,22 @@ export class Connecting {
 		}
 	}
 
+	private async adoptSocket(fd: number): Promise<Socket<Stream>> {
+		const { handlers, descriptors } = this.context;
+		try {
+			return await adoptSocket(fd, handlers);
+		} catch (error) {
+			descriptors.free();
+			throw error;
+		}
+	}
+
 	private async receive(moving: MovingServer): Promise<Server> {
-		const socket = await adoptSocket(moving.fd, this.context.handlers);
+		const { descriptors } = this.context;
+		const socket = await this.adoptSocket(moving.fd);
 		const server = new Server(this.pool);
 		const stream = new Stream(socket, server);
+		stream.counted = descriptors;
 		server.attach(stream);
 		socket.data = stream;
 		try {

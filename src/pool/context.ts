@@ -8,6 +8,7 @@ import type { MovingServer } from "../backend/server.ts";
 import type { General, Tcp } from "../config/settings.ts";
 import type { Contain } from "../contain.ts";
 import type { Log } from "../log.ts";
+import type { Descriptors } from "../net/descriptors.ts";
 import type { Names } from "../net/names.ts";
 import type { Stream } from "../net/stream.ts";
 import type { Bans } from "./bans.ts";
@@ -25,6 +26,7 @@ export interface PoolContext {
 	readonly scram: ScramCache;
 	readonly handlers: SocketHandler<Stream>;
 	readonly names: Names;
+	readonly descriptors: Descriptors;
 	readonly log: Log;
 	/** What does not come in by a socket's event comes in through it. */
 	readonly contain: Contain;

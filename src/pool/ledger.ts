@@ -1,8 +1,9 @@
 // What the threads of the process must agree on about pools, in shared memory: how many server connections each pool
 // has (never more than its size, whatever the threads do at once), who waits, who has idle ones, which state a database's
-// catalogue is in, and the number of the next prepared statement. One row for each pool; every thread has its own Ledger over
+// catalogue is in, the number of the next prepared statement, and how many descriptors are in use. One row for each pool; every thread has its own Ledger over
 // the same memory.
 
+import { Descriptors } from "../net/descriptors.ts";
 import { OnceAMinute } from "../once-a-minute.ts";
 
 const SERVERS = 0;
@@ -23,6 +24,8 @@ export class Ledger {
 	private readonly since: Float64Array;
 	/** Words of the complaints about the process, then of those about each pool. */
 	private readonly said: Int32Array;
+	/** See `Descriptors`. */
+	readonly descriptorCounts: Int32Array;
 
 	constructor(pools: number, workers: number, memory?: SharedArrayBuffer) {
 		this.pools = pools;
@@ -31,7 +34,8 @@ export class Ledger {
 		// An even number of words first, so that the doubles behind them are aligned.
 		const words = (1 + 2 * pools + 3 * cells + 1) & ~1;
 		const complaints = words * 4 + cells * 8;
-		this.memory = memory ?? new SharedArrayBuffer(complaints + (1 + pools) * OnceAMinute.WORDS * 4);
+		const descriptors = complaints + (1 + pools) * OnceAMinute.WORDS * 4;
+		this.memory = memory ?? new SharedArrayBuffer(descriptors + Descriptors.WORDS * 4);
 		this.permits = new Int32Array(this.memory, SERVERS, 1 + pools);
 		this.catalogues = new Int32Array(this.memory, (1 + pools) * 4, pools);
 		const first = 1 + 2 * pools;
@@ -40,6 +44,7 @@ export class Ledger {
 		this.held = new Int32Array(this.memory, (first + 2 * cells) * 4, cells);
 		this.since = new Float64Array(this.memory, words * 4, cells);
 		this.said = new Int32Array(this.memory, complaints, (1 + pools) * OnceAMinute.WORDS);
+		this.descriptorCounts = new Int32Array(this.memory, descriptors, Descriptors.WORDS);
 	}
 
 	/** Takes a permit to have one more server connection, if fewer than `limit` are in use. */

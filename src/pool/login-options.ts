@@ -5,12 +5,14 @@ import type { ScramCache } from "../auth/scram-keys.ts";
 import type { LoginOptions } from "../backend/login.ts";
 import type { Tcp } from "../config/settings.ts";
 import type { PoolSpec } from "../config/snapshot.ts";
+import type { Descriptors } from "../net/descriptors.ts";
 import type { Names } from "../net/names.ts";
 import type { Stream } from "../net/stream.ts";
 
 export interface LoginContext {
 	readonly handlers: SocketHandler<Stream>;
 	readonly names: Names;
+	readonly descriptors: Descriptors;
 	/** The settings in force. */
 	readonly tcp: () => Tcp;
 }
@@ -26,7 +28,7 @@ export function loginOptions(
 	passwordIndex: number,
 	timeout: number,
 	cache: ScramCache,
-	{ handlers, names, tcp }: LoginContext,
+	{ handlers, names, descriptors, tcp }: LoginContext,
 ): LoginOptions {
 	return {
 		host: spec.host,
@@ -41,5 +43,6 @@ export function loginOptions(
 		cache,
 		handlers,
 		keepAlive: tcp(),
+		descriptors,
 	};
 }

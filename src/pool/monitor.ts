@@ -9,6 +9,7 @@ import { MAX } from "../config/setting.ts";
 import type { PoolSpec, Snapshot } from "../config/snapshot.ts";
 import type { Contain } from "../contain.ts";
 import type { Log } from "../log.ts";
+import type { Descriptors } from "../net/descriptors.ts";
 import { Names } from "../net/names.ts";
 import { socketHandlers, type Stream } from "../net/stream.ts";
 import type { Bans } from "./bans.ts";
@@ -54,17 +55,19 @@ export class Monitor {
 	readonly handlers: SocketHandler<Stream>;
 	readonly names = new Names(() => this.general.dns_ttl);
 	readonly contain: Contain;
+	readonly descriptors: Descriptors;
 	private slots: ReadonlyMap<string, number> = new Map();
 	private snapshot: Snapshot;
 	private groups = new Map<string, Group>();
 	private timer: Timer | null = null;
 
-	constructor(bans: Bans, log: Log, contain: Contain, snapshot: Snapshot) {
+	constructor(bans: Bans, log: Log, contain: Contain, snapshot: Snapshot, descriptors: Descriptors) {
 		this.bans = bans;
 		this.log = log;
 		this.contain = contain;
 		this.handlers = socketHandlers((error, stream) => contain.failed(error, stream));
 		this.snapshot = snapshot;
+		this.descriptors = descriptors;
 	}
 
 	readonly tcp = (): Tcp => this.snapshot.tcp;

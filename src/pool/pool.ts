@@ -526,10 +526,10 @@ export class Pool implements Connected, Checked {
 			return;
 		}
 		server.cancelSent();
-		const { general, handlers, tcp, contain } = this.context;
+		const { general, handlers, tcp, descriptors, contain } = this.context;
 		// Where that server is: its host's name may stand for another one by now.
 		const where = { host: server.address, port: this.spec.port };
-		const sent = sendCancel(where, server.pid, server.secret, general().connect_timeout, handlers, tcp());
+		const sent = sendCancel(where, server.pid, server.secret, general().connect_timeout, handlers, tcp(), descriptors);
 		contain.when(server.stream, sent, (isOver) => {
 			done();
 			server.cancelLanded(isOver);

@@ -1,6 +1,7 @@
 // A proxy that may open few files, and more clients than that: some are served, the rest are told, nobody hangs.
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { readdirSync } from "node:fs";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
 import { type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
 import { LoginError, RawClient } from "../support/raw-client.ts";
@@ -35,14 +36,30 @@ async function knock(proxy: Proxy): Promise<RawClient | string> {
 test("pools larger than the limit take what there is, wait for the rest, and nobody hangs", async () => {
 	const settings = { workers: 2, default_pool_size: 90, min_pool_size: 0, checkout_timeout: 10_000 };
 	await using proxy = await start(96, { ...settings, client_connection_recovery: "recover" });
+	await using console = await admin(proxy);
 	const clients: RawClient[] = [];
 	for (let next = await knock(proxy); next instanceof RawClient; next = await knock(proxy)) clients.push(next);
-	const answers = await Promise.all(clients.map((client) => client.query("SELECT pg_sleep(0.2)")));
+	// Each of them wants a server at the same moment: whoever looks what is left, in whatever thread, must not take it twice.
+	await console.query("PAUSE");
+	const asked = Promise.all(clients.map((client) => client.query("SELECT pg_sleep(0.2)")));
+	await until(async () => {
+		const pools = await show(console, "SHOW POOLS");
+		return pools.reduce((sum, { cl_waiting }) => sum + Number(cl_waiting), 0) === clients.length;
+	}, "all to wait");
+	let most = 0;
+	const look = setInterval(() => {
+		most = Math.max(most, readdirSync(`/proc/${proxy.pid}/fd`).length);
+	}, 1);
+	await console.query("RESUME");
+	const answers = await asked;
+	clearInterval(look);
+	expect(most).toBeGreaterThan(80);
+	expect(most).toBeLessThan(88);
 	// All are served by those that could be opened.
 	expect(answers.flatMap(({ errors }) => errors)).toEqual([]);
 	for (let next = await knock(proxy); next instanceof RawClient; next = await knock(proxy)) clients.push(next);
-	await using console = await admin(proxy);
-	expect(await show(console, "SHOW BANS")).toEqual([]);
+	await using late = await admin(proxy);
+	expect(await show(late, "SHOW BANS")).toEqual([]);
 	for (const client of clients) client.close();
 });
 

@@ -4,6 +4,7 @@ import { describe, expect, test } from "bun:test";
 import { fstatSync, openSync } from "node:fs";
 import fc from "fast-check";
 import { connect, unixSocketPath } from "../../src/net/connect.ts";
+import { Descriptors } from "../../src/net/descriptors.ts";
 import { adoptSocket, socketHandlers, Stream } from "../../src/net/stream.ts";
 import { until } from "../support/until.ts";
 import { Kernel, Owner } from "./support.ts";
@@ -91,6 +92,7 @@ describe("Stream", () => {
 const handlers = socketHandlers((error) => {
 	throw error;
 });
+const descriptors = new Descriptors();
 const keepAlive = { keepalive: true, time: 1000, interval: 1000, retries: 2, user_timeout: 1000 };
 
 describe("on real sockets", () => {
@@ -112,23 +114,28 @@ describe("on real sockets", () => {
 			},
 		});
 		const owner = new Owner();
-		const stream = await connect({ host: "127.0.0.1", port: peer.port }, 5000, owner, handlers, keepAlive);
+		const stream = await connect({ host: "127.0.0.1", port: peer.port }, 5000, owner, handlers, keepAlive, descriptors);
 		const data = Buffer.alloc(16 << 20, 7);
 		expect(stream.writeAll(data)).toBe(false);
 		stream.writeAll(Buffer.from("end"));
 		await until(() => got === data.length + 3, "all bytes");
 		expect([owner.drained, stream.queued]).toEqual([1, 0]);
 		expect(sum).toBeGreaterThan(0);
+		expect(descriptors.connections).toBe(1);
 		stream.end();
 		await until(() => owner.closed.length === 1, "the end");
+		expect(descriptors.connections).toBe(0);
 	});
 
 	test.each([
 		["a port where nobody listens", { host: "127.0.0.1", port: 1 }],
 		["a Unix socket that is not there", { host: "/nonexistent", port: 5432 }],
 		["a name that does not resolve", { host: "no-such-host.invalid", port: 5432 }],
-	])("%s is an error, not a wait", async (_, target) => {
-		expect(connect(target, 5000, new Owner(), handlers, keepAlive)).rejects.toThrow();
+		["an address that does not answer", { host: "192.0.2.1", port: 5432 }],
+	])("%s is an error, not a wait, and its descriptor is not counted any more", async (_, target) => {
+		const descriptors = new Descriptors();
+		expect(connect(target, 100, new Owner(), handlers, keepAlive, descriptors)).rejects.toThrow();
+		await until(() => descriptors.connections === 0, "none");
 	});
 
 	test("a Unix socket is found where libpq would look", () => {
@@ -142,9 +149,18 @@ describe("on real sockets", () => {
 			socket: { data: (socket, chunk) => void socket.write(`got ${chunk}`) },
 		});
 		const before = new Owner();
-		const stream = await connect({ host: "127.0.0.1", port: peer.port }, 5000, before, handlers, keepAlive);
+		const stream = await connect(
+			{ host: "127.0.0.1", port: peer.port },
+			5000,
+			before,
+			handlers,
+			keepAlive,
+			descriptors,
+		);
 		const fd = stream.detach();
 		expect(fd).toBeGreaterThan(0);
+		// Whoever adopts it gives that back.
+		expect(descriptors.connections).toBe(1);
 		let heard = "";
 		const after = new Owner();
 		after.onData = (chunk?: Buffer) => {
@@ -152,11 +168,13 @@ describe("on real sockets", () => {
 		};
 		const socket = await adoptSocket(fd, handlers);
 		socket.data = new Stream(socket, after);
+		socket.data.counted = descriptors;
 		socket.data.writeAll(Buffer.from("hello"));
 		await until(() => heard === "got hello", "the answer");
 		expect(before.closed).toEqual([]);
 		socket.data.end();
 		await until(() => after.closed.length === 1, "the end");
+		expect(descriptors.connections).toBe(0);
 	});
 
 	test("a descriptor that no socket can be made of is closed", async () => {

@@ -6,6 +6,7 @@ import type { PoolSpec, Snapshot } from "../../src/config/snapshot.ts";
 import { now } from "../../src/clock.ts";
 import { Contain } from "../../src/contain.ts";
 import type { Log } from "../../src/log.ts";
+import { Descriptors } from "../../src/net/descriptors.ts";
 import { Bans } from "../../src/pool/bans.ts";
 import { Monitor } from "../../src/pool/monitor.ts";
 import { Ban, FoundRole, Vital, Vitals } from "../../src/pool/vitals.ts";
@@ -69,7 +70,7 @@ function scene(members: readonly Partial<PoolSpec>[], settings: Partial<General>
 		() => {},
 		() => {},
 	);
-	const monitor = new Monitor(bans, log, contain, first);
+	const monitor = new Monitor(bans, log, contain, first, new Descriptors());
 	monitor.reach(first, slots);
 	open.push(monitor);
 	const NAMES = {

@@ -11,6 +11,7 @@ import type { PoolSpec, User } from "../../src/config/snapshot.ts";
 import { PgError } from "../../src/errors.ts";
 import { Contain } from "../../src/contain.ts";
 import { createLog } from "../../src/log.ts";
+import { Descriptors } from "../../src/net/descriptors.ts";
 import { Names } from "../../src/net/names.ts";
 import { settle } from "../../src/net/outgoing.ts";
 import { socketHandlers } from "../../src/net/stream.ts";
@@ -197,6 +198,7 @@ export function testPool(
 			throw error;
 		}),
 		names: new Names(() => general.dns_ttl),
+		descriptors: new Descriptors(),
 		log,
 		contain: new Contain((bug) => log.error(`internal error: ${bug}`), settle),
 		time: 0,
