@@ -31,7 +31,7 @@ import { closeDescriptor, setKeepAlive } from "./net/options.ts";
 import { Lines } from "./net/standard-error.ts";
 import { settle } from "./net/outgoing.ts";
 import { adoptSocket, socketHandlers, Stream } from "./net/stream.ts";
-import { timesText } from "./once-a-minute.ts";
+import { OnceAMinute, timesText } from "./once-a-minute.ts";
 import { PluginHost } from "./plugin/host.ts";
 import { Bans } from "./pool/bans.ts";
 import { Cluster } from "./pool/cluster.ts";
@@ -109,6 +109,9 @@ export class Worker implements PoolContext, ClientContext {
 	private lastId = 0;
 	private lastSerial = 0;
 	private listener: { stop(): void } | null = null;
+	/** It has had to give up its listener, and has no other one yet. */
+	private isDeaf = false;
+	private readonly deafness = new OnceAMinute();
 	private janitor: Timer | null = null;
 
 	constructor(setup: WorkerSetup, post: (message: FromWorker) => void) {
@@ -162,11 +165,20 @@ export class Worker implements PoolContext, ClientContext {
 	private listenAgain(): void {
 		this.listener?.stop();
 		this.listener = null;
+		this.isDeaf = true;
+		this.tryToListen();
+	}
+
+	/** Until it works: the others may lose their listeners, too, and then nobody would take the clients of the port. */
+	private tryToListen(): void {
 		if (this.stopping) return;
 		try {
 			this.listen(true);
+			this.isDeaf = false;
 		} catch (error) {
-			this.log.error(`worker ${this.worker} does not listen any more: ${(error as Error).message}`);
+			const times = this.deafness.due(now());
+			if (times > 0)
+				this.log.warn(`worker ${this.worker} cannot listen again yet: ${(error as Error).message}${timesText(times)}`);
 		}
 	}
 
@@ -495,6 +507,7 @@ export class Worker implements PoolContext, ClientContext {
 		const time = now();
 		this.time = time;
 		this.attendance.tick(this.worker);
+		if (this.isDeaf) this.tryToListen();
 		const { general } = this.snapshot;
 		const { version } = this.bans.vitals;
 		const changed = version !== this.vitalsVersion;

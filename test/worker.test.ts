@@ -73,6 +73,7 @@ function workerOf(snapshot: Snapshot, largest = snapshot) {
 		worker,
 		ledger,
 		slots,
+		said,
 		reload: (next: Snapshot) => worker.onMessage({ type: "reload", snapshot: next, slots, paused: new Set() }),
 	};
 }
@@ -152,4 +153,29 @@ test("a server that is under way while its pool goes, and comes back as another 
 	worker.onMessage({ type: "give-server", slot: 1, server: second });
 	await until(() => server.state.closed === 2, "both to be closed");
 	expect([servers(), ledger.used(1)]).toEqual([0, 0]);
+});
+
+// The port was dead for good, while the process lived.
+test("a worker that cannot listen again goes on trying, says so once, and tells the main thread when it does", async () => {
+	using server = peer();
+	const at = (port: number) => {
+		const snapshot = snapshotOf(server.port, [{ name: "u" }]);
+		return { ...snapshot, general: { ...snapshot.general, host: "127.0.0.1", port } };
+	};
+	const { worker, said, reload } = workerOf(at(0));
+	const warnings: string[] = [];
+	Object.assign(worker.log, { warn: (line: string) => warnings.push(line) });
+	worker.start(true);
+	const listening = () => said.filter(({ type }) => type === "listening").length;
+	expect(listening()).toBe(1);
+	const taken = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+	reload(at(taken.port));
+	worker.onMessage({ type: "listen" });
+	await Bun.sleep(350);
+	expect(listening()).toBe(1);
+	expect(warnings).toEqual([expect.stringMatching(/^worker 0 cannot listen again yet: .*in use/)]);
+	taken.stop(true);
+	await until(() => listening() === 2, "the worker to listen");
+	const client = await Bun.connect({ hostname: "127.0.0.1", port: taken.port, socket: { data() {} } });
+	client.end();
 });
