@@ -3,9 +3,9 @@
 // asked by that (backend/server.ts applies it by SET). So before the client hears that its request is over, the server is
 // brought there, in the same transaction, which may undo both. One for the requests that wait for that; owned by the Server.
 
+import { Backslash } from "../parser/lexer.ts";
 import { type Restores, restoringStatements } from "../parser/session.ts";
 import { rewriteField } from "../wire/error-response.ts";
-import { HEADER } from "../wire/frame.ts";
 import { queryOf } from "../wire/frontend-messages.ts";
 import { isListed, type ParameterSet, quoteIdentifier, quoteLiteral, rank } from "./parameters.ts";
 
@@ -21,10 +21,6 @@ export function concerns(facts: Restores, startup: ParameterSet): boolean {
 	);
 }
 
-/** Of the column that what was put into a client's text is known by, in the answer. */
-const MARK = "__pgdog_restored";
-const MARK_BYTES = Buffer.from(`${MARK}\0`);
-
 /**
  * What is put into one text, bytes: a text of many RESETs must not become as many times a StartupMessage. Beyond it all is
  * brought back when the Query is over. A guess.
@@ -37,32 +33,54 @@ export interface Insertion {
 	/** How many characters of the client's text are before it. */
 	readonly before: number;
 	readonly sql: string;
+	/** Which statements of the text that is sent these are, from 1 on: each is answered by one CommandComplete. */
+	readonly places: readonly number[];
 }
 
 /**
  * What brings settings back within one Query: behind each statement that gives one its default, so that the next statement
- * finds it as PostgreSQL would have it. A SELECT, since its answer can be told from the client's.
+ * finds it as PostgreSQL would have it.
+ * @param told what the server has reported of how it reads the text
  */
-export function insertions(chunk: Buffer, start: number, end: number, startup: ParameterSet): Insertion[] {
+export function insertions(
+	chunk: Buffer,
+	start: number,
+	end: number,
+	startup: ParameterSet,
+	told: ReadonlyMap<string, string>,
+): Insertion[] {
 	const found: Insertion[] = [];
 	let size = 0;
+	let added = 0;
 	// In latin1, so that places are places of bytes.
 	const text = chunk.latin1Slice(start, end);
-	for (const { end: at, restores, isLast } of restoringStatements(text) ?? []) {
+	const encoding = told.get("client_encoding") ?? "";
+	if (HALF_BACKSLASHES.has(encoding) && text.includes("\\")) return [];
+	const backslash = told.get("standard_conforming_strings") === "on" ? Backslash.Plain : Backslash.Doubt;
+	for (const { end: at, place, restores, isLast } of restoringStatements(text, backslash) ?? []) {
 		// What may happen is looked for when all is over, too.
 		if (!concerns(restores, startup) || (isLast && !restores.sure)) continue;
 		const of = new Restoring();
 		of.note(restores, startup);
-		const sql = of.inserted(startup);
-		if (sql === "") continue;
+		const statements = of.inserted(startup);
+		if (statements.length === 0) continue;
+		const sql = statements.map((each) => `; ${each}`).join("");
 		size += sql.length;
 		if (size > MOST_INSERTED) return [];
-		found.push({ at, before: charactersOf(chunk, start, start + at), sql });
+		const places = statements.map((_, i) => place + added + i + 1);
+		added += places.length;
+		found.push({ at, before: charactersOf(chunk, start, start + at, encoding), sql, places });
 	}
 	return found;
 }
 
-function charactersOf(chunk: Buffer, start: number, end: number): number {
+/** Encodings of which half a character may be a backslash (PostgreSQL docs, "Character Set Support": client only). */
+const HALF_BACKSLASHES = new Set(["BIG5", "GB18030", "GBK", "JOHAB", "SJIS", "SHIFT_JIS_2004", "UHC"]);
+/** Of one byte for each character. */
+const SINGLE_BYTES = /^(?:LATIN|ISO_|WIN|KOI|SQL_ASCII)/;
+
+function charactersOf(chunk: Buffer, start: number, end: number, encoding: string): number {
+	if (SINGLE_BYTES.test(encoding)) return end - start;
 	let count = 0;
 	// All but the bytes that go on with a character.
 	for (let at = start; at < end; at++) if ((chunk[at]! & 0xc0) !== 0x80) count++;
@@ -91,11 +109,6 @@ export function movePosition(chunk: Buffer, start: number, end: number, insertio
 	});
 }
 
-/** Whether the RowDescription at `start` is of the answer to what was put in: so are the row and the CommandComplete behind it. */
-export function isOfInsertion(chunk: Buffer, start: number): boolean {
-	return chunk.subarray(start + HEADER + 2, start + HEADER + 2 + MARK_BYTES.length).equals(MARK_BYTES);
-}
-
 export class Restoring {
 	private all = false;
 	/** Whatever has a default now, as far as the server can tell. */
@@ -109,6 +122,8 @@ export class Restoring {
 	hasRun = false;
 	/** It was said that a statement is to be run, since this was last noted or brought back within a batch. */
 	mayHaveRun = false;
+	/** Of the batch that a transaction's modes are chosen in: what comes next has to wait until they are. */
+	choosesModes = false;
 
 	note(facts: Restores, startup: ParameterSet): void {
 		if (this.noted || !facts.sure) this.sure = false;
@@ -175,31 +190,23 @@ export class Restoring {
 		return parts.join("; ");
 	}
 
-	/** In a text of several statements, behind the one that this is for. Its answers are known by their first column. */
-	inserted(startup: ParameterSet): string {
-		const settings = this.settings(startup, true);
-		if (!this.sure)
-			return this.within(startup, `NULL AS ${MARK}`)
-				.map((sql) => `; ${sql}`)
-				.join("");
-		const [first, ...others] = settings.map(
-			([name, value, local]) => `pg_catalog.set_config(${quoteLiteral(name)}, ${quoteLiteral(value)}, ${local})`,
-		);
-		return first === undefined ? "" : `; SELECT ${[`${first} AS ${MARK}`, ...others].join(", ")}`;
+	/** In a text of several statements, behind the one that this is for. */
+	inserted(startup: ParameterSet): string[] {
+		return this.sure ? this.settings(startup, true).map((each) => setTo(...each)) : this.within(startup);
 	}
 
 	/**
 	 * In the middle of a batch, where nobody can say yet what of it has been run: statements that return no row. What comes behind them
 	 * may give settings their default again.
 	 */
-	within(startup: ParameterSet, columns = ""): string[] {
+	within(startup: ParameterSet): string[] {
 		this.mayHaveRun = false;
 		this.sure = false;
 		const settings = this.settings(startup, true);
 		const call = "pg_catalog.set_config(n.name, n.value, n.local)";
 		// All in the CASE: of several conditions the planner has the one looked at first that costs the least.
 		const quietly = (some: Setting[], others: string, isDefault: string) =>
-			`SELECT ${columns} FROM ${rows(some)}${others} WHERE CASE WHEN ${isDefault} THEN ${call} ELSE '' END IS NULL`;
+			`SELECT FROM ${rows(some)}${others} WHERE CASE WHEN ${isDefault} THEN ${call} ELSE '' END IS NULL`;
 		const listed = settings.filter(([name]) => isListed(name));
 		const others = settings.filter(([name]) => !isListed(name));
 		const found: string[] = [];

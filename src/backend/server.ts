@@ -17,7 +17,7 @@ import { cleaning } from "./clean.ts";
 import { askAll, askParameters, changeParameters, type ParameterSet, type ParameterSets } from "./parameters.ts";
 import { NAME_PREFIX, type Statements } from "./prepared.ts";
 import { Reports } from "./reports.ts";
-import { concerns, type Insertion, isOfInsertion, movePosition, Restoring } from "./restoring.ts";
+import { concerns, type Insertion, movePosition, Restoring } from "./restoring.ts";
 import { type MovingCopy, SessionStatements, type StatementClient } from "./session-statements.ts";
 import { readRow, type Rows, Task } from "./task.ts";
 import { Traces } from "./traces.ts";
@@ -115,6 +115,9 @@ export class Server implements StreamOwner {
 	inserted: readonly Insertion[] | null = null;
 	/** The answer to one of them is under way. */
 	private ofInsertion = false;
+	/** Which of the Query's statements were put in, and which is answered next, from 1 on. */
+	private insertedAt: ReadonlySet<number> = new Set();
+	private statement = 1;
 	/** The request under way sets something by name: a report of that needs no other cause. */
 	private givesValues = false;
 	/** Lent for as long as the client stays: what it does is not followed. */
@@ -348,7 +351,7 @@ export class Server implements StreamOwner {
 						break walk;
 					}
 					if (reads) this.onDescription(code, chunk, at, next);
-					if (answer === Answer.Swallowed || (this.inserted !== null && this.isInserted(code, chunk, at))) {
+					if (answer === Answer.Swallowed || (this.inserted !== null && this.isInserted(code))) {
 						// Not the client's doing, so not the client's to see.
 						if (to !== null) to.out.add(chunk, run, at - run);
 						run = next;
@@ -393,13 +396,13 @@ export class Server implements StreamOwner {
 	}
 
 	/** The message answers what was put into the client's Query (backend/restoring.ts). */
-	private isInserted(code: number, chunk: Buffer, at: number): boolean {
-		if (code === Backend.RowDescription) this.ofInsertion = isOfInsertion(chunk, at);
-		else if (this.ofInsertion && code === Backend.CommandComplete) {
-			this.ofInsertion = false;
-			return true;
+	private isInserted(code: number): boolean {
+		const is = this.ofInsertion;
+		if (code === Backend.CommandComplete) {
+			this.statement++;
+			this.ofInsertion = this.insertedAt.has(this.statement);
 		}
-		return this.ofInsertion && code === Backend.RowDescription;
+		return is && (code === Backend.RowDescription || code === Backend.CommandComplete);
 	}
 
 	/** Says the replies that the server was spared, as soon as their turn comes. @returns where the run goes on */
@@ -641,6 +644,8 @@ export class Server implements StreamOwner {
 	/** This was put into the Query that comes next: what it says is not for the client. */
 	insert(inserted: readonly Insertion[]): void {
 		this.inserted = inserted;
+		this.insertedAt = new Set(inserted.flatMap(({ places }) => places));
+		this.statement = 1;
 	}
 
 	/** A loan ends in which the client was asked nothing: its session has nothing of the client's. */

@@ -1041,10 +1041,10 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		return Said.AsIs;
 	}
 
-	private insertions({ books }: Server, chunk: Buffer, at: number, next: number): Insertion[] {
+	private insertions({ books, reported }: Server, chunk: Buffer, at: number, next: number): Insertion[] {
 		// What comes in the middle of a batch or of a COPY is out of order, or an error.
 		if (this.startup.values.size === 0 || books.unsynced || books.copyIn) return [];
-		return insertions(chunk, at + HEADER, next - 1, this.startup);
+		return insertions(chunk, at + HEADER, next - 1, this.startup, reported.values);
 	}
 
 	/** Of several statements those behind a RESET are to find what that brings back. */

@@ -271,7 +271,13 @@ export class ClientStatements implements PreparedNames {
 	/** What gives settings their default has been run, in the batch under way: what comes next is to find them as the client's. */
 	bringBack(server: Server, startup: ParameterSet, chunk: Buffer, run: number, at: number): void {
 		server.stream.out.add(chunk, run, at - run);
-		for (const sql of server.restoring?.within(startup) ?? []) this.preparing.run(server, sql);
+		const { restoring } = server;
+		if (restoring === null) return;
+		if (chunk[at] === Frontend.Parse) restoring.choosesModes = choosesModes(chunk, at + HEADER);
+		else if (chunk[at] === Frontend.Bind && isNamed(chunk, at + HEADER)) restoring.choosesModes = false;
+		// What finds them is a query, and behind one a transaction's modes are fixed.
+		if (restoring.choosesModes) return;
+		for (const sql of restoring.within(startup)) this.preparing.run(server, sql);
 	}
 
 	/** A text whose name is the server's own; beyond some it is not known what they are, which routing takes for writes. */
@@ -829,3 +835,18 @@ function targetName(chunk: Buffer, at: number, next: number): number {
 	const end = endOfString(chunk, at + HEADER + 1, next);
 	return end === next - 1 ? end : -1;
 }
+
+/** The Bind at whose portal's name `start` is binds a statement that has a name. */
+function isNamed(chunk: Buffer, start: number): boolean {
+	return chunk[chunk.indexOf(0, start) + 1] !== 0;
+}
+
+/** What is parsed, without a name, begins a transaction or chooses its modes: it looks at no settings that a session has. */
+function choosesModes(chunk: Buffer, nameStart: number): boolean {
+	const start = nameStart + 1;
+	return chunk[nameStart] === 0 && MODES.test(chunk.latin1Slice(start, Math.min(start + MODES_LENGTH, chunk.length)));
+}
+
+const MODES = /^\s*(?:begin|start\s+transaction|set\s+transaction)\b/i;
+/** Of a text that long it is seen. */
+const MODES_LENGTH = 64;

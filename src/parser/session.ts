@@ -5,7 +5,7 @@
 // What a function does inside the server cannot be seen here; only settings that it reports come back.
 
 import { flat } from "./flat.ts";
-import { fold, Lexer, Token } from "./lexer.ts";
+import { Backslash, fold, Lexer, Token } from "./lexer.ts";
 
 /** What a client left on a server; each has its cure in backend/clean.ts. */
 export const enum Dirty {
@@ -162,18 +162,21 @@ export function sessionFacts(sql: string): SessionFacts {
 /** A statement of a text, up to `end`, that gives settings their default when it is run, or may. */
 export interface RestoringStatement {
 	readonly end: number;
+	/** Which of the text's statements it is, from 1 on. */
+	readonly place: number;
 	readonly restores: Restores;
 	readonly isLast: boolean;
 }
 
 /** Those in a text of several statements; null when it cannot be said where its statements end. */
-export function restoringStatements(sql: string): RestoringStatement[] | null {
-	const lexer = new Lexer(sql);
+export function restoringStatements(sql: string, backslash: Backslash = Backslash.Doubt): RestoringStatement[] | null {
+	const lexer = new Lexer(sql, backslash);
 	const found: Omit<RestoringStatement, "isLast">[] = [];
 	let statement: Item[] = [];
 	let depth = 0;
 	let end = 0;
 	let last = 0;
+	let place = 0;
 	for (;;) {
 		const token = lexer.next();
 		if (token !== Token.End && (token !== Token.Semicolon || depth > 0)) {
@@ -188,9 +191,10 @@ export function restoringStatements(sql: string): RestoringStatement[] | null {
 		if (statement.length > 0) {
 			facts.statement(statement);
 			last = end;
+			place++;
 		}
 		facts.end(1);
-		if (facts.restores !== null) found.push({ end, restores: facts.restores });
+		if (facts.restores !== null) found.push({ end, place, restores: facts.restores });
 		statement = [];
 		if (token === Token.End) break;
 	}

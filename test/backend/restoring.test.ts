@@ -15,6 +15,11 @@ const startup = new ParameterSets().of(
 	]),
 );
 
+const TOLD = new Map([
+	["client_encoding", "UTF8"],
+	["standard_conforming_strings", "on"],
+]);
+
 function restoring(...texts: string[]): Restoring {
 	const of = new Restoring();
 	for (const sql of texts) {
@@ -47,9 +52,9 @@ test("what is not certain asks the server which settings have their default", ()
 
 test("of several statements each RESET is followed by what brings its setting back", () => {
 	const text = Buffer.from("SELECT 'é'; RESET work_mem; SELECT oops");
-	const found = insertions(text, 0, text.length, startup);
-	const put = "; SELECT pg_catalog.set_config('work_mem', '3MB', false) AS __pgdog_restored";
-	expect(found.map(({ sql }) => sql)).toEqual([put]);
+	const found = insertions(text, 0, text.length, startup, TOLD);
+	const put = `; SET "work_mem" TO '3MB'`;
+	expect(found.map(({ sql, places }) => [sql, places])).toEqual([[put, [3]]]);
 	expect([...insertInto(text, 0, text.length, found)]).toEqual([
 		...frontend.query(`SELECT 'é'; RESET work_mem${put}; SELECT oops`),
 	]);
@@ -62,7 +67,33 @@ test("of several statements each RESET is followed by what brings its setting ba
 	expect(moved(8)).toContain("P8\0");
 });
 
+// Their answers are known by their places.
+test("where several statements are put in, the places of the next ones move", () => {
+	const text = Buffer.from("RESET ALL;; SELECT 1; RESET work_mem; RESET role");
+	const found = insertions(text, 0, text.length, startup, TOLD);
+	expect(found.map(({ places }) => places)).toEqual([[2, 3], [6], [8]]);
+});
+
+test("a backslash is itself where the session has it so, and nothing is put in where that is not known", () => {
+	const count = (sql: string, told: [string, string][]) => {
+		const text = Buffer.from(sql, "latin1");
+		return insertions(text, 0, text.length, startup, new Map([...TOLD, ...told])).length;
+	};
+	const sql = "RESET work_mem; SELECT '\\'; RESET work_mem";
+	expect(count(sql, [])).toBe(2);
+	expect(count(sql, [["standard_conforming_strings", "off"]])).toBe(0);
+	// There the second byte of 表 is one.
+	const half = "RESET work_mem; SELECT E'\x95\\', '; RESET work_mem; '";
+	expect(count(half, [["client_encoding", "SJIS"]])).toBe(0);
+});
+
+test("in an encoding of one byte for each character places count bytes", () => {
+	const text = Buffer.from("SELECT '§'; RESET work_mem; oops", "latin1");
+	const before = (told: typeof TOLD) => insertions(text, 0, text.length, startup, told)[0]?.before;
+	expect(before(new Map([...TOLD, ["client_encoding", "LATIN1"]]))).toBe(26);
+});
+
 test("a text of many RESETs does not become as many times the StartupMessage", () => {
 	const text = Buffer.from("RESET ALL;".repeat(100_000));
-	expect(spent(() => expect(insertions(text, 0, text.length, startup)).toEqual([]))).toBeLessThan(2_000);
+	expect(spent(() => expect(insertions(text, 0, text.length, startup, TOLD)).toEqual([]))).toBeLessThan(2_000);
 });

@@ -1,6 +1,7 @@
 // Two clients in turn on one server connection: each has the session that it made, and neither anything of the other's.
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { errorFields } from "../support/message.ts";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
 import { type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
 import type { RawClient } from "../support/raw-client.ts";
@@ -101,6 +102,81 @@ test("in a batch a RESET is seen by what is behind it, and a SET behind that is 
 	expect(rows.flat()).toEqual(["mine", "other", "mine"]);
 	a.close();
 	b.close();
+});
+
+/** As a client of that encoding sends it. */
+function latin1Query(sql: string): Buffer {
+	const length = Buffer.alloc(4);
+	length.writeInt32BE(4 + sql.length + 1);
+	return Buffer.concat([Buffer.from("Q"), length, Buffer.from(`${sql}\0`, "latin1")]);
+}
+
+const inBatch = (...steps: string[]) => [...steps.flatMap((sql) => [f.parse(sql), f.bind(), f.execute()]), f.sync()];
+
+/** What is asked in one go, of a session whose StartupMessage had settings. */
+const BEHIND_RESETS: [name: string, messages: Uint8Array[]][] = [
+	...[
+		"RESET ALL; SELECT 'é', chr(233), current_setting('work_mem')",
+		"RESET ALL; SELECT 'é', '\\\\', chr(233); RESET work_mem; SELECT '§'; SELECT oops",
+		"SELECT 'é'; RESET client_encoding; SELECT chr(233); RESET ALL; SELECT chr(233)",
+		"SET work_mem = '9MB'; RESET work_mem; SHOW work_mem",
+		"RESET work_mem; SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; SHOW transaction_isolation",
+		"RESET work_mem; BEGIN ISOLATION LEVEL REPEATABLE READ; SHOW transaction_isolation; COMMIT",
+		"BEGIN; RESET ALL; SET TRANSACTION READ ONLY, ISOLATION LEVEL SERIALIZABLE; SHOW transaction_isolation; COMMIT",
+		"BEGIN; SET LOCAL work_mem TO DEFAULT; SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; SHOW work_mem; COMMIT; SHOW work_mem",
+		"RESET search_path; START TRANSACTION ISOLATION LEVEL SERIALIZABLE; SHOW search_path; ROLLBACK; SHOW search_path",
+		"SET work_mem TO DEFAULT; SET work_mem TO DEFAULT; SHOW work_mem; RESET work_mem; SET work_mem = '8MB'; SHOW work_mem",
+		"RESET ALL; SELECT oops; SHOW work_mem",
+		"RESET ALL; SET work_mem = '8MB'; RESET nothing; SHOW work_mem",
+		"SHOW work_mem; DISCARD ALL",
+		"DO $$ BEGIN RESET work_mem; END $$; SHOW work_mem; SET work_mem = '8MB'; RESET work_mem; SHOW work_mem",
+		";; RESET work_mem;; /* ; */ SELECT 1 WHERE false;; RESET ALL; SELECT 'SET' AS \"SET\";",
+		"RESET ALL; COMMIT; SET TRANSACTION ISOLATION LEVEL SERIALIZABLE; SHOW transaction_isolation",
+	].map((text): [string, Uint8Array[]] => [text, [latin1Query(text)]]),
+	...[
+		["RESET ALL", "SELECT chr(233)"],
+		["RESET work_mem", "SET TRANSACTION ISOLATION LEVEL SERIALIZABLE", "SHOW transaction_isolation", "SHOW work_mem"],
+		["RESET ALL", "BEGIN ISOLATION LEVEL SERIALIZABLE", "SHOW transaction_isolation", "SHOW search_path", "COMMIT"],
+		[
+			"BEGIN",
+			"SET LOCAL work_mem TO DEFAULT",
+			"SET TRANSACTION ISOLATION LEVEL SERIALIZABLE",
+			"SHOW work_mem",
+			"COMMIT",
+		],
+		["RESET work_mem", "SET work_mem = '8MB'", "RESET search_path", "SHOW work_mem"],
+		["RESET work_mem", "RESET work_mem", "SET work_mem = '8MB'", "SHOW work_mem"],
+	].map((steps): [string, Uint8Array[]] => [`a batch: ${steps.join("; ")}`, inBatch(...steps)]),
+];
+
+// What is put behind a RESET must be seen by nobody, and must not fix what a transaction may still choose.
+test.each(BEHIND_RESETS)("%s: all is as PostgreSQL has it", async (_, messages) => {
+	const parameters = {
+		application_name: "mine",
+		work_mem: "3MB",
+		client_encoding: "LATIN1",
+		search_path: "mine, public",
+		TimeZone: "Asia/Tokyo",
+	};
+	const told = async (port: number) => {
+		await using client = await connect(proxy, { port, parameters });
+		client.send(...messages);
+		const { messages: answers } = await client.result();
+		const other = await client.query("SHOW ALL");
+		const settings = other.rows.filter(([name]) => name! in parameters || name === "TimeZone");
+		return {
+			answers: answers
+				.filter(({ code }) => code !== "S")
+				.map(({ code, body }) => {
+					if (code !== "E" && code !== "N") return code + body.toString("latin1");
+					const { C, M, P } = errorFields(body);
+					return [code, C, M, P];
+				}),
+			settings,
+			reported: client.parameters,
+		};
+	};
+	expect(await told(proxy.port)).toEqual(await told(cluster.port));
 });
 
 test("a startup parameter that cannot be set refuses the login, as PostgreSQL does, and harms nobody", async () => {
