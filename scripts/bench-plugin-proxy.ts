@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { bridge, buildFixture, folder, forge } from "../test/plugin/support.ts";
 import { startPostgres } from "../test/support/postgres.ts";
 import { startProxy } from "../test/support/proxy.ts";
-import { runTool, requireTool } from "../test/support/tools.ts";
+import { requireTool, runTool } from "../test/support/tools.ts";
 import { type Contestant, DATABASE, USER } from "./bench/contestants.ts";
 import { type Mode, measure, type Sample } from "./bench/measure.ts";
 

@@ -3,12 +3,12 @@
 // of two runs on a shared machine cannot be compared. Prints a Markdown table of medians and the ratios to PgBouncer. See --help.
 
 import { parseArgs } from "node:util";
+import { requireTool } from "../test/support/tools.ts";
 import { startContestants } from "./bench/contestants.ts";
 import { machine } from "./bench/machine.ts";
 import { type Cell, type Mode, measure, type Sample } from "./bench/measure.ts";
 import { plan } from "./bench/plan.ts";
 import { report } from "./bench/report.ts";
-import { requireTool } from "../test/support/tools.ts";
 
 const USAGE = `npm run bench -- [options]
   --rounds N       rounds (5)

@@ -8,7 +8,7 @@ const root = join(import.meta.dir, "..");
 export async function check(): Promise<boolean> {
 	const commands = [
 		["tsc", "--noEmit"],
-		["biome", "check"],
+		["biome", "check", "--error-on-warnings"],
 	];
 	let clean = true;
 	for (const [name, ...args] of commands) {

@@ -5,6 +5,7 @@
 
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import { LoginError } from "../test/support/raw-client.ts";
 import { until } from "../test/support/until.ts";
 import { missingTool } from "./build-bridge.ts";
 import { deedsOf, ENDS, inspect } from "./soak/deeds.ts";
@@ -12,7 +13,6 @@ import { migrate, strike } from "./soak/faults.ts";
 import { type Acknowledged, Member, random } from "./soak/member.ts";
 import { type Kind, Tally, WRONGS } from "./soak/tally.ts";
 import { type Door, World } from "./soak/world.ts";
-import { LoginError } from "../test/support/raw-client.ts";
 
 const minutes = Number(process.argv[2] ?? 25);
 if (!(minutes > 0)) throw new Error(`usage: npm run soak -- MINUTES, and ${process.argv[2]} is none`);

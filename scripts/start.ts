@@ -68,7 +68,7 @@ function showLog(child: Bun.Subprocess<"ignore", "inherit", "pipe">): Promise<bo
 	return new Promise((resolve) => {
 		const decoder = new TextDecoder();
 		let start = "";
-		(async () => {
+		void (async () => {
 			for await (const chunk of child.stderr) {
 				process.stderr.write(chunk);
 				if (start.length > 100_000) continue;
@@ -83,7 +83,7 @@ function showLog(child: Bun.Subprocess<"ignore", "inherit", "pipe">): Promise<bo
 async function main(): Promise<number> {
 	const stop = stopAsked();
 	let ended = false;
-	stop.then(() => {
+	void stop.then(() => {
 		ended = true;
 	});
 	let cluster: Cluster | undefined;

@@ -3,8 +3,8 @@
 
 import { Command as Commander, CommanderError, InvalidArgumentError, Option } from "commander";
 import type { Overrides } from "./config/load.ts";
-import { general } from "./config/settings.ts";
 import type { Setting } from "./config/setting.ts";
+import { general } from "./config/settings.ts";
 
 export interface Files {
 	readonly configPath: string;

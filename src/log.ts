@@ -4,8 +4,8 @@
 import {
 	getJsonLinesFormatter,
 	getTextFormatter,
-	type LogLevel as LogTapeLevel,
 	type LogRecord,
+	type LogLevel as LogTapeLevel,
 	type TextFormatter,
 } from "@logtape/logtape";
 

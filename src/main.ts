@@ -1,6 +1,7 @@
 // The main thread: flags, configuration, signals, worker threads and the sums over them. It serves no client itself
 // (but with `workers = 0`): what it does may be slow and pretty.
 
+import { PasswordError, readPassword } from "./auth/password-prompt.ts";
 import { hashPassword } from "./auth/verifier.ts";
 import { type Command, type Files, parseCommandLine } from "./cli.ts";
 import { type Loaded, load, type Overrides } from "./config/load.ts";
@@ -12,7 +13,6 @@ import { Lines } from "./net/standard-error.ts";
 import { type HostDescription, NO_PLUGINS, PLUGIN_CRATES } from "./plugin/abi.ts";
 import { type Bridge, BridgeError, findBridge, openBridge } from "./plugin/bridge.ts";
 import { loadPlugins, RequiredPluginError } from "./plugin/loader.ts";
-import { PasswordError, readPassword } from "./auth/password-prompt.ts";
 import { Proxy } from "./proxy.ts";
 import { versionLine } from "./version.ts";
 

@@ -5,8 +5,8 @@ import type { Answer } from "./admin/commands.ts";
 import type { ClientRow, RouteRow, ServerRow } from "./admin/source.ts";
 import type { MovingServer } from "./backend/server.ts";
 import type { Snapshot } from "./config/snapshot.ts";
-import type { Lesson } from "./pool/reported.ts";
 import type { HostDescription } from "./plugin/abi.ts";
+import type { Lesson } from "./pool/reported.ts";
 
 /** What each worker has some of, and the main thread puts together. */
 export type RowKind = "clients" | "servers" | "routes";

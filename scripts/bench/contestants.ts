@@ -3,8 +3,8 @@
 
 import { mkdirSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { own, type RunAs, temporaryFolder, unprivileged } from "../../test/support/postgres-home.ts";
 import { type Cluster, freePort, startPostgres } from "../../test/support/postgres.ts";
+import { own, type RunAs, temporaryFolder, unprivileged } from "../../test/support/postgres-home.ts";
 import { type Proxy, startProxy } from "../../test/support/proxy.ts";
 import { RawClient } from "../../test/support/raw-client.ts";
 import { adopt } from "../../test/support/reaper.ts";

@@ -31,6 +31,7 @@ export function findSuite(cache: string): Suite {
 		.find((name) => existsSync(join(DEBIAN, name, "lib/pgxs/src/test/isolation/pg_isolation_regress")));
 	if (major === undefined || Bun.which("apt-get") === null)
 		throw new Error("this needs PostgreSQL as Debian or Ubuntu package it (apt install postgresql), and apt-get");
+	// biome-ignore lint/suspicious/noTemplateCurlyInString: dpkg-query fills it in.
 	const version = command(["dpkg-query", "-W", "-f", "${Version}", `postgresql-${major}`]).trim();
 	const folder = join(cache, version);
 	const drivers = join(DEBIAN, major, "lib/pgxs/src/test");

@@ -1,8 +1,8 @@
 // What clients of the fault run do, and how each answer is checked; and how they leave. After a deed the connection is idle, and
 // its session is as it was.
 
-import { INSPECT, CLEAN } from "../../test/faults/stage.ts";
 import { inSession } from "../../test/faults/malformed.ts";
+import { CLEAN, INSPECT } from "../../test/faults/stage.ts";
 import { Body, errorFields } from "../../test/support/message.ts";
 import { type QueryResult, RawClient } from "../../test/support/raw-client.ts";
 import { concat, frontend } from "../../test/support/wire-frames.ts";

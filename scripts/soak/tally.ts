@@ -72,12 +72,12 @@ export class Tally {
 	/** Sorts what a client's life ended with. */
 	note(error: unknown, who: string): void {
 		if (error instanceof Interrupted) return;
-		if (error instanceof Wrong) return this.wrong(error.kind, `${who} ${error.message}`);
 		const message = error instanceof Error ? error.message : String(error);
-		if (/^the connection ended before/.test(message)) return this.interrupt("closed");
-		if (/^waited \d+ ms/.test(message))
-			return this.wrong("hung", `${who}: ${message.split("\n").slice(0, 6).join(" | ")}`);
-		this.wrong("unexpected", `${who}: ${message}`);
+		if (error instanceof Wrong) this.wrong(error.kind, `${who} ${message}`);
+		else if (/^the connection ended before/.test(message)) this.interrupt("closed");
+		else if (/^waited \d+ ms/.test(message))
+			this.wrong("hung", `${who}: ${message.split("\n").slice(0, 6).join(" | ")}`);
+		else this.wrong("unexpected", `${who}: ${message}`);
 	}
 
 	wrong(kind: Kind, text: string): void {

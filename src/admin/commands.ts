@@ -15,8 +15,6 @@ import {
 	syntaxError,
 } from "./command.ts";
 import { courtesy } from "./courtesy.ts";
-import { select } from "./select.ts";
-import { showSetting } from "./settings.ts";
 import {
 	BOUNCER_AVERAGES,
 	BOUNCER_CLIENTS,
@@ -31,6 +29,8 @@ import {
 	BOUNCER_VERSION,
 	lists,
 } from "./pgbouncer.ts";
+import { select } from "./select.ts";
+import { showSetting } from "./settings.ts";
 import { BANS, CLIENTS, CONFIG, POOLS, REPLICATION, ROUTES, SERVERS, STATS, VERSION, type View } from "./show.ts";
 import type { Notice, Source } from "./source.ts";
 import { isName, items, Kind, statements, type Word } from "./words.ts";

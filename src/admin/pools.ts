@@ -2,7 +2,7 @@
 // is not a matter of place: with `role = "auto"` it changes.
 
 import type { Snapshot } from "../config/snapshot.ts";
-import { int, text, type Field } from "./command.ts";
+import { type Field, int, text } from "./command.ts";
 import type { PoolVitals } from "./source.ts";
 
 export interface PoolPlace {

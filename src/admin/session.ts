@@ -6,16 +6,16 @@ import { randomBytes } from "node:crypto";
 import { PgError, ProtocolError } from "../errors.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
 import {
-	backendKeyData,
 	BIND_COMPLETE,
+	backendKeyData,
 	CLOSE_COMPLETE,
 	commandComplete,
 	EMPTY_QUERY_RESPONSE,
 	NO_DATA,
 	NO_PARAMETERS,
 	PARSE_COMPLETE,
-	parameterStatus,
 	PORTAL_SUSPENDED,
+	parameterStatus,
 	readyForQuery,
 	rowDescription,
 } from "../wire/backend-messages.ts";

@@ -2,7 +2,6 @@
 // All of it is plain data: it crosses threads.
 
 import type { Snapshot } from "../config/snapshot.ts";
-import type { AverageSampler } from "./averages.ts";
 
 /** One client, as the worker that has it sees it. Times in ms; dates in ms since the epoch. */
 export interface ClientRow {
@@ -132,8 +131,8 @@ export interface Source {
 	clients(): Promise<ClientRow[]>;
 	servers(): Promise<ServerRow[]>;
 	pools(): PoolRow[];
-	/** Sampled every `stats_period`. */
-	readonly averages: AverageSampler;
+	/** Sampled every `stats_period`; by `PoolSpec.key`, indexed with `Stat` (`AverageSampler`). */
+	readonly averages: { of(key: string): Float64Array };
 	/** Reads the files again. @param force also when no database or no user would be left */
 	reload(force: boolean): Promise<Reloaded>;
 	/** For pools of this user and database; undefined means any. @returns how many pools there were */

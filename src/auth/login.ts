@@ -32,7 +32,7 @@ export interface Account {
 	/** Any of them lets the client in. An empty one never does, as in PostgreSQL. */
 	readonly passwords: readonly string[];
 	/** A SCRAM verifier. When there is one, it alone counts: `passwords` are then for the servers. */
-	readonly password_hash?: string;
+	readonly password_hash?: string | undefined;
 }
 
 /** int32 of an Authentication message that wants an answer. PostgreSQL docs, "Message Formats". */

@@ -4,8 +4,8 @@
 // One per Server. Knows neither it nor its client, and is written by what was said (`query`, `said`, `sync` …) and by what came
 // (`answered`, `ready`, `failed` …) only. PostgreSQL docs, "Message Flow".
 
-import { Backend } from "../wire/codes.ts";
 import type { PgError } from "../errors.ts";
+import { Backend } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
 import type { Copy } from "./copy.ts";
 import type { Statement } from "./prepared.ts";

@@ -2,8 +2,8 @@
 // name (`__pgdog_N`) for all clients of a thread, prepared on a server when first needed there.
 // frontend/prepared.ts gives clients their own names for them; session-statements.ts knows which a server has.
 
-import type { StatementFacts } from "../parser/facts.ts";
 import { dependsOnSettings } from "../parser/constants.ts";
+import type { StatementFacts } from "../parser/facts.ts";
 import { Lexer, Token } from "../parser/lexer.ts";
 import type { SessionFacts } from "../parser/session.ts";
 import type { Description } from "./description.ts";

@@ -2,8 +2,8 @@
 // and whom it works for now. Its bytes go to the client it is lent to, unopened where possible, or to a task of our
 // own (login, settings, cleaning). The pool decides who gets it; it knows its client only as a sink.
 
-import { PgError, ProtocolError } from "../errors.ts";
 import { now } from "../clock.ts";
+import { PgError, ProtocolError } from "../errors.ts";
 import type { Sink, Stream, StreamOwner } from "../net/stream.ts";
 import { Dirty, NO_FACTS, type Restores, type SessionFacts } from "../parser/session.ts";
 import { Stat } from "../stats/counters.ts";
@@ -19,7 +19,7 @@ import { NAME_PREFIX, type Statements } from "./prepared.ts";
 import { Reports } from "./reports.ts";
 import { concerns, type Insertion, movePosition, Restoring } from "./restoring.ts";
 import { type MovingCopy, SessionStatements, type StatementClient } from "./session-statements.ts";
-import { readRow, type Rows, Task } from "./task.ts";
+import { type Rows, readRow, Task } from "./task.ts";
 import { Traces } from "./traces.ts";
 
 /** A message of a server that we have to open (all but rows and COPY data) may be this long: 16 MiB, a guess. */

@@ -1,9 +1,9 @@
 // Applies a table of settings to one TOML table: typed values out, everything wrong into the report.
 // Called by load.ts and database-url.ts. Knows neither files nor which tables there are.
 
-import { environmentNames, type Settings, type Values } from "./setting.ts";
 import { joinKey } from "./locate.ts";
-import { nearest, type Report, show, type Source } from "./problem.ts";
+import { nearest, type Report, type Source, show } from "./problem.ts";
+import { environmentNames, type Settings, type Values } from "./setting.ts";
 import type { Unserved } from "./unserved.ts";
 
 export type Table = Readonly<Record<string, unknown>>;

@@ -3,8 +3,8 @@
 
 import { readTable, type Table } from "./check.ts";
 import { type Report, type Source, show } from "./problem.ts";
-import { database as databaseSettings } from "./settings.ts";
 import type { Values } from "./setting.ts";
+import { database as databaseSettings } from "./settings.ts";
 import { unservedDatabase } from "./unserved.ts";
 
 const ACCEPTED = "postgres://user:password@host:port/database?setting=value";

@@ -1,9 +1,9 @@
 // What a reload changed, and what of it takes effect now. Called by main.ts; applies nothing itself.
 
-import type { ClusterSpec, PoolSpec, Snapshot } from "./snapshot.ts";
 import type { Settings } from "./setting.ts";
 import { general, tcp } from "./settings.ts";
 import { showValue } from "./show.ts";
+import type { ClusterSpec, PoolSpec, Snapshot } from "./snapshot.ts";
 
 export interface SettingChange {
 	readonly table: "general" | "tcp";

@@ -11,9 +11,9 @@ import { checkTables, entriesOf, type File, missing, readFile, section } from ".
 import { type Problem, Report, type Source, show } from "./problem.ts";
 import { checkReads } from "./reads.ts";
 import { clusters, expandUsers, type UserRow } from "./resolve.ts";
-import * as settings from "./settings.ts";
-import type { General, Tcp } from "./settings.ts";
 import type { Values } from "./setting.ts";
+import type { General, Tcp } from "./settings.ts";
+import * as settings from "./settings.ts";
 import type { Admin, PluginEntry, Snapshot, User } from "./snapshot.ts";
 import * as unserved from "./unserved.ts";
 

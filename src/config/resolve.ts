@@ -4,8 +4,8 @@
 import { roleKeys } from "./cluster.ts";
 import { joinKey } from "./locate.ts";
 import type { Report, Source } from "./problem.ts";
-import type { General, user as userSettings } from "./settings.ts";
 import type { Values } from "./setting.ts";
+import type { General, user as userSettings } from "./settings.ts";
 import type { Admin, ClusterSpec, Database, PoolSpec, Role, User } from "./snapshot.ts";
 
 /** An entry of `[[users]]` as it stands in the file, with its place there. */

@@ -3,7 +3,7 @@
 // (`scripts/config-docs.ts`) are made from it, and so are the types `General` and `Tcp` that all rooms read.
 // Names, defaults and units are PgDog's; a setting of our own says so in its text.
 
-import { MAX, bytes, choice, flag, integer, list, milliseconds, parsed, secret, text, type Values } from "./setting.ts";
+import { bytes, choice, flag, integer, list, MAX, milliseconds, parsed, secret, text, type Values } from "./setting.ts";
 
 /** What PostgreSQL takes for its own timeouts: a larger one would fail each new server connection. */
 const MAX_GUC = 2147483647;
@@ -382,31 +382,31 @@ const roleSettings = {
 		default: undefined,
 		min: 1,
 		max: MAX_POOL,
-		text: 'Instead of any `pool_size`, with `role = \"primary\"`.',
+		text: 'Instead of any `pool_size`, with `role = "primary"`.',
 	}),
 	pool_size_replica: integer({
 		default: undefined,
 		min: 1,
 		max: MAX_POOL,
-		text: 'Instead of any `pool_size`, with `role = \"replica\"`.',
+		text: 'Instead of any `pool_size`, with `role = "replica"`.',
 	}),
 	min_pool_size_primary: integer({
 		default: undefined,
 		max: MAX_POOL,
-		text: 'Instead of any `min_pool_size`, with `role = \"primary\"`.',
+		text: 'Instead of any `min_pool_size`, with `role = "primary"`.',
 	}),
 	min_pool_size_replica: integer({
 		default: undefined,
 		max: MAX_POOL,
-		text: 'Instead of any `min_pool_size`, with `role = \"replica\"`.',
+		text: 'Instead of any `min_pool_size`, with `role = "replica"`.',
 	}),
 	idle_timeout_primary: milliseconds({
 		default: undefined,
-		text: 'Instead of any `idle_timeout`, with `role = \"primary\"`.',
+		text: 'Instead of any `idle_timeout`, with `role = "primary"`.',
 	}),
 	idle_timeout_replica: milliseconds({
 		default: undefined,
-		text: 'Instead of any `idle_timeout`, with `role = \"replica\"`.',
+		text: 'Instead of any `idle_timeout`, with `role = "replica"`.',
 	}),
 };
 

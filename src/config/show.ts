@@ -1,9 +1,9 @@
 // Settings as text: for SHOW CONFIG, for the log of a reload and for docs/config.md. Shows no secret: `[general]` and
 // `[tcp]` hold none.
 
-import type { Snapshot } from "./snapshot.ts";
 import { MAX, type Setting, type Settings } from "./setting.ts";
 import { general, tcp } from "./settings.ts";
+import type { Snapshot } from "./snapshot.ts";
 
 const units: readonly [ms: number, unit: string][] = [
 	[86_400_000, "d"],

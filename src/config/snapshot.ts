@@ -16,23 +16,23 @@ export const enum Side {
 
 export type PoolerMode = "transaction" | "session" | "statement";
 
-/** What an entry of `[[databases]]` and one of `[[users]]` may both say of their pools. Durations in milliseconds. */
+/** What an entry of `[[databases]]` and one of `[[users]]` may both say of their pools; undefined: not said. Durations in milliseconds. */
 export interface PoolSettings {
-	readonly pool_size?: number;
-	readonly min_pool_size?: number;
-	readonly pool_size_primary?: number;
-	readonly pool_size_replica?: number;
-	readonly min_pool_size_primary?: number;
-	readonly min_pool_size_replica?: number;
-	readonly pooler_mode?: PoolerMode;
-	readonly statement_timeout?: number;
-	readonly lock_timeout?: number;
-	readonly idle_timeout?: number;
-	readonly idle_timeout_primary?: number;
-	readonly idle_timeout_replica?: number;
-	readonly server_lifetime?: number;
-	readonly server_lifetime_jitter?: number;
-	readonly read_only?: boolean;
+	readonly pool_size?: number | undefined;
+	readonly min_pool_size?: number | undefined;
+	readonly pool_size_primary?: number | undefined;
+	readonly pool_size_replica?: number | undefined;
+	readonly min_pool_size_primary?: number | undefined;
+	readonly min_pool_size_replica?: number | undefined;
+	readonly pooler_mode?: PoolerMode | undefined;
+	readonly statement_timeout?: number | undefined;
+	readonly lock_timeout?: number | undefined;
+	readonly idle_timeout?: number | undefined;
+	readonly idle_timeout_primary?: number | undefined;
+	readonly idle_timeout_replica?: number | undefined;
+	readonly server_lifetime?: number | undefined;
+	readonly server_lifetime_jitter?: number | undefined;
+	readonly read_only?: boolean | undefined;
 }
 
 /** An entry of `[[databases]]`. A host that starts with `/` is the folder of a Unix socket. */
@@ -45,8 +45,8 @@ export interface Database extends PoolSettings {
 	readonly database_name: string;
 	/** Its share with `weighted_round_robin`. */
 	readonly lb_weight: number;
-	readonly user?: string;
-	readonly password?: string;
+	readonly user?: string | undefined;
+	readonly password?: string | undefined;
 }
 
 /** An entry of `[[users]]`, expanded to one per database it may use. */
@@ -56,9 +56,9 @@ export interface User extends PoolSettings {
 	/** Any of them lets a client in; towards servers they are tried in order. */
 	readonly passwords: readonly string[];
 	/** A SCRAM verifier (`SCRAM-SHA-256$…`); clients only. */
-	readonly password_hash?: string;
-	readonly server_user?: string;
-	readonly server_password?: string;
+	readonly password_hash?: string | undefined;
+	readonly server_user?: string | undefined;
+	readonly server_password?: string | undefined;
 }
 
 export interface Admin {

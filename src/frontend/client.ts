@@ -3,11 +3,11 @@
 // apply, settings to ask for, refusals) is the exception. Made by startup.ts; closed through `close` only.
 
 import { randomBytes } from "node:crypto";
-import type { ParameterSet } from "../backend/parameters.ts";
 import { Reply } from "../backend/books.ts";
 import type { Description } from "../backend/description.ts";
+import type { ParameterSet } from "../backend/parameters.ts";
 import type { Statement } from "../backend/prepared.ts";
-import { insertInto, type Insertion, insertions } from "../backend/restoring.ts";
+import { type Insertion, insertInto, insertions } from "../backend/restoring.ts";
 import { type Server, ServerState } from "../backend/server.ts";
 import { now } from "../clock.ts";
 import type { General } from "../config/settings.ts";
@@ -28,6 +28,7 @@ import { Frontend, Target, TxStatus } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
 import { HEADER, readInt32, Tail } from "../wire/frame.ts";
 import { FLUSH, query, SYNC } from "../wire/frontend-messages.ts";
+import { type Borrower, Checkout } from "./checkout.ts";
 import {
 	Ahead,
 	beginsBatch,
@@ -39,16 +40,16 @@ import {
 	passable,
 	ROUTED,
 } from "./collect.ts";
-import { type Borrower, Checkout } from "./checkout.ts";
 import type { ClientContext } from "./context.ts";
+import { explainRows, type Place } from "./explain.ts";
+import { factsOf } from "./facts-cache.ts";
 import { Parsing } from "./parsing.ts";
-import { ClientStatements, factsOf, noteRun, Said } from "./prepared.ts";
+import { ClientStatements, noteRun, Said } from "./prepared.ts";
 import { STALE } from "./preparing.ts";
 import { Choice, noteBatch, Routing, type RoutingOwner } from "./routing.ts";
-import { explainRows, type Place } from "./explain.ts";
 import { SessionHints } from "./session-hints.ts";
-import { counted, NO_ROOM, Share } from "./share.ts";
 import { ClientSettings, Settled, tooManySettings } from "./settings.ts";
+import { counted, NO_ROOM, Share } from "./share.ts";
 import { isForAnswers, Wait } from "./wait.ts";
 
 /** What may be queued for a client that does not read before its next request has to wait. */

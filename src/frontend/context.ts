@@ -11,7 +11,7 @@ import type { Stream } from "../net/stream.ts";
 import type { PluginHost } from "../plugin/host.ts";
 import type { Cluster } from "../pool/cluster.ts";
 import type { Router } from "../router/router.ts";
-import type { FactsCache } from "./prepared.ts";
+import type { FactsCache } from "./facts-cache.ts";
 import type { RouteLog } from "./route-log.ts";
 import type { Budget } from "./share.ts";
 

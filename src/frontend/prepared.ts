@@ -2,7 +2,6 @@
 // (backend/prepared.ts), and its unnamed one. Rewrites Parse, Bind, Describe and Close on their way to a server that may
 // never have seen this client. Made when a client first uses the extended protocol.
 
-import { LRUCache } from "lru-cache";
 import { Reply } from "../backend/books.ts";
 import type { Copy } from "../backend/copy.ts";
 import type { Description } from "../backend/description.ts";
@@ -11,43 +10,24 @@ import {
 	MOST_OF_CLIENT,
 	NAME_PREFIX,
 	type Routed,
-	sizeOf,
 	type Statement,
 	type Statements,
+	sizeOf,
 } from "../backend/prepared.ts";
 import type { Server } from "../backend/server.ts";
 import { PgError, ProtocolError } from "../errors.ts";
 import { dependsOnTime } from "../parser/constants.ts";
 import { Reading } from "../parser/reading.ts";
-import { Dirty, NO_FACTS, Reads, type SessionFacts, sessionFacts } from "../parser/session.ts";
-import { touchesSession } from "../parser/touches.ts";
+import { Dirty, NO_FACTS, Reads, type SessionFacts } from "../parser/session.ts";
 import type { PreparedNames, Router } from "../router/router.ts";
 import { Frontend, Target, TxStatus } from "../wire/codes.ts";
 import { endOfString, HEADER, readInt16, readInt32 } from "../wire/frame.ts";
 import { CLOSE_UNNAMED_STATEMENT, DESCRIBE_UNNAMED_STATEMENT, FLUSH, parse } from "../wire/frontend-messages.ts";
+import { type FactsCache, factsOf } from "./facts-cache.ts";
 import type { Parsing } from "./parsing.ts";
 import { Preparing } from "./preparing.ts";
 import { routedText } from "./routed.ts";
 import { StatementNames } from "./statement-names.ts";
-
-/** What each text does to a session, for those that need a closer look. */
-export type FactsCache = LRUCache<string, SessionFacts>;
-
-/** The facts of texts are small; the texts themselves are bounded by their bytes. */
-export function createFactsCache(): FactsCache {
-	return new LRUCache({ maxSize: 4 << 20, maxEntrySize: 64 << 10, sizeCalculation: (_, sql) => sql.length + 64 });
-}
-
-/** The facts of the query text in `chunk[start, end)`. */
-export function factsOf(cache: FactsCache, chunk: Buffer, start: number, end: number): SessionFacts {
-	if (!touchesSession(chunk, start, end)) return NO_FACTS;
-	const sql = chunk.utf8Slice(start, end);
-	const known = cache.get(sql);
-	if (known !== undefined) return known;
-	const facts = sessionFacts(sql);
-	cache.set(sql, facts);
-	return facts;
-}
 
 /** Of a statement that is going to be run: the books have to know. */
 export function noteRun({ books }: Server, facts: SessionFacts): void {
@@ -240,8 +220,10 @@ export class ClientStatements implements PreparedNames {
 			server.statements.noteParseElsewhere(statement, name);
 			server.stream.out.addAll(parse("", statement.rest));
 		} else if (copy?.isFresh(this.parsing.moment, this.parsing.time) && !server.statements.isUncertain(copy)) {
-			if (copy.description === null) (copy.names ??= new Set()).add(name);
-			else this.tell(name, copy.description);
+			if (copy.description === null) {
+				copy.names ??= new Set();
+				copy.names.add(name);
+			} else this.tell(name, copy.description);
 			server.statements.noteFake(Reply.ParseFake, statement, name);
 		} else this.preparing.byClient(server, name, statement, copy, this.parsing.limit);
 		return Said.Otherwise;

@@ -1,9 +1,9 @@
 // Has a server prepare statements: for a client that has parsed one, or that uses one which the server does not have, or not as
 // the client knows it. What the server says of it is read, to be compared with what others have said. Used by prepared.ts.
 
+import { Reply } from "../backend/books.ts";
 import type { Copy } from "../backend/copy.ts";
 import type { Statement } from "../backend/prepared.ts";
-import { Reply } from "../backend/books.ts";
 import { differing, resetReading, setReading } from "../backend/reading-sql.ts";
 import type { Server } from "../backend/server.ts";
 import { PgError } from "../errors.ts";

@@ -9,9 +9,9 @@ import type { Server } from "../backend/server.ts";
 import { type Rows, TOO_MUCH } from "../backend/task.ts";
 import { PgError } from "../errors.ts";
 import type { Sink } from "../net/stream.ts";
-import { Dirty } from "../parser/session.ts";
 import { ownName } from "../parser/hints.ts";
 import { Reading, readingOf } from "../parser/reading.ts";
+import { Dirty } from "../parser/session.ts";
 import { parameterStatus } from "../wire/backend-messages.ts";
 import type { SessionHints } from "./session-hints.ts";
 

@@ -4,7 +4,7 @@
 
 import { Side } from "../config/snapshot.ts";
 import { type StatementFacts, TransactionControl } from "../parser/facts.ts";
-import { TxStatus } from "../wire/codes.ts";
+import type { TxStatus } from "../wire/codes.ts";
 import { Prelude } from "./prelude.ts";
 import type { SessionHints } from "./session-hints.ts";
 

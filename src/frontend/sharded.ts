@@ -6,8 +6,8 @@ import { randomBytes } from "node:crypto";
 import { now } from "../clock.ts";
 import { Side } from "../config/snapshot.ts";
 import { PgError, ProtocolError } from "../errors.ts";
-import { TransactionControl } from "../parser/facts.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
+import { TransactionControl } from "../parser/facts.ts";
 import type { Cluster } from "../pool/cluster.ts";
 import { Unasked } from "../router/refusals.ts";
 import type { Route } from "../router/route.ts";
@@ -21,20 +21,21 @@ import { HELD, idleError, LINGER, type Login, MALFORMED, QUIET, SHUTTING_DOWN, T
 import { checkHeader, ROUTED } from "./collect.ts";
 import type { ClientContext, ClientHandle } from "./context.ts";
 import { explainRows } from "./explain.ts";
+import { factsOf } from "./facts-cache.ts";
+import { Merge, type MergeOutput, TO_READY } from "./merge.ts";
 import { OwnWrites } from "./own-writes.ts";
 import { ABORTED, type Said, saySetting } from "./prelude.ts";
-import { noteBatch } from "./routing.ts";
-import { SessionHints } from "./session-hints.ts";
-import { answerBatch, answerQuery, endOfSolo } from "./solo.ts";
-import { Merge, type MergeOutput, TO_READY } from "./merge.ts";
-import { ClientStatements, factsOf } from "./prepared.ts";
+import { ClientStatements } from "./prepared.ts";
 import { Readings } from "./readings.ts";
 import { RequestRouter } from "./request.ts";
+import { noteBatch } from "./routing.ts";
 import { Batches, End, isReplied } from "./segments.ts";
+import { SessionHints } from "./session-hints.ts";
 import { ShardClients } from "./shard-clients.ts";
 import type { PortOwner } from "./shard-port.ts";
 import { isBeginning, isEnd, ShardedTransaction } from "./sharded-transaction.ts";
 import { counted, NO_ROOM, Share } from "./share.ts";
+import { answerBatch, answerQuery, endOfSolo } from "./solo.ts";
 import { COPY_FAIL, COPY_FAIL_SYNC, FAIL, FAIL_BATCH, NO_STEP, ROLLBACK, type Step, stepOf } from "./steps.ts";
 
 const enum Phase {

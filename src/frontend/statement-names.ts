@@ -1,7 +1,7 @@
 // A client's names for prepared statements. A Bind or Describe finds its statement by the bytes of the name as they stand in
 // the message: a name that was used lately needs no string and no hash. Owned by ClientStatements (prepared.ts).
 
-import { sizeOf, type Statement } from "../backend/prepared.ts";
+import { type Statement, sizeOf } from "../backend/prepared.ts";
 
 interface Entry {
 	/** The name in UTF-8. */

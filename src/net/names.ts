@@ -79,7 +79,10 @@ export class Names {
 
 	private of(host: string): Name {
 		let name = this.names.get(host);
-		if (name === undefined) this.names.set(host, (name = { addresses: null, at: 0, pending: null }));
+		if (name === undefined) {
+			name = { addresses: null, at: 0, pending: null };
+			this.names.set(host, name);
+		}
 		return name;
 	}
 

@@ -67,6 +67,7 @@ const KEEP_BYTES = 96 * 2 ** 20;
 const enum Offset {
 	Tree = 0,
 	Error = 8,
+	// biome-ignore lint/suspicious/noDuplicateEnumValues: the members of two structures.
 	ErrorMessage = 0,
 	ErrorFile = 8,
 	ErrorPosition = 16,

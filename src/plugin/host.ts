@@ -214,7 +214,10 @@ export class PluginHost {
 	/** A statement was refused because plugins could not be asked about it: said once a minute for each reason. */
 	tellUnasked(why: string): void {
 		let tell = this.#unasked.get(why);
-		if (tell === undefined) this.#unasked.set(why, (tell = new OnceAMinute()));
+		if (tell === undefined) {
+			tell = new OnceAMinute();
+			this.#unasked.set(why, tell);
+		}
 		const times = tell.due(now());
 		if (times === 0) return;
 		this.#log.warn(`a statement was refused since plugins could not be asked about it: ${why}${timesText(times)}`);

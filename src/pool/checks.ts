@@ -1,7 +1,7 @@
 // Whether a pool's server is well: asked before a connection that was idle for long is lent, and in the background, in turn
 // and soon when there is reason to. What comes of it goes to the Bans. One for each Pool, which knows when to ask.
 
-import { type Server } from "../backend/server.ts";
+import type { Server } from "../backend/server.ts";
 import { now } from "../clock.ts";
 import { asPgError } from "../errors.ts";
 import { Stat } from "../stats/counters.ts";

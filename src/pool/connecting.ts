@@ -4,17 +4,17 @@
 
 import type { Socket } from "bun";
 import { login } from "../backend/login.ts";
+import type { ServerHome } from "../backend/server.ts";
 import { type MovingServer, Server } from "../backend/server.ts";
 import { now } from "../clock.ts";
 import type { PoolSpec } from "../config/snapshot.ts";
 import { asPgError, PgError } from "../errors.ts";
 import { adoptSocket, Stream } from "../net/stream.ts";
 import { Stat } from "../stats/counters.ts";
-import type { ServerHome } from "../backend/server.ts";
 import type { PoolContext } from "./context.ts";
 import { loginOptions } from "./login-options.ts";
-import type { Reported } from "./reported.ts";
 import type { Permit } from "./permit.ts";
+import type { Reported } from "./reported.ts";
 
 /** Pause after a failed connection attempt while clients wait, ms; doubles up to the second. */
 const RETRY_FIRST = 100;

@@ -12,8 +12,8 @@ import type { Descriptors } from "../net/descriptors.ts";
 import type { Names } from "../net/names.ts";
 import type { Stream } from "../net/stream.ts";
 import type { Bans } from "./bans.ts";
-import type { Lesson } from "./reported.ts";
 import type { Ledger } from "./ledger.ts";
+import type { Lesson } from "./reported.ts";
 
 /** What the pools of one worker share. */
 export interface PoolContext {

@@ -4,14 +4,14 @@
 
 import type { SocketHandler } from "bun";
 import { now } from "../clock.ts";
-import type { General, Tcp } from "../config/settings.ts";
 import { MAX } from "../config/setting.ts";
+import type { General, Tcp } from "../config/settings.ts";
 import type { PoolSpec, Snapshot } from "../config/snapshot.ts";
 import type { Contain } from "../contain.ts";
 import type { Log } from "../log.ts";
 import type { Descriptors } from "../net/descriptors.ts";
 import { Names } from "../net/names.ts";
-import { socketHandlers, type Stream } from "../net/stream.ts";
+import { type Stream, socketHandlers } from "../net/stream.ts";
 import type { Bans } from "./bans.ts";
 import { chief, isAhead, WriteHistory } from "./replication.ts";
 import { Ban, FoundRole, Vital } from "./vitals.ts";

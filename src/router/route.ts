@@ -38,8 +38,9 @@ export class Routes {
 	}
 
 	to(shard: number, side: Side): Route {
+		this.#made[side] ??= [];
+		const routes = this.#made[side];
 		// Shard.All is -1.
-		const routes = (this.#made[side] ??= []);
 		let route = routes[shard + 1];
 		if (route === undefined) {
 			route = new Route(shard, side, this.decidedBy);

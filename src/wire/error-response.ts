@@ -2,7 +2,7 @@
 
 import { PgError, type Severity } from "../errors.ts";
 import { Backend } from "./codes.ts";
-import { HEADER, endOfString } from "./frame.ts";
+import { endOfString, HEADER } from "./frame.ts";
 import { Writer } from "./writer.ts";
 
 const field = (letter: string) => letter.charCodeAt(0);

@@ -1,10 +1,10 @@
 import { expect, test } from "bun:test";
-import { type Answer, type Answered, answer, understand } from "../../src/admin/commands.ts";
+import fc from "fast-check";
 import { showTime } from "../../src/admin/command.ts";
+import { type Answer, type Answered, answer, understand } from "../../src/admin/commands.ts";
 import { PgError } from "../../src/errors.ts";
 import { Stat } from "../../src/stats/counters.ts";
 import { Oid } from "../../src/wire/backend-messages.ts";
-import fc from "fast-check";
 import { CLIENT, PlainSource, ROUTE, VERSION, VITALS } from "./support.ts";
 
 async function ask(sql: string, source = new PlainSource()): Promise<Answered> {

@@ -18,7 +18,9 @@ async function raw(port: number, text: string): Promise<string> {
 		port,
 		socket: {
 			open: (socket) => void socket.write(text),
-			data: (_, chunk) => void (got += chunk.toString()),
+			data: (_, chunk) => {
+				got += chunk.toString();
+			},
 			close: () => resolve(got),
 		},
 	});

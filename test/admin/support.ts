@@ -7,7 +7,7 @@ import { AdminSession } from "../../src/admin/session.ts";
 import type { ClientRow, Notice, PoolRow, PoolVitals, RouteRow, ServerRow, Source } from "../../src/admin/source.ts";
 import { load } from "../../src/config/load.ts";
 import type { Snapshot } from "../../src/config/snapshot.ts";
-import { socketHandlers, Stream } from "../../src/net/stream.ts";
+import { Stream, socketHandlers } from "../../src/net/stream.ts";
 import { Stat } from "../../src/stats/counters.ts";
 import { AUTHENTICATION_OK } from "../../src/wire/backend-messages.ts";
 

@@ -1,10 +1,10 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import type { PgError } from "../../src/errors.ts";
 import { type Account, type AuthRequest, type AuthType, ClientLogin } from "../../src/auth/login.ts";
 import { ScramCache } from "../../src/auth/scram-keys.ts";
 import { type ServerCredentials, ServerLogin, type ServerStep } from "../../src/auth/server-login.ts";
 import { hashPassword } from "../../src/auth/verifier.ts";
+import type { PgError } from "../../src/errors.ts";
 
 const cache = new ScramCache();
 const account = (...passwords: string[]): Account => ({ passwords });
@@ -318,7 +318,7 @@ test("a server may not skip its proof, repeat a question or go out of turn", asy
 	expect(begun().step(request(12, Buffer.from("v=x")))).toEqual(error("08P01", "unexpected Authentication message 12"));
 	expect(begun().step(request(11, Buffer.from("r=x,s=AAAA,i=1")))).toEqual(error("08P01", "invalid SCRAM response"));
 	const twice = new ServerLogin("alice", { passwords: ["x"] }, cache);
-	twice.step(request(3));
+	void twice.step(request(3));
 	expect(twice.step(request(3))).toEqual(error("08P01", "unexpected Authentication message 3"));
 	expect(twice.step(request(0))).toEqual(error("08P01", "unexpected Authentication message 0"));
 });

@@ -1,8 +1,8 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import { PgError } from "../../src/errors.ts";
 import { ScramClient, ScramServer } from "../../src/auth/scram.ts";
 import { deriveKeys, ScramCache } from "../../src/auth/scram-keys.ts";
+import { PgError } from "../../src/errors.ts";
 
 const bytes = (text: string) => Buffer.from(text, "latin1");
 

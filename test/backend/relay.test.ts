@@ -2,9 +2,9 @@
 // runs whole, cut in two at every offset, and byte by byte; the client's bytes must be the same each time.
 
 import { describe, expect, test } from "bun:test";
+import { Reply } from "../../src/backend/books.ts";
 import type { Copy } from "../../src/backend/copy.ts";
 import { Statement } from "../../src/backend/prepared.ts";
-import { Reply } from "../../src/backend/books.ts";
 import { ServerState } from "../../src/backend/server.ts";
 import { NO_FACTS } from "../../src/parser/session.ts";
 import { backend, concat, frontend, message } from "../support/wire-frames.ts";

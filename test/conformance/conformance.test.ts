@@ -10,14 +10,14 @@ import { RawClient } from "../support/raw-client.ts";
 import { transcript } from "../support/transcript.ts";
 import { frontend as f } from "../support/wire-frames.ts";
 import type { Script, Talk } from "./script.ts";
-import { SIMPLE } from "./scripts/simple.ts";
-import { EXTENDED } from "./scripts/extended.ts";
-import { DEALLOCATE } from "./scripts/deallocate.ts";
 import { COPY } from "./scripts/copy.ts";
 import { CURSORS } from "./scripts/cursors.ts";
-import { SETTINGS } from "./scripts/settings.ts";
-import { TRANSACTIONS } from "./scripts/transactions.ts";
+import { DEALLOCATE } from "./scripts/deallocate.ts";
+import { EXTENDED } from "./scripts/extended.ts";
 import { REST } from "./scripts/rest.ts";
+import { SETTINGS } from "./scripts/settings.ts";
+import { SIMPLE } from "./scripts/simple.ts";
+import { TRANSACTIONS } from "./scripts/transactions.ts";
 
 setDefaultTimeout(30_000);
 

@@ -29,7 +29,9 @@ export const PREPARATION = `
 const session = (name: string, ...steps: (Step | [Uint8Array, string?])[]): Exchange => ({
 	name,
 	parameters: {},
-	steps: steps.map((step) => (Array.isArray(step) ? { send: step[0], await: step[1] } : step)),
+	steps: steps.map((step) =>
+		Array.isArray(step) ? { send: step[0], ...(step[1] === undefined ? {} : { await: step[1] }) } : step,
+	),
 });
 
 const largeRow = "SELECT repeat('x', 3000000), repeat('y', 1000)";
@@ -183,7 +185,7 @@ export const sessions: Exchange[] = [
 	session("a large query", [query(`SELECT '${"q".repeat(2_500_000)}' IS NULL`), "Z"]),
 	session(
 		"a large parameter",
-		[concat(parse("SELECT length($1)"), bind({ values: ["v".repeat(2_500_000)] }), execute()), undefined],
+		[concat(parse("SELECT length($1)"), bind({ values: ["v".repeat(2_500_000)] }), execute())],
 		[sync(), "Z"],
 	),
 	session("a slow query", [query("SELECT pg_sleep(0.2)"), "Z"]),

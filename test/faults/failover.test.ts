@@ -4,7 +4,7 @@
 import { expect, setDefaultTimeout, test } from "bun:test";
 import { byReceived, runFailover } from "../support/failover.ts";
 import { errorFields } from "../support/message.ts";
-import { type Cluster, type PostgresServer } from "../support/postgres.ts";
+import type { Cluster, PostgresServer } from "../support/postgres.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { until, within } from "../support/until.ts";
 import {

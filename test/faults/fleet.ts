@@ -120,9 +120,11 @@ export class Fleet implements AsyncDisposable {
 	/** Resolves when it is not read from, with the reason. */
 	async untilBanned(place: Place, timeout = SOON, database = "pgdog"): Promise<string> {
 		let reason: string | undefined;
-		await until(async () => (reason = await this.banOf(place, database)) !== undefined, "the ban", timeout).catch(
-			(error) => this.fail(error),
-		);
+		const isBanned = async () => {
+			reason = await this.banOf(place, database);
+			return reason !== undefined;
+		};
+		await until(isBanned, "the ban", timeout).catch((error) => this.fail(error));
 		return reason!;
 	}
 

@@ -3,7 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { Merge, type MergeOutput, TO_READY } from "../../src/frontend/merge.ts";
-import { TxStatus } from "../../src/wire/codes.ts";
+import type { TxStatus } from "../../src/wire/codes.ts";
 import { cut, dataRow, errorFields } from "../support/message.ts";
 import { spent } from "../support/processor.ts";
 import { backend, bytes, concat, int16, int32, text } from "../support/wire-frames.ts";

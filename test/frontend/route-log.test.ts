@@ -1,8 +1,8 @@
 // What is remembered of decisions: the ring behind SHOW ROUTES, the rows behind an EXPLAIN, and a client's own last write.
 
 import { describe, expect, test } from "bun:test";
-import { type PoolSpec, Side } from "../../src/config/snapshot.ts";
 import type { General } from "../../src/config/settings.ts";
+import { type PoolSpec, Side } from "../../src/config/snapshot.ts";
 import { PgError } from "../../src/errors.ts";
 import { explainRows } from "../../src/frontend/explain.ts";
 import { OwnWrites } from "../../src/frontend/own-writes.ts";

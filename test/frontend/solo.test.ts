@@ -2,11 +2,12 @@
 
 import { describe, expect, test } from "bun:test";
 import { ParameterSets } from "../../src/backend/parameters.ts";
-import type { Parsing } from "../../src/frontend/parsing.ts";
-import { createFactsCache, ClientStatements } from "../../src/frontend/prepared.ts";
-import { answerBatch, answerQuery, endOfSolo } from "../../src/frontend/solo.ts";
 import { Statements } from "../../src/backend/prepared.ts";
 import { PgError } from "../../src/errors.ts";
+import { createFactsCache } from "../../src/frontend/facts-cache.ts";
+import type { Parsing } from "../../src/frontend/parsing.ts";
+import { ClientStatements } from "../../src/frontend/prepared.ts";
+import { answerBatch, answerQuery, endOfSolo } from "../../src/frontend/solo.ts";
 import { TxStatus } from "../../src/wire/codes.ts";
 import { MOMENT } from "../backend/support.ts";
 import { cut } from "../support/message.ts";

@@ -2,6 +2,7 @@
 // seen yet, a transaction that has failed before any server knew of it.
 
 import { describe, expect, test } from "bun:test";
+import type { Server } from "../../src/backend/server.ts";
 import type { ClientContext } from "../../src/frontend/context.ts";
 import type { ClientStatements } from "../../src/frontend/prepared.ts";
 import { Readings } from "../../src/frontend/readings.ts";
@@ -15,7 +16,6 @@ import { Outcome } from "../../src/plugin/abi.ts";
 import { Decision, type PluginHost, type RouteInput } from "../../src/plugin/host.ts";
 import { Router } from "../../src/router/router.ts";
 import { TxStatus } from "../../src/wire/codes.ts";
-import type { Server } from "../../src/backend/server.ts";
 import { concat, frontend } from "../support/wire-frames.ts";
 
 const cache = new StatementCache(new SqlParser());

@@ -1,9 +1,9 @@
 // Requests of more than 64 MiB before a primary and its replica, where each request is looked at: what is too large for that goes
 // to the primary in pieces, or stays where its transaction is; plugins, which have to see all of it, refuse it.
 
-import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { buildFixture, BUILD_TIMEOUT, describeWithCargo } from "../plugin/support.ts";
+import { readFileSync } from "node:fs";
+import { BUILD_TIMEOUT, buildFixture, describeWithCargo } from "../plugin/support.ts";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
 import type { Proxy } from "../support/proxy.ts";
 import type { RawClient } from "../support/raw-client.ts";

@@ -6,7 +6,7 @@ import { Client } from "pg";
 import postgres from "postgres";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
 import { type Proxy, proxyCommand, startProxy } from "../support/proxy.ts";
-import { LoginError, RawClient } from "../support/raw-client.ts";
+import { type LoginError, RawClient } from "../support/raw-client.ts";
 import { runTool, testWithTool } from "../support/tools.ts";
 import { backends, connect, one } from "./support.ts";
 

@@ -1,9 +1,9 @@
 // How server connections are shared: the three modes, the limit of a pool, the order of waiting, and each of the timeouts.
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { errorFields } from "../support/message.ts";
 import { type Cluster, freePort, startPostgres } from "../support/postgres.ts";
 import { type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
-import { errorFields } from "../support/message.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";

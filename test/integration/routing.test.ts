@@ -1,8 +1,8 @@
 // The router before a real primary and its replica, no plugin: where each statement runs, that a session is the same on
 // both servers, and that reads go on when a replica does not.
 
-import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
 import { Client } from "pg";
 import postgres from "postgres";
 import type { Cluster } from "../support/postgres.ts";

@@ -6,11 +6,11 @@ import { readFileSync } from "node:fs";
 import { cuts, type Exchange, sessions } from "../faults/exchanges.ts";
 import { inSession } from "../faults/malformed.ts";
 import { type Cluster, freePort, startPostgres } from "../support/postgres.ts";
-import { type Proxy } from "../support/proxy.ts";
+import type { Proxy } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { until, within } from "../support/until.ts";
 import { concat, frontend as f } from "../support/wire-frames.ts";
-import { HERE, intact, letters, onEach, sane, sqlstates, startShards, startSharded } from "./sharded.ts";
+import { HERE, intact, letters, onEach, sane, sqlstates, startSharded, startShards } from "./sharded.ts";
 import { connect, untilRunning } from "./support.ts";
 
 setDefaultTimeout(60_000);

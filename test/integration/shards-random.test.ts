@@ -5,7 +5,7 @@ import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import fc from "fast-check";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
 import { type Proxy, startProxy } from "../support/proxy.ts";
-import { RawClient } from "../support/raw-client.ts";
+import type { RawClient } from "../support/raw-client.ts";
 import { concat, frontend as f } from "../support/wire-frames.ts";
 import { intact, onEach, SHARDS, sane, shardedOptions } from "./sharded.ts";
 import { connect } from "./support.ts";

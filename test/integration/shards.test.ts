@@ -11,7 +11,7 @@ import { RawClient } from "../support/raw-client.ts";
 import { runTool, testWithTool } from "../support/tools.ts";
 import { until } from "../support/until.ts";
 import { concat, frontend as f } from "../support/wire-frames.ts";
-import { intact, letters, onEach, sane, shardedOptions, sqlstates, startShards, startSharded } from "./sharded.ts";
+import { intact, letters, onEach, sane, shardedOptions, sqlstates, startSharded, startShards } from "./sharded.ts";
 import { connect, connectToBothWorkers, repeated, slowdown, untilRunning, usedBackends } from "./support.ts";
 
 setDefaultTimeout(30_000);

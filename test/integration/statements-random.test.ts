@@ -254,7 +254,7 @@ function isUnsure(pair: Pair, list: readonly Part[], changes: number): boolean {
 
 function framesOf(pair: Pair, list: readonly Part[], changes: number): Uint8Array[] {
 	pair.hasUnnamed = false;
-	return list.flatMap((each) => {
+	return list.flatMap((each): Uint8Array[] => {
 		switch (each.do) {
 			case "parse": {
 				const [sql] = TEXTS[each.text]!;
@@ -278,6 +278,8 @@ function framesOf(pair: Pair, list: readonly Part[], changes: number): Uint8Arra
 			case "sync":
 				pair.hasUnnamed = false;
 				return [f.sync()];
+			default:
+				throw new Error("a part of no kind");
 		}
 	});
 }

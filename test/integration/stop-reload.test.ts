@@ -6,8 +6,8 @@ import { join } from "node:path";
 import { type Cluster, freePort, startPostgres } from "../support/postgres.ts";
 import { type Proxy, type ProxyUser, simpleConfig, startProxy } from "../support/proxy.ts";
 import { type LoginError, RawClient } from "../support/raw-client.ts";
-import { frontend as f } from "../support/wire-frames.ts";
 import { until } from "../support/until.ts";
+import { frontend as f } from "../support/wire-frames.ts";
 import { admin, backends, connect, one, show, untilRunning } from "./support.ts";
 
 setDefaultTimeout(30_000);
@@ -371,7 +371,13 @@ test("a reload that does not find what it was started with changes nothing and s
 	for (const path of [proxy.configPath, proxy.usersPath]) {
 		for (const [spoil, why] of [
 			[() => rmSync(path), "it was loaded before|names it"],
-			[() => (rmSync(path), mkdirSync(path)), "it is a folder"],
+			[
+				() => {
+					rmSync(path);
+					mkdirSync(path);
+				},
+				"it is a folder",
+			],
 			[() => writeFileSync(path, ""), "would be left"],
 			[() => writeFileSync(path, "[[data"), "not valid TOML"],
 		] as const) {

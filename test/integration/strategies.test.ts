@@ -28,7 +28,7 @@ type Name = (typeof NAMES)[number];
 interface Setting {
 	general?: Record<string, unknown>;
 	/** Beside host, port and role; by server. */
-	databases?: Partial<Record<Name, Record<string, unknown>>>;
+	databases?: Partial<Record<Name, Record<string, unknown>>> | undefined;
 	user?: Record<string, unknown>;
 	servers?: Cluster;
 }

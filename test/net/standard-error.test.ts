@@ -2,8 +2,7 @@
 // is counted.
 
 import { expect, test } from "bun:test";
-import { closeSync, constants, openSync, readSync } from "node:fs";
-import { mkdtempSync, rmSync } from "node:fs";
+import { closeSync, constants, mkdtempSync, openSync, readSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";

@@ -5,7 +5,7 @@ import { fstatSync, openSync } from "node:fs";
 import fc from "fast-check";
 import { connect, unixSocketPath } from "../../src/net/connect.ts";
 import { Descriptors } from "../../src/net/descriptors.ts";
-import { adoptSocket, socketHandlers, Stream } from "../../src/net/stream.ts";
+import { adoptSocket, Stream, socketHandlers } from "../../src/net/stream.ts";
 import { until } from "../support/until.ts";
 import { Kernel, Owner } from "./support.ts";
 

@@ -1,10 +1,10 @@
 // The SQL parser under what clients can send: deep, long and broken texts, none of which may harm the next one.
 
 import { expect, test } from "bun:test";
-import fc from "fast-check";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import fc from "fast-check";
 import { Parsed, type SqlError, SqlParser } from "../../src/parser/parse.ts";
 
 const WASM = join(import.meta.dir, "../../node_modules/@supabase/pg-parser/wasm/17/pg-parser.wasm");

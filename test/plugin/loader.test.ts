@@ -106,7 +106,10 @@ describeWithCargo("libraries that fail a check", () => {
 
 	test("a library for another processor", () => {
 		const other = process.arch === "x64" ? 183 : 62;
-		const forged = damaged("libarch.so", (bytes) => (bytes.writeUInt16LE(other, 18), bytes));
+		const forged = damaged("libarch.so", (bytes) => {
+			bytes.writeUInt16LE(other, 18);
+			return bytes;
+		});
 		expect(refused(forged)).toMatch(
 			/failed to load: FILE: it is a library for (aarch64|x86-64), expected (x86-64|aarch64)/,
 		);

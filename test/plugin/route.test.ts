@@ -1,9 +1,9 @@
 // A plugin written as PgDog's documentation says, asked through loader, host and bridge: all it can be told, all it can answer.
 
 import { beforeAll, expect, test } from "bun:test";
-import fc from "fast-check";
 import { rmSync } from "node:fs";
 import { join } from "node:path";
+import fc from "fast-check";
 import { Outcome, ReadWrite, ShardCode } from "../../src/plugin/abi.ts";
 import { type Bridge, findBridge, fromPrivateFolder, openBridge } from "../../src/plugin/bridge.ts";
 import { PluginHost, type RouteInput } from "../../src/plugin/host.ts";

@@ -21,7 +21,10 @@ const OUTSIDE = join(PLUGINS, "target/outside");
 
 /** `describe` where cargo is; elsewhere says that it skips, and fails under CI=true. */
 export function describeWithCargo(name: string, body: () => void): void {
-	if (hasCargo()) return describe(name, body);
+	if (hasCargo()) {
+		describe(name, body);
+		return;
+	}
 	if (process.env.CI === "true") throw new Error(`${name}: cargo is needed and not installed`);
 	console.warn(`skipped, cargo is not installed: ${name}`);
 	describe.skip(name, body);

@@ -40,7 +40,10 @@ describeWithCargo("plugins in many threads", () => {
 	const inWorker = (description: HostDescription, thread: number, count: number) =>
 		new Promise<Report>((resolve, reject) => {
 			const worker = new Worker(join(FIXTURES, "worker.ts"));
-			worker.onmessage = ({ data }: MessageEvent<Report>) => (worker.terminate(), resolve(data));
+			worker.onmessage = ({ data }: MessageEvent<Report>) => {
+				worker.terminate();
+				resolve(data);
+			};
 			worker.onerror = (event) => reject(new Error(event.message));
 			worker.postMessage({ description, thread, count });
 		});

@@ -3,7 +3,7 @@
 
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { type Candidate, balance } from "../../src/pool/balance.ts";
+import { balance, type Candidate } from "../../src/pool/balance.ts";
 
 interface Server extends Candidate {
 	readonly name: string;

@@ -1,9 +1,9 @@
 // A thread whose checks of one server fail and pass as fast as it can; see bans.test.ts.
 
+import type { ClusterSpec } from "../../src/config/snapshot.ts";
 import { createLog } from "../../src/log.ts";
 import { Bans } from "../../src/pool/bans.ts";
 import { Ban, Vitals } from "../../src/pool/vitals.ts";
-import type { ClusterSpec } from "../../src/config/snapshot.ts";
 
 declare const self: Worker;
 

@@ -1,9 +1,9 @@
 // The monitor before servers that say of themselves what the test wants. With real ones: test/faults/failover.test.ts.
 
 import { afterEach, expect, test } from "bun:test";
+import { now } from "../../src/clock.ts";
 import { type General, general as generalTable, type Tcp, tcp as tcpTable } from "../../src/config/settings.ts";
 import type { PoolSpec, Snapshot } from "../../src/config/snapshot.ts";
-import { now } from "../../src/clock.ts";
 import { Contain } from "../../src/contain.ts";
 import type { Log } from "../../src/log.ts";
 import { Descriptors } from "../../src/net/descriptors.ts";

@@ -1,8 +1,8 @@
 // A host name that stands for another address: new connections go there, those to the old one end when nobody has them.
 
 import { expect, test } from "bun:test";
-import { Names } from "../../src/net/names.ts";
 import { now } from "../../src/clock.ts";
+import { Names } from "../../src/net/names.ts";
 import { Pool } from "../../src/pool/pool.ts";
 import { Stat } from "../../src/stats/counters.ts";
 import { until } from "../support/until.ts";

@@ -2,8 +2,8 @@
 
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import { now } from "../../src/clock.ts";
 import type { Server } from "../../src/backend/server.ts";
+import { now } from "../../src/clock.ts";
 import { closeDescriptor } from "../../src/net/options.ts";
 import { socketHandlers } from "../../src/net/stream.ts";
 import type { PoolContext } from "../../src/pool/context.ts";

@@ -1,14 +1,14 @@
 // One worker's share of a pool: who gets a server, how many there are, and who is told what when there is none.
 
 import { expect, test } from "bun:test";
-import { NO_FACTS } from "../../src/parser/session.ts";
 import { ServerState } from "../../src/backend/server.ts";
+import { now } from "../../src/clock.ts";
+import { NO_FACTS } from "../../src/parser/session.ts";
 import { Pool } from "../../src/pool/pool.ts";
 import { FoundRole } from "../../src/pool/vitals.ts";
-import { now } from "../../src/clock.ts";
 import { Stat } from "../../src/stats/counters.ts";
-import { until } from "../support/until.ts";
 import { rig } from "../backend/support.ts";
+import { until } from "../support/until.ts";
 import { ScriptedServer, TestWaiter, testPool } from "./support.ts";
 
 test("never more connections than pool_size; who waits is served in order of arrival", async () => {

@@ -1,13 +1,12 @@
 // Which of a shard's servers may serve what, by split, bans and roles. No server is connected to.
 
 import { describe, expect, test } from "bun:test";
+import type { Role } from "../../src/config/snapshot.ts";
 import { Side } from "../../src/config/snapshot.ts";
 import type { PgError } from "../../src/errors.ts";
-import { type Policy, Shard } from "../../src/pool/shard.ts";
-import { Ban, FoundRole, Vital, type Vitals } from "../../src/pool/vitals.ts";
-import { Vitals as NewVitals } from "../../src/pool/vitals.ts";
 import type { Pool } from "../../src/pool/pool.ts";
-import type { Role } from "../../src/config/snapshot.ts";
+import { type Policy, Shard } from "../../src/pool/shard.ts";
+import { Ban, FoundRole, Vitals as NewVitals, Vital, type Vitals } from "../../src/pool/vitals.ts";
 import { TestWaiter, testPool } from "./support.ts";
 
 const SPLITS = ["include_primary", "exclude_primary", "include_primary_if_replica_banned", "prefer_primary"] as const;

@@ -1,23 +1,23 @@
 // A Pool in front of a server that speaks just enough of the protocol to log in, and answers queries when told to.
 
 import type { Socket } from "bun";
-import { now } from "../../src/clock.ts";
 import { ScramCache } from "../../src/auth/scram-keys.ts";
 import { ParameterSets } from "../../src/backend/parameters.ts";
 import { Statements } from "../../src/backend/prepared.ts";
 import type { Server } from "../../src/backend/server.ts";
+import { now } from "../../src/clock.ts";
 import { type General, general as generalTable, type Tcp, tcp as tcpTable } from "../../src/config/settings.ts";
 import type { PoolSpec, User } from "../../src/config/snapshot.ts";
-import { PgError } from "../../src/errors.ts";
 import { Contain } from "../../src/contain.ts";
+import type { PgError } from "../../src/errors.ts";
 import { createLog } from "../../src/log.ts";
 import { Descriptors } from "../../src/net/descriptors.ts";
 import { Names } from "../../src/net/names.ts";
 import { settle } from "../../src/net/outgoing.ts";
 import { socketHandlers } from "../../src/net/stream.ts";
 import { Bans } from "../../src/pool/bans.ts";
-import { Ledger } from "../../src/pool/ledger.ts";
 import type { PoolContext } from "../../src/pool/context.ts";
+import { Ledger } from "../../src/pool/ledger.ts";
 import { Pool } from "../../src/pool/pool.ts";
 import { Vitals } from "../../src/pool/vitals.ts";
 import type { Waiter } from "../../src/pool/waiters.ts";

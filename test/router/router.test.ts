@@ -2,8 +2,8 @@
 // a statement asks it for).
 
 import { beforeAll, describe, expect, test } from "bun:test";
-import fc from "fast-check";
 import { join } from "node:path";
+import fc from "fast-check";
 import { Side } from "../../src/config/snapshot.ts";
 import { StatementCache } from "../../src/parser/cache.ts";
 import { type Hints, NO_HINTS } from "../../src/parser/hints.ts";
@@ -12,7 +12,7 @@ import { NO_PLUGINS } from "../../src/plugin/abi.ts";
 import type { Bridge } from "../../src/plugin/bridge.ts";
 import { PluginHost } from "../../src/plugin/host.ts";
 import { type Route, Shard } from "../../src/router/route.ts";
-import { type Policy, Router, type RouteRequest, routeRequest, type Topology } from "../../src/router/router.ts";
+import { type Policy, type RouteRequest, Router, routeRequest, type Topology } from "../../src/router/router.ts";
 import {
 	BUILD_TIMEOUT,
 	bind,

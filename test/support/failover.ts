@@ -316,7 +316,10 @@ class Load implements AsyncDisposable {
 
 	failed(state: string, message: string): void {
 		let error = this.#errors.get(state);
-		if (error === undefined) this.#errors.set(state, (error = { state, message, times: nothing() }));
+		if (error === undefined) {
+			error = { state, message, times: nothing() };
+			this.#errors.set(state, error);
+		}
 		error.times[this.phase]++;
 	}
 }

@@ -1,7 +1,7 @@
 // COPY both ways in both protocols, with its failures and with what libpq does.
 
 import { frontend as f } from "../../support/wire-frames.ts";
-import { ask, q, sync, flush, script, says, type Script, differsSharded } from "../script.ts";
+import { ask, differsSharded, flush, q, type Script, says, script, sync } from "../script.ts";
 
 export const COPY: Script[] = [
 	says(

@@ -1,7 +1,7 @@
 // SQL cursors.
 
 import { frontend as f } from "../../support/wire-frames.ts";
-import { ask, q, sync, says, type Script, differsSharded } from "../script.ts";
+import { ask, differsSharded, q, type Script, says, sync } from "../script.ts";
 
 export const CURSORS: Script[] = [
 	differsSharded(

@@ -1,7 +1,7 @@
 // Statements of the protocol and of SQL under one name: DEALLOCATE, DISCARD, PREPARE, EXECUTE.
 
 import { frontend as f } from "../../support/wire-frames.ts";
-import { ask, q, sync, says, differs, type Script, differsSharded } from "../script.ts";
+import { ask, differs, differsSharded, q, type Script, says, sync } from "../script.ts";
 
 export const DEALLOCATE: Script[] = [
 	says(

@@ -1,7 +1,7 @@
 // The extended protocol: Parse, Bind, Describe, Execute, Close, Flush and Sync in every order that means something.
 
 import { frontend as f, int32 } from "../../support/wire-frames.ts";
-import { ask, OID, q, sync, flush, script, says, type Script } from "../script.ts";
+import { ask, flush, OID, q, type Script, says, script, sync } from "../script.ts";
 
 export const EXTENDED: Script[] = [
 	says("an unnamed statement", [...ask("SELECT $1::int + 1", ["41"]), sync]),

@@ -1,7 +1,7 @@
 // FunctionCall, notifications, DO blocks, what cannot run in a block, and messages that are malformed.
 
 import { frontend as f, int32, message } from "../../support/wire-frames.ts";
-import { ask, q, sync, script, says, differs, type Script, differsSharded } from "../script.ts";
+import { ask, differs, differsSharded, q, type Script, says, script, sync } from "../script.ts";
 
 export const REST: Script[] = [
 	says(

@@ -1,7 +1,7 @@
 // Settings of a session and what is reported of them.
 
 import { frontend as f } from "../../support/wire-frames.ts";
-import { ask, q, sync, says, differsShared, type Script } from "../script.ts";
+import { ask, differsShared, q, type Script, says, sync } from "../script.ts";
 
 export const SETTINGS: Script[] = [
 	says(

@@ -1,7 +1,7 @@
 // The simple protocol: Query, its answers, its errors, transaction states.
 
 import { message } from "../../support/wire-frames.ts";
-import { q, script, says, type Script } from "../script.ts";
+import { q, type Script, says, script } from "../script.ts";
 
 export const SIMPLE: Script[] = [
 	says("a query", [q("SELECT id, name FROM t ORDER BY id LIMIT 3")]),

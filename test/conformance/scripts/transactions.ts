@@ -2,7 +2,7 @@
 // back until the first statement is there, of which the client must not see anything.
 
 import { frontend as f, int32 } from "../../support/wire-frames.ts";
-import { ask, flush, q, says, script, type Script, sync, differsSharded } from "../script.ts";
+import { ask, differsSharded, flush, q, type Script, says, script, sync } from "../script.ts";
 
 /** Parse, Bind, Execute and Sync of the unnamed statement, as drivers send BEGIN. */
 const run = (sql: string) => [f.parse(sql), f.bind(), f.execute(), sync];
