@@ -134,6 +134,10 @@ export class ClientStatements implements PreparedNames {
 	private readonly unsure = new Map<string, number>();
 	/** With so many it is looked for those that are answered. */
 	private mostUnsure = MOST_UNSURE;
+	/** By our names, what the client called statements that it has taken away, and in which batch: an error before it may name them. */
+	private readonly ended = new Map<string, { readonly name: string; readonly batch: number }>();
+	/** As `mostUnsure`. */
+	private mostEnded = MOST_UNSURE;
 	/** What statements of batches that are not answered were found to be: a Close of them may not have happened. */
 	private readonly successors = new Map<Statement, Statement>();
 
@@ -329,6 +333,7 @@ export class ClientStatements implements PreparedNames {
 		}
 		server.stream.out.add(chunk, run, at - run);
 		this.noteUnsure(name, server);
+		this.noteEnded(name, statement, server);
 		this.end(name, statement, Number.POSITIVE_INFINITY);
 		server.statements.noteFake(Reply.CloseFake, statement, name);
 		return Said.Otherwise;
@@ -372,6 +377,7 @@ export class ClientStatements implements PreparedNames {
 		if (!server.statements.has(statement)) this.preparing.again(server, statement, undefined, Number.POSITIVE_INFINITY);
 		server.statements.remove(statement);
 		server.statements.deallocations++;
+		this.noteEnded(name, statement, server);
 		this.end(name, statement, Number.POSITIVE_INFINITY);
 	}
 
@@ -724,6 +730,15 @@ export class ClientStatements implements PreparedNames {
 		this.unsure.set(name, books.batch);
 	}
 
+	private noteEnded(name: string, statement: Statement, { books }: Server): void {
+		const { ended } = this;
+		if (ended.size >= this.mostEnded) {
+			for (const [ours, { batch }] of ended) if (batch !== books.batch && !books.isUncertain(batch)) ended.delete(ours);
+			this.mostEnded = Math.max(MOST_UNSURE, 2 * ended.size);
+		}
+		ended.set(statement.name, { name, batch: books.batch });
+	}
+
 	private isUnsure(server: Server, chunk: Buffer, start: number, end: number): boolean {
 		if (this.unsure.size === 0) return false;
 		const batch = this.unsure.get(chunk.utf8Slice(start, end));
@@ -733,6 +748,7 @@ export class ClientStatements implements PreparedNames {
 	/** Its server owes nothing: what was done is done. */
 	onAnswered(): void {
 		if (this.unsure.size > 0) this.unsure.clear();
+		if (this.ended.size > 0) this.ended.clear();
 		if (this.successors.size > 0) this.successors.clear();
 	}
 
@@ -785,7 +801,7 @@ export class ClientStatements implements PreparedNames {
 	/** The client's name for a statement of ours. */
 	nameOf(ours: string): string | null {
 		for (const [name, statement] of this.names) if (statement.name === ours) return name;
-		return null;
+		return this.ended.get(ours)?.name ?? null;
 	}
 }
 

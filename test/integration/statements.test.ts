@@ -260,3 +260,37 @@ test("a table that changes under a statement heals for a client that prepares ag
 	await prepare(c, "s", "SELECT * FROM healing");
 	expect((await execute(c, "s")).rows).toEqual([["1", null]]);
 });
+
+test("an error calls a statement what the client called it, also when it has taken the name away in a batch behind", async () => {
+	await using proxy = await start({ default_pool_size: 1 });
+	const behind: [string, Uint8Array[]][] = [
+		["nothing", [f.sync()]],
+		["Close", [f.close("S", "mine"), f.sync()]],
+		["Close and another Parse", [f.close("S", "mine"), f.parse("SELECT 2", "mine"), f.sync()]],
+		["DEALLOCATE", [f.query("DEALLOCATE mine")]],
+		["DEALLOCATE in a batch", [f.parse("DEALLOCATE mine"), f.bind(), f.execute(), f.sync()]],
+		["DEALLOCATE ALL", [f.query("DEALLOCATE ALL")]],
+		// Of so many it is forgotten which were answered.
+		[
+			"many of them",
+			Array.from({ length: 400 }, (_, i) => `other ${i}`).flatMap((name) => [
+				f.parse(`SELECT '${name}'`, name),
+				f.sync(),
+				f.close("S", name),
+				f.sync(),
+			]),
+		],
+	];
+	for (const [what, messages] of behind) {
+		const told = async (port: number) => {
+			await using client = await connect(proxy, { port });
+			await prepare(client, "mine", "SELECT $1::int");
+			client.send(f.bind({ statement: "mine" }), f.sync(), ...messages);
+			const [error] = (await client.result()).errors;
+			return [what, error?.C, error?.M];
+		};
+		const straight = await told(cluster.port);
+		expect(straight[2]).toContain('prepared statement "mine"');
+		expect(await told(proxy.port)).toEqual(straight);
+	}
+});
