@@ -1,13 +1,13 @@
 // `npm run memory`: what an idle proxy and an idle client cost, and how long it takes from starting the executable to the first
 // answered query. Linux only (/proc).
 
-import { readFileSync } from "node:fs";
 import { parseArgs } from "node:util";
 import { startPostgres } from "../test/support/postgres.ts";
 import { startProxy } from "../test/support/proxy.ts";
 import { RawClient } from "../test/support/raw-client.ts";
 import { frontend } from "../test/support/wire-frames.ts";
 import { machine } from "./bench/machine.ts";
+import { settled } from "./bench/process.ts";
 import { median } from "./bench/report.ts";
 
 const { values } = parseArgs({
@@ -19,23 +19,6 @@ const { values } = parseArgs({
 });
 const count = Number(values.clients);
 const login = { user: "pgdog_trust", database: "pgdog" };
-
-/** Kilobytes resident (proc(5), /proc/pid/status). */
-function resident(pid: number): number {
-	return Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]);
-}
-
-/** Waits until the figure has not moved by more than a percent for a second: garbage is collected when it is convenient. */
-async function settled(pid: number): Promise<number> {
-	let last = resident(pid);
-	for (let calm = 0, tries = 0; calm < 4 && tries < 60; tries++) {
-		await Bun.sleep(250);
-		const now = resident(pid);
-		calm = Math.abs(now - last) <= last / 100 ? calm + 1 : 0;
-		last = now;
-	}
-	return last;
-}
 
 /** Opens and logs in `howMany` clients that keep nothing but their sockets, so that this process stays small too. */
 async function openClients(port: number, howMany: number): Promise<Bun.Socket<undefined>[]> {

@@ -19,7 +19,9 @@ function block(language: string, after = ""): string {
 
 test("every npm command of the README exists", () => {
 	const named = [
-		...readme.matchAll(/npm (?:run )?(start|test|build|check|bench|failover|memory|first-start|soak|regress)\b/g),
+		...readme.matchAll(
+			/npm (?:run )?(start|test|build|check|bench|failover|memory|growth|first-start|soak|regress)\b/g,
+		),
 	].map((match) => match[1]!);
 	expect(named.length).toBeGreaterThan(5);
 	for (const name of named) expect(Object.keys(manifest.scripts)).toContain(name);
