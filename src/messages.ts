@@ -4,7 +4,7 @@ import type { Shape } from "./admin/command.ts";
 import type { Answer } from "./admin/commands.ts";
 import type { ClientRow, RouteRow, ServerRow } from "./admin/source.ts";
 import type { MovingServer } from "./backend/server.ts";
-import type { Snapshot } from "./config/snapshot.ts";
+import type { Update } from "./config/diff.ts";
 import type { HostDescription } from "./plugin/abi.ts";
 import type { Lesson } from "./pool/reported.ts";
 
@@ -18,7 +18,8 @@ export interface WorkerSetup {
 	/** How many workers there are, itself among them. */
 	readonly workers: number;
 	readonly version: string;
-	readonly snapshot: Snapshot;
+	/** The whole configuration. */
+	readonly update: Update;
 	/** The plugins that were loaded. */
 	readonly plugins: HostDescription;
 	/** Row of each pool in ledger and counters, by `PoolSpec.key`. */
@@ -56,7 +57,8 @@ export type ToWorker =
 	| { readonly type: "client"; readonly fd: number }
 	| {
 			readonly type: "reload";
-			readonly snapshot: Snapshot;
+			readonly update: Update;
+			/** Of the pools of its clusters. */
 			readonly slots: ReadonlyMap<string, number>;
 			/** Keys of all pools that are paused: new ones are so from the beginning. */
 			readonly paused: ReadonlySet<string>;

@@ -9,7 +9,7 @@ import { answer } from "./admin/commands.ts";
 import { type HealthEndpoint, isUp, serveHealth } from "./admin/health-endpoint.ts";
 import type { ClientRow, Notice, PoolRow, PoolVitals, Reloaded, RouteRow, ServerRow, Source } from "./admin/source.ts";
 import { now } from "./clock.ts";
-import { diff, settingChangeText } from "./config/diff.ts";
+import { diff, firstUpdate, settingChangeText, updateOf } from "./config/diff.ts";
 import type { Loaded } from "./config/load.ts";
 import { losses } from "./config/loss.ts";
 import { problemText } from "./config/problem.ts";
@@ -152,7 +152,7 @@ export class Proxy implements Source {
 				index,
 				workers: this.workers,
 				version: this.version,
-				snapshot: this.current,
+				update: firstUpdate(this.current),
 				plugins: this.description,
 				slots: this.slots,
 				capacity: this.capacity,
@@ -499,7 +499,8 @@ export class Proxy implements Source {
 		if (!loaded.ok) return this.refuseReload(loaded.problems.map(problemText));
 		const lost = losses(this.current, loaded.snapshot);
 		if (lost.length > 0 && !force) return this.refuseReload(lost, true);
-		const { settings, pools, pluginsChanged, writeFunctionsChanged, next } = diff(this.current, loaded.snapshot);
+		const difference = diff(this.current, loaded.snapshot);
+		const { settings, pools, pluginsChanged, writeFunctionsChanged, next } = difference;
 		if (this.slots.size + pools.added.length > this.capacity)
 			return this.refuseReload([`more than ${this.capacity} pools since the start: restart to add more`]);
 		const notices: Notice[] = [];
@@ -524,7 +525,10 @@ export class Proxy implements Source {
 		const logins = new Set(allPools(next).map(loginOf));
 		for (const login of this.paused) if (!logins.has(login)) this.paused.delete(login);
 		const paused = allPools(next).filter((spec) => this.paused.has(loginOf(spec)));
-		this.send({ type: "reload", snapshot: next, slots: this.slots, paused: new Set(paused.map(({ key }) => key)) });
+		const update = updateOf(difference);
+		const keys = update.clusters.flatMap((cluster) => cluster.pools.map(({ key }) => key));
+		const slots = new Map(keys.map((key) => [key, this.slots.get(key)!]));
+		this.send({ type: "reload", update, slots, paused: new Set(paused.map(({ key }) => key)) });
 		const counts = `${pools.added.length} pools added, ${pools.changed.length} changed, ${pools.removed.length} removed`;
 		tell("NOTICE", `configuration reloaded: ${counts}`);
 		return { refused: [], forcible: false, notices };

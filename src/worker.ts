@@ -13,8 +13,9 @@ import { ParameterSets } from "./backend/parameters.ts";
 import { Statements } from "./backend/prepared.ts";
 import { type MovingServer, type Server, ServerState } from "./backend/server.ts";
 import { now } from "./clock.ts";
+import type { Update } from "./config/diff.ts";
 import type { General, Tcp } from "./config/settings.ts";
-import type { Admin, Snapshot, User } from "./config/snapshot.ts";
+import type { Admin, ClusterSpec, PoolSpec, User } from "./config/snapshot.ts";
 import { Contain } from "./contain.ts";
 import { cannotListen, ProtocolError, traceOf } from "./errors.ts";
 import { Client, SHUTTING_DOWN } from "./frontend/client.ts";
@@ -45,7 +46,7 @@ import { Pool } from "./pool/pool.ts";
 import type { Lesson } from "./pool/reported.ts";
 import { Shard } from "./pool/shard.ts";
 import { Vitals } from "./pool/vitals.ts";
-import { Router } from "./router/router.ts";
+import { Router, type Topology } from "./router/router.ts";
 import { Attendance } from "./stats/attendance.ts";
 import { Counters, Stat } from "./stats/counters.ts";
 import { TxStatus } from "./wire/codes.ts";
@@ -58,6 +59,14 @@ const MOST_CANCELLING = 4096;
 const ID_BITS = 23;
 /** What large messages of clients may take until they are sent on, bytes: four of the largest. A guess. */
 const COLLECTED = 256 << 20;
+
+/** What a client of one user and database comes to. */
+interface Login {
+	readonly spec: ClusterSpec;
+	readonly user: User;
+	readonly cluster: Cluster;
+	readonly router: Router;
+}
 
 export class Worker implements PoolContext, ClientContext {
 	readonly worker: number;
@@ -73,7 +82,7 @@ export class Worker implements PoolContext, ClientContext {
 	readonly contain: Contain;
 	readonly handlers: SocketHandler<Stream>;
 	readonly names = new Names(
-		() => this.snapshot.general.dns_ttl,
+		() => this.settings.general.dns_ttl,
 		// Every thread finds out; one says so.
 		(line) => (this.worker === 0 ? this.log.warn(line) : undefined),
 	);
@@ -84,10 +93,12 @@ export class Worker implements PoolContext, ClientContext {
 	private drained = false;
 	/** Of the vitals, at the last tick. */
 	private vitalsVersion = 0;
+	private suspicions = 0;
 
 	private readonly setup: WorkerSetup;
 	private readonly post: (message: FromWorker) => void;
-	private snapshot: Snapshot;
+	/** Those in force. */
+	private settings: Pick<Update, "general" | "tcp" | "admin">;
 	private readonly counters: Counters;
 	private readonly attendance: Attendance;
 	/** Those of the configuration, by key and by slot. */
@@ -95,7 +106,13 @@ export class Worker implements PoolContext, ClientContext {
 	private readonly poolsBySlot = new Map<number, Pool>();
 	/** Those that left it and still have servers. One that came back is another pool in the same slot. */
 	private readonly leaving = new Set<Pool>();
-	private readonly logins = new Map<string, { user: User; cluster: Cluster; router: Router }>();
+	private readonly logins = new Map<string, Login>();
+	/** Routers know nothing but the settings and the shape of a cluster: one serves all of that shape. */
+	private readonly routers = new Map<string, Router>();
+	/** Shards whose primary has to be found out: where clients may wait for that. */
+	private electing: readonly Shard[] = [];
+	/** Server connections that all pools may have. */
+	private size = 0;
 	/** SQL texts and their facts, for all routers of this thread. */
 	private readonly parsed = new StatementCache(new SqlParser());
 	private readonly clients = new Map<number, ClientHandle>();
@@ -118,22 +135,23 @@ export class Worker implements PoolContext, ClientContext {
 		this.setup = setup;
 		this.post = post;
 		this.worker = setup.index;
-		this.snapshot = setup.snapshot;
-		const { log_format, log_level } = setup.snapshot.general;
+		const { general } = setup.update;
+		this.settings = setup.update;
+		const { log_format, log_level } = general;
 		this.log = createLog(log_format, log_level, new Lines());
 		const plugins = new PluginHost(setup.plugins, { log: this.log });
 		this.plugins = plugins.active ? plugins : null;
 		this.ledger = new Ledger(setup.capacity, setup.workers, setup.ledger);
 		this.descriptors = new Descriptors(this.ledger.descriptorCounts);
 		this.door = new Door(this, this.descriptors, (room) => this.onFull(room));
-		this.bans = new Bans(new Vitals(setup.capacity, setup.vitals), this.log, setup.snapshot, setup.slots);
+		this.bans = new Bans(new Vitals(setup.capacity, setup.vitals), this.log, { general, clusters: [] }, setup.slots);
 		this.counters = new Counters(setup.capacity, setup.workers, setup.counters);
 		this.attendance = new Attendance(setup.workers, setup.attendance);
 		this.scram = new ScramCache({ secret: setup.scramSecret });
 		this.statements = new Statements(() => this.ledger.nextStatement());
 		this.contain = new Contain((error) => this.onFailure(error), settle);
 		this.handlers = socketHandlers((error, stream) => this.contain.failed(error, stream));
-		this.configure(setup.snapshot, setup.slots, new Set());
+		this.configure(setup.update, setup.slots, new Set());
 	}
 
 	/** @param shared other workers listen on the same port */
@@ -144,7 +162,7 @@ export class Worker implements PoolContext, ClientContext {
 	}
 
 	private listen(shared: boolean): void {
-		const { host, port } = this.snapshot.general;
+		const { host, port } = this.settings.general;
 		const options = {
 			hostname: host,
 			port,
@@ -211,22 +229,16 @@ export class Worker implements PoolContext, ClientContext {
 
 	/** Server connections that all pools have, and may have. */
 	private connections(): [used: number, size: number] {
-		let used = 0;
-		let size = 0;
-		for (const { slot, spec } of this.pools.values()) {
-			used += this.ledger.used(slot);
-			size += spec.pool_size;
-		}
-		return [used, size];
+		return [this.ledger.usedByAll, this.size];
 	}
 
 	// ---- what pools and clients ask of their worker ----------------------------------------------------------------
 
-	readonly general = (): General => this.snapshot.general;
-	readonly tcp = (): Tcp => this.snapshot.tcp;
-	readonly admin = (): Admin => this.snapshot.admin;
+	readonly general = (): General => this.settings.general;
+	readonly tcp = (): Tcp => this.settings.tcp;
+	readonly admin = (): Admin => this.settings.admin;
 
-	find(user: string, database: string): { user: User; cluster: Cluster; router: Router } | null {
+	find(user: string, database: string): Login | null {
 		return this.logins.get(loginKey(user, database)) ?? null;
 	}
 
@@ -276,15 +288,15 @@ export class Worker implements PoolContext, ClientContext {
 	}
 
 	onLogin(client: ClientHandle): void {
-		if (!this.snapshot.general.log_connections) return;
+		if (!this.settings.general.log_connections) return;
 		const { user, database, address } = client;
-		const auth = this.snapshot.general.auth_type;
+		const auth = this.settings.general.auth_type;
 		const text = `client "${user}" connected to database "${database}" [${address}, auth: ${auth}]`;
 		this.log.info(text, { user, database, address, auth, client: client.pid });
 	}
 
 	onLogout(client: ClientHandle, reason: string): void {
-		if (!this.snapshot.general.log_disconnections) return;
+		if (!this.settings.general.log_disconnections) return;
 		const { user, database, address } = client;
 		const text = `client "${user}" disconnected from database "${database}": ${reason} [${address}]`;
 		this.log.info(text, { user, database, address, reason, client: client.pid });
@@ -374,7 +386,7 @@ export class Worker implements PoolContext, ClientContext {
 				this.contain.when(null, this.adoptClient(message.fd), () => {});
 				break;
 			case "reload":
-				this.configure(message.snapshot, message.slots, message.paused);
+				this.configure(message.update, message.slots, message.paused);
 				break;
 			case "order":
 				if (message.order === "reconnect") this.generation++;
@@ -429,57 +441,105 @@ export class Worker implements PoolContext, ClientContext {
 		}
 	}
 
-	/** Makes pools and logins what the snapshot says. Pools that stay keep their servers. */
-	private configure(snapshot: Snapshot, slots: ReadonlyMap<string, number>, paused: ReadonlySet<string>): void {
-		this.snapshot = snapshot;
+	/** Does what an update says, and no more: what has not changed goes on as if there had been none. */
+	private configure(update: Update, slots: ReadonlyMap<string, number>, paused: ReadonlySet<string>): void {
+		const { general, writeFunctions } = update;
+		this.settings = { general, tcp: update.tcp, admin: update.admin };
 		this.generation++;
-		this.log.set(snapshot.general.log_format, snapshot.general.log_level);
-		this.bans.reach(snapshot, slots);
-		this.parsed.setWriteFunctions(snapshot.writeFunctions);
-		const before = [...this.logins.values()].flatMap(({ cluster }) => cluster.shards);
-		this.logins.clear();
+		this.log.set(general.log_format, general.log_level);
+		if (writeFunctions !== null) this.parsed.setWriteFunctions(writeFunctions);
+		if (!update.generalChanged && update.clusters.length + update.gone.length === 0) return;
 		const gone = new Set(this.pools.keys());
-		const databases = databasesOf(snapshot, slots);
-		for (const cluster of snapshot.clusters) {
-			for (const spec of cluster.pools) {
-				gone.delete(spec.key);
-				let pool = this.pools.get(spec.key);
-				if (pool !== undefined) pool.change(spec);
-				else {
-					const slot = slots.get(spec.key)!;
-					pool = new Pool(spec, slot, this.counters.row(slot, this.worker), this);
-					if (paused.has(spec.key)) pool.pause();
-					this.pools.set(spec.key, pool);
-					this.poolsBySlot.set(slot, pool);
-				}
-				pool.database = databases.get(spec.key)!;
-			}
-			if (cluster.pools.length === 0) continue;
-			const byShard = Map.groupBy(cluster.pools, ({ shard }) => shard);
-			const shards = [...byShard.values()].map((specs) => {
-				const members = specs.map(({ key }) => this.pools.get(key)!);
-				return new Shard(members, this.bans.vitals, snapshot.general, cluster.readOnly);
-			});
-			const pools = new Cluster(shards);
-			const { hasPrimary, hasReplicas, hasChoice } = pools;
-			const topology = { shards: shards.length, hasPrimary, hasReplicas, hasChoice, readOnly: cluster.readOnly };
-			const router = new Router(topology, this.parsed, this.plugins, snapshot.general);
-			this.logins.set(loginKey(cluster.user.name, cluster.database), { user: cluster.user, cluster: pools, router });
-		}
+		const before = this.replaceLogins(update, slots, paused);
+		const clusters = [...this.logins.values()].map(({ spec }) => spec);
+		for (const { pools } of clusters) for (const { key } of pools) gone.delete(key);
+		this.reachAll(clusters);
 		this.eachClient((client) => {
-			const found = this.find(client.user, client.database);
-			if (found === null) client.shutDown(false);
-			else client.reach(found.cluster, found.router);
+			const key = loginKey(client.user, client.database);
+			const found = this.logins.get(key);
+			if (found === undefined) client.shutDown(false);
+			else if (before.get(key) !== found) client.reach(found.cluster, found.router);
 		});
 		// Who waits has gone elsewhere by now, if there is an elsewhere.
-		for (const { election } of before) election?.end();
-		for (const key of gone) {
-			const pool = this.pools.get(key)!;
-			pool.retire();
-			this.pools.delete(key);
-			this.poolsBySlot.delete(pool.slot);
-			this.leaving.add(pool);
+		for (const [key, { cluster }] of before)
+			if (this.logins.get(key)?.cluster !== cluster) for (const { election } of cluster.shards) election?.end();
+		for (const key of gone) this.remove(key);
+	}
+
+	/** Pools that stay keep their servers. @returns the logins of before */
+	private replaceLogins(
+		update: Update,
+		slots: ReadonlyMap<string, number>,
+		paused: ReadonlySet<string>,
+	): ReadonlyMap<string, Login> {
+		const before = new Map(this.logins);
+		for (const { user, database } of update.gone) this.logins.delete(loginKey(user, database));
+		for (const { pools } of update.clusters) {
+			for (const spec of pools) {
+				const pool = this.pools.get(spec.key);
+				if (pool === undefined) this.add(spec, slots.get(spec.key)!, paused.has(spec.key));
+				else pool.change(spec);
+			}
 		}
+		const changed = new Map(update.clusters.map((spec) => [loginKey(spec.user.name, spec.database), spec]));
+		// Shards and routers decide by the settings of their day.
+		if (update.generalChanged) {
+			this.routers.clear();
+			for (const [key, { spec }] of this.logins) if (!changed.has(key)) changed.set(key, spec);
+			for (const pool of this.pools.values()) pool.wake();
+		}
+		for (const [key, spec] of changed) {
+			if (spec.pools.length > 0) this.logins.set(key, this.login(spec));
+			else this.logins.delete(key);
+		}
+		return before;
+	}
+
+	private add(spec: PoolSpec, slot: number, isPaused: boolean): void {
+		const pool = new Pool(spec, slot, this.counters.row(slot, this.worker), this);
+		if (isPaused) pool.pause();
+		this.pools.set(spec.key, pool);
+		this.poolsBySlot.set(slot, pool);
+	}
+
+	private remove(key: string): void {
+		const pool = this.pools.get(key)!;
+		pool.retire();
+		this.pools.delete(key);
+		this.poolsBySlot.delete(pool.slot);
+		this.leaving.add(pool);
+	}
+
+	private login(spec: ClusterSpec): Login {
+		const { general } = this.settings;
+		const shards = [...Map.groupBy(spec.pools, ({ shard }) => shard).values()].map((specs) => {
+			const members = specs.map(({ key }) => this.pools.get(key)!);
+			return new Shard(members, this.bans.vitals, general, spec.readOnly);
+		});
+		const cluster = new Cluster(shards);
+		const { hasPrimary, hasReplicas, hasChoice } = cluster;
+		const topology = { shards: shards.length, hasPrimary, hasReplicas, hasChoice, readOnly: spec.readOnly };
+		return { spec, user: spec.user, cluster, router: this.routerOf(topology) };
+	}
+
+	private routerOf(topology: Required<Topology>): Router {
+		const key = Object.values(topology).join();
+		let router = this.routers.get(key);
+		if (router === undefined) {
+			router = new Router(topology, this.parsed, this.plugins, this.settings.general);
+			this.routers.set(key, router);
+		}
+		return router;
+	}
+
+	/** What is found out of all clusters together. */
+	private reachAll(clusters: readonly ClusterSpec[]): void {
+		const slots = { get: (key: string) => this.pools.get(key)?.slot };
+		this.bans.reach({ general: this.settings.general, clusters }, slots);
+		for (const [key, database] of databasesOf(clusters, slots)) this.pools.get(key)!.database = database;
+		const shards = [...this.logins.values()].flatMap(({ cluster }) => cluster.shards);
+		this.electing = shards.filter(({ election }) => election !== null);
+		this.size = shards.reduce((sum, { pools }) => pools.reduce((all, { spec }) => all + spec.pool_size, sum), 0);
 	}
 
 	private drain(): void {
@@ -508,17 +568,20 @@ export class Worker implements PoolContext, ClientContext {
 		this.time = time;
 		this.attendance.tick(this.worker);
 		if (this.isDeaf) this.tryToListen();
-		const { general } = this.snapshot;
-		const { version } = this.bans.vitals;
+		const { general } = this.settings;
+		const { version, suspicions } = this.bans.vitals;
 		const changed = version !== this.vitalsVersion;
+		if (changed || suspicions !== this.suspicions) for (const pool of this.pools.values()) pool.wake();
 		this.vitalsVersion = version;
+		this.suspicions = suspicions;
 		if (this.worker === 0) this.bans.tick(time);
 		const { contain } = this;
-		for (const pool of this.allPools()) contain.guard(null, () => pool.tick(time));
+		// Most of many are asleep.
+		for (const pool of this.pools.values()) if (pool.dueAt <= time) contain.guard(null, () => pool.tick(time));
+		for (const pool of this.leaving) contain.guard(null, () => pool.tick(time));
 		if (changed) for (const pool of this.pools.values()) contain.guard(null, () => pool.reconsider());
 		for (const pool of this.leaving) if (pool.isOver) this.leaving.delete(pool);
-		for (const { cluster } of this.logins.values())
-			for (const shard of cluster.shards) contain.guard(null, () => shard.tick(time, changed));
+		for (const shard of this.electing) contain.guard(null, () => shard.tick(time, changed));
 		this.eachClient((client) => client.check(time));
 		this.door.tick(time, general.client_login_timeout);
 		const [used, size] = this.connections();

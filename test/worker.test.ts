@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { stringify } from "smol-toml";
 import type { MovingServer } from "../src/backend/server.ts";
 import { now } from "../src/clock.ts";
+import { diff, firstUpdate, updateOf } from "../src/config/diff.ts";
 import { load } from "../src/config/load.ts";
 import { problemText } from "../src/config/problem.ts";
 import type { Snapshot } from "../src/config/snapshot.ts";
@@ -50,7 +51,7 @@ function workerOf(snapshot: Snapshot, largest = snapshot) {
 		index: 0,
 		workers: 2,
 		version: "test",
-		snapshot,
+		update: firstUpdate(snapshot),
 		plugins: { bridge: [], plugins: [] },
 		slots,
 		capacity,
@@ -68,13 +69,19 @@ function workerOf(snapshot: Snapshot, largest = snapshot) {
 		const last = said.at(-1);
 		return last?.type === "rows" ? last.rows.length : 0;
 	};
+	let current = snapshot;
+	const reload = (after: Snapshot) => {
+		const difference = diff(current, after);
+		current = difference.next;
+		worker.onMessage({ type: "reload", update: updateOf(difference), slots, paused: new Set() });
+	};
 	return {
 		servers,
 		worker,
 		ledger,
 		slots,
 		said,
-		reload: (next: Snapshot) => worker.onMessage({ type: "reload", snapshot: next, slots, paused: new Set() }),
+		reload,
 	};
 }
 
@@ -162,14 +169,14 @@ test("a worker that cannot listen again goes on trying, says so once, and tells 
 		const snapshot = snapshotOf(server.port, [{ name: "u" }]);
 		return { ...snapshot, general: { ...snapshot.general, host: "127.0.0.1", port } };
 	};
-	const { worker, said, reload } = workerOf(at(0));
+	const { worker, said, slots } = workerOf(at(0));
 	const warnings: string[] = [];
 	Object.assign(worker.log, { warn: (line: string) => warnings.push(line) });
 	worker.start(true);
 	const listening = () => said.filter(({ type }) => type === "listening").length;
 	expect(listening()).toBe(1);
 	const taken = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
-	reload(at(taken.port));
+	worker.onMessage({ type: "reload", update: firstUpdate(at(taken.port)), slots, paused: new Set() });
 	worker.onMessage({ type: "listen" });
 	await Bun.sleep(350);
 	expect(listening()).toBe(1);
@@ -178,4 +185,25 @@ test("a worker that cannot listen again goes on trying, says so once, and tells 
 	await until(() => listening() === 2, "the worker to listen");
 	const client = await Bun.connect({ hostname: "127.0.0.1", port: taken.port, socket: { data() {} } });
 	client.end();
+});
+
+test("a reload touches the users and databases that it changes, and no other", () => {
+	using server = peer();
+	const users: Record<string, string>[] = [{ name: "stays" }, { name: "u", server_user: "one" }, { name: "goes" }];
+	const before = snapshotOf(server.port, users);
+	const { worker, reload } = workerOf(before);
+	const logins = () => ["stays", "u", "goes"].map((user) => worker.find(user, "d"));
+	const [stays, u] = logins();
+	expect(stays).not.toBeNull();
+	reload(snapshotOf(server.port, users));
+	expect(logins()[0]).toBe(stays!);
+	expect(logins()[1]).toBe(u!);
+	reload(snapshotOf(server.port, [{ name: "stays" }, { name: "u", server_user: "two" }]));
+	const [same, changed, gone] = logins();
+	expect(same).toBe(stays!);
+	expect(changed).not.toBe(u!);
+	// Its pool is the same: its servers are replaced, one by one.
+	expect(changed!.cluster.first).toBe(u!.cluster.first);
+	expect(changed!.cluster.first.spec.server_user).toBe("two");
+	expect(gone).toBeNull();
 });

@@ -25,11 +25,7 @@ export function readTable<S extends Settings>(
 	report: Report,
 ): Partial<Values<S>> {
 	const values: Record<string, unknown> = {};
-	const names = new Map<string, string>();
-	for (const [name, setting] of Object.entries(settings)) {
-		names.set(name, name);
-		for (const alias of setting.aliases) names.set(alias, name);
-	}
+	const names = namesOf(settings);
 	const seen = new Map<string, string>();
 	for (const [key, value] of Object.entries(table)) {
 		const at = joinKey(path, key);
@@ -60,12 +56,25 @@ export function readTable<S extends Settings>(
 			report.problem(source, at, later ? "unserved" : "value", show(value, setting.secret), setting.accepted);
 		}
 	}
-	for (const [name, setting] of Object.entries(settings)) {
+	for (const name in settings) {
+		const setting = settings[name]!;
 		if (setting.required && !seen.has(name)) {
 			report.problem(source, joinKey(path, name), "missing", "", setting.accepted);
 		}
 	}
 	return values as Partial<Values<S>>;
+}
+
+/** By each name that a key may have, the setting's. Of each table once: there may be thousands of entries of one. */
+const known = new WeakMap<Settings, ReadonlyMap<string, string>>();
+
+function namesOf(settings: Settings): ReadonlyMap<string, string> {
+	let names = known.get(settings);
+	if (names !== undefined) return names;
+	const all = Object.entries(settings);
+	names = new Map(all.flatMap(([name, { aliases }]) => [name, ...aliases].map((each) => [each, name] as const)));
+	known.set(settings, names);
+	return names;
 }
 
 /** True when the key is one of PgDog's that we do not serve yet; it has then been dealt with. */

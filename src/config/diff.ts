@@ -1,9 +1,9 @@
 // What a reload changed, and what of it takes effect now. Called by main.ts; applies nothing itself.
 
 import type { Settings } from "./setting.ts";
-import { general, tcp } from "./settings.ts";
+import { type General, general, type Tcp, tcp } from "./settings.ts";
 import { showValue } from "./show.ts";
-import type { ClusterSpec, PoolSpec, Snapshot } from "./snapshot.ts";
+import type { Admin, ClusterSpec, PoolSpec, Snapshot } from "./snapshot.ts";
 
 export interface SettingChange {
 	readonly table: "general" | "tcp";
@@ -34,6 +34,45 @@ export interface Difference {
 	readonly writeFunctionsChanged: boolean;
 	/** The snapshot to go on with: the new one, with the old values of what needs a restart. */
 	readonly next: Snapshot;
+}
+
+/** What of a difference concerns those who serve clients: plain data, as large as the difference is. */
+export interface Update {
+	readonly general: General;
+	readonly tcp: Tcp;
+	readonly admin: Admin;
+	/** `general` says something else than before. */
+	readonly generalChanged: boolean;
+	/** Null: as before. */
+	readonly writeFunctions: readonly string[] | null;
+	/** Those that are new, or say something else. */
+	readonly clusters: readonly ClusterSpec[];
+	/** Those that are no more. */
+	readonly gone: readonly Login[];
+}
+
+/** What clients log in to. */
+export interface Login {
+	readonly user: string;
+	readonly database: string;
+}
+
+export function updateOf({ next, settings, clusters, writeFunctionsChanged }: Difference): Update {
+	const { general, tcp, admin, writeFunctions } = next;
+	return {
+		general,
+		tcp,
+		admin,
+		generalChanged: settings.some(({ table }) => table === "general"),
+		writeFunctions: writeFunctionsChanged ? writeFunctions : null,
+		clusters: [...clusters.added, ...clusters.changed.map(({ after }) => after)],
+		gone: clusters.removed.map(({ user, database }) => ({ user: user.name, database })),
+	};
+}
+
+/** For whom all of it is new. */
+export function firstUpdate({ general, tcp, admin, writeFunctions, clusters }: Snapshot): Update {
+	return { general, tcp, admin, generalChanged: true, writeFunctions, clusters, gone: [] };
 }
 
 /** Compares two loads. `before` is what the process runs with, that is the `next` of the last reload. */

@@ -17,6 +17,9 @@ import * as settings from "./settings.ts";
 import type { Admin, PluginEntry, Snapshot, User } from "./snapshot.ts";
 import * as unserved from "./unserved.ts";
 
+/** The defaults of an entry of `[[databases]]`. */
+const DATABASE = defaults(settings.database);
+
 /** Those of pgdog.toml. */
 const TABLES = ["general", "databases", "admin", "tcp", "plugins", "write_functions", "rewrite"];
 
@@ -254,8 +257,7 @@ function readUrls(urls: readonly [name: string, url: string][], input: LoadInput
 function databaseRow(at: string, values: Partial<Values<typeof settings.database>>): DatabaseRow[] {
 	const { name, host } = values;
 	if (name === undefined || host === undefined) return [];
-	const builtIn = defaults(settings.database);
-	return [{ at, database: { ...builtIn, ...values, name, host, database_name: values.database_name ?? name } }];
+	return [{ at, database: { ...DATABASE, ...values, name, host, database_name: values.database_name ?? name } }];
 }
 
 /** By file, pgdog.toml first, and by line; what has no line comes first in its file. */

@@ -74,8 +74,10 @@ export function clusters(
 	admin: Admin,
 	warnings: string[],
 ): ClusterSpec[] {
+	const used = new Set(users.map(({ database }) => database));
+	const byName = Map.groupBy(databases, ({ name }) => name);
 	for (const { name } of databases) {
-		if (!users.some(({ database }) => database === name)) {
+		if (!used.has(name)) {
 			warnings.push(`database "${name}" has no user: it gets no pool, and nobody can connect to it`);
 		}
 	}
@@ -84,7 +86,7 @@ export function clusters(
 			warnings.push(`user "${user.name}" of database "${user.database}" is out of reach: [admin] has the same names`);
 		}
 		// Sorting keeps the order of the file inside a shard.
-		const members = databases.filter(({ name }) => name === user.database).toSorted((a, b) => a.shard - b.shard);
+		const members = (byName.get(user.database) ?? []).toSorted((a, b) => a.shard - b.shard);
 		const pools = members.map((database) => pool(general, database, user, warnings));
 		const readOnly = user.read_only ?? members.every((database) => database.read_only === true);
 		return { user, database: user.database, readOnly, pools };

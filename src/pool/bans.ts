@@ -3,8 +3,9 @@
 // at the latest after `ban_timeout`. One Bans in each thread, all over the same Vitals. Writes know no bans.
 
 import type { General } from "../config/settings.ts";
-import type { Snapshot } from "../config/snapshot.ts";
+import type { PoolSpec, Snapshot } from "../config/snapshot.ts";
 import type { Log } from "../log.ts";
+import type { Slots } from "./databases.ts";
 import { Ban, FoundRole, Vital, type Vitals } from "./vitals.ts";
 
 /** A server that fails again within this time of coming back is held longer, ms; a guess. */
@@ -42,10 +43,11 @@ type Known = Pick<Snapshot, "clusters"> & { readonly general: Pick<General, "ban
 
 /** A pool that may be banned. */
 interface Member {
-	readonly address: string;
-	readonly role: "primary" | "replica" | "auto";
+	readonly spec: PoolSpec;
 	/** Slots of all pools of its shard. */
 	readonly shard: readonly number[];
+	/** The first slot among the pools of its server. */
+	readonly server: number;
 }
 
 export class Bans {
@@ -53,8 +55,10 @@ export class Bans {
 	private readonly log: Log;
 	private members: ReadonlyMap<number, Member> = new Map();
 	private general: Known["general"];
+	/** `Vitals.version` when nobody was banned; -1 when somebody was. */
+	private peaceful = -1;
 
-	constructor(vitals: Vitals, log: Log, snapshot: Known, slots: ReadonlyMap<string, number>) {
+	constructor(vitals: Vitals, log: Log, snapshot: Known, slots: Slots) {
 		this.vitals = vitals;
 		this.log = log;
 		this.general = snapshot.general;
@@ -62,22 +66,33 @@ export class Bans {
 	}
 
 	/** The configuration in force. */
-	reach(snapshot: Known, slots: ReadonlyMap<string, number>): void {
+	reach(snapshot: Known, slots: Slots): void {
 		this.general = snapshot.general;
 		const members = new Map<number, Member>();
+		const servers = new Map<string, number>();
+		for (const { pools } of snapshot.clusters) {
+			for (const spec of pools) {
+				const slot = slots.get(spec.key)!;
+				servers.set(addressOf(spec), Math.min(slot, servers.get(addressOf(spec)) ?? slot));
+			}
+		}
 		for (const { pools } of snapshot.clusters) {
 			for (const shard of Map.groupBy(pools, (pool) => pool.shard).values()) {
 				const all = shard.map(({ key }) => slots.get(key)!);
-				for (const [i, { host, port, role }] of shard.entries())
-					members.set(all[i]!, { address: `${host}:${port}`, role, shard: all });
+				for (const [i, spec] of shard.entries()) {
+					const server = servers.get(addressOf(spec))!;
+					members.set(all[i]!, { spec, shard: all, server });
+				}
 			}
 		}
 		this.members = members;
+		this.peaceful = -1;
 	}
 
 	/** No connection could be had, or a check has failed; `cause` for the log. */
 	failed(slot: number, why: Ban, cause: string, time: number): void {
 		this.vitals.setHealthy(slot, false);
+		this.vitals.set(this.serverOf(slot), Vital.doubtedAt, time);
 		this.ban(slot, why, cause, time);
 	}
 
@@ -129,8 +144,12 @@ export class Bans {
 	/** The tick of one thread: what `ban_timeout` ends. A server that is known to be ill stays banned. */
 	tick(time: number): void {
 		const { vitals } = this;
+		const { version } = vitals;
+		if (version === this.peaceful) return;
+		this.peaceful = version;
 		for (const slot of this.members.keys()) {
 			const why = vitals.banOf(slot);
+			if (why !== Ban.None) this.peaceful = -1;
 			if (!isOfHealth(why) || !vitals.isHealthy(slot)) continue;
 			if (time >= vitals.get(slot, Vital.bannedUntil)) this.end(slot, why, "expired", time);
 		}
@@ -165,7 +184,7 @@ export class Bans {
 		vitals.set(slot, Vital.heldUntil, time + hold);
 		vitals.set(slot, Vital.bannedAt, time);
 		vitals.set(slot, Vital.bannedUntil, time + ban_timeout);
-		const server = this.members.get(slot)?.address ?? "";
+		const server = this.addressOf(slot);
 		this.log.warn(`read queries banned: ${cause} [${server}]`, { server });
 	}
 
@@ -175,8 +194,19 @@ export class Bans {
 
 	private ended(slot: number, cause: string, time: number): void {
 		this.vitals.set(slot, Vital.unbannedAt, time);
-		const server = this.members.get(slot)?.address ?? "";
+		const server = this.addressOf(slot);
 		this.log.warn(`resuming read queries: ${cause} [${server}]`, { server });
+	}
+
+	/** For the log. */
+	private addressOf(slot: number): string {
+		const spec = this.members.get(slot)?.spec;
+		return spec === undefined ? "" : addressOf(spec);
+	}
+
+	/** The row of `Vitals` for what concerns all pools of the server, of all users and databases. */
+	serverOf(slot: number): number {
+		return this.members.get(slot)?.server ?? slot;
 	}
 
 	/** Whether somebody else of its shard could serve its reads. */
@@ -186,10 +216,14 @@ export class Bans {
 	}
 
 	private mayRead(slot: number): boolean {
-		const { role } = this.members.get(slot)!;
+		const { role } = this.members.get(slot)!.spec;
 		const found = this.vitals.roleOf(slot);
 		if (role === "auto" && (found === FoundRole.Unknown || found === FoundRole.Outdated)) return false;
 		const isPrimary = role === "primary" || (role === "auto" && found === FoundRole.Primary);
 		return !isPrimary || this.general.read_write_split !== "exclude_primary";
 	}
+}
+
+function addressOf({ host, port }: PoolSpec): string {
+	return `${host}:${port}`;
 }

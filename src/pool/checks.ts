@@ -46,6 +46,7 @@ export class Checks {
 		const { pool, context } = this;
 		pool.counters[Stat.healthchecks]!++;
 		server.probe(context.general().healthcheck_timeout, () => {
+			this.proven();
 			context.bans.passed(pool.slot, now());
 			pool.onIdle(server);
 		});
@@ -71,11 +72,51 @@ export class Checks {
 			(isIll && time - last > RECHECK) ||
 			(idle_healthcheck_interval > 0 && time - last > idle_healthcheck_interval) ||
 			(time - last > RECHECK && vitals.takeSuspicion(slot));
-		if (!isDue) return;
+		if (!isDue || (!isIll && this.isSpared(time, last))) return;
 		vitals.set(slot, Vital.checkedAt, time);
+		vitals.set(bans.serverOf(slot), Vital.askedAt, time);
 		const server = isIll ? null : this.pool.popIdle();
 		if (server !== null) this.probe(server);
 		else this.context.contain.when(null, this.checkByConnecting(), () => {});
+	}
+
+	/**
+	 * A check in its turn is spared where nobody has a connection and another pool of the server has lately found it well, or is just
+	 * about to find out: of thousands of pools that nobody uses each would log in for it.
+	 */
+	private isSpared(time: number, last: number): boolean {
+		const { general, bans, ledger } = this.context;
+		const { vitals } = bans;
+		const { slot } = this.pool;
+		const { idle_healthcheck_interval, healthcheck_timeout } = general();
+		if (time - last <= idle_healthcheck_interval || ledger.used(slot) > 0) return false;
+		const server = bans.serverOf(slot);
+		const provenAt = vitals.get(server, Vital.provenAt);
+		if (vitals.get(server, Vital.doubtedAt) > provenAt) return false;
+		const isProven = time - provenAt <= idle_healthcheck_interval;
+		const askedAt = vitals.get(server, Vital.askedAt);
+		if (!isProven && (askedAt <= provenAt || time - askedAt > healthcheck_timeout)) return false;
+		vitals.set(slot, Vital.checkedAt, isProven ? time : time - idle_healthcheck_interval + RECHECK);
+		return true;
+	}
+
+	/** The server has answered what was asked of it at the last check. */
+	private proven(): void {
+		const { bans } = this.context;
+		const { slot } = this.pool;
+		bans.vitals.set(bans.serverOf(slot), Vital.provenAt, bans.vitals.get(slot, Vital.checkedAt));
+	}
+
+	/** When `tick` has something to do at the earliest, unless the server is suspected or banned before. */
+	nextDue(): number {
+		const { general, bans } = this.context;
+		const { vitals } = bans;
+		const { slot } = this.pool;
+		const last = vitals.get(slot, Vital.checkedAt);
+		if (last === 0) return 0;
+		if (!vitals.isHealthy(slot) || isOfHealth(vitals.banOf(slot)) || vitals.isSuspected(slot)) return last + RECHECK;
+		const { idle_healthcheck_interval } = general();
+		return idle_healthcheck_interval > 0 ? last + idle_healthcheck_interval : Number.POSITIVE_INFINITY;
 	}
 
 	/** Nothing has come back for a while. A long query is not more often asked about than a check may take. */
@@ -143,6 +184,7 @@ export class Checks {
 		const { pool, context } = this;
 		this.server = null;
 		this.connecting = false;
+		this.proven();
 		if (pool.keep(server)) return;
 		server.close("healthcheck passed");
 		context.bans.passed(pool.slot, now());

@@ -1,17 +1,20 @@
 // Which pools are of one database: of several users, under several names, its primary and its replicas. DDL that one of them
 // has seen concerns all. Each thread finds it out for itself, and finds the same.
 
-import type { PoolSpec, Snapshot } from "../config/snapshot.ts";
+import type { ClusterSpec, PoolSpec } from "../config/snapshot.ts";
+
+/** The row of each pool in shared memory, by `PoolSpec.key`. */
+export type Slots = Pick<ReadonlyMap<string, number>, "get">;
 
 /** @returns by `PoolSpec.key`: the smallest slot among the pools of the same database */
-export function databasesOf(snapshot: Snapshot, slots: ReadonlyMap<string, number>): ReadonlyMap<string, number> {
+export function databasesOf(clusters: readonly ClusterSpec[], slots: Slots): ReadonlyMap<string, number> {
 	const parents = new Map<string, string>();
 	const root = (address: string): string => {
 		let at = address;
 		for (let up = parents.get(at); up !== undefined; up = parents.get(at)) at = up;
 		return at;
 	};
-	for (const { pools } of snapshot.clusters) {
+	for (const { pools } of clusters) {
 		for (const specs of Map.groupBy(pools, ({ shard }) => shard).values()) {
 			const first = root(addressOf(specs[0]!));
 			for (const spec of specs) {
@@ -21,7 +24,7 @@ export function databasesOf(snapshot: Snapshot, slots: ReadonlyMap<string, numbe
 		}
 	}
 	const least = new Map<string, number>();
-	const all = snapshot.clusters.flatMap(({ pools }) => pools);
+	const all = clusters.flatMap(({ pools }) => pools);
 	for (const spec of all) {
 		const at = root(addressOf(spec));
 		least.set(at, Math.min(least.get(at) ?? Number.POSITIVE_INFINITY, slots.get(spec.key)!));

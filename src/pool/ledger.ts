@@ -74,6 +74,13 @@ export class Ledger {
 		return Atomics.load(this.permits, 1 + slot);
 	}
 
+	/** As `used`, of all pools together. */
+	get usedByAll(): number {
+		let sum = 0;
+		for (let slot = 1; slot <= this.pools; slot++) sum += this.permits[slot]!;
+		return sum;
+	}
+
 	/** When the process said last that the pool is exhausted. */
 	complaints(slot: number): OnceAMinute {
 		return this.complaint(1 + slot);

@@ -34,6 +34,9 @@ const PERMANENT = new Set(["28", "3D", "42"]);
 /** A query under way for so long, ms, or for half of what clients wait for it, is a reason to ask whether its server still answers. */
 const LONG_QUERY = 1_000;
 
+/** A pool whose servers are all idle is looked at this often, ms: for addresses that move, and statements that are dropped. */
+const IDLE_LOOK = 1_000;
+
 /** CancelRequests on their way to one server: each is a connection. */
 const MOST_CANCELS = 4;
 
@@ -50,6 +53,8 @@ export class Pool implements Connected, Checked {
 	private readonly context: PoolContext;
 	private readonly checks: Checks;
 	private readonly connecting: Connecting;
+	/** When `tick` has something to do next, ms since the epoch; 0: at each tick. What happens in between makes it 0. */
+	dueAt = 0;
 	/** When a server last went to another worker. */
 	private gaveAt = 0;
 	private paused = false;
@@ -102,6 +107,7 @@ export class Pool implements Connected, Checked {
 		}
 		waiter.waitingSince = time;
 		this.waiters.push(waiter);
+		this.dueAt = 0;
 		this.publish();
 		this.grow(time);
 		return null;
@@ -170,7 +176,9 @@ export class Pool implements Connected, Checked {
 	/** Last in, first out: the rest may grow old and be closed. */
 	popIdle(): Server | null {
 		const server = this.idle.pop() ?? null;
-		if (server !== null) this.publish();
+		if (server === null) return null;
+		this.dueAt = 0;
+		this.publish();
 		return server;
 	}
 
@@ -203,6 +211,7 @@ export class Pool implements Connected, Checked {
 	private open(limit: number): boolean {
 		const permit = Permit.take(this.context.ledger, this.slot, limit);
 		if (permit === null) return false;
+		this.dueAt = 0;
 		this.watch(this.connecting.open(permit));
 		return true;
 	}
@@ -245,6 +254,9 @@ export class Pool implements Connected, Checked {
 	private join(server: Server, permit: Permit): void {
 		// Between the end of its login and now.
 		if (server.state === ServerState.Closed) return;
+		this.dueAt = 0;
+		// Nobody has looked while there was none.
+		this.noteAddresses(now());
 		this.all.add(server, permit);
 		server.limitLifetime(this.spec.server_lifetime, this.spec.server_lifetime_jitter);
 		server.loggedIn();
@@ -288,6 +300,7 @@ export class Pool implements Connected, Checked {
 		this.checks.onGone(server);
 		const permit = this.all.remove(server);
 		if (permit === null) return;
+		this.dueAt = 0;
 		permit.release();
 		this.forget(server);
 		if (general().log_disconnections)
@@ -366,6 +379,7 @@ export class Pool implements Connected, Checked {
 
 	/** A server that another worker gives us, with its permit. */
 	onServerGiven(moving: MovingServer): void {
+		this.dueAt = 0;
 		this.watch(this.connecting.adopt(moving, Permit.received(this.context.ledger, this.slot)));
 	}
 
@@ -416,8 +430,31 @@ export class Pool implements Connected, Checked {
 		this.counters[Stat.sv_active] = this.all.size - idle - inTransaction;
 		this.counters[Stat.cl_waiting] = this.waiters.length;
 		this.counters[Stat.oldest_wait] = this.waiters.first?.waitingSince ?? 0;
-		if (this.context.ledger.used(this.slot) <= this.spec.pool_size) this.shrinks = false;
+		const used = this.context.ledger.used(this.slot);
+		if (used <= this.spec.pool_size) this.shrinks = false;
 		this.publish();
+		// Not when some were closed in this tick: then the gauges are not what they are told to be.
+		const isIdle = idle === this.idle.length && idle === this.all.size && !this.isConnecting;
+		const isQuiet = isIdle && this.waiters.length === 0 && !this.shrinks;
+		this.dueAt = isQuiet && used >= this.spec.min_pool_size ? this.nextDue(time) : 0;
+	}
+
+	/** When there is something to do for a pool that nobody uses, unless something happens before. */
+	private nextDue(time: number): number {
+		let next = this.checks.nextDue();
+		if (this.idle.length > 0) next = Math.min(next, time + IDLE_LOOK);
+		for (const server of this.idle) {
+			const late = server.usedAt + this.spec.idle_timeout;
+			// It is one of `min_pool_size` otherwise, and stays.
+			if (late >= time) next = Math.min(next, late);
+			next = Math.min(next, server.bornAt + server.lifetime);
+		}
+		return next;
+	}
+
+	/** Bans or roles have changed, a server is suspected, or there are other settings: the next tick looks. */
+	wake(): void {
+		this.dueAt = 0;
 	}
 
 	/** What others have found out about this server since the last tick. */
@@ -553,18 +590,21 @@ export class Pool implements Connected, Checked {
 	/** Clients wait, without a time limit; idle servers are closed. Lent ones end their transactions. */
 	pause(): void {
 		this.paused = true;
+		this.wake();
 		for (const server of [...this.idle]) server.close("pause");
 	}
 
 	resume(): void {
 		if (!this.paused) return;
 		this.paused = false;
+		this.wake();
 		this.waiters.restart(now());
 		this.grow();
 	}
 
 	/** Every server is replaced: idle ones now, lent ones when they come back. */
 	reconnect(): void {
+		this.wake();
 		this.generation = this.context.generation;
 		for (const server of [...this.idle]) server.close("reconnect");
 	}
@@ -573,6 +613,7 @@ export class Pool implements Connected, Checked {
 	change(spec: PoolSpec): void {
 		const before = this.spec;
 		this.spec = spec;
+		this.wake();
 		this.shrinks ||= spec.pool_size < before.pool_size;
 		if (identityOf(before) !== this.identity) {
 			this.reported.forget();

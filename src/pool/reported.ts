@@ -31,6 +31,7 @@ const PLAIN_NAME = /^[\x20-\x7e]{0,63}$/;
 
 type Values = ReadonlyMap<string, string>;
 const NONE: Values = new Map();
+const NOTHING: ReadonlyMap<string, readonly [string, string]> = new Map();
 /** By these we read what a client sends. */
 const READ_BY = ["client_encoding", "standard_conforming_strings"];
 type Pairs = readonly (readonly [string, string])[];
@@ -48,13 +49,9 @@ export class Reported {
 	/** By a connection that has just been opened. Null before the first. */
 	private base: ParameterSet | null = null;
 	/** `base` by lower-case names: name as reported, and value. */
-	private byName = new Map<string, readonly [string, string]>();
+	private byName: ReadonlyMap<string, readonly [string, string]> = NOTHING;
 	/** What StartupMessages change of `base`, by those of their settings whose effect is not plain. */
-	private readonly effects = new LRUCache<string, Values>({
-		maxSize: EFFECTS_LIMIT,
-		sizeCalculation: (changes, key) =>
-			[...changes].reduce((sum, [name, value]) => sum + name.length + value.length, key.length + 64),
-	});
+	private effects: LRUCache<string, Values> | null = null;
 
 	/** @param tell the pool's other threads */
 	constructor(sets: ParameterSets, tell: (lesson: Lesson) => void) {
@@ -65,7 +62,7 @@ export class Reported {
 	/** What such a client is told; null when only a server can say. */
 	of(startup: ParameterSet): ParameterSet | null {
 		const rest = this.unplain(startup);
-		const changes = rest === "" ? NONE : this.effects.get(rest);
+		const changes = rest === "" ? NONE : this.effects?.get(rest);
 		return changes === undefined ? null : this.with(startup, changes);
 	}
 
@@ -110,8 +107,8 @@ export class Reported {
 	/** Other servers from now on. */
 	forget(): void {
 		this.base = null;
-		this.byName.clear();
-		this.effects.clear();
+		this.byName = NOTHING;
+		this.effects = null;
 	}
 
 	/** @returns whether it is news */
@@ -127,7 +124,7 @@ export class Reported {
 	private learnEffect(startup: ParameterSet, reported: ParameterSet): boolean {
 		const { base } = this;
 		const rest = this.unplain(startup);
-		if (base === null || rest === "" || this.effects.has(rest)) return false;
+		if (base === null || rest === "" || this.effects?.has(rest)) return false;
 		const changes = new Map<string, string>();
 		for (const [name, value] of reported.values) {
 			if (OWN.has(name) || base.values.get(name) === value) continue;
@@ -135,6 +132,8 @@ export class Reported {
 			if (name === "application_name" && this.isPlain(name, startup.values.get(name) ?? "")) continue;
 			changes.set(name, value);
 		}
+		// Made when there is something to keep: most pools see clients with plain settings alone.
+		this.effects ??= new LRUCache({ maxSize: EFFECTS_LIMIT, sizeCalculation: sizeOf });
 		this.effects.set(rest, changes);
 		return this.effects.has(rest);
 	}
@@ -154,4 +153,9 @@ export class Reported {
 			if (!this.isPlain(name, value)) key += `${name}\0${value}\0`;
 		return key;
 	}
+}
+
+/** Characters that are kept for what a StartupMessage comes to. */
+function sizeOf(changes: Values, key: string): number {
+	return [...changes].reduce((sum, [name, value]) => sum + name.length + value.length, key.length + 64);
 }

@@ -50,6 +50,10 @@ export const enum Vital {
 	lag,
 	/** It has replayed all that the primary had written by then. Infinity for a primary. */
 	freshAsOf,
+	/** Of the server and all pools there, in the row of one of them (`Bans.serverOf`): when it has answered, when it did not, when it was asked. */
+	provenAt,
+	doubtedAt,
+	askedAt,
 	COUNT,
 }
 
@@ -64,7 +68,7 @@ const enum Word {
 	COUNT,
 }
 
-/** Words before the rows: version, and one to keep the doubles aligned. */
+/** Words before the rows: version, and how often a server was suspected. An even number keeps the doubles aligned. */
 const HEAD = 2;
 
 export class Vitals {
@@ -132,6 +136,16 @@ export class Vitals {
 
 	suspect(slot: number): void {
 		Atomics.store(this.words, place(slot, Word.suspect), 1);
+		Atomics.add(this.words, 1, 1);
+	}
+
+	/** Changes whenever a server is suspected. */
+	get suspicions(): number {
+		return Atomics.load(this.words, 1);
+	}
+
+	isSuspected(slot: number): boolean {
+		return this.load(slot, Word.suspect) === 1;
 	}
 
 	/** @returns whether it was suspected: whoever asks first has to look */

@@ -6,6 +6,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { stringify } from "smol-toml";
+import { firstUpdate } from "../../src/config/diff.ts";
 import { load } from "../../src/config/load.ts";
 import { problemText } from "../../src/config/problem.ts";
 import { Checkout } from "../../src/frontend/checkout.ts";
@@ -42,8 +43,9 @@ beforeAll(async () => {
 	writeFileSync(usersPath, stringify({ users }));
 	const loaded = load({ configPath, usersPath, databaseUrls: [], overrides: {}, env: {} });
 	if (!loaded.ok) throw new Error(loaded.problems.map(problemText).join("\n"));
-	const { snapshot } = loaded;
-	const slots = new Map(snapshot.clusters.flatMap(({ pools }) => pools).map(({ key }, slot) => [key, slot]));
+	// Each reload says that all of it is new.
+	const update = firstUpdate(loaded.snapshot);
+	const slots = new Map(update.clusters.flatMap(({ pools }) => pools).map(({ key }, slot) => [key, slot]));
 	const capacity = slots.size;
 	const memory = {
 		ledger: new Ledger(capacity, 1).memory,
@@ -53,10 +55,10 @@ beforeAll(async () => {
 	};
 	const plugins = { bridge: [], plugins: [] };
 	const scramSecret = new Uint8Array(32);
-	const setup = { index: 0, workers: 1, version: "test", snapshot, plugins, slots, capacity, scramSecret, ...memory };
+	const setup = { index: 0, workers: 1, version: "test", update, plugins, slots, capacity, scramSecret, ...memory };
 	worker = new Worker(setup as ConstructorParameters<typeof Worker>[0], () => {});
 	worker.start(false);
-	reload = () => worker.onMessage({ type: "reload", snapshot, slots, paused: new Set() });
+	reload = () => worker.onMessage({ type: "reload", update, slots, paused: new Set() });
 });
 afterAll(async () => {
 	worker?.onMessage({ type: "close" });

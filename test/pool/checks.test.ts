@@ -1,7 +1,11 @@
 // How a pool finds out that its server is not well, and that it is again. Ticks are given the time that the test wants.
 
 import { expect, test } from "bun:test";
-import { Ban, FoundRole } from "../../src/pool/vitals.ts";
+import { Bans } from "../../src/pool/bans.ts";
+import { Ledger } from "../../src/pool/ledger.ts";
+import { Pool } from "../../src/pool/pool.ts";
+import { Ban, FoundRole, Vitals } from "../../src/pool/vitals.ts";
+import { Stat } from "../../src/stats/counters.ts";
 import { until } from "../support/until.ts";
 import { ScriptedServer, type TestPool, TestWaiter, testPool } from "./support.ts";
 
@@ -217,4 +221,41 @@ test("the load of a pool is what is lent and who waits", async () => {
 	pool.onIdle(both[1]!.server!);
 	expect(pool.load).toBe(1);
 	pool.shutDown();
+});
+
+test("of many pools of a server that nobody uses one is checked in its turn, and each of them once it has failed", async () => {
+	using postgres = new ScriptedServer();
+	const settings = { idle_healthcheck_interval: 400, idle_healthcheck_delay: 0, healthcheck_timeout: 5_000 };
+	const made = testPool(postgres.port, {}, settings);
+	const specs = Array.from({ length: 20 }, (_, i) => ({ ...made.pool.spec, key: `p${i}`, database: `d${i}` }));
+	const user = { name: "u", passwords: [] };
+	const clusters = specs.map((spec) => ({
+		user: { ...user, database: spec.database },
+		database: spec.database,
+		readOnly: false,
+		pools: [spec],
+	}));
+	const known = { general: made.context.general(), clusters };
+	const slots = new Map(specs.map(({ key }, slot) => [key, slot]));
+	const { log } = made.context;
+	const bans = new Bans(new Vitals(specs.length), log, known, slots);
+	const context = { ...made.context, bans, ledger: new Ledger(specs.length, 1) };
+	const pools = specs.map((spec, slot) => new Pool(spec, slot, new Float64Array(Stat.length), context));
+	const after = (condition: () => boolean) => () => {
+		for (const pool of pools) pool.tick(now());
+		return condition();
+	};
+	const areWell = (well: boolean) => after(() => pools.every(({ slot }) => bans.vitals.isHealthy(slot) === well));
+	const start = now();
+	await until(
+		after(() => now() - start > 2_000),
+		"five turns to be over",
+	);
+	expect(postgres.logins).toBeGreaterThanOrEqual(3);
+	expect(postgres.logins).toBeLessThanOrEqual(6);
+	postgres.refuse = "57P03";
+	await until(areWell(false), "all to be known to be ill");
+	postgres.refuse = "";
+	await until(areWell(true), "all to be well again");
+	for (const pool of pools) pool.shutDown();
 });

@@ -1,24 +1,22 @@
 // Which pools hear of each other's DDL: those of one database, whoever logs in, whatever it is called, and its replicas.
 
 import { expect, test } from "bun:test";
-import type { PoolSpec, Snapshot } from "../../src/config/snapshot.ts";
+import type { ClusterSpec, PoolSpec } from "../../src/config/snapshot.ts";
 import { databasesOf } from "../../src/pool/databases.ts";
 
 /** Clusters, each a list of `host/database`, with `#shard` behind it. Keys are made of the place in the list. */
 function groups(...clusters: string[][]): number[] {
 	const slots = new Map<string, number>();
-	const snapshot = {
-		clusters: clusters.map((pools, c) => ({
-			pools: pools.map((text, p) => {
-				const [address = "", shard = "0"] = text.split("#");
-				const [host, database_name] = address.split("/");
-				const key = `${c}.${p}`;
-				slots.set(key, slots.size);
-				return { key, host, port: 5432, database_name, shard: Number(shard) } as PoolSpec;
-			}),
-		})),
-	} as unknown as Snapshot;
-	return [...databasesOf(snapshot, slots).values()];
+	const specs = clusters.map((pools, c) => ({
+		pools: pools.map((text, p) => {
+			const [address = "", shard = "0"] = text.split("#");
+			const [host, database_name] = address.split("/");
+			const key = `${c}.${p}`;
+			slots.set(key, slots.size);
+			return { key, host, port: 5432, database_name, shard: Number(shard) } as PoolSpec;
+		}),
+	})) as unknown as ClusterSpec[];
+	return [...databasesOf(specs, slots).values()];
 }
 
 test("each database is alone", () => {

@@ -237,3 +237,28 @@ test("a server that deallocates dropped statements is not lent meanwhile, nor tw
 	expect(b.server).toBeNull();
 	pool.shutDown();
 });
+
+test("a pool is due when it has something to do: at each tick while it is used, else for its checks and what gets old", async () => {
+	using postgres = new ScriptedServer();
+	const settings = { idle_healthcheck_interval: 30_000, idle_healthcheck_delay: 5_000 };
+	const { pool } = testPool(postgres.port, { idle_timeout: 300 }, settings);
+	const time = now();
+	pool.tick(time);
+	expect(pool.dueAt).toBe(time + 5_000);
+	const waiter = new TestWaiter();
+	const served = waiter.from(pool);
+	expect(pool.dueAt).toBe(0);
+	pool.tick(time);
+	expect(pool.dueAt).toBe(0);
+	const server = (await served).server!;
+	pool.tick(time);
+	expect(pool.dueAt).toBe(0);
+	pool.onIdle(server);
+	pool.tick(server.usedAt + 1);
+	expect(pool.dueAt).toBe(server.usedAt + 300);
+	pool.tick(server.usedAt + 301);
+	expect([pool.all.size, pool.dueAt]).toEqual([0, 0]);
+	pool.tick(server.usedAt + 302);
+	expect(pool.dueAt).toBe(time + 5_000);
+	pool.shutDown();
+});
