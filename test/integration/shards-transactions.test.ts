@@ -403,6 +403,29 @@ describe("failures", () => {
 		await client.query("COMMIT");
 	});
 
+	// It was sent to all shards, and their wrong answers were told.
+	test("what the router refuses stands behind its end in one string: while no shard knows of it, that is refused, too", async () => {
+		const refused = "SELECT count(*) FROM here";
+		for (const end of ["ROLLBACK", "COMMIT"]) {
+			await client.query("BEGIN");
+			const first = await client.query(refused);
+			expect([first.rows, first.errors.length, first.status]).toEqual([[], 1, "E"]);
+			expect(sqlstates(await client.query("SELECT 1"))).toEqual(["25P02"]);
+			for (const behind of [refused, `SELECT 1; ${refused}`]) {
+				const { rows, errors, tags, status } = await client.query(`${end}; ${behind}`);
+				expect([end, rows, errors, tags, status]).toEqual([
+					end,
+					[],
+					[expect.objectContaining(first.errors[0]!)],
+					[],
+					"E",
+				]);
+			}
+			expect(await open()).toEqual([]);
+			expect((await client.query("ROLLBACK; SELECT 1")).status).toBe("I");
+		}
+	});
+
 	test("an error of the first statement on a further shard fails it on the others", async () => {
 		await client.query("BEGIN");
 		await client.query(insert(0));
