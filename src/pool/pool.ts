@@ -151,8 +151,10 @@ export class Pool implements Connected, Checked {
 			if (server.state === ServerState.Closed) return;
 		}
 		if (this.waiters.first !== null) {
-			// Its last answer came in this event; only of a new one it is not known.
-			this.hand(server, answeredAt > server.bornAt ? answeredAt : now());
+			// Mostly its last answer came in this event. Not that of a new one, nor of one that came from another worker, was not asked
+			// anything, or waited for a cancel to land: the time of that may be hours ago.
+			const isOfNow = answeredAt > server.bornAt && answeredAt >= context.time;
+			this.hand(server, isOfNow ? answeredAt : now());
 			return;
 		}
 		this.idle.push(server);

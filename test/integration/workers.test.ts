@@ -55,6 +55,16 @@ test("default_pool_size = 1 with two workers is one server connection, and both 
 	for (const client of both.flat()) client.close();
 });
 
+test("a server that was idle on one worker for longer than query_timeout has all of that for a query of the other", async () => {
+	await using proxy = await start({ default_pool_size: 1, query_timeout: 1_000 });
+	const [[here], [there]] = await connectToBothWorkers(proxy, 1);
+	const backend = await one(here!, "SELECT pg_backend_pid()");
+	await Bun.sleep(1_500);
+	const { rows, errors } = await there!.query("SELECT pg_backend_pid() FROM pg_sleep(0.3)");
+	expect([errors, rows]).toEqual([[], [[backend]]]);
+	for (const client of [here, there]) client!.close();
+});
+
 test("one client against nine on the other worker is not starved", async () => {
 	await using proxy = await start({ default_pool_size: 1 });
 	const both = await connectToBothWorkers(proxy, 9);

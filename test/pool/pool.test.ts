@@ -1,7 +1,7 @@
 // One worker's share of a pool: who gets a server, how many there are, and who is told what when there is none.
 
 import { expect, test } from "bun:test";
-import { ServerState } from "../../src/backend/server.ts";
+import { type Server, ServerState } from "../../src/backend/server.ts";
 import { now } from "../../src/clock.ts";
 import { NO_FACTS } from "../../src/parser/session.ts";
 import { Pool } from "../../src/pool/pool.ts";
@@ -37,6 +37,23 @@ test("a server that is refused for good is an error for who waits, and its permi
 	const waiter = await new TestWaiter().from(pool);
 	expect(waiter.error?.sqlstate).toBe("3D000");
 	expect(ledger.used(0)).toBe(0);
+	pool.shutDown();
+});
+
+// Its client's query was timed out at once, by a query_timeout that had passed while the server was idle.
+test("who is handed a server that was asked last long ago is not told that time as now", async () => {
+	using postgres = new ScriptedServer();
+	const { pool, clock } = testPool(postgres.port, { pool_size: 1 });
+	const { server } = await new TestWaiter().from(pool);
+	await new Promise<void>((resolve) => server!.run("SELECT 1", () => resolve()));
+	const handed = Promise.withResolvers<number>();
+	const next = new TestWaiter();
+	next.onServer = (_server: Server, time: number) => handed.resolve(time);
+	await Bun.sleep(20);
+	clock.time = now();
+	expect(pool.take(next, clock.time)).toBeNull();
+	pool.onIdle(server!);
+	expect(await handed.promise).toBeGreaterThanOrEqual(next.waitingSince);
 	pool.shutDown();
 });
 

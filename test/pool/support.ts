@@ -234,7 +234,7 @@ export class TestWaiter implements Waiter {
 		return this;
 	}
 
-	onServer(server: Server): void {
+	onServer(server: Server, _time: number): void {
 		this.server = server;
 		this.answered.resolve();
 	}
