@@ -56,6 +56,16 @@ done
 rm -rf "$0"
 `;
 
+// A standby needs no less of these than the server whose data it begins with had (PostgreSQL docs, "Hot Standby", "Administrator's
+// Overview"), and here that is the template, whatever its primary is given.
+const SMALLEST = {
+	max_connections: 4,
+	max_worker_processes: 0,
+	max_wal_senders: 0,
+	max_prepared_transactions: 0,
+	max_locks_per_transaction: 10,
+};
+
 // One per process on purpose: initdb takes most of a second, a copy of its result a tenth. Kept in this module since
 // nothing else lives as long as the process does; the watcher is kept too, for its pipe must not be collected.
 let home: Promise<PostgresHome> | undefined;
@@ -99,7 +109,12 @@ async function build(): Promise<PostgresHome> {
 		commands.push(`GRANT pg_monitor, pg_signal_backend TO ${role.name};`);
 	}
 	commands.push("CREATE DATABASE pgdog OWNER pgdog;");
-	await run([join(bin, "postgres"), "--single", "-D", template, "-F", "postgres"], runAs, commands.join("\n"));
+	const settings = Object.entries(SMALLEST).flatMap(([name, value]) => ["-c", `${name}=${value}`]);
+	await run(
+		[join(bin, "postgres"), "--single", "-D", template, "-F", ...settings, "postgres"],
+		runAs,
+		commands.join("\n"),
+	);
 	return { folder, bin, runAs, template };
 }
 

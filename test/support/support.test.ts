@@ -31,6 +31,16 @@ test("a replica follows its primary, survives its death and can be promoted", as
 	expect(existsSync(cluster.folder)).toBe(false);
 });
 
+test("servers start with fewer connections than usual, replicas, too, and have no more", async () => {
+	await using few = await startPostgres({ replicas: 1, settings: { max_connections: 5, max_worker_processes: 2 } });
+	await few.primary.sql("CREATE TABLE t AS SELECT 1 AS id");
+	await few.replicated();
+	for (const server of [few.primary, few.replicas[0]!]) {
+		const [row] = await server.sql("SELECT id, current_setting('max_connections') AS most FROM t");
+		expect(row).toEqual({ id: 1, most: "5" });
+	}
+});
+
 test("a killed primary comes back as a second one beside the replica that was promoted and that the other one follows", async () => {
 	await using cluster = await startPostgres({ replicas: 2 });
 	const { primary } = cluster;
