@@ -442,3 +442,21 @@ test("a table that SELECT INTO makes, or a right that GRANT gives, stands before
 	expect(await served(b, "SELECT a FROM other")).toEqual([["hides"]]);
 	await elsewhere("DROP SCHEMA hides CASCADE; DROP TABLE veiled, other");
 });
+
+// README: what is declared IMMUTABLE is computed with the plan, which clients share.
+test("a function that reads a setting answers each client by its own, when it is declared STABLE as it has to be", async () => {
+	await elsewhere(
+		"CREATE FUNCTION tenant() RETURNS text STABLE LANGUAGE plpgsql AS $$ BEGIN RETURN current_setting('app.tenant'); END $$",
+	);
+	const clients = await Promise.all(
+		["a", "b", "c"].map((tenant) => connect(single, { parameters: { "app.tenant": tenant } })),
+	);
+	for (const client of clients) await prepare(client, "mine", "SELECT tenant()");
+	for (let round = 0; round < 8; round++)
+		for (const [i, client] of clients.entries()) expect(await execute(client, "mine")).toEqual([["abc"[i]!]]);
+	expect(await one(clients[0]!, "SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE '%tenant%'")).toBe(
+		"1",
+	);
+	for (const client of clients) client.close();
+	await elsewhere("DROP FUNCTION tenant");
+});
