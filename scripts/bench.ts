@@ -1,5 +1,5 @@
-// `npm run bench`: pgbench -S straight to PostgreSQL, through Debian's PgBouncer, through dist/pgdog with one and two workers,
-// and through one that spreads reads over a primary and two replicas; interleaved over several rounds in one go, since figures
+// `npm run bench`: pgbench -S straight to PostgreSQL, through the newest PgBouncer that is to be had (bench/pgbouncer.ts), through
+// dist/pgdog with one and two workers, through PgDog where PGDOG_BIN names it, and through one that spreads reads over a primary and two replicas; interleaved over several rounds in one go, since figures
 // of two runs on a shared machine cannot be compared. Prints a Markdown table of medians and the ratios to PgBouncer. See --help.
 
 import { parseArgs } from "node:util";
@@ -16,7 +16,8 @@ const USAGE = `npm run bench -- [options]
   --scale N        pgbench scale (2)
   --modes LIST     of simple,extended,prepared (all)
   --clients LIST   numbers of clients (1,10,50)
-  --only LIST      of direct,pgbouncer,workers=N,replicas=N (direct,pgbouncer,workers=1,workers=2,replicas=1);
+  --only LIST      of direct,pgbouncer,pgdog,workers=N,replicas=N (direct,pgbouncer,workers=1,workers=2,replicas=1, and
+                   pgdog where PGDOG_BIN names PgDog's executable);
                    replicas=N: N workers before the primary and two replicas
   --json FILE      also write every sample there`;
 
@@ -27,7 +28,10 @@ const { values } = parseArgs({
 		scale: { type: "string", default: "2" },
 		modes: { type: "string", default: "simple,extended,prepared" },
 		clients: { type: "string", default: "1,10,50" },
-		only: { type: "string", default: "direct,pgbouncer,workers=1,workers=2,replicas=1" },
+		only: {
+			type: "string",
+			default: `direct,pgbouncer,workers=1,workers=2,replicas=1${process.env.PGDOG_BIN ? ",pgdog" : ""}`,
+		},
 		json: { type: "string" },
 		help: { type: "boolean", default: false },
 	},

@@ -10,6 +10,7 @@ import { RawClient } from "../../test/support/raw-client.ts";
 import { adopt } from "../../test/support/reaper.ts";
 import { requireTool, runTool } from "../../test/support/tools.ts";
 import { until } from "../../test/support/until.ts";
+import { newestPgBouncer, versionOf } from "./pgbouncer.ts";
 
 export interface Contestant {
 	name: string;
@@ -56,14 +57,20 @@ export async function startContestants(names: string[], scale: number): Promise<
 			const ours = OURS.exec(name);
 			if (name === "direct") contestants.push({ name, port: cluster.port, pid: undefined, prepares: true });
 			else if (name === "pgbouncer") {
-				const version = /[\d.]+/.exec((await runTool([requireTool("pgbouncer"), "--version"])).stdout)?.[0] ?? "?";
-				versions.PgBouncer = version;
-				contestants.push(await startPgBouncer(cluster, version, stack));
+				const binary = await newestPgBouncer();
+				versions.PgBouncer = await versionOf(binary);
+				contestants.push(await startPgBouncer(binary, cluster, versions.PgBouncer, stack));
+			} else if (name === "pgdog") {
+				const binary = process.env.PGDOG_BIN;
+				if (!binary) throw new Error("PGDOG_BIN is to name PgDog's executable");
+				versions["PgDog itself"] = (await runTool([binary, "--version"])).stdout.trim();
+				const proxy = stack.use(await startOurs(cluster, 1, false, binary));
+				contestants.push({ name, port: proxy.port, pid: proxy.pid, prepares: true });
 			} else if (ours) {
 				const proxy = stack.use(await startOurs(cluster, Number(ours[2]), ours[1] === "replicas"));
 				versions.pgdog = (await runTool([join(import.meta.dir, "../../dist/pgdog"), "--version"])).stdout.trim();
 				contestants.push({ name, port: proxy.port, pid: proxy.pid, prepares: true });
-			} else throw new Error(`nobody is called ${name}: direct, pgbouncer, workers=N, replicas=N`);
+			} else throw new Error(`nobody is called ${name}: direct, pgbouncer, pgdog, workers=N, replicas=N`);
 		}
 		return { contestants, versions, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 	} catch (error) {
@@ -88,11 +95,15 @@ async function fill(cluster: Cluster, scale: number): Promise<void> {
 	await cluster.replicated();
 }
 
-function startOurs(cluster: Cluster, workers: number, spread: boolean): Promise<Proxy> {
+/** @param binary another executable that reads the same configuration: PgDog's */
+function startOurs(cluster: Cluster, workers: number, spread: boolean, binary?: string): Promise<Proxy> {
 	const servers = spread ? [cluster.primary, ...cluster.replicas] : [cluster.primary];
 	return startProxy({
+		...(binary === undefined ? {} : { binary }),
 		config: {
 			general: {
+				host: "127.0.0.1",
+				port: freePort(),
 				workers,
 				default_pool_size: POOL,
 				auth_type: "trust",
@@ -110,7 +121,14 @@ function startOurs(cluster: Cluster, workers: number, spread: boolean): Promise<
 	});
 }
 
-async function startPgBouncer(cluster: Cluster, version: string, stack: AsyncDisposableStack): Promise<Contestant> {
+async function startPgBouncer(
+	binary: string,
+	cluster: Cluster,
+	version: string,
+	stack: AsyncDisposableStack,
+): Promise<Contestant> {
+	const [major = 0, minor = 0] = version.split(".").map(Number);
+	const prepares = major > 1 || minor >= 21;
 	// It refuses root, as PostgreSQL does.
 	const runAs: RunAs | undefined = process.getuid?.() === 0 ? unprivileged() : undefined;
 	const parent = temporaryFolder(runAs);
@@ -131,13 +149,14 @@ async function startPgBouncer(cluster: Cluster, version: string, stack: AsyncDis
 		default_pool_size: POOL,
 		max_client_conn: 1000,
 		ignore_startup_parameters: "extra_float_digits",
+		...(prepares && { max_prepared_statements: 200 }),
 		logfile: join(folder, "log"),
 	};
 	const lines = Object.entries(settings).map(([key, value]) => `${key} = ${value}`);
 	const server = `${DATABASE} = host=127.0.0.1 port=${cluster.port} dbname=${DATABASE}`;
 	const ini = join(folder, "pgbouncer.ini");
 	writeFileSync(ini, ["[databases]", server, "[pgbouncer]", ...lines, ""].join("\n"));
-	const child = Bun.spawn([requireTool("pgbouncer"), "-q", ini], {
+	const child = Bun.spawn([binary, "-q", ini], {
 		cwd: folder,
 		stdin: "ignore",
 		stdout: "ignore",
@@ -155,6 +174,5 @@ async function startPgBouncer(cluster: Cluster, version: string, stack: AsyncDis
 		client?.close();
 		return client !== undefined;
 	}, "pgbouncer to answer");
-	const [major = 0, minor = 0] = version.split(".").map(Number);
-	return { name: "pgbouncer", port, pid: child.pid, prepares: major > 1 || minor >= 21 };
+	return { name: "pgbouncer", port, pid: child.pid, prepares };
 }

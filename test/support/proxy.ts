@@ -34,6 +34,8 @@ export interface ProxyOptions {
 	args?: string[];
 	/** Runs src/main.ts with Bun instead of dist/pgdog. For looking into a failure, not for committed tests. */
 	source?: boolean;
+	/** Another executable that reads the same files, in place of dist/pgdog. */
+	binary?: string;
 	/** Milliseconds to wait for the listening line. Default 15,000. */
 	timeout?: number;
 	/** How many files it may open, for good. Default: as many as the test. */
@@ -113,7 +115,10 @@ export class Proxy implements AsyncDisposable {
 	#over = false;
 
 	constructor(options: ProxyOptions) {
-		const command = [...limited(options.files), ...proxyCommand(options.source)];
+		const command = [
+			...limited(options.files),
+			...(options.binary === undefined ? proxyCommand(options.source) : [options.binary]),
+		];
 		this.folder = mkdtempSync(join(tmpdir(), "pgdog-proxy-"));
 		const asText = typeof options.config === "string";
 		// A port in the file wins over the environment, and is then the one we tell.

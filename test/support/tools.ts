@@ -52,6 +52,7 @@ export async function runTool(
 	command: string[],
 	env: Record<string, string> = {},
 	timeout = 60_000,
+	cwd?: string,
 ): Promise<ToolResult> {
 	const child = Bun.spawn(command, {
 		stdin: "ignore",
@@ -59,6 +60,7 @@ export async function runTool(
 		stderr: "pipe",
 		env: { PATH: process.env.PATH ?? "/usr/bin:/bin", LC_ALL: "C", PGCONNECT_TIMEOUT: "10", ...env },
 		timeout,
+		...(cwd === undefined ? {} : { cwd }),
 		killSignal: "SIGKILL",
 	});
 	const [stdout, stderr, code] = await Promise.all([child.stdout.text(), child.stderr.text(), child.exited]);
