@@ -40,6 +40,7 @@ import { Bans } from "./pool/bans.ts";
 import { Cluster } from "./pool/cluster.ts";
 import type { PoolContext } from "./pool/context.ts";
 import { databasesOf } from "./pool/databases.ts";
+import { Filling } from "./pool/filling.ts";
 import { Ledger } from "./pool/ledger.ts";
 import { Permit } from "./pool/permit.ts";
 import { Pool } from "./pool/pool.ts";
@@ -72,6 +73,7 @@ export class Worker implements PoolContext, ClientContext {
 	readonly worker: number;
 	readonly ledger: Ledger;
 	readonly bans: Bans;
+	readonly filling: Filling;
 	readonly sets = new ParameterSets();
 	readonly collected = new Budget(COLLECTED);
 	readonly statements: Statements;
@@ -145,6 +147,7 @@ export class Worker implements PoolContext, ClientContext {
 		this.descriptors = new Descriptors(this.ledger.descriptorCounts);
 		this.door = new Door(this, this.descriptors, (room) => this.onFull(room));
 		this.bans = new Bans(new Vitals(setup.capacity, setup.vitals), this.log, { general, clusters: [] }, setup.slots);
+		this.filling = new Filling(this.ledger, this.bans, this.log);
 		this.counters = new Counters(setup.capacity, setup.workers, setup.counters);
 		this.attendance = new Attendance(setup.workers, setup.attendance);
 		this.scram = new ScramCache({ secret: setup.scramSecret });
@@ -581,6 +584,7 @@ export class Worker implements PoolContext, ClientContext {
 		for (const pool of this.leaving) contain.guard(null, () => pool.tick(time));
 		if (changed) for (const pool of this.pools.values()) contain.guard(null, () => pool.reconsider());
 		for (const pool of this.leaving) if (pool.isOver) this.leaving.delete(pool);
+		contain.guard(null, () => this.filling.tick(this.pools.values(), time));
 		for (const shard of this.electing) contain.guard(null, () => shard.tick(time, changed));
 		this.eachClient((client) => client.check(time));
 		this.door.tick(time, general.client_login_timeout);

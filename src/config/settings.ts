@@ -71,7 +71,7 @@ export const general = {
 	min_pool_size: integer({
 		default: 1,
 		max: MAX_POOL,
-		text: "Server connections that each pool keeps open while nobody needs them.",
+		text: "Server connections that each pool keeps open while nobody needs them. They are opened a few at a time, for pools that clients use first, and not while somebody waits; a server that refuses one for want of room (53300) is left alone for a while, and idle connections that nobody has used make room there.",
 	}),
 	pooler_mode: choice(poolerModes, {
 		default: "transaction",

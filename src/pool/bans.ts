@@ -199,7 +199,7 @@ export class Bans {
 	}
 
 	/** For the log. */
-	private addressOf(slot: number): string {
+	addressOf(slot: number): string {
 		const spec = this.members.get(slot)?.spec;
 		return spec === undefined ? "" : addressOf(spec);
 	}

@@ -12,6 +12,7 @@ import type { Descriptors } from "../net/descriptors.ts";
 import type { Names } from "../net/names.ts";
 import type { Stream } from "../net/stream.ts";
 import type { Bans } from "./bans.ts";
+import type { Filling } from "./filling.ts";
 import type { Ledger } from "./ledger.ts";
 import type { Lesson } from "./reported.ts";
 
@@ -21,6 +22,7 @@ export interface PoolContext {
 	readonly worker: number;
 	readonly ledger: Ledger;
 	readonly bans: Bans;
+	readonly filling: Filling;
 	readonly sets: ParameterSets;
 	readonly statements: Statements;
 	readonly scram: ScramCache;

@@ -22,6 +22,8 @@ export class Ledger {
 	private readonly held: Int32Array;
 	/** For each (pool, worker): when the client that waits longest began to, ms since the epoch. */
 	private readonly since: Float64Array;
+	/** [0] connections being opened for the sake of `min_pool_size` alone. */
+	private readonly filling: Int32Array;
 	/** Words of the complaints about the process, then of those about each pool. */
 	private readonly said: Int32Array;
 	/** See `Descriptors`. */
@@ -35,7 +37,8 @@ export class Ledger {
 		const words = (1 + 2 * pools + 3 * cells + 1) & ~1;
 		const complaints = words * 4 + cells * 8;
 		const descriptors = complaints + (1 + pools) * OnceAMinute.WORDS * 4;
-		this.memory = memory ?? new SharedArrayBuffer(descriptors + Descriptors.WORDS * 4);
+		const filling = descriptors + Descriptors.WORDS * 4;
+		this.memory = memory ?? new SharedArrayBuffer(filling + 4);
 		this.permits = new Int32Array(this.memory, SERVERS, 1 + pools);
 		this.catalogues = new Int32Array(this.memory, (1 + pools) * 4, pools);
 		const first = 1 + 2 * pools;
@@ -43,6 +46,7 @@ export class Ledger {
 		this.idle = new Int32Array(this.memory, (first + cells) * 4, cells);
 		this.held = new Int32Array(this.memory, (first + 2 * cells) * 4, cells);
 		this.since = new Float64Array(this.memory, words * 4, cells);
+		this.filling = new Int32Array(this.memory, filling, 1);
 		this.said = new Int32Array(this.memory, complaints, (1 + pools) * OnceAMinute.WORDS);
 		this.descriptorCounts = new Int32Array(this.memory, descriptors, Descriptors.WORDS);
 	}
@@ -72,6 +76,17 @@ export class Ledger {
 	/** Server connections of the pool in the process, those being opened among them. */
 	used(slot: number): number {
 		return Atomics.load(this.permits, 1 + slot);
+	}
+
+	/** One more is being opened for the sake of `min_pool_size`, if fewer than `limit` are. */
+	beginFilling(limit: number): boolean {
+		if (Atomics.add(this.filling, 0, 1) < limit) return true;
+		this.endFilling();
+		return false;
+	}
+
+	endFilling(): void {
+		Atomics.sub(this.filling, 0, 1);
 	}
 
 	/** As `used`, of all pools together. */

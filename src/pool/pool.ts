@@ -17,6 +17,7 @@ import { checkoutTimeout, type Shortage, shortageText } from "./checkout-timeout
 import { type Checked, Checks } from "./checks.ts";
 import { type Connected, Connecting } from "./connecting.ts";
 import type { PoolContext } from "./context.ts";
+import { type Filled, FULL } from "./filling.ts";
 import { Permit, Servers } from "./permit.ts";
 import { type Lesson, Reported } from "./reported.ts";
 import { Ban, FoundRole } from "./vitals.ts";
@@ -40,7 +41,7 @@ const IDLE_LOOK = 1_000;
 /** CancelRequests on their way to one server: each is a connection. */
 const MOST_CANCELS = 4;
 
-export class Pool implements Connected, Checked {
+export class Pool implements Connected, Checked, Filled {
 	spec: PoolSpec;
 	readonly slot: number;
 	/** Its database's place in the ledger, see databases.ts. */
@@ -209,13 +210,42 @@ export class Pool implements Connected, Checked {
 		while (wanted-- > 0 && this.open(this.spec.pool_size));
 	}
 
-	/** Opens one connection if fewer than `limit` permits are in use. @returns whether it does */
-	private open(limit: number): boolean {
+	/** Opens one connection if fewer than `limit` permits are in use. @param done told when that is over @returns whether it does */
+	private open(limit: number, done = () => {}): boolean {
 		const permit = Permit.take(this.context.ledger, this.slot, limit);
 		if (permit === null) return false;
 		this.dueAt = 0;
-		this.watch(this.connecting.open(permit));
+		this.watch(this.connecting.open(permit).finally(done));
 		return true;
+	}
+
+	get isUsed(): boolean {
+		return this.waiters.length > 0 || this.counters[Stat.server_assignment_count]! > 0;
+	}
+
+	get lacks(): boolean {
+		const { pool_size, min_pool_size } = this.spec;
+		return !this.paused && !this.retired && this.context.ledger.used(this.slot) < Math.min(min_pool_size, pool_size);
+	}
+
+	/** One that is not well is checked instead. */
+	mayFill(time: number): boolean {
+		return this.connecting.mayTry(time) && this.context.bans.vitals.isHealthy(this.slot);
+	}
+
+	fill(done: () => void): boolean {
+		const { pool_size, min_pool_size } = this.spec;
+		return this.open(Math.min(min_pool_size, pool_size), done);
+	}
+
+	get spare(): number {
+		return this.isUsed ? 0 : this.idle.length;
+	}
+
+	makeRoom(): void {
+		const server = this.idle[0];
+		if (server !== undefined) this.closeAbove(server, 0, "the server has no room");
+		this.wake();
 	}
 
 	/** Waits for nobody. What rejects is a bug in what was done with a connection. */
@@ -235,7 +265,7 @@ export class Pool implements Connected, Checked {
 	/** A connection that a check has made beyond the pool's size. @returns false when nobody has use for it */
 	keep(server: Server): boolean {
 		const { ledger } = this.context;
-		const wanted = this.waiters.length > 0 || ledger.used(this.slot) < this.spec.min_pool_size;
+		const wanted = this.waiters.length > 0 || (this.lacks && this.context.filling.allows(this.slot, now()));
 		if (!wanted || this.retired) return false;
 		using permit = Permit.take(ledger, this.slot, this.spec.pool_size);
 		if (permit === null) return false;
@@ -267,7 +297,7 @@ export class Pool implements Connected, Checked {
 	}
 
 	onOpenFailed(error: PgError): void {
-		const { bans, log, ledger } = this.context;
+		const { bans, log, ledger, filling } = this.context;
 		// Nobody waits, and what is known of the slot may be another pool's by now.
 		if (this.retired) return;
 		this.counters[Stat.errors]!++;
@@ -276,6 +306,9 @@ export class Pool implements Connected, Checked {
 		const refused = PERMANENT.has(error.sqlstate.slice(0, 2)) && this.all.size === 0;
 		// A server that answers, and only has no room for one more connection, is not down.
 		const isOurs = error.sqlstate === OUT_OF_DESCRIPTORS;
+		const isFull = error.sqlstate === FULL;
+		if (isFull) filling.crowded(this.slot, now());
+		if (isFull && this.waiters.length === 0) return;
 		if (error.sqlstate.startsWith("08") || refused || (ledger.used(this.slot) === 0 && !isOurs))
 			bans.failed(this.slot, Ban.Unreachable, error.message, now());
 		this.waiters.reconsider();
@@ -424,9 +457,8 @@ export class Pool implements Connected, Checked {
 		this.expireWaiters(time);
 		this.closeIdle(time);
 		this.grow(time);
-		// One that is not well is checked instead.
-		if (!this.paused && this.connecting.mayTry(time) && this.context.bans.vitals.isHealthy(this.slot))
-			this.open(Math.min(this.spec.min_pool_size, this.spec.pool_size));
+		if (this.waiters.length > 0 && this.isConnecting) this.context.filling.hungry();
+		if (this.lacks) this.context.filling.wants(this);
 		this.counters[Stat.sv_idle] = idle;
 		this.counters[Stat.sv_idle_xact] = inTransaction;
 		this.counters[Stat.sv_active] = this.all.size - idle - inTransaction;
@@ -438,7 +470,7 @@ export class Pool implements Connected, Checked {
 		// Not when some were closed in this tick: then the gauges are not what they are told to be.
 		const isIdle = idle === this.idle.length && idle === this.all.size && !this.isConnecting;
 		const isQuiet = isIdle && this.waiters.length === 0 && !this.shrinks;
-		this.dueAt = isQuiet && used >= this.spec.min_pool_size ? this.nextDue(time) : 0;
+		this.dueAt = isQuiet ? this.nextDue(time) : 0;
 	}
 
 	/** When there is something to do for a pool that nobody uses, unless something happens before. */

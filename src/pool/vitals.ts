@@ -54,6 +54,12 @@ export const enum Vital {
 	provenAt,
 	doubtedAt,
 	askedAt,
+	/** Of the server too: when it last had no room for one more connection, how long it is left alone by filling.ts, and when it is not. */
+	crowdedAt,
+	crowdPause,
+	crowdedUntil,
+	/** When it was last connected to for the sake of `min_pool_size`. */
+	filledAt,
 	COUNT,
 }
 
@@ -68,8 +74,8 @@ const enum Word {
 	COUNT,
 }
 
-/** Words before the rows: version, and how often a server was suspected. An even number keeps the doubles aligned. */
-const HEAD = 2;
+/** Words before the rows: version, how often a server was suspected, how often one had no room. An even number keeps the doubles aligned. */
+const HEAD = 4;
 
 export class Vitals {
 	readonly memory: SharedArrayBuffer;
@@ -142,6 +148,15 @@ export class Vitals {
 	/** Changes whenever a server is suspected. */
 	get suspicions(): number {
 		return Atomics.load(this.words, 1);
+	}
+
+	crowded(): void {
+		Atomics.add(this.words, 2, 1);
+	}
+
+	/** Changes whenever a server had no room. */
+	get crowdings(): number {
+		return Atomics.load(this.words, 2);
 	}
 
 	isSuspected(slot: number): boolean {

@@ -17,6 +17,7 @@ import { settle } from "../../src/net/outgoing.ts";
 import { socketHandlers } from "../../src/net/stream.ts";
 import { Bans } from "../../src/pool/bans.ts";
 import type { PoolContext } from "../../src/pool/context.ts";
+import { Filling } from "../../src/pool/filling.ts";
 import { Ledger } from "../../src/pool/ledger.ts";
 import { Pool } from "../../src/pool/pool.ts";
 import { Vitals } from "../../src/pool/vitals.ts";
@@ -187,10 +188,12 @@ export function testPool(
 		[own.key, slot],
 		[mate.key, slot + 1],
 	]);
+	const bans = new Bans(new Vitals(slot + 2), log, known, slots);
 	const context = {
 		worker: 0,
 		ledger,
-		bans: new Bans(new Vitals(slot + 2), log, known, slots),
+		bans,
+		filling: new Filling(ledger, bans, log),
 		sets: new ParameterSets(),
 		statements,
 		scram: new ScramCache(),
