@@ -50,7 +50,7 @@ import { Choice, noteBatch, Routing, type RoutingOwner } from "./routing.ts";
 import { SessionHints } from "./session-hints.ts";
 import { ClientSettings, Settled, tooManySettings } from "./settings.ts";
 import { counted, NO_ROOM, Share } from "./share.ts";
-import { isForAnswers, Wait } from "./wait.ts";
+import { Wait } from "./wait.ts";
 
 /** What may be queued for a client that does not read before its next request has to wait. */
 export const UNREAD = 64 << 10;
@@ -918,7 +918,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	onAnswers({ books }: Server): void {
 		// Also in the middle of a batch, whose end may never come.
 		if (books.owed === 0) this.statements?.onAnswered();
-		if (!isForAnswers(this.wait)) return;
+		if (this.wait < Wait.Answers) return;
 		if (books.owed === 0 || books.copyIn || (this.wait === Wait.Ends && books.ends === 0)) this.resume();
 	}
 
@@ -936,7 +936,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	/** With what was held until the server had answered. */
 	private goOn(): void {
-		if (isForAnswers(this.wait)) this.resume();
+		if (this.wait >= Wait.Answers) this.resume();
 	}
 
 	private release(server: Server): void {

@@ -14,17 +14,14 @@ export const enum Wait {
 	Cancel,
 	/** Its server runs a query of ours on its behalf: settings are asked for, or brought back, or its batch is ended. Ends with that. */
 	Task,
+	/** For nothing any more. */
+	Closed,
+
+	// From here on: its server has to answer something that the client has asked.
 	/** For the answers to all that was said. These end with `onAnswers` and `onReady`. */
 	Answers,
 	/** For the same, in the middle of a batch that goes on as it was routed. */
 	AnswersInBatch,
 	/** For the answers to all batches that were said to their end. */
 	Ends,
-	/** For nothing any more. */
-	Closed,
-}
-
-/** Its server has to answer something that the client has asked. */
-export function isForAnswers(wait: Wait): boolean {
-	return wait === Wait.Answers || wait === Wait.AnswersInBatch || wait === Wait.Ends;
 }
