@@ -1,4 +1,4 @@
-// `npm test`: types, formatter and linter, then `bun test` with the arguments given. Ends with one line of counts.
+// `npm test`: what `npm run check` looks at, then `bun test` with the arguments given. Ends with one line of counts.
 
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
@@ -46,7 +46,7 @@ if (import.meta.main) {
 	const code = await child.exited;
 	const { pass, fail, skip } = counts(Bun.stripANSI(output));
 	console.log(`\n${pass} passed, ${fail} failed${skip ? `, ${skip} skipped` : ""}`);
-	if (!clean) console.log("tsc or biome found mistakes: see above");
+	if (!clean) console.log("a check found mistakes: see above");
 	const skippedInCI = process.env.CI === "true" && skip > 0;
 	if (skippedInCI) console.log("a test was skipped, which CI=true does not allow");
 	process.exit(code !== 0 || !clean || skippedInCI || pass === 0 ? 1 : 0);

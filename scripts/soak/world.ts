@@ -19,7 +19,7 @@ export interface Door {
 }
 
 /** A client that has heard nothing for so long is hung, ms: more than all timeouts of the proxy and all faults together. */
-export const PATIENCE = 45_000;
+const PATIENCE = 45_000;
 
 const SCHEMA = `
 	CREATE TABLE kept (who text, n bigint, customer_id bigint NOT NULL, PRIMARY KEY (who, n));

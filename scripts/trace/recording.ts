@@ -31,7 +31,7 @@ export interface Figures {
 const OFTEN = 1 / 3;
 
 /** The folder of src that a file is in; a file beside the folders is a room of its own. */
-export function roomOf(file: string): string {
+function roomOf(file: string): string {
 	return file.split("/")[0]!;
 }
 

@@ -30,7 +30,7 @@ export function shapeOf(admin: { readonly name: string }): Shape {
 }
 
 /** A value before it is text. Numbers with a fraction are shown to three places, as PgDog does. */
-export type Cell = string | number | boolean | null;
+type Cell = string | number | boolean | null;
 
 /** A column with the way to its value. */
 export interface Field<T> extends Column {

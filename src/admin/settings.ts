@@ -27,7 +27,7 @@ const UNREPORTED: readonly (readonly [name: string, value: string])[] = [
 ];
 
 /** `0.1.0 (PgDog)` from `PgDog v1a2b3c4d (…), version 0.1.0, …`: drivers want a number in front. */
-export function serverVersion(version: string): string {
+function serverVersion(version: string): string {
 	return `${/, version (\d+(?:\.\d+)+)/.exec(version)?.[1] ?? "0.0.0"} (PgDog)`;
 }
 

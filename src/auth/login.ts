@@ -269,7 +269,7 @@ export class ClientLogin {
 }
 
 /** The password of a PasswordMessage. Valid as long as `body`. Throws PostgreSQL's errors. */
-export function readPasswordMessage(body: Uint8Array): Uint8Array {
+function readPasswordMessage(body: Uint8Array): Uint8Array {
 	checkLength(body, MAX_PASSWORD_MESSAGE);
 	const password = cString(body, 0);
 	if (password === null || password.length + 1 !== body.length) throw protocolViolation("invalid password packet size");

@@ -68,7 +68,7 @@ export interface Pending {
 }
 
 /** What stands behind DescribeUnnamed, and DescribeOurs of an unnamed statement. */
-export interface UnnamedPending {
+interface UnnamedPending {
 	/** The client's number for it. */
 	readonly serial: number;
 	/** What it must be, if it is parsed again: `key` or `portable` of its Description. */

@@ -5,7 +5,7 @@
 import { Dirty, Reads, readsOf, type SessionFacts } from "../parser/session.ts";
 
 /** What the names of settings may take that one transaction has set, bytes; more is not kept (frontend/settings.ts). */
-export const NAMES_LIMIT = 1 << 20;
+const NAMES_LIMIT = 1 << 20;
 const NAME_COST = 64;
 
 /** Tables of one session that are known by name; of more than these it is not remembered that they are temporary. */

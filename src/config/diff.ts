@@ -15,7 +15,7 @@ export interface SettingChange {
 	readonly reloadable: boolean;
 }
 
-export interface Changes<T> {
+interface Changes<T> {
 	readonly added: readonly T[];
 	readonly removed: readonly T[];
 	readonly changed: readonly { readonly before: T; readonly after: T }[];

@@ -14,7 +14,7 @@ export const enum Side {
 	Replica,
 }
 
-export type PoolerMode = "transaction" | "session" | "statement";
+type PoolerMode = "transaction" | "session" | "statement";
 
 /** What an entry of `[[databases]]` and one of `[[users]]` may both say of their pools; undefined: not said. Durations in milliseconds. */
 export interface PoolSettings {

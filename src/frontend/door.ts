@@ -13,7 +13,7 @@ import { Startup } from "./startup.ts";
 const LAST_WORDS = 2_000;
 
 /** In PostgreSQL's words. */
-export const TOO_MANY_CLIENTS = new PgError(
+const TOO_MANY_CLIENTS = new PgError(
 	"FATAL",
 	"53300",
 	"sorry, too many clients already",

@@ -12,7 +12,7 @@ import type { RequestRouter } from "./request.ts";
 import { isEnd, type ShardedTransaction } from "./sharded-transaction.ts";
 
 /** Messages `[at, end)` of a chunk that the same shards are sent. */
-export interface Segment {
+interface Segment {
 	readonly at: number;
 	readonly end: number;
 	/** The same array for the same shards. */

@@ -20,8 +20,8 @@ const UNTOLD = "in_hot_standby";
 const NONE: ReadonlySet<string> = new Set();
 
 /** What the settings of one session may take, and those of all sessions of a thread, bytes; guesses, generous. */
-export const MOST_OF_CLIENT = 4 << 20;
-export const MOST_OF_THREAD = 64 << 20;
+const MOST_OF_CLIENT = 4 << 20;
+const MOST_OF_THREAD = 64 << 20;
 
 /** What became of a look at the settings of a transaction that is over. */
 export const enum Settled {

@@ -15,7 +15,7 @@ export const VERSION =
 	"PgDog v1a2b3c4d (rustc 1.95.0 (59807616e 2026-04-14)), version 0.1.0, pg_query 6.1.1, Bun 1.4.5";
 
 /** Two users of database "shop", one of them also of "Ware-house". */
-export function snapshot(): Snapshot {
+function snapshot(): Snapshot {
 	const loaded = load({
 		configPath: "/nowhere/pgdog.toml",
 		databaseUrls: [

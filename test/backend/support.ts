@@ -9,7 +9,7 @@ import { Server, type ServerClient, type ServerHome, ServerState } from "../../s
 import { Stream } from "../../src/net/stream.ts";
 import { Stat } from "../../src/stats/counters.ts";
 
-export class Recorder {
+class Recorder {
 	private parts: Buffer[] = [];
 	ended = false;
 

@@ -3,7 +3,7 @@
 
 import { bytes, concat, cstring, frontend, int32, message } from "../support/wire-frames.ts";
 
-export interface Step {
+interface Step {
 	send: Uint8Array;
 	/** A message of this type comes back before the next step. */
 	await?: string;

@@ -45,7 +45,7 @@ export function entries(cluster: Cluster, name = "pgdog"): Entry[] {
 }
 
 /** The database of a second shard: the first one's is `pgdog`. */
-export const SECOND = "shard1";
+const SECOND = "shard1";
 
 /** A primary and two replicas, each with both databases and the table that writers write to. */
 export async function startServers(): Promise<Cluster> {

@@ -5,7 +5,7 @@ import { type Cluster, startPostgres } from "../support/postgres.ts";
 import { type Proxy, type ProxyOptions, startProxy } from "../support/proxy.ts";
 import type { QueryResult, RawClient } from "../support/raw-client.ts";
 import { until } from "../support/until.ts";
-import { backends, connect } from "./support.ts";
+import { backends } from "./support.ts";
 
 export const SHARDS = ["s0", "s1", "s2"];
 
@@ -124,5 +124,3 @@ export function sane(proxy: Proxy): void {
 	if (!proxy.running || internal >= 0)
 		throw new Error(`the proxy failed:\n${proxy.lines.slice(Math.max(0, internal)).join("\n")}`);
 }
-
-export { connect };

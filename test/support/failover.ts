@@ -36,10 +36,10 @@ export interface FailoverOptions {
 
 /** `before` the primary is killed, from then on `failover`, from the old one's return on `return`. */
 export const PHASES = ["before", "failover", "return"] as const;
-export type Phase = (typeof PHASES)[number];
-export type ByPhase = Record<Phase, number>;
+type Phase = (typeof PHASES)[number];
+type ByPhase = Record<Phase, number>;
 
-export interface FailoverError {
+interface FailoverError {
 	/** SQLSTATE, or `closed`, `timeout`, `unreachable` when there was none. */
 	state: string;
 	/** The first one's message. */

@@ -5,8 +5,8 @@ use std::ffi::c_void;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
-use pgdog_plugin::parameters::{Parameter, ParameterFormat};
 use pgdog_plugin::PdParameters;
+use pgdog_plugin::parameters::{Parameter, ParameterFormat};
 
 /// The message breaks its own counts, or has a format code that PostgreSQL does not know. It will say so itself.
 #[derive(Debug, PartialEq, Eq)]

@@ -42,7 +42,8 @@ pub fn check() -> Result<(), String> {
     if select.target_list.len() != 2 || !matches!(table, Some(NodeEnum::RangeVar(table)) if table.relname == "t") {
         return Err("it does not see the columns and the table".into());
     }
-    if !matches!(select.where_clause.as_ref().and_then(|node| node.node.as_ref()), Some(NodeEnum::BoolExpr(both)) if both.args.len() == 2) {
+    if !matches!(select.where_clause.as_ref().and_then(|node| node.node.as_ref()), Some(NodeEnum::BoolExpr(both)) if both.args.len() == 2)
+    {
         return Err("it does not see the condition".into());
     }
     match statement.ast.deparse() {

@@ -90,7 +90,8 @@ unsafe fn end_by(signal: c_int) {
 
 unsafe fn pass_on(index: usize, signal: c_int, info: *mut siginfo_t, context: *mut c_void) {
     unsafe {
-        let before = (*(&raw const BEFORE[index])).assume_init_ref();
+        let before = &raw const BEFORE[index];
+        let before = (*before).assume_init_ref();
         match before.sa_sigaction {
             // Ignored or not, a fault that nobody handles comes again, and then ends the process.
             libc::SIG_DFL => end_by(signal),

@@ -234,9 +234,22 @@ mod tests {
     #[test]
     fn chains_count_whatever_lies_between() {
         for link in [
-            "+a", "+(a)", "+','", "+E'\\','", "+$$,$$", "+/*,*/a", "+--,\na", "+\",\"", "+f(a,b)", " UNION SELECT 1,2",
-            "+E'a'\n'\\','", "+$1", "+a$$", "+a[1,2]",
-            " JOIN a ON b AND c", " IS NULL",
+            "+a",
+            "+(a)",
+            "+','",
+            "+E'\\','",
+            "+$$,$$",
+            "+/*,*/a",
+            "+--,\na",
+            "+\",\"",
+            "+f(a,b)",
+            " UNION SELECT 1,2",
+            "+E'a'\n'\\','",
+            "+$1",
+            "+a$$",
+            "+a[1,2]",
+            " JOIN a ON b AND c",
+            " IS NULL",
         ] {
             let sql = format!("SELECT a{}", link.repeat(1000));
             assert!(of(&sql) >= 1000, "{link}: {}", of(&sql));
@@ -259,7 +272,8 @@ mod tests {
     #[test]
     fn texts_with_other_quotes_than_plain_ones_are_told() {
         assert!(is_plain(b"SELECT a - 1 / 2, $1, 'it''s' FROM \"t\""));
-        for sql in [&b"SELECT E'\\''"[..], b"SELECT 1 -- a", b"SELECT /* a */ 1", b"SELECT $$a$$", b"SELECT $a$a$a$", b"SELECT $"] {
+        for sql in [&b"SELECT E'\\''"[..], b"SELECT 1 -- a", b"SELECT /* a */ 1", b"SELECT $$a$$", b"SELECT $a$a$a$", b"SELECT $"]
+        {
             assert!(!is_plain(sql));
         }
     }

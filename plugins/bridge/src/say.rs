@@ -84,7 +84,7 @@ impl Line {
         let mut now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
         // SAFETY: fills what it is given; allowed in signal handlers.
         unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &mut now) };
-        let seconds = now.tv_sec as i64;
+        let seconds = now.tv_sec;
         let (year, month, day) = date(seconds.div_euclid(86_400));
         let second = seconds.rem_euclid(86_400);
         self.padded(year, 4);
@@ -93,7 +93,7 @@ impl Line {
         self.raw(b"T").padded(second / 3600, 2);
         self.raw(b":").padded(second / 60 % 60, 2);
         self.raw(b":").padded(second % 60, 2);
-        self.raw(b".").padded(now.tv_nsec as i64 / 1_000_000, 3);
+        self.raw(b".").padded(now.tv_nsec / 1_000_000, 3);
         self.raw(b"Z");
     }
 

@@ -5,9 +5,9 @@ use std::collections::HashSet;
 use std::sync::OnceLock;
 use std::{env, fs};
 
+use pg_query::{NodeRef, protobuf::ParseResult};
 use pgdog_plugin::macros;
 use pgdog_plugin::prelude::*;
-use pg_query::{NodeRef, protobuf::ParseResult};
 
 macros::plugin!();
 

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::sync::{LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
+use pg_query::{Context as Place, NodeEnum, NodeRef, protobuf::ParseResult};
 use pgdog_plugin::macros;
 use pgdog_plugin::prelude::*;
-use pg_query::{Context as Place, NodeEnum, NodeRef, protobuf::ParseResult};
 
 macros::plugin!();
 

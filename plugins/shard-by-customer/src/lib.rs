@@ -2,10 +2,12 @@
 //! for in the conditions and in the columns of an INSERT, as a literal or as a parameter. What names customers in a way that
 //! cannot be read here goes to all shards; rows that would be stored where nobody looks for them are refused.
 
+use pg_query::NodeEnum;
+use pg_query::protobuf::{
+    AExprKind, BoolExprType, CopyStmt, InsertStmt, Node, ParseResult, SelectStmt, SetOperation, a_const::Val,
+};
 use pgdog_plugin::macros;
 use pgdog_plugin::prelude::*;
-use pg_query::NodeEnum;
-use pg_query::protobuf::{AExprKind, BoolExprType, CopyStmt, InsertStmt, Node, ParseResult, SelectStmt, SetOperation, a_const::Val};
 use serde_json::Value;
 
 macros::plugin!();
@@ -60,7 +62,7 @@ fn place(statement: &Node) -> Place {
         }
         Some(NodeEnum::UpdateStmt(update)) => {
             // A row would belong to another customer, and stay where it is.
-            if update.target_list.iter().any(|target| is_target(target)) {
+            if update.target_list.iter().any(is_target) {
                 return Place::Refused;
             }
             let one = update.from_clause.is_empty() && count(statement, "SelectStmt") == 0;
@@ -180,10 +182,14 @@ fn inserted(insert: &InsertStmt, statement: &Node) -> Place {
     if count(statement, "SelectStmt") != 1 || count(statement, "CommonTableExpr") > 0 {
         return Place::Refused;
     }
-    let each: Option<Vec<_>> = rows.values_lists.iter().map(|row| match &row.node {
-        Some(NodeEnum::List(row)) => values(row.items.get(place)),
-        _ => None,
-    }).collect();
+    let each: Option<Vec<_>> = rows
+        .values_lists
+        .iter()
+        .map(|row| match &row.node {
+            Some(NodeEnum::List(row)) => values(row.items.get(place)),
+            _ => None,
+        })
+        .collect();
     each.map_or(Place::Refused, |each| Place::Stores(each.concat()))
 }
 
@@ -191,7 +197,10 @@ fn inserted(insert: &InsertStmt, statement: &Node) -> Place {
 fn passes_on(rows: &SelectStmt, place: usize) -> bool {
     let target = rows.target_list.get(place).and_then(|target| target.node.as_ref());
     let Some(NodeEnum::ResTarget(target)) = target else { return false };
-    rows.op() == SetOperation::SetopNone && is_column(target.val.as_deref()) && rows.from_clause.len() == 1 && table(&rows.from_clause[0]).is_some()
+    rows.op() == SetOperation::SetopNone
+        && is_column(target.val.as_deref())
+        && rows.from_clause.len() == 1
+        && table(&rows.from_clause[0]).is_some()
 }
 
 fn copied(copy: &CopyStmt) -> Place {

@@ -8,9 +8,9 @@ use std::collections::HashSet;
 use std::env;
 use std::sync::OnceLock;
 
+use pg_query::protobuf::ParseResult;
 use pgdog_plugin::macros;
 use pgdog_plugin::prelude::*;
-use pg_query::protobuf::ParseResult;
 use serde_json::Value;
 
 macros::plugin!();
@@ -88,7 +88,8 @@ impl Guard {
         if value.get("target_list").is_some() && value.get("from_clause").is_some() && value.get("relation").is_none() {
             found.vouched += self.vouched(None, items(value, "from_clause"), value.get("where_clause"), ctes);
         } else if value.get("on_conflict_clause").is_some() && value.get("cols").is_some() {
-            let fills = items(value, "cols").any(|column| column.pointer("/node/ResTarget/name").is_some_and(|name| name == COLUMN));
+            let fills =
+                items(value, "cols").any(|column| column.pointer("/node/ResTarget/name").is_some_and(|name| name == COLUMN));
             let relation = value.get("relation").filter(|table| self.guards(table, ctes));
             found.vouched += usize::from(fills && relation.is_some());
         } else if value.get("relation").is_some_and(Value::is_object) && value.get("where_clause").is_some() {
