@@ -26,7 +26,9 @@ import { Traces } from "./traces.ts";
 const OPENED_LIMIT = 16 << 20;
 
 /** Whom a server is lent to. */
-export interface ServerClient extends StatementClient {
+export interface ServerClient {
+	/** Null of a client that has prepared nothing. */
+	readonly statements: StatementClient | null;
 	readonly stream: Sink;
 	/** The server answered everything it was asked; `server.status` says whether a transaction is open. */
 	onReady(server: Server): void;
@@ -424,7 +426,11 @@ export class Server implements StreamOwner {
 		if (code === Backend.ParameterDescription) this.statements.onParameters(message);
 		const behind = this.books.described();
 		if (behind !== null)
-			this.statements.onColumns(behind, code === Backend.RowDescription ? message : null, this.client);
+			this.statements.onColumns(
+				behind,
+				code === Backend.RowDescription ? message : null,
+				this.client?.statements ?? null,
+			);
 	}
 
 	private syncIfNeeded(): void {
@@ -459,7 +465,7 @@ export class Server implements StreamOwner {
 			case "DISCARD ALL":
 				if (this.restoring !== null) this.restoring.hasRun = true;
 				this.forgetStatements();
-				this.client?.onStatementsGone();
+				this.client?.statements?.onStatementsGone();
 				break;
 			case "DEALLOCATE":
 				// Of a name that the client made up may be one of ours: nothing is sure to be here any more.
@@ -511,13 +517,13 @@ export class Server implements StreamOwner {
 		if (text < 0 || text >= end || this.client === null) return null;
 		const { client } = this;
 		return rewriteMessage(chunk, start, end, (message) =>
-			message.replace(/__pgdog_\d+/g, (name) => client.clientName(name) ?? name),
+			message.replace(/__pgdog_\d+/g, (name) => client.statements?.clientName(name) ?? name),
 		);
 	}
 
 	/** What was sent behind the message that failed, up to the next Sync, has not happened. */
 	private undo(undone: Undone): void {
-		const certain = this.statements.undo(undone, this.task === null ? this.client : null);
+		const certain = this.statements.undo(undone, this.task === null ? (this.client?.statements ?? null) : null);
 		// The Query might have been a DEALLOCATE.
 		if (!certain || undone.query) this.traces.leave(Dirty.Prepared);
 	}

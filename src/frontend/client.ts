@@ -4,9 +4,7 @@
 
 import { randomBytes } from "node:crypto";
 import { Reply } from "../backend/books.ts";
-import type { Description } from "../backend/description.ts";
 import type { ParameterSet } from "../backend/parameters.ts";
-import type { Statement } from "../backend/prepared.ts";
 import { type Insertion, insertInto, insertions } from "../backend/restoring.ts";
 import { type Server, ServerState } from "../backend/server.ts";
 import { now } from "../clock.ts";
@@ -985,34 +983,6 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	onReportsHeld(): void {
 		this.settings.stopTelling();
-	}
-
-	onParseUndone(name: string): void {
-		this.statements?.drop(name);
-	}
-
-	onUnnamedUndone(parses: number, failed: boolean, followed: boolean): void {
-		this.statements?.undoUnnamed(parses, failed, followed);
-	}
-
-	onDescribed(names: ReadonlySet<string>, statement: Statement, description: Description): void {
-		this.statements?.onDescribed(names, statement, description);
-	}
-
-	onUnnamedDescribed(serial: number, description: Description): void {
-		this.statements?.onUnnamedDescribed(serial, description);
-	}
-
-	onCloseUndone(name: string, statement: Statement): void {
-		this.statements?.restore(name, statement);
-	}
-
-	onStatementsGone(): void {
-		this.statements?.clear();
-	}
-
-	clientName(name: string): string | null {
-		return this.statements?.nameOf(name) ?? null;
 	}
 
 	// ---- messages that are opened ----------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import {
 	sizeOf,
 } from "../backend/prepared.ts";
 import type { Server } from "../backend/server.ts";
+import type { StatementClient } from "../backend/session-statements.ts";
 import { PgError, ProtocolError } from "../errors.ts";
 import { dependsOnTime } from "../parser/constants.ts";
 import { Reading } from "../parser/reading.ts";
@@ -112,7 +113,7 @@ export const NO_STATEMENTS: PreparedNames = { hasByProtocol: (name) => name.star
 /** Names in unanswered batches that are no reason to look for answered ones among them; a guess. */
 const MOST_UNSURE = 256;
 
-export class ClientStatements implements PreparedNames {
+export class ClientStatements implements PreparedNames, StatementClient {
 	private readonly names: StatementNames;
 	private readonly statements: Statements;
 	private readonly facts: FactsCache;
@@ -560,7 +561,6 @@ export class ClientStatements implements PreparedNames {
 		this.tell("", description);
 	}
 
-	/** See `StatementClient.onDescribed`. */
 	onDescribed(names: ReadonlySet<string>, statement: Statement, description: Description): void {
 		for (const name of names) if (this.names.get(name) === statement) this.tell(name, description);
 		if (statement.description === description) return;
@@ -617,8 +617,8 @@ export class ClientStatements implements PreparedNames {
 		this.unnamed.serial = 0;
 	}
 
-	/** See `ServerClient.onUnnamedUndone`. What cannot be known is forgotten: an error beats another statement's answer. */
-	undoUnnamed(parses: number, failed: boolean, followed: boolean): void {
+	/** What cannot be known is forgotten: an error beats another statement's answer. */
+	onUnnamedUndone(parses: number, failed: boolean, followed: boolean): void {
 		const { unnamed, before } = this;
 		if (followed) {
 			// The batch under way has one of its own, and began with one that is none now.
@@ -628,6 +628,14 @@ export class ClientStatements implements PreparedNames {
 		else copyUnnamed(unnamed, before);
 	}
 
+	onParseUndone(name: string): void {
+		this.drop(name);
+	}
+
+	onStatementsGone(): void {
+		this.clear();
+	}
+
 	drop(name: string, limit = this.parsing.limit): void {
 		const statement = this.names.get(name);
 		if (statement === undefined) return;
@@ -635,7 +643,7 @@ export class ClientStatements implements PreparedNames {
 		this.statements.release(statement, limit);
 	}
 
-	restore(name: string, statement: Statement): void {
+	onCloseUndone(name: string, statement: Statement): void {
 		if (!this.names.has(name)) this.give(name, this.successors.get(statement) ?? statement);
 	}
 
@@ -799,7 +807,7 @@ export class ClientStatements implements PreparedNames {
 	}
 
 	/** The client's name for a statement of ours. */
-	nameOf(ours: string): string | null {
+	clientName(ours: string): string | null {
 		for (const [name, statement] of this.names) if (statement.name === ours) return name;
 		return this.ended.get(ours)?.name ?? null;
 	}

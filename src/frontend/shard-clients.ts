@@ -127,7 +127,7 @@ export class ShardClients {
 
 	/** Others have done what takes all statements away. */
 	forgetStatements(others: readonly number[]): void {
-		for (const [shard, client] of this.each.entries()) if (!others.includes(shard)) client.onStatementsGone();
+		for (const [shard, client] of this.each.entries()) if (!others.includes(shard)) client.statements?.clear();
 	}
 
 	align(statements: ClientStatements): void {

@@ -95,14 +95,16 @@ export function rig(): Rig {
 		onServerDrain: () => events.push("drain"),
 		startup: sets.empty,
 		onReportsHeld: () => events.push("held"),
-		onParseUndone: (name) => events.push(`parse undone ${name}`),
-		onUnnamedUndone: (parses, failed, followed) =>
-			events.push(`unnamed undone ${parses}${failed ? " failed" : ""}${followed ? " followed" : ""}`),
-		onDescribed: (names, _, { key }) => events.push(`described ${[...names].join(" ")} ${key}`),
-		onUnnamedDescribed: (serial, { key }) => events.push(`unnamed ${serial} described ${key}`),
-		onCloseUndone: (name) => events.push(`close undone ${name}`),
-		onStatementsGone: () => events.push("statements gone"),
-		clientName: (name) => (name === "__pgdog_1" ? "mine" : null),
+		statements: {
+			onParseUndone: (name) => events.push(`parse undone ${name}`),
+			onUnnamedUndone: (parses, failed, followed) =>
+				events.push(`unnamed undone ${parses}${failed ? " failed" : ""}${followed ? " followed" : ""}`),
+			onDescribed: (names, _, { key }) => events.push(`described ${[...names].join(" ")} ${key}`),
+			onUnnamedDescribed: (serial, { key }) => events.push(`unnamed ${serial} described ${key}`),
+			onCloseUndone: (name) => events.push(`close undone ${name}`),
+			onStatementsGone: () => events.push("statements gone"),
+			clientName: (name) => (name === "__pgdog_1" ? "mine" : null),
+		},
 		onServerGone: (error) => events.push(`server gone${error === null ? "" : ` ${error.sqlstate}`}`),
 	};
 	const server = new Server(home);
