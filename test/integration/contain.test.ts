@@ -22,6 +22,7 @@ import { type Cluster, freePort, startPostgres } from "../support/postgres.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { until, within } from "../support/until.ts";
 import { frontend } from "../support/wire-frames.ts";
+import { untilRunning } from "./support.ts";
 
 setDefaultTimeout(60_000);
 
@@ -30,6 +31,7 @@ let cluster: Cluster;
 let worker: Worker;
 let reload: () => void;
 let port = 0;
+let keys: string[] = [];
 
 beforeAll(async () => {
 	cluster = await startPostgres();
@@ -46,6 +48,7 @@ beforeAll(async () => {
 	// Each reload says that all of it is new.
 	const update = firstUpdate(loaded.snapshot);
 	const slots = new Map(update.clusters.flatMap(({ pools }) => pools).map(({ key }, slot) => [key, slot]));
+	keys = [...slots.keys()];
 	const capacity = slots.size;
 	const memory = {
 		ledger: new Ledger(capacity, 1).memory,
@@ -89,6 +92,7 @@ function bug(kind: { prototype: object }, method: string, isBug: (self: never) =
 }
 
 const isBug = (self: { setting(name: string): string | undefined }) => self.setting("application_name") === "bug";
+const connectAs = (password: string) => RawClient.connect({ port, user: "pgdog", password, database: "one" });
 const connect = (application_name: string, database = "one") =>
 	RawClient.connect({ port, user: "pgdog", password: "pgdog", database, parameters: { application_name } });
 
@@ -176,6 +180,45 @@ test("a bug in a microtask of a client of several shards costs that client alone
 	await within(client.closed, "the end of the client that met the bug");
 	expect(count.met).toBeGreaterThan(0);
 	await othersGoOn(innocent, "two");
+});
+
+// One that is counted and never given back is one client fewer for as long as the process lives.
+test("a descriptor is counted until its connection is closed, however that ends", async () => {
+	const open = () => worker.descriptors.connections;
+	const pools = (order: "pause" | "resume") => worker.onMessage({ type: "order", order, keys });
+	pools("pause");
+	await until(() => open() === 0, "all that was before to be closed");
+	pools("resume");
+	const knock = () => RawClient.open({ port });
+	for (let round = 0; round < 5; round++) {
+		(await knock()).reset();
+		(await knock()).close();
+		const rubbish = await knock();
+		rubbish.send(Buffer.from("GET / HTTP/1.1\r\n\r\n"));
+		await rubbish.closed;
+		await connectAs("wrong").catch(() => {});
+		for (const database of ["one", "two"]) {
+			const client = await connect("counted", database);
+			await client.query("SELECT 1");
+			expect(open()).toBeGreaterThan(1);
+			client.send(frontend.query("SELECT pg_sleep(30)"));
+			await untilRunning(cluster, "pg_sleep");
+			const cancel = await knock();
+			cancel.send(frontend.cancelRequest(client.backendPid, client.backendKey));
+			await cancel.closed;
+			await client.result();
+			// One that loses its server in a transaction, and one that leaves it.
+			await client.query("BEGIN");
+			const { rows } = await client.query("SELECT pg_backend_pid()");
+			if (round % 2 === 0) {
+				await cluster.primary.sql(`SELECT pg_terminate_backend(${rows[0]![0]})`);
+				await client.closed;
+			} else client.reset();
+		}
+	}
+	pools("pause");
+	await until(() => open() === 0, "the last to be closed");
+	pools("resume");
 });
 
 /** What may set something going for later without `contain.ts`, and why that is no client's. */
