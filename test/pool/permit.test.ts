@@ -4,6 +4,7 @@ import { expect, test } from "bun:test";
 import fc from "fast-check";
 import type { Server } from "../../src/backend/server.ts";
 import { now } from "../../src/clock.ts";
+import type { Descriptors } from "../../src/net/descriptors.ts";
 import { closeDescriptor } from "../../src/net/options.ts";
 import { socketHandlers } from "../../src/net/stream.ts";
 import type { PoolContext } from "../../src/pool/context.ts";
@@ -72,6 +73,7 @@ class Fleet {
 	/** Which pool lent it. */
 	readonly lent = new Map<Server, Pool>();
 	size = 3;
+	readonly descriptors: Descriptors;
 	onTheWay = 0;
 	losesNext = false;
 
@@ -79,6 +81,7 @@ class Fleet {
 		const settings = { connect_attempts: 1, connect_timeout: 200, healthcheck_timeout: 200, checkout_timeout: 1e9 };
 		const made = testPool(postgres.port, { pool_size: this.size, min_pool_size: 1 }, settings, 0, 2);
 		this.ledger = made.ledger;
+		this.descriptors = made.context.descriptors;
 		const share = (worker: number): Pool => {
 			const context: PoolContext = {
 				...made.context,
@@ -191,6 +194,7 @@ test("permits in use are the connections there are, whatever happens to them in 
 			for (const pool of pools) pool.shutDown();
 			await until(() => isQuiet() && fleet.held === 0, "every connection to end");
 			expect(ledger.used(0)).toBe(0);
+			await until(() => fleet.descriptors.connections === 0, "every descriptor to be free");
 		}),
 		{ numRuns: 40 },
 	);
