@@ -52,7 +52,7 @@ export interface Update {
 }
 
 /** What clients log in to. */
-export interface Login {
+interface Login {
 	readonly user: string;
 	readonly database: string;
 }
