@@ -2,7 +2,7 @@
 // threads are handed. Knows no library and calls nothing.
 
 /** Equal to `ABI` in plugins/bridge/src/lib.rs. */
-export const BRIDGE_ABI = 2;
+export const BRIDGE_ABI = 3;
 
 /** Versions of the pgdog-plugin crate whose plugins the bridge can call. */
 export const PLUGIN_CRATES = "0.1.6 to 0.1.8";
@@ -70,7 +70,9 @@ export const enum BridgeFunction {
 	ErrorMessage = 6,
 	Call = 7,
 	Executes = 8,
-	Count = 9,
+	Shaped = 9,
+	Forget = 10,
+	Count = 11,
 }
 
 /** What of a plugin is run: `Part` in plugins/bridge/src/calls.rs. */

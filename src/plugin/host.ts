@@ -95,6 +95,8 @@ function bridgeFunctions(addresses: readonly number[]) {
 		errorMessage: CFunction({ args: ["ptr", "ptr"], returns: "i32", ptr: at(BridgeFunction.ErrorMessage) }),
 		call: CFunction({ args: ["ptr", "u32", "u32"], returns: "void", ptr: at(BridgeFunction.Call) }),
 		executes: CFunction({ args: ["ptr", "ptr", "ptr"], returns: "i32", ptr: at(BridgeFunction.Executes) }),
+		shaped: CFunction({ args: ["ptr", "ptr"], returns: "ptr", ptr: at(BridgeFunction.Shaped) }),
+		forget: CFunction({ args: [], returns: "void", ptr: at(BridgeFunction.Forget) }),
 	};
 }
 
@@ -183,17 +185,25 @@ export class PluginHost {
 		const key = input.escapes ? `\0${input.sql}` : input.sql;
 		const cached = this.#statements.get(key);
 		if (cached !== undefined) {
-			this.#ask(bridge, cached, input);
+			this.#ask(bridge, cached.address, cached.executes, input);
 			return decision;
 		}
 		const text = this.#encoder.encode(input.sql);
+		if (!input.escapes) {
+			// Of a text that differs from others in constants only: the bridge has its tree, and keeps it.
+			const shaped = Number(bridge.shaped(text, word(text.length)) ?? 0);
+			if (shaped !== 0) {
+				this.#ask(bridge, shaped, NO_NAMES, input);
+				return decision;
+			}
+		}
 		const address = Number(bridge.parse(text, text.length, input.escapes ? 1 : 0) ?? 0);
 		if (address === 0) {
 			this.#refused(bridge);
 			return decision;
 		}
 		const tree = { address, executes: this.#executes(bridge, address) };
-		this.#ask(bridge, tree, input);
+		this.#ask(bridge, address, tree.executes, input);
 		const size = Math.ceil(bridge.size(word(address)) + 2 * key.length + ENTRY_BYTES);
 		if (size > this.#statements.maxEntrySize) bridge.free(word(address));
 		else this.#statements.set(key, tree, { size });
@@ -226,9 +236,15 @@ export class PluginHost {
 	/** Frees this thread's trees. The host may be used again. */
 	clear(): void {
 		this.#statements.clear();
+		this.#bridge?.forget();
 	}
 
-	#ask(bridge: ReturnType<typeof bridgeFunctions>, { address, executes }: Tree, input: RouteInput): void {
+	#ask(
+		bridge: ReturnType<typeof bridgeFunctions>,
+		address: number,
+		executes: readonly string[],
+		input: RouteInput,
+	): void {
 		const decision = this.#decision;
 		decision.executes = executes;
 		const flags =

@@ -73,6 +73,24 @@ describeWithCargo("plugins that route", () => {
 		expect(shard("kept")).toBe(`SELECT 'keep'${rest}`.length);
 	});
 
+	test("a plugin sees the constants of each text, also of one that differs from others in them only", () => {
+		const constant = fc.oneof(
+			fc.integer().map(String),
+			fc.integer({ min: 2_147_483_640, max: 2_147_483_660 }).map(String),
+			fc.tuple(fc.nat(), fc.nat()).map(([whole, part]) => `${whole}.${part}`),
+			fc.string({ unit: fc.constantFrom(..."ab'1 -/*$\"ü🙂") }).map((text) => `'${text.replaceAll("'", "''")}'`),
+		);
+		fc.assert(
+			fc.property(fc.array(constant, { minLength: 3, maxLength: 3 }), ([a, b, c]) => {
+				const rest = `, ${a} FROM t WHERE x = ${b} AND y > f(${c}) LIMIT 5; DELETE FROM u WHERE z = ${a}`;
+				expect(shard("deparse", {}, rest)).toBe(Buffer.byteLength(`SELECT 'deparse'${rest}`));
+				expect(answer(`SELECT 'block'${rest}`).outcome).toBe(Outcome.Blocked);
+				expect(answer(`SELECT 'blocks'${rest}`)).toEqual(unknown);
+			}),
+			{ numRuns: 500 },
+		);
+	});
+
 	test("a plugin sees parameters in text and binary, NULLs and empty ones", () => {
 		const int8 = Buffer.alloc(8);
 		int8.writeBigInt64BE(5_000_000_000n);

@@ -23,6 +23,9 @@ pub mod meter;
 pub mod parse;
 pub mod route;
 pub mod say;
+pub mod shapes;
+pub mod skeleton;
+pub mod walk;
 pub mod watch;
 
 use calls::Part;
@@ -33,7 +36,7 @@ use route::{Plugin, RouteFunction, Unasked};
 static ALLOCATOR: meter::Meter = meter::Meter;
 
 /// Raised when the functions below change. src/plugin/abi.ts has the same number.
-const ABI: u32 = 2;
+const ABI: u32 = 3;
 
 thread_local! {
     /// Of the last call on this thread that failed: kind, position, message.
@@ -141,6 +144,22 @@ pub unsafe extern "C" fn pgdog_bridge_parse(sql: *const u8, length: usize, escap
             ptr::null_mut()
         }
     })
+}
+
+/// The tree of a text that differs from an earlier one in constants only; null when it has to be parsed. Read as with
+/// `standard_conforming_strings = on`. It is not to be freed, and is this thread's until its next call of this function.
+///
+/// # Safety
+/// `sql` points at `length` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pgdog_bridge_shaped(sql: *const u8, length: usize) -> *const Statement {
+    guarded(ptr::null(), || shapes::shaped(unsafe { bytes(sql, length) }))
+}
+
+/// Frees the trees that this thread keeps for `pgdog_bridge_shaped`.
+#[unsafe(no_mangle)]
+pub extern "C" fn pgdog_bridge_forget() {
+    guarded((), shapes::forget);
 }
 
 /// Heap bytes that the statement holds.
@@ -285,7 +304,7 @@ pub unsafe extern "C" fn pgdog_bridge_call(function: *const c_void, number: u32,
 /// The addresses of the functions that worker threads call, so that they need no library of their own.
 ///
 /// # Safety
-/// `out` has room for nine addresses.
+/// `out` has room for eleven addresses.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pgdog_bridge_table(out: *mut usize) {
     let table = [
@@ -298,6 +317,8 @@ pub unsafe extern "C" fn pgdog_bridge_table(out: *mut usize) {
         pgdog_bridge_error_message as *const () as usize,
         pgdog_bridge_call as *const () as usize,
         pgdog_bridge_executes as *const () as usize,
+        pgdog_bridge_shaped as *const () as usize,
+        pgdog_bridge_forget as *const () as usize,
     ];
     unsafe { ptr::copy_nonoverlapping(table.as_ptr(), out, table.len()) };
 }
