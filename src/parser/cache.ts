@@ -7,7 +7,7 @@ import { type StatementFacts, statementFacts, unknownFacts } from "./facts.ts";
 import { Backslash } from "./lexer.ts";
 import { Parsed, type SqlParser } from "./parse.ts";
 import { certainText, Reading } from "./reading.ts";
-import { Shape } from "./shape.ts";
+import { Shape, type ShapeCopy } from "./shape.ts";
 import { WRITE_FUNCTIONS, writeFunctionsWith } from "./write-functions.ts";
 
 export interface StatementCacheOptions {
@@ -22,11 +22,21 @@ export interface StatementCacheOptions {
 /** Kept per text beside its characters: the string, the facts, the entry. A guess. */
 const ENTRY_BYTES = 250;
 
+/** Shapes that are found without a string, by their hash: one takes the place of another that falls together with it. */
+const RECENT = 256;
+/** Bytes of the longest of them. */
+const LONGEST_RECENT = 1024;
+
+interface RecentShape extends ShapeCopy {
+	readonly facts: StatementFacts;
+}
+
 export class StatementCache {
 	readonly #parser: SqlParser;
 	/** By shape, which begins with a NUL; by text; by NUL, NUL and a text that is read in the way of long ago. */
 	readonly #facts: LRUCache<string, StatementFacts>;
 	readonly #shape = new Shape();
+	readonly #recent: (RecentShape | null)[] = new Array(RECENT).fill(null);
 	#names: readonly string[] = [];
 	#writeFunctions: ReadonlySet<string> = WRITE_FUNCTIONS;
 	#epoch = 0;
@@ -66,6 +76,7 @@ export class StatementCache {
 		this.#names = [...names];
 		this.#writeFunctions = writeFunctionsWith(names);
 		this.#facts.clear();
+		this.#recent.fill(null);
 		this.#epoch++;
 	}
 
@@ -88,11 +99,21 @@ export class StatementCache {
 		// What the parser would not look at has no facts to share.
 		const short = end - start <= this.#parser.maxLength;
 		if (short && (conforming || !hasBackslash(bytes, start, end)) && this.#shape.read(bytes, start, end)) {
-			const key = this.#shape.key();
-			return this.#facts.get(key) ?? this.#learnShape(key, bytes.utf8Slice(start, end));
+			const place = this.#shape.hash() & (RECENT - 1);
+			const recent = this.#recent[place]!;
+			if (recent !== null && this.#shape.equals(recent)) return recent.facts;
+			return this.#ofShape(place, bytes, start, end);
 		}
 		const sql = bytes.utf8Slice(start, end);
 		return conforming ? this.facts(sql) : this.#factsOfOld(sql);
+	}
+
+	#ofShape(place: number, bytes: Buffer, start: number, end: number): StatementFacts {
+		const key = this.#shape.key();
+		const known = this.#facts.get(key);
+		if (known === undefined) return this.#learnShape(key, bytes.utf8Slice(start, end));
+		if (key.length <= LONGEST_RECENT) this.#recent[place] = { ...this.#shape.copy(), facts: known };
+		return known;
 	}
 
 	/** As with `standard_conforming_strings = off`. */

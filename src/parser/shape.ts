@@ -136,9 +136,18 @@ const enum Groups {
 const INT4_MAX = 2147483647;
 const FIRST_SIZE = 4096;
 
+/** A shape that is kept. */
+export interface ShapeCopy {
+	/** In bytes. */
+	readonly length: number;
+	readonly words: Int32Array;
+}
+
 /** One per thread; `read` overwrites what it read before. */
 export class Shape {
-	private out = Buffer.allocUnsafe(FIRST_SIZE);
+	private out = Buffer.from(new ArrayBuffer(FIRST_SIZE));
+	/** The same bytes. Behind the last of a shape come NULs, to the end of its word. */
+	private words = new Int32Array(this.out.buffer);
 	private length = 0;
 	/** Where the function that read a part of a token stopped; -1: nothing certain can be said. */
 	private at = 0;
@@ -148,13 +157,37 @@ export class Shape {
 		return this.out.latin1Slice(0, this.length);
 	}
 
+	/** Of the same; shapes that have the same need not be the same (`equals`). */
+	hash(): number {
+		const { words } = this;
+		const count = (this.length + 3) >> 2;
+		let hash = this.length;
+		for (let i = 0; i < count; i++) {
+			hash = Math.imul(hash ^ words[i]!, 0x9e3779b1);
+			hash ^= hash >>> 15;
+		}
+		return hash;
+	}
+
+	/** Of the same, for `equals`. */
+	copy(): ShapeCopy {
+		return { length: this.length, words: this.words.slice(0, (this.length + 3) >> 2) };
+	}
+
+	equals({ length, words }: ShapeCopy): boolean {
+		if (length !== this.length) return false;
+		const own = this.words;
+		for (let i = 0; i < words.length; i++) if (words[i] !== own[i]) return false;
+		return true;
+	}
+
 	/**
 	 * The text is read as with `standard_conforming_strings = on`.
 	 * @returns whether it has a shape
 	 */
 	read(b: Uint8Array, start: number, end: number): boolean {
-		// Never longer than the text and its first mark.
-		if (end - start >= this.out.length) this.grow(end - start + 1);
+		// Never longer than the text and its first mark; NULs behind it.
+		if (end - start + 4 > this.out.length) this.grow(end - start + 4);
 		const { out } = this;
 		let n = 0;
 		out[n++] = Mark.Shape;
@@ -366,11 +399,15 @@ export class Shape {
 			}
 		}
 		this.length = n;
+		out[n] = 0;
+		out[n + 1] = 0;
+		out[n + 2] = 0;
 		return begun;
 	}
 
 	private grow(size: number): void {
-		this.out = Buffer.allocUnsafe(Math.max(size, 2 * this.out.length));
+		this.out = Buffer.from(new ArrayBuffer((Math.max(size, 2 * this.out.length) + 3) & ~3));
+		this.words = new Int32Array(this.out.buffer);
 	}
 
 	/** The number at `at`: its mark. What looks like one and a half is left to the parser. */

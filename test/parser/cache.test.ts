@@ -3,6 +3,7 @@
 import { expect, test } from "bun:test";
 import { StatementCache } from "../../src/parser/cache.ts";
 import { Parsed, SqlParser } from "../../src/parser/parse.ts";
+import { Reading } from "../../src/parser/reading.ts";
 
 class CountingParser extends SqlParser {
 	parses = 0;
@@ -61,4 +62,32 @@ test("bytes are bounded, and one text does not throw out all others", () => {
 		expect(cache.bytes).toBeLessThanOrEqual(100_000);
 	}
 	expect(cache.entries).toBeLessThan(50);
+});
+
+test("thousands of shapes, asked for in turn, have the facts of their own texts", () => {
+	const cache = new StatementCache(new SqlParser(), { entries: 10_000, bytes: 64 * 2 ** 20 });
+	const ask = (sql: string) => {
+		const bytes = Buffer.from(sql);
+		return cache.factsOfQuery(bytes, 0, bytes.length, Reading.Standard);
+	};
+	const texts = (literal: number) =>
+		Array.from({ length: 1000 }, (_, i) => {
+			const name = "t".repeat(1 + (i % 7)) + i;
+			return i % 2 === 0 ? `SELECT ${literal} FROM ${name}` : `UPDATE ${name} SET a = ${literal}`;
+		});
+	const first = texts(1).map(ask);
+	for (const [i, facts] of first.entries()) expect(facts.writes).toBe(i % 2 === 1);
+	expect(new Set(first).size).toBe(1000);
+	for (const literal of [2, 3, 4, 5]) for (const [i, sql] of texts(literal).entries()) expect(ask(sql)).toBe(first[i]!);
+});
+
+test("what functions write counts at once for shapes, too", () => {
+	const cache = new StatementCache(new SqlParser());
+	const writes = (literal: number) => {
+		const bytes = Buffer.from(`SELECT mine(${literal})`);
+		return cache.factsOfQuery(bytes, 0, bytes.length, Reading.Standard).writes;
+	};
+	for (let i = 0; i < 5; i++) expect(writes(i)).toBe(false);
+	cache.setWriteFunctions(["mine"]);
+	for (let i = 0; i < 5; i++) expect(writes(i)).toBe(true);
 });
