@@ -6,7 +6,8 @@ import type { General } from "../config/settings.ts";
 import type { PoolSpec, Snapshot } from "../config/snapshot.ts";
 import type { Log } from "../log.ts";
 import type { Slots } from "./databases.ts";
-import { Ban, FoundRole, Vital, type Vitals } from "./vitals.ts";
+import { couldServeReads, type Placed } from "./readable.ts";
+import { Ban, Vital, type Vitals } from "./vitals.ts";
 
 /** A server that fails again within this time of coming back is held longer, ms; a guess. */
 const RELAPSE = 60_000;
@@ -42,7 +43,7 @@ export function isOfHealth(why: Ban): boolean {
 type Known = Pick<Snapshot, "clusters"> & { readonly general: Pick<General, "ban_timeout" | "read_write_split"> };
 
 /** A pool that may be banned. */
-interface Member {
+interface Member extends Placed {
 	readonly spec: PoolSpec;
 	/** Slots of all pools of its shard. */
 	readonly shard: readonly number[];
@@ -81,7 +82,7 @@ export class Bans {
 				const all = shard.map(({ key }) => slots.get(key)!);
 				for (const [i, spec] of shard.entries()) {
 					const server = servers.get(addressOf(spec))!;
-					members.set(all[i]!, { spec, shard: all, server });
+					members.set(all[i]!, { slot: all[i]!, spec, shard: all, server });
 				}
 			}
 		}
@@ -211,16 +212,11 @@ export class Bans {
 
 	/** Whether somebody else of its shard could serve its reads. */
 	private isReplaceable(slot: number): boolean {
-		const shard = this.members.get(slot)?.shard ?? [];
-		return shard.some((other) => other !== slot && this.vitals.banOf(other) === Ban.None && this.mayRead(other));
-	}
-
-	private mayRead(slot: number): boolean {
-		const { role } = this.members.get(slot)!.spec;
-		const found = this.vitals.roleOf(slot);
-		if (role === "auto" && (found === FoundRole.Unknown || found === FoundRole.Outdated)) return false;
-		const isPrimary = role === "primary" || (role === "auto" && found === FoundRole.Primary);
-		return !isPrimary || this.general.read_write_split !== "exclude_primary";
+		const { vitals, general, members } = this;
+		const shard = members.get(slot)?.shard ?? [];
+		return shard.some(
+			(other) => other !== slot && couldServeReads(members.get(other)!, vitals, general.read_write_split),
+		);
 	}
 }
 

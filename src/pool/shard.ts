@@ -3,11 +3,12 @@
 // clients of the thread whose user and database it is of. No IO.
 
 import type { General } from "../config/settings.ts";
-import { Side } from "../config/snapshot.ts";
+import { type Role, Side } from "../config/snapshot.ts";
 import { PgError } from "../errors.ts";
 import { type Balance, balance } from "./balance.ts";
 import type { Pool } from "./pool.ts";
-import { Ban, FoundRole, Vital, type Vitals } from "./vitals.ts";
+import { hasSeen, type Readable, readable, roleOf } from "./readable.ts";
+import type { Vitals } from "./vitals.ts";
 import { type Waiter, Waiters } from "./waiters.ts";
 
 /** The settings that decide. */
@@ -25,10 +26,7 @@ export class Shard {
 	private readonly balance: Balance<Pool>;
 	/** Of `Vitals`, when what follows was found. */
 	private version = -1;
-	private primary: Pool | null = null;
-	/** Who may serve reads, and those that ask for a replica. */
-	private readers: readonly Pool[] = [];
-	private replicas: readonly Pool[] = [];
+	private found: Readable<Pool> = NOBODY;
 	/** Those of them that have what a client has written: used again by each choice. */
 	private readonly fresh: Pool[] = [];
 
@@ -62,11 +60,12 @@ export class Shard {
 	 */
 	pick(side: Side, since: number, not: Pool | null = null): Pool | null {
 		if (this.version !== this.vitals.version) this.look();
-		if (side === Side.Primary) return this.primary;
-		let candidates = side === Side.Any ? this.readers : this.replicas;
+		const { primary, readers, replicas } = this.found;
+		if (side === Side.Primary) return primary;
+		let candidates = side === Side.Any ? readers : replicas;
 		if (since > 0) {
 			candidates = this.havingSeen(candidates, since);
-			if (candidates.length === 0) return this.primary;
+			if (candidates.length === 0) return primary;
 		}
 		if (not !== null) candidates = candidates.filter((pool) => pool !== not);
 		if (candidates.length > 1) return this.balance.pick(candidates);
@@ -77,8 +76,9 @@ export class Shard {
 	serves(pool: Pool, side: Side, since: number): boolean {
 		if (this.version !== this.vitals.version) this.look();
 		if (!this.vitals.isHealthy(pool.slot)) return false;
-		if (pool === this.primary && (side === Side.Primary || since > 0)) return true;
-		const candidates = side === Side.Any ? this.readers : this.replicas;
+		const { primary, readers, replicas } = this.found;
+		if (pool === primary && (side === Side.Primary || since > 0)) return true;
+		const candidates = side === Side.Any ? readers : replicas;
 		return side !== Side.Primary && (since > 0 ? this.havingSeen(candidates, since) : candidates).includes(pool);
 	}
 
@@ -91,67 +91,20 @@ export class Shard {
 	private havingSeen(candidates: readonly Pool[], since: number): readonly Pool[] {
 		const { fresh, vitals } = this;
 		fresh.length = 0;
-		for (const pool of candidates)
-			if (pool === this.primary || vitals.get(pool.slot, Vital.freshAsOf) >= since) fresh.push(pool);
+		for (const pool of candidates) if (pool === this.found.primary || hasSeen(pool, vitals, since)) fresh.push(pool);
 		return fresh;
 	}
 
 	/** Finds out anew who may serve what. */
 	private look(): void {
-		const { vitals } = this;
 		// Before anything is read: what changes meanwhile is looked at next time.
-		this.version = vitals.version;
-		const isRole = (role: "primary" | "replica") => (pool: Pool) => this.roleOf(pool) === role;
-		const primary = this.pools.find(isRole("primary")) ?? null;
-		const all = this.pools.filter(isRole("replica"));
-		const isWell = ({ slot }: Pool) => vitals.banOf(slot) === Ban.None;
-		const well = all.filter(isWell);
-		this.primary = primary;
-		const instead = this.insteadOfReplicas(primary, all);
-		if (well.length === 0) {
-			this.readers = instead;
-			this.replicas = instead;
-			return;
-		}
-		this.replicas = well;
-		this.readers = well;
-		if (primary === null) return;
-		switch (this.policy.read_write_split) {
-			case "include_primary":
-				if (isWell(primary) && !this.readOnly) this.readers = [primary, ...well];
-				break;
-			case "include_primary_if_replica_banned":
-				if (well.length < all.length && !this.readOnly) this.readers = [primary, ...well];
-				break;
-			case "prefer_primary":
-				break;
-			case "exclude_primary":
-				// The last one is never banned. When it is down, that is told at once.
-				if (well.some(({ slot }) => vitals.isHealthy(slot))) break;
-				this.readers = [];
-				this.replicas = [];
-		}
+		this.version = this.vitals.version;
+		this.found = readable(this.pools, this.vitals, this.policy.read_write_split, this.readOnly);
 	}
 
-	/** Who serves reads when no replica may. */
-	private insteadOfReplicas(primary: Pool | null, replicas: readonly Pool[]): readonly Pool[] {
-		if (primary === null) return [];
-		// Without any there is nothing that the primary could be excluded for.
-		if (this.policy.read_write_split === "exclude_primary" && replicas.length > 0) return [];
-		return [primary];
-	}
-
-	/** As configured, or as found out; `auto`: not known, or of no use. */
-	roleOf(pool: Pool): "primary" | "replica" | "auto" {
-		if (pool.spec.role !== "auto") return pool.spec.role;
-		switch (this.vitals.roleOf(pool.slot)) {
-			case FoundRole.Primary:
-				return "primary";
-			case FoundRole.Replica:
-				return "replica";
-			default:
-				return "auto";
-		}
+	/** As configured, or as found out. */
+	roleOf(pool: Pool): Role {
+		return roleOf(pool, this.vitals);
 	}
 
 	/** Whether nothing at all is known of it yet. */
@@ -177,6 +130,7 @@ export class Shard {
 	}
 }
 
+const NOBODY: Readable<Pool> = { primary: null, readers: [], replicas: [] };
 const NO_PRIMARY = new PgError("ERROR", "58000", "no primary");
 const SHUT_DOWN = new PgError("FATAL", "58000", "pool is shut down");
 
