@@ -97,13 +97,12 @@ const NO_STATEMENT: Readonly<Unnamed> = { chunk: null, start: 0, end: 0, facts: 
 /** Looked at once, not with each Bind; again when other functions write. */
 function routedStatement(statement: Statement, router: Router, reading: Reading): Routed {
 	const { rest, routing } = statement;
-	const end = rest.indexOf(0);
-	if (reading !== Reading.Standard) return routedText(rest, 0, end, router, reading);
+	if (reading !== Reading.Standard) return routedText(rest, 0, rest.indexOf(0), router, reading);
 	const { epoch } = router.statements;
 	if (routing !== null && statement.routedIn === epoch && (routing.facts !== null || !router.needsFacts))
 		return routing;
 	statement.routedIn = epoch;
-	statement.routing = routedText(rest, 0, end, router, reading);
+	statement.routing = routedText(rest, 0, rest.indexOf(0), router, reading);
 	return statement.routing;
 }
 

@@ -62,6 +62,11 @@ export class Readings {
 		else if (this.stale.delete(name)) this.staleBytes -= name.length + NAME_COST;
 	}
 
+	/** Some statement may be: others need not have their names made strings. */
+	get hasStale(): boolean {
+		return this.staleBytes > 0;
+	}
+
 	isStale(name: string, sql: string | null): boolean {
 		return this.stale.has(name) || (this.staleBytes > MOST_STALE && sql !== null && SEVERAL_WAYS.test(sql));
 	}
