@@ -136,7 +136,8 @@ export class RequestRouter {
 			if (parsed !== undefined) return parsed;
 		}
 		const routed = statements?.routed(chunk, start, end, this.router, this.readings.ofParsed) ?? null;
-		if (routed === null || !this.readings.hasStale || !this.readings.isStale(chunk.utf8Slice(start, end), routed.sql)) return routed;
+		if (routed === null || !this.readings.hasStale || !this.readings.isStale(chunk.utf8Slice(start, end), routed.sql))
+			return routed;
 		return { ...routed, sql: this.router.asksPlugins ? null : "" };
 	}
 

@@ -7,6 +7,8 @@ import type { Router } from "../router/router.ts";
 
 /** The query text in `chunk[start, end)`. */
 export function routedText(chunk: Buffer, start: number, end: number, router: Router, reading: Reading): Routed {
+	// The same object for many texts, and none made.
+	if (!router.asksPlugins && router.needsFacts) return router.statements.ofQuery(chunk, start, end, reading);
 	const sql = router.asksPlugins ? certainText(chunk, start, end, reading) : "";
 	return {
 		facts: router.needsFacts ? router.statements.factsOfQuery(chunk, start, end, reading) : null,

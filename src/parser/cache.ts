@@ -6,7 +6,7 @@ import { conformingText } from "./conforming.ts";
 import { type StatementFacts, statementFacts, unknownFacts } from "./facts.ts";
 import { Backslash } from "./lexer.ts";
 import { Parsed, type SqlParser } from "./parse.ts";
-import { certainText, Reading } from "./reading.ts";
+import { certainText, changesReading, Reading } from "./reading.ts";
 import { Shape, type ShapeCopy } from "./shape.ts";
 import { WRITE_FUNCTIONS, writeFunctionsWith } from "./write-functions.ts";
 
@@ -20,7 +20,7 @@ export interface StatementCacheOptions {
 }
 
 /** Kept per text beside its characters: the string, the facts, the entry. A guess. */
-const ENTRY_BYTES = 250;
+const ENTRY_BYTES = 300;
 
 /** Shapes that are found without a string, by their hash: one takes the place of another that falls together with it. */
 const RECENT = 256;
@@ -28,13 +28,31 @@ const RECENT = 256;
 const LONGEST_RECENT = 1024;
 
 interface RecentShape extends ShapeCopy {
+	readonly known: Known;
+}
+
+/** What is known of a text, or of all texts of a shape; the rest is as where no plugin has to see the text. */
+export interface Known {
 	readonly facts: StatementFacts;
+	/** See `changesReading`. */
+	readonly changes: boolean;
+	readonly sql: "";
+	readonly escapes: false;
+}
+
+function knownAs(facts: StatementFacts, changes: boolean): Known {
+	return { facts, changes, sql: "", escapes: false };
+}
+
+function changes(sql: string): boolean {
+	const bytes = Buffer.from(sql);
+	return changesReading(bytes, 0, bytes.length);
 }
 
 export class StatementCache {
 	readonly #parser: SqlParser;
 	/** By shape, which begins with a NUL; by text; by NUL, NUL and a text that is read in the way of long ago. */
-	readonly #facts: LRUCache<string, StatementFacts>;
+	readonly #known: LRUCache<string, Known>;
 	readonly #shape = new Shape();
 	readonly #recent: (RecentShape | null)[] = new Array(RECENT).fill(null);
 	#names: readonly string[] = [];
@@ -44,7 +62,7 @@ export class StatementCache {
 	constructor(parser: SqlParser, options: StatementCacheOptions = {}) {
 		const bytes = options.bytes ?? 8 * 2 ** 20;
 		this.#parser = parser;
-		this.#facts = new LRUCache({
+		this.#known = new LRUCache({
 			max: options.entries ?? 5000,
 			maxSize: bytes,
 			// One text must not throw out all others.
@@ -54,12 +72,12 @@ export class StatementCache {
 	}
 
 	get entries(): number {
-		return this.#facts.size;
+		return this.#known.size;
 	}
 
 	/** Bytes that texts and facts take. */
 	get bytes(): number {
-		return this.#facts.calculatedSize;
+		return this.#known.calculatedSize;
 	}
 
 	/** Facts from another epoch than this do not count any more. */
@@ -75,16 +93,20 @@ export class StatementCache {
 		if (names.length === this.#names.length && names.every((name, i) => name === this.#names[i])) return;
 		this.#names = [...names];
 		this.#writeFunctions = writeFunctionsWith(names);
-		this.#facts.clear();
+		this.#known.clear();
 		this.#recent.fill(null);
 		this.#epoch++;
 	}
 
 	/** The same object for the same text while it is kept. Read as with `standard_conforming_strings = on`. Never throws. */
 	facts(sql: string): StatementFacts {
+		return this.#ofText(sql).facts;
+	}
+
+	#ofText(sql: string): Known {
 		// No client's text has a NUL, and our other keys begin with one.
-		if (sql.charCodeAt(0) === 0) return this.#parse(sql);
-		return this.#facts.get(sql) ?? this.#keep(sql, this.#parse(sql));
+		if (sql.charCodeAt(0) === 0) return knownAs(this.#parse(sql), changes(sql));
+		return this.#known.get(sql) ?? this.#keep(sql, this.#parse(sql), changes(sql));
 	}
 
 	/**
@@ -93,44 +115,49 @@ export class StatementCache {
 	 * @param reading how its session reads it
 	 */
 	factsOfQuery(bytes: Buffer, start: number, end: number, reading: Reading): StatementFacts {
+		return this.ofQuery(bytes, start, end, reading).facts;
+	}
+
+	/** As `factsOfQuery`. */
+	ofQuery(bytes: Buffer, start: number, end: number, reading: Reading): Known {
 		const conforming = (reading & Reading.Escapes) === 0;
 		if (reading > Reading.Escapes && certainText(bytes, start, end, reading) === null)
-			return unknownFacts(Parsed.Unclear, bytes.utf8Slice(start, end));
+			return knownAs(unknownFacts(Parsed.Unclear, bytes.utf8Slice(start, end)), changesReading(bytes, start, end));
 		// What the parser would not look at has no facts to share.
 		const short = end - start <= this.#parser.maxLength;
 		if (short && (conforming || !hasBackslash(bytes, start, end)) && this.#shape.read(bytes, start, end)) {
 			const place = this.#shape.hash() & (RECENT - 1);
 			const recent = this.#recent[place]!;
-			if (recent !== null && this.#shape.equals(recent)) return recent.facts;
+			if (recent !== null && this.#shape.equals(recent)) return recent.known;
 			return this.#ofShape(place, bytes, start, end);
 		}
 		const sql = bytes.utf8Slice(start, end);
-		return conforming ? this.facts(sql) : this.#factsOfOld(sql);
+		return conforming ? this.#ofText(sql) : this.#ofOldText(sql);
 	}
 
-	#ofShape(place: number, bytes: Buffer, start: number, end: number): StatementFacts {
+	#ofShape(place: number, bytes: Buffer, start: number, end: number): Known {
 		const key = this.#shape.key();
-		const known = this.#facts.get(key);
+		const known = this.#known.get(key);
 		if (known === undefined) return this.#learnShape(key, bytes.utf8Slice(start, end));
-		if (key.length <= LONGEST_RECENT) this.#recent[place] = { ...this.#shape.copy(), facts: known };
+		if (key.length <= LONGEST_RECENT) this.#recent[place] = { ...this.#shape.copy(), known };
 		return known;
 	}
 
 	/** As with `standard_conforming_strings = off`. */
-	#factsOfOld(sql: string): StatementFacts {
+	#ofOldText(sql: string): Known {
 		const key = `\0\0${sql}`;
-		const known = this.#facts.get(key);
+		const known = this.#known.get(key);
 		if (known !== undefined) return known;
 		const text = conformingText(sql);
 		const facts = text === null ? unknownFacts(Parsed.Unclear, sql, Backslash.Escapes) : this.#parse(text);
-		return this.#keep(key, facts);
+		return this.#keep(key, facts, changes(sql));
 	}
 
-	#learnShape(key: string, sql: string): StatementFacts {
-		const facts = this.#facts.get(sql) ?? this.#parse(sql);
+	#learnShape(key: string, sql: string): Known {
+		const facts = this.#known.get(sql)?.facts ?? this.#parse(sql);
 		// Another failure may be due to this text, not to its shape.
 		const shared = facts.parsed === Parsed.Tree || facts.parsed === Parsed.SyntaxError;
-		return this.#keep(shared ? key : sql, facts);
+		return shared ? this.#keep(key, facts, this.#shape.changes()) : this.#keep(sql, facts, changes(sql));
 	}
 
 	#parse(sql: string): StatementFacts {
@@ -139,10 +166,11 @@ export class StatementCache {
 		return statementFacts(this.#parser.parse(sql), sql, this.#writeFunctions);
 	}
 
-	#keep(key: string, facts: StatementFacts): StatementFacts {
+	#keep(key: string, facts: StatementFacts, changes: boolean): Known {
+		const known = knownAs(facts, changes);
 		// What is too large to keep is let pass by the cache itself.
-		this.#facts.set(key, facts, { size: 2 * key.length + ENTRY_BYTES });
-		return facts;
+		this.#known.set(key, known, { size: 2 * key.length + ENTRY_BYTES });
+		return known;
 	}
 }
 

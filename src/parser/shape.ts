@@ -3,6 +3,8 @@
 // no string made before the shape is whole. PostgreSQL's scan.l is followed to the letter (docs, "Lexical Structure"): two texts
 // of one shape are the same to its grammar. What cannot be told for certain, and what is rare, has no shape.
 
+import { changesReading } from "./reading.ts";
+
 /** What stands for a literal. None of these bytes is in a shape otherwise, but within quotes. */
 const enum Mark {
 	/** Begins every shape. No text begins so: a NUL ends it. */
@@ -155,6 +157,11 @@ export class Shape {
 	/** Of the last text that `read` had one for; its characters are bytes. */
 	key(): string {
 		return this.out.latin1Slice(0, this.length);
+	}
+
+	/** Of the same: as `changesReading` of the text, but for what stands in its literals and comments. */
+	changes(): boolean {
+		return changesReading(this.out, 0, this.length);
 	}
 
 	/** Of the same; shapes that have the same need not be the same (`equals`). */

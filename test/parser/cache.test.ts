@@ -91,3 +91,27 @@ test("what functions write counts at once for shapes, too", () => {
 	cache.setWriteFunctions(["mine"]);
 	for (let i = 0; i < 5; i++) expect(writes(i)).toBe(true);
 });
+
+test("of a text with a shape only what stands outside of literals and comments may change how its session reads", () => {
+	const cache = new StatementCache(new SqlParser());
+	const changes = (sql: string) => {
+		const bytes = Buffer.from(sql);
+		return cache.ofQuery(bytes, 0, bytes.length, Reading.Standard).changes;
+	};
+	for (const sql of [
+		"SELECT set_config('client_encoding', $1, false)",
+		"SELECT /* a */ Set_Config($1, 'a', 1 = 2)",
+		"UPDATE pg_settings SET setting = 'a' WHERE name = 'b'",
+		'SELECT "set_config"(name, $1, false) FROM pg_settings',
+		"SET client_encoding = 'SJIS'",
+		"/* a */ SET NAMES 'latin1'",
+		"SELECT 1; SET standard_conforming_strings = off",
+		"RESET ALL",
+		"DO $$ a $$",
+		"SELECT U&\"set\\005fconfig\"('client_encoding', 'a', false)",
+	])
+		for (let times = 0; times < 3; times++) expect([sql, changes(sql)]).toEqual([sql, true]);
+	for (const sql of ["SELECT 'set_config'", "SELECT 1 -- set_config", "SELECT /* set_config */ 2", "SELECT 3", "BEGIN"])
+		for (let times = 0; times < 3; times++) expect([sql, changes(sql)]).toEqual([sql, false]);
+	expect(changes("SELECT set_config('a')")).toBe(true);
+});
