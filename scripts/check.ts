@@ -1,5 +1,5 @@
-// `npm run check`: the compiler in strict mode, the formatter and the linter, exports that nobody imports, and
-// rustfmt and clippy over plugins/. All run, so that one run tells all, and side by side.
+// `npm run check`: the compiler in strict mode, the formatter and the linter, exports that nobody imports, the
+// rules of the house (check/house.ts), and rustfmt and clippy over plugins/. All run, so that one run tells all, and side by side.
 
 import { join } from "node:path";
 import { hasCargo } from "./build-bridge.ts";
@@ -26,6 +26,7 @@ const CHECKS: Check[] = [
 	{ name: "biome check", command: [bin("biome"), "check", "--error-on-warnings"] },
 	// It asks for Node in its first line, which need not be there.
 	{ name: "knip", command: [process.execPath, bin("knip"), "--no-progress"] },
+	{ name: "the rules of the house", command: [process.execPath, join(root, "scripts/check/house.ts")] },
 ];
 
 /** In release, as the bridge is built: what it depends on need not be compiled again. */

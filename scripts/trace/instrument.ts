@@ -2,7 +2,7 @@
 // where. What is a body is asked of the compiler's parser: a getter and a callback count as a method does.
 
 import { type Node, type SourceFile, SyntaxKind } from "typescript/unstable/ast";
-import { SOURCE, trees } from "../syntax.ts";
+import { type Body, hasBody, nameOf, SOURCE, trees } from "../syntax.ts";
 
 /** A function of src, as the recorder names it. */
 export interface Place {
@@ -24,9 +24,6 @@ interface Insertion {
 	at: number;
 	text: string;
 }
-
-type Named = Node & { name?: { getText(file: SourceFile): string } };
-type WithBody = Node & { body: Node; asteriskToken?: Node; modifiers?: readonly Node[] };
 
 export async function instrument(folder = SOURCE): Promise<Instrumented> {
 	const places: Place[] = [];
@@ -51,50 +48,11 @@ function instrumentFile(file: string, tree: SourceFile, places: Place[]): string
 	return insert(tree.text, insertions);
 }
 
-function hasBody(node: Node): node is WithBody {
-	if (node.kind === SyntaxKind.ModuleDeclaration) return false;
-	return (node as Partial<WithBody>).body !== undefined;
-}
-
-/** The name of what stands in `node`: a class and its member, a function, a constant; else that of what it stands in. */
-function nameOf(node: Node, owner: string, tree: SourceFile): string {
-	const own = (node as Named).name?.getText(tree);
-	switch (node.kind) {
-		case SyntaxKind.ClassDeclaration:
-		case SyntaxKind.FunctionDeclaration:
-			return own ?? owner;
-		case SyntaxKind.MethodDeclaration:
-		case SyntaxKind.PropertyDeclaration:
-		case SyntaxKind.GetAccessor:
-		case SyntaxKind.SetAccessor:
-			return `${owner}.${own}`;
-		case SyntaxKind.Constructor:
-			return `new ${owner}`;
-		case SyntaxKind.ArrowFunction:
-		case SyntaxKind.FunctionExpression:
-			return isNamed(node) ? owner : `${owner}/callback`;
-		case SyntaxKind.VariableDeclaration:
-			if (!isFunction((node as { initializer?: Node }).initializer)) return owner;
-			return owner === "" ? own! : `${owner}/${own}`;
-		default:
-			return owner;
-	}
-}
-
-function isFunction(node: Node | undefined): boolean {
-	return node?.kind === SyntaxKind.ArrowFunction || node?.kind === SyntaxKind.FunctionExpression;
-}
-
-/** Whether a function without a name of its own is what a constant or a field is from the beginning. */
-function isNamed({ parent }: Node): boolean {
-	return parent.kind === SyntaxKind.VariableDeclaration || parent.kind === SyntaxKind.PropertyDeclaration;
-}
-
 /**
  * The calls around a body. One that may be left and come back to, or that has to call `super` first, tells its beginning alone: what
  * it calls counts as called by its caller.
  */
-function around(node: WithBody, id: number, tree: SourceFile): Insertion[] {
+function around(node: Body, id: number, tree: SourceFile): Insertion[] {
 	const { body } = node;
 	const start = body.getStart(tree);
 	const text = tree.text.slice(start, body.end);
@@ -119,7 +77,7 @@ function around(node: WithBody, id: number, tree: SourceFile): Insertion[] {
 }
 
 /** Whether it is asynchronous, or a generator. */
-function isResumed(node: WithBody): boolean {
+function isResumed(node: Body): boolean {
 	if (node.asteriskToken !== undefined) return true;
 	return node.modifiers?.some(({ kind }) => kind === SyntaxKind.AsyncKeyword) ?? false;
 }
