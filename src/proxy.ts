@@ -51,6 +51,8 @@ const MEASURE = 60_000;
 const CLOSE_TIMEOUT = 5_000;
 /** ms in which workers have to say what they have, for the admin database. */
 const ROWS_TIMEOUT = 1_000;
+/** ms after which what a load has left behind is collected. */
+const TIDY = 1_000;
 /** In place of a listener's descriptor. */
 const ENDED = -1;
 
@@ -167,8 +169,9 @@ export class Proxy implements Source {
 		// A worker on this thread would be seen by nobody.
 		if (workers > 0) this.watcher = this.contain.every(LOOK, () => this.watchWorkers());
 		this.measurer = this.contain.every(MEASURE, () => this.descriptors.measure());
+		this.tidy();
 		const period = this.current.general.stats_period;
-		this.sampler = this.contain.every(period, () => this.averages.sample(this.pools(), Date.now()));
+		this.sampler = this.contain.every(period, () => this.averages.sample(this.samples(), Date.now()));
 	}
 
 	/** Whether the files that the process may open are enough for the pools, and for clients beside them. */
@@ -181,6 +184,12 @@ export class Proxy implements Source {
 		this.log.warn(
 			`${limit} file descriptors (LimitNOFILE, ulimit -n) and pools of up to ${servers} server connections ${room}: raise the limit`,
 		);
+	}
+
+	/** This thread does next to nothing from now on, so what reading thousands of entries took would stay with it for long. */
+	private tidy(): void {
+		// A worker on this thread has clients, who would wait.
+		if (this.current.general.workers > 0) this.contain.later(TIDY, null, () => Bun.gc(true));
 	}
 
 	private startHere(setup: WorkerSetup): Thread {
@@ -441,6 +450,11 @@ export class Proxy implements Source {
 		});
 	}
 
+	private *samples(): Generator<Pick<PoolRow, "key" | "counters">> {
+		for (const { pools } of this.current.clusters)
+			for (const { key } of pools) yield { key, counters: this.counters.sum(this.slots.get(key)!) };
+	}
+
 	private vitalsOf({ role }: PoolSpec, slot: number): PoolVitals {
 		const { vitals } = this.bans;
 		const ban = vitals.banOf(slot);
@@ -531,6 +545,7 @@ export class Proxy implements Source {
 		this.send({ type: "reload", update, slots, paused: new Set(paused.map(({ key }) => key)) });
 		const counts = `${pools.added.length} pools added, ${pools.changed.length} changed, ${pools.removed.length} removed`;
 		tell("NOTICE", `configuration reloaded: ${counts}`);
+		this.tidy();
 		return { refused: [], forcible: false, notices };
 	}
 

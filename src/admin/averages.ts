@@ -34,13 +34,18 @@ export class AverageSampler {
 	 * Ends a period; call it every `stats_period`.
 	 * @param time ms since the epoch, or of any clock; the length of the period is taken from it
 	 */
-	sample(pools: readonly PoolRow[], time: number): void {
+	sample(pools: Iterable<Pick<PoolRow, "key" | "counters">>, time: number): void {
 		const seconds = (time - this.sampledAt) / 1000;
 		this.sampledAt = time;
 		const seen = new Set<string>();
 		for (const { key, counters } of pools) {
 			seen.add(key);
 			const before = this.before.get(key);
+			// Most of many pools have been used by nobody.
+			if (before !== undefined && isSame(before, counters)) {
+				if (seconds > 0) this.averages.delete(key);
+				continue;
+			}
 			this.before.set(key, counters.slice());
 			// A pool seen for the first time has gained all it has in who knows how long: its first period is the next one.
 			// A clock set back makes no period at all.
@@ -57,6 +62,11 @@ export class AverageSampler {
 	of(key: string): Float64Array {
 		return this.averages.get(key) ?? this.none;
 	}
+}
+
+function isSame(a: Float64Array, b: Float64Array): boolean {
+	for (let i = 0; i < Stat.length; i++) if (a[i] !== b[i]) return false;
+	return true;
 }
 
 function average(before: Float64Array, after: Float64Array, seconds: number): Float64Array {

@@ -38,11 +38,13 @@ export const enum Stat {
 export class Counters {
 	readonly memory: SharedArrayBuffer;
 	private readonly workers: number;
+	private readonly all: Float64Array;
 
 	/** @param memory what another thread's Counters made; a new one by default */
 	constructor(pools: number, workers: number, memory?: SharedArrayBuffer) {
 		this.workers = workers;
 		this.memory = memory ?? new SharedArrayBuffer(pools * workers * Stat.length * 8);
+		this.all = new Float64Array(this.memory);
 	}
 
 	/** The row that one worker writes for one pool. */
@@ -54,10 +56,11 @@ export class Counters {
 	sum(slot: number): Float64Array {
 		const total = new Float64Array(Stat.length);
 		for (let worker = 0; worker < this.workers; worker++) {
-			const row = this.row(slot, worker);
+			const row = (slot * this.workers + worker) * Stat.length;
 			for (let i = 0; i < Stat.length; i++) {
-				if (i !== Stat.oldest_wait) total[i]! += row[i]!;
-				else if (row[i]! > 0 && (total[i] === 0 || row[i]! < total[i]!)) total[i] = row[i]!;
+				const value = this.all[row + i]!;
+				if (i !== Stat.oldest_wait) total[i]! += value;
+				else if (value > 0 && (total[i] === 0 || value < total[i]!)) total[i] = value;
 			}
 		}
 		return total;
