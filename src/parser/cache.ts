@@ -22,13 +22,20 @@ export interface StatementCacheOptions {
 /** Kept per text beside its characters: the string, the facts, the entry. A guess. */
 const ENTRY_BYTES = 300;
 
-/** Shapes that are found without a string, by their hash: one takes the place of another that falls together with it. */
+/** Shapes and texts that are found without a string, by a hash: one takes the place of another that falls together with it. */
 const RECENT = 256;
 /** Bytes of the longest of them. */
 const LONGEST_RECENT = 1024;
 
+/** A text without literals, which comes again as it is. */
+interface RecentText {
+	readonly bytes: Uint8Array;
+	readonly known: Known;
+}
+
 interface RecentShape extends ShapeCopy {
 	readonly known: Known;
+	readonly hasLiterals: boolean;
 }
 
 /** What is known of a text, or of all texts of a shape; the rest is as where no plugin has to see the text. */
@@ -55,9 +62,11 @@ export class StatementCache {
 	readonly #known: LRUCache<string, Known>;
 	readonly #shape = new Shape();
 	readonly #recent: (RecentShape | null)[] = new Array(RECENT).fill(null);
+	readonly #texts: (RecentText | null)[] = new Array(RECENT).fill(null);
 	#names: readonly string[] = [];
 	#writeFunctions: ReadonlySet<string> = WRITE_FUNCTIONS;
 	#epoch = 0;
+	#turn = 0;
 
 	constructor(parser: SqlParser, options: StatementCacheOptions = {}) {
 		const bytes = options.bytes ?? 8 * 2 ** 20;
@@ -95,6 +104,7 @@ export class StatementCache {
 		this.#writeFunctions = writeFunctionsWith(names);
 		this.#known.clear();
 		this.#recent.fill(null);
+		this.#texts.fill(null);
 		this.#epoch++;
 	}
 
@@ -120,26 +130,50 @@ export class StatementCache {
 
 	/** As `factsOfQuery`. */
 	ofQuery(bytes: Buffer, start: number, end: number, reading: Reading): Known {
+		if (reading !== Reading.Standard || end - start > LONGEST_RECENT || end === start)
+			return this.#look(bytes, start, end, reading, -1);
+		const place = placeOf(bytes, start, end);
+		const text = this.#texts[place]!;
+		if (text !== null && isSame(text.bytes, bytes, start, end)) return text.known;
+		return this.#look(bytes, start, end, reading, place);
+	}
+
+	/** @param place of the text among recent ones; -1: it is not to be found there */
+	#look(bytes: Buffer, start: number, end: number, reading: Reading, place: number): Known {
 		const conforming = (reading & Reading.Escapes) === 0;
-		if (reading > Reading.Escapes && certainText(bytes, start, end, reading) === null)
-			return knownAs(unknownFacts(Parsed.Unclear, bytes.utf8Slice(start, end)), changesReading(bytes, start, end));
+		if (reading > Reading.Escapes && certainText(bytes, start, end, reading) === null) {
+			const facts = unknownFacts(Parsed.Unclear, bytes.utf8Slice(start, end));
+			return knownAs(facts, changesReading(bytes, start, end));
+		}
 		// What the parser would not look at has no facts to share.
 		const short = end - start <= this.#parser.maxLength;
 		if (short && (conforming || !hasBackslash(bytes, start, end)) && this.#shape.read(bytes, start, end)) {
-			const place = this.#shape.hash() & (RECENT - 1);
-			const recent = this.#recent[place]!;
-			if (recent !== null && this.#shape.equals(recent)) return recent.known;
-			return this.#ofShape(place, bytes, start, end);
+			const recent = this.#recent[this.#shape.hash() & (RECENT - 1)]!;
+			if (recent === null || !this.#shape.equals(recent)) return this.#ofShape(bytes, start, end);
+			if (!recent.hasLiterals) this.#note(place, bytes, start, end, recent.known);
+			return recent.known;
 		}
 		const sql = bytes.utf8Slice(start, end);
-		return conforming ? this.#ofText(sql) : this.#ofOldText(sql);
+		if (!conforming) return this.#ofOldText(sql);
+		const known = this.#known.get(sql);
+		if (known === undefined) return this.#ofText(sql);
+		this.#note(place, bytes, start, end, known);
+		return known;
 	}
 
-	#ofShape(place: number, bytes: Buffer, start: number, end: number): Known {
-		const key = this.#shape.key();
+	/** The text has come before, or one that differs from it in blanks and comments: ever new ones take a place now and then. */
+	#note(place: number, bytes: Buffer, start: number, end: number, known: Known): void {
+		if (place < 0 || (this.#texts[place] !== null && this.#turn++ % 8 !== 0)) return;
+		this.#texts[place] = { bytes: new Uint8Array(bytes.subarray(start, end)), known };
+	}
+
+	#ofShape(bytes: Buffer, start: number, end: number): Known {
+		const shape = this.#shape;
+		const key = shape.key();
 		const known = this.#known.get(key);
 		if (known === undefined) return this.#learnShape(key, bytes.utf8Slice(start, end));
-		if (key.length <= LONGEST_RECENT) this.#recent[place] = { ...this.#shape.copy(), known };
+		if (key.length <= LONGEST_RECENT)
+			this.#recent[shape.hash() & (RECENT - 1)] = { ...shape.copy(), known, hasLiterals: shape.hasLiterals() };
 		return known;
 	}
 
@@ -177,4 +211,22 @@ export class StatementCache {
 function hasBackslash(bytes: Buffer, start: number, end: number): boolean {
 	for (let i = start; i < end; i++) if (bytes[i] === 92) return true;
 	return false;
+}
+
+/** By what few looks at it cost next to nothing. */
+function placeOf(bytes: Buffer, start: number, end: number): number {
+	const length = end - start;
+	const middle = bytes[start + (length >> 1)]! + 3 * bytes[start + (length >> 2)]!;
+	return (
+		(7 * length + 5 * middle + 11 * bytes[start]! + bytes[end - 1]! + 13 * bytes[end - ((length + 3) >> 2)]!) &
+		(RECENT - 1)
+	);
+}
+
+/** From its end: that is where texts differ that begin alike. */
+function isSame(known: Uint8Array, bytes: Buffer, start: number, end: number): boolean {
+	let i = known.length;
+	if (i !== end - start) return false;
+	while (i-- > 0) if (known[i] !== bytes[start + i]) return false;
+	return true;
 }

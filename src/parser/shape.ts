@@ -164,6 +164,12 @@ export class Shape {
 		return changesReading(this.out, 0, this.length);
 	}
 
+	/** Whether texts of it may differ in more than blanks, comments and case; perhaps they cannot. */
+	hasLiterals(): boolean {
+		for (let i = 1; i < this.length; i++) if (this.out[i]! < 32 && this.out[i] !== 10) return true;
+		return false;
+	}
+
 	/** Of the same; shapes that have the same need not be the same (`equals`). */
 	hash(): number {
 		const { words } = this;

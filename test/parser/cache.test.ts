@@ -115,3 +115,25 @@ test("of a text with a shape only what stands outside of literals and comments m
 		for (let times = 0; times < 3; times++) expect([sql, changes(sql)]).toEqual([sql, false]);
 	expect(changes("SELECT set_config('a')")).toBe(true);
 });
+
+test("a text that comes again has its own facts, and no other reading's, nor those of before new functions write", () => {
+	const cache = new StatementCache(new SqlParser());
+	const ask = (sql: string, reading = Reading.Standard) => {
+		const bytes = Buffer.from(`xx${sql}xx`);
+		return cache.factsOfQuery(bytes, 2, bytes.length - 2, reading);
+	};
+	const texts = Array.from({ length: 2000 }, (_, i) => (i % 2 === 0 ? `SELECT a FROM t${i}` : `LOCK TABLE t${i}`));
+	const first = texts.map((sql) => ask(sql));
+	for (const [i, facts] of first.entries()) expect([i, facts.reads]).toEqual([i, i % 2 === 0]);
+	for (let times = 0; times < 6; times++) for (const [i, sql] of texts.entries()) expect(ask(sql)).toBe(first[i]!);
+
+	const escaped = "SET a = '\\'; DELETE FROM t; --'";
+	for (let times = 0; times < 20; times++) {
+		expect(ask(escaped).statements).toBe(2);
+		expect(ask(escaped, Reading.Escapes).statements).toBe(1);
+		expect(ask(escaped, Reading.Changing).writes).toBe(true);
+		expect(ask("SELECT mine($1)").writes).toBe(false);
+	}
+	cache.setWriteFunctions(["mine"]);
+	expect(ask("SELECT mine($1)").writes).toBe(true);
+});
