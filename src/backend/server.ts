@@ -675,6 +675,8 @@ export class Server implements StreamOwner {
 	abandon(recovery: "recover" | "rollback_only" | "drop"): void {
 		this.client = null;
 		if (this.state === ServerState.Closed) return;
+		// What the client would have done then, its settings brought back perhaps, is nothing for the next one's session.
+		this.afterCancels = null;
 		this.stream.resume();
 		const { books } = this;
 		const cutOff = this.stream.midMessage;
@@ -1034,6 +1036,7 @@ export class Server implements StreamOwner {
 		const { client } = this;
 		this.client = null;
 		this.task = null;
+		this.afterCancels = null;
 		this.books.clear();
 		this.traces.endTransaction(true);
 		this.count();

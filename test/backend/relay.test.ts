@@ -382,6 +382,24 @@ describe("a client that leaves", () => {
 		expect(all.events).toEqual(["ready I", "cancel", "cancel", "idle"]);
 	});
 
+	// It brought the settings of a client that was gone back while the server was cleaned, for the next client to find.
+	test("is not followed by what the client would have done when a cancel had landed", () => {
+		const all = rig();
+		all.server.cancelSent();
+		all.server.whenCancelled(() => all.events.push("client goes on"));
+		all.server.traces.noteUnknown();
+		all.server.abandon("recover");
+		all.server.cancelLanded(true);
+		all.server.onData(Buffer.from(concat(backend.commandComplete("RESET"), ready)));
+		expect(all.events).toEqual(["idle"]);
+		const lost = rig();
+		lost.server.cancelSent();
+		lost.server.whenCancelled(() => lost.events.push("client goes on"));
+		lost.server.close("lost");
+		lost.server.cancelLanded(true);
+		expect(lost.events).toEqual(["gone", "server gone 08006"]);
+	});
+
 	test("in the middle of sending a message costs the server its life", () => {
 		const all = rig();
 		all.server.stream.midMessage = true;
