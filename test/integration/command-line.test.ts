@@ -127,7 +127,7 @@ test("--database-url, PGDOG_DATABASE_URL_1 and the flags of run", async () => {
 	await using other = await connect(environment);
 	expect(await one(other, "SELECT current_database()")).toBe("pgdog");
 	await using session = await startProxy({
-		...simpleConfig(cluster.primary, { workers: 1, checkout_timeout: 200 }),
+		...simpleConfig(cluster.primary, { workers: 1, checkout_timeout: 2000 }),
 		args: ["run", "--pool-size", "1", "--session-mode", "true"],
 	});
 	await using first = await connect(session);
