@@ -44,7 +44,8 @@ export class ShardPort implements Sink {
 	}
 
 	writeVolatile(bytes: Uint8Array, start: number, length: number): boolean {
-		return this.writeAll(new Uint8Array(bytes.subarray(start, start + length)));
+		// Not by `writeAll`: they may end in part of a message, whose rest comes next.
+		return this.write(new Uint8Array(bytes.subarray(start, start + length)), 0, length);
 	}
 
 	writeAll(bytes: Uint8Array): boolean {

@@ -223,6 +223,20 @@ async function answer(to: RawClient, { sql, by }: { sql: string; by: string }): 
 		.sort();
 }
 
+// Its client was disconnected.
+test("a row that comes in pieces right behind what the proxy says of a statement that the server has reaches its client", async () => {
+	const row = "z".repeat(300_000);
+	const parse = f.parse("SELECT repeat('z', 300000)", "large");
+	const run = [f.bind({ statement: "large" }), f.execute(), f.sync()];
+	const isRow = ({ rows }: QueryResult) => rows.length === 1 && rows[0]![0] === row;
+	client.send(parse, ...run);
+	expect(isRow(await client.result())).toBe(true);
+	client.send(f.close("S", "large"), parse, ...run);
+	const result = await client.result();
+	expect(result.messages.map(({ code }) => code).join("")).toBe("312DCZ");
+	expect(isRow(result)).toBe(true);
+});
+
 test("random statements are answered as by one database, or refused", async () => {
 	let answered = 0;
 	let refused = 0;
