@@ -33,8 +33,10 @@ import {
 	COLLECT,
 	checkHeader,
 	endsInSync,
+	isOfCopy,
 	LookAhead,
 	needed,
+	outOfCopy,
 	passable,
 	ROUTED,
 } from "./collect.ts";
@@ -297,6 +299,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 					continue;
 				}
 				if (routing.needed && at >= this.routed) {
+					if (books.copyIn && !isOfCopy(code)) throw outOfCopy(code);
 					let unseen = length > ROUTED && code !== Frontend.CopyData;
 					// Nobody can look at half a batch: it waits for its end here as it does without a server, unless that is too far.
 					if (beginsBatch(code) && !books.unsynced) {

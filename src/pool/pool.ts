@@ -69,7 +69,7 @@ export class Pool implements Connected, Checked, Filled {
 	private addresses: readonly string[] | null = null;
 	private seenBan = Ban.None;
 	private seenRole = FoundRole.Unknown;
-	/** A reload has made the pool smaller, and there may still be more servers than it has room for. */
+	/** A reload has made the pool smaller, and there may still be more servers than it has room for: as of the last tick. */
 	private shrinks = false;
 	/** What a log-in needs to know of the server. */
 	readonly reported: Reported;
@@ -465,7 +465,7 @@ export class Pool implements Connected, Checked, Filled {
 		this.counters[Stat.cl_waiting] = this.waiters.length;
 		this.counters[Stat.oldest_wait] = this.waiters.first?.waitingSince ?? 0;
 		const used = this.context.ledger.used(this.slot);
-		if (used <= this.spec.pool_size) this.shrinks = false;
+		this.shrinks = used > this.spec.pool_size;
 		this.publish();
 		// Not when some were closed in this tick: then the gauges are not what they are told to be.
 		const isIdle = idle === this.idle.length && idle === this.all.size && !this.isConnecting;

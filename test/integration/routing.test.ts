@@ -5,6 +5,7 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { Client } from "pg";
 import postgres from "postgres";
+import { errorFields } from "../support/message.ts";
 import type { Cluster } from "../support/postgres.ts";
 import type { Proxy } from "../support/proxy.ts";
 import type { RawClient } from "../support/raw-client.ts";
@@ -103,6 +104,19 @@ describe("reads and writes", () => {
 			expect(await places(client, sql)).toEqual(["primary"]);
 			expect(await extended(client, sql)).toEqual(["primary"]);
 		}
+	});
+
+	test("a request in the middle of a COPY ends the connection, as in PostgreSQL, and is not waited for in silence", async () => {
+		for (const message of [frontend.query("SELECT 1"), Buffer.concat([frontend.parse("SELECT 1"), frontend.sync()])]) {
+			await using client = await connect(proxy);
+			client.send(frontend.query("COPY t FROM STDIN"));
+			expect((await client.next()).code).toBe("G");
+			client.send(frontend.copyData("1\n"), message);
+			expect(errorFields((await client.next()).body)).toMatchObject({ S: "FATAL", C: "08P01" });
+			await client.closed;
+		}
+		await using other = await connect(proxy);
+		expect(await one(other, "SELECT count(*) FROM t")).toBe("0");
 	});
 
 	test("what only seems to write is a read", async () => {
