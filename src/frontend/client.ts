@@ -33,7 +33,6 @@ import {
 	COLLECT,
 	checkHeader,
 	endsInSync,
-	isOfCopy,
 	LookAhead,
 	needed,
 	outOfCopy,
@@ -299,7 +298,6 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 					continue;
 				}
 				if (routing.needed && at >= this.routed) {
-					if (books.copyIn && !isOfCopy(code)) throw outOfCopy(code);
 					let unseen = length > ROUTED && code !== Frontend.CopyData;
 					// Nobody can look at half a batch: it waits for its end here as it does without a server, unless that is too far.
 					if (beginsBatch(code) && !books.unsynced) {
@@ -450,6 +448,8 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	/** The message at `at` waits for the answers to those before it. */
 	private untilAnswered(server: Server, chunk: Buffer, run: number, at: number, wait = Wait.Answers): void {
+		// They do not come while the server waits for data. Another server's is what this is, or nobody can tell yet whose.
+		if (server.books.copyIn) throw outOfCopy(chunk[at]!);
 		this.send(server, chunk, run, at);
 		// In the middle of a batch that was routed it is not routed anew.
 		const routed = wait !== Wait.Answers && server.books.unsynced ? this.routed - at : 0;

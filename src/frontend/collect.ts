@@ -68,21 +68,7 @@ export function endsInSync(chunk: Buffer): boolean {
 	return at >= 0 && chunk[at] === Frontend.Sync && readInt32(chunk, at + 1) === 4;
 }
 
-/** What may come between CopyInResponse and the end of the COPY. */
-export function isOfCopy(code: number): boolean {
-	return (
-		code === Frontend.CopyData ||
-		code === Frontend.CopyDone ||
-		code === Frontend.CopyFail ||
-		code === Frontend.Terminate ||
-		endsBatch(code)
-	);
-}
-
-/**
- * Any other message there. PostgreSQL says so and ends the connection. It must not be sent before it is known where it goes, and that
- * cannot be known while the server waits for data.
- */
+/** Of what may not come between CopyInResponse and the end of the COPY: PostgreSQL says so and ends the connection. */
 export function outOfCopy(code: number): ProtocolError {
 	const type = code.toString(16).toUpperCase().padStart(2, "0");
 	return new ProtocolError(`unexpected message type 0x${type} during COPY from stdin`);

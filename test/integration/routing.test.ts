@@ -107,12 +107,17 @@ describe("reads and writes", () => {
 	});
 
 	test("a request in the middle of a COPY ends the connection, as in PostgreSQL, and is not waited for in silence", async () => {
-		for (const message of [frontend.query("SELECT 1"), Buffer.concat([frontend.parse("SELECT 1"), frontend.sync()])]) {
+		// The server's to say; and what is for another server, which cannot be sent.
+		for (const [sql, S] of [
+			["SELECT 1", "ERROR"],
+			["/* pgdog_role: replica */ SELECT 1", "FATAL"],
+		] as const) {
+			const message = frontend.query(sql);
 			await using client = await connect(proxy);
 			client.send(frontend.query("COPY t FROM STDIN"));
 			expect((await client.next()).code).toBe("G");
 			client.send(frontend.copyData("1\n"), message);
-			expect(errorFields((await client.next()).body)).toMatchObject({ S: "FATAL", C: "08P01" });
+			expect(errorFields((await client.next()).body)).toMatchObject({ S, C: "08P01" });
 			await client.closed;
 		}
 		await using other = await connect(proxy);
