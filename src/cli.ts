@@ -15,7 +15,7 @@ export interface Files {
 	readonly databaseUrls: readonly string[];
 }
 
-export type Command =
+export type CommandLine =
 	/** Serve. */
 	| { readonly kind: "run"; readonly files: Files; readonly overrides: Overrides }
 	/** Load both files, log the verdict, exit 0 or 1. */
@@ -34,8 +34,8 @@ export type Command =
 const later = ["route", "setup", "schema-sync", "data-sync", "replicate-and-cutover"];
 
 /** `argv`: the arguments alone, without executable and script. */
-export function parseCommandLine(argv: readonly string[]): Command {
-	let command: Command | undefined;
+export function parseCommandLine(argv: readonly string[]): CommandLine {
+	let command: CommandLine | undefined;
 	let printed = "";
 	const write = (text: string): void => {
 		printed += text;

@@ -16,13 +16,13 @@ export type LogLevel = "off" | "error" | "warn" | "info" | "debug" | "trace";
  * What a line is about, as fields of its own in JSON; the text has them in its words. The same thing has one name everywhere:
  * `user`, `database`, `address` (of a client), `server` (`host:port`).
  */
-export type Fields = Readonly<Record<string, string | number>>;
+export type LogFields = Readonly<Record<string, string | number>>;
 
 export interface Log {
-	error(message: string, fields?: Fields): void;
-	warn(message: string, fields?: Fields): void;
-	info(message: string, fields?: Fields): void;
-	debug(message: string, fields?: Fields): void;
+	error(message: string, fields?: LogFields): void;
+	warn(message: string, fields?: LogFields): void;
+	info(message: string, fields?: LogFields): void;
+	debug(message: string, fields?: LogFields): void;
 	/** Whether `debug` lines are written: for those that cost something to make. */
 	readonly debugs: boolean;
 	/** A reload changed the settings. */
@@ -54,7 +54,7 @@ export interface LogTarget {
 export function createLog(format: LogFormat, level: LogLevel, target: LogTarget = { write() {} }): Log {
 	let formatter = formatters[format];
 	let most = RANK[level];
-	const formatted = (at: LogTapeLevel, message: string, fields: Fields = NO_FIELDS) => {
+	const formatted = (at: LogTapeLevel, message: string, fields: LogFields = NO_FIELDS) => {
 		// A newline in a message would let a client forge lines, a control sequence the terminal that shows them.
 		const safe = message.replace(CONTROLS, escaped);
 		const record: LogRecord = {
@@ -68,7 +68,7 @@ export function createLog(format: LogFormat, level: LogLevel, target: LogTarget 
 		// In the values of fields JSON escapes some, and takes our escapes for the others.
 		return formatter(record).replace(UNESCAPED, escaped);
 	};
-	const line = (at: LogTapeLevel, rank: number, message: string, fields?: Fields) => {
+	const line = (at: LogTapeLevel, rank: number, message: string, fields?: LogFields) => {
 		if (rank <= most) target.write(formatted(at, message, fields));
 	};
 	target.lossText = (lost) => formatted("warning", `${lost} log lines were lost: nobody was reading them`);
@@ -92,7 +92,7 @@ const CONTROLS = /[\0-\x1f\x7f-\x9f\u2028\u2029]/g;
 
 /** Of these, what JSON lets pass. */
 const UNESCAPED = /[\x7f-\x9f\u2028\u2029]/g;
-const NO_FIELDS: Fields = {};
+const NO_FIELDS: LogFields = {};
 
 function escaped(control: string): string {
 	const short = JSON.stringify(control).slice(1, -1);

@@ -3,7 +3,7 @@
 
 import { PasswordError, readPassword } from "./auth/password-prompt.ts";
 import { hashPassword } from "./auth/verifier.ts";
-import { type Command, type Files, parseCommandLine } from "./cli.ts";
+import { type CommandLine, type Files, parseCommandLine } from "./cli.ts";
 import { type Loaded, load, type Overrides } from "./config/load.ts";
 import { problemText } from "./config/problem.ts";
 import type { PluginEntry, Snapshot } from "./config/snapshot.ts";
@@ -16,7 +16,7 @@ import { loadPlugins, RequiredPluginError } from "./plugin/loader.ts";
 import { Proxy } from "./proxy.ts";
 import { versionLine } from "./version.ts";
 
-async function main(command: Command): Promise<number> {
+async function main(command: CommandLine): Promise<number> {
 	switch (command.kind) {
 		case "help":
 			process.stdout.write(command.text);

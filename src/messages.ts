@@ -1,7 +1,7 @@
 // What the main thread and the workers say to each other. Plain data: it crosses threads by structured clone.
 
-import type { Shape } from "./admin/command.ts";
-import type { Answer } from "./admin/commands.ts";
+import type { AdminShape } from "./admin/command.ts";
+import type { CommandAnswer } from "./admin/commands.ts";
 import type { ClientRow, RouteRow, ServerRow } from "./admin/source.ts";
 import type { MovingServer } from "./backend/server.ts";
 import type { Update } from "./config/diff.ts";
@@ -65,7 +65,7 @@ export type ToWorker =
 	  }
 	| { readonly type: "order"; readonly order: "pause" | "resume" | "reconnect"; readonly keys: readonly string[] }
 	| { readonly type: "rows"; readonly id: number; readonly of: RowKind }
-	| { readonly type: "answer"; readonly id: number; readonly answer: Answer }
+	| { readonly type: "answer"; readonly id: number; readonly answer: CommandAnswer }
 	/** Its listener was ended while it was stuck. */
 	| { readonly type: "listen" }
 	/** Accept no more; clients leave as their transactions end. */
@@ -81,7 +81,7 @@ export type FromWorker =
 	| { readonly type: "failed"; readonly reason: string }
 	| { readonly type: "peer"; readonly to: number; readonly message: PeerMessage }
 	| { readonly type: "rows"; readonly id: number; readonly rows: AnyRow[] }
-	| { readonly type: "ask"; readonly id: number; readonly sql: string; readonly shape: Shape }
+	| { readonly type: "ask"; readonly id: number; readonly sql: string; readonly shape: AdminShape }
 	/** No client is left (while draining). */
 	| { readonly type: "drained" }
 	| { readonly type: "closed" };

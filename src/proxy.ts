@@ -7,7 +7,16 @@ import type { Socket } from "bun";
 import { AverageSampler } from "./admin/averages.ts";
 import { answer } from "./admin/commands.ts";
 import { type HealthEndpoint, isUp, serveHealth } from "./admin/health-endpoint.ts";
-import type { ClientRow, Notice, PoolRow, PoolVitals, Reloaded, RouteRow, ServerRow, Source } from "./admin/source.ts";
+import type {
+	AdminSource,
+	ClientRow,
+	Notice,
+	PoolRow,
+	PoolVitals,
+	Reloaded,
+	RouteRow,
+	ServerRow,
+} from "./admin/source.ts";
 import { now } from "./clock.ts";
 import { diff, firstUpdate, settingChangeText, updateOf } from "./config/diff.ts";
 import type { Loaded } from "./config/load.ts";
@@ -16,8 +25,8 @@ import { problemText } from "./config/problem.ts";
 import type { PoolSpec, Snapshot } from "./config/snapshot.ts";
 import { Contain } from "./contain.ts";
 import { cannotListen, ProtocolError, traceOf } from "./errors.ts";
-import { turnAway } from "./frontend/door.ts";
 import type { Log } from "./log.ts";
+import { turnAway } from "./login/door.ts";
 import type { AnyRow, FromWorker, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
 import { unixSocketPath } from "./net/connect.ts";
 import { Descriptors, Room } from "./net/descriptors.ts";
@@ -56,7 +65,7 @@ const TIDY = 1_000;
 /** In place of a listener's descriptor. */
 const ENDED = -1;
 
-export class Proxy implements Source {
+export class Proxy implements AdminSource {
 	readonly version = versionLine();
 	private current: Snapshot;
 	private readonly log: Log;

@@ -4,27 +4,25 @@
 
 import { timingSafeEqual } from "node:crypto";
 import type { Socket, SocketHandler } from "bun";
-import { type Shape, shapeOf } from "./admin/command.ts";
-import type { Answer } from "./admin/commands.ts";
+import { type AdminShape, shapeOf } from "./admin/command.ts";
+import type { CommandAnswer } from "./admin/commands.ts";
 import { AdminSession } from "./admin/session.ts";
 import type { ClientRow, ServerRow } from "./admin/source.ts";
 import { ScramCache } from "./auth/scram-keys.ts";
 import { ParameterSets } from "./backend/parameters.ts";
-import { Statements } from "./backend/prepared.ts";
 import { type MovingServer, type Server, ServerState } from "./backend/server.ts";
+import { Statements } from "./backend/statements.ts";
+import { Client, SHUTTING_DOWN } from "./client/client.ts";
+import type { ClientContext, ClientHandle } from "./client/context.ts";
+import { Budget } from "./client/share.ts";
 import { now } from "./clock.ts";
 import type { Update } from "./config/diff.ts";
 import type { General, Tcp } from "./config/settings.ts";
 import type { Admin, ClusterSpec, PoolSpec, User } from "./config/snapshot.ts";
 import { Contain } from "./contain.ts";
 import { cannotListen, ProtocolError, traceOf } from "./errors.ts";
-import { Client, SHUTTING_DOWN } from "./frontend/client.ts";
-import type { ClientContext, ClientHandle } from "./frontend/context.ts";
-import { Door } from "./frontend/door.ts";
-import { createFactsCache } from "./frontend/facts-cache.ts";
-import { RouteLog } from "./frontend/route-log.ts";
-import { Budget } from "./frontend/share.ts";
 import { createLog, type Log } from "./log.ts";
+import { Door } from "./login/door.ts";
 import type { AnyRow, FromWorker, PeerMessage, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
 import { Descriptors, Room } from "./net/descriptors.ts";
 import { Names } from "./net/names.ts";
@@ -34,6 +32,7 @@ import { Lines } from "./net/standard-error.ts";
 import { adoptSocket, type Stream, socketHandlers } from "./net/stream.ts";
 import { OnceAMinute, timesText } from "./once-a-minute.ts";
 import { StatementCache } from "./parser/cache.ts";
+import { createFactsCache } from "./parser/facts-cache.ts";
 import { SqlParser } from "./parser/parse.ts";
 import { PluginHost } from "./plugin/host.ts";
 import { Bans } from "./pool/bans.ts";
@@ -47,6 +46,7 @@ import { Pool } from "./pool/pool.ts";
 import type { Lesson } from "./pool/reported.ts";
 import { Shard } from "./pool/shard.ts";
 import { Vitals } from "./pool/vitals.ts";
+import { RouteLog } from "./router/route-log.ts";
 import { Router, type Topology } from "./router/router.ts";
 import { Attendance } from "./stats/attendance.ts";
 import { Counters, Stat } from "./stats/counters.ts";
@@ -121,7 +121,7 @@ export class Worker implements PoolContext, ClientContext {
 	readonly descriptors: Descriptors;
 	private readonly door: Door;
 	private readonly admins = new Set<AdminSession>();
-	private readonly asked = new Map<number, (answer: Answer) => void>();
+	private readonly asked = new Map<number, (answer: CommandAnswer) => void>();
 	/** CancelRequests for other workers' clients, and what to do when they are over. */
 	private readonly cancelling = new Map<number, () => void>();
 	private lastAsked = 0;
@@ -260,8 +260,8 @@ export class Worker implements PoolContext, ClientContext {
 		session.begin();
 	}
 
-	private ask(sql: string, shape: Shape): Promise<Answer> {
-		const { promise, resolve } = Promise.withResolvers<Answer>();
+	private ask(sql: string, shape: AdminShape): Promise<CommandAnswer> {
+		const { promise, resolve } = Promise.withResolvers<CommandAnswer>();
 		const id = ++this.lastAsked;
 		this.asked.set(id, resolve);
 		this.post({ type: "ask", id, sql, shape });

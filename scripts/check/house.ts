@@ -12,7 +12,7 @@ const SERVER = "/src/backend/server.ts";
 
 type Trees = Map<string, SourceFile>;
 
-/** A value by the function it was measured of: `frontend/client.ts Client.walk`. The largest, where several have one name. */
+/** A value by the function it was measured of: `client/client.ts Client.walk`. The largest, where several have one name. */
 type Measured = Map<string, number>;
 
 interface Found {

@@ -3,7 +3,7 @@
 
 import { PgError } from "../errors.ts";
 import { type Column, Oid } from "../wire/backend-messages.ts";
-import type { Notice, Source } from "./source.ts";
+import type { AdminSource, Notice } from "./source.ts";
 
 export type Row = (string | null)[];
 
@@ -19,13 +19,13 @@ export interface Command {
 	readonly tag: string;
 	readonly effect?: Effect;
 	/** @param tell sends a NoticeResponse before the end of the answer. @throws PgError */
-	run(source: Source, tell: (notice: Notice) => void): Promise<Row[]> | Row[];
+	run(source: AdminSource, tell: (notice: Notice) => void): Promise<Row[]> | Row[];
 }
 
 /** Whose rows and columns SHOW has: PgBouncer's (pgbouncer.ts) where the admin database is called so. */
-export type Shape = "pgdog" | "pgbouncer";
+export type AdminShape = "pgdog" | "pgbouncer";
 
-export function shapeOf(admin: { readonly name: string }): Shape {
+export function shapeOf(admin: { readonly name: string }): AdminShape {
 	return admin.name === "pgbouncer" ? "pgbouncer" : "pgdog";
 }
 
@@ -48,10 +48,14 @@ export const bool = <T>(name: string, value: (item: T) => boolean | null): Field
 	oid: Oid.bool,
 	value,
 });
-export const text = <T>(name: string, value: (item: T) => string | null): Field<T> => ({ name, oid: Oid.text, value });
+export const textColumn = <T>(name: string, value: (item: T) => string | null): Field<T> => ({
+	name,
+	oid: Oid.text,
+	value,
+});
 /** A point in time, ms since the epoch; NULL for one that has not been. */
 export const time = <T>(name: string, value: (item: T) => number): Field<T> =>
-	text(name, (item) => showTime(value(item)));
+	textColumn(name, (item) => showTime(value(item)));
 
 /** The columns alone: plain data that can cross threads. */
 export function columnsOf<T>(fields: readonly Field<T>[]): Column[] {

@@ -4,6 +4,7 @@
 import { PgError, type Severity } from "../errors.ts";
 import { type Column, Oid } from "../wire/backend-messages.ts";
 import {
+	type AdminShape,
 	type Command,
 	columnsOf,
 	type Field,
@@ -11,7 +12,6 @@ import {
 	notServed,
 	type Row,
 	rowsOf,
-	type Shape,
 	syntaxError,
 } from "./command.ts";
 import { courtesy } from "./courtesy.ts";
@@ -32,11 +32,11 @@ import {
 import { select } from "./select.ts";
 import { showSetting } from "./settings.ts";
 import { BANS, CLIENTS, CONFIG, POOLS, REPLICATION, ROUTES, SERVERS, STATS, VERSION, type View } from "./show.ts";
-import type { Notice, Source } from "./source.ts";
+import type { AdminSource, Notice } from "./source.ts";
 import { isName, items, Kind, statements, type Word } from "./words.ts";
 
 /** Plain data: it is made on the main thread and written by the worker that has the session. */
-export type Answer = Answered | { readonly error: AnswerError };
+export type CommandAnswer = Answered | { readonly error: AnswerError };
 
 export interface Answered {
 	/** Empty: the command returns no rows. */
@@ -57,7 +57,7 @@ export interface AnswerError {
 }
 
 /** Runs one statement. Never rejects: what goes wrong is in the answer. */
-export async function answer(sql: string, source: Source, shape: Shape = "pgdog"): Promise<Answer> {
+export async function answer(sql: string, source: AdminSource, shape: AdminShape = "pgdog"): Promise<CommandAnswer> {
 	try {
 		const command = understand(sql, shape);
 		const notices: Notice[] = [];
@@ -92,13 +92,13 @@ export function answerError(error: unknown): AnswerError {
  * What a text means. Changes nothing and asks nobody.
  * @throws PgError when it means nothing, or is more than one statement
  */
-export function understand(sql: string, shape: Shape = "pgdog"): Command {
+export function understand(sql: string, shape: AdminShape = "pgdog"): Command {
 	const list = statements(sql);
 	if (list === null) throw syntaxError("A quoted text or a comment has no end.");
 	if (list.length > 1) throw new PgError("ERROR", "42601", "cannot insert multiple commands into a prepared statement");
 	const words = list[0]?.words;
 	if (words === undefined) return { columns: [], tag: "", run: () => [] };
-	if (words.some(({ kind }) => kind === Kind.Parameter)) throw NO_PARAMETERS;
+	if (words.some(({ kind }) => kind === Kind.Parameter)) throw TAKES_NO_PARAMETERS;
 	const [first, ...rest] = words as [Word, ...Word[]];
 	if (first.key === "show") return show(rest, shape);
 	if (first.key === "select") return select(rest);
@@ -110,7 +110,7 @@ export function understand(sql: string, shape: Shape = "pgdog"): Command {
 	return polite;
 }
 
-export const NO_PARAMETERS = new PgError("ERROR", "0A000", "admin commands take no parameters");
+export const TAKES_NO_PARAMETERS = new PgError("ERROR", "0A000", "admin commands take no parameters");
 
 // ---- SHOW ----------------------------------------------------------------------------------------------------------
 
@@ -124,7 +124,7 @@ interface Show {
 
 /** PgDog answers some with a bare `SHOW` and others with their name. */
 function showing<T>(view: View<T>, fields: readonly Field<T>[], tag: string, limit?: number): Command {
-	const run = async (source: Source) => rowsOf(fields, (await view.items(source)).slice(0, limit));
+	const run = async (source: AdminSource) => rowsOf(fields, (await view.items(source)).slice(0, limit));
 	return { columns: columnsOf(fields), tag, run };
 }
 
@@ -218,7 +218,7 @@ const BOUNCER_SHOWS: readonly Show[] = [
 	plain("version", "Version of the proxy.", BOUNCER_VERSION),
 ];
 
-function showsOf(shape: Shape): readonly Show[] {
+function showsOf(shape: AdminShape): readonly Show[] {
 	if (shape === "pgdog") return SHOWS;
 	const theirs = new Set(BOUNCER_SHOWS.map(({ name }) => name));
 	return [...BOUNCER_SHOWS, ...SHOWS.filter(({ name }) => !theirs.has(name))];
@@ -231,7 +231,7 @@ const UNSERVED_SHOWS = (
 	"stats_totals stats_averages totals"
 ).split(" ");
 
-function show(rest: readonly Word[], shape: Shape): Command {
+function show(rest: readonly Word[], shape: AdminShape): Command {
 	const [name, ...more] = rest;
 	if (name?.kind !== Kind.Word && name?.kind !== Kind.Quoted) throw syntaxError();
 	if (name.key === "help") return help(more, shape);
@@ -259,7 +259,7 @@ const SPELLED: Readonly<Record<string, string>> = {
 	"session authorization": "session_authorization",
 };
 
-function help(rest: readonly Word[], shape: Shape): Command {
+function help(rest: readonly Word[], shape: AdminShape): Command {
 	if (rest.length > 0) throw syntaxError();
 	const all = [...showsOf(shape), { usage: "SHOW HELP", text: "This list." }, ...COMMANDS];
 	const lines = all.map(({ usage, text }) => [usage, text]);
@@ -269,7 +269,7 @@ function help(rest: readonly Word[], shape: Shape): Command {
 
 // ---- orders --------------------------------------------------------------------------------------------------------
 
-function order(name: string, text: string, run: (source: Source) => Promise<void>): Show {
+function order(name: string, text: string, run: (source: AdminSource) => Promise<void>): Show {
 	const read = (rest: readonly Word[]): Command => {
 		if (rest.length > 0) throw syntaxError();
 		return {

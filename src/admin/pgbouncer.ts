@@ -4,7 +4,7 @@
 
 import { now } from "../clock.ts";
 import { Stat } from "../stats/counters.ts";
-import { type Field, int, text } from "./command.ts";
+import { type Field, int, textColumn } from "./command.ts";
 import {
 	CLIENTS,
 	CONFIG,
@@ -15,14 +15,14 @@ import {
 	SERVERS,
 	type View,
 } from "./show.ts";
-import type { ClientRow, Source } from "./source.ts";
+import type { AdminSource, ClientRow } from "./source.ts";
 
 /** `2026-01-31 22:59:59 UTC`, as strftime's "%Y-%m-%d %H:%M:%S %Z" prints it and strptime reads it. */
 export function utc(ms: number): string | null {
 	return ms > 0 ? `${new Date(ms).toISOString().slice(0, 19).replace("T", " ")} UTC` : null;
 }
 
-const when = <T>(name: string, value: (item: T) => number): Field<T> => text(name, (item) => utc(value(item)));
+const when = <T>(name: string, value: (item: T) => number): Field<T> => textColumn(name, (item) => utc(value(item)));
 
 /** PgBouncer's columns, and then those of PgDog that have other names. */
 function extended<T>(fields: readonly Field<T>[], view: View<T>): View<T> {
@@ -37,45 +37,45 @@ function waiting({ state, last_request_at }: ClientRow): number {
 
 export const BOUNCER_CLIENTS = extended<ClientRow>(
 	[
-		text("type", () => "C"),
-		text("user", (c) => c.user),
-		text("database", (c) => c.database),
-		text("state", (c) => c.state),
+		textColumn("type", () => "C"),
+		textColumn("user", (c) => c.user),
+		textColumn("database", (c) => c.database),
+		textColumn("state", (c) => c.state),
 		when("connect_time", (c) => c.connected_at),
 		when("request_time", (c) => c.last_request_at),
 		when("last_request", (c) => c.last_request_at),
 		int("wait", (c) => waiting(c) / 1e6),
 		int("wait_us", (c) => waiting(c) % 1e6),
 		int("close_needed", () => 0),
-		text("ptr", (c) => `c${c.id}`),
-		text("tls", () => ""),
+		textColumn("ptr", (c) => `c${c.id}`),
+		textColumn("tls", () => ""),
 	],
 	CLIENTS,
 );
 
 export const BOUNCER_SERVERS = extended<PlacedServer>(
 	[
-		text("type", () => "S"),
-		text("user", (s) => s.place.user),
-		text("database", (s) => s.place.database),
-		text("state", (s) => s.state),
+		textColumn("type", () => "S"),
+		textColumn("user", (s) => s.place.user),
+		textColumn("database", (s) => s.place.database),
+		textColumn("state", (s) => s.state),
 		when("connect_time", (s) => s.connected_at),
 		when("request_time", (s) => s.request_at),
 		when("last_sent", (s) => s.last_sent_at),
 		when("last_received", (s) => s.last_received_at),
-		text("ptr", (s) => `s${s.remote_pid}`),
-		text("link", (s) => (s.client_id === null ? "" : `c${s.client_id}`)),
-		text("tls", () => ""),
+		textColumn("ptr", (s) => `s${s.remote_pid}`),
+		textColumn("link", (s) => (s.client_id === null ? "" : `c${s.client_id}`)),
+		textColumn("tls", () => ""),
 	],
 	SERVERS,
 );
 
 export const BOUNCER_CONFIG: View<ConfigRow> = {
 	fields: [
-		text("key", ({ name }) => name),
-		text("value", ({ value }) => value),
-		text("default", ({ byDefault }) => byDefault),
-		text("changeable", ({ reloadable }) => (reloadable ? "yes" : "no")),
+		textColumn("key", ({ name }) => name),
+		textColumn("value", ({ value }) => value),
+		textColumn("default", ({ byDefault }) => byDefault),
+		textColumn("changeable", ({ reloadable }) => (reloadable ? "yes" : "no")),
 	],
 	items: CONFIG.items,
 };
@@ -88,7 +88,7 @@ interface Group {
 	readonly clients: readonly ClientRow[];
 }
 
-function grouped(source: Source, clients: readonly ClientRow[], byUser: boolean): Group[] {
+function grouped(source: AdminSource, clients: readonly ClientRow[], byUser: boolean): Group[] {
 	const of = (database: string, user: string) => JSON.stringify(byUser ? [database, user] : [database]);
 	const pools = Map.groupBy(placedPools(source), ({ place }) => of(place.database, place.user));
 	const theirs = Map.groupBy(clients, (client) => of(client.database, client.user));
@@ -109,8 +109,8 @@ const active = ({ counters }: PlacedPool): number => counters[Stat.sv_active]! +
 
 export const BOUNCER_POOLS: View<Group> = {
 	fields: [
-		text("database", ({ database }) => database),
-		text("user", ({ user }) => user),
+		textColumn("database", ({ database }) => database),
+		textColumn("user", ({ user }) => user),
 		int("cl_active", ({ clients }) => sum(clients, ({ state }) => (state === "waiting" ? 0 : 1))),
 		int("cl_waiting", (g) => total(g, Stat.cl_waiting)),
 		int("cl_active_cancel_req", () => 0),
@@ -127,7 +127,7 @@ export const BOUNCER_POOLS: View<Group> = {
 		),
 		int("maxwait", ({ pools }) => Math.max(...pools.map(({ maxwait }) => maxwait)) / 1e6),
 		int("maxwait_us", ({ pools }) => Math.max(...pools.map(({ maxwait }) => maxwait)) % 1e6),
-		text("pool_mode", ({ pools }) => pools[0]!.place.pool_mode),
+		textColumn("pool_mode", ({ pools }) => pools[0]!.place.pool_mode),
 	],
 	items: async (source) => grouped(source, await source.clients(), true),
 };
@@ -170,7 +170,7 @@ function averageOf(group: Group, { stat, over }: Figure): number {
 
 function stats(fields: readonly Field<Group>[]): View<Group> {
 	return {
-		fields: [text("database", ({ database }) => database), ...fields],
+		fields: [textColumn("database", ({ database }) => database), ...fields],
 		items: (source) => grouped(source, [], false),
 	};
 }
@@ -198,15 +198,15 @@ interface DatabaseEntry {
 
 export const BOUNCER_DATABASES: View<DatabaseEntry> = {
 	fields: [
-		text("name", (d) => d.name),
-		text("host", (d) => d.host),
+		textColumn("name", (d) => d.name),
+		textColumn("host", (d) => d.host),
 		int("port", (d) => d.port),
-		text("database", (d) => d.database),
-		text("force_user", (d) => d.force_user),
+		textColumn("database", (d) => d.database),
+		textColumn("force_user", (d) => d.force_user),
 		int("pool_size", (d) => d.pool_size),
 		int("min_pool_size", (d) => d.min_pool_size),
 		int("reserve_pool_size", () => 0),
-		text("pool_mode", (d) => d.pool_mode),
+		textColumn("pool_mode", (d) => d.pool_mode),
 		// 0: there is no such limit.
 		int("max_connections", () => 0),
 		int("current_connections", ({ pools }) => sum(pools, ({ servers }) => servers)),
@@ -237,7 +237,7 @@ function bool01<T>(name: string, value: (item: T) => boolean): Field<T> {
 }
 
 export const BOUNCER_USERS: View<{ readonly name: string; readonly pool_mode: string | null }> = {
-	fields: [text("name", ({ name }) => name), text("pool_mode", ({ pool_mode }) => pool_mode)],
+	fields: [textColumn("name", ({ name }) => name), textColumn("pool_mode", ({ pool_mode }) => pool_mode)],
 	items(source) {
 		const byName = Map.groupBy(source.snapshot().users, ({ name }) => name);
 		return [...byName].map(([name, users]) => ({ name, pool_mode: users[0]!.pooler_mode ?? null }));
@@ -247,7 +247,7 @@ export const BOUNCER_USERS: View<{ readonly name: string; readonly pool_mode: st
 type Counted = readonly [list: string, items: number];
 
 /** What SHOW LISTS counts, by PgBouncer's names; PgDog has them as columns. */
-export async function lists(source: Source): Promise<Counted[]> {
+export async function lists(source: AdminSource): Promise<Counted[]> {
 	const { databases, users } = source.snapshot();
 	const pools = placedPools(source);
 	const clients = await source.clients();
@@ -263,13 +263,13 @@ export async function lists(source: Source): Promise<Counted[]> {
 }
 
 export const BOUNCER_LISTS: View<Counted> = {
-	fields: [text("list", ([list]) => list), int("items", ([, items]) => items)],
+	fields: [textColumn("list", ([list]) => list), int("items", ([, items]) => items)],
 	items: lists,
 };
 
 /** The product's own version comes first: agents take the first number for it, and the long form begins with rustc's. */
 export const BOUNCER_VERSION: View<string> = {
-	fields: [text("version", (version) => version)],
+	fields: [textColumn("version", (version) => version)],
 	items({ version }) {
 		const number = /, version (\d+(?:\.\d+)+)/.exec(version)?.[1] ?? "0.0.0";
 		return [`PgDog ${number}, ${version.replace(/^PgDog /, "").replace(/, version [\d.]+/, "")}`];

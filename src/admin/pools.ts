@@ -2,7 +2,7 @@
 // is not a matter of place: with `role = "auto"` it changes.
 
 import type { Snapshot } from "../config/snapshot.ts";
-import { type Field, int, text } from "./command.ts";
+import { type Field, int, textColumn } from "./command.ts";
 import type { PoolVitals } from "./source.ts";
 
 export interface PoolPlace {
@@ -34,13 +34,13 @@ export function poolPlaces(snapshot: Snapshot): (key: string) => PoolPlace {
 }
 
 export const PLACE: readonly Field<{ readonly place: PoolPlace }>[] = [
-	text("database", ({ place }) => place.database),
-	text("user", ({ place }) => place.user),
-	text("addr", ({ place }) => place.host),
+	textColumn("database", ({ place }) => place.database),
+	textColumn("user", ({ place }) => place.user),
+	textColumn("addr", ({ place }) => place.host),
 	int("port", ({ place }) => place.port),
 ];
 
 export const SHARD_AND_ROLE: readonly Field<{ readonly place: PoolPlace; readonly vitals: PoolVitals }>[] = [
 	int("shard", ({ place }) => place.shard),
-	text("role", ({ vitals }) => vitals.role),
+	textColumn("role", ({ vitals }) => vitals.role),
 ];

@@ -6,18 +6,18 @@ import { Oid } from "../wire/backend-messages.ts";
 import { type Command, syntaxError } from "./command.ts";
 import { refuseOwnSetting } from "./courtesy.ts";
 import { showSetting } from "./settings.ts";
-import type { Source } from "./source.ts";
+import type { AdminSource } from "./source.ts";
 import { isName, isSymbol, items, Kind, type Word } from "./words.ts";
 
 interface Value {
 	/** As PostgreSQL would name the column. */
 	readonly name: string;
 	readonly oid: Oid;
-	of(source: Source): string | null;
+	of(source: AdminSource): string | null;
 }
 
 const constant = (name: string, oid: Oid, value: string | null): Value => ({ name, oid, of: () => value });
-const told = (name: string, of: (source: Source) => string): Value => ({ name, oid: Oid.text, of });
+const told = (name: string, of: (source: AdminSource) => string): Value => ({ name, oid: Oid.text, of });
 
 /** Without parentheses. */
 const KEYWORDS: Readonly<Record<string, Value>> = {

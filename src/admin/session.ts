@@ -23,19 +23,19 @@ import { Frontend, Target, TxStatus } from "../wire/codes.ts";
 import { errorResponse, noticeResponse } from "../wire/error-response.ts";
 import { frontendLimit, HEADER, readInt32, Tail } from "../wire/frame.ts";
 import { Body } from "./body.ts";
-import type { Command, Shape } from "./command.ts";
+import type { AdminShape, Command } from "./command.ts";
 import {
-	type Answer,
 	type AnswerError,
 	type Answered,
 	answerError,
-	NO_PARAMETERS as NO_PARAMETERS_ERROR,
+	type CommandAnswer,
+	TAKES_NO_PARAMETERS,
 	understand,
 } from "./commands.ts";
 import { dataRows, type Portal, PreparedStatements } from "./prepared.ts";
 import { REPORTED } from "./settings.ts";
 import type { Notice } from "./source.ts";
-import { type Statement, statements } from "./words.ts";
+import { type AdminStatement, statements } from "./words.ts";
 
 /** The longest message of an admin session: nothing that it understands comes near. */
 const LONGEST = 64 << 10;
@@ -52,13 +52,13 @@ export interface AdminSessionOptions {
 	/** As in the first log line. */
 	readonly version: string;
 	/** Of what SHOW answers. */
-	readonly shape: Shape;
+	readonly shape: AdminShape;
 	/** `address:port`, or `unix`. */
 	readonly address: string;
 	/** Of the StartupMessage, names in lower case. */
 	readonly parameters: ReadonlyMap<string, string>;
 	/** Has one statement answered. */
-	ask(sql: string): Promise<Answer>;
+	ask(sql: string): Promise<CommandAnswer>;
 	/** Called once, when the session is closed. */
 	onOver(): void;
 }
@@ -234,7 +234,7 @@ export class AdminSession implements StreamOwner {
 	}
 
 	/** The statements of one Query, until one fails. */
-	private runNext(list: readonly Statement[], i: number): void {
+	private runNext(list: readonly AdminStatement[], i: number): void {
 		const statement = list[i];
 		if (statement === undefined) {
 			this.ready();
@@ -259,7 +259,7 @@ export class AdminSession implements StreamOwner {
 		const types = body.int16();
 		body.skip(types * 4);
 		body.end();
-		if (types > 0) throw NO_PARAMETERS_ERROR;
+		if (types > 0) throw TAKES_NO_PARAMETERS;
 		this.prepared.parse(name, { sql, command: understand(sql, this.options.shape) });
 		this.out.push(PARSE_COMPLETE);
 	}
@@ -276,7 +276,7 @@ export class AdminSession implements StreamOwner {
 		const formats = body.int16s();
 		body.end();
 		const prepared = this.prepared.statement(statement);
-		if (values > 0) throw NO_PARAMETERS_ERROR;
+		if (values > 0) throw TAKES_NO_PARAMETERS;
 		this.prepared.bind(portal, prepared, formats);
 		this.out.push(BIND_COMPLETE);
 	}
@@ -355,7 +355,7 @@ export class AdminSession implements StreamOwner {
 			failed();
 			this.resume();
 		};
-		const answered = (answer: Answer) => {
+		const answered = (answer: CommandAnswer) => {
 			this.asking = false;
 			if (this.isClosed) return;
 			if ("error" in answer) {
@@ -373,7 +373,7 @@ export class AdminSession implements StreamOwner {
 		};
 		this.options
 			.ask(sql)
-			.catch((error): Answer => ({ error: answerError(error) }))
+			.catch((error): CommandAnswer => ({ error: answerError(error) }))
 			.then(answered)
 			// A bug, here or in the stream: no data handler is there to catch it.
 			.catch((error) => this.close(new PgError("FATAL", "XX000", answerError(error).message)));
@@ -460,7 +460,7 @@ export class AdminSession implements StreamOwner {
 	}
 }
 
-function understood(sql: string, shape: Shape): Command | null {
+function understood(sql: string, shape: AdminShape): Command | null {
 	try {
 		return understand(sql, shape);
 	} catch (error) {

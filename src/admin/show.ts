@@ -3,14 +3,14 @@
 import { now } from "../clock.ts";
 import { type Shown, showConfig } from "../config/show.ts";
 import { Stat } from "../stats/counters.ts";
-import { bool, type Field, float, int, text, time } from "./command.ts";
+import { bool, type Field, float, int, textColumn, time } from "./command.ts";
 import { PLACE, type PoolPlace, poolPlaces, SHARD_AND_ROLE } from "./pools.ts";
-import type { ClientRow, PoolRow, PoolVitals, RouteRow, ServerRow, Source } from "./source.ts";
+import type { AdminSource, ClientRow, PoolRow, PoolVitals, RouteRow, ServerRow } from "./source.ts";
 
 /** A SHOW: its columns, and the items that become its rows. */
 export interface View<T> {
 	readonly fields: readonly Field<T>[];
-	items(source: Source): Promise<readonly T[]> | readonly T[];
+	items(source: AdminSource): Promise<readonly T[]> | readonly T[];
 }
 
 /** `address:port` in two; a Unix socket has no port. */
@@ -27,12 +27,12 @@ function port(address: string): number {
 export const CLIENTS: View<ClientRow> = {
 	fields: [
 		int("id", (c) => c.id),
-		text("user", (c) => c.user),
-		text("database", (c) => c.database),
-		text("addr", (c) => host(c.address)),
+		textColumn("user", (c) => c.user),
+		textColumn("database", (c) => c.database),
+		textColumn("addr", (c) => host(c.address)),
 		int("port", (c) => port(c.address)),
-		text("state", (c) => c.state),
-		text("replication", () => "none"),
+		textColumn("state", (c) => c.state),
+		textColumn("replication", () => "none"),
 		time("connect_time", (c) => c.connected_at),
 		time("last_request", (c) => c.last_request_at),
 		int("queries", (c) => c.queries),
@@ -44,7 +44,7 @@ export const CLIENTS: View<ClientRow> = {
 		int("bytes_received", (c) => c.bytes_received),
 		int("bytes_sent", (c) => c.bytes_sent),
 		int("errors", (c) => c.errors),
-		text("application_name", (c) => c.application_name),
+		textColumn("application_name", (c) => c.application_name),
 		bool("locked", (c) => c.locked),
 		int("prepared_statements", (c) => c.prepared_statements),
 	],
@@ -57,7 +57,7 @@ export const SERVERS: View<PlacedServer> = {
 	fields: [
 		int("pool_id", (s) => s.pool_id),
 		...PLACE,
-		text("state", (s) => s.state),
+		textColumn("state", (s) => s.state),
 		time("connect_time", (s) => s.connected_at),
 		time("request_time", (s) => s.request_at),
 		int("remote_pid", (s) => s.remote_pid),
@@ -73,7 +73,7 @@ export const SERVERS: View<PlacedServer> = {
 		time("last_sent", (s) => s.last_sent_at),
 		time("last_received", (s) => s.last_received_at),
 		int("age", (s) => Math.max(0, now() - s.connected_at) / 1000),
-		text("application_name", (s) => s.application_name),
+		textColumn("application_name", (s) => s.application_name),
 	],
 	async items(source) {
 		const rows = await source.servers();
@@ -90,7 +90,7 @@ export interface PlacedPool extends PoolRow {
 	readonly maxwait: number;
 }
 
-export function placedPools(source: Source): PlacedPool[] {
+export function placedPools(source: AdminSource): PlacedPool[] {
 	const place = poolPlaces(source.snapshot());
 	const time = now();
 	return source.pools().map((pool) => {
@@ -118,7 +118,7 @@ export const POOLS: View<PlacedPool> = {
 		int("sv_total", (p) => p.servers),
 		int("maxwait", (p) => p.maxwait / 1e6),
 		int("maxwait_us", (p) => p.maxwait % 1e6),
-		text("pool_mode", ({ place }) => place.pool_mode),
+		textColumn("pool_mode", ({ place }) => place.pool_mode),
 		bool("paused", (p) => p.paused),
 		bool("banned", ({ vitals }) => vitals.ban !== null),
 		bool("healthy", ({ vitals }) => vitals.healthy),
@@ -137,7 +137,7 @@ export const BANS: View<PlacedPool> = {
 		int("id", (p) => p.id),
 		...PLACE,
 		...SHARD_AND_ROLE,
-		text("ban_reason", ({ vitals }) => vitals.ban),
+		textColumn("ban_reason", ({ vitals }) => vitals.ban),
 		// NULL rather than 0 for one that never ends by itself: 0 reads as "now".
 		int("ban_time_left", ({ vitals }) => vitals.ban_time_left || null),
 	],
@@ -155,7 +155,7 @@ export const REPLICATION: View<PlacedPool> = {
 		...PLACE,
 		...SHARD_AND_ROLE,
 		int("replica_lag", (p) => asked(p)?.lag ?? null),
-		text("pg_lsn", (p) => asked(p)?.lsn ?? null),
+		textColumn("pg_lsn", (p) => asked(p)?.lsn ?? null),
 		int("lsn_age", (p) => (asked(p) === null ? null : Math.max(0, now() - p.vitals.lsn_at))),
 		bool("pg_is_in_recovery", (p) => asked(p)?.in_recovery ?? null),
 	],
@@ -166,15 +166,15 @@ export const ROUTES: View<RouteRow> = {
 	fields: [
 		time("time", (r) => r.time),
 		int("client_id", (r) => r.client_id),
-		text("user", (r) => r.user),
-		text("database", (r) => r.database),
-		text("query", (r) => r.query),
-		text("decided_by", (r) => r.decided_by),
-		text("shard", (r) => r.shard),
-		text("side", (r) => r.side),
-		text("server", (r) => r.server),
+		textColumn("user", (r) => r.user),
+		textColumn("database", (r) => r.database),
+		textColumn("query", (r) => r.query),
+		textColumn("decided_by", (r) => r.decided_by),
+		textColumn("shard", (r) => r.shard),
+		textColumn("side", (r) => r.side),
+		textColumn("server", (r) => r.server),
 		float("wait", (r) => r.wait),
-		text("error", (r) => r.error),
+		textColumn("error", (r) => r.error),
 	],
 	items: (source) => source.routes(),
 };
@@ -228,11 +228,11 @@ export const STATS: View<PlacedPool> = {
 export type ConfigRow = Shown;
 
 export const CONFIG: View<ConfigRow> = {
-	fields: [text("name", ({ name }) => name), text("value", ({ value }) => value)],
+	fields: [textColumn("name", ({ name }) => name), textColumn("value", ({ value }) => value)],
 	items: (source) => showConfig(source.snapshot()),
 };
 
 export const VERSION: View<string> = {
-	fields: [text("version", (version) => version)],
+	fields: [textColumn("version", (version) => version)],
 	items: (source) => [source.version],
 };

@@ -122,7 +122,7 @@ export interface Notice {
 	readonly message: string;
 }
 
-export interface Source {
+export interface AdminSource {
 	/** `PgDog v…` as in the first log line, without the dog. */
 	readonly version: string;
 	snapshot(): Snapshot;

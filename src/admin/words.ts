@@ -22,7 +22,7 @@ export interface Word {
 	readonly key: string;
 }
 
-export interface Statement {
+export interface AdminStatement {
 	/** The part of the input that it is, without the semicolon. */
 	readonly sql: string;
 	/** Never empty. */
@@ -35,8 +35,8 @@ const PARAMETER = /\$\d+/y;
 const SPACE = /[ \t\n\r\f\v]+|--[^\n\r]*/y;
 
 /** The statements of `sql`, empty ones left out; null when a quote or comment has no end. */
-export function statements(sql: string): Statement[] | null {
-	const found: Statement[] = [];
+export function statements(sql: string): AdminStatement[] | null {
+	const found: AdminStatement[] = [];
 	let words: Word[] = [];
 	let start = 0;
 	let at = 0;

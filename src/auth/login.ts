@@ -1,5 +1,5 @@
 // A client's login, one step per message: what to ask, and whether the answer lets it in.
-// Called by frontend/client.ts with message bodies (what follows the length); knows neither sockets, clocks nor settings.
+// Called by client/client.ts with message bodies (what follows the length); knows neither sockets, clocks nor settings.
 //
 //   let request = login.start();
 //   while (request.kind === "ask") { send authentication(request.code, request.body); request = await login.step(answer); }

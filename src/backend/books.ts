@@ -8,7 +8,7 @@ import type { PgError } from "../errors.ts";
 import { Backend } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
 import type { Copy } from "./copy.ts";
-import type { Statement } from "./prepared.ts";
+import type { Statement } from "./statement.ts";
 
 export const enum Reply {
 	// Those that ReadyForQuery answers: `endsRequest` compares with the last of them.

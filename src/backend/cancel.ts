@@ -3,7 +3,7 @@
 // send afterwards cannot be hit by it.
 
 import type { SocketHandler } from "bun";
-import { connect, type Target } from "../net/connect.ts";
+import { connect, type Host } from "../net/connect.ts";
 import type { Descriptors } from "../net/descriptors.ts";
 import type { KeepAlive } from "../net/options.ts";
 import type { Stream } from "../net/stream.ts";
@@ -15,7 +15,7 @@ import { cancelRequest } from "../wire/frontend-messages.ts";
  * request, at any time later
  */
 export async function sendCancel(
-	target: Target,
+	target: Host,
 	pid: number,
 	secret: Uint8Array,
 	timeout: number,

@@ -1,7 +1,7 @@
 // What one server has prepared of a statement: when, for whom, and what it said of it. Owned by SessionStatements.
 
 import type { Description } from "./description.ts";
-import type { Statement } from "./prepared.ts";
+import type { Statement } from "./statement.ts";
 
 /** Of a moment, when a statement is prepared. */
 export interface Moment {

@@ -1,6 +1,6 @@
 // Settings of a session as an immutable set: what a client wants, what a server has. Equal sets are usually the same
 // object, so the check at checkout is one comparison of pointers. Turning one set into another is SQL, made here.
-// Bounded: what is remembered of sets in general by INTERNED_BYTES, a client's by frontend/settings.ts.
+// Bounded: what is remembered of sets in general by INTERNED_BYTES, a client's by session/settings.ts.
 
 import { LRUCache } from "lru-cache";
 
@@ -61,7 +61,7 @@ export class ParameterSets {
 		sizeCalculation: (set) => set.bytes,
 	});
 	readonly empty = this.of(new Map());
-	/** What the sets take that clients keep, bytes; by frontend/settings.ts. */
+	/** What the sets take that clients keep, bytes; by session/settings.ts. */
 	kept = 0;
 
 	of(values: ReadonlyMap<string, string>): ParameterSet {

@@ -15,10 +15,11 @@ import { parse, query, SYNC, TERMINATE } from "../wire/frontend-messages.ts";
 import { Answer, Books, Reply, type Undone } from "./books.ts";
 import { cleaning } from "./clean.ts";
 import { askAll, askParameters, changeParameters, type ParameterSet, type ParameterSets } from "./parameters.ts";
-import { NAME_PREFIX, type Statements } from "./prepared.ts";
 import { Reports } from "./reports.ts";
 import { concerns, type Insertion, movePosition, Restoring } from "./restoring.ts";
-import { type MovingCopy, SessionStatements, type StatementClient } from "./session-statements.ts";
+import { type MovingCopy, ServerStatements, type StatementClient } from "./server-statements.ts";
+import { NAME_PREFIX } from "./statement.ts";
+import type { Statements } from "./statements.ts";
 import { type Rows, readRow, Task } from "./task.ts";
 import { Traces } from "./traces.ts";
 
@@ -107,7 +108,7 @@ export class Server implements StreamOwner {
 	/** Settings that this session has beyond those of its login. */
 	applied: ParameterSet;
 	private readonly reports: Reports;
-	readonly statements = new SessionStatements(this.books);
+	readonly statements = new ServerStatements(this.books);
 
 	/** What its client does to its session. */
 	readonly traces: Traces;
@@ -151,7 +152,7 @@ export class Server implements StreamOwner {
 	generation = 0;
 	/** Set while draining or rolling back: past it, the connection is closed. */
 	deadline = 0;
-	/** The query of ours under way asks whether it is well (checks.ts of pool/). */
+	/** The query of ours under way asks whether it is well (pool/checks.ts). */
 	probing = false;
 	/** It went without our doing. */
 	isLost = false;

@@ -1,10 +1,10 @@
 // What a client does to the session of the server that it has: settings that it gives values, things that it leaves behind, objects
-// that it makes. Noted when it is said and when it is answered, settled when its transaction has ended (frontend/settings.ts), cleaned
+// that it makes. Noted when it is said and when it is answered, settled when its transaction has ended (session/settings.ts), cleaned
 // before anybody else has the server (clean.ts). One for each Server; nothing but what is here knows whether a session is clean.
 
 import { Dirty, Reads, readsOf, type SessionFacts } from "../parser/session.ts";
 
-/** What the names of settings may take that one transaction has set, bytes; more is not kept (frontend/settings.ts). */
+/** What the names of settings may take that one transaction has set, bytes; more is not kept (session/settings.ts). */
 const NAMES_LIMIT = 1 << 20;
 const NAME_COST = 64;
 

@@ -2,7 +2,7 @@
 // Called by load.ts and database-url.ts. Knows neither files nor which tables there are.
 
 import { joinKey } from "./locate.ts";
-import { nearest, type Report, type Source, show } from "./problem.ts";
+import { type Findings, nearest, show, type ValueSource } from "./problem.ts";
 import { environmentNames, type Settings, type Values } from "./setting.ts";
 import type { Unserved } from "./unserved.ts";
 
@@ -21,8 +21,8 @@ export function readTable<S extends Settings>(
 	unserved: Unserved,
 	table: Table,
 	path: string,
-	source: Source,
-	report: Report,
+	source: ValueSource,
+	report: Findings,
 ): Partial<Values<S>> {
 	const values: Record<string, unknown> = {};
 	const names = namesOf(settings);
@@ -83,8 +83,8 @@ export function readUnserved(
 	key: string,
 	value: unknown,
 	at: string,
-	source: Source,
-	report: Report,
+	source: ValueSource,
+	report: Findings,
 ): boolean {
 	if (unserved.ignored.includes(key)) {
 		report.warn(source, at, `${at} is known to PgDog, not served yet: ignored`);
@@ -105,7 +105,13 @@ export function unservedKeys(unserved: Unserved): string[] {
 }
 
 /** The value of a key that nobody knows is not shown: it may be a password under a mistyped name. */
-export function unknownKey(key: string, known: readonly string[], at: string, source: Source, report: Report): void {
+export function unknownKey(
+	key: string,
+	known: readonly string[],
+	at: string,
+	source: ValueSource,
+	report: Findings,
+): void {
 	const near = nearest(key, known);
 	const all = known.length <= 12 ? `known are ${known.join(", ")}` : "docs/config.md lists the known ones";
 	report.problem(source, at, "unknown", "", near === undefined ? all : `did you mean "${near}"?`);

@@ -2,7 +2,7 @@
 // either, as is found out (`auto`; then all of the shard are).
 // Called by load.ts, once all entries are read. Knows no users and makes no pools.
 
-import type { Report, Source } from "./problem.ts";
+import type { Findings, ValueSource } from "./problem.ts";
 import type { Database, PoolSettings } from "./snapshot.ts";
 
 /** An entry with its place in the file. */
@@ -13,13 +13,13 @@ export interface DatabaseRow {
 }
 
 /** Reports what no cluster can be. @returns the databases without those that stand there twice */
-export function checkClusters(rows: readonly DatabaseRow[], source: Source, report: Report): Database[] {
+export function checkClusters(rows: readonly DatabaseRow[], source: ValueSource, report: Findings): Database[] {
 	const byName = Map.groupBy(rows, ({ database }) => database.name);
 	const kept = new Set([...byName.values()].flatMap((members) => checkCluster(members, source, report)));
 	return rows.filter((row) => kept.has(row)).map(({ database }) => database);
 }
 
-function checkCluster(members: readonly DatabaseRow[], source: Source, report: Report): DatabaseRow[] {
+function checkCluster(members: readonly DatabaseRow[], source: ValueSource, report: Findings): DatabaseRow[] {
 	const kept = withoutDuplicates(members, source, report);
 	const name = JSON.stringify(members[0]!.database.name);
 	const primaries = new Map<number, DatabaseRow>();
@@ -64,7 +64,7 @@ function checkCluster(members: readonly DatabaseRow[], source: Source, report: R
 }
 
 /** What a pool is to be while its server is of one role cannot be had while that is still to be found out, and may change. */
-function checkAuto(row: DatabaseRow, source: Source, report: Report): void {
+function checkAuto(row: DatabaseRow, source: ValueSource, report: Findings): void {
 	for (const setting of roleKeys(row.database)) {
 		const at = key(row, setting);
 		report.warn(source, at, `${at} has no effect with role = "auto": write ${setting.replace(/_[a-z]+$/, "")}`);
@@ -79,7 +79,7 @@ export function roleKeys(settings: PoolSettings): string[] {
 }
 
 /** A server can be in a shard once in each role: its pool has that name (`PoolSpec.key`). */
-function withoutDuplicates(members: readonly DatabaseRow[], source: Source, report: Report): DatabaseRow[] {
+function withoutDuplicates(members: readonly DatabaseRow[], source: ValueSource, report: Findings): DatabaseRow[] {
 	const seen = new Map<string, DatabaseRow>();
 	for (const row of members) {
 		const { name, shard, role, host, port, database_name } = row.database;
@@ -98,7 +98,7 @@ function withoutDuplicates(members: readonly DatabaseRow[], source: Source, repo
 }
 
 /** A client has one mode, whichever servers its statements go to. */
-function checkModes(members: readonly DatabaseRow[], source: Source, report: Report): void {
+function checkModes(members: readonly DatabaseRow[], source: ValueSource, report: Findings): void {
 	const first = members[0]!;
 	const other = members.find(({ database }) => database.pooler_mode !== first.database.pooler_mode);
 	if (other === undefined) return;

@@ -2,7 +2,7 @@
 // `[[databases]]` and users.toml say. Called by load.ts; reads no file.
 
 import { readTable, type Table } from "./check.ts";
-import { type Report, type Source, show } from "./problem.ts";
+import { type Findings, show, type ValueSource } from "./problem.ts";
 import type { Values } from "./setting.ts";
 import { database as databaseSettings } from "./settings.ts";
 import { unservedDatabase } from "./unserved.ts";
@@ -21,9 +21,9 @@ export interface DatabaseUrl {
  */
 export function readDatabaseUrl(
 	text: string,
-	source: Source,
+	source: ValueSource,
 	env: Readonly<Record<string, string | undefined>>,
-	report: Report,
+	report: Findings,
 ): DatabaseUrl | undefined {
 	let url: URL;
 	let parts: Record<"user" | "password" | "host" | "name", string>;

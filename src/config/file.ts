@@ -6,13 +6,13 @@ import { isAbsolute } from "node:path";
 import { parse, TomlError } from "smol-toml";
 import { isTable, readTable, readUnserved, type Table, unknownKey, unservedKeys } from "./check.ts";
 import { joinKey, locate } from "./locate.ts";
-import { type Report, type Source, show } from "./problem.ts";
+import { type Findings, show, type ValueSource } from "./problem.ts";
 import type { Settings, Values } from "./setting.ts";
 import type { Unserved } from "./unserved.ts";
 
 /** A file and what it holds; an empty table when it is missing or broken. */
 export interface File {
-	readonly source: Source;
+	readonly source: ValueSource;
 	readonly table: Table;
 }
 
@@ -23,7 +23,7 @@ const FILE = "a file of text";
  * Reads one file; what is wrong with it goes to the report.
  * @param needed why it has to be there; undefined: a missing one is a warning, as in PgDog, and defaults take its place
  */
-export function readFile(path: string, needed: string | undefined, report: Report, notes: string[]): File {
+export function readFile(path: string, needed: string | undefined, report: Findings, notes: string[]): File {
 	const unread: File = { source: { name: path, lines: new Map() }, table: {} };
 	let content: Uint8Array;
 	try {
@@ -57,7 +57,7 @@ export function readFile(path: string, needed: string | undefined, report: Repor
 }
 
 /** Reports a file that has to be there and is not: to go on with defaults would take away what it says. */
-export function missing(path: string, needed: string, report: Report): void {
+export function missing(path: string, needed: string, report: Findings): void {
 	const where = isAbsolute(path) ? "" : ` in ${workingDirectory()}`;
 	report.problem(
 		{ name: path, lines: new Map() },
@@ -77,7 +77,7 @@ function workingDirectory(): string {
 }
 
 /** Looks at the names of a file's tables; what is in them is read by others. */
-export function checkTables(file: File, known: readonly string[], later: Unserved, report: Report): void {
+export function checkTables(file: File, known: readonly string[], later: Unserved, report: Findings): void {
 	const elsewhere = known.includes("users")
 		? ["general", "databases", "tcp", "plugins", "write_functions", "rewrite"]
 		: ["users"];
@@ -102,7 +102,7 @@ export function section<S extends Settings>(
 	later: Unserved,
 	file: File,
 	name: string,
-	report: Report,
+	report: Findings,
 ): { values: Partial<Values<S>> } {
 	const value = file.table[name];
 	if (isTable(value)) return { values: readTable(table, later, value, name, file.source, report) };
@@ -116,7 +116,7 @@ export function entriesOf<S extends Settings>(
 	later: Unserved,
 	file: File,
 	name: string,
-	report: Report,
+	report: Findings,
 ): { at: string; values: Partial<Values<S>> }[] {
 	const value = file.table[name];
 	if (value === undefined) return [];

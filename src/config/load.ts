@@ -8,7 +8,7 @@ import { defaults, environmentDefaults, unservedKeys } from "./check.ts";
 import { checkClusters, type DatabaseRow } from "./cluster.ts";
 import { environmentUrls, readDatabaseUrl } from "./database-url.ts";
 import { checkTables, entriesOf, type File, missing, readFile, section } from "./file.ts";
-import { type Problem, Report, type Source, show } from "./problem.ts";
+import { Findings, type Problem, show, type ValueSource } from "./problem.ts";
 import { checkReads } from "./reads.ts";
 import { clusters, expandUsers, type UserRow } from "./resolve.ts";
 import type { Values } from "./setting.ts";
@@ -57,15 +57,15 @@ export type Loaded =
 /** What `[[databases]]` and users.toml say, or the URLs in their place. */
 interface Entries {
 	readonly databases: readonly DatabaseRow[];
-	readonly databaseSource: Source;
+	readonly databaseSource: ValueSource;
 	readonly rows: readonly UserRow[];
-	readonly userSource: Source;
+	readonly userSource: ValueSource;
 	readonly usersFile: File | undefined;
 }
 
 /** Throws for nothing that is in the files: see `Loaded`. The snapshot is deeply frozen plain data, fit for `postMessage`. */
 export function load(input: LoadInput): Loaded {
-	const report = new Report();
+	const report = new Findings();
 	const notes: string[] = [];
 	const config = readFile(
 		input.configPath,
@@ -125,7 +125,7 @@ function needOf(path: string, { before }: LoadInput, flag: string, named = false
 }
 
 /** Every file that a flag names or that was read before is there, also where nothing is to be read from it now. */
-function checkFiles(input: LoadInput, report: Report): void {
+function checkFiles(input: LoadInput, report: Findings): void {
 	const named = input.usersPath === undefined ? [] : [input.usersPath];
 	for (const path of new Set([...named, ...(input.before?.files ?? [])])) {
 		if (report.files.includes(path) || report.problems.some(({ file }) => file === path) || existsSync(path)) continue;
@@ -133,7 +133,7 @@ function checkFiles(input: LoadInput, report: Report): void {
 	}
 }
 
-function readGeneral(config: File, input: LoadInput, report: Report): General {
+function readGeneral(config: File, input: LoadInput, report: Findings): General {
 	const { values } = section(settings.general, unserved.unservedGeneral, config, "general", report);
 	const fromEnvironment = environmentDefaults(settings.general, input.env, report.warnings);
 	for (const name of unservedKeys(unserved.unservedGeneral)) {
@@ -161,20 +161,20 @@ function readGeneral(config: File, input: LoadInput, report: Report): General {
 }
 
 /** What the entries mean, and whether the libraries are there, is seen when they are loaded. */
-function readPlugins(config: File, report: Report): PluginEntry[] {
+function readPlugins(config: File, report: Findings): PluginEntry[] {
 	const entries = entriesOf(settings.plugin, unserved.unservedPlugin, config, "plugins", report);
 	const builtIn = defaults(settings.plugin);
 	return entries.flatMap(({ values }) => (values.name === undefined ? [] : [{ ...builtIn, ...values }]));
 }
 
-function readWriteFunctions(config: File, report: Report): string[] {
+function readWriteFunctions(config: File, report: Findings): string[] {
 	const { writeFunction } = settings;
 	const entries = entriesOf(writeFunction, unserved.unservedWriteFunction, config, "write_functions", report);
 	return [...new Set(entries.flatMap(({ values }) => values.name ?? []))];
 }
 
 /** `[admin]` of users.toml wins over that of pgdog.toml, key by key. */
-function readAdmin(config: File, users: File | undefined, input: LoadInput, report: Report): Admin {
+function readAdmin(config: File, users: File | undefined, input: LoadInput, report: Findings): Admin {
 	const read = (file: File) => section(settings.admin, unserved.unservedAdmin, file, "admin", report).values;
 	const { password: fromEnvironment } = environmentDefaults(
 		{ password: settings.admin.password },
@@ -206,7 +206,7 @@ function randomPassword(): string {
 	return text;
 }
 
-function readEntries(config: File, input: LoadInput, report: Report, notes: string[]): Entries {
+function readEntries(config: File, input: LoadInput, report: Findings, notes: string[]): Entries {
 	const listed = entriesOf(settings.database, unserved.unservedDatabase, config, "databases", report);
 	const flags = input.databaseUrls.map((url, index): [string, string] => [`--database-url ${index + 1}`, url]);
 	const urls = flags.length > 0 ? flags : environmentUrls(input.env);
@@ -229,7 +229,7 @@ function readEntries(config: File, input: LoadInput, report: Report, notes: stri
 }
 
 /** URLs replace all databases and all users, the `[admin]` of users.toml included, so that file is not even read. */
-function readUrls(urls: readonly [name: string, url: string][], input: LoadInput, report: Report): Entries {
+function readUrls(urls: readonly [name: string, url: string][], input: LoadInput, report: Findings): Entries {
 	const databases = new Map<string, DatabaseRow>();
 	const rows = new Map<string, UserRow>();
 	for (const [name, text] of urls) {
@@ -240,7 +240,7 @@ function readUrls(urls: readonly [name: string, url: string][], input: LoadInput
 		const values = { name: user, database: url.database.name, password };
 		rows.set(JSON.stringify([user, values.database]), { at: "", values });
 	}
-	const source: Source = {
+	const source: ValueSource = {
 		name: urls[0]![0].startsWith("-") ? "--database-url" : "PGDOG_DATABASE_URL",
 		lines: new Map(),
 	};

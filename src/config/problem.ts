@@ -55,31 +55,31 @@ export function problemText(problem: Problem): string {
 }
 
 /** Gathers all that one load finds, so that it can be told at once. */
-export class Report {
+export class Findings {
 	readonly problems: Problem[] = [];
 	readonly warnings: string[] = [];
 	/** Paths of the files that were read. */
 	readonly files: string[] = [];
 
-	problem(source: Source, key: string, wrong: Wrong, found: string, accepted: string): void {
+	problem(source: ValueSource, key: string, wrong: Wrong, found: string, accepted: string): void {
 		this.problems.push({ wrong, file: source.name, line: lineOf(source, key), key, found, accepted });
 	}
 
 	/** A warning about a key of a file. */
-	warn(source: Source, key: string, text: string): void {
+	warn(source: ValueSource, key: string, text: string): void {
 		const line = lineOf(source, key);
 		this.warnings.push(`${line === undefined ? source.name : `${source.name}:${line}`}: ${text}`);
 	}
 }
 
 /** Where values come from: a file with the line of each key path, or something without lines. */
-export interface Source {
+export interface ValueSource {
 	readonly name: string;
 	readonly lines: ReadonlyMap<string, number>;
 }
 
 /** The line of a key, or of the nearest thing around it when the key itself is not there. */
-function lineOf(source: Source, key: string): number | undefined {
+function lineOf(source: ValueSource, key: string): number | undefined {
 	for (let path = key; path !== ""; path = path.slice(0, Math.max(path.lastIndexOf("."), path.lastIndexOf("[")))) {
 		const line = source.lines.get(path);
 		if (line !== undefined) return line;

@@ -2,19 +2,19 @@
 // all else is in order.
 
 import { type DatabaseRow, key } from "./cluster.ts";
-import type { Report, Source } from "./problem.ts";
+import type { Findings, ValueSource } from "./problem.ts";
 import { MAX } from "./setting.ts";
 import type { General } from "./settings.ts";
 
-export interface Rows {
+export interface ConfigRows {
 	readonly rows: readonly DatabaseRow[];
-	readonly source: Source;
+	readonly source: ValueSource;
 }
 
 export function checkReads(
-	databases: Rows,
-	{ general, source }: { readonly general: General; readonly source: Source },
-	report: Report,
+	databases: ConfigRows,
+	{ general, source }: { readonly general: General; readonly source: ValueSource },
+	report: Findings,
 ): void {
 	for (const [name, members] of Map.groupBy(databases.rows, ({ database }) => database.name)) {
 		for (const [shard, servers] of Map.groupBy(members, ({ database }) => database.shard)) {
@@ -40,7 +40,7 @@ export function checkReads(
 }
 
 /** Settings that compare a replica with its primary. */
-function checkReplication(rows: readonly DatabaseRow[], general: General, source: Source, report: Report): void {
+function checkReplication(rows: readonly DatabaseRow[], general: General, source: ValueSource, report: Findings): void {
 	const given = {
 		ban_replica_lag: general.ban_replica_lag < MAX,
 		ban_replica_lag_bytes: general.ban_replica_lag_bytes < MAX,

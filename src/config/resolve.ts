@@ -3,7 +3,7 @@
 
 import { roleKeys } from "./cluster.ts";
 import { joinKey } from "./locate.ts";
-import type { Report, Source } from "./problem.ts";
+import type { Findings, ValueSource } from "./problem.ts";
 import type { Values } from "./setting.ts";
 import type { General, user as userSettings } from "./settings.ts";
 import type { Admin, ClusterSpec, Database, PoolSpec, Role, User } from "./snapshot.ts";
@@ -21,8 +21,8 @@ export interface UserRow {
 export function expandUsers(
 	rows: readonly UserRow[],
 	databases: readonly Database[],
-	source: Source,
-	report: Report,
+	source: ValueSource,
+	report: Findings,
 ): User[] {
 	const known = new Set(databases.map(({ name }) => name));
 	const users = new Map<string, { user: User; explicit: boolean }>();

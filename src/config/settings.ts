@@ -3,6 +3,7 @@
 // (`scripts/config-docs.ts`) are made from it, and so are the types `General` and `Tcp` that all rooms read.
 // Names, defaults and units are PgDog's; a setting of our own says so in its text.
 
+import type { LogLevel } from "../log.ts";
 import { bytes, choice, flag, integer, list, MAX, milliseconds, parsed, secret, text, type Values } from "./setting.ts";
 
 /** What PostgreSQL takes for its own timeouts: a larger one would fail each new server connection. */
@@ -12,7 +13,6 @@ const MAX_KEEPALIVE = 32_767_000;
 /** More would not be a pool; a guess, and what an unsigned 16-bit counter holds. */
 const MAX_POOL = 65535;
 
-export type LogLevel = "off" | "error" | "warn" | "info" | "debug" | "trace";
 const logLevels: readonly string[] = ["off", "error", "warn", "info", "debug", "trace"] satisfies LogLevel[];
 
 /**

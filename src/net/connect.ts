@@ -6,7 +6,7 @@ import type { Descriptors } from "./descriptors.ts";
 import { type KeepAlive, setKeepAlive } from "./options.ts";
 import { Stream, type StreamOwner } from "./stream.ts";
 
-export interface Target {
+export interface Host {
 	/** A host name or address; a path that starts with `/` is the folder of a Unix socket. */
 	readonly host: string;
 	readonly port: number;
@@ -22,7 +22,7 @@ export function unixSocketPath(folder: string, port: number): string {
  * @throws NoDescriptor, or an Error with `code` ECONNREFUSED, ENOTFOUND, ETIMEDOUT …
  */
 export async function connect(
-	target: Target,
+	target: Host,
 	timeout: number,
 	owner: StreamOwner,
 	handlers: SocketHandler<Stream>,

@@ -4,7 +4,7 @@
 // The memory behind it is lent for as long as something is in it: a thousand connections share the few buffers that are in use.
 
 /** Where they go: the `Sink` that owns the Outgoing. */
-export interface Target {
+export interface WriteTarget {
 	readonly queued: number;
 	write(bytes: Uint8Array, start: number, length: number): boolean;
 	/** As `write`, for a buffer that is filled again: what is not taken at once is copied. */
@@ -21,11 +21,11 @@ const spare: Buffer[] = [];
 const filled: Outgoing[] = [];
 
 export class Outgoing {
-	private readonly target: Target;
+	private readonly target: WriteTarget;
 	private buffer: Buffer | null = null;
 	private fill = 0;
 
-	constructor(target: Target) {
+	constructor(target: WriteTarget) {
 		this.target = target;
 	}
 

@@ -15,7 +15,7 @@ export interface StreamOwner {
 	onClose(error: Error | undefined): void;
 }
 
-/** Where bytes for a peer go: a socket, or whoever stands in for one (frontend/sharded.ts). As in `Stream`. */
+/** Where bytes for a peer go: a socket, or whoever stands in for one (shards/sharded-client.ts). As in `Stream`. */
 export interface Sink {
 	/** What goes out with the next `flush` of it, or before the next write. */
 	readonly out: Outgoing;

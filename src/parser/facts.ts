@@ -5,7 +5,7 @@
 import { commentHints, type Hints } from "./hints.ts";
 import { Backslash } from "./lexer.ts";
 import { type Fields, Parsed, type ParseTree, type SqlError, type Value } from "./parse.ts";
-import { readable } from "./readable.ts";
+import { maskedText } from "./readable.ts";
 import { type Placement, placementOf, placementWithoutTree } from "./spread.ts";
 import { WRITE_FUNCTIONS, writesBy } from "./write-functions.ts";
 
@@ -103,7 +103,7 @@ export function statementFacts(
 		chains: node(first?.TransactionStmt)?.chain === true,
 		placement: placementOf(statements),
 		hints: commentHints(sql),
-		text: readable(sql),
+		text: maskedText(sql),
 	};
 }
 
@@ -114,7 +114,7 @@ export function unknownFacts(
 	backslash: Backslash = Backslash.Plain,
 ): StatementFacts {
 	const placement = parsed === Parsed.SyntaxError ? UNKNOWN.placement : placementWithoutTree(sql);
-	return { ...UNKNOWN, parsed, placement, hints: commentHints(sql, backslash), text: readable(sql, backslash) };
+	return { ...UNKNOWN, parsed, placement, hints: commentHints(sql, backslash), text: maskedText(sql, backslash) };
 }
 
 const enum Effect {

@@ -8,7 +8,7 @@ import { Backslash, Lexer, Token } from "./lexer.ts";
 const LONGEST = 1000;
 
 /** Lists of constants are shown by their first: `(?, …)`. */
-export function readable(sql: string, backslash = Backslash.Plain): string {
+export function maskedText(sql: string, backslash = Backslash.Plain): string {
 	const lexer = new Lexer(sql, backslash);
 	let text = "";
 	let end = 0;

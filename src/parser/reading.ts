@@ -1,7 +1,7 @@
 // How a session reads the bytes of a statement: what a backslash in '…' means, and which characters the bytes are. Both are
 // settings that a client may change (standard_conforming_strings, client_encoding), and a text that is read in another way may be
 // another statement: `'\'', v FROM t --'` is one string here and a query there. Whoever shows a text to somebody who must see what
-// PostgreSQL runs (plugins) asks here first. Asked by frontend/ for each text; knows bytes and settings, no client.
+// PostgreSQL runs (plugins) asks here first. Asked by client/ and shards/ for each text; knows bytes and settings, no client.
 
 import { isUtf8 } from "node:buffer";
 import { Backslash, Lexer, Token } from "./lexer.ts";

@@ -3,8 +3,8 @@
 import type { SocketHandler } from "bun";
 import type { ScramCache } from "../auth/scram-keys.ts";
 import type { ParameterSets } from "../backend/parameters.ts";
-import type { Statements } from "../backend/prepared.ts";
 import type { MovingServer } from "../backend/server.ts";
+import type { Statements } from "../backend/statements.ts";
 import type { General, Tcp } from "../config/settings.ts";
 import type { Contain } from "../contain.ts";
 import type { Log } from "../log.ts";

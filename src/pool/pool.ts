@@ -9,7 +9,7 @@ import { type MovingServer, type Server, ServerState } from "../backend/server.t
 import { now } from "../clock.ts";
 import type { PoolSpec } from "../config/snapshot.ts";
 import { PgError } from "../errors.ts";
-import type { Fields } from "../log.ts";
+import type { LogFields } from "../log.ts";
 import { timesText } from "../once-a-minute.ts";
 import { Stat } from "../stats/counters.ts";
 import { TxStatus } from "../wire/codes.ts";
@@ -722,7 +722,7 @@ export class Pool implements Connected, Checked, Filled {
 	}
 
 	/** For the log, beside `describe`. */
-	private get fields(): Fields {
+	private get fields(): LogFields {
 		const { user, database, host, port, shard } = this.spec;
 		return { user, database, server: `${host}:${port}`, shard };
 	}

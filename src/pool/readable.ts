@@ -51,7 +51,7 @@ export function hasSeen({ slot }: Placed, vitals: Vitals, since: number): boolea
 }
 
 /** @param readOnly its user may only read: the primary is for when there is nobody else */
-export function readable<T extends Placed>(
+export function readFrom<T extends Placed>(
 	all: readonly T[],
 	vitals: Vitals,
 	split: Split,

@@ -2,7 +2,7 @@
 // and functions only: no socket, no clock.
 
 /** What a server has said of itself. */
-export interface Report {
+export interface ReplicationReport {
 	/** When it was asked, as `now()`: what had been written before then is in its `lsn`. */
 	readonly at: number;
 	/** When its answer was here: what it says was so at some moment between the two. */
@@ -24,7 +24,7 @@ export const QUESTION = `SELECT pg_catalog.pg_is_in_recovery(),
 	CASE WHEN NOT pg_catalog.pg_is_in_recovery()
 		THEN pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()) END`;
 
-export function readReport(at: number, row: readonly (string | null)[]): Omit<Report, "answeredAt"> {
+export function readReport(at: number, row: readonly (string | null)[]): Omit<ReplicationReport, "answeredAt"> {
 	const inRecovery = row[0] === "t";
 	const lsn = Number(row[1] ?? 0);
 	return {
@@ -39,7 +39,7 @@ export function readReport(at: number, row: readonly (string | null)[]): Omit<Re
  * Whether a replica has replayed what its primary has not written: then it follows another one. It only follows from a primary
  * that was asked when the replica had answered: one that was asked before has written more since. @param before what was known
  */
-export function isAhead(replica: Report, primary: Report, before: boolean): boolean {
+export function isAhead(replica: ReplicationReport, primary: ReplicationReport, before: boolean): boolean {
 	if (replica.lsn <= primary.lsn) return false;
 	return replica.answeredAt <= primary.at || before;
 }
@@ -63,7 +63,7 @@ export function lsnText(lsn: number): string {
 
 /** What a server said last, and why it has said nothing since; null when it has. */
 interface Claim {
-	readonly report: Report | null;
+	readonly report: ReplicationReport | null;
 	readonly failure: unknown;
 }
 

@@ -7,12 +7,12 @@ import { type Role, Side } from "../config/snapshot.ts";
 import { PgError } from "../errors.ts";
 import { type Balance, balance } from "./balance.ts";
 import type { Pool } from "./pool.ts";
-import { hasSeen, type Readable, readable, roleOf } from "./readable.ts";
+import { hasSeen, type Readable, readFrom, roleOf } from "./readable.ts";
 import type { Vitals } from "./vitals.ts";
 import { type Waiter, Waiters } from "./waiters.ts";
 
 /** The settings that decide. */
-export type Policy = Pick<General, "read_write_split" | "load_balancing_strategy" | "checkout_timeout">;
+export type BalanceSettings = Pick<General, "read_write_split" | "load_balancing_strategy" | "checkout_timeout">;
 
 export class Shard {
 	/** At least one, in the order of the configuration. */
@@ -20,7 +20,7 @@ export class Shard {
 	/** Where clients wait while it is not known who the primary is; null with fixed roles. */
 	readonly election: Election | null;
 	private readonly vitals: Vitals;
-	private readonly policy: Policy;
+	private readonly policy: BalanceSettings;
 	/** Its user may only read: the primary is for when there is nobody else. */
 	private readonly readOnly: boolean;
 	private readonly balance: Balance<Pool>;
@@ -30,7 +30,13 @@ export class Shard {
 	/** Those of them that have what a client has written: used again by each choice. */
 	private readonly fresh: Pool[] = [];
 
-	constructor(pools: readonly Pool[], vitals: Vitals, policy: Policy, readOnly: boolean, random?: () => number) {
+	constructor(
+		pools: readonly Pool[],
+		vitals: Vitals,
+		policy: BalanceSettings,
+		readOnly: boolean,
+		random?: () => number,
+	) {
 		this.pools = pools;
 		this.vitals = vitals;
 		this.policy = policy;
@@ -99,7 +105,7 @@ export class Shard {
 	private look(): void {
 		// Before anything is read: what changes meanwhile is looked at next time.
 		this.version = this.vitals.version;
-		this.found = readable(this.pools, this.vitals, this.policy.read_write_split, this.readOnly);
+		this.found = readFrom(this.pools, this.vitals, this.policy.read_write_split, this.readOnly);
 	}
 
 	/** As configured, or as found out. */
@@ -137,9 +143,9 @@ const SHUT_DOWN = new PgError("FATAL", "58000", "pool is shut down");
 /** Where clients wait for a primary to be found, for as long as they would wait for a server. */
 export class Election {
 	private readonly waiters = new Waiters();
-	private readonly policy: Policy;
+	private readonly policy: BalanceSettings;
 
-	constructor(policy: Policy) {
+	constructor(policy: BalanceSettings) {
 		this.policy = policy;
 	}
 

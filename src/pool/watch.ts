@@ -11,7 +11,7 @@ import type { Contain } from "../contain.ts";
 import { asPgError, PgError } from "../errors.ts";
 import { Stat } from "../stats/counters.ts";
 import { type LoginContext, loginOptions } from "./login-options.ts";
-import { QUESTION, type Report, readReport } from "./replication.ts";
+import { QUESTION, type ReplicationReport, readReport } from "./replication.ts";
 
 interface WatchContext extends LoginContext {
 	readonly contain: Contain;
@@ -24,7 +24,7 @@ export class Watch implements ServerHome {
 	/** Pools of this server, of all users: with the credentials of one of them it is asked. */
 	specs: readonly PoolSpec[];
 	/** The last; null before the first. */
-	report: Report | null = null;
+	report: ReplicationReport | null = null;
 	/** Why the last question had no answer; null when it had. */
 	failure: PgError | null = null;
 	/** It has replayed what the primary never wrote: it follows another one. */
@@ -94,8 +94,8 @@ export class Watch implements ServerHome {
 		}
 	}
 
-	private question(server: Server, timeout: number): Promise<Report> {
-		const { promise, resolve, reject } = Promise.withResolvers<Report>();
+	private question(server: Server, timeout: number): Promise<ReplicationReport> {
+		const { promise, resolve, reject } = Promise.withResolvers<ReplicationReport>();
 		const at = now();
 		const late = () => server.close("no answer within lsn_check_timeout");
 		const timer = this.context.contain.later(timeout, server.stream, late);

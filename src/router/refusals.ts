@@ -1,5 +1,5 @@
 // What a client is told of a statement about which plugins could not be asked. Such a statement is never sent: a plugin that guards
-// would be bypassed, by whoever finds out how to make it unaskable. router.ts and frontend/ refuse with these.
+// would be bypassed, by whoever finds out how to make it unaskable. router.ts, client/ and shards/ refuse with these.
 
 import { PgError } from "../errors.ts";
 
@@ -88,7 +88,7 @@ const OTHERS: readonly [RegExp, string][] = [
 ];
 
 /** What PostgreSQL's parser said, told as the server would have. */
-export function syntaxError(message: string, position: number): PgError {
+export function parseError(message: string, position: number): PgError {
 	const sqlstate = OTHERS.find(([pattern]) => pattern.test(message))?.[1] ?? "42601";
 	return new PgError("ERROR", sqlstate, message, undefined, undefined, undefined, position);
 }

@@ -4,14 +4,14 @@ import type { Side } from "../config/snapshot.ts";
 import type { PgError } from "../errors.ts";
 
 /** `Route.shard` below zero. */
-export const enum Shard {
+export const enum ShardChoice {
 	/** Every shard; the answers become one. */
 	All = -1,
 }
 
 /** Immutable: may be kept and shared. */
 export class Route {
-	/** A shard from 0, or `Shard.All`. 0 with one shard, always. */
+	/** A shard from 0, or `ShardChoice.All`. 0 with one shard, always. */
 	readonly shard: number;
 	/** Which of the shard's servers shall run it. */
 	readonly side: Side;

@@ -13,8 +13,8 @@ import { Parsed } from "../parser/parse.ts";
 import { type Placement, Spread } from "../parser/spread.ts";
 import { Outcome, ReadWrite, ShardCode } from "../plugin/abi.ts";
 import type { Decision, PluginHost, RouteInput } from "../plugin/host.ts";
-import { REFUSALS, syntaxError, Unasked } from "./refusals.ts";
-import { Route, Routes, Shard } from "./route.ts";
+import { parseError, REFUSALS, Unasked } from "./refusals.ts";
+import { Route, Routes, ShardChoice } from "./route.ts";
 import { shardOfKey } from "./sharding.ts";
 
 /** The shape of a cluster. */
@@ -30,12 +30,12 @@ export interface Topology {
 }
 
 /** The settings that decide. Default: the settings' defaults. */
-export type Policy = Pick<
+export type DecidingSettings = Pick<
 	General,
 	"read_write_strategy" | "read_write_split" | "expanded_explain" | "cross_shard_unmerged" | "cross_shard_functions"
 >;
 
-const DEFAULT_POLICY: Policy = {
+const DEFAULT_POLICY: DecidingSettings = {
 	read_write_strategy: "conservative",
 	read_write_split: "include_primary",
 	expanded_explain: false,
@@ -138,7 +138,7 @@ export class Router {
 		topology: Topology,
 		statements: StatementCache,
 		plugins: PluginHost | null,
-		policy: Policy = DEFAULT_POLICY,
+		policy: DecidingSettings = DEFAULT_POLICY,
 	) {
 		const { shards, hasPrimary, hasReplicas } = topology;
 		this.#shards = shards;
@@ -152,7 +152,7 @@ export class Router {
 		this.#plugins = plugins?.active ? plugins : null;
 		this.needsFacts = this.decides || this.#plugins !== null;
 		this.needed = this.decides || topology.hasChoice === true || this.#plugins !== null;
-		this.#anyShard = shards === 1 ? 0 : Shard.All;
+		this.#anyShard = shards === 1 ? 0 : ShardChoice.All;
 		this.#unmerged = policy.cross_shard_unmerged === "permit";
 		this.#functions = new Set(policy.cross_shard_functions?.split(/[\s,]+/));
 		this.#input = {
@@ -195,7 +195,7 @@ export class Router {
 	/** Never throws for what a client sent. */
 	route(request: RouteRequest): Route {
 		const route = this.#route(request);
-		if (route.shard !== Shard.All || route.error !== null || request.facts === null) return route;
+		if (route.shard !== ShardChoice.All || route.error !== null || request.facts === null) return route;
 		return this.#refusal(request.facts.placement) ?? route;
 	}
 
@@ -267,7 +267,7 @@ export class Router {
 				return this.#executesUnseen(decision, request) ? this.refuseUnasked(Unasked.Execute) : own;
 			// PostgreSQL's own words, but not PostgreSQL's own parser: one of another version may run what this one refuses.
 			case Outcome.SyntaxError:
-				return refuse("syntax error", syntaxError(decision.message, decision.position));
+				return refuse("syntax error", parseError(decision.message, decision.position));
 			case Outcome.MalformedBind:
 				return this.refuseUnasked(Unasked.MalformedBind);
 			case Outcome.Blocked: {
@@ -361,14 +361,14 @@ export class Router {
 
 	/** Where goes what no hint has a shard for. */
 	#shardOf(placement: Placement, home: number): number {
-		if (placement.unmerged !== null || this.#stranger(placement) !== undefined) return Shard.All;
+		if (placement.unmerged !== null || this.#stranger(placement) !== undefined) return ShardChoice.All;
 		switch (placement.spread) {
 			case Spread.One:
 				return home;
 			case Spread.First:
 				return 0;
 			default:
-				return Shard.All;
+				return ShardChoice.All;
 		}
 	}
 
@@ -453,5 +453,5 @@ function noSuchShard(shard: number, shards: number, decidedBy: string, why: stri
 const TOO_EARLY = refuse("plugins' rules", new PgError("ERROR", "0A000", "the statement before it is under way"));
 
 function refuse(decidedBy: string, error: PgError): Route {
-	return new Route(Shard.All, Side.Primary, decidedBy, error);
+	return new Route(ShardChoice.All, Side.Primary, decidedBy, error);
 }

@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { showTime } from "../../src/admin/command.ts";
-import { type Answer, type Answered, answer, understand } from "../../src/admin/commands.ts";
+import { type Answered, answer, type CommandAnswer, understand } from "../../src/admin/commands.ts";
 import { PgError } from "../../src/errors.ts";
 import { Stat } from "../../src/stats/counters.ts";
 import { Oid } from "../../src/wire/backend-messages.ts";
@@ -566,7 +566,7 @@ test("any text is answered, with plain data and as many values as columns", asyn
 	const source = new PlainSource();
 	await fc.assert(
 		fc.asyncProperty(texts, async (sql) => {
-			const said: Answer = structuredClone(await answer(sql, source));
+			const said: CommandAnswer = structuredClone(await answer(sql, source));
 			if ("error" in said) expect(said.error.sqlstate).not.toBe("XX000");
 			else for (const row of said.rows) expect(row).toHaveLength(said.columns.length);
 		}),

@@ -2,7 +2,7 @@
 
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import type { Answer } from "../../src/admin/commands.ts";
+import type { CommandAnswer } from "../../src/admin/commands.ts";
 import { PgError } from "../../src/errors.ts";
 import { Body, dataRow, errorFields, type Message } from "../support/message.ts";
 import { RawClient } from "../support/raw-client.ts";
@@ -284,7 +284,7 @@ test.each(BROKEN)("%s ends the session with 08P01", async (_, bytes, text) => {
 
 test("Terminate and a client that vanishes end the session, also while a command runs", async () => {
 	using admin = listen();
-	const { promise, resolve } = Promise.withResolvers<Answer>();
+	const { promise, resolve } = Promise.withResolvers<CommandAnswer>();
 	const [polite, rude] = [await connect(admin), await connect(admin)];
 	admin.ask = () => promise;
 	polite.send(frontend.terminate());

@@ -2,9 +2,17 @@
 
 import type { Socket } from "bun";
 import { AverageSampler } from "../../src/admin/averages.ts";
-import { type Answer, answer } from "../../src/admin/commands.ts";
+import { answer, type CommandAnswer } from "../../src/admin/commands.ts";
 import { AdminSession } from "../../src/admin/session.ts";
-import type { ClientRow, Notice, PoolRow, PoolVitals, RouteRow, ServerRow, Source } from "../../src/admin/source.ts";
+import type {
+	AdminSource,
+	ClientRow,
+	Notice,
+	PoolRow,
+	PoolVitals,
+	RouteRow,
+	ServerRow,
+} from "../../src/admin/source.ts";
 import { load } from "../../src/config/load.ts";
 import type { Snapshot } from "../../src/config/snapshot.ts";
 import { Stream, socketHandlers } from "../../src/net/stream.ts";
@@ -99,7 +107,7 @@ export const ROUTE: RouteRow = {
 };
 
 /** Orders are written down in `orders`. */
-export class PlainSource implements Source {
+export class PlainSource implements AdminSource {
 	readonly stuckWorkers: readonly number[] = [];
 	readonly version = VERSION;
 	readonly averages = new AverageSampler();
@@ -173,7 +181,7 @@ export interface AdminListener extends Disposable {
 	/** Errors that came out of a handler: bugs. */
 	readonly bugs: unknown[];
 	/** Replaces the way to an answer. */
-	ask: (sql: string) => Promise<Answer>;
+	ask: (sql: string) => Promise<CommandAnswer>;
 }
 
 const SSL_REQUEST = 80877103;

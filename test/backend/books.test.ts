@@ -3,7 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { Answer, Books, type Pending, Reply } from "../../src/backend/books.ts";
-import { Statement } from "../../src/backend/prepared.ts";
+import { Statement } from "../../src/backend/statement.ts";
 import { PgError } from "../../src/errors.ts";
 import { NO_FACTS } from "../../src/parser/session.ts";
 import { Backend } from "../../src/wire/codes.ts";

@@ -4,8 +4,8 @@
 import { describe, expect, test } from "bun:test";
 import { Reply } from "../../src/backend/books.ts";
 import type { Copy } from "../../src/backend/copy.ts";
-import { Statement } from "../../src/backend/prepared.ts";
 import { ServerState } from "../../src/backend/server.ts";
+import { Statement } from "../../src/backend/statement.ts";
 import { NO_FACTS } from "../../src/parser/session.ts";
 import { backend, concat, frontend, message } from "../support/wire-frames.ts";
 import { MOMENT, type Rig, rig, say } from "./support.ts";

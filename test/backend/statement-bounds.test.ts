@@ -4,10 +4,11 @@ import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { Books } from "../../src/backend/books.ts";
 import { ParameterSets } from "../../src/backend/parameters.ts";
-import { type Statement, Statements } from "../../src/backend/prepared.ts";
-import { SessionStatements } from "../../src/backend/session-statements.ts";
-import { StatementNames } from "../../src/frontend/statement-names.ts";
+import { ServerStatements } from "../../src/backend/server-statements.ts";
+import type { Statement } from "../../src/backend/statement.ts";
+import { Statements } from "../../src/backend/statements.ts";
 import { NO_FACTS } from "../../src/parser/session.ts";
+import { StatementNames } from "../../src/session/names.ts";
 
 const MB = 2 ** 20;
 const MOMENT = { catalogue: 0, dueAt: Number.POSITIVE_INFINITY };
@@ -16,8 +17,8 @@ const sets = new ParameterSets();
 function store() {
 	let id = 0;
 	const statements = new Statements(() => ++id);
-	const reading = statements.readingsOf("place").of(sets.empty);
-	return { statements, add: (key: string, size: number) => statements.add(reading, key, Buffer.alloc(size), NO_FACTS) };
+	const dialect = statements.dialectsOf("place").of(sets.empty);
+	return { statements, add: (key: string, size: number) => statements.add(dialect, key, Buffer.alloc(size), NO_FACTS) };
 }
 
 test("statements that clients name take so much together; what is let go of makes room", () => {
@@ -52,7 +53,7 @@ test("a server closes the one that was used least lately", () => {
 		fc.property(fc.array(step, { maxLength: 60 }), fc.integer({ min: 1, max: 5 }), (steps, limit) => {
 			const { add } = store();
 			const all = Array.from({ length: 8 }, (_, i) => add(`k${i}`, 10));
-			const here = new SessionStatements(new Books());
+			const here = new ServerStatements(new Books());
 			let model: Statement[] = [];
 			for (const [what, which] of steps) {
 				const statement = all[which]!;

@@ -1,9 +1,9 @@
 import { expect, test } from "bun:test";
-import { type Command, parseCommandLine } from "../../src/cli.ts";
+import { type CommandLine, parseCommandLine } from "../../src/cli.ts";
 
 const files = { configPath: "pgdog.toml", configNamed: false, usersPath: undefined, databaseUrls: [] };
 
-test.each<[string, string[], Command]>([
+test.each<[string, string[], CommandLine]>([
 	["nothing serves with the files of the working directory", [], { kind: "run", files, overrides: {} }],
 	["run does the same", ["run"], { kind: "run", files, overrides: {} }],
 	[

@@ -1,4 +1,4 @@
-// Host names: looked up again in time, at once when their addresses are no good, and kept when nobody can look them up.
+// Target names: looked up again in time, at once when their addresses are no good, and kept when nobody can look them up.
 
 import { expect, test } from "bun:test";
 import { now } from "../../src/clock.ts";

@@ -1,7 +1,7 @@
 // Statements as SHOW ROUTES shows them: in one line, and without a value that someone typed.
 
 import { expect, test } from "bun:test";
-import { readable } from "../../src/parser/readable.ts";
+import { maskedText } from "../../src/parser/readable.ts";
 
 test.each([
 	["SELECT a,b FROM t\n WHERE  c = 'x' -- c\n LIMIT 5;", "SELECT a,b FROM t WHERE c = ? LIMIT ?;"],
@@ -13,12 +13,12 @@ test.each([
 	["SELECT 'never ends: secret", "SELECT ?"],
 	["", ""],
 ])("%j is shown as %j", (sql, expected) => {
-	expect(readable(sql)).toBe(expected);
+	expect(maskedText(sql)).toBe(expected);
 });
 
 test("a long text is cut", () => {
-	expect(readable(`SELECT ${"a, ".repeat(1000)}a`)).toEndWith("…");
-	expect(readable(`SELECT ${"a, ".repeat(1000)}a`)).toHaveLength(1000);
-	expect(readable(`SELECT ${"1, ".repeat(1000)}1`)).toBe("SELECT ?, …");
-	expect(readable("x".repeat(2 ** 20))).toHaveLength(1000);
+	expect(maskedText(`SELECT ${"a, ".repeat(1000)}a`)).toEndWith("…");
+	expect(maskedText(`SELECT ${"a, ".repeat(1000)}a`)).toHaveLength(1000);
+	expect(maskedText(`SELECT ${"1, ".repeat(1000)}1`)).toBe("SELECT ?, …");
+	expect(maskedText("x".repeat(2 ** 20))).toHaveLength(1000);
 });

@@ -6,7 +6,7 @@ import fc from "fast-check";
 import type { ClusterSpec, PoolSpec, Role } from "../../src/config/snapshot.ts";
 import { createLog } from "../../src/log.ts";
 import { Bans } from "../../src/pool/bans.ts";
-import { couldServeReads, readable, roleOf } from "../../src/pool/readable.ts";
+import { couldServeReads, readFrom, roleOf } from "../../src/pool/readable.ts";
 import { Ban, FoundRole, Vitals } from "../../src/pool/vitals.ts";
 
 const split = fc.constantFrom(
@@ -53,7 +53,7 @@ test("whatever fails, somebody is read from wherever somebody could be, and nobo
 					if (fails) bans.failed(slot, Ban.Unreachable, "refused", i * 10_000);
 					else bans.passed(slot, i * 10_000);
 					expect(could()).toBe(before);
-					const { primary, readers, replicas } = readable(members, vitals, by, readOnly);
+					const { primary, readers, replicas } = readFrom(members, vitals, by, readOnly);
 					for (const member of new Set([...readers, ...replicas])) {
 						const role = roleOf(member, vitals);
 						expect(role).not.toBe("auto");

@@ -2,7 +2,14 @@
 
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { chief, isAhead, lsnText, type Report, readReport, WriteHistory } from "../../src/pool/replication.ts";
+import {
+	chief,
+	isAhead,
+	lsnText,
+	type ReplicationReport,
+	readReport,
+	WriteHistory,
+} from "../../src/pool/replication.ts";
 
 describe("a report", () => {
 	test("of a replica has its replay position, of a primary its write position and its timeline", () => {
@@ -43,7 +50,7 @@ describe("a report", () => {
 describe("of several that say they are the primary", () => {
 	const claim = (timeline: number, lsn: number, failure: string | null = null) => ({
 		failure,
-		report: { at: 0, answeredAt: 0, inRecovery: false, lsn, timeline } satisfies Report,
+		report: { at: 0, answeredAt: 0, inRecovery: false, lsn, timeline } satisfies ReplicationReport,
 	});
 
 	test("the one on the later timeline is it, however much the other has written and whoever was it before", () => {
@@ -100,7 +107,7 @@ describe("a replica that has replayed what its primary has not written", () => {
 		let lsn = 0;
 		return steps.map((step) => (lsn += step));
 	});
-	const report = (sample: { at: number; answeredAt: number }, lsn: number, inRecovery: boolean): Report => ({
+	const report = (sample: { at: number; answeredAt: number }, lsn: number, inRecovery: boolean): ReplicationReport => ({
 		at: sample.at,
 		answeredAt: sample.answeredAt,
 		inRecovery,

@@ -5,7 +5,7 @@ import type { Role } from "../../src/config/snapshot.ts";
 import { Side } from "../../src/config/snapshot.ts";
 import type { PgError } from "../../src/errors.ts";
 import type { Pool } from "../../src/pool/pool.ts";
-import { type Policy, Shard } from "../../src/pool/shard.ts";
+import { type BalanceSettings, Shard } from "../../src/pool/shard.ts";
 import { Ban, FoundRole, Vitals as NewVitals, Vital, type Vitals } from "../../src/pool/vitals.ts";
 import { TestWaiter, testPool } from "./support.ts";
 
@@ -19,7 +19,7 @@ interface Scene {
 }
 
 /** `p r r` is a primary in slot 0 and replicas in slots 1 and 2; `a` is auto. */
-function scene(roles: string, policy: Partial<Policy> = {}, readOnly = false): Scene {
+function scene(roles: string, policy: Partial<BalanceSettings> = {}, readOnly = false): Scene {
 	const vitals = new NewVitals(8);
 	const ROLES: Record<string, Role> = { p: "primary", r: "replica", a: "auto" };
 	const names = new Map<Pool | null, string>([[null, "-"]]);
@@ -28,7 +28,7 @@ function scene(roles: string, policy: Partial<Policy> = {}, readOnly = false): S
 		names.set(pool, `${letter}${slot}`);
 		return pool;
 	});
-	const all: Policy = {
+	const all: BalanceSettings = {
 		read_write_split: "include_primary",
 		load_balancing_strategy: "round_robin",
 		checkout_timeout: 1_000,

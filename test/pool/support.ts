@@ -3,8 +3,8 @@
 import type { Socket } from "bun";
 import { ScramCache } from "../../src/auth/scram-keys.ts";
 import { ParameterSets } from "../../src/backend/parameters.ts";
-import { Statements } from "../../src/backend/prepared.ts";
 import type { Server } from "../../src/backend/server.ts";
+import { Statements } from "../../src/backend/statements.ts";
 import { now } from "../../src/clock.ts";
 import { type General, general as generalTable, type Tcp, tcp as tcpTable } from "../../src/config/settings.ts";
 import type { PoolSpec, User } from "../../src/config/snapshot.ts";

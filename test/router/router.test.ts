@@ -11,8 +11,14 @@ import { SqlParser } from "../../src/parser/parse.ts";
 import { NO_PLUGINS } from "../../src/plugin/abi.ts";
 import type { Bridge } from "../../src/plugin/bridge.ts";
 import { PluginHost } from "../../src/plugin/host.ts";
-import { type Route, Shard } from "../../src/router/route.ts";
-import { type Policy, type RouteRequest, Router, routeRequest, type Topology } from "../../src/router/router.ts";
+import { type Route, ShardChoice } from "../../src/router/route.ts";
+import {
+	type DecidingSettings,
+	type RouteRequest,
+	Router,
+	routeRequest,
+	type Topology,
+} from "../../src/router/router.ts";
 import {
 	BUILD_TIMEOUT,
 	bind,
@@ -44,12 +50,12 @@ const SIDES = { [Side.Primary]: "write", [Side.Any]: "read", [Side.Replica]: "re
 /** `2 read by statement`, or the error. */
 function line({ shard, side, error, decidedBy }: Route): string {
 	if (error !== null) return `${error.sqlstate} ${error.message}`;
-	return `${shard === Shard.All ? "all" : shard} ${SIDES[side]} by ${decidedBy}`;
+	return `${shard === ShardChoice.All ? "all" : shard} ${SIDES[side]} by ${decidedBy}`;
 }
 
 const deep = `SELECT ${"(SELECT ".repeat(3300)}1${")".repeat(3300)}`;
 
-const CONSERVATIVE: Policy = {
+const CONSERVATIVE: DecidingSettings = {
 	read_write_strategy: "conservative",
 	read_write_split: "include_primary",
 	expanded_explain: false,
@@ -116,7 +122,12 @@ describe("without plugins", () => {
 	});
 
 	describe("what all shards would answer wrongly", () => {
-		const route = (sql: string, policy: Partial<Policy> = {}, more: Partial<RouteRequest> = {}, topology = SHARDS) => {
+		const route = (
+			sql: string,
+			policy: Partial<DecidingSettings> = {},
+			more: Partial<RouteRequest> = {},
+			topology = SHARDS,
+		) => {
 			const router = new Router(topology, statements, null, { ...CONSERVATIVE, ...policy });
 			return router.route(request(router, sql, { home: 2, ...more }));
 		};
@@ -156,7 +167,7 @@ describe("without plugins", () => {
 			const { error } = route(CALL);
 			expect(error?.message).toBe("the function app.mine() is not supported across shards");
 			expect(error?.hint).toContain("cross_shard_functions");
-			const listed: Partial<Policy> = { cross_shard_functions: "app.mine, other" };
+			const listed: Partial<DecidingSettings> = { cross_shard_functions: "app.mine, other" };
 			expect(line(route(CALL, listed))).toBe("2 read by statement");
 			expect(line(route("SELECT app.mine(a), other(a) FROM t", listed))).toBe("all read by statement");
 			expect(line(route("SELECT mine(1)", listed))).toStartWith("0A000 the function mine()");
@@ -164,8 +175,8 @@ describe("without plugins", () => {
 		});
 	});
 
-	const AGGRESSIVE: Policy = { ...CONSERVATIVE, read_write_strategy: "aggressive" };
-	const PREFER: Policy = { ...CONSERVATIVE, read_write_split: "prefer_primary" };
+	const AGGRESSIVE: DecidingSettings = { ...CONSERVATIVE, read_write_strategy: "aggressive" };
+	const PREFER: DecidingSettings = { ...CONSERVATIVE, read_write_split: "prefer_primary" };
 
 	/** The first statement of a transaction that was begun with `begin`. */
 	const first = (begin: string, sql: string, policy = CONSERVATIVE, topology = SPLIT) => {
@@ -291,7 +302,7 @@ describe("without plugins", () => {
 					expect([route.error.sqlstate, shape.shards > 1]).toEqual(["0A000", true]);
 					return;
 				}
-				expect(route.shard >= Shard.All && route.shard < shape.shards).toBe(true);
+				expect(route.shard >= ShardChoice.All && route.shard < shape.shards).toBe(true);
 				if (shape.shards === 1) expect(route.shard).toBe(0);
 				if (!hasReplicas) expect(route.side !== Side.Primary).toBe(false);
 				if (!shape.hasPrimary) expect(route.side !== Side.Primary).toBe(true);

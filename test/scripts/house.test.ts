@@ -13,7 +13,7 @@ const source = join(folder, "src");
 const FILES = {
 	"backend/server.ts": `export class Server { at = 0; lend(): void { this.at = 1; } }
 		export function born(server: Server): void { server.at = 2; }`,
-	"frontend/client.ts": `import { Server } from "../backend/server.ts";
+	"client/client.ts": `import { Server } from "../backend/server.ts";
 		class Own { at = 0; }
 		export class Client {
 			private readonly server: Server | null = new Server();
@@ -53,8 +53,8 @@ test("a Server is written by its own room, timers run in contain.ts, and promise
 	await withProject(join(folder, "tsconfig.json"), async (project) => {
 		const trees = await treesOf(project, source);
 		expect(await writtenByOthers(trees, project.checker)).toEqual([
-			"src/frontend/client.ts:5: a Server's fields are written in backend/ only",
-			"src/frontend/client.ts:6: a Server's fields are written in backend/ only",
+			"src/client/client.ts:5: a Server's fields are written in backend/ only",
+			"src/client/client.ts:6: a Server's fields are written in backend/ only",
 		]);
 		expect(await floating(trees, project.checker)).toEqual(["src/net/timer.ts:3: nobody waits for this promise"]);
 		expect(uncontained(trees, {})).toEqual([
@@ -68,7 +68,7 @@ test("a Server is written by its own room, timers run in contain.ts, and promise
 		expect(parameters.get("net/timer.ts wide")).toBe(3);
 		expect(lines.get("net/timer.ts wide")).toBe(4);
 		expect(lines.get("net/timer.ts unawaited")).toBe(7);
-		expect(parameters.get("frontend/client.ts Client.two")).toBe(2);
+		expect(parameters.get("client/client.ts Client.two")).toBe(2);
 	});
 });
 

@@ -24,7 +24,7 @@ export interface ProxyUser {
 }
 
 export interface ProxyOptions {
-	/** pgdog.toml: its text, or its tables. Host and port come from the environment when they are not in it. */
+	/** pgdog.toml: its text, or its tables. Target and port come from the environment when they are not in it. */
 	config: string | Record<string, unknown>;
 	/** users.toml: its text, or the entries of [[users]]. */
 	users: string | ProxyUser[];

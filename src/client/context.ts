@@ -1,0 +1,81 @@
+// What the clients of one worker share. Made by worker.ts, which knows every room; a test can make a smaller one.
+
+import type { ScramCache } from "../auth/scram-keys.ts";
+import type { ParameterSets } from "../backend/parameters.ts";
+import type { Statements } from "../backend/statements.ts";
+import type { General } from "../config/settings.ts";
+import type { Admin, User } from "../config/snapshot.ts";
+import type { Contain, Contained } from "../contain.ts";
+import type { Log } from "../log.ts";
+import type { Stream } from "../net/stream.ts";
+import type { FactsCache } from "../parser/facts-cache.ts";
+import type { PluginHost } from "../plugin/host.ts";
+import type { Cluster } from "../pool/cluster.ts";
+import type { RouteLog } from "../router/route-log.ts";
+import type { Router } from "../router/router.ts";
+import type { Budget } from "./share.ts";
+
+/** A client as its worker sees it, whatever it is inside. */
+export interface ClientHandle {
+	readonly pid: number;
+	readonly secret: Uint8Array;
+	readonly user: string;
+	readonly database: string;
+	readonly address: string;
+	readonly stream: Contained & { readonly bytesIn: number; readonly bytesOut: number };
+	/** For SHOW CLIENTS. */
+	readonly stateName: string;
+	readonly connectedAt: number;
+	readonly activeAt: number;
+	readonly queries: number;
+	readonly transactions: number;
+	readonly waitTime: number;
+	readonly queryTime: number;
+	readonly transactionTime: number;
+	readonly errors: number;
+	readonly statementCount: number;
+	/** It keeps its server for as long as it stays. */
+	readonly isLocked: boolean;
+	setting(name: string): string | undefined;
+	/** @param done as `Pool.cancel` says it; also when there is nothing to cancel */
+	cancel(done: () => void): void;
+	check(time: number): void;
+	reach(cluster: Cluster, router: Router): void;
+	shutDown(force: boolean): void;
+}
+
+export interface ClientContext {
+	readonly sets: ParameterSets;
+	/** What large messages of clients may take until they are sent on. */
+	readonly collected: Budget;
+	readonly statements: Statements;
+	readonly facts: FactsCache;
+	readonly scram: ScramCache;
+	readonly log: Log;
+	/** What does not come in by a socket's event comes in through it. */
+	readonly contain: Contain;
+	/** What was decided lately, for SHOW ROUTES. */
+	readonly routes: RouteLog;
+	/** This thread's way to the plugins; null when there is none to ask. */
+	readonly plugins: PluginHost | null;
+	/** ms since the epoch as of the janitor's last tick: for what needs no better. */
+	readonly time: number;
+	/** The process shuts down: clients leave when their transactions end. */
+	readonly stopping: boolean;
+	/** The settings in force. */
+	general(): General;
+	admin(): Admin;
+	/** The user and the pools behind a login, or null when there is none such. */
+	find(user: string, database: string): { user: User; cluster: Cluster; router: Router } | null;
+	/** A session of the admin database takes over the stream of a client that has logged in. */
+	openAdmin(stream: Stream, address: string, parameters: ReadonlyMap<string, string>, minor: number): void;
+	/** A new client's process id: unique in the process, and it names this worker. */
+	register(client: ClientHandle): number;
+	unregister(client: ClientHandle): void;
+	onLogin(client: ClientHandle): void;
+	onLogout(client: ClientHandle, reason: string): void;
+	/** A CancelRequest, whichever worker the key is of. */
+	cancel(pid: number, secret: Uint8Array, done: () => void): void;
+	/** Numbers for unnamed statements; never 0. */
+	nextSerial(): number;
+}

@@ -1,0 +1,82 @@
+// Where connections come in: those that log in now, and whether there is a file descriptor for one more. One for each thread.
+
+import type { Socket } from "bun";
+import type { ClientContext } from "../client/context.ts";
+import { PgError } from "../errors.ts";
+import { type Descriptors, Room } from "../net/descriptors.ts";
+import { descriptor } from "../net/options.ts";
+import { Stream } from "../net/stream.ts";
+import { errorResponse } from "../wire/error-response.ts";
+import { Startup } from "./startup.ts";
+
+/** ms for a client that is not let in to take note of it: it has a descriptor as long. */
+const LAST_WORDS = 2_000;
+
+/** In PostgreSQL's words. */
+const TOO_MANY_CLIENTS = new PgError(
+	"FATAL",
+	"53300",
+	"sorry, too many clients already",
+	"The proxy may not open more files.",
+	"Raise the limit on open files (LimitNOFILE, ulimit -n), or make pools smaller.",
+);
+
+export class Door {
+	private readonly context: ClientContext;
+	private readonly descriptors: Descriptors;
+	private readonly onFull: (room: Room) => void;
+	private readonly startups = new Set<Startup>();
+	/** How many of them are only let in to be told that there is no room. */
+	private refusing = 0;
+
+	/** @param onFull somebody is turned away for want of descriptors */
+	constructor(context: ClientContext, descriptors: Descriptors, onFull: (room: Room) => void) {
+		this.context = context;
+		this.descriptors = descriptors;
+		this.onFull = onFull;
+	}
+
+	/** A connection that was accepted. @param address for the log @param isCounted by the thread that has accepted it for us */
+	enter(socket: Socket<Stream>, address: string, isCounted = false): void {
+		if (!isCounted) this.descriptors.count();
+		const room = this.descriptors.roomFor(descriptor(socket), this.refusing);
+		if (room !== Room.Enough) this.onFull(room);
+		if (room === Room.None) {
+			turnAway(socket);
+			this.descriptors.free();
+			return;
+		}
+		const stream = new Stream(socket);
+		stream.counted = this.descriptors;
+		const startup = new Startup(this.context, stream, address, (over) => this.onOver(over));
+		if (room === Room.ToRefuse) {
+			startup.refusal = TOO_MANY_CLIENTS;
+			this.refusing++;
+		}
+		stream.owner = startup;
+		socket.data = stream;
+		this.startups.add(startup);
+	}
+
+	private onOver(startup: Startup): void {
+		this.startups.delete(startup);
+		if (startup.refusal !== null) this.refusing--;
+	}
+
+	/** @param time `now()` @param patience for a login, ms */
+	tick(time: number, patience: number): void {
+		for (const startup of this.startups)
+			if (time - startup.startedAt > (startup.refusal === null ? patience : LAST_WORDS))
+				this.context.contain.guard(startup.stream, () => startup.expire());
+	}
+
+	shutDown(): void {
+		for (const startup of [...this.startups]) this.context.contain.guard(startup.stream, () => startup.shutDown());
+	}
+}
+
+/** Says so and closes at once, whether it is read or not. */
+export function turnAway(socket: Socket<unknown>): void {
+	socket.write(errorResponse(TOO_MANY_CLIENTS, "ends"));
+	socket.terminate();
+}

@@ -1,0 +1,437 @@
+// A connection before it is a client: SSLRequest, GSSENCRequest, CancelRequest, StartupMessage, and the login.
+// Ends in a Client, an admin session, or a close. PostgreSQL docs, "Start-up" and "Message Formats".
+
+import { type AuthRequest, ClientLogin } from "../auth/login.ts";
+import { Client } from "../client/client.ts";
+import type { ClientContext } from "../client/context.ts";
+import { PgError } from "../errors.ts";
+import type { LogFields } from "../log.ts";
+import type { Stream, StreamOwner } from "../net/stream.ts";
+import { type Hints, NO_HINTS, ownName } from "../parser/hints.ts";
+import { hintsOf } from "../session/hints.ts";
+import { ShardedClient } from "../shards/sharded-client.ts";
+import { Stat } from "../stats/counters.ts";
+import { AUTHENTICATION_OK, authentication, negotiateProtocolVersion } from "../wire/backend-messages.ts";
+import { Auth, Frontend, MAX_AUTH_TOKEN_LENGTH, MAX_STARTUP_PACKET_LENGTH, StartupCode } from "../wire/codes.ts";
+import { errorResponse } from "../wire/error-response.ts";
+import { endOfString, HEADER, readInt32, Tail } from "../wire/frame.ts";
+
+/** The newest minor version that we speak. */
+const NEWEST_MINOR = 2;
+const NO = Buffer.from("N");
+
+const enum Phase {
+	/** The first packets, which have no type byte. */
+	Packets,
+	/** An answer to an Authentication request is to come. */
+	Login,
+	/** The answer is being checked; nothing may come. */
+	Checking,
+	/** It was a CancelRequest, which is being passed on; nothing else counts. */
+	Cancelling,
+	/** Someone else owns the stream, or it is closed. */
+	Over,
+}
+
+export class Startup implements StreamOwner {
+	readonly stream: Stream;
+	readonly address: string;
+	readonly startedAt = Date.now();
+	/** There is no room for it: what it is told once it has said who it is. A CancelRequest and an admin are let in. */
+	refusal: PgError | null = null;
+	private readonly context: ClientContext;
+	private readonly onOver: (startup: Startup) => void;
+	private readonly tail = new Tail();
+	private phase = Phase.Packets;
+	private sslAsked = false;
+	private gssAsked = false;
+	/** Bytes came together with a request for encryption, before it was answered. */
+	private early = false;
+	private login: ClientLogin | null = null;
+	private user = "";
+	private database = "";
+	private minor = 0;
+	private readonly parameters = new Map<string, string>();
+	private hints: Hints = NO_HINTS;
+	/** Those of its hints that were given. */
+	private readonly owns = new Set<ReturnType<typeof ownName>>();
+
+	/** `onOver` is called once, when this stops being a connection that logs in. */
+	constructor(context: ClientContext, stream: Stream, address: string, onOver: (startup: Startup) => void) {
+		this.context = context;
+		this.stream = stream;
+		this.address = address;
+		this.onOver = onOver;
+	}
+
+	onDrain(): void {}
+
+	onClose(): void {
+		if (this.phase === Phase.Over) return;
+		this.debug("client disconnected");
+		this.over();
+	}
+
+	private over(): void {
+		if (this.phase === Phase.Over) return;
+		this.phase = Phase.Over;
+		this.onOver(this);
+	}
+
+	onData(chunk: Buffer): void {
+		if (this.phase === Phase.Over || this.phase === Phase.Cancelling) return;
+		if (this.phase === Phase.Checking) {
+			this.fail(new PgError("FATAL", "08P01", "a message came before it was asked for"));
+			return;
+		}
+		let rest = this.tail.add(chunk);
+		this.early = false;
+		while (rest !== null && !this.isOver) rest = this.phase === Phase.Packets ? this.packet(rest) : this.answer(rest);
+		if (rest !== null) this.passOn(rest);
+	}
+
+	/** Bytes behind the login are the client's first request, if it was let in. */
+	private passOn(rest: Buffer): void {
+		const { owner } = this.stream;
+		if (owner !== this) owner.onData(rest);
+	}
+
+	/** One packet without a type byte. @returns what is behind it, or null when nothing is (now) */
+	private packet(chunk: Buffer): Buffer | null {
+		if (chunk.length < 4) {
+			this.tail.keep(chunk, 0, 4);
+			return null;
+		}
+		const length = readInt32(chunk, 0);
+		// PostgreSQL does not count the length word itself. Whoever sends this does not speak its protocol, or has changed its
+		// mind: a Terminate, HTTP and the first bytes of TLS are lengths that cannot be.
+		if (length < 8 || length > MAX_STARTUP_PACKET_LENGTH + 4) {
+			if (this.early) this.fail(UNENCRYPTED);
+			else this.leave("invalid length of startup packet");
+			return null;
+		}
+		if (chunk.length < length) {
+			this.tail.keep(chunk, 0, length);
+			return null;
+		}
+		const code = readInt32(chunk, 4);
+		const rest = chunk.length > length ? chunk.subarray(length) : null;
+		switch (code) {
+			case StartupCode.SSLRequest:
+			case StartupCode.GSSENCRequest: {
+				const again = code === StartupCode.SSLRequest ? this.sslAsked : this.gssAsked;
+				if (again || length !== 8) {
+					this.fail(unsupported(code));
+					return null;
+				}
+				if (code === StartupCode.SSLRequest) this.sslAsked = true;
+				else this.gssAsked = true;
+				this.stream.writeAll(NO);
+				this.early = rest !== null;
+				return rest;
+			}
+			case StartupCode.CancelRequest:
+				if (length < 16) this.leave("CancelRequest");
+				else this.cancel(readInt32(chunk, 8), Uint8Array.prototype.slice.call(chunk, 12, length));
+				return null;
+		}
+		if (code >>> 16 !== 3) {
+			this.fail(unsupported(code));
+			return null;
+		}
+		this.startup(chunk, length, code & 0xffff);
+		return rest;
+	}
+
+	/** As from PostgreSQL, the end of the connection says that the cancel has done what it can: what is sent then, it does not hit. */
+	private cancel(pid: number, secret: Uint8Array): void {
+		this.phase = Phase.Cancelling;
+		this.context.cancel(pid, secret, () => this.leave("CancelRequest"));
+	}
+
+	private startup(chunk: Buffer, end: number, minor: number): void {
+		const unknown: string[] = [];
+		let options = "";
+		let at = 8;
+		while (chunk[at] !== 0) {
+			const nameEnd = endOfString(chunk, at, end);
+			const valueEnd = nameEnd < 0 ? -1 : endOfString(chunk, nameEnd + 1, end);
+			if (valueEnd < 0) {
+				this.fail(new PgError("FATAL", "08P01", "invalid startup packet layout: expected terminator as last byte"));
+				return;
+			}
+			const name = chunk.utf8Slice(at, nameEnd).toLowerCase();
+			const value = chunk.utf8Slice(nameEnd + 1, valueEnd);
+			at = valueEnd + 1;
+			if (name === "user") this.user = value;
+			else if (name === "database") this.database = value;
+			else if (name === "options") options = value;
+			else if (name === "replication") {
+				if (!/^(false|off|no|0)$/i.test(value)) {
+					this.fail(new PgError("FATAL", "0A000", "replication connections are not supported"));
+					return;
+				}
+			} else if (name.startsWith("_pq_.")) unknown.push(name);
+			else if (!this.parameter(name, value)) return;
+		}
+		if (at !== end - 1) {
+			this.fail(new PgError("FATAL", "08P01", "invalid startup packet layout: expected terminator as last byte"));
+			return;
+		}
+		// What has a place of its own in the packet wins, as in PostgreSQL's process_startup_options.
+		for (const [name, value] of parseOptions(options).reverse())
+			if (!this.parameters.has(name) && !this.owns.has(ownName(name)) && !this.parameter(name, value)) return;
+		if (this.user === "") this.user = "postgres";
+		if (this.database === "") this.database = this.user;
+		// 3.1 does not exist; whoever asks for it gets 3.0.
+		this.minor = minor >= NEWEST_MINOR ? NEWEST_MINOR : 0;
+		if (minor > NEWEST_MINOR || unknown.length > 0) this.stream.writeAll(negotiateProtocolVersion(this.minor, unknown));
+		if (this.refusal === null || this.isAdmin) this.authenticate();
+		else this.turnAway(this.refusal);
+	}
+
+	/** One that the session begins with. @returns false when it means nothing, and the login has failed */
+	private parameter(name: string, value: string): boolean {
+		const own = ownName(name);
+		if (own === null) {
+			if (!name.startsWith("pgdog.")) this.parameters.set(name, value);
+			return true;
+		}
+		this.owns.add(own);
+		try {
+			this.hints = { ...this.hints, ...hintsOf(own, value) };
+			return true;
+		} catch (error) {
+			if (!(error instanceof PgError)) throw error;
+			this.fail(new PgError("FATAL", error.sqlstate, error.message, error.detail, error.hint));
+			return false;
+		}
+	}
+
+	private turnAway(error: PgError): void {
+		const pool = this.context.find(this.user, this.database)?.cluster.first;
+		if (pool !== undefined) pool.counters[Stat.errors]!++;
+		this.fail(error);
+	}
+
+	private get isAdmin(): boolean {
+		const admin = this.context.admin();
+		return this.database === admin.name && this.user === admin.user;
+	}
+
+	private authenticate(): void {
+		const { context } = this;
+		const account = this.isAdmin
+			? { passwords: [context.admin().password] }
+			: (context.find(this.user, this.database)?.user ?? null);
+		this.login = new ClientLogin(context.general().auth_type, this.user, account, context.scram);
+		this.proceed(this.login.start());
+	}
+
+	/** One answer of the login. @returns what is behind it */
+	private answer(chunk: Buffer): Buffer | null {
+		if (chunk.length < HEADER) {
+			this.tail.keep(chunk, 0, HEADER);
+			return null;
+		}
+		const length = readInt32(chunk, 1);
+		if (chunk[0] === Frontend.Terminate) {
+			this.leave("client disconnected");
+			return null;
+		}
+		if (chunk[0] !== Frontend.Password || length < 4 || length > MAX_AUTH_TOKEN_LENGTH) {
+			const problem =
+				chunk[0] === Frontend.Password
+					? "invalid message length"
+					: `expected password response, got message type ${chunk[0]}`;
+			this.fail(new PgError("FATAL", "08P01", problem));
+			return null;
+		}
+		if (chunk.length < length + 1) {
+			this.tail.keep(chunk, 0, length + 1);
+			return null;
+		}
+		const body = chunk.subarray(HEADER, length + 1);
+		const rest = chunk.length > length + 1 ? chunk.subarray(length + 1) : null;
+		const outcome = this.login!.step(body);
+		if (outcome instanceof Promise) {
+			this.phase = Phase.Checking;
+			if (rest !== null) this.tail.hold(rest);
+			this.context.contain.when(this.stream, outcome, (request) => this.checked(request));
+			return null;
+		}
+		this.proceed(outcome);
+		return rest;
+	}
+
+	private checked(request: AuthRequest): void {
+		if (this.isOver) return;
+		const rest = this.tail.bytes > 0 ? this.tail.take() : null;
+		this.phase = Phase.Login;
+		this.proceed(request);
+		if (rest === null) return;
+		if (this.isOver) this.passOn(rest);
+		else this.onData(rest);
+	}
+
+	private get isOver(): boolean {
+		return this.phase === Phase.Over;
+	}
+
+	private proceed(request: AuthRequest): void {
+		switch (request.kind) {
+			case "ask":
+				this.phase = Phase.Login;
+				this.stream.writeAll(authentication(request.code as number, request.body));
+				break;
+			case "refused":
+				this.refuse(request.reason);
+				break;
+			case "error":
+				this.fail(request.error);
+				break;
+			case "ok":
+				if (request.saslFinal !== null) this.stream.writeAll(authentication(Auth.SASLFinal, request.saslFinal));
+				this.letIn();
+		}
+	}
+
+	private letIn(): void {
+		const { context, stream, user, database, address, minor } = this;
+		const admin = this.isAdmin;
+		// A reload may have taken the user away since the login began.
+		const found = admin ? null : context.find(user, database);
+		if (!admin && found === null) {
+			this.refuse("the user left the configuration");
+			return;
+		}
+		if (context.stopping && !admin) {
+			this.fail(new PgError("FATAL", "57P03", "the database system is shutting down"));
+			return;
+		}
+		stream.writeAll(AUTHENTICATION_OK);
+		this.over();
+		if (found === null) context.openAdmin(stream, address, this.parameters, minor);
+		else {
+			const parameters = context.sets.of(this.parameters);
+			const Kind = found.cluster.shards.length > 1 ? ShardedClient : Client;
+			const client = new Kind(context, stream, found.cluster, found.router, {
+				user,
+				database,
+				minor,
+				parameters,
+				hints: this.hints,
+				address,
+			});
+			stream.owner = client;
+			client.begin();
+		}
+	}
+
+	/** For the log: user and database, once it has said who it is. */
+	private get fields(): LogFields {
+		const { user, database, address } = this;
+		return user === "" ? { address } : { user, database, address };
+	}
+
+	/** One text for every cause; the log has the true one. */
+	private refuse(reason: string): void {
+		const { user, database, address } = this;
+		this.context.log.warn(`user "${user}" and database "${database}" auth error: ${reason} [${address}]`, this.fields);
+		const message = `password for user "${user}" and database "${database}" is wrong, or the database does not exist`;
+		this.end(new PgError("FATAL", "28000", message));
+	}
+
+	fail(error: PgError): void {
+		if (this.phase === Phase.Over) return;
+		this.context.log.info(`login failed: ${error.message} [${this.address}]`, this.fields);
+		this.end(error);
+	}
+
+	private end(error: PgError): void {
+		this.stream.writeAll(errorResponse(error, "ends"));
+		this.stream.end();
+		this.over();
+	}
+
+	/**
+	 * Ends without a word. PostgreSQL answers a whole StartupMessage, and to what comes before it nothing but SSLRequest and
+	 * GSSENCRequest: drivers that change their mind would take an ErrorResponse for one of their program's, and a port scanner
+	 * is told nothing. For the log it is no event either: anybody may do it, as often as he likes.
+	 */
+	private leave(reason: string): void {
+		this.debug(reason);
+		this.stream.end();
+		this.over();
+	}
+
+	private debug(reason: string): void {
+		if (this.context.log.debugs)
+			this.context.log.debug(`left before logging in: ${reason} [${this.address}]`, this.fields);
+	}
+
+	/** Whoever has not logged in when the process shuts down does not get in. */
+	shutDown(): void {
+		if (this.phase === Phase.Packets) this.leave("shutdown");
+		else this.fail(new PgError("FATAL", "57P03", "the database system is shutting down"));
+	}
+
+	/** `client_login_timeout`: PgDog, and we, say nothing. */
+	expire(): void {
+		if (this.phase === Phase.Over) return;
+		this.context.log.info(`login timeout [${this.address}]`, this.fields);
+		this.stream.terminate();
+		this.over();
+	}
+}
+
+/** In PostgreSQL's words: it is what begins TLS without waiting for the answer. A StartupMessage there does no harm. */
+const UNENCRYPTED = new PgError(
+	"FATAL",
+	"08P01",
+	"received unencrypted data after SSL request",
+	"This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.",
+);
+
+function unsupported(code: number): PgError {
+	const version = `${code >>> 16}.${code & 0xffff}`;
+	const message = `unsupported frontend protocol ${version}: server supports 3.0 to 3.${NEWEST_MINOR}`;
+	return new PgError("FATAL", "0A000", message);
+}
+
+/**
+ * `-c name=value` and `--name=value` of the startup parameter `options` (PostgreSQL docs, "libpq: options"): separated by
+ * spaces, a backslash takes the next character as it is.
+ */
+export function parseOptions(options: string): [string, string][] {
+	const words: string[] = [];
+	let word = "";
+	let open = false;
+	for (let i = 0; i < options.length; i++) {
+		const c = options[i]!;
+		if (c === "\\" && i + 1 < options.length) {
+			word += options[++i];
+			open = true;
+		} else if (/\s/.test(c)) {
+			if (open) words.push(word);
+			word = "";
+			open = false;
+		} else {
+			word += c;
+			open = true;
+		}
+	}
+	if (open) words.push(word);
+	const found: [string, string][] = [];
+	for (let i = 0; i < words.length; i++) {
+		let setting = words[i]!;
+		if (setting === "-c") setting = words[++i] ?? "";
+		else if (setting.startsWith("-c")) setting = setting.slice(2);
+		else if (setting.startsWith("--")) setting = setting.slice(2);
+		else continue;
+		const equals = setting.indexOf("=");
+		if (equals > 0)
+			found.push([setting.slice(0, equals).toLowerCase().replaceAll("-", "_"), setting.slice(equals + 1)]);
+	}
+	return found;
+}

@@ -1,0 +1,96 @@
+// What a client has asked of routing for its session and its transaction: `pgdog.role`, `pgdog.shard` and
+// `pgdog.sharding_key`, by its StartupMessage or by SET. They obey transactions as PostgreSQL's settings do, but for
+// savepoints. Used by client/client.ts and shards/sharded-client.ts.
+
+import { PgError } from "../errors.ts";
+import { flat } from "../parser/flat.ts";
+import { type Hints, NO_HINTS, type OwnName, type OwnSetting, parseRole, parseShard } from "../parser/hints.ts";
+
+/** Characters of a sharding key that a session keeps; a guess, generous. */
+const LONGEST_KEY = 8192;
+
+export class SessionHints {
+	/** RESET goes back to these. */
+	readonly startup: Hints;
+	/** In force. */
+	now: Hints;
+	/** Of the session, to which ROLLBACK goes back, and what COMMIT leaves of those of the transaction. */
+	private before: Hints;
+	private after: Hints;
+
+	constructor(startup: Hints = NO_HINTS) {
+		this.startup = startup;
+		this.now = startup;
+		this.before = startup;
+		this.after = startup;
+	}
+
+	/**
+	 * SET or RESET. Outside of a transaction SET LOCAL does nothing, as in PostgreSQL.
+	 * @throws PgError 22023 for a value that means nothing
+	 */
+	change(setting: Exclude<OwnSetting, { kind: "show" }>, inTransaction: boolean): void {
+		const change =
+			setting.kind === "set" && setting.value !== null
+				? hintsOf(setting.name, setting.value)
+				: this.initial(setting.name);
+		const local = setting.kind === "set" && setting.local;
+		if (local && !inTransaction) return;
+		this.now = { ...this.now, ...change };
+		if (!local) this.after = { ...this.after, ...change };
+		if (!inTransaction) this.before = this.after;
+	}
+
+	private initial(name: OwnName | "all"): Partial<Hints> {
+		const { role, shard, shardingKey } = this.startup;
+		switch (name) {
+			case "all":
+				return this.startup;
+			case "role":
+				return { role };
+			case "shard":
+				return { shard };
+			case "sharding_key":
+				return { shardingKey };
+		}
+	}
+
+	/** A server says that its session has this value since the transaction that is over: a SET that nobody saw. */
+	learn(name: OwnName, value: string): void {
+		try {
+			const change = hintsOf(name, value);
+			this.now = { ...this.now, ...change };
+			// Of several shards another may not have ended it yet.
+			this.before = { ...this.before, ...change };
+			this.after = { ...this.after, ...change };
+		} catch (error) {
+			// PostgreSQL takes any value of a setting that it does not know.
+			if (!(error instanceof PgError)) throw error;
+		}
+	}
+
+	/** The transaction is over. */
+	end(committed: boolean): void {
+		if (this.now === this.before && this.after === this.before) return;
+		this.now = committed ? this.after : this.before;
+		this.before = this.now;
+		this.after = this.now;
+	}
+
+	/** For SHOW. */
+	text(name: OwnName): string {
+		const { role, shard, shardingKey } = this.now;
+		if (name === "role") return role ?? "";
+		if (name === "shard") return shard === null ? "" : String(shard);
+		return shardingKey ?? "";
+	}
+}
+
+/** @throws PgError 22023 */
+export function hintsOf(name: OwnName, value: string): Partial<Hints> {
+	if (name === "role") return { role: parseRole(value) };
+	if (name === "shard") return { shard: parseShard(value) };
+	if (value.length > LONGEST_KEY)
+		throw new PgError("ERROR", "54000", "pgdog.sharding_key is too long", `It may have ${LONGEST_KEY} characters.`);
+	return { shardingKey: value === "" ? null : flat(value) };
+}

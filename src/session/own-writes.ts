@@ -1,0 +1,36 @@
+// `read_after_write`: a client's reads must not go where its own last write may not have come yet. Either they go to the
+// primary for a while, or to servers that are known to have replayed it (pool/monitor.ts). Used by client/client.ts and shards/sharded-client.ts.
+
+import type { General } from "../config/settings.ts";
+import { Side } from "../config/snapshot.ts";
+import { type Route, Routes } from "../router/route.ts";
+
+const BY_OWN_WRITE = new Routes("read_after_write");
+
+export class OwnWrites {
+	/** `now()` when the last write was answered, while reads have to see it; else 0. */
+	private at = 0;
+	/** For `Cluster.pick`, as `side` has found. */
+	since = 0;
+
+	/** A transaction that may have written is over. */
+	wrote(time: number): void {
+		this.at = time;
+	}
+
+	/** Where a request for `side` may go now. */
+	side(side: Side, general: General, time: number): Side {
+		this.since = 0;
+		if (this.at === 0 || side === Side.Primary) return side;
+		if (general.read_after_write === "lsn") this.since = this.at;
+		else if (general.read_after_write === "off" || time - this.at > general.read_after_write_window) this.at = 0;
+		// Whoever names a replica gets one.
+		else if (side === Side.Any) return Side.Primary;
+		return side;
+	}
+
+	/** What SHOW ROUTES and EXPLAIN tell: `route`, unless a request that might go to `wanted` goes to `side` for a write's sake. */
+	told(route: Route, wanted: Side, side: Side): Route {
+		return side === wanted ? route : BY_OWN_WRITE.to(route.shard, side);
+	}
+}

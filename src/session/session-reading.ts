@@ -1,0 +1,92 @@
+// How one client's session reads its statements (parser/reading.ts), from one message to the next: a SET that is under way makes it
+// uncertain for what follows, and a statement that was parsed before one has been read in another way than it would be now.
+
+import type { StatementFacts } from "../parser/facts.ts";
+import { TransactionControl } from "../parser/facts.ts";
+import { dependsOnReading, Reading } from "../parser/reading.ts";
+import type { ClientStatements } from "./statements.ts";
+
+export class SessionReading {
+	/** As the last server has reported it. */
+	private settled = Reading.Standard;
+	private underWay = 0;
+	/** A statement of this transaction may have changed it: the transaction's end may change it back. */
+	private changed = false;
+	/** Names of statements that were parsed when the session read in another way, or nobody knows how. */
+	private readonly stale = new Set<string>();
+	/** Of those. Who has more than `MOST_STALE` is told of all that are read in several ways that they are among them. */
+	private staleBytes = 0;
+
+	/** For a text that is parsed behind all that was noted. */
+	get ofNext(): Reading {
+		return this.settled | this.underWay;
+	}
+
+	/** For the text of a statement that the client has and that is not stale. */
+	get ofParsed(): Reading {
+		return this.settled;
+	}
+
+	/** What is uncertain may be certain once the server has answered. */
+	get isUnderWay(): boolean {
+		return this.underWay !== 0;
+	}
+
+	/** Nothing is under way: the session reads as its server has reported. */
+	settle(reading: Reading, statements: ClientStatements | null): void {
+		this.underWay = 0;
+		if (reading === this.settled) return;
+		this.settled = reading;
+		for (const name of statements?.namesOf(dependsOnReading) ?? []) this.addStale(name);
+	}
+
+	/** A statement runs. @param changes it may change how the session reads */
+	noteRun(changes: boolean, facts: StatementFacts | null): void {
+		this.underWay |= Reading.Running;
+		if (changes) this.changed = true;
+		else if (!this.changed || !endsTransaction(facts)) return;
+		this.underWay |= Reading.Changing;
+	}
+
+	/** No transaction is open. */
+	noteEnd(): void {
+		this.changed = false;
+	}
+
+	/**
+	 * @param certain it is known what PostgreSQL reads. What is uncertain now stays so: a SET that is under way may have been taken
+	 * back when its answer comes, and nobody would notice.
+	 */
+	noteParse(name: string, certain: boolean): void {
+		if (!certain) this.addStale(name);
+		else if (this.stale.delete(name)) this.staleBytes -= name.length + NAME_COST;
+	}
+
+	/** Some statement may be: others need not have their names made strings. */
+	get hasStale(): boolean {
+		return this.staleBytes > 0;
+	}
+
+	isStale(name: string, sql: string | null): boolean {
+		return this.stale.has(name) || (this.staleBytes > MOST_STALE && sql !== null && SEVERAL_WAYS.test(sql));
+	}
+
+	/** Names that the client closes stay: it may send ever new ones. */
+	private addStale(name: string): void {
+		if (this.staleBytes > MOST_STALE || this.stale.has(name)) return;
+		this.stale.add(name);
+		this.staleBytes += name.length + NAME_COST;
+	}
+}
+
+/** What the names of stale statements may take; a guess, generous. */
+const MOST_STALE = 1 << 20;
+/** Of a name beside its letters; a guess. */
+const NAME_COST = 100;
+/** As `dependsOnReading` has it of bytes. */
+const SEVERAL_WAYS = /[\\\u0080-\uffff]/;
+
+/** Or takes it back to a savepoint; or nobody knows. */
+function endsTransaction(facts: StatementFacts | null): boolean {
+	return facts === null || facts.statements !== 1 || facts.transaction !== TransactionControl.None;
+}

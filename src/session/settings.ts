@@ -1,0 +1,223 @@
+// One client's settings: what its session has, whatever server it is on, and what it was told. Servers are brought to
+// them before its first statement (backend's `apply`); after a transaction that changed settings the server is asked
+// which, since ROLLBACK or a savepoint may have undone it all. What goes back to the StartupMessage does so at once, on the
+// server (backend/restoring.ts).
+
+import type { ParameterSet, ParameterSets } from "../backend/parameters.ts";
+import { isListed } from "../backend/parameters.ts";
+import type { Server } from "../backend/server.ts";
+import { type Rows, TOO_MUCH } from "../backend/task.ts";
+import { PgError } from "../errors.ts";
+import type { Sink } from "../net/stream.ts";
+import { ownName } from "../parser/hints.ts";
+import { Reading, readingOf } from "../parser/reading.ts";
+import { Dirty } from "../parser/session.ts";
+import { parameterStatus } from "../wire/backend-messages.ts";
+import type { SessionHints } from "./hints.ts";
+
+/** Differs between a primary and its replicas: of which one serves, the client need not know. */
+const UNTOLD = "in_hot_standby";
+const NONE: ReadonlySet<string> = new Set();
+
+/** What the settings of one session may take, and those of all sessions of a thread, bytes; guesses, generous. */
+const MOST_OF_CLIENT = 4 << 20;
+const MOST_OF_THREAD = 64 << 20;
+
+/** What became of a look at the settings of a transaction that is over. */
+export const enum Settled {
+	Known,
+	/** They are more than may be kept: the session has those that it had before. */
+	TooMany,
+	/** The server could not say. */
+	Failed,
+}
+
+export class ClientSettings {
+	/** Of its StartupMessage, by name in lower case and with the value as it was sent; never changes. RESET goes back to these. */
+	readonly startup: ParameterSet;
+	/**
+	 * What its session has beyond its server's defaults, between transactions: values as PostgreSQL prints them, or, for what
+	 * was never set again, as in `startup`, all of whose names are in it. What a transaction changes is in here once it is settled.
+	 */
+	wanted: ParameterSet;
+	/** As it was told by ParameterStatus. */
+	private told: ParameterSet;
+	/** The last that was found to say the same: a primary's and its replicas' take turns. */
+	private same: ParameterSet;
+	/** What `lastReading` was made of. */
+	private read: ParameterSet | null = null;
+	private lastReading = Reading.Standard;
+	private readonly sets: ParameterSets;
+	private readonly stream: Sink;
+	private readonly hints: SessionHints;
+	/** The server whose reports reach the client as they come: what it was told is what that has reported. */
+	private live: Server | null = null;
+
+	constructor(sets: ParameterSets, startup: ParameterSet, stream: Sink, hints: SessionHints) {
+		this.sets = sets;
+		this.startup = startup;
+		this.wanted = startup;
+		this.told = sets.empty;
+		this.same = sets.empty;
+		this.stream = stream;
+		this.hints = hints;
+		sets.kept += startup.bytes;
+	}
+
+	/** The client is gone. */
+	leave(): void {
+		this.sets.kept -= this.wanted.bytes;
+		this.wanted = this.sets.empty;
+		this.live = null;
+	}
+
+	/** How its session reads statements, as the server that it has, or had last, has reported. */
+	get reading(): Reading {
+		const told = this.live?.reported ?? this.told;
+		if (told !== this.read) {
+			this.read = told;
+			this.lastReading = readingOf(told.values);
+		}
+		return this.lastReading;
+	}
+
+	/** A hot standby refuses all of its statements (PostgreSQL docs, "Hot Standby", "Caveats"). */
+	get isSerializable(): boolean {
+		return this.wanted.values.get("default_transaction_isolation")?.toLowerCase() === "serializable";
+	}
+
+	/** The ParameterStatus messages of the login. */
+	welcome(reported: ParameterSet): Buffer {
+		this.told = reported;
+		return Buffer.concat([...reported.values].map(([name, value]) => parameterStatus(name, value)));
+	}
+
+	/** Tells what this server reports otherwise than the client believes. From here on its reports reach the client as they come. */
+	tell(server: Server): void {
+		const { reported } = server;
+		this.live = server;
+		if (reported === this.told || reported === this.same) return;
+		let differs = false;
+		for (const [name, value] of reported.values) {
+			if (this.told.values.get(name) === value || name === UNTOLD) continue;
+			this.stream.writeAll(parameterStatus(name, value));
+			differs = true;
+		}
+		this.same = reported;
+		if (differs) this.told = reported;
+	}
+
+	/** What the server reports from now on does not reach the client. */
+	stopTelling(): void {
+		const { live } = this;
+		this.live = null;
+		if (live === null || live.reported === this.told || live.reported === this.same) return;
+		this.told = live.reported;
+		this.same = this.told;
+	}
+
+	/**
+	 * Learns what the transaction that has just ended did to settings.
+	 * @param serverUser who the server's login is: to be that is no setting
+	 * @param done not called when the server dies on the way
+	 */
+	settle(server: Server, serverUser: string, done: (settled: Settled) => void): void {
+		const { traces } = server;
+		const { resetsAll, resets, sets } = traces;
+		const names = new Set([...(sets ?? NONE), ...(resets ?? NONE)]);
+		if (resetsAll) for (const name of server.applied.values.keys()) names.add(name);
+		if (resetsAll && traces.stands) this.hints.change({ kind: "reset", name: "all" }, false);
+		if (traces.isTooMuch) {
+			traces.settle();
+			traces.leave(Dirty.Settings);
+			done(Settled.TooMany);
+			return;
+		}
+		if (names.size === 0) {
+			traces.settle();
+			this.settleUnseen(server, serverUser, done);
+			return;
+		}
+		server.ask([...names], MOST_OF_CLIENT, (rows) => {
+			traces.settle();
+			const settled = this.learn(server, serverUser, rows);
+			if (settled === Settled.Known) this.settleUnseen(server, serverUser, done);
+			else done(settled);
+		});
+	}
+
+	/** Settings were changed out of sight (a DO block): what PostgreSQL lists is the client's from now on. */
+	private settleUnseen(server: Server, serverUser: string, done: (settled: Settled) => void): void {
+		if (!server.traces.isUnknown) {
+			done(Settled.Known);
+			return;
+		}
+		const others = [...this.wanted.values.keys()].filter((name) => name.includes("."));
+		server.askAll(others, MOST_OF_CLIENT, (rows) => {
+			if (rows instanceof PgError) {
+				done(this.learn(server, serverUser, rows));
+				return;
+			}
+			const listed = new Set(rows.map(([name]) => name));
+			// Those that are not among what the session has set have been reset.
+			const gone = [...this.wanted.values.keys()].filter((name) => isListed(name) && !listed.has(name));
+			done(this.learn(server, serverUser, [...rows, ...gone.map((name) => [name, null])]));
+		});
+	}
+
+	/**
+	 * What settings are after the transaction; null is what the session has not set.
+	 */
+	private learn(server: Server, serverUser: string, rows: Rows | PgError): Settled {
+		if (rows instanceof PgError) {
+			if (rows.sqlstate !== TOO_MUCH) return Settled.Failed;
+			server.traces.leave(Dirty.Settings);
+			return Settled.TooMany;
+		}
+		const applied: [string, string | null][] = [];
+		const wanted: [string, string | null][] = [];
+		for (const [name, value] of rows) {
+			if (name === null || name === undefined) continue;
+			const own = ownName(name);
+			if (own !== null) {
+				// Ours to keep, and nothing that the next client should find on the server. After a ROLLBACK it is "", and after a reset.
+				applied.push([name, value || null]);
+				if (value) this.hints.learn(own, value);
+				else if (server.traces.stands) this.hints.change({ kind: "reset", name: own }, false);
+				continue;
+			}
+			const now = this.settingOf(name, value ?? null, serverUser);
+			applied.push([name, now]);
+			wanted.push([name, now ?? this.startup.values.get(name) ?? null]);
+		}
+		const next = this.sets.change(this.wanted, wanted);
+		const kept = this.sets.kept - this.wanted.bytes + next.bytes;
+		if (next.bytes > MOST_OF_CLIENT || (kept > MOST_OF_THREAD && next.bytes > this.wanted.bytes)) {
+			server.traces.leave(Dirty.Settings);
+			return Settled.TooMany;
+		}
+		server.noteApplied(applied);
+		this.wanted = next;
+		this.sets.kept = kept;
+		return Settled.Known;
+	}
+
+	/** The value that a session keeps; null for none. To be nobody else, or who one is, has to be kept by who began as another. */
+	private settingOf(name: string, value: string | null, serverUser: string): string | null {
+		if (this.startup.values.has(name)) return value;
+		const none = (name === "role" && value === "none") || (name === "session_authorization" && value === serverUser);
+		return none ? null : value;
+	}
+}
+
+/** What a client is told instead of the answer to its next request. */
+export function tooManySettings(): PgError {
+	return new PgError(
+		"ERROR",
+		"53200",
+		"the settings of this session take more than the proxy keeps",
+		"What the last transaction has set is not kept. A session's settings may take " +
+			`${MOST_OF_CLIENT >> 20} MiB, those of all sessions of a thread ${MOST_OF_THREAD >> 20} MiB.`,
+		"Use SET LOCAL, which needs no keeping, or session pooling.",
+	);
+}

@@ -1,0 +1,238 @@
+// Where the messages of an extended-query batch go when there are several shards: a driver may send statements for one, for
+// another, and COMMIT for both in a single batch. Called by sharded-client.ts; sends nothing itself.
+
+import { Ahead, LookAhead } from "../client/framing.ts";
+import type { RequestRouter } from "../client/request.ts";
+import { Side } from "../config/snapshot.ts";
+import { PgError } from "../errors.ts";
+import { type Route, ShardChoice } from "../router/route.ts";
+import type { ClientStatements } from "../session/statements.ts";
+import { Frontend, Target } from "../wire/codes.ts";
+import { endOfString, HEADER, readInt32 } from "../wire/frame.ts";
+import { isEnd, type ShardedTransaction } from "./transaction.ts";
+
+/** Messages `[at, end)` of a chunk that the same shards are sent. */
+interface Segment {
+	readonly at: number;
+	readonly end: number;
+	/** The same array for the same shards. */
+	readonly targets: readonly number[];
+	/** Messages that are replied to. */
+	readonly replies: number;
+	/** By the number of its Execute: the first shard's answer is the answer. Null: never. */
+	readonly firstAnswers: readonly boolean[] | null;
+	/** It is part of the transaction that the batch began in: nothing before it has ended that. */
+	readonly joins: boolean;
+}
+
+export interface Batch {
+	/** Without the Sync or Flush at its end. At least one, which may be empty. */
+	readonly segments: readonly Segment[];
+	/** Nothing of it may be sent. */
+	readonly error: PgError | null;
+	/** Which servers of the shards may run all of it. */
+	readonly side: Side;
+	/** Of its last Bind; null when it has none. */
+	readonly route: Route | null;
+	/** CopyDone and CopyFail messages in it: so many COPYs end without more data. */
+	readonly copyEnds: number;
+	/** A COMMIT or ROLLBACK without AND CHAIN is in it. */
+	readonly ends: boolean;
+}
+
+/** The batch is not all here, or too large to be routed. */
+export const enum End {
+	Open = -1,
+	TooLarge = -2,
+}
+
+/** Whether PostgreSQL answers a message of this type in a batch. */
+export function isReplied(code: number): boolean {
+	switch (code) {
+		case Frontend.Parse:
+		case Frontend.Bind:
+		case Frontend.Describe:
+		case Frontend.Execute:
+		case Frontend.Close:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/** One per client. Knows where its portals are. */
+export class Batches {
+	readonly all: readonly number[];
+	readonly ahead = new LookAhead();
+	private readonly each: readonly (readonly number[])[];
+	private readonly portals = new Map<string, Portal>();
+	/** What their names take. */
+	private portalBytes = 0;
+
+	/** @param count of shards */
+	constructor(count: number) {
+		this.all = Array.from({ length: count }, (_, shard) => shard);
+		this.each = this.all.map((shard) => [shard]);
+	}
+
+	/**
+	 * Where the batch that begins at `at` ends: behind its Sync or Flush, or before a message that is no part of any.
+	 * @param hurried what is here of it is all that is waited for
+	 */
+	endOf(chunk: Buffer, at: number, hurried: boolean): number {
+		const { ahead } = this;
+		const found = ahead.look(chunk, at);
+		if (found === Ahead.Open && !(hurried && ahead.isOpen)) return End.Open;
+		if (found === Ahead.TooLarge) return End.TooLarge;
+		return ahead.end;
+	}
+
+	/** The batch whose end was found ends in a Sync or Flush. */
+	get isTerminated(): boolean {
+		return this.ahead.last < this.ahead.end;
+	}
+
+	targets(route: Route): readonly number[] {
+		return route.shard === ShardChoice.All ? this.all : this.each[route.shard]!;
+	}
+
+	/** The array for these shards, which are in order. */
+	of(shards: readonly number[]): readonly number[] {
+		if (shards.length === 1) return this.each[shards[0]!]!;
+		return shards.length === this.all.length ? this.all : shards;
+	}
+
+	/** The transaction is over, and its portals with it. */
+	clear(): void {
+		this.portals.clear();
+		this.portalBytes = 0;
+	}
+
+	/** @returns false when there are more than a transaction may have */
+	private notePortal(name: string, portal: Portal): boolean {
+		if (!this.portals.has(name)) this.portalBytes += name.length + NAME_COST;
+		this.portals.set(name, portal);
+		return this.portalBytes <= MOST_PORTAL_BYTES;
+	}
+
+	/**
+	 * The messages `[at, end)`, whole ones all.
+	 * @param involved shards that were sent what came before in the same batch
+	 */
+	split(
+		requests: RequestRouter,
+		statements: ClientStatements,
+		chunk: Buffer,
+		at: number,
+		end: number,
+		transaction: ShardedTransaction,
+		involved: readonly number[],
+	): Batch {
+		const segments: Segment[] = [];
+		const sent = new Set(involved);
+		let side = Side.Any;
+		let last: Route | null = null;
+		requests.clearBatch();
+		let copyEnds = 0;
+		let ends = false;
+		// Also before the segment under way; and that is part of the transaction.
+		let ended = false;
+		let joins = true;
+		let targets: readonly number[] | null = null;
+		let start = at;
+		let replies = 0;
+		let answers: boolean[] = [];
+		// Parse, and Describe and Close of statements, can go anywhere: they go where the Bind behind them goes.
+		let open = at;
+		let openReplies = 0;
+		while (at < end) {
+			const code = chunk[at]!;
+			const next = at + 1 + readInt32(chunk, at + 1);
+			let here: readonly number[] | null = null;
+			let executes: boolean | null = null;
+			if (code === Frontend.Describe) requests.noteDescribe(chunk, at, next, statements);
+			if (code === Frontend.CopyDone || code === Frontend.CopyFail) copyEnds++;
+			else if (code === Frontend.Parse) requests.noteParse(chunk, at, next);
+			else if (code === Frontend.Bind) {
+				if (targets !== null) requests.home = transaction.home(requests.home, targets);
+				const route = requests.bind(chunk, at, next, statements, transaction.isRunning);
+				if (route?.error != null) return { segments: [], error: route.error, side, route, copyEnds, ends };
+				// What nobody knows may be a write, for a transaction that is begun for one.
+				side = narrower(side, route === null ? requests.router.writeSide : route.side);
+				last = route;
+				const { facts } = requests;
+				if (route === null) here = targets ?? this.of(transaction.anywhere(this.all));
+				else here = this.of(transaction.targets(this.targets(route), facts, sent));
+				if (targets !== null && here !== targets && isSame(here, targets)) here = targets;
+				for (const shard of here) sent.add(shard);
+				if (route !== null && isEnd(facts) && !facts!.chains) ends = true;
+				const portalEnd = endOfString(chunk, at + HEADER, next);
+				const firstAnswers = route !== null && facts?.placement.firstAnswers?.[0] === true;
+				const portal = { targets: here, firstAnswers };
+				if (portalEnd >= 0 && !this.notePortal(chunk.utf8Slice(at + HEADER, portalEnd), portal))
+					return { segments: [], error: TOO_MANY_PORTALS, side, route, copyEnds, ends };
+			} else if (code === Frontend.Execute || (isReplied(code) && chunk[at + HEADER] !== Target.Statement)) {
+				const name = at + HEADER + (code === Frontend.Execute ? 0 : 1);
+				const nameEnd = endOfString(chunk, name, next);
+				const portal = nameEnd < 0 ? "" : chunk.utf8Slice(name, nameEnd);
+				const known = this.portals.get(portal);
+				here = known?.targets ?? targets ?? this.of(transaction.anywhere(this.all));
+				if (code === Frontend.Execute) executes = known?.firstAnswers ?? false;
+				if (code === Frontend.Close && this.portals.delete(portal)) this.portalBytes -= portal.length + NAME_COST;
+			}
+			if (isReplied(code)) openReplies++;
+			if (here !== null) {
+				if (targets !== null && targets !== here) {
+					segments.push({ at: start, end: open, targets, replies, firstAnswers: some(answers), joins });
+					start = open;
+					replies = 0;
+					answers = [];
+					joins = !ended;
+				}
+				targets = here;
+				ended = ends;
+				replies += openReplies;
+				if (executes !== null) answers.push(executes);
+				openReplies = 0;
+				open = next;
+			}
+			at = next;
+		}
+		if (targets === null) {
+			const route = requests.batchUnbound(transaction.isRunning);
+			if (route.error !== null) return { segments: [], error: route.error, side, route, copyEnds, ends };
+			({ side } = route);
+			targets = this.of(transaction.anywhere(this.targets(route)));
+		} else side = narrower(side, requests.unboundWrite(transaction.isRunning)?.side ?? side);
+		segments.push({ at: start, end, targets, replies: replies + openReplies, firstAnswers: some(answers), joins });
+		// Texts are not kept for a client that sends no more.
+		requests.clearBatch();
+		return { segments, error: null, side, route: last, copyEnds, ends };
+	}
+}
+
+/** What the names of a transaction's portals may take; a guess, generous. */
+const MOST_PORTAL_BYTES = 1 << 20;
+const NAME_COST = 64;
+const TOO_MANY_PORTALS = new PgError("ERROR", "53200", "the transaction has too many portals");
+
+/** Where a portal is. */
+interface Portal {
+	readonly targets: readonly number[];
+	/** Of the rows of all shards, the first one's are the answer. */
+	readonly firstAnswers: boolean;
+}
+
+function some(answers: readonly boolean[]): readonly boolean[] | null {
+	return answers.includes(true) ? answers : null;
+}
+
+function isSame(a: readonly number[], b: readonly number[]): boolean {
+	return a.length === b.length && a.every((shard) => b.includes(shard));
+}
+
+/** Which servers may run what belongs on both. */
+function narrower(a: Side, b: Side): Side {
+	if (a === Side.Primary || b === Side.Primary) return Side.Primary;
+	return a === Side.Replica ? a : b;
+}

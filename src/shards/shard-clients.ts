@@ -1,0 +1,163 @@
+// The shards' Clients of one client: made together, and asked and told together what concerns them all. Made by sharded-client.ts,
+// which feeds each of them and merges what they answer.
+
+import { Client, type Login } from "../client/client.ts";
+import type { ClientContext } from "../client/context.ts";
+import { Reading } from "../parser/reading.ts";
+import type { Cluster } from "../pool/cluster.ts";
+import type { Place } from "../router/explain.ts";
+import type { SessionHints } from "../session/hints.ts";
+import type { ClientStatements } from "../session/statements.ts";
+import type { TxStatus } from "../wire/codes.ts";
+import { type PortOwner, ShardPort } from "./shard-port.ts";
+
+export class ShardClients {
+	/** By the number of the shard. */
+	readonly each: readonly Client[];
+	private readonly ports: readonly ShardPort[];
+
+	/** @param pid of the client that they are part of */
+	constructor(
+		context: ClientContext,
+		pid: number,
+		owner: PortOwner,
+		cluster: Cluster,
+		login: Login,
+		hints: SessionHints,
+	) {
+		const inner = innerContext(context, pid);
+		this.ports = cluster.shards.map((_, shard) => new ShardPort(shard, owner));
+		const told = new Map<string, string>();
+		this.each = this.ports.map((port, shard) => new Client(inner, port, cluster.of(shard), null, login, hints, told));
+	}
+
+	at(shard: number): Client {
+		return this.each[shard]!;
+	}
+
+	get count(): number {
+		return this.each.length;
+	}
+
+	// ---- what they are ---------------------------------------------------------------------------------------------
+
+	/** A server takes no more of what the client sends. */
+	get isPaused(): boolean {
+		return this.ports.some((port) => port.paused);
+	}
+
+	/** Some stand in a queue. */
+	get isWaiting(): boolean {
+		return this.each.some((shard) => shard.isWaiting);
+	}
+
+	/** What is sent to some of them is held: for what their last transactions did to settings, at the end of a request. */
+	get isHeld(): boolean {
+		return this.each.some((shard) => shard.isHeld);
+	}
+
+	get isLocked(): boolean {
+		return this.each.some((shard) => shard.isLocked);
+	}
+
+	/** Servers of some stay for good. */
+	get isSession(): boolean {
+		return this.each.some((shard) => shard.poolerMode === "session");
+	}
+
+	/** BEGIN may be held back. */
+	get mayHold(): boolean {
+		return this.each.every((shard) => shard.poolerMode === "transaction" && !shard.isLocked);
+	}
+
+	/** How all of them read statements; where they differ nothing is certain. */
+	get reading(): Reading {
+		const { reading } = this.each[0]!;
+		return this.each.every((shard) => shard.reading === reading) ? reading : reading | Reading.Changing;
+	}
+
+	get isSerializable(): boolean {
+		return this.each.some((shard) => shard.isSerializable);
+	}
+
+	/** The shards whose server says so. */
+	having(status: TxStatus): number[] {
+		const found: number[] = [];
+		for (const [shard, { transactionStatus }] of this.each.entries())
+			if (transactionStatus === status) found.push(shard);
+		return found;
+	}
+
+	places(shards: readonly number[]): Place[] {
+		return shards.map((shard) => ({ ...this.at(shard).servedFrom, shard }));
+	}
+
+	setting(name: string): string | undefined {
+		return this.at(0).setting(name);
+	}
+
+	get waitTime(): number {
+		return Math.max(...this.each.map((shard) => shard.waitTime));
+	}
+
+	get queryTime(): number {
+		return Math.max(...this.each.map((shard) => shard.queryTime));
+	}
+
+	get transactionTime(): number {
+		return Math.max(...this.each.map((shard) => shard.transactionTime));
+	}
+
+	// ---- what they are told ----------------------------------------------------------------------------------------
+
+	/** The client may send again what was held back for them. */
+	unpause(): void {
+		for (const port of this.ports) port.paused = false;
+	}
+
+	/** A Parse, Close or Query that others have replied to, or the client was answered without them. */
+	learn(chunk: Buffer, at: number, next: number, others: readonly number[] = []): void {
+		for (const [shard, client] of this.each.entries()) if (!others.includes(shard)) client.learn(chunk, at, next);
+	}
+
+	/** A batch that needed no server. */
+	learnBatch(chunk: Buffer, at: number, end: number, failed: boolean): void {
+		for (const shard of this.each) shard.learnBatch(chunk, at, end, failed);
+	}
+
+	/** Others have done what takes all statements away. */
+	forgetStatements(others: readonly number[]): void {
+		for (const [shard, client] of this.each.entries()) if (!others.includes(shard)) client.statements?.clear();
+	}
+
+	align(statements: ClientStatements): void {
+		for (const shard of this.each) shard.align(statements);
+	}
+
+	cancel(done: () => void): void {
+		let left = this.each.length;
+		for (const shard of this.each) shard.cancel(() => --left === 0 && done());
+	}
+
+	reach(cluster: Cluster): void {
+		for (const [i, shard] of this.each.entries()) shard.reach(cluster.of(i), null);
+	}
+
+	close(reason: string): void {
+		for (const shard of this.each) shard.close(reason);
+	}
+}
+
+/** What a shard's Client tells its worker is told by the sharded one, once. */
+function innerContext(context: ClientContext, pid: number): ClientContext {
+	return Object.create(context, {
+		register: { value: () => pid },
+		unregister: { value: () => {} },
+		onLogin: { value: () => {} },
+		onLogout: { value: () => {} },
+		// Numbers of its own would be another client's, too.
+		nextSerial: { value: () => context.nextSerial() },
+		// It leaves when all shards have answered.
+		stopping: { value: false },
+	});
+}

@@ -1,0 +1,78 @@
+// Stands in for the socket of one shard's Client: what that writes goes to whoever merges the shards' answers, and when
+// it must not be sent more, nor is the client's socket read. Made by sharded-client.ts.
+
+import { Outgoing } from "../net/outgoing.ts";
+import type { Sink } from "../net/stream.ts";
+
+export interface PortOwner {
+	/** Messages of a shard; they do not change afterwards. */
+	onShard(shard: number, bytes: Buffer): void;
+	/** It may have got the server that it waited for. */
+	onShardReads(): void;
+	/** Its session has ended. */
+	onShardEnd(shard: number): void;
+	/** Whether its server must wait until `Client.onDrain`. */
+	isFull(shard: number): boolean;
+	/** Some port's `paused` has changed. */
+	flow(): void;
+}
+
+export class ShardPort implements Sink {
+	private readonly shard: number;
+	private readonly owner: PortOwner;
+	/** The shard's server takes no more for now. */
+	paused = false;
+	readonly out: Outgoing = new Outgoing(this);
+	midMessage = false;
+	readonly bytesIn = 0;
+	bytesOut = 0;
+
+	constructor(shard: number, owner: PortOwner) {
+		this.shard = shard;
+		this.owner = owner;
+	}
+
+	get queued(): number {
+		return this.owner.isFull(this.shard) ? 1 : 0;
+	}
+
+	write(bytes: Uint8Array, start: number, length: number): boolean {
+		if (!this.out.empty) this.out.flush();
+		this.bytesOut += length;
+		this.owner.onShard(this.shard, Buffer.from(bytes.buffer, bytes.byteOffset + start, length));
+		return this.queued === 0;
+	}
+
+	writeVolatile(bytes: Uint8Array, start: number, length: number): boolean {
+		// Not by `writeAll`: they may end in part of a message, whose rest comes next.
+		return this.write(new Uint8Array(bytes.subarray(start, start + length)), 0, length);
+	}
+
+	writeAll(bytes: Uint8Array): boolean {
+		if (this.midMessage) this.terminate();
+		return this.write(bytes, 0, bytes.length);
+	}
+
+	pause(): void {
+		this.paused = true;
+		this.owner.flow();
+	}
+
+	resume(): void {
+		if (this.paused) {
+			this.paused = false;
+			this.owner.flow();
+		}
+		this.owner.onShardReads();
+	}
+
+	end(): void {
+		this.out.flush();
+		this.owner.onShardEnd(this.shard);
+	}
+
+	terminate(): void {
+		this.out.clear();
+		this.owner.onShardEnd(this.shard);
+	}
+}

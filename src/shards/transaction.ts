@@ -1,0 +1,137 @@
+// The transaction of a client of several shards. It is held back (session/held-begin.ts) until its first statement tells where to go; then
+// it is open on those shards that its statements have needed, and every other begins it, just as the client did, when the first
+// comes there. sharded-client.ts asks it where a statement goes, beside what the router says, and tells it when a request is over.
+
+import { Side } from "../config/snapshot.ts";
+import { type StatementFacts, TransactionControl } from "../parser/facts.ts";
+import { HeldBegin } from "../session/held-begin.ts";
+import type { SessionHints } from "../session/hints.ts";
+import type { TxStatus } from "../wire/codes.ts";
+
+/** A shard as it concerns transactions: its Client. */
+export interface Participant {
+	readonly transactionStatus: TxStatus;
+	/** What it was given to begin with has not been run. */
+	readonly isHolding: boolean;
+	/** Runs this on the server that it takes next, before what it is sent. */
+	join(sql: string): void;
+	/** Forgets what it holds. */
+	letGo(): void;
+}
+
+export class ShardedTransaction {
+	/** While it is open no shard knows of the transaction. */
+	readonly heldBegin: HeldBegin;
+	/** Shards that it is open on, or failed; in order. */
+	begun: readonly number[] = [];
+	/** It has failed, and nothing has been routed since that could change that. */
+	failed = false;
+	/** Which of their servers have it, all the same: it never moves. For `Cluster.pick`. */
+	side = Side.Primary;
+	since = 0;
+	private readonly shards: readonly Participant[];
+	/** How other shards begin it; "" when they cannot, since it was not held back. */
+	private sql = "";
+	/** Shards that were given that for the request under way. */
+	private joining: number[] = [];
+	private readonly sharesNames: () => boolean;
+
+	/** @param sharesNames what is parsed on one shard may be run on another (`prepared_statements`) */
+	constructor(shards: readonly Participant[], hints: SessionHints, sharesNames: () => boolean) {
+		this.shards = shards;
+		this.sharesNames = sharesNames;
+		this.heldBegin = new HeldBegin(hints);
+	}
+
+	/** Some shard knows of it. */
+	get isRunning(): boolean {
+		return this.begun.length > 0;
+	}
+
+	/** The shard is about to be sent a statement of it. */
+	join(shard: number): void {
+		const sql = this.heldBegin.open ? this.heldBegin.sql : this.sql;
+		if (sql === "" || this.begun.includes(shard) || this.joining.includes(shard)) return;
+		this.joining.push(shard);
+		this.shards[shard]!.join(sql);
+	}
+
+	/** What was sent is answered: shards that were to join have, or could not. */
+	joined(): void {
+		const { heldBegin, joining } = this;
+		if (joining.length === 0) return;
+		const begun = joining.filter((shard) => !this.shards[shard]!.isHolding);
+		for (const shard of joining) this.shards[shard]!.letGo();
+		this.joining = [];
+		if (begun.length === 0) return;
+		this.begun = [...this.begun, ...begun].sort((a, b) => a - b);
+		if (!heldBegin.open) return;
+		this.sql = heldBegin.sql;
+		heldBegin.handOver();
+	}
+
+	/** COMMIT or ROLLBACK has been done, though the batch goes on. */
+	end(): void {
+		this.begun = [];
+		this.sql = "";
+		this.failed = false;
+	}
+
+	/**
+	 * Where a statement goes that the router would send to `wanted`.
+	 * @param sent shards that the batch has been sent to so far
+	 */
+	targets(wanted: readonly number[], facts: StatementFacts | null, sent: ReadonlySet<number>): readonly number[] {
+		const { failed } = this;
+		const ends = isEnd(facts);
+		// If this does not help, nothing that follows in its batch is run.
+		if (ends || facts?.transaction === TransactionControl.Savepoint) this.failed = false;
+		// PostgreSQL forgets the modes of a transaction that fails: what AND CHAIN begins has none.
+		if (failed && ends && facts!.chains && this.sql !== "") this.sql = "BEGIN";
+		if (ends && facts!.statements === 1) {
+			const here = [...new Set([...this.begun, ...sent])].sort((a, b) => a - b);
+			// One server is enough to say that there is no transaction.
+			return here.length > 0 ? here : FIRST;
+		}
+		// It runs nowhere, and whoever has failed says so. Behind its end in the same string there may be more.
+		return failed && !ends && this.isRunning ? this.begun : wanted;
+	}
+
+	/**
+	 * The shard of what any one can answer: one that has the transaction anyway. Where names are each server's own it is always the
+	 * client's own shard, so that what was parsed there can be run there.
+	 * @param own the client's own shard
+	 * @param sent shards that the batch has been sent to so far
+	 */
+	home(own: number, sent: readonly number[]): number {
+		return this.sharesNames() ? (sent[0] ?? this.begun[0] ?? own) : own;
+	}
+
+	/** Where goes what can go anywhere. */
+	anywhere(wanted: readonly number[]): readonly number[] {
+		if (!this.sharesNames()) return wanted;
+		if (this.isRunning) return this.begun;
+		return this.heldBegin.open && wanted.length > 1 ? FIRST : wanted;
+	}
+}
+
+const FIRST: readonly number[] = [0];
+
+/** COMMIT or ROLLBACK of the whole transaction, at least to begin with. */
+export function isEnd(facts: StatementFacts | null): boolean {
+	return facts?.transaction === TransactionControl.Commit || facts?.transaction === TransactionControl.Rollback;
+}
+
+/** What only says how a transaction begins. */
+export function isBeginning(facts: StatementFacts): boolean {
+	switch (facts.statements === 1 ? facts.transaction : TransactionControl.None) {
+		case TransactionControl.Begin:
+		case TransactionControl.BeginReadOnly:
+		case TransactionControl.BeginReadWrite:
+		case TransactionControl.SetTransaction:
+		case TransactionControl.SetTransactionReadOnly:
+			return true;
+		default:
+			return false;
+	}
+}
