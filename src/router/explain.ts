@@ -17,7 +17,7 @@ export interface Place {
 /** DataRow messages of one text column, which is the same bytes in both formats. */
 export function explainRows(route: Route, places: readonly Place[]): Buffer {
 	const shard = route.shard === ShardChoice.All ? "all" : String(route.shard);
-	const where = route.shard === ShardChoice.All ? "All shards" : `ShardChoice ${shard}`;
+	const where = route.shard === ShardChoice.All ? "All shards" : `Shard ${shard}`;
 	const roles = [...new Set(places.map(({ role }) => role))].join(", ");
 	// A transaction is where it is, whatever its statements would have liked.
 	const asked = route.side === Side.Primary ? roles : "replica";
