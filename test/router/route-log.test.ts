@@ -93,7 +93,7 @@ describe("the rows behind an EXPLAIN", () => {
 			"",
 			"PgDog Routing:",
 			"  Summary: shard=2 role=replica",
-			'  ShardChoice 2: decided by plugin "p"',
+			'  Shard 2: decided by plugin "p"',
 			"  Note: sent to primary db1:5432",
 		]);
 		expect(lines(new Route(ShardChoice.All, Side.Primary, "statement"), "primary").slice(2, 4)).toEqual([
