@@ -3,7 +3,7 @@
 import type { AdminShape } from "./admin/command.ts";
 import type { CommandAnswer } from "./admin/commands.ts";
 import type { ClientRow, RouteRow, ServerRow } from "./admin/source.ts";
-import type { MovingServer } from "./backend/server.ts";
+import type { MovingServer } from "./backend/moving-server.ts";
 import type { Update } from "./config/diff.ts";
 import type { HostDescription } from "./plugin/abi.ts";
 import type { Lesson } from "./pool/reported.ts";

@@ -9,8 +9,9 @@ import type { CommandAnswer } from "./admin/commands.ts";
 import { AdminSession } from "./admin/session.ts";
 import type { ClientRow, ServerRow } from "./admin/source.ts";
 import { ScramCache } from "./auth/scram-keys.ts";
+import type { MovingServer } from "./backend/moving-server.ts";
 import { ParameterSets } from "./backend/parameters.ts";
-import { type MovingServer, type Server, ServerState } from "./backend/server.ts";
+import { type Server, ServerState } from "./backend/server.ts";
 import { Statements } from "./backend/statements.ts";
 import { Client, SHUTTING_DOWN } from "./client/client.ts";
 import type { ClientContext, ClientHandle } from "./client/context.ts";
@@ -84,7 +85,7 @@ export class Worker implements PoolContext, ClientContext {
 	readonly contain: Contain;
 	readonly handlers: SocketHandler<Stream>;
 	readonly names = new Names(
-		() => this.settings.general.dns_ttl,
+		() => this.general.dns_ttl,
 		// Every thread finds out; one says so.
 		(line) => (this.worker === 0 ? this.log.warn(line) : undefined),
 	);
@@ -99,8 +100,10 @@ export class Worker implements PoolContext, ClientContext {
 
 	private readonly setup: WorkerSetup;
 	private readonly post: (message: FromWorker) => void;
-	/** Those in force. */
-	private settings: Pick<Update, "general" | "tcp" | "admin">;
+	/** The settings in force. */
+	general: General;
+	tcp: Tcp;
+	admin: Admin;
 	private readonly counters: Counters;
 	private readonly attendance: Attendance;
 	/** Those of the configuration, by key and by slot. */
@@ -138,7 +141,9 @@ export class Worker implements PoolContext, ClientContext {
 		this.post = post;
 		this.worker = setup.index;
 		const { general } = setup.update;
-		this.settings = setup.update;
+		this.general = general;
+		this.tcp = setup.update.tcp;
+		this.admin = setup.update.admin;
 		const { log_format, log_level } = general;
 		this.log = createLog(log_format, log_level, new Lines());
 		const plugins = new PluginHost(setup.plugins, { log: this.log });
@@ -165,7 +170,7 @@ export class Worker implements PoolContext, ClientContext {
 	}
 
 	private listen(shared: boolean): void {
-		const { host, port } = this.settings.general;
+		const { host, port } = this.general;
 		const options = {
 			hostname: host,
 			port,
@@ -211,7 +216,7 @@ export class Worker implements PoolContext, ClientContext {
 
 	private accept(socket: Socket<Stream>): void {
 		const address = socket.remoteAddress === undefined ? "unix" : `${socket.remoteAddress}:${socket.remotePort}`;
-		if (address !== "unix") setKeepAlive(socket, this.tcp());
+		if (address !== "unix") setKeepAlive(socket, this.tcp);
 		this.door.enter(socket, address);
 	}
 
@@ -237,16 +242,12 @@ export class Worker implements PoolContext, ClientContext {
 
 	// ---- what pools and clients ask of their worker ----------------------------------------------------------------
 
-	readonly general = (): General => this.settings.general;
-	readonly tcp = (): Tcp => this.settings.tcp;
-	readonly admin = (): Admin => this.settings.admin;
-
 	find(user: string, database: string): Login | null {
 		return this.logins.get(loginKey(user, database)) ?? null;
 	}
 
 	openAdmin(stream: Stream, address: string, parameters: ReadonlyMap<string, string>): void {
-		const shape = shapeOf(this.admin());
+		const shape = shapeOf(this.admin);
 		const session: AdminSession = new AdminSession(stream, {
 			version: this.setup.version,
 			shape,
@@ -291,15 +292,15 @@ export class Worker implements PoolContext, ClientContext {
 	}
 
 	onLogin(client: ClientHandle): void {
-		if (!this.settings.general.log_connections) return;
+		if (!this.general.log_connections) return;
 		const { user, database, address } = client;
-		const auth = this.settings.general.auth_type;
+		const auth = this.general.auth_type;
 		const text = `client "${user}" connected to database "${database}" [${address}, auth: ${auth}]`;
 		this.log.info(text, { user, database, address, auth, client: client.pid });
 	}
 
 	onLogout(client: ClientHandle, reason: string): void {
-		if (!this.settings.general.log_disconnections) return;
+		if (!this.general.log_disconnections) return;
 		const { user, database, address } = client;
 		const text = `client "${user}" disconnected from database "${database}": ${reason} [${address}]`;
 		this.log.info(text, { user, database, address, reason, client: client.pid });
@@ -447,7 +448,9 @@ export class Worker implements PoolContext, ClientContext {
 	/** Does what an update says, and no more: what has not changed goes on as if there had been none. */
 	private configure(update: Update, slots: ReadonlyMap<string, number>, paused: ReadonlySet<string>): void {
 		const { general, writeFunctions } = update;
-		this.settings = { general, tcp: update.tcp, admin: update.admin };
+		this.general = general;
+		this.tcp = update.tcp;
+		this.admin = update.admin;
 		this.generation++;
 		this.log.set(general.log_format, general.log_level);
 		if (writeFunctions !== null) this.parsed.setWriteFunctions(writeFunctions);
@@ -514,7 +517,7 @@ export class Worker implements PoolContext, ClientContext {
 	}
 
 	private login(spec: ClusterSpec): Login {
-		const { general } = this.settings;
+		const { general } = this;
 		const shards = [...Map.groupBy(spec.pools, ({ shard }) => shard).values()].map((specs) => {
 			const members = specs.map(({ key }) => this.pools.get(key)!);
 			return new Shard(members, this.bans.vitals, general, spec.readOnly);
@@ -529,7 +532,7 @@ export class Worker implements PoolContext, ClientContext {
 		const key = Object.values(topology).join();
 		let router = this.routers.get(key);
 		if (router === undefined) {
-			router = new Router(topology, this.parsed, this.plugins, this.settings.general);
+			router = new Router(topology, this.parsed, this.plugins, this.general);
 			this.routers.set(key, router);
 		}
 		return router;
@@ -538,7 +541,7 @@ export class Worker implements PoolContext, ClientContext {
 	/** What is found out of all clusters together. */
 	private reachAll(clusters: readonly ClusterSpec[]): void {
 		const slots = { get: (key: string) => this.pools.get(key)?.slot };
-		this.bans.reach({ general: this.settings.general, clusters }, slots);
+		this.bans.reach({ general: this.general, clusters }, slots);
 		for (const [key, database] of databasesOf(clusters, slots)) this.pools.get(key)!.database = database;
 		const shards = [...this.logins.values()].flatMap(({ cluster }) => cluster.shards);
 		this.electing = shards.filter(({ election }) => election !== null);
@@ -571,7 +574,7 @@ export class Worker implements PoolContext, ClientContext {
 		this.time = time;
 		this.attendance.tick(this.worker);
 		if (this.isDeaf) this.tryToListen();
-		const { general } = this.settings;
+		const { general } = this;
 		const { version, suspicions } = this.bans.vitals;
 		const changed = version !== this.vitalsVersion;
 		if (changed || suspicions !== this.suspicions) for (const pool of this.pools.values()) pool.wake();
@@ -672,6 +675,8 @@ function serverRow(pool: Pool, server: Server): ServerRow {
 		last_sent_at: server.requestAt,
 		last_received_at: server.readyAt || server.usedAt,
 		application_name:
-			server.applied.values.get("application_name") ?? server.reported.values.get("application_name") ?? "",
+			server.session.applied.values.get("application_name") ??
+			server.session.reports.now.values.get("application_name") ??
+			"",
 	};
 }

@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { stringify } from "smol-toml";
-import type { MovingServer } from "../src/backend/server.ts";
+import type { MovingServer } from "../src/backend/moving-server.ts";
 import { now } from "../src/clock.ts";
 import { diff, firstUpdate, updateOf } from "../src/config/diff.ts";
 import { load } from "../src/config/load.ts";

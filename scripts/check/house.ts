@@ -1,4 +1,4 @@
-// The rules of the house that no linter has: what nobody but contain.ts may do, who writes a Server's fields, that a promise is
+// The rules of the house that no linter has: what nobody but contain.ts may do, who writes the fields of a Server, that a promise is
 // waited for, and how long, how branched and how wide a function may be (ratchets.ts). Run by `npm run check`.
 
 import { join } from "node:path";
@@ -8,7 +8,7 @@ import { hasBody, SOURCE, treesOf, walk, withProject } from "../syntax.ts";
 import { BEYOND, LIMITS, type Measure, UNCONTAINED } from "./ratchets.ts";
 
 const ROOT = join(SOURCE, "..");
-const SERVER = "/src/backend/server.ts";
+const BACKEND = "/src/backend/";
 
 type Trees = Map<string, SourceFile>;
 
@@ -157,13 +157,13 @@ function assigned(node: Node): Node | undefined {
 	return expression.kind === SyntaxKind.ThisKeyword ? undefined : name;
 }
 
-/** A Server's fields are written by its own room, which alone knows what goes with each. */
+/** Fields of a Server, and of what it is made of, are written by their own room, which alone knows what goes with each. */
 export async function writtenByOthers(trees: Trees, checker: Checker): Promise<string[]> {
 	const found = all(trees, (node) => assigned(node) !== undefined).filter(({ file }) => !file.startsWith("backend/"));
 	const symbols = await checker.getSymbolAtLocation(found.map(({ node }) => assigned(node)!));
 	return found
-		.filter((_, index) => symbols[index]?.valueDeclaration?.path.endsWith(SERVER))
-		.map((each) => `${place(each)}: a Server's fields are written in backend/ only`);
+		.filter((_, index) => symbols[index]?.valueDeclaration?.path.includes(BACKEND))
+		.map((each) => `${place(each)}: fields of backend/ are written there only`);
 }
 
 /** A promise that nobody waits for, nor gives to `void`: its rejection would end the process. */

@@ -5,12 +5,12 @@ export type Measure = "lines" | "complexity" | "parameters";
 /** What a function may come to: lines with its first and last, cognitive complexity as Biome counts it, parameters. */
 export const LIMITS: Readonly<Record<Measure, number>> = { lines: 60, complexity: 25, parameters: 6 };
 
-/** Functions beyond, with what they come to. `walk` and `relay` are the hot path, each one function by intent. */
+/** Functions beyond, with what they come to. `walk` and `read` are the hot path, each one function by intent. */
 export const BEYOND: Readonly<Record<Measure, Readonly<Record<string, number>>>> = {
 	lines: {
 		"parser/shape.ts Shape.read": 219,
-		"client/client.ts Client.walk": 208,
-		"backend/server.ts Server.relay": 146,
+		"client/client.ts Client.walk": 176,
+		"backend/relay.ts Relay.read": 136,
 		"shards/segments.ts Batches.split": 90,
 		"cli.ts parseCommandLine": 73,
 		"plugin/loader.ts load": 65,
@@ -19,14 +19,14 @@ export const BEYOND: Readonly<Record<Measure, Readonly<Record<string, number>>>>
 	},
 	complexity: {
 		"parser/shape.ts Shape.read": 223,
-		"backend/server.ts Server.relay": 143,
+		"backend/relay.ts Relay.read": 138,
 		"client/client.ts Client.walk": 105,
 		"client/solo.ts endOfSolo": 72,
 		"shards/segments.ts Batches.split": 62,
-		"backend/books.ts Books.answeredOtherwise": 40,
+		"backend/books.ts Books.answeredOtherwise": 34,
 		"parser/session.ts Facts.body": 39,
 		"config/resolve.ts expandUsers": 38,
-		"client/client.ts Client.alone": 38,
+		"client/client.ts Client.alone": 31,
 		"admin/courtesy.ts courtesy": 36,
 		"admin/words.ts statements": 36,
 		"router/router.ts Router.#decide": 36,
@@ -54,6 +54,7 @@ export const BEYOND: Readonly<Record<Measure, Readonly<Record<string, number>>>>
 		"backend/statement.ts new Statement": 7,
 		"errors.ts new PgError": 7,
 		"client/client.ts Client.insert": 7,
+		"client/client.ts Client.say": 7,
 		"client/client.ts new Client": 7,
 		"session/statements.ts ClientStatements.referUnnamed": 7,
 		"router/route-log.ts RouteLog.note": 7,

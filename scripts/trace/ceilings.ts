@@ -6,9 +6,9 @@ import type { Figures } from "./recording.ts";
 
 // Where a server is chosen, or two answer, a call or two depend on chance.
 const CEILINGS: Record<Scene, Record<Request, [calls: number, files: number, rooms: number]>> = {
-	plain: { "SELECT 1": [154, 90, 50], Bind: [202, 120, 72] },
-	"with a replica": { "SELECT 1": [205, 124, 67], Bind: [288, 168, 102] },
-	"over two shards": { "SELECT 1": [755, 338, 186], Bind: [917, 431, 257] },
+	plain: { "SELECT 1": [73, 48, 33], Bind: [108, 65, 45] },
+	"with a replica": { "SELECT 1": [113, 73, 47], Bind: [183, 105, 70] },
+	"over two shards": { "SELECT 1": [581, 244, 144], Bind: [721, 316, 196] },
 };
 
 export function ceilingOf({ scene, request }: { scene: Scene; request: Request }): Figures {

@@ -11,14 +11,17 @@ import type { Copy } from "./copy.ts";
 import type { Statement } from "./statement.ts";
 
 export const enum Reply {
-	// Those that ReadyForQuery answers: `endsRequest` compares with the last of them.
+	/** No mark: nothing is owed. */
+	Nothing = 0,
+
+	// Those that ReadyForQuery answers: compared with by the last of them.
 	/** Query or FunctionCall: ends with ReadyForQuery. */
 	Query = 1,
 	Sync,
 	/** In place of a Query that was refused in a transaction: fails there, and the client is told why here. */
 	RefusedQuery,
 
-	// Those whose answer passes unread: `isPlain` compares with the last of them.
+	// Those whose answer passes unread: the relay compares with the last of them.
 	/** Parse of the client's unnamed statement: ParseComplete goes to the client. */
 	Parse,
 	Bind,
@@ -46,7 +49,7 @@ export const enum Reply {
 	/** Close of ours: swallowed. */
 	CloseOurs,
 
-	// Those that no message of the server answers: `isFake` compares with the first of them.
+	// Those that no message of the server answers: the relay compares with the first of them.
 	/** Parse that the server was not sent since it has the statement: we say ParseComplete. */
 	ParseFake,
 	/** Close of a statement, which stays on the server for others: we say CloseComplete. */
@@ -107,9 +110,6 @@ export interface Undone {
 	readonly query: boolean;
 }
 
-/** No mark: nothing is owed. */
-const NOTHING = 0;
-
 /** The mark that a message of the server's answers, and that alone, where it goes to the client unread. */
 const PLAIN = new Uint8Array(256).fill(255);
 PLAIN[Backend.ParseComplete] = Reply.Parse;
@@ -124,114 +124,79 @@ PLAIN[Backend.CloseComplete] = Reply.Close;
 /** A ring larger than this is given back when it empties: one deep pipeline must not cost its memory for ever. */
 const KEPT = 4096;
 
+/** Of the messages that may answer a Query without ending it: 1, and 2 where it ends one of its statements. */
+const OF_QUERY = new Uint8Array(256);
+OF_QUERY[Backend.RowDescription] = 1;
+OF_QUERY[Backend.NoData] = 1;
+OF_QUERY[Backend.FunctionCallResponse] = 1;
+OF_QUERY[Backend.EmptyQueryResponse] = 1;
+OF_QUERY[Backend.PortalSuspended] = 1;
+OF_QUERY[Backend.CommandComplete] = 2;
+
+/** What is known of it are fields, which anybody may read with every message; they are written here only (scripts/check/house.ts). */
 export class Books {
+	/** How many marks there are: what was said and is not answered. */
+	owed = 0;
+	/** How many of the marks ReadyForQuery answers: those of whole batches and queries. */
+	ends = 0;
+	/** The oldest mark. */
+	front: Reply = Reply.Nothing;
+	/** The number of the batch, or query, that is being said: it counts what ReadyForQuery ends. */
+	batch = 0;
+	/** Messages of a batch were said whose Sync was not: an implicit transaction may be open. */
+	unsynced = false;
+	/** Something was said in that batch that runs a statement: more than Parse, Describe and Close. */
+	hasRun = false;
+	/** A batch has failed: the server reads and ignores everything up to the next Sync. */
+	skipping = false;
+	/** Between CopyInResponse and CopyDone or CopyFail: the server ignores Sync and Flush. */
+	copyIn = false;
+	/** A COPY failed while a Sync was on its way in the middle of it, which was answered or not: nobody can tell. */
+	isInDoubt = false;
+	/** DEALLOCATE ALL or DISCARD ALL was said: which statements there are is known when it is answered. */
+	deallocates = false;
 	/** A queue of marks that grows and never shrinks below its first size; nothing is allocated per message. */
 	private ring = new Uint8Array(16);
 	private head = 0;
-	private count = 0;
-	/** Marks that ReadyForQuery answers. */
-	private readies = 0;
 	/** Behind the marks that have one, in order; null for what has no Statement here. */
 	private readonly pending: (Behind | null)[] = [];
 	/** The ErrorResponses behind RefusedQuery and RefusedBind, in order. */
 	private readonly refusals: Buffer[] = [];
 	private behind: Behind | null = null;
-	private number = 0;
-	private open = false;
-	private hasRun = false;
-	private failing = false;
-	private copying = false;
-	private inDoubt = false;
-	private overDoubt = false;
+	/** The COPY under way may have had a Sync in its middle: when it fails, `isInDoubt`. */
+	private mayDoubt = false;
 	/** CopyData was said before the server was known to read it, and no CopyDone or CopyFail since; and a Sync behind that. */
 	private dataAhead = false;
 	private syncInData = false;
-	private forgetting = false;
 	/** The batch, or query, of the newest COMMIT. */
 	private committing = -1;
 
 	// ---- what is owed ----------------------------------------------------------------------------------------------
 
-	/** Marks without an answer. */
-	get owed(): number {
-		return this.count;
-	}
-
-	/** Of the marks, those of whole batches and queries: what ReadyForQuery answers. */
-	get ends(): number {
-		return this.readies;
-	}
-
-	/** The oldest mark, or 0. */
-	get front(): number {
-		return this.count === 0 ? NOTHING : this.ring[this.head]!;
-	}
-
-	/** Counts what ReadyForQuery ends: the number of the batch, or query, that is being said. */
-	get batch(): number {
-		return this.number;
-	}
-
 	/** What was said in this batch may not have happened yet, nor be certain to: a batch before the one being said, unanswered. */
 	isUncertain(batch: number): boolean {
-		return batch < this.number && batch >= this.number - this.readies;
+		return batch < this.batch && batch >= this.batch - this.ends;
 	}
 
-	/** Messages of a batch were said whose Sync was not: an implicit transaction may be open. */
-	get unsynced(): boolean {
-		return this.open;
-	}
-
-	/** Of that batch nothing can have run: there were Parse, Describe and Close of statements only. */
+	/** Of the batch that is being said nothing can have run: there were Parse, Describe and Close of statements only. */
 	get onlyPrepares(): boolean {
-		return this.open && !this.hasRun && !this.failing && this.readies === 0;
-	}
-
-	/** A batch has failed: the server reads and ignores everything up to the next Sync. */
-	get skipping(): boolean {
-		return this.failing;
-	}
-
-	/** Between CopyInResponse and CopyDone or CopyFail: the server ignores Sync and Flush. */
-	get copyIn(): boolean {
-		return this.copying;
-	}
-
-	/** A COPY failed while a Sync was on its way in the middle of it, which was answered or not: nobody can tell. */
-	get isInDoubt(): boolean {
-		return this.overDoubt;
+		return this.unsynced && !this.hasRun && !this.skipping && this.ends === 0;
 	}
 
 	/** A COMMIT was said that is not known to have been run: to take that back is nobody's any more. */
 	get mayCommit(): boolean {
-		return this.committing >= this.number - this.readies;
-	}
-
-	/** DEALLOCATE ALL or DISCARD ALL was said: which statements there are is known when it is answered. */
-	get deallocates(): boolean {
-		return this.forgetting;
+		return this.committing >= this.batch - this.ends;
 	}
 
 	/** Rows or CopyData may come now. */
 	get expectsRows(): boolean {
-		const mark = this.front;
-		return mark === Reply.Query || mark === Reply.Execute;
-	}
-
-	/** The answer in front, if any is owed, passes unread. */
-	get isPlain(): boolean {
-		return this.front <= Reply.RefusedBind;
-	}
-
-	/** The reply in front is one that we make up. */
-	get isFake(): boolean {
-		return this.front >= Reply.ParseFake;
+		return this.front === Reply.Query || this.front === Reply.Execute;
 	}
 
 	/** Whether ReadyForQuery will come without anything more being said. Behind messages of a batch only a Sync is sure of it. */
 	endsInSync(): boolean {
 		let ends = false;
-		for (let i = this.count - 1; i >= 0; i--) {
+		for (let i = this.owed - 1; i >= 0; i--) {
 			const mark = this.at(i);
 			if (mark === Reply.CopyEnd) continue;
 			if (!endsRequest(mark)) return false;
@@ -245,13 +210,13 @@ export class Books {
 
 	/** A Query or a FunctionCall. It ends a batch that had no Sync, too. */
 	query(): void {
-		this.endBatch();
+		if (this.unsynced) this.endBatch();
 		this.push(Reply.Query);
 	}
 
 	/** A message of a batch, whose reply `mark` stands for. */
 	said(mark: Reply): void {
-		this.open = true;
+		this.unsynced = true;
 		if (mark === Reply.Bind || mark === Reply.Execute || mark === Reply.ExecuteOurs || mark === Reply.ExecuteShow)
 			this.hasRun = true;
 		this.push(mark);
@@ -265,8 +230,8 @@ export class Books {
 
 	sync(): void {
 		// The server ignores it, unless the COPY fails before it is read.
-		if (this.copying) {
-			this.inDoubt = true;
+		if (this.copyIn) {
+			this.mayDoubt = true;
 			return;
 		}
 		if (this.dataAhead) this.syncInData = true;
@@ -276,24 +241,24 @@ export class Books {
 
 	/** CopyData. */
 	data(): void {
-		if (this.count > 0 && !this.copying) this.dataAhead = true;
+		if (this.owed > 0 && !this.copyIn) this.dataAhead = true;
 	}
 
 	/** CopyDone or CopyFail. */
 	copyEnd(): void {
 		this.dataAhead = false;
-		if (this.copying) this.copying = false;
-		else if (this.count > 0) this.push(Reply.CopyEnd);
+		if (this.copyIn) this.copyIn = false;
+		else if (this.owed > 0) this.push(Reply.CopyEnd);
 	}
 
 	/** COMMIT, or what is like it, is among what is said. */
 	commits(): void {
-		this.committing = this.number;
+		this.committing = this.batch;
 	}
 
 	/** DEALLOCATE ALL or DISCARD ALL is among what is said. */
 	deallocatesAll(): void {
-		this.forgetting = true;
+		this.deallocates = true;
 	}
 
 	/** In place of a Query, or of a message of a batch, something is said that fails: `error` is the answer to it. */
@@ -302,15 +267,15 @@ export class Books {
 		this.push(mark);
 		this.refusals.push(errorResponse(error, "stays"));
 		if (mark === Reply.RefusedQuery) return;
-		this.open = true;
+		this.unsynced = true;
 		this.hasRun = true;
-		this.failing = true;
+		this.skipping = true;
 	}
 
 	private endBatch(): void {
-		this.open = false;
+		this.unsynced = false;
 		this.hasRun = false;
-		this.failing = false;
+		this.skipping = false;
 	}
 
 	// ---- what the server says --------------------------------------------------------------------------------------
@@ -318,8 +283,12 @@ export class Books {
 	/** Any message but rows, ReadyForQuery and ErrorResponse. */
 	answered(code: number): Answer {
 		const mark = this.front;
+		if (mark === Reply.Query && OF_QUERY[code] !== 0) {
+			if (OF_QUERY[code] === 2) this.mayDoubt = false;
+			return Answer.Passes;
+		}
 		if (mark !== PLAIN[code]) return this.answeredOtherwise(code, mark);
-		if (mark === Reply.Execute && code === Backend.CommandComplete) this.inDoubt = false;
+		if (mark === Reply.Execute && code === Backend.CommandComplete) this.mayDoubt = false;
 		this.shift();
 		return Answer.Passes;
 	}
@@ -334,13 +303,13 @@ export class Books {
 			case Backend.CommandComplete:
 			case Backend.EmptyQueryResponse:
 			case Backend.PortalSuspended:
-				if (code === Backend.CommandComplete) this.inDoubt = false;
+				if (code === Backend.CommandComplete) this.mayDoubt = false;
 				if (mark === Reply.ExecuteOurs || mark === Reply.ExecuteShow) {
 					this.shift();
 					if (mark === Reply.ExecuteShow) this.pending.shift();
 					return Answer.Swallowed;
 				}
-				return mark === Reply.Query ? Answer.Passes : Answer.Unasked;
+				return Answer.Unasked;
 			case Backend.RowDescription:
 			case Backend.NoData:
 				if (mark === Reply.DescribeUnnamed || mark === Reply.DescribeOurs) {
@@ -348,7 +317,7 @@ export class Books {
 					this.behind = this.pending.shift() ?? null;
 					return mark === Reply.DescribeOurs ? Answer.Swallowed : Answer.Passes;
 				}
-				return mark === Reply.Query ? Answer.Passes : Answer.Unasked;
+				return Answer.Unasked;
 			case Backend.ParameterDescription:
 				if (mark === Reply.DescribeOurs) return Answer.Swallowed;
 				return mark === Reply.Describe || mark === Reply.DescribeUnnamed ? Answer.Passes : Answer.Unasked;
@@ -369,8 +338,6 @@ export class Books {
 			case Backend.CopyOutResponse:
 			case Backend.CopyDone:
 				return this.expectsRows ? Answer.Passes : Answer.Unasked;
-			case Backend.FunctionCallResponse:
-				return mark === Reply.Query ? Answer.Passes : Answer.Unasked;
 			case Backend.NoticeResponse:
 			case Backend.NotificationResponse:
 			case Backend.ParameterStatus:
@@ -403,12 +370,6 @@ export class Books {
 		return true;
 	}
 
-	/** The answer in front is to a Describe whose answer we read. */
-	get isRead(): boolean {
-		const mark = this.front;
-		return mark === Reply.DescribeUnnamed || mark === Reply.DescribeOurs;
-	}
-
 	/** The row that comes now is of a SHOW of ours: what that is about. */
 	shows(): SettingPending | null {
 		const first = this.front === Reply.ExecuteShow ? this.pending[0] : undefined;
@@ -424,15 +385,16 @@ export class Books {
 
 	/** ReadyForQuery. @returns false when nothing that was said asks for it */
 	ready(): boolean {
-		if (!endsRequest(this.front)) return false;
+		const { front } = this;
+		if (front === Reply.Nothing || front > Reply.RefusedQuery) return false;
 		this.shift();
 		// The end of a COPY that had failed by then.
 		while (this.front === Reply.CopyEnd) this.shift();
-		if (this.count === 0) {
-			this.copying = false;
+		if (this.owed === 0) {
+			this.copyIn = false;
 			this.dataAhead = false;
 			this.syncInData = false;
-			this.forgetting = false;
+			this.deallocates = false;
 		}
 		return true;
 	}
@@ -452,21 +414,21 @@ export class Books {
 	private beginCopy(): void {
 		let kept = 1;
 		let ended = false;
-		for (let i = 1; i < this.count; i++) {
+		for (let i = 1; i < this.owed; i++) {
 			const mark = this.at(i);
 			if (!ended && mark === Reply.CopyEnd) ended = true;
 			else if (ended || mark !== Reply.Sync) this.ring[(this.head + kept++) & (this.ring.length - 1)] = mark;
 			else {
-				this.readies--;
+				this.ends--;
 				// Unless the COPY has failed by then: for its data, or for a message that has no place in it.
-				if (this.syncInData || kept > 1) this.inDoubt = true;
+				if (this.syncInData || kept > 1) this.mayDoubt = true;
 			}
 		}
-		this.count = kept;
-		this.copying = !ended;
+		this.owed = kept;
+		this.copyIn = !ended;
 		// A Sync that came before is ignored: the batch is open again.
-		if (this.copying && this.front === Reply.Execute) {
-			this.open = true;
+		if (this.copyIn && this.front === Reply.Execute) {
+			this.unsynced = true;
 			this.hasRun = true;
 		}
 	}
@@ -483,19 +445,19 @@ export class Books {
 	 * @param alone it was a query of our own, behind which nothing was said
 	 */
 	failed(alone: boolean): Undone {
-		this.copying = false;
-		if (this.inDoubt) this.overDoubt = true;
+		this.copyIn = false;
+		if (this.mayDoubt) this.isInDoubt = true;
 		const first = this.front;
 		// A Query in the middle of a batch is not run either.
 		const ends = endsRequest(first) ? first : Reply.Sync;
 		const statements: Pending[] = [];
-		let open = this.open;
+		let open = this.unsynced;
 		let parses = 0;
 		let nameless = false;
 		let namelessClose = false;
 		let query = false;
 		if (first === Reply.RefusedQuery) this.refusals.shift();
-		for (; this.count > 0; this.shift()) {
+		for (; this.owed > 0; this.shift()) {
 			const mark = this.front;
 			if (mark === ends) break;
 			if (mark === Reply.RefusedBind || mark === Reply.RefusedQuery) this.refusals.shift();
@@ -514,9 +476,9 @@ export class Books {
 			}
 		}
 		// Only a Sync ends the batch now.
-		if (this.count === 0 && open && !alone) {
-			this.open = true;
-			this.failing = true;
+		if (this.owed === 0 && open && !alone) {
+			this.unsynced = true;
+			this.skipping = true;
 		}
 		return { statements, parses, parseFailed: first === Reply.Parse, nameless, namelessClose, query };
 	}
@@ -529,15 +491,16 @@ export class Books {
 
 	/** A Parse of the unnamed statement is not answered yet. */
 	get parsesUnnamed(): boolean {
-		for (let i = 0; i < this.count; i++) if (this.at(i) === Reply.Parse) return true;
+		for (let i = 0; i < this.owed; i++) if (this.at(i) === Reply.Parse) return true;
 		return false;
 	}
 
 	/** The connection is gone. */
 	clear(): void {
-		this.count = 0;
+		this.owed = 0;
+		this.front = Reply.Nothing;
 		this.head = 0;
-		this.readies = 0;
+		this.ends = 0;
 		this.ring = new Uint8Array(16);
 		this.pending.length = 0;
 		this.refusals.length = 0;
@@ -546,20 +509,27 @@ export class Books {
 	// ---- the ring --------------------------------------------------------------------------------------------------
 
 	private push(mark: Reply): void {
-		if (this.count === this.ring.length) this.grow();
-		this.ring[(this.head + this.count++) & (this.ring.length - 1)] = mark;
-		if (!endsRequest(mark)) return;
-		this.readies++;
-		this.number++;
+		const { owed } = this;
+		if (owed === this.ring.length) this.grow();
+		this.ring[(this.head + owed) & (this.ring.length - 1)] = mark;
+		if (owed === 0) this.front = mark;
+		this.owed = owed + 1;
+		if (mark > Reply.RefusedQuery) return;
+		this.ends++;
+		this.batch++;
 	}
 
 	private shift(): void {
-		if (endsRequest(this.ring[this.head]!)) this.readies--;
+		if (this.front <= Reply.RefusedQuery) this.ends--;
 		this.head = (this.head + 1) & (this.ring.length - 1);
-		if (--this.count === 0 && this.ring.length > KEPT) {
-			this.ring = new Uint8Array(16);
-			this.head = 0;
+		if (--this.owed > 0) {
+			this.front = this.ring[this.head]!;
+			return;
 		}
+		this.front = Reply.Nothing;
+		if (this.ring.length <= KEPT) return;
+		this.ring = new Uint8Array(16);
+		this.head = 0;
 	}
 
 	private at(i: number): number {
@@ -568,7 +538,7 @@ export class Books {
 
 	private grow(): void {
 		const grown = new Uint8Array(this.ring.length * 2);
-		for (let i = 0; i < this.count; i++) grown[i] = this.at(i);
+		for (let i = 0; i < this.owed; i++) grown[i] = this.at(i);
 		this.ring = grown;
 		this.head = 0;
 	}
@@ -576,7 +546,7 @@ export class Books {
 
 /** Whether ReadyForQuery answers it. */
 function endsRequest(mark: number): boolean {
-	return mark !== NOTHING && mark <= Reply.RefusedQuery;
+	return mark !== Reply.Nothing && mark <= Reply.RefusedQuery;
 }
 
 /** Whether an entry of `pending` stands behind this mark. */

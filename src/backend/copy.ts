@@ -45,6 +45,12 @@ export class Copy {
 		this.batch = batch;
 	}
 
+	/** The client has given it this name, while the server has not yet said what it is. */
+	isCalled(name: string): void {
+		this.names ??= new Set();
+		this.names.add(name);
+	}
+
 	/** A new Parse of the text would come to the same. */
 	isFresh({ catalogue }: Moment, time: number): boolean {
 		const { statement } = this;

@@ -197,7 +197,7 @@ class Login implements StreamOwner {
 		server.address = this.address;
 		server.pid = this.pid;
 		server.secret = this.secret;
-		server.reported = this.reports.now;
+		server.session.reports.now = this.reports.now;
 		this.promise.resolve(server);
 	}
 

@@ -64,6 +64,11 @@ export class ParameterSets {
 	/** What the sets take that clients keep, bytes; by session/settings.ts. */
 	kept = 0;
 
+	/** A client comes to keep so many bytes more, or less. */
+	keep(bytes: number): void {
+		this.kept += bytes;
+	}
+
 	of(values: ReadonlyMap<string, string>): ParameterSet {
 		let hash = 0;
 		let bytes = OVERHEAD;

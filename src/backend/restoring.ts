@@ -125,6 +125,16 @@ export class Restoring {
 	/** Of the batch that a transaction's modes are chosen in: what comes next has to wait until they are. */
 	choosesModes = false;
 
+	/** It was said that what was parsed or bound in this batch is to be run. */
+	noteRun(): void {
+		this.mayHaveRun = true;
+	}
+
+	/** The next message of the batch is about a statement that chooses a transaction's modes, or is not. */
+	noteModes(choosesModes: boolean): void {
+		this.choosesModes = choosesModes;
+	}
+
 	note(facts: Restores, startup: ParameterSet): void {
 		if (this.noted || !facts.sure) this.sure = false;
 		this.noted = true;

@@ -138,6 +138,11 @@ export class ServerStatements {
 		this.serial = NOBODY;
 	}
 
+	/** The client's DEALLOCATE was rewritten to name a statement of ours. */
+	noteDeallocation(): void {
+		this.deallocations++;
+	}
+
 	remove(statement: Statement): void {
 		this.prepared.delete(statement);
 	}

@@ -103,6 +103,18 @@ export class Statement {
 	/** Settings may decide what its constants are. */
 	readonly hasConstants: boolean;
 
+	/** A client has closed it. */
+	closed(): void {
+		this.closes++;
+	}
+
+	/** Keeps what routing has found out. @param epoch see `routedIn` */
+	routedAs(routing: Routed, epoch: number): Routed {
+		this.routing = routing;
+		this.routedIn = epoch;
+		return routing;
+	}
+
 	/** A new Parse may be given it. */
 	get isShared(): boolean {
 		return this.dialect?.statements.get(this.key) === this;

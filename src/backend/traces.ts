@@ -14,19 +14,22 @@ const MOST_TEMPORARIES = 1000;
 /** Tags of what changes the catalogue in a way that Parse depends on. Of DO, what is in it was looked at. */
 const ALTERS = /^(CREATE|ALTER|DROP|IMPORT|COMMIT PREPARED)/;
 
+/** What is read with every request is a field; all are written here only. */
 export class Traces {
-	private bits = 0;
+	/** Bits of `Dirty`: what has to be cleaned away before somebody else has the session. */
+	dirty = 0;
+	/** The last statement was ROLLBACK. */
+	rolledBack = false;
 	private setNames: Set<string> | null = null;
 	private resetNames: Set<string> | null = null;
 	private resetsEverything = false;
 	private bytes = 0;
 	private readBits = 0;
 	private hasErrors = false;
-	private wasRolledBack = false;
 	/** A statement of this loan had a closer look (parser/session.ts): the tags SET and RESET are no surprise. */
 	private looked = false;
 	/** CREATE, ALTER, DROP was said, whose transaction has not ended. */
-	private alters = false;
+	alters = false;
 	/** Temporary tables that were made here in this loan, and whether anything temporary was. */
 	private readonly temporaries = new Set<string>();
 	private hasTemporaries = false;
@@ -38,11 +41,6 @@ export class Traces {
 	}
 
 	// ---- what is known ---------------------------------------------------------------------------------------------
-
-	/** Bits of `Dirty`: what has to be cleaned away before somebody else has the session. */
-	get dirty(): number {
-		return this.bits;
-	}
 
 	/** Settings to ask for once the transaction has ended, and those that were reset; null when there are none. */
 	get sets(): ReadonlySet<string> | null {
@@ -64,12 +62,13 @@ export class Traces {
 
 	/** Settings have to be asked for before the server may go on. */
 	get unsettled(): boolean {
-		return this.setNames !== null || this.resetNames !== null || this.resetsEverything || this.isUnknown;
+		if (this.setNames !== null || this.resetNames !== null || this.resetsEverything) return true;
+		return (this.dirty & Dirty.Settings) !== 0;
 	}
 
 	/** Settings were changed in a way that could not be followed. */
 	get isUnknown(): boolean {
-		return (this.bits & Dirty.Settings) !== 0;
+		return (this.dirty & Dirty.Settings) !== 0;
 	}
 
 	/** Bits of `Reads`: what is parsed here during this loan may mean something else than by the client's settings. */
@@ -82,14 +81,9 @@ export class Traces {
 		return this.hasErrors;
 	}
 
-	/** The last statement was ROLLBACK. */
-	get rolledBack(): boolean {
-		return this.wasRolledBack;
-	}
-
 	/** What was set holds: nothing that happened since has taken it back. */
 	get stands(): boolean {
-		return !this.hasErrors && !this.wasRolledBack;
+		return !this.hasErrors && !this.rolledBack;
 	}
 
 	// ---- what is said ----------------------------------------------------------------------------------------------
@@ -98,7 +92,7 @@ export class Traces {
 	begin(): void {
 		this.looked = false;
 		this.hasErrors = false;
-		this.wasRolledBack = false;
+		this.rolledBack = false;
 		this.readBits = Reads.Nothing;
 		this.hasTemporaries = false;
 		if (this.temporaries.size > 0) this.temporaries.clear();
@@ -108,8 +102,8 @@ export class Traces {
 	note(facts: SessionFacts, isBound: boolean): void {
 		this.looked = true;
 		this.readBits |= facts.reads;
-		this.bits |= facts.dirty;
-		if (facts.parameterSets.length > 0 && !isBound) this.bits |= Dirty.Settings;
+		this.dirty |= facts.dirty;
+		if (facts.parameterSets.length > 0 && !isBound) this.dirty |= Dirty.Settings;
 		if (facts.sets.length > 0) this.noteSets(facts.sets);
 		if (facts.resets.length > 0) this.noteResets(facts.resets);
 		if (facts.resetsAll) this.resetsEverything = true;
@@ -126,12 +120,12 @@ export class Traces {
 
 	/** Bits of `Dirty` that something has left, or may have. */
 	leave(bits: number): void {
-		this.bits |= bits;
+		this.dirty |= bits;
 	}
 
 	/** Settings were changed, and it cannot be told which: texts may be read in any way from now on. */
 	noteUnknown(): void {
-		this.bits |= Dirty.Settings;
+		this.dirty |= Dirty.Settings;
 		this.readBits |= Reads.Everything;
 	}
 
@@ -165,13 +159,13 @@ export class Traces {
 
 	/** CommandComplete. @param isDone no transaction is open behind it, as far as is known */
 	noteCommand(isDone: boolean): void {
-		this.wasRolledBack = false;
+		this.rolledBack = false;
 		if (this.alters && isDone) this.altered();
 	}
 
 	/** CommandComplete of ROLLBACK. */
 	noteRollback(): void {
-		this.wasRolledBack = true;
+		this.rolledBack = true;
 	}
 
 	/** CommandComplete of SET or RESET: all that was understood was noted before it was sent, the rest is cleaned. */
@@ -196,12 +190,11 @@ export class Traces {
 	noteError(): void {
 		this.hasErrors = true;
 		// A COMMIT that fails rolls back; the next tag says otherwise.
-		this.wasRolledBack = true;
+		this.rolledBack = true;
 	}
 
 	/** ReadyForQuery with no transaction open: whoever parses from now on finds what the last has made. @param isLast nothing is owed */
 	endTransaction(isLast: boolean): void {
-		if (!this.alters) return;
 		// What was said may be among what is still owed.
 		this.alters = !isLast;
 		this.altered();
@@ -219,14 +212,14 @@ export class Traces {
 
 	/** As `settle`, of a loan that has ended without its last words: its settings cannot be asked for on behalf of anyone. */
 	giveUp(): void {
-		if (this.unsettled) this.bits |= Dirty.Settings;
+		if (this.unsettled) this.dirty |= Dirty.Settings;
 		this.settle();
 	}
 
 	/** Cleaned, or about to be. @returns bits of `Dirty` */
 	take(): number {
-		const { bits } = this;
-		this.bits = Dirty.None;
-		return bits;
+		const { dirty } = this;
+		this.dirty = Dirty.None;
+		return dirty;
 	}
 }

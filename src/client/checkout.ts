@@ -76,7 +76,7 @@ export class Checkout implements Waiter {
 	/** @returns false when no pool may serve the request now: `waitForElection` may help, else `refusal` says why */
 	choose(): boolean {
 		const { routing } = this;
-		const pool = this.cluster.pick(0, routing.side, routing.since);
+		const pool = this.cluster.shards[0]!.pick(routing.side, routing.since);
 		if (pool === null) return false;
 		this.pool = pool;
 		return true;
@@ -106,11 +106,15 @@ export class Checkout implements Waiter {
 	/** A server that is ready, or null: then `Borrower.onServerReady` or another of its methods is called later. */
 	take(): Server | null {
 		// A reload may have come while it had a server.
-		if (!this.hasChoice) this.pool = this.cluster.first;
-		this.askedAt = now();
+		if (!this.isRouted && !this.routing.needed) this.pool = this.cluster.first;
+		const time = now();
+		this.askedAt = time;
 		this.wasLate = false;
-		const server = this.ask(this.askedAt);
-		return server !== null && this.acquire(server, this.askedAt) ? server : null;
+		const { pool } = this;
+		this.queue = pool;
+		this.waited = 0;
+		const server = pool.take(this, time);
+		return server !== null && this.acquire(server, time) ? server : null;
 	}
 
 	/** For a login: what any server reports will do, the primary's best. @returns the pool that it is asked of */
@@ -128,14 +132,10 @@ export class Checkout implements Waiter {
 
 	private restart(): void {
 		const time = now();
-		const server = this.ask(time);
-		if (server !== null) this.onServer(server, time);
-	}
-
-	private ask(time: number): Server | null {
 		this.queue = this.pool;
 		this.waited = 0;
-		return this.pool.take(this, time);
+		const server = this.pool.take(this, time);
+		if (server !== null) this.onServer(server, time);
 	}
 
 	/** Gives its place up, if it has one. */
@@ -259,8 +259,13 @@ export class Checkout implements Waiter {
 		client.server = server;
 		pool.counters[Stat.server_assignment_count]!++;
 		const { wanted } = settings;
-		if (server.applied.equals(wanted)) return this.begun(server);
-		server.apply(wanted, (error) => {
+		const { applied } = server.session;
+		if (applied === wanted || applied.equals(wanted)) {
+			if (this.routing.heldBegin.open || !this.loggedIn) return this.begun(server);
+			settings.tell(server);
+			return true;
+		}
+		server.session.apply(wanted, (error) => {
 			if (error !== null) this.onApplyFailed(server, error);
 			else if (this.begun(server)) this.acquired(server);
 		});
@@ -291,10 +296,10 @@ export class Checkout implements Waiter {
 
 	private acquired(server: Server): void {
 		if (!this.loggedIn) {
-			this.pool.reported.tried(this.settings.startup, server.reported);
+			this.pool.reported.tried(this.settings.startup, server.session.reports.now);
 			this.client.server = null;
 			server.returnUnused();
-			this.client.onWelcome(server.reported);
+			this.client.onWelcome(server.session.reports.now);
 			return;
 		}
 		this.settings.tell(server);
@@ -309,7 +314,7 @@ export class Checkout implements Waiter {
 	private onApplyFailed(server: Server, error: PgError): void {
 		const { client } = this;
 		client.server = null;
-		server.traces.leave(Dirty.Settings);
+		server.session.traces.leave(Dirty.Settings);
 		server.returnUnused();
 		if (this.retries++ === 0) {
 			this.restart();

@@ -16,7 +16,7 @@ import type { StatementFacts } from "../parser/facts.ts";
 import { factsOf } from "../parser/facts-cache.ts";
 import type { Hints } from "../parser/hints.ts";
 import type { Reading } from "../parser/reading.ts";
-import { Dirty, type SessionFacts, sessionFacts, UNKNOWN_FACTS } from "../parser/session.ts";
+import { Dirty, NO_FACTS, type SessionFacts, sessionFacts, UNKNOWN_FACTS } from "../parser/session.ts";
 import type { Cluster } from "../pool/cluster.ts";
 import type { Pool } from "../pool/pool.ts";
 import { explainRows, type Place } from "../router/explain.ts";
@@ -220,7 +220,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	/** The hot path there: message after message, as long as the client may go on. */
 	private walk(chunk: Buffer): void {
 		const end = chunk.length;
-		let at = this.passThrough(chunk);
+		let at = this.through + this.dropping === 0 ? 0 : this.passThrough(chunk);
 		if (this.wait !== Wait.Nothing) {
 			if (this.wait !== Wait.Closed) this.hold(chunk, at, this.wait);
 			return;
@@ -237,7 +237,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 				const stop = next < end ? next : end;
 				if (this.server === null) {
 					const step = this.alone(code, length, chunk, at, next);
-					if (step === Step.Hold || this.isClosed) return;
+					if (step === Step.Hold || (this.wait as Wait) === Wait.Closed) return;
 					if (step === Step.More) break;
 					if (step === Step.Done) {
 						at = this.routed > stop ? this.routed : stop;
@@ -248,10 +248,10 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 				}
 				const server = this.server!;
 				const { books } = server;
-				if (server.cancels > 0 && books.owed === 0) {
+				if (server.cancels.count > 0 && books.owed === 0) {
 					// A cancel is under way to a query that is over: the next query must not get it.
 					this.hold(chunk, at, Wait.Cancel);
-					server.whenCancelled(() => this.resume());
+					server.cancels.whenLanded(() => this.resume());
 					return;
 				}
 				if (books.skipping && code !== Frontend.Sync && code !== Frontend.Terminate) {
@@ -264,7 +264,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 				}
 				if (
 					(books.deallocates && !books.unsynced && beginsBatch(code)) ||
-					(server.restoring !== null && this.isBehind(server, code))
+					(server.session.restoring !== null && this.isBehind(server, code))
 				) {
 					// It may name a statement that is about to go, or give its name anew; or it would see settings that are going
 					// to be brought back.
@@ -331,69 +331,38 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 						continue;
 					}
 				}
-				if (books.onlyPrepares && (code === Frontend.Bind || code === Frontend.Query) && this.isOnReplica(server)) {
+				if (
+					books.unsynced &&
+					!books.hasRun &&
+					(code === Frontend.Bind || code === Frontend.Query) &&
+					this.isOnReplica(server)
+				) {
 					this.moveOn(server, chunk, run, at);
 					return;
 				}
 				if (routing.decided !== null) this.onDecided(routing.decided, server);
-				if (books.owed === 0 && (server.status !== TxStatus.Idle || server.session)) {
+				if (books.owed === 0 && (server.status !== TxStatus.Idle || server.session.locked)) {
 					server.beginRequest(now());
 					this.pool.counters[Stat.idle_xact_time]! += server.requestAt - server.readyAt;
 				}
 				let said = Said.AsIs;
-				if (server.restoring?.mayHaveRun && books.unsynced && beginsBatch(code) && server.status !== TxStatus.Failed) {
+				if (
+					server.session.restoring?.mayHaveRun &&
+					books.unsynced &&
+					beginsBatch(code) &&
+					server.status !== TxStatus.Failed
+				) {
 					this.prepared().bringBack(server, this.startup, chunk, run, at);
 					run = at;
 				}
-				switch (code) {
-					case Frontend.Query:
-						said = this.onQuery(server, chunk, run, at, next, stop);
-						break;
-					case Frontend.Bind:
-						said = this.prepared().onBind(server, chunk, run, at, next, stop);
-						if (said !== Said.Later) this.pool.counters[Stat.bind_count]!++;
-						break;
-					case Frontend.Execute:
-						books.said(Reply.Execute);
-						if (server.restoring !== null) server.restoring.mayHaveRun = true;
-						break;
-					case Frontend.Sync:
-						books.sync();
-						if (this.statements !== null) this.statements.batchOver = true;
-						break;
-					case Frontend.Describe:
-						said = this.prepared().onDescribe(server, chunk, run, at, next);
-						break;
-					case Frontend.Parse:
-						this.checkSize(length);
-						said = this.prepared().onParse(server, chunk, run, at, next, this.context.nextSerial());
-						this.pool.counters[Stat.parse_count]!++;
-						break;
-					case Frontend.Close:
-						said = this.prepared().onClose(server, chunk, run, at, next);
-						this.pool.counters[Stat.close_count]!++;
-						break;
-					case Frontend.Flush:
-						flush = true;
-						break;
-					case Frontend.CopyData:
-						books.data();
-						break;
-					case Frontend.CopyDone:
-					case Frontend.CopyFail:
-						books.copyEnd();
-						break;
-					case Frontend.FunctionCall:
-						// Any function, by number: what it does to the session cannot be seen.
-						server.note(UNKNOWN_FACTS);
-						books.query();
-						break;
-					case Frontend.Terminate:
-						this.send(server, chunk, run, at);
-						this.close("client disconnected");
-						return;
+				if (code === Frontend.Terminate) {
+					this.send(server, chunk, run, at);
+					this.close("client disconnected");
+					return;
 				}
-				if (this.isClosed) return;
+				if (code === Frontend.Flush) flush = true;
+				else said = this.say(server, code, chunk, run, at, next, stop);
+				if ((this.wait as Wait) === Wait.Closed) return;
 				if (said !== Said.AsIs) {
 					if (said === Said.Later) {
 						this.untilAnswered(server, chunk, at, at, Wait.AnswersInBatch);
@@ -419,19 +388,21 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		}
 		const { server } = this;
 		if (server !== null) {
-			this.send(server, chunk, run, at);
+			if (!server.stream.out.forward(chunk, run, at)) this.stream.pause();
 			if (flush) this.answerFakes(server);
 		}
 		this.routed = 0;
-		this.ahead.move(at);
-		if (!this.isClosed) this.keep(chunk, at);
+		this.keep(chunk, at);
 	}
 
 	/** Keeps what is here of a request until there is more of it. */
 	private keep(chunk: Buffer, at: number): void {
-		const need = this.needed(chunk, at);
+		if (this.ahead.end > 0) this.ahead.move(at);
+		if (this.wait === Wait.Closed) return;
+		const need = at === chunk.length ? HEADER : needed(chunk, at, this.routing.needed);
 		this.tail.keep(chunk, at, need);
-		if (!this.share.set(counted(this.tail.bytes, need))) this.close("large messages", NO_ROOM);
+		if (this.tail.bytes + this.share.bytes > 0 && !this.share.set(counted(this.tail.bytes, need)))
+			this.close("large messages", NO_ROOM);
 	}
 
 	/** As `send`, with a Flush behind it: a batch that is not ended is answered so far. */
@@ -442,7 +413,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	/** Who does not read what the proxy makes up is not read any more, until it does. */
 	private answerFakes(server: Server): void {
-		server.answerFakes();
+		server.relay.answerFakes();
 		if (this.stream.queued > UNREAD) this.stream.pause();
 	}
 
@@ -469,7 +440,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 			this.send(server, chunk, run, at);
 			const { books } = server;
 			if (flushes && books.unsynced && !books.skipping && !books.copyIn) server.stream.writeAll(FLUSH);
-			if (flushes) server.answerFakes();
+			if (flushes) server.relay.answerFakes();
 			if ((flushes ? books.owed : books.ends) > 0 && !books.copyIn) {
 				this.parting = error;
 				this.wait = flushes ? Wait.Answers : Wait.Ends;
@@ -505,14 +476,15 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	/** Behind the end of a transaction on a replica comes another, which may have to be elsewhere. */
 	private isBehindEnd(server: Server): boolean {
-		if (!this.routing.isEnding || server.books.owed === 0 || server.books.unsynced || server.session) return false;
+		if (!this.routing.isEnding || server.books.owed === 0 || server.books.unsynced || server.session.locked)
+			return false;
 		return this.checkout.cluster.pick(0, Side.Primary, 0) !== this.pool;
 	}
 
 	/** Behind what is under way outside of a transaction comes something that this server is not for. */
 	private isMisplaced(server: Server): boolean {
 		const { side } = this.routing;
-		if (side === Side.Any || server.status !== TxStatus.Idle || server.session) return false;
+		if (side === Side.Any || server.status !== TxStatus.Idle || server.session.locked) return false;
 		if (server.books.owed === 0 || server.books.unsynced) return false;
 		return (this.checkout.cluster.pick(0, Side.Primary, 0) === this.pool) !== (side === Side.Primary);
 	}
@@ -520,7 +492,8 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	/** Of what this server was asked nothing can have run yet, and what comes next it must not. */
 	private isOnReplica(server: Server): boolean {
 		const { routing, checkout } = this;
-		if (server.session || server.status !== TxStatus.Idle || !(routing.needed || checkout.isRouted)) return false;
+		if (server.session.locked || server.status !== TxStatus.Idle || !(routing.needed || checkout.isRouted))
+			return false;
 		if (routing.side !== Side.Primary && !this.settings.isSerializable) return false;
 		const primary = checkout.cluster.pick(0, Side.Primary, 0);
 		return primary !== null && primary !== this.pool;
@@ -536,7 +509,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 			return;
 		}
 		server.stream.writeAll(FLUSH);
-		server.answerFakes();
+		server.relay.answerFakes();
 		this.onAnswers(server);
 	}
 
@@ -547,7 +520,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		server.endBatch(() => {
 			if (skipping) this.skip = Skip.ToSync;
 			this.routing.onEnd(false, now());
-			if (server.traces.unsettled) this.settle(server);
+			if (server.session.traces.unsettled) this.settle(server);
 			else {
 				this.release(server);
 				this.resume();
@@ -572,8 +545,8 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	 */
 	private isIdleInBatch(server: Server): boolean {
 		const { books } = server;
-		if (server.session || server.status !== TxStatus.Idle || books.owed > 0) return false;
-		return books.skipping || (books.onlyPrepares && (server.traces.dirty & Dirty.Prepared) === 0);
+		if (server.session.locked || server.status !== TxStatus.Idle || books.owed > 0) return false;
+		return books.skipping || (books.onlyPrepares && (server.session.traces.dirty & Dirty.Prepared) === 0);
 	}
 
 	/** What is sent in its place fails: the transaction has failed for PostgreSQL too, and a batch ends at its Sync. */
@@ -587,10 +560,6 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	private passable(code: number, length: number, here: number): boolean {
 		return passable(code, length, here, this.routing.needed);
-	}
-
-	private needed(chunk: Buffer, at: number): number {
-		return needed(chunk, at, this.routing.needed);
 	}
 
 	/** The rest of a message whose head has been dealt with. @returns where the next message begins */
@@ -648,7 +617,6 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 			return this.refuseNow(overdue, code, chunk, next);
 		}
 		const end = chunk.length;
-		let ahead = Ahead.Complete;
 		switch (code) {
 			case Frontend.Query:
 			case Frontend.FunctionCall:
@@ -659,12 +627,8 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 			case Frontend.Describe:
 			case Frontend.Execute:
 			case Frontend.Close: {
-				// Where nothing is routed it does no harm to take a server for a batch whose end is not here yet.
-				if (!this.routing.needed && code !== Frontend.Close && endsInSync(chunk)) break;
-				ahead = this.ahead.look(chunk, at);
-				if (ahead === Ahead.OnlyCloses) return this.closeAlone(chunk, at);
-				if (ahead === Ahead.Open && this.routing.needed && !this.hurried) return Step.More;
-				if (ahead !== Ahead.Complete && !this.hurried && end - at <= COLLECT) return Step.More;
+				const step = this.lookAhead(code, chunk, at);
+				if (step !== Step.Go) return step;
 				break;
 			}
 			case Frontend.Sync:
@@ -681,10 +645,10 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 				// Data of a COPY that has failed is ignored, as PostgreSQL does.
 				return this.drop(chunk, next);
 		}
-		if (this.refusesTransaction(code, chunk, at, next))
+		if (this.checkout.pool.spec.pooler_mode === "statement" && this.refusesTransaction(code, chunk, at, next))
 			return this.isClosed ? Step.Done : this.skipped(code, chunk, next);
 		if (this.routing.needed || this.checkout.isRouted) {
-			const unseen = length > ROUTED || ahead === Ahead.TooLarge;
+			const unseen = length > ROUTED || (beginsBatch(code) && this.ahead.isTooLarge);
 			const step = this.routing.needed ? this.choose(code, chunk, at, next, unseen) : this.place(code, chunk, at, next);
 			if (step !== Step.Go) return step;
 		}
@@ -693,13 +657,24 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		return Step.Hold;
 	}
 
+	/** Whether enough of a batch is here for a server to be taken for it. */
+	private lookAhead(code: number, chunk: Buffer, at: number): Step {
+		// Where nothing is routed it does no harm to take a server for a batch whose end is not here yet.
+		if (!this.routing.needed && code !== Frontend.Close && endsInSync(chunk)) return Step.Go;
+		const ahead = this.ahead.look(chunk, at);
+		if (ahead === Ahead.OnlyCloses) return this.closeAlone(chunk, at);
+		const here = chunk.length - at;
+		const whole = ahead === Ahead.Complete || (ahead === Ahead.TooLarge && here > COLLECT);
+		return whole || this.hurried || !(this.routing.needed || here <= COLLECT) ? Step.Go : Step.More;
+	}
+
 	/**
 	 * Routes the request that begins at `at` and sets `pool`, or answers it here.
 	 * @param unseen it is too large to be looked at
 	 */
 	private choose(code: number, chunk: Buffer, at: number, next: number, unseen: boolean): Step {
 		const { routing } = this;
-		const { pooler_mode } = this.pool.spec;
+		const { pooler_mode } = this.checkout.pool.spec;
 		const holds = pooler_mode === "transaction";
 		const choice = unseen ? routing.chooseUnseen() : routing.choose(code, chunk, at, next, holds);
 		// Of what is unseen the message here has its place; each Bind behind it is looked at when it comes.
@@ -756,7 +731,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		const { spec } = checkout.pool;
 		// Of several shards somebody else tells.
 		const explains = routing.facts?.explains && server.books.owed === 0 && !checkout.isRouted;
-		if (explains && this.context.general().expanded_explain) server.explain(explainRows(route, [this.servedFrom]));
+		if (explains && this.context.general.expanded_explain) server.relay.explain(explainRows(route, [this.servedFrom]));
 		this.note(route, spec, checkout.waited);
 		checkout.waited = 0;
 	}
@@ -764,7 +739,8 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	private note(route: Route, spec: PoolSpec | null, wait: number): void {
 		const { routing } = this;
 		routing.decided = null;
-		this.context.routes.note(this.context.time, this, routing.facts, routing.sql, route, spec, wait);
+		const sql = routing.facts === null ? routing.sql : "";
+		this.context.routes.note(this.context.time, this, routing.facts, sql, route, spec, wait);
 	}
 
 	private drop(chunk: Buffer, next: number): Step {
@@ -797,7 +773,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	/** `pooler_mode = statement`: a transaction block would keep the server. */
 	private refusesTransaction(code: number, chunk: Buffer, at: number, next: number): boolean {
-		if (this.pool.spec.pooler_mode !== "statement" || next > chunk.length) return false;
+		if (next > chunk.length) return false;
 		let start = at + HEADER;
 		if (code === Frontend.Parse) start = chunk.indexOf(0, start) + 1;
 		else if (code !== Frontend.Query) return false;
@@ -848,7 +824,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 			this.close(message, new PgError("FATAL", "58000", message, error.detail ?? error.message, error.hint));
 			return;
 		}
-		const { client_connection_recovery } = this.context.general();
+		const { client_connection_recovery } = this.context.general;
 		if (client_connection_recovery === "drop" || !this.checkout.loggedIn) this.close(error.message, error);
 		else this.refuseHeld(error);
 	}
@@ -863,17 +839,16 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	onReady(server: Server): void {
 		const time = now();
-		const { counters } = this.pool;
+		const { counters } = this.checkout.pool;
 		const took = time - server.requestAt;
 		server.endRequest(time);
 		// Who waited for a long answer was not idle.
 		this.activeAt = this.context.time;
-		this.statements?.onAnswered();
 		this.queries++;
 		this.queryTime += took;
 		counters[Stat.query_count]!++;
 		counters[Stat.query_time]! += took;
-		if (server.restoring !== null) this.restore(server);
+		if (server.session.restoring !== null) this.restore(server);
 		else this.afterReady(server, time);
 	}
 
@@ -881,34 +856,37 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	private afterReady(server: Server, time: number): void {
 		if (server.status !== TxStatus.Idle) {
 			if (this.pool.spec.pooler_mode === "statement") this.close("transaction in statement mode", FATAL_TRANSACTION);
+			this.statements?.onAnswered();
 			this.goOn();
 			return;
 		}
-		const { counters } = this.pool;
-		server.endTransaction();
+		const { counters } = this.checkout.pool;
 		this.transactions++;
 		const lasted = time - server.lentAt;
 		this.transactionTime += lasted;
 		counters[Stat.xact_count]!++;
 		counters[Stat.xact_time]! += lasted;
-		this.routing.onEnd(!server.traces.rolledBack, time);
+		this.routing.onEnd(!server.session.traces.rolledBack, time);
 		// In the middle of a message to it the server is nobody else's.
-		if (this.through > 0) return;
+		if (this.through > 0) {
+			this.statements?.onAnswered();
+			return;
+		}
 		this.endTransaction(server);
 	}
 
 	/** Settings go back to the StartupMessage's; then the client hears that its request is over. */
 	private restore(server: Server): void {
 		this.wait = Wait.Task;
-		if (server.cancels > 0) {
+		if (server.cancels.count > 0) {
 			// It is for the request that has just been answered.
-			server.whenCancelled(() => this.restore(server));
+			server.cancels.whenLanded(() => this.restore(server));
 			return;
 		}
-		server.restore(this.settings.startup, (error) => {
+		server.session.restore(this.settings.startup, (error) => {
 			if (error !== null) this.stream.writeAll(errorResponse(error, "stays"));
 			this.settings.tell(server);
-			if (server.restoring !== null) this.settings.stopTelling();
+			if (server.session.restoring !== null) this.settings.stopTelling();
 			this.stream.writeAll(readyForQuery(server.status));
 			this.wait = Wait.Nothing;
 			this.afterReady(server, now());
@@ -925,14 +903,15 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	/** Nothing is open on the server: in transaction pooling the client lets go of it. */
 	private endTransaction(server: Server): void {
-		if (server.session) {
+		if (server.session.locked) {
 			server.goOn();
+			this.statements?.onAnswered();
 			if (this.isLeaving) this.close("shutdown", SHUTTING_DOWN);
-		} else if (server.traces.unsettled) {
+		} else if (server.session.traces.unsettled) {
 			this.settle(server);
 			return;
 		} else this.release(server);
-		this.goOn();
+		if (this.wait >= Wait.Answers) this.resume();
 	}
 
 	/** With what was held until the server had answered. */
@@ -945,7 +924,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		this.settings.stopTelling();
 		this.statements?.onServerLeft();
 		server.giveBack();
-		if (this.isLeaving) this.close("shutdown", SHUTTING_DOWN);
+		if (this.leaving || this.context.stopping) this.close("shutdown", SHUTTING_DOWN);
 	}
 
 	/** A transaction changed settings: the client goes on when it is known which. */
@@ -990,12 +969,59 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	// ---- messages that are opened ----------------------------------------------------------------------------------
 
+	/**
+	 * The message at `at` goes to the server: what it does is noted, and a statement that it names gets the server's name for it.
+	 * @param next where it ends @param stop where what is here of it ends
+	 */
+	private say(server: Server, code: number, chunk: Buffer, run: number, at: number, next: number, stop: number): Said {
+		const { books } = server;
+		switch (code) {
+			case Frontend.Query:
+				return this.onQuery(server, chunk, run, at, next, stop);
+			case Frontend.Bind: {
+				const said = this.prepared().onBind(server, chunk, run, at, next, stop);
+				if (said !== Said.Later) this.pool.counters[Stat.bind_count]!++;
+				return said;
+			}
+			case Frontend.Execute:
+				books.said(Reply.Execute);
+				server.session.restoring?.noteRun();
+				break;
+			case Frontend.Sync:
+				books.sync();
+				if (this.statements !== null) this.statements.batchOver = true;
+				break;
+			case Frontend.Describe:
+				return this.prepared().onDescribe(server, chunk, run, at, next);
+			case Frontend.Parse:
+				this.checkSize(next - at - 1);
+				this.pool.counters[Stat.parse_count]!++;
+				return this.prepared().onParse(server, chunk, run, at, next, this.context.nextSerial());
+			case Frontend.Close:
+				this.pool.counters[Stat.close_count]!++;
+				return this.prepared().onClose(server, chunk, run, at, next);
+			case Frontend.CopyData:
+				books.data();
+				break;
+			case Frontend.CopyDone:
+			case Frontend.CopyFail:
+				books.copyEnd();
+				break;
+			case Frontend.FunctionCall:
+				// Any function, by number: what it does to the session cannot be seen.
+				server.session.note(UNKNOWN_FACTS);
+				books.query();
+				break;
+		}
+		return Said.AsIs;
+	}
+
 	private onQuery(server: Server, chunk: Buffer, run: number, at: number, next: number, stop: number): Said {
-		this.checkSize(next - at - 1);
-		this.statements?.onQuery(server);
+		if (this.context.general.query_size_limit !== undefined) this.checkSize(next - at - 1);
+		this.statements?.onQuery();
 		server.statements.dropUnnamed();
 		if (next > stop) {
-			server.note(UNKNOWN_FACTS);
+			server.session.note(UNKNOWN_FACTS);
 			server.books.query();
 			return Said.AsIs;
 		}
@@ -1009,16 +1035,18 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		const { restores } = facts;
 		const inserted = restores === null || restores.sure ? [] : this.insertions(server, chunk, at, next);
 		if (inserted.length > 0) return this.insert(server, chunk, run, at, next, facts, inserted);
-		noteRun(server, facts);
-		server.note(facts);
+		if (facts !== NO_FACTS) {
+			noteRun(server, facts);
+			server.session.note(facts);
+		}
 		server.books.query();
 		return Said.AsIs;
 	}
 
-	private insertions({ books, reported }: Server, chunk: Buffer, at: number, next: number): Insertion[] {
+	private insertions({ books, session }: Server, chunk: Buffer, at: number, next: number): Insertion[] {
 		// What comes in the middle of a batch or of a COPY is out of order, or an error.
 		if (this.startup.values.size === 0 || books.unsynced || books.copyIn) return [];
-		return insertions(chunk, at + HEADER, next - 1, this.startup, reported.values);
+		return insertions(chunk, at + HEADER, next - 1, this.startup, session.reports.now.values);
 	}
 
 	/** Of several statements those behind a RESET are to find what that brings back. */
@@ -1035,10 +1063,10 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		out.add(chunk, run, at - run);
 		// Its answer is to be told from those before it.
 		if (server.books.owed > 0) return Said.Later;
-		server.insert(inserted);
+		server.relay.insert(inserted);
 		noteRun(server, facts);
 		// All of it is brought back there, unless a function may do more.
-		server.note(facts.restores?.hidden ? facts : { ...facts, restores: null });
+		server.session.note(facts.restores?.hidden ? facts : { ...facts, restores: null });
 		server.books.query();
 		out.addAll(insertInto(chunk, at + HEADER, next - 1, inserted));
 		return Said.Otherwise;
@@ -1055,7 +1083,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	prepared(): ClientStatements {
 		if (this.statements === null) {
 			const { statements, facts, general } = this.context;
-			const shared = general().prepared_statements !== "disabled";
+			const shared = general.prepared_statements !== "disabled";
 			const { parsing, routing, told } = this;
 			this.statements = new ClientStatements(statements, facts, parsing, shared, routing.needed, told);
 		}
@@ -1064,7 +1092,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 
 	/** `query_size_limit` of a Query or Parse with this length word. */
 	private checkSize(length: number): void {
-		const { query_size_limit: most, query_size_limit_action: action } = this.context.general();
+		const { query_size_limit: most, query_size_limit_action: action } = this.context.general;
 		if (most === undefined || length <= most) return;
 		const detail = `message is ${length} bytes, query_size_limit is ${most} bytes`;
 		if (action === "block") throw new PgError("FATAL", "54000", "query size exceeds query_size_limit", detail);
@@ -1128,7 +1156,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 	}
 
 	get isLocked(): boolean {
-		return this.server?.session ?? false;
+		return this.server?.session.locked ?? false;
 	}
 
 	/** Of the server it has, Idle when it has none. */
@@ -1205,8 +1233,8 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		}
 		if (this.wait === Wait.Nothing && time - Math.max(this.activeAt, server?.readyAt ?? 0) >= QUIET) this.onQuiet();
 		if (this.isClosed) return;
-		const general = this.context.general();
-		if (server === null || server.session) {
+		const general = this.context.general;
+		if (server === null || server.session.locked) {
 			const busy = this.isHeld || this.routing.heldBegin.open || (server?.books.owed ?? 0) > 0;
 			if (!busy && time - Math.max(this.activeAt, server?.readyAt ?? 0) > general.client_idle_timeout)
 				this.close("client_idle_timeout", idleError("client_idle_timeout", general));
@@ -1259,7 +1287,7 @@ export class Client implements StreamOwner, Borrower, RoutingOwner {
 		this.checkout.leave();
 		const { server } = this;
 		this.server = null;
-		if (server !== null) server.abandon(this.context.general().connection_recovery);
+		if (server !== null) server.abandon(this.context.general.connection_recovery);
 		this.statements?.clear();
 		this.settings.leave();
 		this.share.set(0);

@@ -63,8 +63,8 @@ export interface ClientContext {
 	/** The process shuts down: clients leave when their transactions end. */
 	readonly stopping: boolean;
 	/** The settings in force. */
-	general(): General;
-	admin(): Admin;
+	readonly general: General;
+	readonly admin: Admin;
 	/** The user and the pools behind a login, or null when there is none such. */
 	find(user: string, database: string): { user: User; cluster: Cluster; router: Router } | null;
 	/** A session of the admin database takes over the stream of a client that has logged in. */

@@ -17,10 +17,14 @@ const PARSE_LIMIT = 64 << 20;
  */
 export const ROUTED = 64 << 20;
 
+/** The largest length word by the type of a message; below the smallest that any has where there is no such type. */
+const LONGEST = Uint32Array.from({ length: 256 }, (_, code) =>
+	code === Frontend.Parse ? PARSE_LIMIT : frontendLimit(code),
+);
+
 /** Throws what PostgreSQL says of such a header. */
 export function checkHeader(code: number, length: number): void {
-	const fault = faultOf(code, length);
-	if (fault !== null) throw fault;
+	if (length < 4 || length > LONGEST[code]!) throw faultOf(code, length);
 }
 
 function faultOf(code: number, length: number): ProtocolError | null {
@@ -116,6 +120,11 @@ export class LookAhead {
 	/** Some messages of a batch are here whose end is not. */
 	get isOpen(): boolean {
 		return this.found === Ahead.Open && this.end > this.start;
+	}
+
+	/** That batch will not end within `ROUTED`. */
+	get isTooLarge(): boolean {
+		return this.found === Ahead.TooLarge;
 	}
 
 	/** What is at `at` will be at the beginning of the next chunk. */

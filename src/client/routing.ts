@@ -59,6 +59,8 @@ export class Routing {
 	facts: StatementFacts | null = null;
 	/** A COMMIT or ROLLBACK is on its way to the server, not answered yet: what follows is another transaction. */
 	isEnding = false;
+	/** There is something to decide: several pools, or a plugin. */
+	needed = false;
 	private readonly context: ClientContext;
 	private readonly owner: RoutingOwner;
 	private readonly writes = new OwnWrites();
@@ -84,11 +86,9 @@ export class Routing {
 		if (this.isLate) return;
 		const wrote = this.requests?.wrote ?? false;
 		this.requests = router?.needed ? new RequestRouter(router, this.hints, this.readings) : null;
+		this.needed = this.requests !== null;
+		this.readings.noteEnd();
 		if (this.requests !== null) this.requests.wrote = wrote;
-	}
-
-	get needed(): boolean {
-		return this.requests !== null;
 	}
 
 	/** The text that was routed last, where plugins are asked. */
@@ -147,9 +147,9 @@ export class Routing {
 			heldBegin.abandon();
 		}
 		const side = route === null || settings.isSerializable ? requests.router.writeSide : route.side;
-		this.side = this.writes.side(side, this.context.general(), this.context.time);
+		this.side = this.writes.side(side, this.context.general, this.context.time);
 		this.since = this.writes.since;
-		if (route !== null) this.decided = this.writes.told(route, side, this.side);
+		if (this.side !== side) this.decided = this.writes.told(route, this.side);
 		return Choice.Server;
 	}
 
@@ -165,7 +165,7 @@ export class Routing {
 		if (heldBegin.failed) return this.refuse(ABORTED);
 		const choice = this.unseen();
 		if (choice === Choice.Server) {
-			this.side = this.writes.side(this.side, this.context.general(), this.context.time);
+			this.side = this.writes.side(this.side, this.context.general, this.context.time);
 			this.since = this.writes.since;
 		}
 		return choice;
@@ -294,7 +294,7 @@ export class Routing {
 			this.decided = route;
 			this.facts = facts;
 			// The rows that its answer is given have to be the next.
-			if (owes && facts.explains && this.context.general().expanded_explain) return Choice.Later;
+			if (owes && facts.explains && this.context.general.expanded_explain) return Choice.Later;
 		}
 		if (facts.reads || facts.writes || facts.transaction !== TransactionControl.None || facts.statements !== 1)
 			return Choice.Server;
@@ -318,11 +318,11 @@ export class Routing {
 	/** A transaction, or a statement outside of one, has ended on a server. @param time `now()` */
 	onEnd(committed: boolean, time: number): void {
 		this.hints.end(committed);
-		this.readings.noteEnd();
 		this.isEnding = false;
 		const { requests } = this;
 		if (requests === null) return;
-		requests.forgetText();
+		this.readings.noteEnd();
+		if (requests.router.asksPlugins) requests.forgetText();
 		if (!requests.wrote) return;
 		requests.wrote = false;
 		this.writes.wrote(time);

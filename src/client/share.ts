@@ -24,7 +24,8 @@ export class Budget {
 /** A client's part of it. */
 export class Share {
 	private readonly budget: Budget;
-	private bytes = 0;
+	/** What it is; written here only. */
+	bytes = 0;
 
 	constructor(budget: Budget) {
 		this.budget = budget;

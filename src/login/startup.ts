@@ -215,16 +215,16 @@ export class Startup implements StreamOwner {
 	}
 
 	private get isAdmin(): boolean {
-		const admin = this.context.admin();
+		const admin = this.context.admin;
 		return this.database === admin.name && this.user === admin.user;
 	}
 
 	private authenticate(): void {
 		const { context } = this;
 		const account = this.isAdmin
-			? { passwords: [context.admin().password] }
+			? { passwords: [context.admin.password] }
 			: (context.find(this.user, this.database)?.user ?? null);
-		this.login = new ClientLogin(context.general().auth_type, this.user, account, context.scram);
+		this.login = new ClientLogin(context.general.auth_type, this.user, account, context.scram);
 		this.proceed(this.login.start());
 	}
 

@@ -23,14 +23,11 @@ const filled: Outgoing[] = [];
 export class Outgoing {
 	private readonly target: WriteTarget;
 	private buffer: Buffer | null = null;
-	private fill = 0;
+	/** Bytes that are in it; written here only. */
+	fill = 0;
 
 	constructor(target: WriteTarget) {
 		this.target = target;
-	}
-
-	get empty(): boolean {
-		return this.fill === 0;
 	}
 
 	add(bytes: Uint8Array, start: number, length: number): void {

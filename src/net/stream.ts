@@ -84,7 +84,7 @@ export class Stream implements Sink {
 
 	/** @returns the bytes that the kernel did not take. */
 	private send(bytes: Uint8Array, start: number, length: number): number {
-		if (!this.out.empty) this.out.flush();
+		if (this.out.fill > 0) this.out.flush();
 		if (this.closed || this.closing || length === 0) return 0;
 		this.bytesOut += length;
 		if (this.queue !== null) return length;

@@ -80,7 +80,8 @@ interface Instance {
 
 /** One per thread. */
 export class SqlParser {
-	readonly #maxLength: number;
+	/** Characters of a text that is parsed at most. */
+	readonly maxLength: number;
 	#module: WebAssembly.Module | null = null;
 	#instance: Instance | null = null;
 	/** Over the instance's memory; made anew when that grows. */
@@ -88,7 +89,7 @@ export class SqlParser {
 	#instances = 0;
 
 	constructor(options: SqlParserOptions = {}) {
-		this.#maxLength = options.maxLength ?? 256 * 1024;
+		this.maxLength = options.maxLength ?? 256 * 1024;
 	}
 
 	/** Instances made so far: more than one after a failure that was not an SQL error. */
@@ -106,15 +107,10 @@ export class SqlParser {
 		this.#instance ??= this.#instantiate();
 	}
 
-	/** Longest text that is looked at, in UTF-16 units. */
-	get maxLength(): number {
-		return this.#maxLength;
-	}
-
 	/** Synchronous; reads the text as with `standard_conforming_strings = on`. Never throws, whatever the text. */
 	parse(sql: string): ParseTree | SqlError {
-		if (sql.length > this.#maxLength) {
-			return failure(Parsed.TooLarge, `the statement is longer than ${this.#maxLength} characters`);
+		if (sql.length > this.maxLength) {
+			return failure(Parsed.TooLarge, `the statement is longer than ${this.maxLength} characters`);
 		}
 		// The module would stop reading there.
 		if (sql.includes("\0")) return failure(Parsed.SyntaxError, 'invalid byte sequence for encoding "UTF8": 0x00');

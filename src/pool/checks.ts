@@ -45,7 +45,7 @@ export class Checks {
 	probe(server: Server): void {
 		const { pool, context } = this;
 		pool.counters[Stat.healthchecks]!++;
-		server.probe(context.general().healthcheck_timeout, () => {
+		server.probe(context.general.healthcheck_timeout, () => {
 			this.proven();
 			context.bans.passed(pool.slot, now());
 			pool.onIdle(server);
@@ -60,7 +60,7 @@ export class Checks {
 		if (this.connecting) return;
 		const ban = vitals.banOf(slot);
 		const last = vitals.get(slot, Vital.checkedAt);
-		const { idle_healthcheck_interval, idle_healthcheck_delay } = general();
+		const { idle_healthcheck_interval, idle_healthcheck_delay } = general;
 		if (last === 0) {
 			// The first one waits for its delay, as if one had just been made in time for that.
 			const first = time - idle_healthcheck_interval + idle_healthcheck_delay;
@@ -88,7 +88,7 @@ export class Checks {
 		const { general, bans, ledger } = this.context;
 		const { vitals } = bans;
 		const { slot } = this.pool;
-		const { idle_healthcheck_interval, healthcheck_timeout } = general();
+		const { idle_healthcheck_interval, healthcheck_timeout } = general;
 		if (time - last <= idle_healthcheck_interval || ledger.used(slot) > 0) return false;
 		const server = bans.serverOf(slot);
 		const provenAt = vitals.get(server, Vital.provenAt);
@@ -115,7 +115,7 @@ export class Checks {
 		const last = vitals.get(slot, Vital.checkedAt);
 		if (last === 0) return 0;
 		if (!vitals.isHealthy(slot) || isOfHealth(vitals.banOf(slot)) || vitals.isSuspected(slot)) return last + RECHECK;
-		const { idle_healthcheck_interval } = general();
+		const { idle_healthcheck_interval } = general;
 		return idle_healthcheck_interval > 0 ? last + idle_healthcheck_interval : Number.POSITIVE_INFINITY;
 	}
 
@@ -123,7 +123,7 @@ export class Checks {
 	suspect(time: number): void {
 		const { vitals } = this.context.bans;
 		const { slot } = this.pool;
-		if (time - vitals.get(slot, Vital.checkedAt) > this.context.general().healthcheck_timeout) vitals.suspect(slot);
+		if (time - vitals.get(slot, Vital.checkedAt) > this.context.general.healthcheck_timeout) vitals.suspect(slot);
 	}
 
 	/** Somebody has waited for `checkout_timeout`, and nothing has come back. @param connecting connections are being opened */
@@ -153,7 +153,7 @@ export class Checks {
 	/** By a connection beyond the pool's size, if need be: it is closed again at once unless there is room for it. */
 	private async checkByConnecting(): Promise<void> {
 		const { context, pool } = this;
-		const { healthcheck_timeout } = context.general();
+		const { healthcheck_timeout } = context.general;
 		this.connecting = true;
 		pool.counters[Stat.healthchecks]!++;
 		try {

@@ -4,8 +4,9 @@
 
 import type { Socket } from "bun";
 import { login } from "../backend/login.ts";
+import type { MovingServer } from "../backend/moving-server.ts";
 import type { ServerHome } from "../backend/server.ts";
-import { type MovingServer, Server } from "../backend/server.ts";
+import { Server } from "../backend/server.ts";
 import { now } from "../clock.ts";
 import type { PoolSpec } from "../config/snapshot.ts";
 import { asPgError, PgError } from "../errors.ts";
@@ -65,7 +66,7 @@ export class Connecting {
 	/** Rejects only when what is done with the connection has a bug: neither it nor the permit is lost then. */
 	async open(mine: Permit): Promise<void> {
 		using permit = mine;
-		const outcome = await this.counted(this.connect(this.context.general().connect_timeout));
+		const outcome = await this.counted(this.connect(this.context.general.connect_timeout));
 		if (outcome instanceof Server) {
 			this.worked();
 			this.pool.onOpened(outcome, permit);
@@ -145,14 +146,14 @@ export class Connecting {
 		const started = now();
 		const passwords = Math.max(1, spec.server_passwords.length);
 		for (let attempt = 1, refused = 1; ; ) {
-			const { connect_attempts, connect_attempt_delay } = context.general();
+			const { connect_attempts, connect_attempt_delay } = context.general;
 			const passwordIndex = this.passwordIndex % passwords;
 			pool.counters[Stat.auth_attempts]!++;
 			try {
 				const server = await login(loginOptions(spec, passwordIndex, timeout, context.scram, context), pool);
 				server.bornIn(generation);
 				// A reload may have put other servers in their place since.
-				if (generation === pool.generation) pool.reported.opened(server.reported);
+				if (generation === pool.generation) pool.reported.opened(server.session.reports.now);
 				pool.counters[Stat.connect_count]!++;
 				pool.counters[Stat.connect_time]! += now() - started;
 				return server;

@@ -2,8 +2,8 @@
 
 import type { SocketHandler } from "bun";
 import type { ScramCache } from "../auth/scram-keys.ts";
+import type { MovingServer } from "../backend/moving-server.ts";
 import type { ParameterSets } from "../backend/parameters.ts";
-import type { MovingServer } from "../backend/server.ts";
 import type { Statements } from "../backend/statements.ts";
 import type { General, Tcp } from "../config/settings.ts";
 import type { Contain } from "../contain.ts";
@@ -37,8 +37,8 @@ export interface PoolContext {
 	/** Counts reloads and RECONNECTs: the same number in each worker, in whatever order servers come from another. */
 	readonly generation: number;
 	/** The settings in force. */
-	readonly general: () => General;
-	readonly tcp: () => Tcp;
+	readonly general: General;
+	readonly tcp: Tcp;
 	/** Asks another worker, which has idle servers, for one. */
 	requestServer(worker: number, slot: number): void;
 	/** Hands a server over; its permit goes with it. */

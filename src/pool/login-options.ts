@@ -14,7 +14,7 @@ export interface LoginContext {
 	readonly names: Names;
 	readonly descriptors: Descriptors;
 	/** The settings in force. */
-	readonly tcp: () => Tcp;
+	readonly tcp: Tcp;
 }
 
 /** The application_name is each client's: the default to which RESET goes back is PostgreSQL's, none. */
@@ -42,7 +42,7 @@ export function loginOptions(
 		timeout,
 		cache,
 		handlers,
-		keepAlive: tcp(),
+		keepAlive: tcp,
 		descriptors,
 	};
 }

@@ -70,7 +70,9 @@ export class Monitor {
 		this.descriptors = descriptors;
 	}
 
-	readonly tcp = (): Tcp => this.snapshot.tcp;
+	get tcp(): Tcp {
+		return this.snapshot.tcp;
+	}
 
 	private get general(): General {
 		return this.snapshot.general;

@@ -4,8 +4,9 @@
 
 import { sendCancel } from "../backend/cancel.ts";
 import { OUT_OF_DESCRIPTORS } from "../backend/login.ts";
+import type { MovingServer } from "../backend/moving-server.ts";
 import type { ParameterSet, ParameterSets } from "../backend/parameters.ts";
-import { type MovingServer, type Server, ServerState } from "../backend/server.ts";
+import { type Server, ServerState } from "../backend/server.ts";
 import { now } from "../clock.ts";
 import type { PoolSpec } from "../config/snapshot.ts";
 import { PgError } from "../errors.ts";
@@ -277,7 +278,7 @@ export class Pool implements Connected, Checked, Filled {
 	/** A connection that was opened becomes one of the pool's. */
 	private enter(server: Server, permit: Permit): void {
 		const { general, log, bans } = this.context;
-		if (general().log_connections) log.info(`new server connection [${this.describe()}]`, this.fields);
+		if (general.log_connections) log.info(`new server connection [${this.describe()}]`, this.fields);
 		bans.passed(this.slot, now());
 		this.join(server, permit);
 	}
@@ -338,7 +339,7 @@ export class Pool implements Connected, Checked, Filled {
 		this.dueAt = 0;
 		permit.release();
 		this.forget(server);
-		if (general().log_disconnections)
+		if (general.log_disconnections)
 			log.info(`closing server connection: ${server.closeReason} [${this.describe()}]`, this.fields);
 		if (server.isLost) bans.vitals.suspect(this.slot);
 		const other = ledger.longestWaiting(this.slot, this.context.worker);
@@ -361,7 +362,7 @@ export class Pool implements Connected, Checked, Filled {
 		if (!this.all.removeAbove(server, keep)) return false;
 		this.forget(server);
 		server.close(reason);
-		if (this.context.general().log_disconnections)
+		if (this.context.general.log_disconnections)
 			this.context.log.info(`closing server connection: ${reason} [${this.describe()}]`, this.fields);
 		return true;
 	}
@@ -430,12 +431,12 @@ export class Pool implements Connected, Checked, Filled {
 	// ---- upkeep ----------------------------------------------------------------------------------------------------
 
 	private isStale(server: Server): boolean {
-		return this.context.time - server.usedAt > this.context.general().healthcheck_interval;
+		return this.context.time - server.usedAt > this.context.general.healthcheck_interval;
 	}
 
 	/** The janitor's tick: whatever is late, old, or missing. `time` as `now()`. */
 	tick(time: number): void {
-		const { query_timeout, checkout_timeout } = this.context.general();
+		const { query_timeout, checkout_timeout } = this.context.general;
 		const long = Math.min(LONG_QUERY, checkout_timeout / 2);
 		this.noteVitals();
 		this.noteAddresses(time);
@@ -522,7 +523,7 @@ export class Pool implements Connected, Checked, Filled {
 	}
 
 	private expireWaiters(time: number): void {
-		const { checkout_timeout } = this.context.general();
+		const { checkout_timeout } = this.context.general;
 		for (let { first } = this.waiters; first !== null && !this.paused; first = this.waiters.first) {
 			const { waitingSince } = first;
 			if (time - waitingSince < checkout_timeout) break;
@@ -586,24 +587,24 @@ export class Pool implements Connected, Checked, Filled {
 	}
 
 	rollbackTimeout(): number {
-		return this.context.general().rollback_timeout;
+		return this.context.general.rollback_timeout;
 	}
 
 	/** @param done it is over, or as good as that: what the server is sent from now on is another query */
 	cancel(server: Server, done: () => void = () => {}): void {
 		// As many as ask for the same, it is one query.
-		if (server.pid === 0 || server.cancels >= MOST_CANCELS) {
+		if (server.pid === 0 || server.cancels.count >= MOST_CANCELS) {
 			done();
 			return;
 		}
-		server.cancelSent();
+		server.cancels.sent();
 		const { general, handlers, tcp, descriptors, contain } = this.context;
 		// Where that server is: its host's name may stand for another one by now.
 		const where = { host: server.address, port: this.spec.port };
-		const sent = sendCancel(where, server.pid, server.secret, general().connect_timeout, handlers, tcp(), descriptors);
+		const sent = sendCancel(where, server.pid, server.secret, general.connect_timeout, handlers, tcp, descriptors);
 		contain.when(server.stream, sent, (isOver) => {
 			done();
-			server.cancelLanded(isOver);
+			server.cancels.landed(isOver);
 		});
 	}
 

@@ -105,6 +105,8 @@ export class Router {
 	readonly decides: boolean;
 	/** Whether facts are wanted: also where plugins alone decide, which are told of them (`write_override`). */
 	readonly needsFacts: boolean;
+	/** Plugins are asked: who routes has to give the text itself, as PostgreSQL will read it. */
+	readonly asksPlugins: boolean;
 	readonly statements: StatementCache;
 	/** A plugin has called the statement that was routed last a write, whatever its tree says. */
 	calledWrite = false;
@@ -150,6 +152,7 @@ export class Router {
 		this.decides = shards > 1 || (hasPrimary && hasReplicas) || policy.expanded_explain;
 		this.statements = statements;
 		this.#plugins = plugins?.active ? plugins : null;
+		this.asksPlugins = this.#plugins !== null;
 		this.needsFacts = this.decides || this.#plugins !== null;
 		this.needed = this.decides || topology.hasChoice === true || this.#plugins !== null;
 		this.#anyShard = shards === 1 ? 0 : ShardChoice.All;
@@ -167,10 +170,6 @@ export class Router {
 			bindStart: 0,
 			bindEnd: 0,
 		};
-	}
-
-	get asksPlugins(): boolean {
-		return this.#plugins !== null;
 	}
 
 	/** There is a primary, and who asks may use it. */
@@ -194,17 +193,15 @@ export class Router {
 
 	/** Never throws for what a client sent. */
 	route(request: RouteRequest): Route {
-		const route = this.#route(request);
+		const own = this.#decide(request);
+		this.calledWrite = false;
+		const route = this.#plugins === null || own.error !== null ? own : this.#askPlugins(this.#plugins, own, request);
 		if (route.shard !== ShardChoice.All || route.error !== null || request.facts === null) return route;
 		return this.#refusal(request.facts.placement) ?? route;
 	}
 
-	#route(request: RouteRequest): Route {
-		const own = this.#decide(request);
-		this.calledWrite = false;
-		if (this.#plugins === null || own.error !== null) return own;
-
-		const decision = this.#ask(this.#plugins, request);
+	#askPlugins(plugins: PluginHost, own: Route, request: RouteRequest): Route {
+		const decision = this.#ask(plugins, request);
 		return decision instanceof Route ? decision : this.#afterPlugins(decision, own, request);
 	}
 

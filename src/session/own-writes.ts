@@ -29,8 +29,8 @@ export class OwnWrites {
 		return side;
 	}
 
-	/** What SHOW ROUTES and EXPLAIN tell: `route`, unless a request that might go to `wanted` goes to `side` for a write's sake. */
-	told(route: Route, wanted: Side, side: Side): Route {
-		return side === wanted ? route : BY_OWN_WRITE.to(route.shard, side);
+	/** What SHOW ROUTES and EXPLAIN tell of a request that goes to `side` for a write's sake, and not where `route` says. */
+	told(route: Route | null, side: Side): Route | null {
+		return route === null ? null : BY_OWN_WRITE.to(route.shard, side);
 	}
 }

@@ -14,7 +14,7 @@ export interface ParsingContext {
 	readonly statements: Statements;
 	/** ms since the epoch, as of the janitor's last tick. */
 	readonly time: number;
-	general(): General;
+	readonly general: General;
 }
 
 export class Parsing {
@@ -52,12 +52,12 @@ export class Parsing {
 
 	/** `prepared_statements_limit` */
 	get limit(): number {
-		return this.context.general().prepared_statements_limit;
+		return this.context.general.prepared_statements_limit;
 	}
 
 	/** For what is parsed now. */
 	get moment(): Moment {
-		const { prepared_statements_ttl, prepared_statements_ttl_jitter } = this.context.general();
+		const { prepared_statements_ttl, prepared_statements_ttl_jitter } = this.context.general;
 		let dueAt = Number.POSITIVE_INFINITY;
 		if (prepared_statements_ttl !== undefined) {
 			const spread = Math.min(prepared_statements_ttl_jitter, prepared_statements_ttl);

@@ -36,7 +36,7 @@ export class Preparing {
 		server.stream.out.addAll(parse(statement.name, statement.rest));
 		this.ask(server, made);
 		// By settings of the moment: they are asked for, since it may have to be read by them again.
-		if (statement.hasConstants && statement.constants === null && !server.session)
+		if (statement.hasConstants && statement.constants === null && !server.session.locked)
 			for (const setting of CONSTANT_SETTINGS) {
 				this.bind(server, `SHOW ${setting}`);
 				server.statements.noteShow(setting, statement);
@@ -59,7 +59,8 @@ export class Preparing {
 	/** Parsed here and now, the constants of the text may come to other values than those of the statement. */
 	isReadOtherwise(server: Server, { hasConstants, constants }: Statement): boolean {
 		return (
-			hasConstants && (constants !== this.parsing.dialect.constants || (server.traces.reads & Reads.Constants) !== 0)
+			hasConstants &&
+			(constants !== this.parsing.dialect.constants || (server.session.traces.reads & Reads.Constants) !== 0)
 		);
 	}
 
@@ -69,13 +70,14 @@ export class Preparing {
 	 */
 	dialectOf(server: Server, { constants, names }: Statement): { constants: string | null; names: string | null } {
 		const { dialect } = this.parsing;
-		if (server.traces.reads !== Reads.Nothing || names === null || names === dialect.names) return { constants, names };
+		if (server.session.traces.reads !== Reads.Nothing || names === null || names === dialect.names)
+			return { constants, names };
 		return { constants: dialect.constants, names: dialect.names };
 	}
 
 	/** The settings that make them other values. */
 	private otherwise(server: Server, { constants }: Statement): readonly string[] {
-		const isKnown = (server.traces.reads & Reads.Constants) === 0;
+		const isKnown = (server.session.traces.reads & Reads.Constants) === 0;
 		return differing(constants ?? "", isKnown ? this.parsing.dialect.constants : null);
 	}
 
@@ -102,7 +104,7 @@ export class Preparing {
 
 	private ask(server: Server, copy: Copy): void {
 		// A server that stays for good has it as long as its client, and nobody else there may be given it.
-		if (server.session && copy.statement.description === null) return;
+		if (server.session.locked && copy.statement.description === null) return;
 		server.stream.out.addAll(describe(Target.Statement, copy.statement.name));
 		server.statements.noteDescribe(copy);
 	}

@@ -6,6 +6,7 @@
 import type { ParameterSet, ParameterSets } from "../backend/parameters.ts";
 import { isListed } from "../backend/parameters.ts";
 import type { Server } from "../backend/server.ts";
+import type { SessionState } from "../backend/session-state.ts";
 import { type Rows, TOO_MUCH } from "../backend/task.ts";
 import { PgError } from "../errors.ts";
 import type { Sink } from "../net/stream.ts";
@@ -51,7 +52,7 @@ export class ClientSettings {
 	private readonly stream: Sink;
 	private readonly hints: SessionHints;
 	/** The server whose reports reach the client as they come: what it was told is what that has reported. */
-	private live: Server | null = null;
+	private live: SessionState | null = null;
 
 	constructor(sets: ParameterSets, startup: ParameterSet, stream: Sink, hints: SessionHints) {
 		this.sets = sets;
@@ -61,19 +62,19 @@ export class ClientSettings {
 		this.same = sets.empty;
 		this.stream = stream;
 		this.hints = hints;
-		sets.kept += startup.bytes;
+		sets.keep(startup.bytes);
 	}
 
 	/** The client is gone. */
 	leave(): void {
-		this.sets.kept -= this.wanted.bytes;
+		this.sets.keep(-this.wanted.bytes);
 		this.wanted = this.sets.empty;
 		this.live = null;
 	}
 
 	/** How its session reads statements, as the server that it has, or had last, has reported. */
 	get reading(): Reading {
-		const told = this.live?.reported ?? this.told;
+		const told = this.live?.reports.now ?? this.told;
 		if (told !== this.read) {
 			this.read = told;
 			this.lastReading = readingOf(told.values);
@@ -93,9 +94,9 @@ export class ClientSettings {
 	}
 
 	/** Tells what this server reports otherwise than the client believes. From here on its reports reach the client as they come. */
-	tell(server: Server): void {
-		const { reported } = server;
-		this.live = server;
+	tell({ session }: Server): void {
+		const reported = session.reports.now;
+		this.live = session;
 		if (reported === this.told || reported === this.same) return;
 		let differs = false;
 		for (const [name, value] of reported.values) {
@@ -111,8 +112,10 @@ export class ClientSettings {
 	stopTelling(): void {
 		const { live } = this;
 		this.live = null;
-		if (live === null || live.reported === this.told || live.reported === this.same) return;
-		this.told = live.reported;
+		if (live === null) return;
+		const reported = live.reports.now;
+		if (reported === this.told || reported === this.same) return;
+		this.told = reported;
 		this.same = this.told;
 	}
 
@@ -122,10 +125,10 @@ export class ClientSettings {
 	 * @param done not called when the server dies on the way
 	 */
 	settle(server: Server, serverUser: string, done: (settled: Settled) => void): void {
-		const { traces } = server;
+		const { traces } = server.session;
 		const { resetsAll, resets, sets } = traces;
 		const names = new Set([...(sets ?? NONE), ...(resets ?? NONE)]);
-		if (resetsAll) for (const name of server.applied.values.keys()) names.add(name);
+		if (resetsAll) for (const name of server.session.applied.values.keys()) names.add(name);
 		if (resetsAll && traces.stands) this.hints.change({ kind: "reset", name: "all" }, false);
 		if (traces.isTooMuch) {
 			traces.settle();
@@ -138,7 +141,7 @@ export class ClientSettings {
 			this.settleUnseen(server, serverUser, done);
 			return;
 		}
-		server.ask([...names], MOST_OF_CLIENT, (rows) => {
+		server.session.ask([...names], MOST_OF_CLIENT, (rows) => {
 			traces.settle();
 			const settled = this.learn(server, serverUser, rows);
 			if (settled === Settled.Known) this.settleUnseen(server, serverUser, done);
@@ -148,12 +151,12 @@ export class ClientSettings {
 
 	/** Settings were changed out of sight (a DO block): what PostgreSQL lists is the client's from now on. */
 	private settleUnseen(server: Server, serverUser: string, done: (settled: Settled) => void): void {
-		if (!server.traces.isUnknown) {
+		if (!server.session.traces.isUnknown) {
 			done(Settled.Known);
 			return;
 		}
 		const others = [...this.wanted.values.keys()].filter((name) => name.includes("."));
-		server.askAll(others, MOST_OF_CLIENT, (rows) => {
+		server.session.askAll(others, MOST_OF_CLIENT, (rows) => {
 			if (rows instanceof PgError) {
 				done(this.learn(server, serverUser, rows));
 				return;
@@ -171,7 +174,7 @@ export class ClientSettings {
 	private learn(server: Server, serverUser: string, rows: Rows | PgError): Settled {
 		if (rows instanceof PgError) {
 			if (rows.sqlstate !== TOO_MUCH) return Settled.Failed;
-			server.traces.leave(Dirty.Settings);
+			server.session.traces.leave(Dirty.Settings);
 			return Settled.TooMany;
 		}
 		const applied: [string, string | null][] = [];
@@ -183,7 +186,7 @@ export class ClientSettings {
 				// Ours to keep, and nothing that the next client should find on the server. After a ROLLBACK it is "", and after a reset.
 				applied.push([name, value || null]);
 				if (value) this.hints.learn(own, value);
-				else if (server.traces.stands) this.hints.change({ kind: "reset", name: own }, false);
+				else if (server.session.traces.stands) this.hints.change({ kind: "reset", name: own }, false);
 				continue;
 			}
 			const now = this.settingOf(name, value ?? null, serverUser);
@@ -191,14 +194,14 @@ export class ClientSettings {
 			wanted.push([name, now ?? this.startup.values.get(name) ?? null]);
 		}
 		const next = this.sets.change(this.wanted, wanted);
-		const kept = this.sets.kept - this.wanted.bytes + next.bytes;
-		if (next.bytes > MOST_OF_CLIENT || (kept > MOST_OF_THREAD && next.bytes > this.wanted.bytes)) {
-			server.traces.leave(Dirty.Settings);
+		const growth = next.bytes - this.wanted.bytes;
+		if (next.bytes > MOST_OF_CLIENT || (this.sets.kept + growth > MOST_OF_THREAD && growth > 0)) {
+			server.session.traces.leave(Dirty.Settings);
 			return Settled.TooMany;
 		}
-		server.noteApplied(applied);
+		server.session.noteApplied(applied);
 		this.wanted = next;
-		this.sets.kept = kept;
+		this.sets.keep(growth);
 		return Settled.Known;
 	}
 

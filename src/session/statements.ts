@@ -33,7 +33,7 @@ export function noteRun({ books }: Server, facts: SessionFacts): void {
 /** What a statement does when it is run: settings that the parameters of its Bind name; `at` is behind its two names. */
 function noteBound(server: Server, facts: SessionFacts, chunk: Buffer, at: number, stop: number): void {
 	noteRun(server, facts);
-	if (facts.parameterSets.length === 0 || server.session) return;
+	if (facts.parameterSets.length === 0 || server.session.locked) return;
 	const named = new Set(facts.parameterSets);
 	// Format codes say nothing: a text is the same bytes in both.
 	let next = at + 2 + 2 * readInt16(chunk, at);
@@ -44,12 +44,12 @@ function noteBound(server: Server, facts: SessionFacts, chunk: Buffer, at: numbe
 		next += 4;
 		if (length < 0) continue;
 		if (named.has(parameter) && next + length <= stop)
-			server.traces.noteSets([chunk.utf8Slice(next, next + length).toLowerCase()]);
+			server.session.traces.noteSets([chunk.utf8Slice(next, next + length).toLowerCase()]);
 		next += length;
 	}
 	// A large Bind whose names have not come yet.
 	if (next <= stop) return;
-	server.traces.noteUnknown();
+	server.session.traces.noteUnknown();
 }
 
 /** What became of a message. */
@@ -95,9 +95,7 @@ function routedStatement(statement: Statement, router: Router, reading: Reading)
 	const { epoch } = router.statements;
 	if (routing !== null && statement.routedIn === epoch && (routing.facts !== null || !router.needsFacts))
 		return routing;
-	statement.routedIn = epoch;
-	statement.routing = routedText(rest, 0, rest.indexOf(0), router, reading);
-	return statement.routing;
+	return statement.routedAs(routedText(rest, 0, rest.indexOf(0), router, reading), epoch);
 }
 
 /** Of a client that has prepared nothing. */
@@ -189,8 +187,8 @@ export class ClientStatements implements PreparedNames, StatementClient {
 			return Said.Otherwise;
 		}
 		if (!this.shared) {
-			server.note(this.ownFacts(chunk, at + HEADER, nameEnd, textEnd));
-			server.traces.leave(Dirty.Prepared);
+			server.session.note(this.ownFacts(chunk, at + HEADER, nameEnd, textEnd));
+			server.session.traces.leave(Dirty.Prepared);
 			server.books.saidOf(Reply.ParseNamed, null);
 			this.noteOwn(chunk, at + HEADER, nameEnd, textEnd);
 			return Said.AsIs;
@@ -219,8 +217,7 @@ export class ClientStatements implements PreparedNames, StatementClient {
 			server.stream.out.addAll(parse("", statement.rest));
 		} else if (copy?.isFresh(this.parsing.moment, this.parsing.time) && !server.statements.isUncertain(copy)) {
 			if (copy.description === null) {
-				copy.names ??= new Set();
-				copy.names.add(name);
+				copy.isCalled(name);
 			} else this.tell(name, copy.description);
 			server.statements.noteFake(Reply.ParseFake, statement, name);
 		} else this.preparing.byClient(server, name, statement, copy, this.parsing.limit);
@@ -251,10 +248,10 @@ export class ClientStatements implements PreparedNames, StatementClient {
 	/** What gives settings their default has been run, in the batch under way: what comes next is to find them as the client's. */
 	bringBack(server: Server, startup: ParameterSet, chunk: Buffer, run: number, at: number): void {
 		server.stream.out.add(chunk, run, at - run);
-		const { restoring } = server;
+		const { restoring } = server.session;
 		if (restoring === null) return;
-		if (chunk[at] === Frontend.Parse) restoring.choosesModes = choosesModes(chunk, at + HEADER);
-		else if (chunk[at] === Frontend.Bind && isNamed(chunk, at + HEADER)) restoring.choosesModes = false;
+		if (chunk[at] === Frontend.Parse) restoring.noteModes(choosesModes(chunk, at + HEADER));
+		else if (chunk[at] === Frontend.Bind && isNamed(chunk, at + HEADER)) restoring.noteModes(false);
 		// What finds them is a query, and behind one a transaction's modes are fixed.
 		if (restoring.choosesModes) return;
 		for (const sql of restoring.within(startup)) this.preparing.run(server, sql);
@@ -277,7 +274,8 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		const key = chunk.latin1Slice(start, next);
 		const { dialect } = this.parsing;
 		// What is to be read in a way of the moment, nobody shares. Nor does who has a server for good: it knows all by itself.
-		const reads = server === null ? Reads.Nothing : server.session ? Reads.Everything : server.traces.reads;
+		const reads =
+			server === null ? Reads.Nothing : server.session.locked ? Reads.Everything : server.session.traces.reads;
 		const known = reads === Reads.Nothing ? dialect.statements.get(key) : undefined;
 		if (known !== undefined) return known;
 		const rest = Buffer.from(chunk.subarray(start, next));
@@ -346,12 +344,12 @@ export class ClientStatements implements PreparedNames, StatementClient {
 	}
 
 	/** A simple query ends the life of the unnamed statement. */
-	onQuery(server: Server): void {
-		this.forgetUnnamed();
+	onQuery(): void {
+		this.unnamed.chunk = null;
+		this.unnamed.serial = 0;
 		// Also when a batch before it fails, as may yet be told.
 		this.before.chunk = null;
 		this.before.serial = 0;
-		server.statements.dropUnnamed();
 	}
 
 	/**
@@ -370,14 +368,14 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		server.stream.out.add(chunk, run, at - run);
 		if (!server.statements.has(statement)) this.preparing.again(server, statement, undefined, Number.POSITIVE_INFINITY);
 		server.statements.remove(statement);
-		server.statements.deallocations++;
+		server.statements.noteDeallocation();
 		this.noteEnded(name, statement, server);
 		this.end(name, statement, Number.POSITIVE_INFINITY);
 	}
 
 	/** The client closes it: if it parses the text again, it wants to know what that is now. */
 	private end(name: string, statement: Statement, limit: number): void {
-		statement.closes++;
+		statement.closed();
 		this.told?.delete(name);
 		this.drop(name, limit);
 	}
@@ -407,7 +405,7 @@ export class ClientStatements implements PreparedNames, StatementClient {
 				throw new ProtocolError(`statement names that begin with "${NAME_PREFIX}" are the proxy's`, "42602");
 			if (reply === Reply.Bind && this.restoring.size > 0) {
 				const facts = this.restoring.get(chunk.utf8Slice(nameStart, nameEnd));
-				if (facts !== undefined) server.noteRestores(facts.restores, facts.sets.length > 0);
+				if (facts !== undefined) server.session.noteRestores(facts.restores, facts.sets.length > 0);
 			}
 			server.books.said(reply);
 			return Said.AsIs;
@@ -427,7 +425,7 @@ export class ClientStatements implements PreparedNames, StatementClient {
 			statement = this.names.get(name)!;
 		}
 		if (reply === Reply.Bind) {
-			server.note(statement.facts, true);
+			server.session.note(statement.facts, true);
 			noteBound(server, statement.facts, chunk, nameEnd + 1, stop);
 		}
 		server.books.said(reply);
@@ -516,7 +514,7 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		if (reply === Reply.Describe && serial !== 0) server.statements.noteUnnamedDescribe(serial);
 		else server.books.said(reply);
 		if (reply === Reply.Bind && serial !== 0) {
-			server.note(facts, true);
+			server.session.note(facts, true);
 			noteBound(server, facts, chunk, nameEnd + 1, stop);
 		}
 		if (isThere) return Said.AsIs;

@@ -37,7 +37,7 @@ export class ShardPort implements Sink {
 	}
 
 	write(bytes: Uint8Array, start: number, length: number): boolean {
-		if (!this.out.empty) this.out.flush();
+		if (this.out.fill > 0) this.out.flush();
 		this.bytesOut += length;
 		this.owner.onShard(this.shard, Buffer.from(bytes.buffer, bytes.byteOffset + start, length));
 		return this.queued === 0;

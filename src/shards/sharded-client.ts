@@ -157,7 +157,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		this.merge = new Merge(all.length, all, TO_READY, this);
 		this.shards = new ShardClients(context, this.pid, this, cluster, login, this.hints);
 		this.statements = new ClientStatements(context.statements, context.facts, this.shards.at(0).parsing, true);
-		const sharesNames = () => context.general().prepared_statements !== "disabled";
+		const sharesNames = () => context.general.prepared_statements !== "disabled";
 		this.transaction = new ShardedTransaction(this.shards.each, this.hints, sharesNames);
 	}
 
@@ -586,11 +586,11 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 			// A server that stays for good has to be one that can write.
 			const stays = wanted === Side.Any && this.requests.router.mayWrite && this.shards.isSession;
 			const least = stays || this.shards.isSerializable ? this.requests.router.writeSide : wanted;
-			transaction.side = this.writes.side(least, this.context.general(), this.context.time);
+			transaction.side = this.writes.side(least, this.context.general, this.context.time);
 			transaction.since = this.writes.since;
-			if (route !== null) route = this.writes.told(route, least, transaction.side);
+			if (transaction.side !== least) route = this.writes.told(route, transaction.side);
 		}
-		this.explained = this.requests.facts?.explains && this.context.general().expanded_explain ? route : null;
+		this.explained = this.requests.facts?.explains && this.context.general.expanded_explain ? route : null;
 		const { side, since } = transaction;
 		for (const shard of targets) this.shards.at(shard).prefer(side, since, route, this.requests.facts);
 		this.next();
@@ -965,7 +965,7 @@ export class ShardedClient implements StreamOwner, MergeOutput, ClientHandle, Po
 		}
 		// The shards do not know: one that is not asked is idle, but its client is not.
 		if (this.phase !== Phase.Idle || this.involved.length > 0) return;
-		const general = this.context.general();
+		const general = this.context.general;
 		const setting = this.inTransaction ? "client_idle_in_transaction_timeout" : "client_idle_timeout";
 		if (time - this.activeAt > general[setting]) this.close(setting, idleError(setting, general));
 	}

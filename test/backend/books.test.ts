@@ -109,7 +109,7 @@ describe("against a server that does as PostgreSQL does", () => {
 				const server = new Server();
 				const batches: number[] = [];
 				const hear = () => {
-					while (books.isFake) books.madeUp();
+					while (books.front >= Reply.ParseFake) books.madeUp();
 					const next = server.answers.shift();
 					if (next === undefined) return false;
 					if (next.code === Backend.ReadyForQuery) {

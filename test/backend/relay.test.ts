@@ -372,10 +372,10 @@ describe("a client that leaves", () => {
 		all.server.onData(Buffer.from(concat(backend.bindComplete(), backend.commandComplete("COMMIT"), ready)));
 		say(all.server.books, Reply.Query);
 		all.server.abandon("recover");
-		all.server.cancels = 1;
+		all.server.cancels.count = 1;
 		all.server.cancelAgain();
 		expect(all.events).toEqual(["ready I", "cancel"]);
-		all.server.cancelLanded(true);
+		all.server.cancels.landed(true);
 		all.server.cancelAgain();
 		all.server.onData(Buffer.from(concat(error("canceled", "57014"), ready)));
 		all.server.cancelAgain();
@@ -385,18 +385,18 @@ describe("a client that leaves", () => {
 	// It brought the settings of a client that was gone back while the server was cleaned, for the next client to find.
 	test("is not followed by what the client would have done when a cancel had landed", () => {
 		const all = rig();
-		all.server.cancelSent();
-		all.server.whenCancelled(() => all.events.push("client goes on"));
-		all.server.traces.noteUnknown();
+		all.server.cancels.sent();
+		all.server.cancels.whenLanded(() => all.events.push("client goes on"));
+		all.server.session.traces.noteUnknown();
 		all.server.abandon("recover");
-		all.server.cancelLanded(true);
+		all.server.cancels.landed(true);
 		all.server.onData(Buffer.from(concat(backend.commandComplete("RESET"), ready)));
 		expect(all.events).toEqual(["idle"]);
 		const lost = rig();
-		lost.server.cancelSent();
-		lost.server.whenCancelled(() => lost.events.push("client goes on"));
+		lost.server.cancels.sent();
+		lost.server.cancels.whenLanded(() => lost.events.push("client goes on"));
 		lost.server.close("lost");
-		lost.server.cancelLanded(true);
+		lost.server.cancels.landed(true);
 		expect(lost.events).toEqual(["gone", "server gone 08006"]);
 	});
 
@@ -444,21 +444,21 @@ describe("our own queries", () => {
 	test("settings applied are remembered when they took, and only then", () => {
 		const all = rig();
 		const wanted = all.sets.of(new Map([["app.x", "1"]]));
-		all.server.apply(wanted, () => {});
+		all.server.session.apply(wanted, () => {});
 		all.server.onData(Buffer.from(concat(error("no"), ready)));
-		expect(all.server.applied).toBe(all.sets.empty);
-		all.server.apply(wanted, () => {});
+		expect(all.server.session.applied).toBe(all.sets.empty);
+		all.server.session.apply(wanted, () => {});
 		all.server.onData(
 			Buffer.from(
 				concat(backend.rowDescription("set_config"), backend.dataRow("1"), backend.commandComplete("SELECT 1"), ready),
 			),
 		);
-		expect(all.server.applied).toBe(wanted);
+		expect(all.server.session.applied).toBe(wanted);
 	});
 
 	test("of a client that left meanwhile: settings are in doubt and the session is cleaned", () => {
 		const all = rig();
-		all.server.apply(all.sets.of(new Map([["app.x", "1"]])), () => all.events.push("applied"));
+		all.server.session.apply(all.sets.of(new Map([["app.x", "1"]])), () => all.events.push("applied"));
 		all.server.abandon("recover");
 		all.toServer.take();
 		all.server.onData(Buffer.from(concat(backend.commandComplete("SELECT 1"), ready)));
@@ -556,7 +556,7 @@ test("a Close of ours that an error has undone does not leave a statement that w
 	say(all.server.books, Reply.Sync);
 	const error = backend.errorResponse({ S: "ERROR", V: "ERROR", C: "22P02", M: "no" });
 	all.server.onData(Buffer.from(concat(error, ready)));
-	expect(all.server.statements.has(ONE) || all.server.traces.dirty !== 0).toBe(true);
+	expect(all.server.statements.has(ONE) || all.server.session.traces.dirty !== 0).toBe(true);
 });
 
 // A reply that does not fit what is owed: the books are wrong, and every answer after it would go astray.

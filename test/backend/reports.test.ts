@@ -29,7 +29,7 @@ test("thousands at once take no time, and more than PostgreSQL could report is n
 		Buffer.concat(Array.from({ length: count }, (_, i) => backend.parameterStatus(`p${i}`, value)));
 	const many = flood(20_000, "v");
 	expect(spent(() => server.onData(many))).toBeLessThan(3_000);
-	expect(server.reported.values.size).toBe(20_000);
+	expect(server.session.reports.now.values.size).toBe(20_000);
 	expect(() => server.onData(flood(20_000, "v".repeat(100)))).toThrow("it reports too many settings");
 	expect(server.state).toBe(ServerState.Closed);
 	expect(events).toContain("gone");

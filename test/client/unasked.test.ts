@@ -48,7 +48,7 @@ function client() {
 		forgetUnnamed() {},
 	} as unknown as ClientStatements;
 	const settings = { reading: Reading.Standard, isSerializable: false };
-	const context = { time: 0, general: () => ({ read_after_write: "off" }) } as unknown as ClientContext;
+	const context = { time: 0, general: { read_after_write: "off" } } as unknown as ClientContext;
 	const owner = { settings, statements, prepared: () => statements } as unknown as RoutingOwner;
 	const routing = new Routing(context, owner, new SessionHints(), router);
 	const books = { owed: 0, unsynced: false, copyIn: false };

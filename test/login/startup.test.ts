@@ -111,8 +111,8 @@ function listen() {
 		time: 0,
 		stopping: false,
 		plugins: null,
-		general: () => general,
-		admin: () => ({ name: "admin", user: "admin", password: "secret", generated: false }),
+		general,
+		admin: { name: "admin", user: "admin", password: "secret", generated: false },
 		find: (user, database) =>
 			user === "u" ? { user: { name: user, database, passwords: ["p"] } as User, ...reach(inner.pool) } : null,
 		openAdmin: (stream) => stream.end(),

@@ -37,7 +37,7 @@ describe("Outgoing", () => {
 					expected = Buffer.concat([expected, header, bytes.subarray(start, start + size)]);
 				}
 				expect(stream.out.flush()).toBe(stream.queued === 0);
-				expect(stream.out.empty).toBe(true);
+				expect(stream.out.fill).toBe(0);
 				// Its buffer is another's at once: what is queued must be a copy.
 				const other = new Stream(new Kernel().socket);
 				other.out.addAll(Buffer.alloc(10_000, 1));

@@ -235,7 +235,7 @@ test("of many pools of a server that nobody uses one is checked in its turn, and
 		readOnly: false,
 		pools: [spec],
 	}));
-	const known = { general: made.context.general(), clusters };
+	const known = { general: made.context.general, clusters };
 	const slots = new Map(specs.map(({ key }, slot) => [key, slot]));
 	const { log } = made.context;
 	const bans = new Bans(new Vitals(specs.length), log, known, slots);

@@ -53,8 +53,8 @@ test("a Server is written by its own room, timers run in contain.ts, and promise
 	await withProject(join(folder, "tsconfig.json"), async (project) => {
 		const trees = await treesOf(project, source);
 		expect(await writtenByOthers(trees, project.checker)).toEqual([
-			"src/client/client.ts:5: a Server's fields are written in backend/ only",
-			"src/client/client.ts:6: a Server's fields are written in backend/ only",
+			"src/client/client.ts:5: fields of backend/ are written there only",
+			"src/client/client.ts:6: fields of backend/ are written there only",
 		]);
 		expect(await floating(trees, project.checker)).toEqual(["src/net/timer.ts:3: nobody waits for this promise"]);
 		expect(uncontained(trees, {})).toEqual([
