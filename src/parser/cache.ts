@@ -1,5 +1,5 @@
-// The facts of recent texts, so that a text is parsed once: asked by the router for every query. Texts that differ in literals
-// only share theirs, under their shape. One per thread, bounded by entries and by bytes. Trees are not kept.
+// The facts of recent texts, so that a text is parsed once: session/routed.ts asks for each Query and Parse. Texts that differ in
+// literals only share theirs, under their shape. One per thread, bounded by entries and by bytes. Trees are not kept.
 
 import { LRUCache } from "lru-cache";
 import { conformingText } from "./conforming.ts";
@@ -15,16 +15,16 @@ export interface StatementCacheOptions {
 	readonly entries?: number;
 	/** Bytes that texts and facts may take. Default 8 MiB. */
 	readonly bytes?: number;
-	/** As for `setWriteFunctions`. */
+	/** The user's functions that write, see `setWriteFunctions`. Default none. */
 	readonly writeFunctions?: readonly string[];
 }
 
-/** Kept per text beside its characters: the string, the facts, the entry. A guess. */
+/** Bytes that a text takes beside its characters: the string, the facts, the entry of the cache. A guess. */
 const ENTRY_BYTES = 300;
 
-/** Shapes and texts that are found without a string, by a hash: one takes the place of another that falls together with it. */
+/** Slots of `#recent` and of `#texts`, found by a hash of bytes, without a string: of two that share a slot the later has it. */
 const RECENT = 256;
-/** Bytes of the longest of them. */
+/** Longest text, or key of a shape, that has such a slot, in bytes. */
 const LONGEST_RECENT = 1024;
 
 /** A text without literals, which comes again as it is. */
@@ -38,10 +38,10 @@ interface RecentShape extends ShapeCopy {
 	readonly hasLiterals: boolean;
 }
 
-/** What is known of a text, or of all texts of a shape; the rest is as where no plugin has to see the text. */
+/** Facts of a text, or of all texts of a shape. Serves as a `Routed` (backend/statement.ts) where no plugin sees the text. */
 export interface Known {
 	readonly facts: StatementFacts;
-	/** See `changesReading`. */
+	/** The text may change how its session reads what follows, see `changesReading`. */
 	readonly changes: boolean;
 	readonly sql: "";
 	readonly escapes: false;
@@ -58,7 +58,7 @@ function changes(sql: string): boolean {
 
 export class StatementCache {
 	readonly #parser: SqlParser;
-	/** By shape, which begins with a NUL; by text; by NUL, NUL and a text that is read in the way of long ago. */
+	/** Keys: a shape, which begins with a NUL; a text; NUL, NUL and a text read with `standard_conforming_strings = off`. */
 	readonly #known: LRUCache<string, Known>;
 	readonly #shape = new Shape();
 	readonly #recent: (RecentShape | null)[] = new Array(RECENT).fill(null);
@@ -89,7 +89,7 @@ export class StatementCache {
 		return this.#known.calculatedSize;
 	}
 
-	/** Facts from another epoch than this do not count any more. */
+	/** Raised when other functions write: facts from another epoch do not count any more. */
 	get epoch(): number {
 		return this.#epoch;
 	}
@@ -120,7 +120,7 @@ export class StatementCache {
 	}
 
 	/**
-	 * Of the text in `bytes[start, end)`, without its NUL; the same object for texts that differ in literals, where that is
+	 * Facts of the text in `bytes[start, end)`, without its NUL; the same object for texts that differ in literals, where that is
 	 * certain. Never throws.
 	 * @param reading how its session reads it
 	 */
@@ -128,7 +128,7 @@ export class StatementCache {
 		return this.ofQuery(bytes, start, end, reading).facts;
 	}
 
-	/** As `factsOfQuery`. */
+	/** Facts of the text, and whether it changes how its session reads; parameters as those of `factsOfQuery`. */
 	ofQuery(bytes: Buffer, start: number, end: number, reading: Reading): Known {
 		if (reading !== Reading.Standard || end - start > LONGEST_RECENT || end === start)
 			return this.#look(bytes, start, end, reading, -1);
@@ -145,7 +145,7 @@ export class StatementCache {
 			const facts = unknownFacts(Parsed.Unclear, bytes.utf8Slice(start, end));
 			return knownAs(facts, changesReading(bytes, start, end));
 		}
-		// What the parser would not look at has no facts to share.
+		// A text that is too long for the parser has no facts that others could share.
 		const short = end - start <= this.#parser.maxLength;
 		if (short && (conforming || !hasBackslash(bytes, start, end)) && this.#shape.read(bytes, start, end)) {
 			const recent = this.#recent[this.#shape.hash() & (RECENT - 1)]!;
@@ -161,7 +161,7 @@ export class StatementCache {
 		return known;
 	}
 
-	/** The text has come before, or one that differs from it in blanks and comments: ever new ones take a place now and then. */
+	/** Keeps a text that came before, or differs from one in blanks and comments only; each eighth new one ousts another. */
 	#note(place: number, bytes: Buffer, start: number, end: number, known: Known): void {
 		if (place < 0 || (this.#texts[place] !== null && this.#turn++ % 8 !== 0)) return;
 		this.#texts[place] = { bytes: new Uint8Array(bytes.subarray(start, end)), known };
@@ -177,7 +177,7 @@ export class StatementCache {
 		return known;
 	}
 
-	/** As with `standard_conforming_strings = off`. */
+	/** The text is read as with `standard_conforming_strings = off`. */
 	#ofOldText(sql: string): Known {
 		const key = `\0\0${sql}`;
 		const known = this.#known.get(key);
@@ -195,14 +195,14 @@ export class StatementCache {
 	}
 
 	#parse(sql: string): StatementFacts {
-		// In another encoding than UTF-8 a backslash may be half a character, and what looks like a string end elsewhere.
+		// In another encoding than UTF-8 a backslash may be half a character, and a string may end elsewhere than it seems.
 		if (sql.includes("\ufffd") && sql.includes("\\")) return unknownFacts(Parsed.Unclear, sql);
 		return statementFacts(this.#parser.parse(sql), sql, this.#writeFunctions);
 	}
 
 	#keep(key: string, facts: StatementFacts, changes: boolean): Known {
 		const known = knownAs(facts, changes);
-		// What is too large to keep is let pass by the cache itself.
+		// An entry beyond `maxEntrySize` is not kept by the cache itself.
 		this.#known.set(key, known, { size: 2 * key.length + ENTRY_BYTES });
 		return known;
 	}
@@ -213,7 +213,7 @@ function hasBackslash(bytes: Buffer, start: number, end: number): boolean {
 	return false;
 }
 
-/** By what few looks at it cost next to nothing. */
+/** The slot of a text: a hash of its length and of five of its bytes, which costs next to nothing. */
 function placeOf(bytes: Buffer, start: number, end: number): number {
 	const length = end - start;
 	const middle = bytes[start + (length >> 1)]! + 3 * bytes[start + (length >> 2)]!;
@@ -223,7 +223,7 @@ function placeOf(bytes: Buffer, start: number, end: number): number {
 	);
 }
 
-/** From its end: that is where texts differ that begin alike. */
+/** Compares from the end: that is where texts differ that begin alike. */
 function isSame(known: Uint8Array, bytes: Buffer, start: number, end: number): boolean {
 	let i = known.length;
 	if (i !== end - start) return false;

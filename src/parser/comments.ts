@@ -23,8 +23,8 @@ export function withoutComments(sql: string, backslash = Backslash.Doubt): strin
 }
 
 /**
- * Of what lies between two tokens. The end of a line stays where it ends a `--`: strings go on behind it, but not behind a block
- * comment. As many code points as before, since positions of errors count those.
+ * The comments between two tokens as blanks. Line breaks stay, since a string may go on behind one; not where there is a block
+ * comment, behind which it does not. As many code points as before, since positions of errors count those.
  */
 function blank(between: string): string {
 	let result = "";

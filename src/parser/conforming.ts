@@ -13,7 +13,7 @@ export function conformingText(sql: string): string | null {
 		if (token !== Token.String || lexer.continues) continue;
 		const { start } = lexer;
 		const begin = sql[start];
-		// With a blank before it, since a word may end there.
+		// A blank before the E, since a word may end there.
 		if (begin === "'") {
 			text += `${sql.slice(copied, start)} E`;
 			copied = start;

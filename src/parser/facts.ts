@@ -14,9 +14,9 @@ export const enum TransactionControl {
 	None,
 	/** BEGIN, START TRANSACTION. */
 	Begin,
-	/** The same, READ ONLY, and at an isolation level that a replica can give. */
+	/** BEGIN READ ONLY, at an isolation level that a replica can give. */
 	BeginReadOnly,
-	/** The same, READ WRITE, or at an isolation level that a replica refuses. */
+	/** BEGIN READ WRITE, or at an isolation level that a replica refuses. */
 	BeginReadWrite,
 	/** COMMIT, END. */
 	Commit,
@@ -34,12 +34,12 @@ export const enum TransactionControl {
 
 /** Immutable; one object per text. */
 export interface StatementFacts {
-	/** When it is not Tree, nothing of the rest is known: no read, no control, no statements. */
+	/** Unless it is Tree, the rest is as if the text could do anything, but for `placement`, `hints` and `text`. */
 	readonly parsed: Parsed;
-	/** A replica can run the whole string and nothing would miss that it did. */
+	/** Every statement only reads rows (or there is none): a replica can run the whole string. */
 	readonly reads: boolean;
 	/**
-	 * It may change what the database stores, or needs the primary for another reason. SET, SHOW, BEGIN and their like
+	 * The string may change what the database stores, or needs the primary for another reason. SET, SHOW, BEGIN and their like
 	 * neither read nor write, nor does EXPLAIN of a write that does not run it.
 	 */
 	readonly writes: boolean;
@@ -48,17 +48,17 @@ export interface StatementFacts {
 	readonly statements: number;
 	/** Nothing but blanks, comments and semicolons. */
 	readonly empty: boolean;
-	/** All of it is about the session or the transaction, none about rows: BEGIN, SET, SHOW, DISCARD, DEALLOCATE, LISTEN and their like. */
+	/** All statements are about the session or the transaction, none about rows: BEGIN, SET, SHOW, DISCARD, DEALLOCATE, LISTEN, … */
 	readonly controls: boolean;
-	/** One EXPLAIN whose output is text. */
+	/** The string is one EXPLAIN whose output is text, so that `expanded_explain` may add to it. */
 	readonly explains: boolean;
-	/** COMMIT or ROLLBACK with AND CHAIN. */
+	/** The first statement is COMMIT or ROLLBACK with AND CHAIN. */
 	readonly chains: boolean;
-	/** Which of several shards it is for, and whether what they answer is one answer. */
+	/** Which of several shards the string is for, and whether their answers can be made one. */
 	readonly placement: Placement;
-	/** Of its comments; null when they ask for nothing. */
+	/** Hints in the string's comments; null when they ask for nothing. */
 	readonly hints: Hints | null;
-	/** The statement for people to read: SHOW ROUTES. */
+	/** The string for people to read (SHOW ROUTES): in one line, constants masked. */
 	readonly text: string;
 }
 
@@ -107,7 +107,7 @@ export function statementFacts(
 	};
 }
 
-/** Of a text without a tree: what its comments ask for, and nothing else. */
+/** Facts of a text without a tree: what its comments ask for, and that it may do anything. */
 export function unknownFacts(
 	parsed: SqlError["outcome"],
 	sql: string,
@@ -119,7 +119,7 @@ export function unknownFacts(
 
 const enum Effect {
 	Reads,
-	/** On the session or the transaction, or none that anyone could miss. */
+	/** Acts on the session or the transaction only, or does nothing that anyone could miss. */
 	Neither,
 	Writes,
 }
@@ -137,7 +137,7 @@ function effect(statement: Fields, writeFunctions: ReadonlySet<string>): Effect 
 			return runs(list(fields.options)) ? Effect.Writes : Effect.Neither;
 		}
 		case "CopyStmt": {
-			// To a file or a program: of the server that the client believes to talk to.
+			// COPY TO a file or a program means the one server that the client believes to talk to; COPY FROM writes.
 			if (fields.is_from || fields.is_program || fields.filename) return Effect.Writes;
 			const query = node(fields.query);
 			const harmless = query ? isHarmlessSelect(query, writeFunctions) : node(fields.relation) !== null;
@@ -165,7 +165,7 @@ function isHarmlessSelect(query: Value | undefined, writeFunctions: ReadonlySet<
 	return node(query)?.SelectStmt !== undefined && isHarmless(query, writeFunctions);
 }
 
-/** EXPLAIN with ANALYZE. Of a repeated option the last one holds; a value that means nothing is PostgreSQL's to refuse. */
+/** Whether EXPLAIN runs its statement (ANALYZE). Of a repeated option the last holds; other values are PostgreSQL's to refuse. */
 function runs(options: readonly Value[]): boolean {
 	let analyze = false;
 	for (const option of options) {
@@ -228,7 +228,7 @@ function isAboutSession(statement: Fields): boolean {
 		case "ListenStmt":
 		case "UnlistenStmt":
 		case "NotifyStmt":
-		// Of a cursor, which is where its transaction is.
+		// FETCH and CLOSE are of a cursor, which is where its transaction is.
 		case "FetchStmt":
 		case "ClosePortalStmt":
 			return true;
@@ -275,13 +275,13 @@ function control(statement: Fields | undefined): TransactionControl {
 
 const enum Access {
 	Unsaid,
-	/** And at an isolation level that a replica can give: a hot standby refuses SERIALIZABLE (docs, "Hot Standby", "Caveats"). */
+	/** READ ONLY, at an isolation level of a replica: a hot standby refuses SERIALIZABLE (docs, "Hot Standby", "Caveats"). */
 	ReadOnly,
-	/** Or at an isolation level that a replica cannot give. */
+	/** READ WRITE, or at an isolation level that a replica cannot give. */
 	ReadWrite,
 }
 
-/** What transaction modes say. Of a repeated option the last one holds. */
+/** Whether transaction modes ask for reads only. Of a repeated mode the last one holds. */
 function access(modes: readonly Value[]): Access {
 	let said = Access.Unsaid;
 	let serializable = false;

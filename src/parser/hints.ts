@@ -9,7 +9,7 @@ export interface Hints {
 	readonly role: "primary" | "replica" | null;
 	/** Number of a shard; it may not exist. */
 	readonly shard: number | null;
-	/** As it was written; the router hashes it. */
+	/** The key as it was written; the router hashes it. */
 	readonly shardingKey: string | null;
 }
 
@@ -25,7 +25,7 @@ export type OwnSetting =
 export type OwnName = "role" | "shard" | "sharding_key";
 
 /**
- * Of a value of `pgdog.role`; "" takes a wish back.
+ * The role that a value of `pgdog.role` names; null for "", which takes a wish back.
  * @throws PgError 22023
  */
 export function parseRole(value: string): Hints["role"] {
@@ -35,7 +35,7 @@ export function parseRole(value: string): Hints["role"] {
 }
 
 /**
- * Of a value of `pgdog.shard`; "" takes a wish back.
+ * The shard that a value of `pgdog.shard` names; null for "", which takes a wish back.
  * @throws PgError 22023
  */
 export function parseShard(value: string): number | null {
@@ -53,7 +53,7 @@ function roleOf(value: string): Hints["role"] {
 	return folded === "primary" || folded === "replica" ? folded : null;
 }
 
-/** More digits than any number of a shard has. */
+/** Digits of the longest number that is read as a shard's; no cluster has so many shards. */
 const MOST_DIGITS = 9;
 
 function shardOf(value: string): number | null {
@@ -140,7 +140,7 @@ class Reader {
 	private readonly sql: string;
 	private readonly lexer: Lexer;
 	token: Token;
-	/** What `setting` read when that is one bare word. */
+	/** The bare word that `setting` has read; "" when it was quoted or had a dot. */
 	name = "";
 
 	constructor(sql: string) {
@@ -162,7 +162,7 @@ class Reader {
 		return this.token === Token.Symbol && this.lexer.text === symbol;
 	}
 
-	/** Nothing but semicolons follows, and all was as it seems. */
+	/** Nothing but semicolons follows, and nothing of the text is in doubt. */
 	get ended(): boolean {
 		while (this.token === Token.Semicolon) this.next();
 		return this.token === Token.End && !this.lexer.doubt;
@@ -174,7 +174,7 @@ class Reader {
 		return this.settingHere();
 	}
 
-	/** `class.name`, or all of it in one pair of quotes. */
+	/** The name of a setting that begins here: `class.name`, or all of it in one pair of quotes. */
 	settingHere(): OwnName | null {
 		this.name = this.token === Token.Word ? this.lexer.text! : "";
 		let whole = this.part;
@@ -262,7 +262,7 @@ function readComments(blank: string, wishes: Wishes): void {
 			while (at < blank.length && blank[at] !== "\n" && blank[at] !== "\r") at++;
 		} else if (blank.startsWith("/*", at)) {
 			const end = endOfComment(blank, at);
-			// One that never ends is PostgreSQL's to refuse.
+			// A comment that never ends is PostgreSQL's to refuse.
 			if (end < 0) return;
 			readComment(blank.slice(at + 2, end - 2), wishes);
 			at = end;
@@ -270,7 +270,7 @@ function readComments(blank: string, wishes: Wishes): void {
 	}
 }
 
-/** Behind the comment at `at`, -1 when it never ends; comments nest. */
+/** The place behind the comment at `at`, -1 when it never ends; comments nest. */
 function endOfComment(blank: string, at: number): number {
 	let depth = 0;
 	while (at < blank.length) {

@@ -3,7 +3,7 @@
 // know may be either. A test holds the lists against PostgreSQL's own catalogue, from which they were read (version 17.10), without
 // what is there for operators, casts, indexes and aggregates only. PostgreSQL docs, "Functions and Operators".
 
-/** In the schema pg_catalog. */
+/** Functions of the schema pg_catalog. */
 const BUILT_IN = `
 	abbrev abs aclcontains acldefault aclexplode aclinsert aclremove acos acosd acosh age amvalidate area
 	array_append array_dims array_fill array_length array_lower array_ndims array_position array_positions
@@ -143,14 +143,14 @@ const BUILT_IN = `
 	varchar version websearch_to_tsquery width width_bucket xid xml xml_is_well_formed xml_is_well_formed_content
 	xml_is_well_formed_document xmlcomment xmlexists xmltext xmlvalidate xpath xpath_exists`;
 
-/** Of version 18. */
+/** Functions of the schema pg_catalog that came with version 18. */
 const NEWER = `
 	array_reverse array_sort casefold crc32 crc32c gamma lgamma uuidv4 uuidv7 pg_get_acl pg_stat_get_backend_wal
 	pg_stat_reset_backend_stats has_largeobject_privilege`;
 
 /**
- * Of citext, cube, earthdistance, fuzzystrmatch, hstore, intarray, isn, ltree, pg_stat_statements, pg_trgm, pgcrypto, seg, unaccent and
- * uuid-ossp, in whatever schema they were created.
+ * Functions of citext, cube, earthdistance, fuzzystrmatch, hstore, intarray, isn, ltree, pg_stat_statements, pg_trgm, pgcrypto,
+ * seg, unaccent and uuid-ossp, in whatever schema they were created.
  */
 const EXTENSIONS = `
 	akeys armor avals crypt cube cube_dim cube_enlarge cube_inter cube_is_point cube_ll_coord cube_size cube_subset
@@ -174,7 +174,7 @@ const AGGREGATE = `
 	range_agg range_intersect_agg rank regr_avgx regr_avgy regr_count regr_intercept regr_r2 regr_slope regr_sxx
 	regr_sxy regr_syy stddev stddev_pop stddev_samp string_agg sum var_pop var_samp variance xmlagg`;
 
-/** They read tables, whose names or whole queries they are given as a string. */
+/** Functions that read tables, whose names or whole queries they are given as a string. */
 const READING = `
 	cursor_to_xml cursor_to_xmlschema database_to_xml database_to_xml_and_xmlschema database_to_xmlschema
 	query_to_xml query_to_xml_and_xmlschema query_to_xmlschema schema_to_xml schema_to_xml_and_xmlschema

@@ -13,7 +13,7 @@ export const enum Token {
 	Number,
 	/** `$1` */
 	Parameter,
-	/** `;` outside parentheses is told apart by the reader, not here. */
+	/** `;`, also within parentheses: the caller tells those apart. */
 	Semicolon,
 	/** Any other single character, in `text`. */
 	Symbol,
@@ -21,7 +21,7 @@ export const enum Token {
 
 /** What a backslash in '…' means: `standard_conforming_strings` of the session decides. */
 export const enum Backslash {
-	/** It is not known. */
+	/** The setting is not known. */
 	Doubt,
 	/** Itself: the setting is on. */
 	Plain,
@@ -34,12 +34,12 @@ export function fold(name: string): string {
 	return name.replace(/[A-Z]+/g, (letters) => letters.toLowerCase());
 }
 
-/** Forms of '…', by what ends them. */
+/** Forms of '…', by how they are read and what ends them. */
 const enum Quotes {
 	None,
-	/** Two quotes are one that is meant. */
+	/** '…' as with the setting on: two quotes are one that is meant. */
 	Plain,
-	/** The same, and backslashes escape. */
+	/** E'…': as Plain, and backslashes escape. */
 	Escapes,
 	/** B'' and X'': the first quote ends them. */
 	Bits,
@@ -54,10 +54,10 @@ export class Lexer {
 	private readonly sql: string;
 	private readonly backslash: Backslash;
 	private at = 0;
-	/** What is between the last token and this one. */
+	/** A line break, and a block comment, between the last token and this one. */
 	private newline = false;
 	private block = false;
-	/** The last token was a string in quotes, of the kind that the next line may go on with. */
+	/** The form of the last token, when that was a string in quotes: one in the next line goes on with it. */
 	private last = Quotes.None;
 	/** Content of the token, see `Token`. */
 	text: string | null = "";
@@ -148,7 +148,7 @@ export class Lexer {
 		return this.backslash === Backslash.Escapes ? Quotes.Escapes : Quotes.Plain;
 	}
 
-	/** Of E'' B'' X'' N''. */
+	/** The form of string that the letter before a quote makes: E'' B'' X'' N''. */
 	private prefix(letter: number): Quotes {
 		switch (letter | 32) {
 			case 101:

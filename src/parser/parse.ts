@@ -8,7 +8,7 @@ import { mayHaveComments, withoutComments } from "./comments.ts";
 import { Backslash } from "./lexer.ts";
 import { type Exports, imports } from "./wasm-imports.ts";
 
-/** What came of a text. */
+/** What the parser made of a text. */
 export const enum Parsed {
 	Tree,
 	/** PostgreSQL's parser refuses it, and so will the server. */
@@ -57,7 +57,7 @@ export interface SqlParserOptions {
 
 /** Stack of the parser, inside its memory. 5,000 terms of a sum take 4 MiB; the thread's own stack ends long before this. */
 const STACK_BYTES = 16 * 2 ** 20;
-/** Lies at the stack's far end: once it changed, the stack ran into the heap and nothing there can be believed. */
+/** Fills the stack's far end: once one word there has changed, the stack ran into the heap and nothing there can be believed. */
 const CANARY = 0x5ca1ab1e;
 const CANARY_WORDS = 64;
 /** Memory of WebAssembly never shrinks: an instance that grew beyond is let go. A fresh one takes 40 MiB of address space. */
@@ -84,7 +84,7 @@ export class SqlParser {
 	readonly maxLength: number;
 	#module: WebAssembly.Module | null = null;
 	#instance: Instance | null = null;
-	/** Over the instance's memory; made anew when that grows. */
+	/** A view of the instance's memory; made anew when that grows. */
 	#heap: Buffer<ArrayBuffer> = Buffer.from(new ArrayBuffer(0));
 	#instances = 0;
 
@@ -112,10 +112,10 @@ export class SqlParser {
 		if (sql.length > this.maxLength) {
 			return failure(Parsed.TooLarge, `the statement is longer than ${this.maxLength} characters`);
 		}
-		// The module would stop reading there.
+		// The module would stop reading at a NUL.
 		if (sql.includes("\0")) return failure(Parsed.SyntaxError, 'invalid byte sequence for encoding "UTF8": 0x00');
 		if (!mayHaveComments(sql)) return this.#attempt(sql);
-		// Comments go first, and not only when the parser refuses them: it also takes what PostgreSQL does not.
+		// Comments go first, and not only when the parser refuses them: with them it also takes what PostgreSQL does not.
 		const plain = withoutComments(sql, Backslash.Plain);
 		if (plain !== null) return this.#attempt(plain);
 		const result = this.#attempt(sql);
@@ -134,7 +134,7 @@ export class SqlParser {
 			else result = failure(Parsed.Broken, error instanceof Error ? error.message : String(error));
 		}
 		const failed = result.outcome === Parsed.TooDeep || result.outcome === Parsed.Broken;
-		// What was cut short leaves garbage on both its stack and its heap.
+		// A parse that was cut short leaves garbage on both the module's stack and its heap.
 		if (failed || this.heapBytes > KEEP_BYTES) this.#forget();
 		return result;
 	}

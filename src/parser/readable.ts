@@ -7,13 +7,14 @@ import { Backslash, Lexer, Token } from "./lexer.ts";
 /** Characters shown of a text. */
 const LONGEST = 1000;
 
-/** Lists of constants are shown by their first: `(?, …)`. */
+/** The text with `?` for each constant; a list of them is shown by its first: `(?, …)`. */
 export function maskedText(sql: string, backslash = Backslash.Plain): string {
 	const lexer = new Lexer(sql, backslash);
 	let text = "";
 	let end = 0;
-	/** Where `text` stood before the comma of a list, or before a group in parentheses that is like the last. */
+	/** How many constants of a list `text` ends with. */
 	let list = Folding.None;
+	/** `text` before the comma behind them, and where that comma ends in `sql`; 0: it has not come. */
 	let beforeComma = "";
 	let commaEnd = 0;
 	for (let token = lexer.next(); token !== Token.End && text.length <= LONGEST; token = lexer.next()) {

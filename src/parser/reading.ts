@@ -1,13 +1,13 @@
 // How a session reads the bytes of a statement: what a backslash in '…' means, and which characters the bytes are. Both are
 // settings that a client may change (standard_conforming_strings, client_encoding), and a text that is read in another way may be
 // another statement: `'\'', v FROM t --'` is one string here and a query there. Whoever shows a text to somebody who must see what
-// PostgreSQL runs (plugins) asks here first. Asked by client/ and shards/ for each text; knows bytes and settings, no client.
+// PostgreSQL runs (plugins) asks here first. Asked by session/ and client/ for each text; knows bytes and settings, no client.
 
 import { isUtf8 } from "node:buffer";
 import { Backslash, Lexer, Token } from "./lexer.ts";
 import { touchesSession } from "./touches.ts";
 
-/** Bits; `Standard` is none of them. */
+/** Bits: each makes a text other than usual to read, or uncertain; `Standard` is none of them. */
 export const enum Reading {
 	/** As nearly every session does: a backslash in '…' is itself, and all is UTF-8. */
 	Standard = 0,
@@ -23,7 +23,7 @@ export const enum Reading {
 	Running = 16,
 }
 
-/** @param told the parameters that the session's server has reported (PostgreSQL docs, ParameterStatus) */
+/** How a session reads. @param told the parameters that the session's server has reported (PostgreSQL docs, ParameterStatus) */
 export function readingOf(told: ReadonlyMap<string, string>): Reading {
 	let reading = Reading.Standard;
 	const conforming = told.get("standard_conforming_strings");
@@ -31,7 +31,7 @@ export function readingOf(told: ReadonlyMap<string, string>): Reading {
 	else if (conforming !== "on") reading |= Reading.Changing;
 	const client = told.get("client_encoding");
 	const server = told.get("server_encoding");
-	// SQL_ASCII: nothing is converted. UNICODE is how drivers may spell the other, and it is reported so.
+	// SQL_ASCII: nothing is converted. UNICODE is another spelling of UTF8, which a driver may send and is then reported.
 	const isUtf8 = client === "UTF8" || client === "UNICODE" || (client === "SQL_ASCII" && server === "UTF8");
 	if (!isUtf8) reading |= Reading.Foreign;
 	if (server !== "UTF8") reading |= Reading.Folds;
@@ -57,7 +57,7 @@ export function certainText(b: Buffer, start: number, end: number, reading: Read
 	return text;
 }
 
-/** Behind an odd number of backslashes. */
+/** A quote behind an odd number of backslashes. */
 const ESCAPED_QUOTE = /(?<!\\)(?:\\\\)*\\'/;
 
 function isAscii(b: Buffer, start: number, end: number): boolean {

@@ -1,6 +1,6 @@
 // What a statement does to the session it runs in: settings it changes, and things it leaves behind that the next
 // client must not see. Two steps: `touchesSession` (touches.ts) looks at the bytes of every query (a few nanoseconds a byte) and
-// says whether a closer look is needed; `sessionFacts` takes it, once per text (`cache.ts`).
+// says whether a closer look is needed; `sessionFacts` takes it, once per text (`facts-cache.ts`).
 // Both err on the side of "it may": a false alarm costs a round trip, a miss shows one client's state to another.
 // What a function does inside the server cannot be seen here; only settings that it reports come back.
 
@@ -22,7 +22,7 @@ export const enum Dirty {
 	Everything = Temporary | AdvisoryLock | Listen | HoldCursor | Prepared | Settings,
 }
 
-/** What Parse makes of a text besides the text itself. Settings of which it depends: PostgreSQL docs, "Client Connection Defaults". */
+/** Bits: what PostgreSQL reads in a text at Parse by settings of the session (docs, "Client Connection Defaults"). */
 export const enum Reads {
 	Nothing = 0,
 	/** Which objects names stand for. */
@@ -32,7 +32,7 @@ export const enum Reads {
 	Everything = 3,
 }
 
-/** How Parse depends on a setting. Those that only tell how a result is printed, or how it is come by, are not among them. */
+/** What Parse reads by a setting. Those that only tell how a result is printed, or how it is come by, are not among them. */
 export function readsOf(setting: string): Reads {
 	if (NAMING.has(setting)) return Reads.Names;
 	return READING.has(setting) ? Reads.Constants : Reads.Nothing;
@@ -52,7 +52,7 @@ export const CONSTANT_SETTINGS: readonly string[] = [
 	"timezone_abbreviations",
 	"lc_monetary",
 	"xmloption",
-	// By these a value becomes a text, which the planner does once, where both are constants.
+	// By these a value becomes text: of a constant the planner makes it once.
 	"extra_float_digits",
 	"bytea_output",
 	"quote_all_identifiers",
@@ -62,14 +62,15 @@ const READING = new Set(CONSTANT_SETTINGS);
 export interface SessionFacts {
 	/** Settings given a value by SET or set_config, as far as the transaction commits. */
 	readonly sets: readonly string[];
-	/** Parameters ($1 is 1) that hold the names of such settings. */
+	/** Parameters ($1 is 1) that hold the name of a setting which set_config gives a value. */
 	readonly parameterSets: readonly number[];
 	/** Settings given back their default. */
 	readonly resets: readonly string[];
 	/** RESET ALL or DISCARD ALL. */
 	readonly resetsAll: boolean;
-	/** What may have to be given back what the StartupMessage asked for, once the statement was run; null when nothing. */
+	/** Settings that may have to get back, once the statement was run, what the StartupMessage asked for; null when none. */
 	readonly restores: Restores | null;
+	/** Bits of `Dirty`. */
 	readonly dirty: number;
 	/** The one statement is DEALLOCATE of this name (never ALL). */
 	readonly deallocates: string | null;
@@ -77,27 +78,29 @@ export interface SessionFacts {
 	readonly deallocatesAll: boolean;
 	/** A statement is transaction control: BEGIN, COMMIT, … */
 	readonly transaction: boolean;
-	/** One keeps for good what the transaction did: COMMIT, END, PREPARE TRANSACTION and COMMIT PREPARED. */
+	/** A statement keeps for good what the transaction did: COMMIT, END, PREPARE TRANSACTION and COMMIT PREPARED. */
 	readonly commits: boolean;
 	/** Bits of `Reads`: what is parsed behind it may mean something else, if only until the transaction ends. */
 	readonly reads: number;
 	/** The catalogue may be another when the transaction has ended: CREATE, ALTER, DROP of what is not temporary. */
 	readonly alters: boolean;
-	/** What it creates that is temporary, and tables that it drops; perhaps these are those. As they were named. */
+	/** Names of tables and the like that it creates as temporary ones. */
 	readonly temporaries: readonly string[];
+	/** Names of tables that it drops: one that is not among the session's temporary ones changes the catalogue. */
 	readonly drops: readonly string[];
 }
 
-/** Settings that a statement gives their default. PostgreSQL's is the server's; a session's is what its StartupMessage asked for. */
+/** Settings that a statement gives their default: to PostgreSQL the server's, to a client what its StartupMessage asked for. */
 export interface Restores {
-	/** All but `role` and `session_authorization`. */
+	/** All settings but `role` and `session_authorization`. */
 	readonly all: boolean;
-	/** Any, by what cannot be seen here. */
+	/** Any setting, by what cannot be seen here. */
 	readonly any: boolean;
-	/** For the session, and until the transaction ends (SET LOCAL … TO DEFAULT). */
+	/** Settings given their default for the session. */
 	readonly names: readonly string[];
+	/** Settings given their default until the transaction ends: SET LOCAL … TO DEFAULT. */
 	readonly local: readonly string[];
-	/** The statement does this and nothing else, if it is run and does not fail. */
+	/** The text is one statement that does this and nothing else, if it is run and does not fail. */
 	readonly sure: boolean;
 	/** Something of this depends on more than the text: what a function does, whether a parameter is NULL. */
 	readonly hidden: boolean;
@@ -133,7 +136,7 @@ interface Item {
 	readonly text: string | null;
 }
 
-/** The closer look. Never throws: what it cannot read it reports as `Dirty.Everything`. */
+/** The closer look at a text. Never throws: what it cannot read it reports as `Dirty.Everything`. */
 export function sessionFacts(sql: string): SessionFacts {
 	const lexer = new Lexer(sql);
 	const facts = new Facts();
@@ -168,7 +171,7 @@ export interface RestoringStatement {
 	readonly isLast: boolean;
 }
 
-/** Those in a text of several statements; null when it cannot be said where its statements end. */
+/** The restoring statements of a text; null when it cannot be said where its statements end. */
 export function restoringStatements(sql: string, backslash: Backslash = Backslash.Doubt): RestoringStatement[] | null {
 	const lexer = new Lexer(sql, backslash);
 	const found: Omit<RestoringStatement, "isLast">[] = [];
@@ -180,7 +183,7 @@ export function restoringStatements(sql: string, backslash: Backslash = Backslas
 	for (;;) {
 		const token = lexer.next();
 		if (token !== Token.End && (token !== Token.Semicolon || depth > 0)) {
-			// The body of such a function is statements, too.
+			// BEGIN ATOMIC: the body of such a function is statements, too.
 			if (token === Token.Word && lexer.text === "atomic") return null;
 			if (token === Token.Symbol) depth += lexer.text === "(" ? 1 : lexer.text === ")" ? -1 : 0;
 			statement.push({ token, text: lexer.text });
@@ -235,7 +238,7 @@ class Facts implements SessionFacts {
 		this.alters = true;
 	}
 
-	/** All statements have been looked at. */
+	/** Completes `reads`, once all statements have been looked at. */
 	conclude(): void {
 		for (const setting of this.sets) this.reads |= readsOf(setting);
 		for (const setting of this.resets) this.reads |= readsOf(setting);
@@ -295,7 +298,7 @@ class Facts implements SessionFacts {
 				break;
 			case "grant":
 			case "revoke":
-				// In a schema that one must not use nothing is found.
+				// USAGE of a schema decides whether names are found in it.
 				if (items.some(({ token, text }) => token === Token.Word && text === "schema")) this.alters = true;
 				break;
 			case "do":
@@ -306,12 +309,12 @@ class Facts implements SessionFacts {
 		this.anywhere(items);
 	}
 
-	/** Names outlive their text, in a transaction that goes on. */
+	/** Cuts the names of settings loose from their text, which they outlive in a transaction that goes on. */
 	flatten(): void {
 		for (const names of [this.sets, this.resets]) for (let i = 0; i < names.length; i++) names[i] = flat(names[i]!);
 	}
 
-	/** All statements of the text have been looked at. */
+	/** Makes `restores`, once all statements have been looked at. */
 	end(statements: number): void {
 		const { resets, locals, unsure, unsureLocals, dirty } = this;
 		const any = (dirty & Dirty.Settings) !== 0;
@@ -320,7 +323,7 @@ class Facts implements SessionFacts {
 		const sure = statements === 1 && !hidden;
 		const local = [...new Set([...locals, ...unsureLocals])];
 		const names = [...new Set([...resets, ...unsure])];
-		// Unlike RESET ALL it leads back to who one was.
+		// DISCARD ALL does SET SESSION AUTHORIZATION DEFAULT, too; RESET ALL does not.
 		if (this.discardsAll) names.push("session_authorization", "role");
 		this.restores = { all: this.resetsAll, any, names, local, sure, hidden };
 	}
@@ -335,7 +338,7 @@ class Facts implements SessionFacts {
 		this.temporaries.push(name(at + 1));
 	}
 
-	/** Of tables the names are told, where they are nothing but names: they may be those of temporary ones. */
+	/** DROP TABLE of plain names tells them: they may be those of temporary tables. Every other DROP changes the catalogue. */
 	private drop(items: readonly Item[], word: (i: number) => string, name: (i: number) => string): void {
 		const names: string[] = [];
 		let at = word(1) === "table" ? 2 : items.length;
@@ -393,7 +396,7 @@ class Facts implements SessionFacts {
 		this.given(settingName(items, at, name), given);
 	}
 
-	/** SET LOCAL: gone with its transaction, so that only what is given its default is of interest. */
+	/** SET LOCAL ends with its transaction, so that only what is given its default is of interest. */
 	private setLocal(
 		items: readonly Item[],
 		at: number,
@@ -453,7 +456,7 @@ class Facts implements SessionFacts {
 		for (let i = 0; i < items.length; i++) {
 			const { token, text } = items[i]!;
 			if (text === null) continue;
-			// As the value of search_path: then every table that is made without a schema is a temporary one.
+			// pg_temp as the value of search_path: then every table that is made without a schema is a temporary one.
 			if (token === Token.String && NAMES_PG_TEMP.test(text)) this.dirty |= Dirty.Temporary;
 			if (token !== Token.Word && token !== Token.Quoted) continue;
 			const previous = items[i - 1]?.text ?? "";
@@ -492,7 +495,7 @@ class Facts implements SessionFacts {
 		const isNull = isWhole && value?.token === Token.Word && value.text === "null";
 		if (!isLocal) this.given(name, isNull ? this.resets : this.sets);
 		else if (isNull) this.locals.push(name);
-		// NULL gives it its default, if the call is made; any expression may be NULL.
+		// A value of NULL gives the setting its default, if the call is made; any expression may be NULL.
 		if (isWhole && value?.token === Token.String) return;
 		if (!UNFOLLOWED.has(name)) (isLocal ? this.unsureLocals : this.unsure).push(name);
 	}
@@ -521,7 +524,7 @@ class Facts implements SessionFacts {
 			if (word === "reset") reset = "";
 			if (token === Token.String) this.body(lexer.text, depth + 1);
 			if (word === "set" || word === "reset" || word === "set_config") this.dirty |= Dirty.Settings;
-			// SQL put together from pieces.
+			// EXECUTE runs SQL that is put together from pieces.
 			if (word === "execute") this.doubt();
 			if (word === "create" || word === "alter" || word === "drop" || word === "import") this.alters = true;
 			if (word === "temp" || word === "temporary" || word.startsWith("pg_temp")) this.dirty |= Dirty.Temporary;
@@ -534,14 +537,14 @@ class Facts implements SessionFacts {
 	}
 }
 
-/** Characters of a text that its names may keep alive. */
+/** Longest text, in characters, that its names may keep alive. */
 const SHORT = 256;
 
-/** Elsewhere INTO is that of SELECT, which makes a table. */
+/** Words before an INTO that makes no table; elsewhere it is that of SELECT, which does. */
 const BEFORE_INTO = new Set(["insert", "merge"]);
 const OF_TEMP = new Set(["temp", "temporary", "local", "global"]);
 
-/** Where `touchesSession` sees a word begin, so that the two agree. */
+/** `pg_temp` where `touchesSession` sees a word begin, so that the two agree. */
 const NAMES_PG_TEMP = /(?<![\w$\u0080-\uffff])pg_temp/i;
 const CHARACTERISTICS = [
 	"default_transaction_isolation",

@@ -56,7 +56,7 @@ const KIND = new Uint8Array(256);
 const START = new Uint8Array(256);
 /** A byte that may be in a word, as names fold; 0 for any other. */
 const FOLD = new Uint8Array(256);
-/** No blank is needed beside it. */
+/** A byte that needs no blank beside it. */
 const TIGHT = new Uint8Array(256);
 for (let c = 0; c < 256; c++) {
 	const upper = c >= 65 && c <= 90;
@@ -148,29 +148,29 @@ export interface ShapeCopy {
 /** One per thread; `read` overwrites what it read before. */
 export class Shape {
 	private out = Buffer.from(new ArrayBuffer(FIRST_SIZE));
-	/** The same bytes. Behind the last of a shape come NULs, to the end of its word. */
+	/** The bytes of `out`, four in each. Behind the last of a shape come NULs, to the end of its word. */
 	private words = new Int32Array(this.out.buffer);
 	private length = 0;
 	/** Where the function that read a part of a token stopped; -1: nothing certain can be said. */
 	private at = 0;
 
-	/** Of the last text that `read` had one for; its characters are bytes. */
+	/** The shape of the last text that `read` had one for, as a string whose characters are bytes. */
 	key(): string {
 		return this.out.latin1Slice(0, this.length);
 	}
 
-	/** Of the same: as `changesReading` of the text, but for what stands in its literals and comments. */
+	/** `changesReading` of that shape: as of its text, but for what stands in literals and comments. */
 	changes(): boolean {
 		return changesReading(this.out, 0, this.length);
 	}
 
-	/** Whether texts of it may differ in more than blanks, comments and case; perhaps they cannot. */
+	/** Whether texts of that shape may differ in more than blanks, comments and case; perhaps they cannot. */
 	hasLiterals(): boolean {
 		for (let i = 1; i < this.length; i++) if (this.out[i]! < 32 && this.out[i] !== 10) return true;
 		return false;
 	}
 
-	/** Of the same; shapes that have the same need not be the same (`equals`). */
+	/** A hash of that shape; shapes that have the same need not be the same (`equals`). */
 	hash(): number {
 		const { words } = this;
 		const count = (this.length + 3) >> 2;
@@ -182,7 +182,7 @@ export class Shape {
 		return hash;
 	}
 
-	/** Of the same, for `equals`. */
+	/** That shape, to be kept for `equals`. */
 	copy(): ShapeCopy {
 		return { length: this.length, words: this.words.slice(0, (this.length + 3) >> 2) };
 	}
@@ -199,7 +199,7 @@ export class Shape {
 	 * @returns whether it has a shape
 	 */
 	read(b: Uint8Array, start: number, end: number): boolean {
-		// Never longer than the text and its first mark; NULs behind it.
+		// A shape is never longer than its text and the first mark; up to three NULs come behind it.
 		if (end - start + 4 > this.out.length) this.grow(end - start + 4);
 		const { out } = this;
 		let n = 0;
@@ -243,7 +243,7 @@ export class Shape {
 				if (at < 0) return false;
 				gap |= Gap.Blank | Gap.Comment;
 				if (!hint) continue;
-				// Groups on both sides of it are not compared.
+				// A hint stays in the shape. Groups on both sides of it are not compared.
 				groups = Groups.None;
 				if (TIGHT[out[n - 1]!] === 0) out[n++] = 32;
 				for (let i = from; i < at; i++) out[n++] = b[i]!;
@@ -295,7 +295,7 @@ export class Shape {
 							}
 							if (at < 0) return false;
 						} else if (letter === 117 && b[at] === 38 && at + 1 < end && (b[at + 1] === 39 || b[at + 1] === 34)) {
-							// UESCAPE behind it may say how it is to be read.
+							// U&'…' and U&"…": UESCAPE behind it may say how it is to be read.
 							return false;
 						}
 					} else if (length === 2) {
@@ -325,7 +325,7 @@ export class Shape {
 					break;
 				}
 				case Kind.Quote:
-					// Two strings without a blank between them: what the first one is, is not as it seems.
+					// A quote directly behind E'…', B'…' or X'…': what that is, is not as it seems.
 					if (joined === Joins.Prefixed && b[at - 1] === 39) return false;
 					at = endOfString(b, at + 1, end);
 					if (at < 0) return false;
@@ -350,7 +350,7 @@ export class Shape {
 					out[n++] = Mark.Dollars;
 					break;
 				case Kind.Open:
-					// Its precision is looked at by the grammar.
+					// float(24): the grammar looks at the precision.
 					if (word === Before.Float) return false;
 					list = word === Before.In ? n + 1 : 0;
 					if (groups === Groups.None && (word === Before.Values || word === Before.InList)) {
@@ -423,7 +423,7 @@ export class Shape {
 		this.words = new Int32Array(this.out.buffer);
 	}
 
-	/** The number at `at`: its mark. What looks like one and a half is left to the parser. */
+	/** The mark of the number at `at`; `this.at` is behind it. What looks like one and a half is left to the parser (-1). */
 	private number(b: Uint8Array, at: number, end: number): Mark {
 		let mark = Mark.Integer;
 		let value = 0;
@@ -495,7 +495,7 @@ function isLiteral(mark: number): boolean {
 }
 
 /**
- * `1, 2, 3` in `out[from, n)`, and nothing else: of IN (…) or ARRAY […], which take any number of expressions of any kind.
+ * Makes `1, 2, 3` one mark when `out[from, n)` is nothing else: IN (…) and ARRAY […] take any number of expressions of any kind.
  * @returns where the list ends now
  */
 function foldList(out: Uint8Array, from: number, n: number): number {
@@ -512,7 +512,7 @@ function foldList(out: Uint8Array, from: number, n: number): number {
 	return from + 1;
 }
 
-/** What ends at `n` is a whole element of a group, when it is a literal: of which kind, the grammar does not ask. */
+/** Makes a literal or NULL that ends at `n` Any, when it is a whole element of a group: the grammar does not ask for its kind. */
 function foldElement(out: Uint8Array, n: number): number {
 	const single = isLiteral(out[n - 1]!);
 	const from = single ? n - 1 : n - NULL.length;
@@ -522,7 +522,7 @@ function foldElement(out: Uint8Array, n: number): number {
 	return from + 1;
 }
 
-// Each gives the place behind the token whose beginning was just read; -1 when it never ends, or holds what is not certain.
+// The functions below give the place behind the token whose beginning was just read; -1 when it never ends, or is not certain.
 
 function endOfLine(b: Uint8Array, at: number, end: number): number {
 	for (; at < end; at++) {
@@ -555,7 +555,7 @@ function endOfQuoted(b: Uint8Array, at: number, end: number): number {
 	return -1;
 }
 
-/** Of B'' and X'', in which two quotes are not one. PostgreSQL's lexer looks at no digit. */
+/** The end of B'' and X'', in which two quotes are not one. PostgreSQL's lexer looks at no digit. */
 function endOfBits(b: Uint8Array, at: number, end: number): number {
 	for (; at < end; at++) {
 		if (b[at] === 39) return at + 1;
@@ -564,7 +564,7 @@ function endOfBits(b: Uint8Array, at: number, end: number): number {
 	return -1;
 }
 
-/** Escapes by number are checked by PostgreSQL's lexer. In some encodings a backslash is half a character. */
+/** The end of E''; -1 also with escapes by number, which the lexer checks, or where a backslash may be half a character. */
 function endOfEscaped(b: Uint8Array, at: number, end: number): number {
 	let escapes = false;
 	let high = false;
@@ -585,7 +585,7 @@ function endOfEscaped(b: Uint8Array, at: number, end: number): number {
 	return -1;
 }
 
-/** From the dollar on. Between the tags everything is content. */
+/** The end of $$…$$, from the first dollar on. Between the tags everything is content. */
 function endOfDollars(b: Uint8Array, at: number, end: number): number {
 	let tagEnd = at + 1;
 	if (tagEnd < end && START[b[tagEnd]!] === 1)

@@ -14,25 +14,25 @@ import { Lexer, Token } from "./lexer.ts";
 import type { Fields, Value } from "./parse.ts";
 
 export const enum Spread {
-	/** It names no table of the user's: any one shard can answer. Every shard has the same catalogue, as far as users made it. */
+	/** The statement names no table of the user's: any one shard can answer, since what users made is the same in each catalogue. */
 	One,
-	/** The first shard: what it takes from or locks is one for all clients. */
+	/** The first shard: what the statement takes from or locks (a sequence, an advisory lock) is one for all clients. */
 	First,
-	/** Each shard does it, for the session or for the shard's own sake, and the first one's answer is the answer. */
+	/** Each shard runs it, for the session or for the shard's own sake, and the first one's answer is the answer. */
 	Each,
 	/** The answer is what all shards say. */
 	All,
 }
 
-/** Of a string of statements. */
+/** Where a string of statements goes. */
 export interface Placement {
-	/** Never Each. */
+	/** Never Each, which is All with `firstAnswers`. */
 	readonly spread: Spread;
-	/** By the number of the statement: where all shards run the string, only the first shard's answer counts. Null: nowhere. */
+	/** By the number of the statement in the string: all shards run it, only the first shard's answer counts. Null: nowhere. */
 	readonly firstAnswers: readonly boolean[] | null;
-	/** What the shards' answers cannot be made one for, in words; null when they can. */
+	/** The part, in words, for which the shards' answers cannot be made one; null when they can. */
 	readonly unmerged: string | null;
-	/** Functions of which nobody knows what they are, as they are called: aggregates, perhaps, or readers of tables. */
+	/** Functions that are not known, by the name they are called by: aggregates, perhaps, or readers of tables. */
 	readonly calls: readonly string[];
 }
 
@@ -64,7 +64,7 @@ export function placementOf(statements: readonly Fields[]): Placement {
 	return { spread: Spread.All, firstAnswers: firstAnswers.includes(true) ? firstAnswers : null, unmerged, calls };
 }
 
-/** Of a text that has no tree. A write of its own values alone is what every shard may have, however long it is. */
+/** Placement of a text without a tree. A write of its own values alone is what every shard may have, however long it is. */
 export function placementWithoutTree(sql: string): Placement {
 	return writesOwnValues(sql) ? EVERYWHERE : UNREAD;
 }
@@ -96,11 +96,11 @@ function placeOf(statement: Fields): Place {
 			return select(statement);
 		case "VariableShowStmt":
 			return ONE;
-		// Who listens does so on every shard, and shall be told once.
+		// LISTEN runs on every shard, and a listener shall be told once.
 		case "NotifyStmt":
 			return FIRST;
 		case "ExplainStmt": {
-			// The plans of all are right, whatever the statement would give.
+			// Each shard's plan is right, whatever the statement would give.
 			const query = node(fields.query);
 			const look = query?.SelectStmt === undefined ? null : new Look(query);
 			return look === null || look.table || look.calls.length > 0 ? ALL : ONE;
@@ -150,7 +150,7 @@ function select(query: Fields): Place {
 	return { spread: Spread.All, unmerged: part, calls: look.calls };
 }
 
-/** A statement that is run by others that come later, which cannot tell: on all shards, or on none. */
+/** DECLARE and PREPARE: FETCH and EXECUTE come later and cannot tell where it is, so it goes to all shards or is refused. */
 function later(query: Fields | null, what: string): Place {
 	if (query === null) return ALL;
 	const [kind] = Object.keys(query);
@@ -165,7 +165,7 @@ const ANOTHER: Readonly<Record<string, string>> = {
 	DeleteStmt: "DELETE … USING another table",
 };
 
-/** Of its own table each shard changes what rows it has, and inserts them all. No other table may have a say. */
+/** A write to one table: each shard changes what rows it has, and inserts them all. No other table may have a say. */
 function write(kind: string, fields: Fields): Place {
 	if (kind === "MergeStmt") return unmerged("MERGE");
 	const another = ANOTHER[kind];
@@ -188,7 +188,7 @@ function copy(fields: Fields): Place {
 	return header ? unmerged("HEADER of COPY … TO") : place;
 }
 
-/** Every shard would send one. */
+/** COPY … TO with HEADER: every shard would send one. */
 function hasHeader(options: readonly Value[]): boolean {
 	let header = false;
 	for (const option of options) {
@@ -218,7 +218,7 @@ const AGGREGATES_OF_ROWS: ReadonlySet<string> = new Set(
 	"count any_value array_agg json_agg json_agg_strict jsonb_agg jsonb_agg_strict max min".split(" "),
 );
 
-/** One for all clients of a server: they have to be on one shard, and always on the same. */
+/** Functions on what is one for all clients of a server: they have to be on one shard, and always on the same. */
 const ON_THE_FIRST: ReadonlySet<string> = new Set(
 	`nextval pg_notify pg_advisory_lock pg_advisory_lock_shared pg_advisory_xact_lock pg_advisory_xact_lock_shared
 	pg_try_advisory_lock pg_try_advisory_lock_shared pg_try_advisory_xact_lock pg_try_advisory_xact_lock_shared
@@ -227,7 +227,7 @@ const ON_THE_FIRST: ReadonlySet<string> = new Set(
 	lo_lseek64 lo_tell lo_tell64 loread lowrite`.split(/\s+/),
 );
 
-/** They change each shard's session, or each shard. */
+/** Functions that change each shard's session, or each shard. */
 const ON_EACH: ReadonlySet<string> = new Set(
 	"set_config setseed setval pg_reload_conf pg_rotate_logfile pg_stat_reset pg_stat_reset_shared".split(" "),
 );
@@ -235,7 +235,7 @@ const ON_EACH: ReadonlySet<string> = new Set(
 /** The names of one WITH, and how many of them are known: a query of it knows those before it. Nothing is copied for that. */
 interface Names {
 	readonly outer: Names | null;
-	/** Where each is first given. */
+	/** Which query first has the name, from 0. */
 	readonly all: ReadonlyMap<string, number>;
 	readonly known: number;
 }
@@ -248,7 +248,7 @@ function isKnown(names: Names | null, name: string): boolean {
 
 interface Visit {
 	readonly value: Value;
-	/** Of WITH queries that are known here. */
+	/** Names of WITH queries that are known here. */
 	readonly names: Names | null;
 	/** Where a table would stand that does not give the statement's rows one for one; null where it would. */
 	readonly within: string | null;
@@ -256,7 +256,7 @@ interface Visit {
 
 /** A look at all of a statement, with a stack of its own: trees are thousands of nodes deep. */
 class Look {
-	/** Tables of the user's that are named, each time they are. */
+	/** How often tables of the user's are named, the target included. */
 	private tables: number;
 	private readonly target: number;
 	/** The first clause or function that looks at more than one row, in words. */
@@ -264,8 +264,11 @@ class Look {
 	/** The first place of a table that does not give the statement's rows one for one. */
 	within: string | null = null;
 	readonly calls: string[] = [];
+	/** The first function, or table of large objects, that belongs on the first shard. */
 	first: string | null = null;
+	/** A function that each shard has to run is called. */
 	each = false;
+	/** The first function that reads tables, which it is given as a string. */
 	reading: string | null = null;
 	/** SELECT INTO. */
 	makes = false;
@@ -285,7 +288,7 @@ class Look {
 		return this.tables > 0;
 	}
 
-	/** Beside the target. */
+	/** Tables of the user's are named beside the target. */
 	get others(): boolean {
 		return this.tables > this.target;
 	}
@@ -319,7 +322,7 @@ class Look {
 		switch (key) {
 			case "withClause":
 				return;
-			// What it names are tables of the FROM clause.
+			// FOR UPDATE OF names tables of the FROM clause.
 			case "lockingClause":
 				return;
 			case "intoClause":
@@ -351,7 +354,7 @@ class Look {
 			case "CurrentOfExpr":
 				this.current = true;
 				return;
-			// In WITH: it writes to a table whose rows may be the statement's, or not.
+			// A write in WITH: its table has rows that may be the statement's, or not.
 			case "InsertStmt":
 			case "UpdateStmt":
 			case "DeleteStmt":
@@ -392,7 +395,7 @@ class Look {
 		const { relname } = fields;
 		if (fields.schemaname === "" && typeof relname === "string" && isKnown(names, relname)) return;
 		if (!isCatalogue(fields)) this.found(within);
-		// Of the first shard, as the functions for them.
+		// Large objects are on the first shard, as are the functions for them.
 		else if (relname === "pg_largeobject" || relname === "pg_largeobject_metadata") this.first ??= relname;
 	}
 
@@ -427,7 +430,7 @@ class Look {
 	}
 }
 
-/** By what only aggregates can have, whatever the name. */
+/** Whether a call has what only aggregates can have, whatever its name. */
 function isAggregate(call: Fields): boolean {
 	if (call.agg_star === true || call.agg_distinct === true || call.agg_within_group === true) return true;
 	return list(call.agg_order).length > 0 || node(call.agg_filter) !== null;

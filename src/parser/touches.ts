@@ -45,6 +45,7 @@ interface Place {
 	readonly in: "blank" | "first" | "/" | "-" | "text" | "end";
 	/** The word so far; "" between words, null when it is none of those that count. */
 	readonly word: string | null;
+	/** The first word is INSERT. */
 	readonly inserts: boolean;
 }
 

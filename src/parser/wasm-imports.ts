@@ -69,7 +69,7 @@ export function imports(wasm: () => Exports): Record<string, Record<string, (...
 	return { env, wasi_snapshot_preview1: { fd_close: badFile, fd_read: badFile, fd_seek: badFile, fd_write: badFile } };
 }
 
-/** By an eighth at least, so that a large text does not ask a thousand times. 1 when there is as much as asked for. */
+/** Grows the memory by an eighth at least, so that a large text does not ask a thousand times. @returns 1; 0 when it cannot */
 function grow(memory: WebAssembly.Memory, bytes: number): number {
 	const now = memory.buffer.byteLength;
 	if (bytes > MAX_MEMORY_BYTES) return 0;

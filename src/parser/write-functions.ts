@@ -11,14 +11,14 @@ const LOCKS = `
 	pg_try_advisory_lock pg_try_advisory_lock_shared pg_try_advisory_xact_lock pg_try_advisory_xact_lock_shared
 	pg_advisory_unlock pg_advisory_unlock_shared pg_advisory_unlock_all`;
 
-/** They give the transaction a number, which a replica cannot. */
+/** Functions that give the transaction a number, which a replica cannot. */
 const TRANSACTIONS = "txid_current pg_current_xact_id pg_export_snapshot";
 
 const LARGE_OBJECTS = `
 	lo_creat lo_create lo_from_bytea lo_import lo_export lo_put lo_unlink lo_truncate lo_truncate64
 	lo_open lo_close lo_lseek lo_lseek64 lo_tell lo_tell64 loread lowrite`;
 
-/** They run SQL that comes as a string. */
+/** Functions that run SQL which comes as a string. */
 const QUERIES = `
 	query_to_xml query_to_xmlschema query_to_xml_and_xmlschema cursor_to_xml cursor_to_xmlschema ts_stat ts_rewrite`;
 
@@ -55,7 +55,7 @@ const UPGRADE = `
 	binary_upgrade_set_next_toast_pg_class_oid binary_upgrade_set_next_toast_relfilenode
 	binary_upgrade_set_record_init_privs`;
 
-/** Their names, whatever the schema they are called with. */
+/** Names of all these functions, whatever the schema they are called with. */
 export const WRITE_FUNCTIONS: ReadonlySet<string> = new Set(
 	[
 		SEQUENCES,
@@ -75,14 +75,14 @@ export const WRITE_FUNCTIONS: ReadonlySet<string> = new Set(
 );
 
 /**
- * PostgreSQL's own and those that the user names, for `writesBy`.
+ * The write functions of PostgreSQL and those that the user names, for `writesBy`.
  * @param names as PostgreSQL stores them (folded to lower case): `name`, or `schema.name`
  */
 export function writeFunctionsWith(names: readonly string[]): ReadonlySet<string> {
 	const all = new Set(WRITE_FUNCTIONS);
 	for (const name of names) {
 		all.add(name);
-		// Called without a schema it may be the one meant.
+		// A call without a schema may mean this one.
 		const dot = name.lastIndexOf(".");
 		if (dot > 0) all.add(name.slice(dot));
 	}

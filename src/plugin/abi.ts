@@ -31,7 +31,7 @@ export const enum ShardCode {
 
 /** What came of asking all plugins about one statement. */
 export const enum Outcome {
-	/** None of them provided anything: the router decides. */
+	/** No plugin provided anything: the router decides. */
 	Unknown = 0,
 	/** `shard` and `readWrite` say what the plugin named by `plugin` wants; either may be unknown, not both. */
 	Provided = 1,
@@ -85,7 +85,7 @@ export const enum Part {
 export interface PluginDescription {
 	/** As `[[plugins]]` spells it. */
 	readonly name: string;
-	/** By which the bridge knows it, for the lines that it writes when the plugin crashes or does not come back. */
+	/** The bridge knows the plugin by it, in the lines that it writes when the plugin crashes or does not come back. */
 	readonly number: number;
 	/** The file that was taken. */
 	readonly file: string;
@@ -103,7 +103,7 @@ export interface PluginDescription {
 export interface HostDescription {
 	/** Addresses of the bridge's functions, by `BridgeFunction`. Empty when no plugin was loaded. */
 	readonly bridge: readonly number[];
-	/** In the order of the file. */
+	/** In the order of `[[plugins]]`. */
 	readonly plugins: readonly PluginDescription[];
 }
 

@@ -26,7 +26,7 @@ const FILE_NAME = "libpgdog_bridge";
  * Null when it was built without cargo.
  */
 export async function findBridge(): Promise<BridgeLibrary | null> {
-	// An entry point of `bun build --compile` that is no code: its name there has a hash, and folders if it lay outside the root.
+	// The library is an entry point of `bun build --compile` that is no code: its name has a hash, and folders if outside the root.
 	const embedded = Bun.embeddedFiles.find((file) => (file as Blob & { name: string }).name.includes(FILE_NAME));
 	if (embedded !== undefined) return { bytes: new Uint8Array(await embedded.arrayBuffer()) };
 	if (Bun.isStandaloneExecutable) return null;
@@ -48,7 +48,7 @@ const SYMBOLS = {
 	pgdog_bridge_table: { args: ["ptr"], returns: "void" },
 } as const;
 
-/** Lengths go as "ptr": a Number passed so costs least. See reference: 64-bit words. */
+/** Lengths go as "ptr", a word of 64 bits: a Number passed so costs least. */
 const size = (length: number) => length as unknown as Pointer;
 
 type Symbols = ReturnType<typeof dlopen<typeof SYMBOLS>>["symbols"];
@@ -91,7 +91,7 @@ export class Bridge {
 		this.functions = Array.from(table, (_, i) => (words[2 * i + 1] ?? 0) * 2 ** 32 + (words[2 * i] ?? 0));
 	}
 
-	/** Of the last call that failed on this thread. */
+	/** The message of the last call that failed on this thread. */
 	lastError(): string {
 		const length = this.#symbols.pgdog_bridge_error_message(ptr(this.#text), size(this.#text.length));
 		return new TextDecoder().decode(this.#text.subarray(0, Math.min(length, this.#text.length)));
@@ -105,7 +105,7 @@ export class Bridge {
 		this.#symbols.pgdog_bridge_watch(["text", "json", "json_flattened"].indexOf(format));
 	}
 
-	/** The number by which such lines know the plugin with this name. */
+	/** The number by which the bridge knows the plugin with this name, in the lines of `watch`. */
 	number(name: string): number {
 		const bytes = new TextEncoder().encode(name);
 		return this.#symbols.pgdog_bridge_name(bytes as unknown as Pointer, size(bytes.length));

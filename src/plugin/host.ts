@@ -1,5 +1,5 @@
 // Calls the loaded plugins: `init` and `fini` on the main thread, `route` in every thread, each thread with a host of its own.
-// The frontend asks it once per statement and hands the answer to the router. Keeps the trees of recent texts, bounded by bytes.
+// router/router.ts asks it once per statement. Keeps the trees of recent texts, bounded by bytes.
 
 import { CFunction, type Pointer, ptr } from "bun:ffi";
 import { LRUCache } from "lru-cache";
@@ -40,13 +40,13 @@ export interface RouteInput {
 	bindEnd: number;
 }
 
-/** One answer. The host reuses the object: valid until its next `route`. */
+/** The plugins' answer. The host reuses the object: valid until its next `route`. */
 export class Decision {
 	outcome: Outcome = Outcome.Unknown;
 	/** A shard, or a `ShardCode`. */
 	shard: number = ShardCode.Unknown;
 	readWrite: ReadWrite = ReadWrite.Unknown;
-	/** Who decided; empty unless the outcome is Provided or Blocked. */
+	/** Name of the plugin that decided; empty unless the outcome is Provided or Blocked. */
 	plugin = "";
 	/** The parser's words; empty unless it refused the text. */
 	message = "";
@@ -72,7 +72,7 @@ export interface HostOptions {
 	readonly cacheEntries?: number;
 }
 
-/** Kept per text beside the tree: the string itself, the entry. A guess. */
+/** Bytes that a text takes beside its tree: the string itself, the entry of the cache. A guess. */
 const ENTRY_BYTES = 200;
 const NO_MESSAGE = new Uint8Array(new ArrayBuffer(8));
 
@@ -106,9 +106,9 @@ export class PluginHost {
 	readonly #plugins: readonly PluginDescription[];
 	readonly #bridge: ReturnType<typeof bridgeFunctions> | null;
 	readonly #log: PluginLog;
-	/** By text, with a NUL before it when it is read with escapes. What leaves the cache is freed. */
+	/** Trees by text, with a NUL before it when it is read with escapes. What leaves the cache is freed. */
 	readonly #statements: LRUCache<string, Tree>;
-	/** By reason, of which there is a handful. */
+	/** When `tellUnasked` may speak again, by reason, of which there is a handful. */
 	readonly #unasked = new Map<string, OnceAMinute>();
 	readonly #decision = new Decision();
 	readonly #encoder = new TextEncoder();
@@ -190,7 +190,7 @@ export class PluginHost {
 		}
 		const text = this.#encoder.encode(input.sql);
 		if (!input.escapes) {
-			// Of a text that differs from others in constants only: the bridge has its tree, and keeps it.
+			// A text that differs from others in constants only has a tree in the bridge, which keeps it.
 			const shaped = Number(bridge.shaped(text, word(text.length)) ?? 0);
 			if (shaped !== 0) {
 				this.#ask(bridge, shaped, NO_NAMES, input);
@@ -210,7 +210,7 @@ export class PluginHost {
 		return decision;
 	}
 
-	/** Nearly always none: then nothing is made. */
+	/** Names of the statements that the tree runs by EXECUTE. Nearly always none: then nothing is made. */
 	#executes(bridge: ReturnType<typeof bridgeFunctions>, address: number): readonly string[] {
 		const length = bridge.executes(word(address), NO_MESSAGE, word(0)) as number;
 		if (length === 0) return NO_NAMES;

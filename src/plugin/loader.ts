@@ -145,7 +145,8 @@ function read(name: string, file: string): Buffer {
 }
 
 /**
- * From a copy that nobody can overwrite. One that finds other libraries by where it lies (`$ORIGIN`) has to be loaded from there.
+ * Opens the library from a copy that nobody can overwrite; if that fails, from its file: one that finds others by where it lies
+ * (`$ORIGIN`) has to be loaded from there.
  * @returns its handle, or 0
  */
 function open(
@@ -155,7 +156,7 @@ function open(
 ): number {
 	const copy = memoryFile(basename(file), bytes, true);
 	if (copy !== null) {
-		// It may have been cut short since it was looked at.
+		// The file may have been cut short since it was looked at.
 		const library = whyNotALibrary(copy.path) === null ? bridge.open(copy.path, number) : 0;
 		// The descriptor stays: the loader, debuggers and panics know the library by it.
 		if (library !== 0) return library;

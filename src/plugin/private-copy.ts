@@ -15,8 +15,8 @@ export interface MemoryFile {
 
 const MFD_CLOEXEC = 1;
 /**
- * The loader takes two libraries of one path for one library, also when the first one's descriptor was closed since and the number
- * given anew: who keeps the descriptor gets a path that nobody has who does not.
+ * A file in memory with these bytes. The loader takes two libraries of one path for one library, also when the first one's
+ * descriptor was closed since and its number given anew: so the path of a `kept` file differs from those of all others.
  * @param name for /proc and debuggers
  * @param kept the descriptor stays open for the life of the process
  * @returns null where the kernel has no such files, or no room

@@ -5,9 +5,9 @@ import { Side } from "../config/snapshot.ts";
 import { dataRow } from "../wire/backend-messages.ts";
 import { type Route, ShardChoice } from "./route.ts";
 
-/** A server that runs it. */
+/** A server that runs the EXPLAIN. */
 export interface Place {
-	/** Where there are several to tell apart. */
+	/** Number of the shard, where there are several. */
 	readonly shard?: number;
 	readonly host: string;
 	readonly port: number;
@@ -19,7 +19,7 @@ export function explainRows(route: Route, places: readonly Place[]): Buffer {
 	const shard = route.shard === ShardChoice.All ? "all" : String(route.shard);
 	const where = route.shard === ShardChoice.All ? "All shards" : `Shard ${shard}`;
 	const roles = [...new Set(places.map(({ role }) => role))].join(", ");
-	// A transaction is where it is, whatever its statements would have liked.
+	// Primary: the roles of its servers, since a transaction is where it is, whatever its statements would have liked.
 	const asked = route.side === Side.Primary ? roles : "replica";
 	const lines = [
 		"",

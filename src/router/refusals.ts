@@ -5,7 +5,7 @@ import { PgError } from "../errors.ts";
 
 /** Why plugins could not be asked. */
 export const enum Unasked {
-	/** It depends on settings that are not known what PostgreSQL will read (parser/reading.ts). */
+	/** What PostgreSQL will read depends on settings that are not known (parser/reading.ts). */
 	Uncertain,
 	/** A comment may be in their parser's way. */
 	Comment,

@@ -6,7 +6,7 @@ import type { StatementFacts } from "../parser/facts.ts";
 import { maskedText } from "../parser/readable.ts";
 import { type Route, ShardChoice } from "./route.ts";
 
-/** How many are kept. */
+/** Decisions that are kept. */
 const KEPT = 512;
 /** Characters of a text that is kept for want of facts; a longer one is only told to be long. */
 const LONGEST = 10_000;
@@ -21,8 +21,9 @@ class Decision {
 	/** The text where there are no facts: plugins alone decide. */
 	sql = "";
 	route: Route | null = null;
-	/** Null when it was refused. */
+	/** The pool that was chosen; null when the statement was refused. */
 	pool: PoolSpec | null = null;
+	/** ms that the client has waited in a queue. */
 	wait = 0;
 }
 

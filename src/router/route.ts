@@ -15,7 +15,7 @@ export class Route {
 	readonly shard: number;
 	/** Which of the shard's servers shall run it. */
 	readonly side: Side;
-	/** For the client, instead of an answer: nothing may be sent to any server. The rest means nothing then. */
+	/** An ErrorResponse for the client, instead of an answer: nothing may be sent to any server, and the rest means nothing. */
 	readonly error: PgError | null;
 	/** Who or what decided, in words for people: `statement`, `transaction`, `plugin "NAME"` … */
 	readonly decidedBy: string;
@@ -40,7 +40,7 @@ export class Routes {
 	to(shard: number, side: Side): Route {
 		this.#made[side] ??= [];
 		const routes = this.#made[side];
-		// Shard.All is -1.
+		// `ShardChoice.All` is -1.
 		let route = routes[shard + 1];
 		if (route === undefined) {
 			route = new Route(shard, side, this.decidedBy);

@@ -1,4 +1,4 @@
-// Where a statement goes: facts of its text, hints, then plugins, then the decision. The frontend asks it once per statement,
+// Where a statement goes: facts of its text, hints, then plugins, then the decision. client/request.ts asks once per statement,
 // when `needed`. One per cluster and thread; knows the cluster's shape but none of its pools, and no client. No IO.
 
 import type { General } from "../config/settings.ts";
@@ -45,21 +45,21 @@ const DEFAULT_POLICY: DecidingSettings = {
 
 /** The caller may keep one object and change it between calls. */
 export interface RouteRequest {
-	/** Of one Query's text, or of that of the statement that a Bind names; null unless `Router.needsFacts`. */
+	/** Facts of a Query's text, or of the text of the statement that a Bind names; null unless `Router.needsFacts`. */
 	facts: StatementFacts | null;
 	/** The text itself, where plugins are asked (`Router.asksPlugins`); null when it is not certain what PostgreSQL will read. */
 	sql: string | null;
 	/** As in `RouteInput`. */
 	escapes: boolean;
-	/** It is asked about again when the server has answered what is under way, if it is uncertain now. */
+	/** The caller asks again once the server has answered what is under way: what is uncertain now need not be refused yet. */
 	mayWait: boolean;
-	/** Whose names EXECUTE may mean. */
+	/** The prepared statements that EXECUTE may name. */
 	statements: PreparedNames;
 	/** A transaction block is open on a server, which keeps it: the caller sees to that. */
 	inTransaction: boolean;
 	/** The BEGIN of a transaction that no server knows of yet: this is its first statement. Else None. */
 	begun: TransactionControl;
-	/** Of the session: SET pgdog.role and its like. */
+	/** Hints of the session: SET pgdog.role and its like. */
 	hints: Hints;
 	/** Role that the StartupMessage asked for: a plugin does not change that. */
 	startupRole: Hints["role"];
@@ -73,7 +73,7 @@ export interface RouteRequest {
 
 /** Names that servers may have statements by. */
 export interface PreparedNames {
-	/** One that was prepared by the protocol. */
+	/** Whether a statement of this name was prepared by the protocol. */
 	hasByProtocol(name: string): boolean;
 }
 
@@ -118,12 +118,12 @@ export class Router {
 	readonly #preferPrimary: boolean;
 	readonly #plugins: PluginHost | null;
 	readonly #input: RouteInput;
-	/** Where goes what no one has a shard for. */
+	/** The shard of a statement for which nobody names one: all of them, or the only one. */
 	readonly #anyShard: number;
-	/** Answers of several shards pass as they come, whatever the statement. */
+	/** `cross_shard_unmerged = "permit"`: answers of several shards pass as they come, whatever the statement. */
 	readonly #unmerged: boolean;
 	readonly #functions: ReadonlySet<string>;
-	/** What the last decision would have liked, whatever the cluster has. */
+	/** The side that the last decision would have liked, whatever servers the cluster has. */
 	#wanted = Side.Primary;
 
 	readonly #byCluster = new Routes("the only choice");
@@ -177,12 +177,12 @@ export class Router {
 		return this.#hasPrimary && !this.#readOnly;
 	}
 
-	/** Where goes what may do anything. */
+	/** The side of a statement that may do anything. */
 	get writeSide(): Side {
 		return this.#side(Side.Primary);
 	}
 
-	/** Of a request of one shard that is too large to be looked at. */
+	/** The route of a request of one shard that is too large to be looked at. */
 	get unseen(): Route {
 		return this.#bySize.to(0, this.writeSide);
 	}
@@ -231,20 +231,20 @@ export class Router {
 		// The message belongs to the caller's chunk, which must not outlive the call for our sake.
 		input.bind = null;
 		if (!unclear) return decision;
-		// PostgreSQL's words if it is an error for that too, which is likely.
+		// The parser's words: it is likely an error for PostgreSQL, too.
 		const { hint } = this.refuseUnasked(Unasked.Comment).error!;
 		const { message, position } = decision;
 		return refuse("plugins' rules", new PgError("ERROR", "42601", message, undefined, hint, undefined, position));
 	}
 
-	/** A Bind that names a statement which is not the client's: SQL's PREPARE may have made it, and what it says is not known. */
+	/** The refusal of a Bind whose statement is not the client's: SQL's PREPARE may have made it, and what it says is not known. */
 	refuseUnknown(name: string): Route {
 		const message = `prepared statement "${name}" does not exist`;
 		const hint = "Plugins have to see every statement: one that SQL's PREPARE has made can be run by EXECUTE only.";
 		return refuse("plugins' rules", new PgError("ERROR", "26000", message, undefined, hint));
 	}
 
-	/** Nothing is sent of which plugins could not be asked: one that guards would be bypassed. */
+	/** The refusal of a statement about which plugins could not be asked: were it sent, one that guards would be bypassed. */
 	refuseUnasked(why: Unasked): Route {
 		const { sqlstate, message, detail, hint } = REFUSALS[why];
 		this.#plugins?.tellUnasked(message);
@@ -282,7 +282,7 @@ export class Router {
 		}
 	}
 
-	/** It runs by name what was prepared by the protocol, perhaps by another client, of which plugins are asked with each Bind only. */
+	/** Whether the text EXECUTEs what was prepared by the protocol, by whatever client: plugins are asked of that per Bind only. */
 	#executesUnseen({ executes }: Decision, { statements }: RouteRequest): boolean {
 		if (executes.length === 0) return false;
 		return executes.some((name) => statements.hasByProtocol(name));
@@ -314,7 +314,7 @@ export class Router {
 		return routes.to(shard >= 0 ? shard : this.#anyShard, side);
 	}
 
-	/** Without plugins. */
+	/** The decision without plugins. */
 	#decide(request: RouteRequest): Route {
 		const { facts } = request;
 		if (facts === null) return this.#byCluster.to(this.#anyShard, this.#side(Side.Primary));
@@ -347,7 +347,7 @@ export class Router {
 		side = this.#side(side);
 		if (!this.decides) return this.#byCluster.to(this.#anyShard, side);
 		if (this.#shards === 1) return routes.to(0, side);
-		// Of those on which a transaction is open the frontend knows more.
+		// BEGIN, COMMIT and their like: on which shards a transaction is open `ShardedTransaction` knows.
 		if (isControl(facts)) return routes.to(this.#anyShard, side);
 		return (
 			this.#onShard(facts.hints, this.#byComment, side) ??
@@ -356,7 +356,7 @@ export class Router {
 		);
 	}
 
-	/** Where goes what no hint has a shard for. */
+	/** The shard of a statement for which no hint names one. */
 	#shardOf(placement: Placement, home: number): number {
 		if (placement.unmerged !== null || this.#stranger(placement) !== undefined) return ShardChoice.All;
 		switch (placement.spread) {
@@ -369,12 +369,12 @@ export class Router {
 		}
 	}
 
-	/** A function that nobody vouches for. */
+	/** The first function that is neither known nor listed in `cross_shard_functions`. */
 	#stranger({ calls }: Placement): string | undefined {
 		return calls.find((name) => !this.#functions.has(name));
 	}
 
-	/** What all shards would answer is not the answer. */
+	/** The error for a statement whose answer is not what all shards would answer; null when it is, or that is permitted. */
 	#refusal(placement: Placement): Route | null {
 		if (this.#unmerged) return null;
 		const call = placement.unmerged === null ? this.#stranger(placement) : undefined;
@@ -415,7 +415,7 @@ export class Router {
 		return kind === TransactionControl.Begin && !itself && this.#aggressive && facts.reads;
 	}
 
-	/** What plugins are told: only a primary will do, as far as is known. */
+	/** `write_override`, which plugins are told: only a primary will do, as far as is known. */
 	#mustWrite(request: RouteRequest): boolean {
 		const { facts } = request;
 		if (request.inTransaction) return !this.#aggressive || facts === null || !facts.reads;
@@ -446,7 +446,7 @@ function noSuchShard(shard: number, shards: number, decidedBy: string, why: stri
 	return refuse(decidedBy, new PgError("ERROR", "58000", `no such shard: ${shard}`, detail));
 }
 
-/** Nobody is told. */
+/** The route of a statement that is asked about again later (`mayWait`): no client is told this error. */
 const TOO_EARLY = refuse("plugins' rules", new PgError("ERROR", "0A000", "the statement before it is under way"));
 
 function refuse(decidedBy: string, error: PgError): Route {

@@ -8,7 +8,7 @@ use std::ptr::NonNull;
 use pgdog_plugin::PdParameters;
 use pgdog_plugin::parameters::{Parameter, ParameterFormat};
 
-/// The message breaks its own counts, or has a format code that PostgreSQL does not know. It will say so itself.
+/// The message breaks its own counts, or has a format code that PostgreSQL does not know: PostgreSQL will say so itself.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Malformed;
 

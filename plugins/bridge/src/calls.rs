@@ -178,7 +178,7 @@ pub fn of_this_thread() -> Option<Inside> {
     inside(slot)
 }
 
-/// Of every thread that is inside of a plugin, with the number of its slot.
+/// All threads that are inside of a plugin, each with the number of its slot.
 pub fn all() -> impl Iterator<Item = (usize, Inside)> {
     let used = USED.load(Ordering::Acquire);
     SLOTS.iter().take(used).enumerate().filter_map(|(index, slot)| Some((index, inside(slot)?)))

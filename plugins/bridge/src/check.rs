@@ -29,7 +29,7 @@ unsafe extern "C" fn probe(context: PdRouterContext, output: *mut PdRoute) {
     unsafe { *output = answer.into() };
 }
 
-/// Ok, or what was wrong.
+/// Parses, deparses and routes as the host would; `Err` says what was wrong.
 pub fn check() -> Result<(), String> {
     let statement = parse(SQL, Backslash::Plain).map_err(|refused| format!("it does not parse a plain SELECT: {refused:?}"))?;
     let [only] = &statement.ast.stmts[..] else {

@@ -77,13 +77,13 @@ unsafe fn is_of_this_process(info: *const siginfo_t) -> bool {
     unsafe { (*info).si_code > 0 || (*info).si_pid() == libc::getpid() }
 }
 
-/// As if nobody handled the signal: with a core dump, where those are made, and the exit status that it would have had.
+/// Ends the process as if nobody handled the signal: with a core dump, where those are made, and the exit status of the signal.
 unsafe fn end_by(signal: c_int) {
     unsafe {
         let mut default: sigaction = mem::zeroed();
         default.sa_sigaction = libc::SIG_DFL;
         sigaction(signal, &default, ptr::null_mut());
-        // It is blocked in here and comes when this returns, before the thread goes on.
+        // The signal is blocked in here and comes when this returns, before the thread goes on.
         libc::raise(signal);
     }
 }
@@ -105,7 +105,7 @@ unsafe fn pass_on(index: usize, signal: c_int, info: *mut siginfo_t, context: *m
     }
 }
 
-/// The plugin has called `exit`, or ends the thread that it was called on.
+/// Says that the plugin has called `exit`, or ends the thread that it was called on.
 pub fn say_exit(inside: &calls::Inside) {
     let mut line = Line::new(Level::Error);
     line.add("plugin ").quoted(inside.name).add(" called exit in ").add(inside.part.name());
@@ -118,7 +118,7 @@ unsafe extern "C" {
     fn at_quick_exit(function: extern "C" fn()) -> c_int;
 }
 
-/// Where no thread is told that it ends.
+/// `quick_exit` tells no thread that it ends, so that `calls.rs` does not see it.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 extern "C" fn on_quick_exit() {
     if let Some(inside) = calls::of_this_thread() {

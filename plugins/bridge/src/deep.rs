@@ -10,11 +10,12 @@ use std::thread;
 
 use crate::meter;
 
-/// Address space only: pages are taken when touched, and given back after each job. A small machine may refuse the largest.
+/// Bytes of the largest stack. Address space only: pages are taken when touched, and given back after each job. A small machine
+/// may refuse it.
 pub const LARGEST: usize = 1 << 30;
 const SIZES: [usize; 3] = [LARGEST, 256 << 20, 64 << 20];
 
-/// Not worth a system call per job. The meter sees Rust's share only, which is most of it.
+/// Bytes of stack that are not worth a system call per job. The meter sees Rust's share only, which is most of it.
 const KEPT_STACK: usize = 1 << 20;
 
 type Outcome = Result<(), Box<dyn Any + Send>>;
@@ -25,7 +26,7 @@ struct Deep {
     jobs: Mutex<Sender<(Job, SyncSender<Outcome>)>>,
 }
 
-/// None: this machine gives none at this moment. It may later.
+/// The deep thread. None: this machine gives none at this moment. It may later.
 fn thread() -> Option<&'static Deep> {
     static THREAD: OnceLock<Deep> = OnceLock::new();
     static STARTING: Mutex<()> = Mutex::new(());
@@ -63,7 +64,7 @@ pub fn stack() -> usize {
     thread().map_or(0, |deep| deep.stack)
 }
 
-/// The stack that a deep job touched would stay resident for ever.
+/// Gives back what a deep job has touched of the stack, which would stay resident for ever.
 #[inline(never)]
 fn give_back_stack(stack: usize) {
     #[cfg(not(target_os = "linux"))]

@@ -1,7 +1,7 @@
 //! How deep the tree of an SQL text can be at most, told without parsing it: libpg_query recurses while it writes the tree out
 //! and has no limit of its own, so a text that is too deep must be known before.
 
-/// Each level of a tree costs a word, an operator character or a bracket. Literals and comments count as if they were code:
+/// A bound of the depth: each level of a tree costs a word, an operator character or a bracket. Literals and comments count too:
 /// never too small, often far too large.
 pub fn tokens(sql: &[u8]) -> usize {
     let mut count = 0;
@@ -37,7 +37,7 @@ struct Level {
     deepest_element: usize,
 }
 
-/// Per word of these, more than one level of the tree may be added.
+/// Words each of which may add more than one level to the tree.
 const STICKY: [&[u8]; 5] = [b"union", b"except", b"intersect", b"join", b"case"];
 const STICKY_LEVELS: usize = 3;
 /// A list of terms between AND, inside one between OR.
@@ -134,7 +134,7 @@ pub fn is_plain(sql: &[u8]) -> bool {
     })
 }
 
-/// From a quote to after its match. A doubled quote ends one string and starts the next: as good for us.
+/// The length from a quote to behind its match. A doubled quote ends one string and starts the next: as good for us.
 fn quoted(text: &[u8], backslash_escapes: bool) -> usize {
     let quote = text[0];
     let mut at = 1;
@@ -148,7 +148,7 @@ fn quoted(text: &[u8], backslash_escapes: bool) -> usize {
     text.len()
 }
 
-/// An E'…' string with its continuations: after white space another quote goes on in the same manner.
+/// The length of an E'…' string with its continuations: after white space another quote goes on in the same manner.
 fn escaped(text: &[u8]) -> usize {
     let mut at = 0;
     loop {

@@ -39,7 +39,7 @@ static ALLOCATOR: meter::Meter = meter::Meter;
 const ABI: u32 = 3;
 
 thread_local! {
-    /// Of the last call on this thread that failed: kind, position, message.
+    /// Kind, position and message of the last call on this thread that failed.
     static LAST_ERROR: RefCell<(i32, i32, String)> = const { RefCell::new((0, 0, String::new())) };
 }
 
@@ -76,7 +76,7 @@ pub extern "C" fn pgdog_bridge_abi() -> u32 {
     ABI
 }
 
-/// 0 when this build understands itself, otherwise -1 and an error.
+/// 0 when this build understands itself (`check.rs`), otherwise -1 and an error.
 #[unsafe(no_mangle)]
 pub extern "C" fn pgdog_bridge_check() -> i32 {
     guarded(-1, || match check::check() {
@@ -171,7 +171,7 @@ pub unsafe extern "C" fn pgdog_bridge_size(statement: *const Statement) -> f64 {
     unsafe { (*statement).bytes as f64 }
 }
 
-/// Names of the prepared statements that it runs by EXECUTE, each with a NUL behind it. Copies as much as fits; returns the
+/// Names of the prepared statements that the text runs by EXECUTE, each with a NUL behind it. Copies as much as fits; returns the
 /// whole length.
 ///
 /// # Safety
@@ -194,7 +194,8 @@ pub unsafe extern "C" fn pgdog_bridge_free(statement: *mut Statement) {
 }
 
 /// Calls the `pgdog_route` of the plugin with this number (`pgdog_bridge_name`). Returns `shard × 4 + read_write`; NaN when the
-/// Bind message is malformed, infinity when the plugin could not be asked. `message + offset` is where the count of format codes of a Bind message lies; `length` 0 stands for no Bind.
+/// Bind message is malformed, infinity when the plugin could not be asked. `message + offset` is where the count of format codes
+/// of a Bind message lies; `length` 0 stands for no Bind.
 ///
 /// # Safety
 /// `function` is a `pgdog_route` of a library whose versions were checked, `statement` is alive, `message` points at
@@ -280,7 +281,7 @@ pub unsafe extern "C" fn pgdog_bridge_symbol(library: *mut c_void, name: *const 
 pub unsafe extern "C" fn pgdog_bridge_string(function: *const c_void, number: u32, out: *mut u8, capacity: usize) -> i32 {
     let function = unsafe { std::mem::transmute::<*const c_void, unsafe extern "C" fn(*mut PdStr)>(function) };
     let mut string = PdStr { len: 0, data: ptr::null_mut() };
-    // What it points at is the plugin's too.
+    // The string's memory is the plugin's, too: a crash by a wrong address is told as the plugin's.
     calls::marked(number, Part::Load, || unsafe {
         function(&mut string);
         match string.len {

@@ -5,7 +5,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-/// What malloc keeps per block, roughly.
+/// Bytes that malloc keeps per block, roughly.
 const HEADER: isize = 16;
 
 struct Counters {
@@ -20,7 +20,7 @@ thread_local! {
 
 pub struct Meter;
 
-/// A thread that is being torn down has no counters any more, and nobody asks for them.
+/// Counts the bytes, and how deep the stack is. A thread that is torn down has no counters any more, and nobody asks for them.
 fn note(bytes: isize) {
     let here = 0u8;
     let address = &raw const here as usize;

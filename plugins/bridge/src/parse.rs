@@ -9,15 +9,15 @@ use prost::Message;
 use crate::levels::{depth, is_plain, tokens};
 use crate::{deep, meter};
 
-/// Stack that a parse may use on the thread of the caller; the host's worker threads have 4 MB.
+/// Bytes of stack that a parse may use on the thread of the caller; the host's worker threads have 4 MB.
 pub const ORDINARY_STACK: usize = 2 << 20;
-/// A tree whose decoding took more is walked and dropped on the big stack: plugins recurse too, in frames we do not know.
+/// Bytes of stack: a tree whose decoding took more is walked and dropped on the big stack, since plugins recurse, too.
 const ORDINARY_TREE: usize = 512 * 1024;
-/// Most stack that one level of `levels.rs` costs, C and Rust together (a test below measures it for many shapes).
+/// Most bytes of stack that one level of `levels.rs` costs, C and Rust together (a test below measures it for many shapes).
 pub const STACK_PER_LEVEL: usize = 6144;
 
-/// PostgreSQL gives up at fewer (its own stack is 2 MB by default). The rest of the big stack is for plugins: turning a tree into
-/// JSON, say, takes much more of it than parsing.
+/// Most levels that are parsed. PostgreSQL gives up at fewer (its own stack is 2 MB by default). The rest of the big stack is for
+/// plugins: turning a tree into JSON, say, takes much more of it than parsing.
 const MOST_LEVELS: usize = 20_000;
 const BIG_STACK_PER_LEVEL: usize = 32 * 1024;
 
@@ -28,7 +28,7 @@ pub struct Statement {
     pub bytes: usize,
     /// To be walked and dropped on the big stack only.
     pub deep: bool,
-    /// Names of the prepared statements that it runs by EXECUTE, each with a NUL behind it: what those say is not in `ast`.
+    /// Names of the prepared statements that the text runs by EXECUTE, each with a NUL behind it: what those say is not in `ast`.
     pub executes: Vec<u8>,
 }
 
@@ -79,7 +79,7 @@ mod c {
         pub fn pg_query_free_protobuf_parse_result(result: ProtobufParseResult);
     }
 
-    /// PG_QUERY_DISABLE_STANDARD_CONFORMING_STRINGS of pg_query.h, and that nothing is said about it on standard error.
+    /// PG_QUERY_DISABLE_STANDARD_CONFORMING_STRINGS and PG_QUERY_DISABLE_ESCAPE_STRING_WARNING of pg_query.h.
     pub const ESCAPES: c_int = 32 | 64;
 }
 
@@ -97,7 +97,7 @@ pub fn parse(sql: &[u8], backslash: Backslash) -> Result<Box<Statement>, Refused
     if depth <= ORDINARY && is_plain(sql) {
         return parse_here(&text, backslash);
     }
-    // The other stack costs time, half as much again, but not the process should `depth` be wrong.
+    // The big stack costs time, half as much again, but not the process should `depth` be wrong.
     if depth > MOST_LEVELS.min(deep::stack() / BIG_STACK_PER_LEVEL) {
         return Err(Refused::TooComplex);
     }
@@ -129,7 +129,7 @@ fn parse_here(text: &CStr, backslash: Backslash) -> Result<Box<Statement>, Refus
     parsed
 }
 
-/// EXECUTE is a statement of its own, or stands in EXPLAIN and CREATE TABLE AS: no other place of the grammar has it.
+/// Names of statements that are EXECUTEd. EXECUTE stands alone, in EXPLAIN or in CREATE TABLE AS, nowhere else in the grammar.
 fn executes(ast: &ParseResult) -> Vec<u8> {
     let mut names = Vec::new();
     for raw in &ast.stmts {

@@ -19,7 +19,7 @@ pub const WRITE_OVERRIDE: u32 = 8;
 const UNKNOWN_SHARD: i64 = -2;
 const BLOCKED: i64 = -3;
 const UNKNOWN_READ_WRITE: u8 = 2;
-/// Numbers of the host are exact far beyond this, and no cluster has that many shards.
+/// Higher shards are cut to this one: numbers of the host are exact far beyond it, and no cluster has that many shards.
 const HIGHEST_SHARD: i64 = 1 << 48;
 
 thread_local! {
@@ -36,7 +36,7 @@ pub enum Unasked {
     NoThread,
 }
 
-/// As `pgdog_route` gives them; a plugin is called by its function and marked by its number.
+/// A plugin, called by its `pgdog_route` and marked by its number.
 #[derive(Clone, Copy)]
 pub struct Plugin {
     pub function: RouteFunction,
@@ -63,7 +63,7 @@ fn encode(route: PdRoute) -> f64 {
     (shard * 4 + i64::from(read_write)) as f64
 }
 
-/// `message` is empty for the simple protocol.
+/// Asks one plugin, see `pgdog_bridge_route`. `message` is empty for the simple protocol.
 pub fn route(plugin: Plugin, statement: &Statement, shards: u64, flags: u32, message: &[u8]) -> Result<f64, Unasked> {
     let mut parameters = PARAMETERS.take();
     if message.is_empty() {

@@ -19,7 +19,7 @@ pub struct Line {
     json: u32,
 }
 
-/// Less than PIPE_BUF, so that no other line gets into it.
+/// Bytes of a line: less than PIPE_BUF, so that no other line gets into it.
 const CAPACITY: usize = 2048;
 const TAIL: usize = 64;
 
@@ -52,7 +52,7 @@ impl Line {
     }
 
     pub fn quoted(&mut self, name: &crate::calls::Name) -> &mut Line {
-        // One that is too long must not take the room of what follows.
+        // A name that is too long must not take the room of what follows.
         let (quote, name) = if self.json == 0 { (&b"\""[..], &name.text) } else { (&b"\\\""[..], &name.json) };
         self.raw(quote).raw(&name[..name.len().min(CAPACITY / 2)]).raw(quote)
     }
@@ -97,7 +97,7 @@ impl Line {
         self.raw(b"Z");
     }
 
-    /// Writes it, unless nobody has read standard error for a second: this thread must not wait for a full pipe for ever.
+    /// Writes the line, unless nobody has read standard error for a second: this thread must not wait for a full pipe for ever.
     pub fn write(&mut self) {
         let tail: &[u8] = match self.json {
             0 => b"\n",

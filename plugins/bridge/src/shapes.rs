@@ -17,10 +17,10 @@ use crate::walk::{Visitor, walk};
 
 /// Longer texts are parsed: they are rarely alike.
 const LONGEST: usize = 16 * 1024;
-/// Of trees that a thread keeps. Twice as much may be kept: what was not asked for lately goes when as much again has come.
+/// Bytes of trees that a thread keeps. Twice as much may be kept: what was not asked for lately goes when as much again has come.
 const MOST_BYTES: usize = 2 << 20;
 const MOST_TREES: usize = 1000;
-/// Skeletons of which is remembered that they were seen, or are of no use. Another one takes the place of one that falls together.
+/// Skeletons that are remembered as seen, or as of no use; of two that share a place the later one has it.
 const MOST_SEEN: usize = 4096;
 
 thread_local! {
@@ -45,12 +45,12 @@ struct Shapes {
     shifts: Vec<i32>,
     young: HashMap<u64, Shape>,
     old: HashMap<u64, Shape>,
-    /// Of `young`.
+    /// Bytes of `young`.
     bytes: usize,
     seen: Vec<u64>,
 }
 
-/// The lowest bit of a hash in `Shapes::seen`: it is known to be of no use.
+/// The lowest bit of a hash in `Shapes::seen`: that skeleton is known to be of no use.
 const UNFIT: u64 = 1;
 
 impl Shapes {
@@ -81,7 +81,7 @@ impl Shapes {
         self.young.insert(hash, shape);
     }
 
-    /// The second time that a skeleton is seen.
+    /// The shape of a skeleton that is seen for the second time; None for the first time, or when it is of no use.
     fn learn(&mut self, sql: &str) -> Option<Shape> {
         let Shapes { skeleton, shifts, seen, .. } = self;
         seen.resize(MOST_SEEN, 0);
@@ -104,10 +104,10 @@ impl Shapes {
 
 struct Shape {
     skeleton: Vec<u8>,
-    /// Of the text that `places` are of.
+    /// The constants of the text that was parsed, which `places` are of.
     slots: Vec<Slot>,
     statement: Box<Statement>,
-    /// In the order of `walk`.
+    /// In the order of `walk`, as `constants`.
     places: Vec<Place>,
     constants: Vec<Constant>,
     /// The longest text that is written into the tree, so that its size is known.
@@ -201,7 +201,7 @@ impl Visitor for Learner<'_> {
         }
         let number = self.slots.partition_point(|slot| slot.start < start);
         let Some(&slot) = self.slots.get(number) else { return false };
-        // Its place is that of the first minus before it.
+        // The place of a negative number is that of the first minus before it.
         let before = &self.sql.as_bytes()[start..slot.start];
         let negative = before.iter().filter(|&&byte| byte == b'-').count() % 2 == 1;
         let is_clear = before.iter().all(|byte| b"-( \t\r\n".contains(byte));
@@ -259,7 +259,7 @@ fn string(to: &mut String, sql: &str, Slot { start, end, .. }: Slot) {
 struct Writer<'a> {
     sql: &'a str,
     slots: &'a [Slot],
-    /// By how much a place has moved that so many constants begin before.
+    /// By how many bytes a place has moved, by the number of constants that begin before it.
     shifts: &'a [i32],
     places: std::slice::Iter<'a, Place>,
     constants: std::slice::Iter<'a, Constant>,
@@ -289,7 +289,7 @@ impl Visitor for Writer<'_> {
 mod tests {
     use super::*;
 
-    /// Numbers of which each is certain, and the same in every run.
+    /// Numbers at random, but the same in every run.
     struct Chance(u64);
 
     impl Chance {
@@ -325,7 +325,7 @@ mod tests {
         "SELECT a FROM t WHERE b = ? AND (c, d) = (?, ?) AND e > ALL (SELECT ?) AND f BETWEEN SYMMETRIC ? AND ?",
     ];
 
-    /// Of which there is never a tree but that of a parse.
+    /// Forms whose texts never have a tree but that of a parse.
     const WITHOUT: &[&str] = &[
         "SELECT x::float(24), ?",
         "SELECT float(24) ?",

@@ -20,7 +20,7 @@ pub struct Slot {
     pub kind: Kind,
 }
 
-/// Of the text that was read last; used again by the next.
+/// The skeleton of the text that was read last; used again by the next.
 #[derive(Default)]
 pub struct Skeleton {
     pub bytes: Vec<u8>,
@@ -29,7 +29,7 @@ pub struct Skeleton {
 }
 
 impl Skeleton {
-    /// The text as with standard_conforming_strings on. False when it has no skeleton.
+    /// Reads a text as with standard_conforming_strings on. False when it has no skeleton.
     pub fn read(&mut self, sql: &[u8]) -> bool {
         self.bytes.clear();
         self.slots.clear();
@@ -52,7 +52,7 @@ impl Skeleton {
                 _ => {
                     let Some(end) = other(sql, at) else { return false };
                     at = end;
-                    // What would look like a constant.
+                    // A byte that would look like the mark of a constant.
                     if sql[start..at].iter().any(|&byte| byte < b'\t') {
                         return false;
                     }
@@ -111,7 +111,7 @@ fn is_of_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80
 }
 
-/// What begins at `at` and is no constant, or a byte of it: a word, a quoted name, a parameter, a comment.
+/// The end of what begins at `at` and is no constant, or of a byte of it: a word, a quoted name, a parameter, a comment.
 fn other(sql: &[u8], at: usize) -> Option<usize> {
     let next = sql.get(at + 1).copied().unwrap_or(b' ');
     match sql[at] {
@@ -127,7 +127,7 @@ fn other(sql: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// Behind the quote that ends what the one at `at` begins; a doubled one does not.
+/// The place behind the quote that ends what the one at `at` begins; a doubled one does not.
 fn quoted(sql: &[u8], mut at: usize) -> Option<usize> {
     let quote = sql[at];
     loop {
@@ -141,7 +141,7 @@ fn quoted(sql: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// A number without prefix or underscores, and nothing directly behind it that could be of it.
+/// The end and kind of a number without prefix or underscores, and with nothing directly behind it that could be of it.
 fn number(sql: &[u8], start: usize) -> Option<(usize, Kind)> {
     let digits = |at: usize| at + sql[at.min(sql.len())..].iter().take_while(|byte| byte.is_ascii_digit()).count();
     let mut at = digits(start);
@@ -170,7 +170,7 @@ fn line(sql: &[u8], at: usize) -> usize {
     at + sql[at..].iter().take_while(|&&byte| byte != b'\n' && byte != b'\r').count()
 }
 
-/// Comments nest, which is rare.
+/// The end of a block comment; None when it has another inside, which is rare.
 fn comment(sql: &[u8], at: usize) -> Option<usize> {
     let inside = at + 2;
     let length = sql[inside..].windows(2).position(|two| two == b"*/")?;

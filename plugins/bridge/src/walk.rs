@@ -8,7 +8,7 @@ use pgdog_plugin::pg_query::protobuf::*;
 pub trait Visitor {
     /// Where something begins, or a statement ends, in bytes of the text; -1: nowhere.
     fn place(&mut self, place: &mut i32);
-    /// Its place was told before. Returns whether the walk may go on.
+    /// A constant, whose place was told before. Returns whether the walk may go on.
     fn constant(&mut self, constant: &mut AConst) -> bool;
 }
 
@@ -18,7 +18,7 @@ pub fn walk(tree: &mut ParseResult, visitor: &mut impl Visitor) -> bool {
     stmts.iter_mut().all(|RawStmt { stmt, stmt_location, stmt_len }| {
         let mut end = *stmt_location + *stmt_len;
         visitor.place(stmt_location);
-        // 0: to the end of the text.
+        // A length of 0: to the end of the text.
         if *stmt_len != 0 {
             visitor.place(&mut end);
             *stmt_len = end - *stmt_location;
@@ -53,7 +53,7 @@ fn node(Node { node }: &mut Node, v: &mut impl Visitor) -> bool {
             v.place(location);
             all(name, v) && one(lexpr, v) && one(rexpr, v)
         }
-        // Names and numbers of the tree itself; a number that was a constant of the text is missed by `shapes.rs`.
+        // Names and numbers of the tree itself. When such a number was a constant of the text, `shapes.rs` finds that one unused.
         NodeEnum::String(_) | NodeEnum::Integer(_) | NodeEnum::AStar(_) => true,
         NodeEnum::SelectStmt(it) => select(it, v),
         NodeEnum::InsertStmt(it) => {

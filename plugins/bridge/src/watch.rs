@@ -9,9 +9,11 @@ use crate::calls::{self, Inside};
 use crate::say::{Level, Line};
 
 const TICK: Duration = Duration::from_secs(1);
+/// Seconds until a call is told of for the first time.
 const SLOW: u64 = 5;
+/// Seconds until it is told of again.
 const AGAIN: u64 = 60;
-/// It does next to nothing.
+/// Bytes of the thread's stack: it does next to nothing.
 const STACK: usize = 128 * 1024;
 
 /// A call that was under way at the last look.

@@ -11,7 +11,7 @@ use pgdog_plugin::prelude::*;
 
 macros::plugin!();
 
-/// Where the file is.
+/// Environment variable that names the file.
 const VARIABLE: &str = "PRIMARY_ONLY_TABLES";
 
 static TABLES: OnceLock<Tables> = OnceLock::new();

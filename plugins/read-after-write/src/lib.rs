@@ -33,7 +33,7 @@ fn tables(ast: &ParseResult) -> (Vec<&str>, Vec<&str>) {
             if matches!(place, Place::Select) { &mut read } else { &mut written }.push(table.relname.as_str());
         }
     }
-    // pg_query's walk does not enter these.
+    // pg_query's walk does not enter COPY FROM and MERGE.
     for statement in ast.stmts.iter().filter_map(|raw| raw.stmt.as_ref()?.node.as_ref()) {
         let relation = match statement {
             NodeEnum::CopyStmt(copy) if copy.is_from => copy.relation.as_ref(),

@@ -25,9 +25,9 @@ pub enum Customer {
 /// What a statement says about customers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
-    /// It is about no rows: BEGIN, SET and their like.
+    /// The statement is about no rows: BEGIN, SET and their like.
     NoRows,
-    /// Nothing: PgDog decides.
+    /// Nothing about customers: PgDog decides.
     Unsaid,
     /// Nothing that could be read, or more than one customer's rows: every shard has to see it.
     Everywhere,
@@ -35,7 +35,7 @@ pub enum Place {
     Of(Vec<Customer>),
     /// All rows that it stores are those of these customers: there must be one shard for them.
     Stores(Vec<Customer>),
-    /// It stores rows of customers that are not known.
+    /// The statement stores rows of customers that are not known.
     Refused,
 }
 
@@ -61,7 +61,7 @@ fn place(statement: &Node) -> Place {
             read(statement, one, vec![&table], delete.where_clause.as_deref())
         }
         Some(NodeEnum::UpdateStmt(update)) => {
-            // A row would belong to another customer, and stay where it is.
+            // The row would belong to another customer, and stay on the shard of the old one.
             if update.target_list.iter().any(is_target) {
                 return Place::Refused;
             }
@@ -88,7 +88,7 @@ fn otherwise(statement: &Node) -> Place {
 
 /// `one`: no other query is inside, whose rows may be another customer's.
 fn read(statement: &Node, one: bool, from: Vec<&Node>, condition: Option<&Node>) -> Place {
-    // WITH may write, too.
+    // A query of WITH may write, too.
     let one = one && count(statement, "CommonTableExpr") == 0;
     // In a join each table has customers of its own.
     if !one || from.len() != 1 || table(from[0]).is_none() {
@@ -146,7 +146,7 @@ fn values(node: Option<&Node>) -> Option<Vec<Customer>> {
             Some(each?.concat())
         }
         NodeEnum::TypeCast(cast) => {
-            // Other types may make another number of it.
+            // A cast to another type may make another number of the value.
             let name = cast.type_name.as_ref()?.names.last()?.node.as_ref()?;
             let integer = matches!(name, NodeEnum::String(name) if ["int2", "int4", "int8"].contains(&name.sval.as_str()));
             if integer { values(cast.arg.as_deref()) } else { None }
@@ -175,7 +175,7 @@ fn inserted(insert: &InsertStmt, statement: &Node) -> Place {
     let Some(NodeEnum::SelectStmt(rows)) = insert.select_stmt.as_ref().and_then(|select| select.node.as_ref()) else {
         return Place::Refused;
     };
-    // Rows of the shard's own stay there. Other queries in it, and constants, are customers that are not known.
+    // INSERT … SELECT: rows that a shard reads stay there. The customers of other queries, and of constants, are not known.
     if rows.values_lists.is_empty() {
         return if passes_on(rows, place) { Place::Everywhere } else { Place::Refused };
     }
@@ -210,7 +210,7 @@ fn copied(copy: &CopyStmt) -> Place {
     if !copy.is_from {
         return Place::Everywhere;
     }
-    // Of the data nothing is known. Without a list of columns it may have customers.
+    // Nothing is known of the data of COPY FROM. Without a list of columns it may have customers.
     let named = |column: &Node| matches!(&column.node, Some(NodeEnum::String(name)) if name.sval == COLUMN);
     if copy.attlist.is_empty() || copy.attlist.iter().any(named) { Place::Refused } else { Place::Unsaid }
 }
@@ -228,7 +228,7 @@ fn count(statement: &Node, kind: &str) -> usize {
     serde_json::to_value(statement).map_or(usize::MAX, |tree| walk(&tree, kind))
 }
 
-/// The column's name stands somewhere, as a name or as a text.
+/// Whether the name of the column stands somewhere, as a name or as a text.
 fn mentions(statement: &Node) -> bool {
     fn walk(value: &Value) -> bool {
         match value {
@@ -241,7 +241,7 @@ fn mentions(statement: &Node) -> bool {
     serde_json::to_value(statement).map_or(true, |tree| walk(&tree))
 }
 
-/// Text, or a binary int2, int4 or int8.
+/// The value of a parameter: text, or a binary int2, int4 or int8.
 fn bound(parameters: &Parameters, index: usize) -> Option<i64> {
     match parameters.get(index)?.decode(parameters.parameter_format(index))? {
         ParameterValue::Text(text) => text.trim().parse().ok(),

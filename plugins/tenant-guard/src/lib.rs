@@ -74,7 +74,7 @@ impl Guard {
         }
         self.inspect(value, &ctes, found);
         for (key, field) in fields {
-            // What FOR UPDATE OF names are aliases.
+            // Names behind FOR UPDATE OF are aliases.
             if key != "with_clause" && key != "locked_rels" {
                 self.walk(field, &ctes, found);
             }
@@ -176,7 +176,7 @@ impl Scope {
         }
         let Some(compared) = condition.pointer("/node/AExpr") else { return };
         let equals = items(compared, "name").any(|name| name.pointer("/node/String/sval").is_some_and(|sign| sign == "="));
-        // 1: a = b, 7: a IN (…).
+        // AExpr kinds of pg_query: 1 is a = b, 7 is a IN (…).
         if !equals || !matches!(compared.get("kind").and_then(Value::as_i64), Some(1 | 7)) {
             return;
         }
@@ -201,7 +201,7 @@ impl Scope {
         }
     }
 
-    /// Whose tenant column an expression is.
+    /// The table whose tenant column an expression is.
     fn tenant_of(&self, expression: &Value) -> Option<String> {
         let fields: Vec<&str> = items(expression.pointer("/node/ColumnRef")?, "fields")
             .filter_map(|field| field.pointer("/node/String/sval")?.as_str())
