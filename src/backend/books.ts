@@ -1,8 +1,8 @@
-// What was said to one server and is not answered yet: a mark for each message that ends in a reply, in order, and what stands
-// behind it. The marks tell which answers are the client's, which are swallowed (the proxy asked, not the client) and which are made
-// up (the client asked, the server was not bothered). No marks: server and client agree on where they are.
-// One per Server. Knows neither it nor its client, and is written by what was said (`query`, `said`, `sync` …) and by what came
-// (`answered`, `ready`, `failed` …) only. PostgreSQL docs, "Message Flow".
+// The messages that one server was sent and has not answered yet: a mark for each that ends in a reply, in order, and what stands
+// behind it. The marks tell which answers are the client's, which are swallowed (the proxy asked, not the client) and which are
+// made up (the client asked, the server was not bothered). No marks: server and client agree on where they are.
+// One per Server. It knows neither the server nor its client, and is written by what was said (`query`, `said`, `sync` …) and by
+// what came (`answered`, `ready`, `failed` …) only. PostgreSQL docs, "Message Flow".
 
 import type { PgError } from "../errors.ts";
 import { Backend } from "../wire/codes.ts";
@@ -14,14 +14,14 @@ export const enum Reply {
 	/** No mark: nothing is owed. */
 	Nothing = 0,
 
-	// Those that ReadyForQuery answers: compared with by the last of them.
+	// Marks that ReadyForQuery answers: compared with by the last of them.
 	/** Query or FunctionCall: ends with ReadyForQuery. */
 	Query = 1,
 	Sync,
-	/** In place of a Query that was refused in a transaction: fails there, and the client is told why here. */
+	/** A text that fails, sent in place of a Query that is refused in a transaction: its error is told as the refusal. */
 	RefusedQuery,
 
-	// Those whose answer passes unread: the relay compares with the last of them.
+	// Marks whose answer passes unread: the relay compares with the last of them.
 	/** Parse of the client's unnamed statement: ParseComplete goes to the client. */
 	Parse,
 	Bind,
@@ -41,15 +41,15 @@ export const enum Reply {
 	DescribeUnnamed,
 	/** Describe of ours: we read what it says, and it is swallowed. */
 	DescribeOurs,
-	/** Of ours, of a statement that returns no row: swallowed. */
+	/** Bind and Execute of ours, of a statement that returns no row: swallowed. */
 	BindOurs,
 	ExecuteOurs,
-	/** Of SHOW, of ours: we read its row, and all is swallowed. */
+	/** Execute of a SHOW of ours: we read its row, and all is swallowed. */
 	ExecuteShow,
 	/** Close of ours: swallowed. */
 	CloseOurs,
 
-	// Those that no message of the server answers: the relay compares with the first of them.
+	// Marks that no message of the server answers: the relay compares with the first of them.
 	/** Parse that the server was not sent since it has the statement: we say ParseComplete. */
 	ParseFake,
 	/** Close of a statement, which stays on the server for others: we say CloseComplete. */
@@ -62,19 +62,19 @@ export const enum Reply {
 export interface Pending {
 	readonly mark: Reply;
 	readonly statement: Statement;
-	/** What the server comes to have, or has no more, or is asked about. */
+	/** The copy that the server comes to have, or has no more, or is asked about. */
 	readonly copy: Copy | null;
 	/** The client's name for it; null when the message was ours. */
 	readonly name: string | null;
-	/** The Parse is what gives the server the statement. */
+	/** By this Parse the server comes to have the statement; false where it has it already. */
 	readonly prepares: boolean;
 }
 
 /** What stands behind DescribeUnnamed, and DescribeOurs of an unnamed statement. */
 interface UnnamedPending {
-	/** The client's number for it. */
+	/** The number of the client's unnamed Parse: no other of the thread has it. */
 	readonly serial: number;
-	/** What it must be, if it is parsed again: `key` or `portable` of its Description. */
+	/** `key` or `portable` of what it was, which it must be when it is parsed again; null when the client only asks what it is. */
 	readonly expected: string | null;
 }
 
@@ -96,21 +96,21 @@ export const enum Answer {
 	Unasked,
 }
 
-/** What has not happened because of an error before it. */
+/** What the server has not done because of an ErrorResponse: all that was said from there to the next Sync. */
 export interface Undone {
-	/** Behind the marks, the first one first. */
+	/** What stood behind their marks, the first one first. */
 	readonly statements: readonly Pending[];
 	/** Parses of the unnamed statement, and whether the message that failed is the first of them. */
 	readonly parses: number;
 	readonly parseFailed: boolean;
-	/** A Parse or Close of ours of something that has no Statement here, and such a Close. */
+	/** A Parse or Close of something that has no Statement here (unnamed, or another thread's), and such a Close of ours. */
 	readonly nameless: boolean;
 	readonly namelessClose: boolean;
 	/** A Query in the middle of the batch, which the server has skipped. */
 	readonly query: boolean;
 }
 
-/** The mark that a message of the server's answers, and that alone, where it goes to the client unread. */
+/** By code of a message: the mark that it answers alone, where it goes to the client unread; 255 for none. */
 const PLAIN = new Uint8Array(256).fill(255);
 PLAIN[Backend.ParseComplete] = Reply.Parse;
 PLAIN[Backend.BindComplete] = Reply.Bind;
@@ -124,7 +124,7 @@ PLAIN[Backend.CloseComplete] = Reply.Close;
 /** A ring larger than this is given back when it empties: one deep pipeline must not cost its memory for ever. */
 const KEPT = 4096;
 
-/** Of the messages that may answer a Query without ending it: 1, and 2 where it ends one of its statements. */
+/** By code of a message: 1 if it may come in the answer to a Query, 2 if it also ends one of its statements; else 0. */
 const OF_QUERY = new Uint8Array(256);
 OF_QUERY[Backend.RowDescription] = 1;
 OF_QUERY[Backend.NoData] = 1;
@@ -133,7 +133,7 @@ OF_QUERY[Backend.EmptyQueryResponse] = 1;
 OF_QUERY[Backend.PortalSuspended] = 1;
 OF_QUERY[Backend.CommandComplete] = 2;
 
-/** What is known of it are fields, which anybody may read with every message; they are written here only (scripts/check/house.ts). */
+/** What is read with every message is a field; all are written here only (scripts/check/house.ts). */
 export class Books {
 	/** How many marks there are: what was said and is not answered. */
 	owed = 0;
@@ -151,7 +151,7 @@ export class Books {
 	skipping = false;
 	/** Between CopyInResponse and CopyDone or CopyFail: the server ignores Sync and Flush. */
 	copyIn = false;
-	/** A COPY failed while a Sync was on its way in the middle of it, which was answered or not: nobody can tell. */
+	/** A COPY failed while a Sync was on its way in the middle of it: whether the server answers that, nobody can tell. */
 	isInDoubt = false;
 	/** DEALLOCATE ALL or DISCARD ALL was said: which statements there are is known when it is answered. */
 	deallocates = false;
@@ -173,17 +173,17 @@ export class Books {
 
 	// ---- what is owed ----------------------------------------------------------------------------------------------
 
-	/** What was said in this batch may not have happened yet, nor be certain to: a batch before the one being said, unanswered. */
+	/** What was said in this batch may yet fail: it is over, and not answered. */
 	isUncertain(batch: number): boolean {
 		return batch < this.batch && batch >= this.batch - this.ends;
 	}
 
-	/** Of the batch that is being said nothing can have run: there were Parse, Describe and Close of statements only. */
+	/** Nothing of the open batch can have run: it has Parse, Describe and Close of statements only, and nothing is owed before. */
 	get onlyPrepares(): boolean {
 		return this.unsynced && !this.hasRun && !this.skipping && this.ends === 0;
 	}
 
-	/** A COMMIT was said that is not known to have been run: to take that back is nobody's any more. */
+	/** A COMMIT was said that is not known to have been run: a CancelRequest might take it back, and must not be sent. */
 	get mayCommit(): boolean {
 		return this.committing >= this.batch - this.ends;
 	}
@@ -222,14 +222,14 @@ export class Books {
 		this.push(mark);
 	}
 
-	/** As `said`, of a Parse or Close that has something behind its mark. */
+	/** As `said`, of a message that has something behind its mark (`hasPending`). */
 	saidOf(mark: Reply, pending: Behind | null): void {
 		this.said(mark);
 		this.pending.push(pending);
 	}
 
 	sync(): void {
-		// The server ignores it, unless the COPY fails before it is read.
+		// The server ignores this Sync, unless the COPY fails before it is read.
 		if (this.copyIn) {
 			this.mayDoubt = true;
 			return;
@@ -251,7 +251,7 @@ export class Books {
 		else if (this.owed > 0) this.push(Reply.CopyEnd);
 	}
 
-	/** COMMIT, or what is like it, is among what is said. */
+	/** COMMIT, END, PREPARE TRANSACTION or COMMIT PREPARED is among what is said. */
 	commits(): void {
 		this.committing = this.batch;
 	}
@@ -261,7 +261,7 @@ export class Books {
 		this.deallocates = true;
 	}
 
-	/** In place of a Query, or of a message of a batch, something is said that fails: `error` is the answer to it. */
+	/** Something that fails is said in place of a Query, or of a message of a batch: `error` is the answer to it. */
 	refuse(error: PgError, mark: Reply.RefusedQuery | Reply.RefusedBind): void {
 		if (mark === Reply.RefusedQuery) this.endBatch();
 		this.push(mark);
@@ -293,7 +293,7 @@ export class Books {
 		return Answer.Passes;
 	}
 
-	/** As `answered`, of what is not the one answer of a message of the client's that is not read. */
+	/** As `answered`, of a message that is not the plain answer (`PLAIN`) to the mark in front. */
 	private answeredOtherwise(code: number, mark: Reply): Answer {
 		switch (code) {
 			case Backend.BindComplete:
@@ -348,8 +348,8 @@ export class Books {
 	}
 
 	/**
-	 * The server says nothing to our Describe of a statement that nobody has been told of, and goes on: not every server that is not
-	 * PostgreSQL's knows that message. Then it is not known what the statement is, and that is all. @returns whether it is so
+	 * The server leaves our Describe unanswered and goes on: not every server that is not PostgreSQL's knows that message. If nobody
+	 * was told what the statement is, that stays unknown, and that is all. @returns whether it is so
 	 */
 	leavesUnanswered(code: number): boolean {
 		if (this.front !== Reply.DescribeOurs) return false;
@@ -370,7 +370,7 @@ export class Books {
 		return true;
 	}
 
-	/** The row that comes now is of a SHOW of ours: what that is about. */
+	/** The SHOW of ours whose row comes now; null for other rows. */
 	shows(): SettingPending | null {
 		const first = this.front === Reply.ExecuteShow ? this.pending[0] : undefined;
 		return first != null && "setting" in first ? first : null;
@@ -388,7 +388,7 @@ export class Books {
 		const { front } = this;
 		if (front === Reply.Nothing || front > Reply.RefusedQuery) return false;
 		this.shift();
-		// The end of a COPY that had failed by then.
+		// CopyDone or CopyFail of a COPY that had failed by then.
 		while (this.front === Reply.CopyEnd) this.shift();
 		if (this.owed === 0) {
 			this.copyIn = false;
@@ -420,7 +420,7 @@ export class Books {
 			else if (ended || mark !== Reply.Sync) this.ring[(this.head + kept++) & (this.ring.length - 1)] = mark;
 			else {
 				this.ends--;
-				// Unless the COPY has failed by then: for its data, or for a message that has no place in it.
+				// A Sync is answered if the COPY has failed by then: for its data, or for a message that has no place in it.
 				if (this.syncInData || kept > 1) this.mayDoubt = true;
 			}
 		}
@@ -544,7 +544,7 @@ export class Books {
 	}
 }
 
-/** Whether ReadyForQuery answers it. */
+/** Whether ReadyForQuery answers this mark. */
 function endsRequest(mark: number): boolean {
 	return mark !== Reply.Nothing && mark <= Reply.RefusedQuery;
 }

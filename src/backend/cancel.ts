@@ -10,7 +10,8 @@ import type { Stream } from "../net/stream.ts";
 import { cancelRequest } from "../wire/frontend-messages.ts";
 
 /**
- * A cancel has no answer: never rejects.
+ * Sends a CancelRequest, which has no answer: never rejects.
+ * @param timeout for connecting, and for the server to close that connection, ms
  * @returns whether it is over. It is not where the server did not close the connection in time (frozen, say): it may still read the
  * request, at any time later
  */

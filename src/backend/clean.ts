@@ -2,7 +2,7 @@
 
 import { Dirty } from "../parser/session.ts";
 
-/** null: nothing but a new connection helps. */
+/** @param dirty bits of `Dirty` @returns SQL, "" when there is nothing to do; null: nothing but a new connection helps */
 export function cleaning(dirty: number): string | null {
 	if ((dirty & Dirty.Beyond) !== 0) return null;
 	const sql: string[] = [];

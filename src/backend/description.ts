@@ -41,8 +41,8 @@ interface Shape {
 const NO_COLUMNS: Shape = { exact: Buffer.from("none"), portable: Buffer.from("none") };
 
 /**
- * As PostgreSQL compares the results of a cached plan (`equalTupleDescs`, `equalRowTypes`): the tables that columns come from do
- * not matter, nor do the format codes, which are 0 here anyway.
+ * The result columns, as PostgreSQL compares those of a cached plan (`equalTupleDescs`, `equalRowTypes`): the tables that they
+ * come from do not matter, nor do the format codes, which are 0 here anyway.
  */
 function shapeOf(message: Uint8Array): Shape {
 	const bytes = Buffer.from(message.buffer, message.byteOffset, message.length);
@@ -51,7 +51,7 @@ function shapeOf(message: Uint8Array): Shape {
 	let at = HEADER + 2;
 	for (let left = readInt16(bytes, HEADER); left > 0; left--) {
 		const end = endOfString(bytes, at, bytes.length);
-		// Cut short: whatever was read so far, it is like no other.
+		// The message is cut short: whatever was read so far, it is like no other.
 		if (end < 0 || end + 1 + COLUMN > bytes.length) return { exact: bytes, portable: bytes };
 		const name = bytes.subarray(at, end + 1);
 		const type = bytes.subarray(end + 7, end + 11);
@@ -63,7 +63,7 @@ function shapeOf(message: Uint8Array): Shape {
 	return { exact: Buffer.concat(exact), portable: Buffer.concat(portable) };
 }
 
-/** Behind a column's name: table, column, type, size, modifier, format. */
+/** Bytes behind a column's name: table, column, type, size, modifier, format. */
 const COLUMN = 18;
 const OWN = Buffer.alloc(4);
 
@@ -77,7 +77,7 @@ function isOwn(bytes: Buffer, at: number): boolean {
 	return readInt32(bytes, at) >>> 0 >= FIRST_OWN_OID;
 }
 
-/** Whoever names columns must not be able to make two different ones equal. */
+/** SHA-256: whoever names columns must not be able to make two different descriptions equal. */
 function digest(types: Uint8Array, shape: Uint8Array): string {
 	return new Bun.CryptoHasher("sha256").update(types).update(shape).digest("base64");
 }

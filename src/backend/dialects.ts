@@ -7,7 +7,7 @@ import { Reads, readsOf } from "../parser/session.ts";
 import type { ParameterSet } from "./parameters.ts";
 import { Dialect } from "./statement.ts";
 
-/** Longest keys that are found again, together; who sets more than that shares with nobody. */
+/** Characters of all keys that are found again; a session with a longer one shares its statements with nobody. */
 const KEPT = 1 << 20;
 
 /** The sessions of one user on one database, or one shard of it. */

@@ -21,7 +21,7 @@ import { Server, type ServerHome } from "./server.ts";
 /** A login has no message longer than this; a guess, generous. */
 const MESSAGE_LIMIT = 1 << 20;
 
-/** SQLSTATE "insufficient_resources": this process has too few, whatever the server has. */
+/** SQLSTATE "insufficient_resources": this process has too few descriptors, whatever the server has. */
 export const OUT_OF_DESCRIPTORS = "53000";
 
 export interface LoginOptions {
@@ -46,7 +46,7 @@ export interface LoginOptions {
 
 /**
  * A server that is logged in and idle.
- * @throws PgError what the server said, or 08001 when it cannot be reached or does not speak the protocol
+ * @throws PgError what the server said; 08001 when it cannot be reached or does not speak the protocol; `OUT_OF_DESCRIPTORS`
  */
 export async function login(options: LoginOptions, home: ServerHome): Promise<Server> {
 	const attempt = new Login(options, home);
@@ -55,7 +55,7 @@ export async function login(options: LoginOptions, home: ServerHome): Promise<Se
 	try {
 		await attempt.connect();
 	} catch (error) {
-		// Ours, and not the server's fault: it may be as well as can be.
+		// This process has no descriptor left: the server may be as well as can be.
 		if (error instanceof NoDescriptor) throw new PgError("FATAL", OUT_OF_DESCRIPTORS, `${where}: ${error.message}`);
 		options.names.distrust(options.host);
 		throw new PgError("FATAL", "08001", `${where}: ${error instanceof Error ? error.message : String(error)}`);
@@ -82,7 +82,7 @@ class Login implements StreamOwner {
 	private address = "";
 	private pid = 0;
 	private secret: Uint8Array = new Uint8Array(0);
-	/** AuthenticationOk has come, and whoever had to prove something has. */
+	/** AuthenticationOk has come, and with SCRAM the server has proved that it knows the password. */
 	private letIn = false;
 	private over = false;
 
@@ -96,7 +96,7 @@ class Login implements StreamOwner {
 		this.outcome.catch(() => {});
 	}
 
-	/** To the first of the host's addresses that takes a connection; one that says nothing leaves the others their share of the time. */
+	/** Connects to the first of the host's addresses that takes it; one that says nothing leaves the others their share of time. */
 	async connect(): Promise<void> {
 		const { options } = this;
 		const { host, port, timeout, handlers, keepAlive, descriptors } = options;

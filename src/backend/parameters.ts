@@ -4,7 +4,7 @@
 
 import { LRUCache } from "lru-cache";
 
-/** What a set takes beside its names and values, and each of its entries; a guess, generous. */
+/** Bytes that a set takes beside its names and values, and each of its entries; a guess, generous. */
 const OVERHEAD = 64;
 const SUM = 2 ** 48;
 
@@ -13,7 +13,7 @@ export class ParameterSet {
 	readonly values: ReadonlyMap<string, string>;
 	/** Equal for equal sets; a change to one entry changes it without a look at the others. */
 	readonly hash: number;
-	/** About what it takes in memory, names and values together. */
+	/** About what it takes in memory, names and values together, bytes. */
 	readonly bytes: number;
 
 	constructor(values: ReadonlyMap<string, string>, hash: number, bytes: number) {
@@ -38,10 +38,10 @@ export class ParameterSet {
 	}
 }
 
-/** How many sets are remembered as objects, and what they may take; a set that fell out is only compared more slowly. */
+/** How many sets are remembered as objects, and their bytes; a set that fell out is only compared more slowly. */
 const INTERNED = 4096;
 const INTERNED_BYTES = 2 << 20;
-/** A larger set is nobody else's. */
+/** A set of more bytes is not remembered: nobody else has it. */
 const LARGEST_INTERNED = 16 << 10;
 
 function hashOf(name: string, value: string): number {
@@ -61,10 +61,10 @@ export class ParameterSets {
 		sizeCalculation: (set) => set.bytes,
 	});
 	readonly empty = this.of(new Map());
-	/** What the sets take that clients keep, bytes; by session/settings.ts. */
+	/** Bytes of the sets that clients keep; counted by session/settings.ts. */
 	kept = 0;
 
-	/** A client comes to keep so many bytes more, or less. */
+	/** Clients keep so many bytes more, or (negative) less. */
 	keep(bytes: number): void {
 		this.kept += bytes;
 	}
@@ -128,7 +128,7 @@ function settingIdentifier(name: string): string {
 	return name.split(".").map(quoteIdentifier).join(".");
 }
 
-/** These change who we are, so they come after all that needs the privileges of before. */
+/** Rank in the order of setting: the last ones change who we are, so they come after all that needs the privileges of before. */
 export function rank(name: string): number {
 	if (name === "session_authorization") return 1;
 	return name === "role" ? 2 : 0;
@@ -166,7 +166,7 @@ export function changeParameters(from: ParameterSet, to: ParameterSet): string {
 /** PostgreSQL refuses a result of more than 1,664 columns. */
 const MOST_COLUMNS = 1000;
 
-/** `role` and `session_authorization` are in no list of settings, custom ones only in part. */
+/** Whether pg_settings lists a setting: `role` and `session_authorization` never, custom ones only in part. */
 export function isListed(name: string): boolean {
 	return !name.includes(".") && name !== "role" && name !== "session_authorization";
 }
@@ -187,7 +187,8 @@ export function askParameters(names: readonly string[], ownOnly: boolean, most: 
 
 /**
  * Everything that the session has set itself, as rows of name and value: what pg_settings lists, the two identities, and
- * `others`, which it does not list. But the modes of a transaction that is over count as set, and cannot be set outside of one.
+ * `others`, which it does not list. Without the modes of a transaction: one that is over leaves them set, and they cannot be set
+ * outside of one.
  */
 export function askAll(others: readonly string[], most: number): string {
 	const value = (name: string) => `pg_catalog.left(pg_catalog.current_setting(${name}, true), ${most + 1})`;

@@ -26,11 +26,11 @@ export interface RelayClient extends SessionClient {
 	readonly stream: Sink;
 }
 
-/** Whose messages these are: a Server. */
+/** The Server whose messages are read. */
 export interface RelayOwner {
 	/** Whom the server is lent to; null: nobody, or nobody any more. */
 	readonly client: RelayClient | null;
-	/** As the last ReadyForQuery has it. */
+	/** The transaction status of the last ReadyForQuery. */
 	status: TxStatus;
 	/** The client takes no more: the server is not read until it does. */
 	pause(): void;
@@ -47,7 +47,7 @@ export class Relay {
 	task: Task | null = null;
 	/** The server's own last words (severity FATAL or PANIC); null before. */
 	lastWords: PgError | null = null;
-	/** A client has them already. */
+	/** A client has been passed the last words already. */
 	passedOn = false;
 	private readonly books: Books;
 	private readonly statements: ServerStatements;
@@ -82,7 +82,7 @@ export class Relay {
 		this.notes = rows;
 	}
 
-	/** This was put into the Query that comes next: what it says is not for the client. */
+	/** `inserted` was put into the Query that comes next: what it says is not for the client. */
 	insert(inserted: readonly Insertion[]): void {
 		this.inserted = inserted;
 		this.insertedAt = new Set(inserted.flatMap(({ places }) => places));
@@ -158,13 +158,13 @@ export class Relay {
 						break walk;
 					}
 					if (this.ready && to !== null && this.session.restoring !== null) {
-						// Its client says it when that is done.
+						// The client is told ReadyForQuery when its settings are brought back.
 						to.out.add(chunk, run, at - run);
 						run = next;
 					}
 					break;
 				case Backend.ErrorResponse: {
-					// Unasked it can be the last words only.
+					// An ErrorResponse that nothing asks for can be the last words only.
 					if (books.owed === 0 && !isFatal(chunk, at)) {
 						fault = UNASKED;
 						break walk;
@@ -219,7 +219,7 @@ export class Relay {
 			if (books.front >= Reply.ParseFake) run = this.makeUp(to, chunk, run, at);
 		}
 		if (to !== null) {
-			// Told before the write: what that sets going may want to say something of its own.
+			// `midMessage` is told before the write: what that sets going may want to say something of its own.
 			to.midMessage = this.through > 0;
 			if (!to.out.forward(chunk, run, at)) this.owner.pause();
 		}
@@ -237,7 +237,7 @@ export class Relay {
 		return true;
 	}
 
-	/** @returns false when nothing asks for it, or its status is none */
+	/** @returns false when nothing asks for it, or its status is none of I, T and E */
 	private onReadyForQuery(status: number): boolean {
 		const { books } = this;
 		if (status !== TxStatus.Idle && status !== TxStatus.InBlock && status !== TxStatus.Failed) return false;
@@ -317,7 +317,7 @@ export class Relay {
 				this.owner.client?.statements?.onStatementsGone();
 				break;
 			case "DEALLOCATE":
-				// Of a name that the client made up may be one of ours: nothing is sure to be here any more.
+				// DEALLOCATE of a name that the client made up may be of one of ours: nothing is sure to be here any more.
 				if (this.statements.deallocations > 0) this.statements.deallocations--;
 				else if (this.task === null) traces.leave(Dirty.Prepared);
 				break;
@@ -352,7 +352,7 @@ export class Relay {
 		// Severity FATAL or PANIC: the server closes next, and has said why.
 		if (isFatal(chunk, start)) {
 			this.lastWords = readError(chunk, start, end);
-			// Right behind the last answer, with which the client lets go of it. Who does not is told when it closes.
+			// Right behind the last answer, with which the client lets go of the server. A client that does not is told when it closes.
 			if (this.ready) return NOTHING;
 			this.passedOn = client !== null && task === null;
 		}
@@ -374,7 +374,7 @@ export class Relay {
 		if (!certain || undone.query) this.session.traces.leave(Dirty.Prepared);
 	}
 
-	/** @param isLent its client may have caused it @returns false when there is too much of it */
+	/** @param isLent its client may have caused it @returns false when too much is reported (`Reports`) */
 	private onParameterStatus(chunk: Buffer, start: number, end: number, isLent: boolean): boolean {
 		const stop = endOfString(chunk, start + HEADER, end);
 		if (stop < 0) return true;

@@ -1,4 +1,4 @@
-// What a server reports of its settings (ParameterStatus). A set of them is made only when somebody asks for it: a server may
+// The settings that a server reports (ParameterStatus). A set of them is made only when somebody asks for it: a server may
 // send thousands of reports at once. Bounded: who reports more than PostgreSQL could is no PostgreSQL, and is closed.
 
 import type { ParameterSet, ParameterSets } from "./parameters.ts";
@@ -9,9 +9,9 @@ const MOST = 1 << 20;
 export class Reports {
 	private readonly sets: ParameterSets;
 	private set: ParameterSet;
-	/** Those that have come since `set` was made, by name; null when there are none. */
+	/** Reports that have come since `set` was made, by name; null when there are none. */
 	private changes: Map<string, string> | null = null;
-	/** What they take. */
+	/** Characters that `changes` take. */
 	private size = 0;
 
 	constructor(sets: ParameterSets) {

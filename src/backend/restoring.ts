@@ -1,7 +1,7 @@
-// Settings that a client's statements have given their default, while that is still the server's: RESET, SET … TO DEFAULT,
-// RESET ALL, DISCARD ALL and set_config(…, NULL, …) go back to what the StartupMessage asked for, and the server was not
-// asked by that (backend/server.ts applies it by SET). So before the client hears that its request is over, the server is
-// brought there, in the same transaction, which may undo both. One for the requests that wait for that; owned by the Server.
+// Brings settings back to a client's StartupMessage. RESET, SET … TO DEFAULT, RESET ALL, DISCARD ALL and set_config(…, NULL, …)
+// mean what that asked for, but lead to the server's default: the server's connection began with another StartupMessage, and
+// backend/server.ts applied the client's by SET. So before the client hears that its request is over, the server is brought
+// there, in the same transaction, which may undo both. One for the requests that wait for that; owned by the Server.
 
 import { Backslash } from "../parser/lexer.ts";
 import { type Restores, restoringStatements } from "../parser/session.ts";
@@ -9,7 +9,7 @@ import { rewriteField } from "../wire/error-response.ts";
 import { queryOf } from "../wire/frontend-messages.ts";
 import { isListed, type ParameterSet, quoteIdentifier, quoteLiteral, rank } from "./parameters.ts";
 
-/** Those of the client's StartupMessage that `facts` may touch: none, and nothing is to be done. */
+/** Whether a statement may give a setting of the client's StartupMessage its default; else nothing is to be done. */
 export function concerns(facts: Restores, startup: ParameterSet): boolean {
 	const { values } = startup;
 	if (values.size === 0) return false;
@@ -22,8 +22,8 @@ export function concerns(facts: Restores, startup: ParameterSet): boolean {
 }
 
 /**
- * What is put into one text, bytes: a text of many RESETs must not become as many times a StartupMessage. Beyond it all is
- * brought back when the Query is over. A guess.
+ * Most that is put into one Query, bytes: a text of many RESETs must not become as many times a StartupMessage. Beyond it all
+ * settings are brought back when the Query is over. A guess.
  */
 const MOST_INSERTED = 64 << 10;
 
@@ -38,8 +38,8 @@ export interface Insertion {
 }
 
 /**
- * What brings settings back within one Query: behind each statement that gives one its default, so that the next statement
- * finds it as PostgreSQL would have it.
+ * The SQL that brings settings back within one Query: behind each statement that gives one its default, so that the next
+ * statement finds it as PostgreSQL would have it.
  * @param told what the server has reported of how it reads the text
  */
 export function insertions(
@@ -58,7 +58,7 @@ export function insertions(
 	if (HALF_BACKSLASHES.has(encoding) && text.includes("\\")) return [];
 	const backslash = told.get("standard_conforming_strings") === "on" ? Backslash.Plain : Backslash.Doubt;
 	for (const { end: at, place, restores, isLast } of restoringStatements(text, backslash) ?? []) {
-		// What may happen is looked for when all is over, too.
+		// What is not sure is looked for when all is over, too.
 		if (!concerns(restores, startup) || (isLast && !restores.sure)) continue;
 		const of = new Restoring();
 		of.note(restores, startup);
@@ -76,13 +76,13 @@ export function insertions(
 
 /** Encodings of which half a character may be a backslash (PostgreSQL docs, "Character Set Support": client only). */
 const HALF_BACKSLASHES = new Set(["BIG5", "GB18030", "GBK", "JOHAB", "SJIS", "SHIFT_JIS_2004", "UHC"]);
-/** Of one byte for each character. */
+/** Encodings of one byte for each character. */
 const SINGLE_BYTES = /^(?:LATIN|ISO_|WIN|KOI|SQL_ASCII)/;
 
 function charactersOf(chunk: Buffer, start: number, end: number, encoding: string): number {
 	if (SINGLE_BYTES.test(encoding)) return end - start;
 	let count = 0;
-	// All but the bytes that go on with a character.
+	// All but the bytes that go on with a character in UTF-8.
 	for (let at = start; at < end; at++) if ((chunk[at]! & 0xc0) !== 0x80) count++;
 	return count;
 }
@@ -99,7 +99,7 @@ export function insertInto(chunk: Buffer, start: number, end: number, insertions
 	return queryOf(Buffer.concat(parts));
 }
 
-/** The ErrorResponse `chunk[start, end)` with its place in the text that was sent turned into one in the client's. */
+/** The ErrorResponse `chunk[start, end)` with its position (field P), of the text that was sent, made one in the client's. */
 export function movePosition(chunk: Buffer, start: number, end: number, insertions: readonly Insertion[]): Buffer {
 	return rewriteField(chunk, start, end, "P", (text) => {
 		let position = Number(text);
@@ -111,21 +111,21 @@ export function movePosition(chunk: Buffer, start: number, end: number, insertio
 
 export class Restoring {
 	private all = false;
-	/** Whatever has a default now, as far as the server can tell. */
+	/** Any setting may have its default now: the server is asked. */
 	private any = false;
 	/** Names, and whether only until the end of the transaction. */
 	private readonly names = new Map<string, boolean>();
-	/** The one statement does what it says if it is run; else the server is asked which settings have their default now. */
+	/** One statement has given them their default, if it was run. False: the server is asked which settings have theirs now. */
 	private sure = true;
 	private noted = false;
-	/** Its command tag has come. */
+	/** The command tag of that statement has come. */
 	hasRun = false;
-	/** It was said that a statement is to be run, since this was last noted or brought back within a batch. */
+	/** An Execute was said since the last `note` or `within`. */
 	mayHaveRun = false;
-	/** Of the batch that a transaction's modes are chosen in: what comes next has to wait until they are. */
+	/** The batch is choosing a transaction's modes (BEGIN, SET TRANSACTION): nothing is put before, since a query fixes them. */
 	choosesModes = false;
 
-	/** It was said that what was parsed or bound in this batch is to be run. */
+	/** An Execute was said: what was parsed or bound in this batch is to be run. */
 	noteRun(): void {
 		this.mayHaveRun = true;
 	}
@@ -172,13 +172,13 @@ export class Restoring {
 		const settings: Setting[] = [];
 		for (const [name, value] of startup.values) {
 			const named = this.names.get(name);
-			// ALL leaves who one is.
+			// RESET ALL leaves `role` and `session_authorization` as they are.
 			const ofAll = (this.all && name !== "role" && name !== "session_authorization") || (this.any && isListed(name));
 			const local = named === true && !ofAll;
 			if ((named === undefined && !ofAll) || (local && this.sure && !inBlock)) continue;
 			settings.push([name, value, local && inBlock]);
 		}
-		// Who one is comes last: it may be one who must not set the others.
+		// `role` and `session_authorization` come last: they may make one who must not set the others.
 		return settings.sort(([a], [b]) => rank(a) - rank(b));
 	}
 
@@ -191,7 +191,7 @@ export class Restoring {
 		if (this.sure) return this.hasRun ? settings.map((each) => setTo(...each)).join("; ") : "";
 		const listed = settings.filter(([name]) => isListed(name));
 		const others = settings.filter(([name]) => !isListed(name));
-		// Only what the session has not set: a default has another source. For what has no source its empty value has to do.
+		// Only what has its default: pg_settings gives that another source; what it does not list is empty or 'none' then.
 		const parts: string[] = [];
 		const call = "SELECT pg_catalog.set_config(n.name, n.value, n.local) FROM";
 		if (listed.length > 0)
@@ -200,14 +200,14 @@ export class Restoring {
 		return parts.join("; ");
 	}
 
-	/** In a text of several statements, behind the one that this is for. */
+	/** What is put into a text of several statements, behind the one that this is for. */
 	inserted(startup: ParameterSet): string[] {
 		return this.sure ? this.settings(startup, true).map((each) => setTo(...each)) : this.within(startup);
 	}
 
 	/**
-	 * In the middle of a batch, where nobody can say yet what of it has been run: statements that return no row. What comes behind them
-	 * may give settings their default again.
+	 * Statements for the middle of a batch, where nobody can say yet what of it has been run; they return no row. What comes behind
+	 * them may give settings their default again.
 	 */
 	within(startup: ParameterSet): string[] {
 		this.mayHaveRun = false;
@@ -237,7 +237,7 @@ function rows(settings: readonly Setting[]): string {
 	return `(VALUES ${values.join(", ")}) n(name, value, local)`;
 }
 
-/** SET takes these apart at commas and quotes each part; all others as one string (PostgreSQL source, GUC_LIST_QUOTE). */
+/** Settings whose values SET takes apart at commas, quoting each part; all others are one string (PostgreSQL, GUC_LIST_QUOTE). */
 const LISTS = new Set([
 	"search_path",
 	"temp_tablespaces",
@@ -247,7 +247,7 @@ const LISTS = new Set([
 	"unix_socket_directories",
 ]);
 
-/** SET and not set_config, where it can say the same: a SELECT needs a snapshot, and after that a transaction's modes are fixed. */
+/** SET where it can say the same as set_config: a SELECT needs a snapshot, and after that a transaction's modes are fixed. */
 function setTo(name: string, value: string, local: boolean): string {
 	const parts = LISTS.has(name) ? listItems(value) : [value];
 	if (parts === null) return `SELECT pg_catalog.set_config(${quoteLiteral(name)}, ${quoteLiteral(value)}, ${local})`;

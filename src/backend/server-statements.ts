@@ -7,10 +7,10 @@ import { Description } from "./description.ts";
 import type { Statement } from "./statement.ts";
 import type { Statements } from "./statements.ts";
 
-/** `unnamed`: some client's unnamed statement that nobody will ask for again. */
+/** `serial` when the server has no unnamed statement, or one that nobody will ask for again. */
 const NOBODY = 0;
 
-/** Before any batch that is not answered. */
+/** The number of a batch before any that is not answered. */
 const BEFORE = -1;
 
 /** A copy that moves to another thread. Its statement is known by its name, and what it said by `Description.key`. */
@@ -22,7 +22,7 @@ export interface MovingCopy {
 	readonly dueAt: number;
 }
 
-/** Who hears that something was not done; a server's client. */
+/** The server's client as far as its statements go: it hears what was not done, and what the server says of them. */
 export interface StatementClient {
 	/** Parse was not done because of an error before or in it: the client has no statement of this name. */
 	onParseUndone(name: string): void;
@@ -34,11 +34,11 @@ export interface StatementClient {
 	/** Close was not done because of an error before it: the client still has the statement. */
 	onCloseUndone(name: string, statement: Statement): void;
 	/**
-	 * What its server says of what it has parsed by these names. Not `statement.description`: for others it was something else, the
-	 * catalogue has changed.
+	 * The server's answer to Describe for what the client has parsed by these names. Not `statement.description` where the catalogue
+	 * has changed since others were told that.
 	 */
 	onDescribed(names: ReadonlySet<string>, statement: Statement, description: Description): void;
-	/** What its server says of the unnamed statement that it has given this number. */
+	/** The server's answer to Describe for the unnamed statement that the client has given this number. */
 	onUnnamedDescribed(serial: number, description: Description): void;
 	/** DEALLOCATE ALL or DISCARD ALL: the client has no statements any more. */
 	onStatementsGone(): void;
@@ -48,23 +48,23 @@ export interface StatementClient {
 
 export class ServerStatements {
 	private prepared = new Map<Statement, Copy>();
-	/** It is kept in the order of last use, since it has come to more than half of what it may. */
+	/** `prepared` is kept in the order of last use, since it has come to more than half of `prepared_statements_limit`. */
 	private ordered = false;
 	/** `Statements.drops` when it was last looked for what was dropped. */
 	private seenDrops = 0;
 	private uses = 0;
 	/** `uses` when the loan began. */
 	private before = 0;
-	/** What another thread has prepared of statements that ours does not know. */
+	/** Copies that another thread has made here, of statements that ours does not know. */
 	private foreign: MovingCopy[] = [];
-	/** Whose unnamed statement it has, and the batch in which it was told to parse that. */
+	/** The client's number for the unnamed statement that the server has, and the batch in which it was told to parse that. */
 	private serial = NOBODY;
 	private unnamedBatch = BEFORE;
-	/** The unnamed statement that was found to be another than its client was told of. */
+	/** The number of the unnamed statement that, parsed again, was found to be another than its client was told of. */
 	private changed = NOBODY;
 	/** The ParameterDescription whose RowDescription comes next. */
 	private parameters: Uint8Array = NOTHING;
-	/** Statements of ours that this loan's DEALLOCATEs were rewritten to name. */
+	/** DEALLOCATEs of this loan that were rewritten to name a statement of ours, and whose command tag has not come yet. */
 	deallocations = 0;
 	private readonly books: Books;
 
@@ -90,7 +90,7 @@ export class ServerStatements {
 		this.prepared.set(statement, copy);
 	}
 
-	/** It was prepared during this loan. */
+	/** The copy was made during this loan. */
 	isNew(copy: Copy): boolean {
 		return copy.first > this.before;
 	}
@@ -120,7 +120,7 @@ export class ServerStatements {
 		return this.serial !== NOBODY && this.books.isUncertain(this.unnamedBatch);
 	}
 
-	/** The server has said that this one, parsed again, is not what its client was told. Once. */
+	/** The server has said that this unnamed statement, parsed again, is not what its client was told. Once. */
 	takeChange(serial: number): boolean {
 		const is = serial !== NOBODY && this.changed === serial;
 		if (is) this.changed = NOBODY;
@@ -133,7 +133,7 @@ export class ServerStatements {
 		this.unnamedBatch = this.books.batch;
 	}
 
-	/** It has none, or nobody's. */
+	/** The server has no unnamed statement, or nobody's. */
 	dropUnnamed(): void {
 		this.serial = NOBODY;
 	}
@@ -201,7 +201,7 @@ export class ServerStatements {
 		this.noteUnnamed(serial);
 	}
 
-	/** As `noteUnnamedAgain`, with a Describe behind it: it is not there before that has come to what its client was told. */
+	/** As `noteUnnamedAgain`, with a Describe behind it: it counts as there only when that has come to what its client was told. */
 	noteUnnamedChecked(serial: number, expected: string): void {
 		this.books.saidOf(Reply.ParseOurs, null);
 		this.books.saidOf(Reply.DescribeOurs, { serial, expected });
@@ -285,14 +285,14 @@ export class ServerStatements {
 		const known = statement.description;
 		copy.description = known.key === description.key ? known : description;
 		copy.names = null;
-		// It was something else when it was first prepared: whoever parses the text now shall not be given that.
+		// The text was something else when it was first prepared: whoever parses it now shall not be given that.
 		if (copy.description !== known) statement.retire();
 		if (names !== null) client?.onDescribed(names, statement, copy.description);
 	}
 
 	/**
-	 * An error that may have come of it that a statement was prepared before this loan, and means something else by now. Whoever parses
-	 * its text again asks the server.
+	 * An error came, perhaps because a statement was prepared before this loan and means something else by now. A client that parses
+	 * such a text again asks the server.
 	 */
 	distrust(): void {
 		for (const copy of this.prepared.values())
@@ -340,14 +340,14 @@ export class ServerStatements {
 				continue;
 			}
 			const copy = new Copy(statement, moving.asDescribed, moving, 0, BEFORE);
-			// Closed meanwhile, perhaps: a new Parse asks the server.
+			// If the server has said something else of it than others, a new Parse asks it.
 			const same = moving.description === (statement.description?.key ?? null);
 			copy.description = same ? statement.description : UNKNOWN;
 			this.prepared.set(statement, copy);
 		}
 	}
 
-	/** What the server has said that it did not do. @returns false when it can no longer be said what is prepared here */
+	/** Takes back what the server has said that it did not do. @returns false when it can no longer be said what is prepared here */
 	undo(undone: Undone, client: StatementClient | null): boolean {
 		// An unnamed statement, or the name of another thread's: neither is known to be there or gone.
 		if (undone.nameless || undone.parses > 0) this.dropUnnamed();
@@ -359,7 +359,7 @@ export class ServerStatements {
 				if (this.prepared.get(statement) === copy) this.prepared.delete(statement);
 			}
 			if (mark === Reply.CloseOurs && copy?.exists) this.prepared.set(statement, copy);
-			// If it is there, nobody knows what it is.
+			// Its Describe was not answered: if the copy is there, nobody knows what it is.
 			if (mark === Reply.DescribeOurs && copy !== null) copy.description = UNKNOWN;
 			if (name === null) continue;
 			if (mark === Reply.CloseFake) client?.onCloseUndone(name, statement);

@@ -19,7 +19,7 @@ export interface SessionClient {
 	onReportsHeld(): void;
 }
 
-/** Who runs its queries: a Server. */
+/** The Server, which runs the queries that its SessionState asks for. */
 export interface SessionServer {
 	/** Whom it is lent to. */
 	readonly client: SessionClient | null;
@@ -33,7 +33,7 @@ export class SessionState {
 	applied: ParameterSet;
 	/** What its client does to it. */
 	readonly traces: Traces;
-	/** Lent for as long as the client stays: what it does is not followed. */
+	/** Session pooling: lent for as long as the client stays; what it does is not followed. */
 	locked = false;
 	/** Settings that have to go back to the client's StartupMessage before it hears that its request is over; else null. */
 	restoring: Restoring | null = null;
@@ -55,7 +55,7 @@ export class SessionState {
 
 	// ---- what is applied -----------------------------------------------------------------------------------------------------
 
-	/** A client has it from now on. @param locked for as long as the client stays */
+	/** A client has the session from now on. @param locked for as long as the client stays */
 	lent(locked: boolean): void {
 		this.locked = locked;
 		this.restoring = null;
@@ -68,14 +68,14 @@ export class SessionState {
 		this.applied = this.sets.empty;
 	}
 
-	/** By name, what a transaction has set beyond the settings of the login; null takes one away. */
+	/** A transaction has set these names beyond the settings of the login; null takes one away. */
 	noteApplied(changes: readonly [string, string | null][]): void {
 		this.applied = this.sets.change(this.applied, changes);
 	}
 
 	// ---- what the server reports -----------------------------------------------------------------------------------
 
-	/** ParameterStatus while a client has it. Whatever changed the setting, a function perhaps: the session's value may have changed, too. */
+	/** ParameterStatus while a client has it: whatever changed the setting, a function perhaps, may have changed the session's value. */
 	onReport(name: string): void {
 		if (READ_ONLY_REPORTS.has(name)) return;
 		const setting = name.toLowerCase();

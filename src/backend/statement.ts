@@ -9,11 +9,11 @@ import type { Description } from "./description.ts";
 
 /** The settings that texts are read by, in so far as they are not the pool's own. */
 export class Dialect {
-	/** Those that constants depend on, as `name\0value\0 …`; "" when all are the pool's own. */
+	/** Settings that constants depend on, as `name\0value\0 …`; "" when all are the pool's own. */
 	readonly constants: string;
-	/** Those that names depend on. */
+	/** Settings that names depend on, in the same way. */
 	readonly names: string;
-	/** All of them. */
+	/** Both together: equal for equal dialects. */
 	readonly key: string;
 	/** The statements that a new Parse may be given, by text and declared parameter types. */
 	readonly statements = new Map<string, Statement>();
@@ -39,7 +39,7 @@ export interface Routed {
 	readonly sql: string | null;
 	/** Backslashes in its '…' are escapes. */
 	readonly escapes: boolean;
-	/** It may change how its session reads what follows. */
+	/** The statement may change how its session reads what follows. */
 	readonly changes: boolean;
 }
 
@@ -51,9 +51,9 @@ export class Statement {
 	readonly rest: Buffer;
 	readonly facts: SessionFacts;
 	readonly key: string;
-	/** Among whose statements it is, or was; null: one client's own, made while its session read texts in a way of the moment. */
+	/** The dialect that it belongs to, or did; null: one client's own, made while its session read texts in a way of the moment. */
 	readonly dialect: Dialect | null;
-	/** By which settings its constants are read (`Dialect.constants`), and its names; null: nobody knows. */
+	/** The settings by which its constants are read (`Dialect.constants`), and its names; null: nobody knows. */
 	constants: string | null;
 	readonly names: string | null;
 	/**
@@ -103,7 +103,7 @@ export class Statement {
 	/** Settings may decide what its constants are. */
 	readonly hasConstants: boolean;
 
-	/** A client has closed it. */
+	/** A client has closed the statement. */
 	closed(): void {
 		this.closes++;
 	}
@@ -140,13 +140,13 @@ export class Statement {
 		return Buffer.concat([this.rest.subarray(0, this.rest.indexOf(0) + 1), this.description.types]);
 	}
 
-	/** What it holds, about. */
+	/** What it takes in memory, bytes, about. */
 	get bytes(): number {
 		return sizeOf(this.rest.length) + (this.dialect?.key.length ?? 0) + (this.description?.types.length ?? 0);
 	}
 }
 
-/** What a statement of a Parse with so many bytes takes: those, its key, and its part of the books. */
+/** Bytes that a statement of a Parse with so many bytes takes: these, its key, and its part of the books. */
 export function sizeOf(rest: number): number {
 	return 2 * rest + 512;
 }

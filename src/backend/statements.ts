@@ -7,23 +7,23 @@ import type { Description } from "./description.ts";
 import { Dialects } from "./dialects.ts";
 import { type Dialect, NAME_PREFIX, Statement, sizeOf } from "./statement.ts";
 
-/** What the statements may take that one client has names for, and all of a thread, bytes; guesses: two of the largest, and four. */
+/** Most bytes of the statements that one client has names for, and of all of a thread; guesses: two of the largest, and four. */
 export const MOST_OF_CLIENT = 256 << 20;
 const MOST_OF_THREAD = 512 << 20;
 
-/** What unused statements may hold, per thread, whatever `prepared_statements_limit` says: nothing grows for ever. */
+/** Most bytes of unused statements, per thread, whatever `prepared_statements_limit` says: nothing grows for ever. */
 const UNUSED_BYTES = 16 << 20;
 
 /** All statements of a thread. */
 export class Statements {
 	private readonly dialects = new Map<string, Dialects>();
 	private readonly byName = new Map<string, Statement>();
-	/** Those that no client names any more, oldest first, and the bytes that they were counted with. */
+	/** Statements that no client names any more, oldest first, and the bytes that they were counted with. */
 	private readonly unused = new Map<Statement, number>();
 	private unusedBytes = 0;
-	/** Of all of them, by their texts. */
+	/** Of all statements, by their texts (`sizeOf`). */
 	private bytes = 0;
-	/** What clients' names for them take; by session/names.ts. */
+	/** Bytes that clients' names for them take; counted by session/names.ts. */
 	nameBytes = 0;
 	/** How many were ever dropped. */
 	drops = 0;
@@ -64,14 +64,14 @@ export class Statements {
 		return this.byName.get(name);
 	}
 
-	/** For all who read as `dialect` says. `rest` must be the caller's own copy. */
+	/** Makes a statement for all who read as `dialect` says. @param rest the caller's own copy, which is kept */
 	add(dialect: Dialect, key: string, rest: Buffer, facts: SessionFacts): Statement {
 		const statement = this.make(key, rest, facts, dialect, dialect.constants, dialect.names);
 		dialect.statements.set(key, statement);
 		return statement;
 	}
 
-	/** For one client alone. @param constants see `Statement.constants` */
+	/** Makes a statement for one client alone. @param constants see `Statement.constants` */
 	addPrivate(
 		key: string,
 		rest: Buffer,
@@ -92,7 +92,7 @@ export class Statements {
 	}
 
 	/**
-	 * The same for one client alone, that has come to read otherwise than `statement` was read.
+	 * Makes a copy for one client alone, that has come to read otherwise than `statement` was read.
 	 * @param constants by which settings it is read from now on, and its names
 	 */
 	alone(statement: Statement, constants: string | null, names: string | null): Statement {

@@ -7,9 +7,9 @@ import { HEADER, readInt16, readInt32 } from "../wire/frame.ts";
 /** Rows of an answer, in text format. */
 export type Rows = readonly (readonly (string | null)[])[];
 
-/** What may be answered, bytes, in one row and in all; the longest is what settings a transaction has changed. A guess. */
+/** Most bytes of an answer, in one row and in all; the longest tells what settings a transaction has changed. A guess. */
 const TASK_LIMIT = 32 << 20;
-/** SQLSTATE of an answer that is longer. */
+/** SQLSTATE "out_of_memory", for an answer that is longer. */
 export const TOO_MUCH = "53200";
 
 export class Task {

@@ -1,24 +1,25 @@
-// What a client does to the session of the server that it has: settings that it gives values, things that it leaves behind, objects
-// that it makes. Noted when it is said and when it is answered, settled when its transaction has ended (session/settings.ts), cleaned
-// before anybody else has the server (clean.ts). One for each Server; nothing but what is here knows whether a session is clean.
+// What a client does to the session of the server that it has: settings that it gives values, things that it leaves behind,
+// objects that it makes. Noted when it is said and when it is answered, settled when its transaction has ended
+// (session/settings.ts), cleaned before anybody else has the server (clean.ts). One for each Server; nothing but what is here
+// knows whether a session is clean.
 
 import { Dirty, Reads, readsOf, type SessionFacts } from "../parser/session.ts";
 
-/** What the names of settings may take that one transaction has set, bytes; more is not kept (session/settings.ts). */
+/** Most bytes of the names of settings that one transaction has set; more is not kept (session/settings.ts). */
 const NAMES_LIMIT = 1 << 20;
 const NAME_COST = 64;
 
 /** Tables of one session that are known by name; of more than these it is not remembered that they are temporary. */
 const MOST_TEMPORARIES = 1000;
 
-/** Tags of what changes the catalogue in a way that Parse depends on. Of DO, what is in it was looked at. */
+/** Command tags of what changes the catalogue in a way that Parse depends on. The text of a DO was looked at. */
 const ALTERS = /^(CREATE|ALTER|DROP|IMPORT|COMMIT PREPARED)/;
 
 /** What is read with every request is a field; all are written here only. */
 export class Traces {
 	/** Bits of `Dirty`: what has to be cleaned away before somebody else has the session. */
 	dirty = 0;
-	/** The last statement was ROLLBACK. */
+	/** The last statement was ROLLBACK, or failed. */
 	rolledBack = false;
 	private setNames: Set<string> | null = null;
 	private resetNames: Set<string> | null = null;
@@ -81,7 +82,7 @@ export class Traces {
 		return this.hasErrors;
 	}
 
-	/** What was set holds: nothing that happened since has taken it back. */
+	/** What was set holds: no error has come during this loan, and no ROLLBACK last. */
 	get stands(): boolean {
 		return !this.hasErrors && !this.rolledBack;
 	}
@@ -98,7 +99,7 @@ export class Traces {
 		if (this.temporaries.size > 0) this.temporaries.clear();
 	}
 
-	/** Of a statement that is said: what it does to its session. @param isBound its parameters come in a Bind */
+	/** A statement is said: what it does to its session. @param isBound its parameters come in a Bind */
 	note(facts: SessionFacts, isBound: boolean): void {
 		this.looked = true;
 		this.readBits |= facts.reads;
@@ -109,7 +110,7 @@ export class Traces {
 		if (facts.resetsAll) this.resetsEverything = true;
 	}
 
-	/** Of a statement that is said: what it does to the catalogue. */
+	/** A statement is said: what it does to the catalogue. */
 	noteObjects({ alters, temporaries, drops }: SessionFacts): void {
 		if (alters) this.noteAlters();
 		this.hasTemporaries ||= temporaries.length > 0;
@@ -168,7 +169,7 @@ export class Traces {
 		this.rolledBack = true;
 	}
 
-	/** CommandComplete of SET or RESET: all that was understood was noted before it was sent, the rest is cleaned. */
+	/** CommandComplete of SET or RESET: what was understood was noted before it was sent; without a closer look nothing was. */
 	noteSet(): void {
 		if (!this.looked) this.noteUnknown();
 	}
@@ -193,16 +194,16 @@ export class Traces {
 		this.rolledBack = true;
 	}
 
-	/** ReadyForQuery with no transaction open: whoever parses from now on finds what the last has made. @param isLast nothing is owed */
+	/** ReadyForQuery with no transaction open: who parses from now on finds what the last has made. @param isLast nothing is owed */
 	endTransaction(isLast: boolean): void {
-		// What was said may be among what is still owed.
+		// What changes the catalogue may be among what is still owed.
 		this.alters = !isLast;
 		this.altered();
 	}
 
 	// ---- the end ---------------------------------------------------------------------------------------------------
 
-	/** What the session's settings are has been asked, or nobody is to ask. */
+	/** The session's settings have been asked for, or nobody is to ask. */
 	settle(): void {
 		this.setNames = null;
 		this.resetNames = null;
@@ -210,13 +211,13 @@ export class Traces {
 		this.bytes = 0;
 	}
 
-	/** As `settle`, of a loan that has ended without its last words: its settings cannot be asked for on behalf of anyone. */
+	/** As `settle`, when the client is gone: the settings cannot be asked for on anyone's behalf, and have to be cleaned. */
 	giveUp(): void {
 		if (this.unsettled) this.dirty |= Dirty.Settings;
 		this.settle();
 	}
 
-	/** Cleaned, or about to be. @returns bits of `Dirty` */
+	/** The session is cleaned, or about to be. @returns bits of `Dirty`: what it had */
 	take(): number {
 		const { dirty } = this;
 		this.dirty = Dirty.None;

@@ -11,7 +11,7 @@ export interface Candidate {
 }
 
 export interface Balance<T extends Candidate> {
-	/** One of `candidates`, of which there is at least one. */
+	/** Chooses one of `candidates`, of which there is at least one. */
 	pick(candidates: readonly T[]): T;
 }
 
@@ -65,7 +65,7 @@ class LeastActive<T extends Candidate> implements Balance<T> {
 		this.random = random;
 	}
 
-	/** Of several with the same load one by chance: the first would get all of a light load. */
+	/** Of candidates with the same load one by chance: else the first would get all of a light load. */
 	pick(candidates: readonly T[]): T {
 		const start = Math.floor(this.random() * candidates.length);
 		let best = candidates[start]!;
@@ -82,8 +82,8 @@ class LeastActive<T extends Candidate> implements Balance<T> {
 }
 
 /**
- * Smooth: every candidate gains its weight, the richest is chosen and pays what all have gained. So a server of weight 5
- * beside one of weight 1 is not asked five times in a row.
+ * Smooth weighted round robin: every candidate gains its weight, the richest is chosen and pays what all have gained. So a
+ * server of weight 5 beside one of weight 1 is not asked five times in a row.
  */
 class Weighted<T extends Candidate> implements Balance<T> {
 	private readonly credits = new Map<T, number>();
@@ -104,7 +104,7 @@ class Weighted<T extends Candidate> implements Balance<T> {
 			best = candidate;
 			most = credit;
 		}
-		// Weight 0 is for when nobody else is there.
+		// All have `lb_weight` 0: such servers take turns when there is nobody else.
 		if (best === null) return candidates[this.turn++ % candidates.length]!;
 		credits.set(best, most - total);
 		return best;

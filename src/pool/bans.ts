@@ -1,6 +1,6 @@
-// Who is not read from, and for how long. A server that fails is banned at once, unless nobody else could serve its shard's
-// reads; it comes back when a check has passed, not before its hold is over (which grows while it fails again and again), and
-// at the latest after `ban_timeout`. One Bans in each thread, all over the same Vitals. Writes know no bans.
+// Bans: which servers are not read from, and for how long. A server that fails is banned at once, unless nobody else could serve
+// its shard's reads; it comes back when a check has passed, not before its hold is over (which grows while it fails again and
+// again), and at the latest after `ban_timeout`. One Bans in each thread, all over the same Vitals. Writes know no bans.
 
 import type { General } from "../config/settings.ts";
 import type { PoolSpec, Snapshot } from "../config/snapshot.ts";
@@ -11,10 +11,10 @@ import { Ban, Vital, type Vitals } from "./vitals.ts";
 
 /** A server that fails again within this time of coming back is held longer, ms; a guess. */
 const RELAPSE = 60_000;
-/** Its second ban lasts at least this long, ms; each further one twice as long. */
+/** Hold of the first ban after a relapse, ms; that of each further one is twice as long, up to `ban_timeout`. */
 const FIRST_HOLD = 1_000;
 
-/** In words, for SHOW BANS and the log. */
+/** The reason of a ban in words, for SHOW BANS and the log. */
 export function banText(why: Ban): string {
 	switch (why) {
 		case Ban.None:
@@ -34,12 +34,12 @@ export function banText(why: Ban): string {
 	}
 }
 
-/** Bans that end by a check, or by time. */
+/** Whether a ban for this reason ends by a check that passes, or by `ban_timeout`; others end by the Monitor or an admin. */
 export function isOfHealth(why: Ban): boolean {
 	return why === Ban.Unreachable || why === Ban.Unhealthy || why === Ban.Unchecked;
 }
 
-/** What is read of the configuration. */
+/** The part of the configuration that bans depend on. */
 type Known = Pick<Snapshot, "clusters"> & { readonly general: Pick<General, "ban_timeout" | "read_write_split"> };
 
 /** A pool that may be banned. */
@@ -47,7 +47,7 @@ interface Member extends Placed {
 	readonly spec: PoolSpec;
 	/** Slots of all pools of its shard. */
 	readonly shard: readonly number[];
-	/** The first slot among the pools of its server. */
+	/** The lowest slot among all pools of its host and port. */
 	readonly server: number;
 }
 
@@ -66,7 +66,7 @@ export class Bans {
 		this.reach(snapshot, slots);
 	}
 
-	/** The configuration in force. */
+	/** Takes over the configuration in force: at the start and after each reload. */
 	reach(snapshot: Known, slots: Slots): void {
 		this.general = snapshot.general;
 		const members = new Map<number, Member>();
@@ -90,19 +90,19 @@ export class Bans {
 		this.peaceful = -1;
 	}
 
-	/** No connection could be had, or a check has failed; `cause` for the log. */
+	/** A server could not be connected to, or a check of it has failed. @param cause for the log */
 	failed(slot: number, why: Ban, cause: string, time: number): void {
 		this.vitals.setHealthy(slot, false);
 		this.vitals.set(this.serverOf(slot), Vital.doubtedAt, time);
 		this.ban(slot, why, cause, time);
 	}
 
-	/** `require_healthcheck_on_discovery`: a new one is not read from before a check has passed, even if all are new. */
+	/** `require_healthcheck_on_discovery`: a new server is not read from before a check has passed, even if all are new. */
 	unchecked(slot: number, time: number): void {
 		if (this.general.ban_timeout > 0) this.put(slot, Ban.Unchecked, banText(Ban.Unchecked), time);
 	}
 
-	/** It has answered. */
+	/** A server has passed a check, or has let in a new connection. */
 	passed(slot: number, time: number): void {
 		const { vitals } = this;
 		vitals.setHealthy(slot, true);
@@ -127,8 +127,8 @@ export class Bans {
 	}
 
 	/**
-	 * RELOAD and RECONNECT: whoever gives one has changed something, and every server may show what it is worth now; those that
-	 * an admin has banned too, as in PgDog. One that nobody has checked yet still has to pass its check.
+	 * RELOAD and RECONNECT end all bans, those by an admin too, as in PgDog: whoever gives one has changed something, and servers
+	 * may show what they are worth now. A server that no check has passed yet (`Ban.Unchecked`) stays banned.
 	 */
 	lift(cause: string, time: number): void {
 		const { vitals } = this;
@@ -136,13 +136,13 @@ export class Bans {
 			const why = vitals.banOf(slot);
 			if (why === Ban.None || why === Ban.Unchecked) continue;
 			this.end(slot, why, cause, time);
-			// It fails for the first time, when it fails again.
+			// When it fails again, that counts as its first failure: no hold.
 			vitals.set(slot, Vital.unbannedAt, 0);
 			vitals.set(slot, Vital.hold, 0);
 		}
 	}
 
-	/** The tick of one thread: what `ban_timeout` ends. A server that is known to be ill stays banned. */
+	/** Ends what `ban_timeout` ends, for all threads; called by one of them. A server that is known to be ill stays banned. */
 	tick(time: number): void {
 		const { vitals } = this;
 		const { version } = vitals;
@@ -199,7 +199,7 @@ export class Bans {
 		this.log.warn(`resuming read queries: ${cause} [${server}]`, { server });
 	}
 
-	/** For the log. */
+	/** `host:port`, for the log; "" when the slot is not in the configuration. */
 	addressOf(slot: number): string {
 		const spec = this.members.get(slot)?.spec;
 		return spec === undefined ? "" : addressOf(spec);
@@ -210,7 +210,7 @@ export class Bans {
 		return this.members.get(slot)?.server ?? slot;
 	}
 
-	/** Whether somebody else of its shard could serve its reads. */
+	/** Whether another pool of the shard could serve its reads. */
 	private isReplaceable(slot: number): boolean {
 		const { vitals, general, members } = this;
 		const shard = members.get(slot)?.shard ?? [];

@@ -7,7 +7,7 @@ import { PgError } from "../errors.ts";
 export interface Shortage {
 	/** Permits in use: connections being opened among them. */
 	readonly used: number;
-	/** Connections that clients have: no other is a sign of too few. */
+	/** Connections that clients have: only when they are all of `size`, the pool is too small (53300). */
 	readonly lent: number;
 	readonly size: number;
 	/** Why the last attempt to connect failed; null when it did not. */
@@ -24,7 +24,7 @@ export function checkoutTimeout({ used, lent, size, lastError }: Shortage): PgEr
 	return new PgError("FATAL", lent < size ? "58000" : "53300", "checkout timeout", numbers, hint);
 }
 
-/** @param longest ms that one of those who wait has waited */
+/** One line for the log. @param longest for how long the first client in the queue of this worker has waited, ms */
 export function shortageText(
 	{ user, database }: { readonly user: string; readonly database: string },
 	error: PgError,

@@ -1,5 +1,6 @@
-// Whether a pool's server is well: asked before a connection that was idle for long is lent, and in the background, in turn
-// and soon when there is reason to. What comes of it goes to the Bans. One for each Pool, which knows when to ask.
+// Health checks: a server is asked before a connection that was idle for `healthcheck_interval` is lent, and in the background
+// (`idle_healthcheck_interval`), in turn and soon when there is reason to. The outcome goes to the Bans. One for each Pool,
+// which knows when to ask.
 
 import type { Server } from "../backend/server.ts";
 import { now } from "../clock.ts";
@@ -12,20 +13,20 @@ import { Ban, Vital } from "./vitals.ts";
 /** A server that is not well is checked this often, ms, until it is: what brings it back within seconds. */
 const RECHECK = 1_000;
 
-/** What it needs of its pool. */
+/** What Checks need of their pool. */
 export interface Checked {
 	readonly slot: number;
 	readonly counters: Float64Array;
-	/** It is no longer in the configuration: what is found out is nothing to anybody. */
+	/** The pool is no longer in the configuration: what a check finds out is of use to nobody. */
 	readonly isRetired: boolean;
-	/** A connection that nobody has; null when there is none. It goes back by `onIdle`. */
+	/** Takes an idle server out of the pool's; null when there is none. It goes back by `onIdle`. */
 	popIdle(): Server | null;
 	onIdle(server: Server): void;
-	/** A connection beyond the pool's size. @param timeout of each attempt, ms */
+	/** Opens a connection beyond the pool's size. @param timeout of each attempt, ms */
 	connect(timeout: number): Promise<Server>;
-	/** Makes such a connection one of the pool's. @returns false when nobody has use for it */
+	/** Makes a connection by `connect` one of the pool's. @returns false when nobody has use for it */
 	keep(server: Server): boolean;
-	/** Who waits may find a better place. */
+	/** Clients that wait here may find a better place. */
 	reconsider(): void;
 }
 
@@ -41,7 +42,7 @@ export class Checks {
 		this.context = context;
 	}
 
-	/** A check of an idle server, by that itself. */
+	/** Checks a server by its own connection, which was idle, and gives it back to the pool. */
 	probe(server: Server): void {
 		const { pool, context } = this;
 		pool.counters[Stat.healthchecks]!++;
@@ -62,7 +63,7 @@ export class Checks {
 		const last = vitals.get(slot, Vital.checkedAt);
 		const { idle_healthcheck_interval, idle_healthcheck_delay } = general;
 		if (last === 0) {
-			// The first one waits for its delay, as if one had just been made in time for that.
+			// As if a check had been made so long ago that the first one comes after `idle_healthcheck_delay`.
 			const first = time - idle_healthcheck_interval + idle_healthcheck_delay;
 			vitals.set(slot, Vital.checkedAt, ban === Ban.Unchecked ? 1 : first);
 			return;
@@ -81,8 +82,8 @@ export class Checks {
 	}
 
 	/**
-	 * A check in its turn is spared where nobody has a connection and another pool of the server has lately found it well, or is just
-	 * about to find out: of thousands of pools that nobody uses each would log in for it.
+	 * Whether a check in its turn is spared: the pool has no connection, and another pool of the server has lately found it well, or
+	 * is just about to find out. Of thousands of pools that nobody uses each would log in for it otherwise.
 	 */
 	private isSpared(time: number, last: number): boolean {
 		const { general, bans, ledger } = this.context;
@@ -119,17 +120,17 @@ export class Checks {
 		return idle_healthcheck_interval > 0 ? last + idle_healthcheck_interval : Number.POSITIVE_INFINITY;
 	}
 
-	/** Nothing has come back for a while. A long query is not more often asked about than a check may take. */
+	/** A query takes long: its server is to be checked soon, but not more often than a check may take. */
 	suspect(time: number): void {
 		const { vitals } = this.context.bans;
 		const { slot } = this.pool;
 		if (time - vitals.get(slot, Vital.checkedAt) > this.context.general.healthcheck_timeout) vitals.suspect(slot);
 	}
 
-	/** Somebody has waited for `checkout_timeout`, and nothing has come back. @param connecting connections are being opened */
+	/** A client has waited for `checkout_timeout`, and no server came back. @param connecting connections are being opened */
 	late(connecting: boolean, time: number): void {
 		const { bans } = this.context;
-		// All connections at work for so long may be busy, or hang: that is for a check to say, the one under way if there is one.
+		// Connections that are at work for so long may be busy, or hang: a check will say, the one under way if there is one.
 		if (!connecting) bans.vitals.suspect(this.pool.slot);
 		else bans.failed(this.pool.slot, Ban.Unreachable, "no connection within checkout_timeout", time);
 	}
@@ -150,7 +151,7 @@ export class Checks {
 		pool.reconsider();
 	}
 
-	/** By a connection beyond the pool's size, if need be: it is closed again at once unless there is room for it. */
+	/** Checks by a new connection, beyond the pool's size if need be: closed at once unless the pool has use and room for it. */
 	private async checkByConnecting(): Promise<void> {
 		const { context, pool } = this;
 		const { healthcheck_timeout } = context.general;
@@ -161,13 +162,13 @@ export class Checks {
 		} catch (error) {
 			this.connecting = false;
 			const { sqlstate, message } = asPgError(error);
-			// Refused for what it does not like in us, it lives.
+			// A server that refuses the login (password, role, database) is alive.
 			if (sqlstate.startsWith("08") || sqlstate.startsWith("57P")) this.failed(message);
 			else if (context.ledger.used(pool.slot) > 0) context.bans.passed(pool.slot, now());
 		}
 	}
 
-	/** A server that lets in may still not answer: the empty query of `probe`, on a connection that is nobody's yet. */
+	/** Asks what `probe` asks, an empty query, on a connection that is not the pool's yet: whoever lets in may still not answer. */
 	private ask(server: Server, timeout: number): void {
 		this.server = server;
 		server.loggedIn();

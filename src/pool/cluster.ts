@@ -7,9 +7,9 @@ import type { Pool } from "./pool.ts";
 import type { Shard } from "./shard.ts";
 
 export class Cluster {
-	/** At least one, by number. */
+	/** At least one, in the order of shard numbers. */
 	readonly shards: readonly Shard[];
-	/** What needs no choice. */
+	/** The pool where there is no choice, and for what all pools have in common: the first shard's primary, or its first pool. */
 	readonly first: Pool;
 
 	constructor(shards: readonly Shard[]) {
@@ -63,7 +63,7 @@ export class Cluster {
 		return this.shards[shard]!.refusal(side);
 	}
 
-	/** The one pool's role, as found out. */
+	/** The role of one of the cluster's pools, as configured or found out. */
 	roleOf(pool: Pool): string {
 		const shard = this.shards.find(({ pools }) => pools.includes(pool));
 		return shard?.roleOf(pool) ?? pool.spec.role;

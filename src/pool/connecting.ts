@@ -21,13 +21,13 @@ import type { Reported } from "./reported.ts";
 const RETRY_FIRST = 100;
 const RETRY_LAST = 1000;
 
-/** What it needs of its pool. */
+/** What Connecting needs of its pool. */
 export interface Connected extends ServerHome {
 	readonly spec: PoolSpec;
-	/** When its servers were last replaced. */
+	/** `PoolContext.generation` when the pool's servers were last replaced. */
 	readonly generation: number;
 	readonly reported: Reported;
-	/** It is no longer in the configuration. */
+	/** The pool is no longer in the configuration: an attempt that fails is the last. */
 	readonly isRetired: boolean;
 	/** A connection that was opened: it is the pool's now, and so is the permit. */
 	onOpened(server: Server, permit: Permit): void;
@@ -53,17 +53,17 @@ export class Connecting {
 		this.context = context;
 	}
 
-	/** Not so soon after a failure. */
+	/** Whether the pause after a failure is over (`RETRY_FIRST` to `RETRY_LAST`). @param time `now()` */
 	mayTry(time: number): boolean {
 		return time >= this.retryAt;
 	}
 
-	/** Other passwords from now on: the first is tried first. */
+	/** The configuration has other passwords now: the first is tried first. */
 	restart(): void {
 		this.passwordIndex = 0;
 	}
 
-	/** Rejects only when what is done with the connection has a bug: neither it nor the permit is lost then. */
+	/** Opens a connection. Rejects only when what the pool does with it has a bug: neither it nor the permit is lost then. */
 	async open(mine: Permit): Promise<void> {
 		using permit = mine;
 		const outcome = await this.counted(this.connect(this.context.general.connect_timeout));
@@ -72,7 +72,7 @@ export class Connecting {
 			this.pool.onOpened(outcome, permit);
 			return;
 		}
-		// Before anybody is told: who hears of it may want to try again.
+		// The permit goes back before anybody is told: whoever hears of it may want to try again.
 		permit.release();
 		const error = asPgError(outcome.error);
 		this.retryDelay = Math.min(RETRY_LAST, this.retryDelay === 0 ? RETRY_FIRST : this.retryDelay * 2);
@@ -93,7 +93,7 @@ export class Connecting {
 		this.pool.onAdoptFailed(outcome.error);
 	}
 
-	/** Whatever comes of it is a value, so that nothing but connecting can be taken for a failure to connect. */
+	/** The outcome of an attempt; a failure is a value, so that nothing but connecting can be taken for a failure to connect. */
 	private async counted(attempt: Promise<Server>): Promise<Server | { readonly error: unknown }> {
 		this.underway++;
 		try {
@@ -139,7 +139,10 @@ export class Connecting {
 		this.lastError = null;
 	}
 
-	/** A connection without a permit. @param timeout of each attempt, ms */
+	/**
+	 * Logs in, in up to `connect_attempts` attempts; the connection has no permit. Rejects with the last attempt's error.
+	 * @param timeout of each attempt, ms
+	 */
 	async connect(timeout: number): Promise<Server> {
 		const { pool, context } = this;
 		const { spec, generation } = pool;

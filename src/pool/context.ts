@@ -30,11 +30,11 @@ export interface PoolContext {
 	readonly names: Names;
 	readonly descriptors: Descriptors;
 	readonly log: Log;
-	/** What does not come in by a socket's event comes in through it. */
+	/** Promises, timers and messages of other threads come in through it: a bug there costs one connection (contain.ts). */
 	readonly contain: Contain;
 	/** ms since the epoch as of the janitor's last tick. */
 	readonly time: number;
-	/** Counts reloads and RECONNECTs: the same number in each worker, in whatever order servers come from another. */
+	/** Counts reloads and RECONNECTs, the same number in each worker: so a server that another worker gives is known to be old. */
 	readonly generation: number;
 	/** The settings in force. */
 	readonly general: General;

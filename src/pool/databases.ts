@@ -1,5 +1,5 @@
-// Which pools are of one database: of several users, under several names, its primary and its replicas. DDL that one of them
-// has seen concerns all. Each thread finds it out for itself, and finds the same.
+// Which pools have one database behind them, and so one catalogue: pools of several users, under several names, of its primary
+// and its replicas. DDL that one of them has seen concerns all. Each thread finds it out for itself, and finds the same.
 
 import type { ClusterSpec, PoolSpec } from "../config/snapshot.ts";
 

@@ -1,45 +1,48 @@
-// Connections for the sake of `min_pool_size` alone: nobody waits for them, so they take turns. Pools that clients use come first; for
-// the others nothing is opened while somebody waits or a pool in use lacks some. A few are under way in the process at a time, and a
-// server that has no room (53300) is left alone for a while, by all pools there: what is idle for nobody's sake makes room, and then they
-// come back slowly. One for each thread; what is known of a server is in the Vitals.
+// Connections for the sake of `min_pool_size` alone: nobody waits for them, so pools take turns. Pools that clients use come
+// first; for the others nothing is opened while a client waits or a pool in use lacks some. A few are under way in the process at
+// a time, and a server that has no room (53300) is left alone for a while, by all pools there: idle connections that no client
+// has used make room, and then they come back slowly. One for each thread; what is known of a server is in the Vitals.
 
 import type { Log } from "../log.ts";
 import type { Bans } from "./bans.ts";
 import type { Ledger } from "./ledger.ts";
 import { Vital } from "./vitals.ts";
 
-/** Under way in the process at a time. A server starts a process for each; the clients that come meanwhile want some too. */
+/** Most that are opened in the process at once. A server starts a process for each; clients that come meanwhile want some too. */
 const MOST_UNDERWAY = 4;
-/** Begun by one thread in a tick for pools that nobody has used. */
+/** Most that one thread begins in a tick for pools that nobody uses. */
 const STEP = 2;
-/** Pools that are looked at in a tick. */
+/** Pools that are looked at in a tick, in each queue. */
 const LOOKS = 64;
 /** How long a server that is full is left alone, ms: longer each time it is found full again, up to the last. */
 const FIRST_PAUSE = 1_000;
 const LAST_PAUSE = 60_000;
-/** ms between two connections to a server that was full, until it has not been so for the second time. */
+/**
+ * ms between two connections to a server that was full, and for how long after its pause that is remembered: then it is filled at
+ * full speed, and if it is full again its pause is `FIRST_PAUSE`.
+ */
 const SLOW = 1_000;
 const FORGET = 600_000;
-/** Which part of what is idle for nobody's sake makes room. */
+/** Of the pools whose idle servers no client has used, one in so many closes one when there is no room. */
 const ROOM = 4;
 
 /** SQLSTATE too_many_connections: the server has no room, or none for this role or database. */
 export const FULL = "53300";
 
-/** A pool that may lack some. */
+/** A pool that may have fewer servers than `min_pool_size`. */
 export interface Filled {
 	readonly slot: number;
 	/** Clients have had servers of it, or wait for one. */
 	readonly isUsed: boolean;
-	/** It has fewer than `min_pool_size`. */
+	/** It has fewer servers than `min_pool_size`. */
 	readonly lacks: boolean;
-	/** It is not well, or was refused a moment ago. @param time `now()` */
+	/** False when the server is not well, or could not be connected to a moment ago. @param time `now()` */
 	mayFill(time: number): boolean;
-	/** Opens one. @param done it is here, or cannot be had @returns false when it did not come to that */
+	/** Opens one server. @param done told when it is here, or cannot be had @returns false when no permit is free: then not told */
 	fill(done: () => void): boolean;
-	/** Idle servers, if nobody has used any. */
+	/** How many servers are idle; 0 when clients use the pool. */
 	readonly spare: number;
-	/** Closes one of these. */
+	/** Closes one of the `spare` servers. */
 	makeRoom(): void;
 }
 
@@ -50,9 +53,9 @@ export class Filling {
 	/** Pools that lack some, in the order of their turns: those that clients use, and the others. */
 	private readonly used = new Set<Filled>();
 	private readonly others = new Set<Filled>();
-	/** Somebody has waited for a server since the last tick. */
+	/** A client has waited since the last tick for a server that is still to be opened: the pools that nobody uses come later. */
 	private isHungry = false;
-	/** Of the vitals, when room was last made, and the time then. */
+	/** `Vitals.crowdings` as of the last tick, and when that was, ms since the epoch. */
 	private crowdings = 0;
 	private lookedAt = 0;
 
@@ -62,7 +65,7 @@ export class Filling {
 		this.log = log;
 	}
 
-	/** A pool lacks some. One that has said so keeps its turn. */
+	/** A pool has fewer servers than `min_pool_size`. One that has said so before keeps its turn. */
 	wants(pool: Filled): void {
 		if (pool.isUsed) this.others.delete(pool);
 		(pool.isUsed ? this.used : this.others).add(pool);
@@ -73,7 +76,7 @@ export class Filling {
 		this.isHungry = true;
 	}
 
-	/** Whether one more may be opened for its sake to the server of this pool. */
+	/** Whether one more connection may be opened, for `min_pool_size` alone, to the server of this pool. @param time `now()` */
 	allows(slot: number, time: number): boolean {
 		const { vitals } = this.bans;
 		const server = this.bans.serverOf(slot);
@@ -82,7 +85,7 @@ export class Filling {
 		return until === 0 || time - until > FORGET || time - vitals.get(server, Vital.filledAt) > SLOW;
 	}
 
-	/** A connection to the server of this pool was refused for want of room. */
+	/** A connection to the server of this pool was refused for want of room (53300). */
 	crowded(slot: number, time: number): void {
 		const { vitals } = this.bans;
 		const server = this.bans.serverOf(slot);
@@ -99,7 +102,7 @@ export class Filling {
 		);
 	}
 
-	/** The janitor's, after that of the pools. @param pools all of this thread */
+	/** The janitor's tick, after those of the pools. @param pools all of this thread */
 	tick(pools: Iterable<Filled>, time: number): void {
 		const { crowdings } = this.bans.vitals;
 		if (crowdings !== this.crowdings) this.makeRoom(pools);
@@ -110,7 +113,10 @@ export class Filling {
 		this.isHungry = false;
 	}
 
-	/** @returns whether nothing could be begun: what is lacking there cannot be had now */
+	/**
+	 * Opens up to `most` connections for pools of `queue`, in turn.
+	 * @returns whether nothing could be begun: what is lacking there cannot be had now
+	 */
 	private fill(queue: Set<Filled>, most: number, time: number): boolean {
 		let begun = 0;
 		let looks = Math.min(LOOKS, queue.size);
@@ -118,7 +124,7 @@ export class Filling {
 			if (begun >= most || looks-- === 0) break;
 			queue.delete(pool);
 			if (!pool.lacks) continue;
-			// It has had its turn.
+			// To the end of the queue: it has had its turn.
 			this.wants(pool);
 			if (!pool.mayFill(time) || !this.allows(pool.slot, time)) continue;
 			if (!this.ledger.beginFilling(MOST_UNDERWAY)) return false;
@@ -130,7 +136,7 @@ export class Filling {
 		return begun === 0;
 	}
 
-	/** Of the idle connections that nobody has used a part is closed, wherever there was no room since the last look. */
+	/** Where there was no room since the last tick, a part (`ROOM`) of the pools each close an idle server that nobody has used. */
 	private makeRoom(pools: Iterable<Filled>): void {
 		const { vitals } = this.bans;
 		const spare = new Map<number, Filled[]>();

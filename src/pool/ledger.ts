@@ -1,7 +1,7 @@
-// What the threads of the process must agree on about pools, in shared memory: how many server connections each pool
-// has (never more than its size, whatever the threads do at once), who waits, who has idle ones, which state a database's
-// catalogue is in, the number of the next prepared statement, and how many descriptors are in use. One row for each pool; every thread has its own Ledger over
-// the same memory.
+// What the threads of the process must agree on about pools, in shared memory: how many server connections each pool has (never
+// more than its size, whatever the threads do at once), who waits, who has idle ones, which state a database's catalogue is in,
+// the number of the next prepared statement, and how many descriptors are in use. One row for each pool; every thread has its own
+// Ledger over the same memory.
 
 import { Descriptors } from "../net/descriptors.ts";
 import { OnceAMinute } from "../once-a-minute.ts";
@@ -24,7 +24,7 @@ export class Ledger {
 	private readonly since: Float64Array;
 	/** [0] connections being opened for the sake of `min_pool_size` alone. */
 	private readonly filling: Int32Array;
-	/** Words of the complaints about the process, then of those about each pool. */
+	/** The `OnceAMinute` words of the process's complaint about descriptors, then those of each pool's about exhaustion. */
 	private readonly said: Int32Array;
 	/** See `Descriptors`. */
 	readonly descriptorCounts: Int32Array;
@@ -78,7 +78,7 @@ export class Ledger {
 		return Atomics.load(this.permits, 1 + slot);
 	}
 
-	/** One more is being opened for the sake of `min_pool_size`, if fewer than `limit` are. */
+	/** Counts one more that is being opened for `min_pool_size` alone. @returns false, uncounted, when `limit` are already */
 	beginFilling(limit: number): boolean {
 		if (Atomics.add(this.filling, 0, 1) < limit) return true;
 		this.endFilling();
@@ -89,7 +89,7 @@ export class Ledger {
 		Atomics.sub(this.filling, 0, 1);
 	}
 
-	/** As `used`, of all pools together. */
+	/** `used` of all pools together. */
 	get usedByAll(): number {
 		let sum = 0;
 		for (let slot = 1; slot <= this.pools; slot++) sum += this.permits[slot]!;
@@ -110,18 +110,18 @@ export class Ledger {
 		return new OnceAMinute(this.said.subarray(place * OnceAMinute.WORDS, (place + 1) * OnceAMinute.WORDS));
 	}
 
-	/** Never negative, so that a name made of it is one word. */
+	/** The number of the next prepared statement, unique in the process. Never negative, so that a name made of it is one word. */
 	nextStatement(): number {
 		return (Atomics.add(this.permits, 0, 1) + 1) >>> 0;
 	}
 
-	/** What was parsed before, in whatever thread, may mean something else if it is parsed now. */
+	/** DDL was run: what was parsed before, in whatever thread, may mean something else if it is parsed now. */
 	catalogueChanged(database: number): void {
-		// Not a count for each: a reload may give a database another place, and no number may come twice.
+		// No counter for each database: a reload may give one another place, and no number may come twice.
 		Atomics.store(this.catalogues, database, this.nextStatement() | 0);
 	}
 
-	/** Which state of its catalogue this is. */
+	/** The number of the state that the catalogue is in: another after each `catalogueChanged`. */
 	catalogueOf(database: number): number {
 		return Atomics.load(this.catalogues, database);
 	}

@@ -17,12 +17,12 @@ export interface LoginContext {
 	readonly tcp: Tcp;
 }
 
-/** The application_name is each client's: the default to which RESET goes back is PostgreSQL's, none. */
+/** The StartupMessage without application_name, which is each client's: RESET goes back to PostgreSQL's own default, none. */
 function unnamed({ application_name: _, ...startup }: Readonly<Record<string, string>>): Record<string, string> {
 	return startup;
 }
 
-/** @param timeout ms */
+/** @param timeout for connecting and logging in together, ms */
 export function loginOptions(
 	spec: PoolSpec,
 	passwordIndex: number,

@@ -17,9 +17,9 @@ import { chief, isAhead, WriteHistory } from "./replication.ts";
 import { Ban, FoundRole, Vital } from "./vitals.ts";
 import { Watch } from "./watch.ts";
 
-/** What all questions are rounded up to, ms. */
+/** The period of the timer, ms: a question is asked at the first tick when it is due. */
 const TICK = 50;
-/** A shard without a living primary is asked this often, ms: each one is a moment less without writes. */
+/** How often a shard without a living primary is asked, ms: the sooner its primary is found, the sooner it takes writes. */
 const HASTE = 200;
 /**
  * Before the first primary is chosen every server may take this long to answer, ms: of two that say they are it, the one that
@@ -28,8 +28,8 @@ const HASTE = 200;
 const HEARING = 1_000;
 
 /**
- * Threads read the same clock, each by an origin of its own, ms: what a worker says was written at a moment may have been written
- * a little later by ours. A tenth of one was seen; this is a generous guess.
+ * How far `now()` of two threads may be apart, ms, since each reads the clock by an origin of its own: a write that a worker
+ * dates may be a little later by the monitor's. A tenth of one was seen; a guess, generous.
  */
 const CLOCK_SKEW = 5;
 
@@ -43,9 +43,9 @@ interface Group {
 	readonly since: number;
 	primary: Watch | null;
 	history: WriteHistory;
-	/** What was last said about several primaries. */
+	/** What `complain` said last; "" when all is well. */
 	complaint: string;
-	/** It has had a primary, or was said to have none. */
+	/** A primary was found once, or the log has said that there is none: to find one from then on is news. */
 	known: boolean;
 }
 
@@ -78,7 +78,7 @@ export class Monitor {
 		return this.snapshot.general;
 	}
 
-	/** The configuration in force. Servers that stay keep their connection, and what is known of them. */
+	/** Takes over the configuration in force. Servers that stay keep their connection, and what is known of them. */
 	reach(snapshot: Snapshot, slots: ReadonlyMap<string, number>): void {
 		const { general } = snapshot;
 		this.snapshot = snapshot;
@@ -124,7 +124,7 @@ export class Monitor {
 			name: `database ${JSON.stringify(database)} shard ${shard}`,
 			auto: members[0]!.role === "auto",
 			watches,
-			// Where a reload took the primary away, those that came with it are to be heard as at the start.
+			// Where a reload took the primary away, the servers that came with it are to be heard as at the start (`HEARING`).
 			since: before !== undefined && stays ? before.since : now(),
 			primary: stays ? primary : null,
 			history: stays ? before!.history : new WriteHistory(),
@@ -155,7 +155,7 @@ export class Monitor {
 	private tick(time: number): void {
 		const { lsn_check_interval } = this.general;
 		for (const group of this.groups.values()) {
-			// What was planned in peace is too late in haste.
+			// `nextAt` was set by `lsn_check_interval`: without a primary that is too late.
 			const interval = this.isWithoutPrimary(group) ? Math.min(HASTE, lsn_check_interval) : lsn_check_interval;
 			for (const watch of group.watches) {
 				if (!watch.asking && time >= watch.nextAt - lsn_check_interval + interval)
@@ -164,7 +164,7 @@ export class Monitor {
 		}
 	}
 
-	/** Nobody is known to take writes. Workers notice first when connections to the primary fail. */
+	/** No server is known to take writes: none was found, it does not answer, or (workers notice it first) it cannot be reached. */
 	private isWithoutPrimary({ auto, primary }: Group): boolean {
 		if (!auto) return false;
 		return primary === null || primary.failure !== null || primary.specs.some((spec) => !this.isHealthy(spec));
@@ -188,7 +188,7 @@ export class Monitor {
 		if (current !== undefined) this.conclude(current);
 	}
 
-	/** Everything that follows from the reports that there are. */
+	/** Draws every conclusion from the reports that there are: who is the primary, then how far each server is behind. */
 	private conclude(group: Group): void {
 		const time = now();
 		if (group.auto) this.elect(group, time);
@@ -215,7 +215,7 @@ export class Monitor {
 		}
 	}
 
-	/** To find the one that there is at the start is no news: an alert on warnings would go off at each deployment. */
+	/** Logs a primary; one found at the start is no warning: an alert on warnings would go off at each deployment. */
 	private announce(group: Group, primary: Watch): void {
 		const place = `${primary.address}, timeline ${primary.report!.timeline} [${group.name}]`;
 		const fields = { server: primary.address };
@@ -224,7 +224,7 @@ export class Monitor {
 		group.known = true;
 	}
 
-	/** Loud, and once for each state of affairs. One that does not answer any more only said so once. */
+	/** Logs several primaries, none, or a silent one, as an error, once for each state of affairs. Who is silent claims nothing. */
 	private complain(group: Group, claimed: readonly Watch[]): void {
 		const claims = claimed.filter(({ failure }) => failure === null);
 		const all = claims.map(({ address, report }) => `${address} (timeline ${report!.timeline})`).join(", ");
@@ -284,7 +284,7 @@ function roleOf(watch: Watch, primary: Watch | null): FoundRole {
 	return watch.report.inRecovery ? FoundRole.Replica : FoundRole.Outdated;
 }
 
-/** Whether something is decided by what these servers say. */
+/** Whether something is decided by these servers' reports: roles, bans for lag, or reads after a write. */
 function dependsOnReports(members: readonly PoolSpec[], general: General): boolean {
 	if (members.some(({ role }) => role === "auto")) return true;
 	if (!members.some(({ role }) => role === "replica")) return false;
@@ -292,7 +292,7 @@ function dependsOnReports(members: readonly PoolSpec[], general: General): boole
 	return ban_replica_lag < MAX || ban_replica_lag_bytes < MAX || read_after_write === "lsn";
 }
 
-/** `lsn_check_delay` asks for it where nothing depends on it: SHOW REPLICATION shows it. */
+/** Whether these servers are asked: for `dependsOnReports`, or since `lsn_check_delay` wants it for SHOW REPLICATION. */
 function isWatched(members: readonly PoolSpec[], general: General): boolean {
 	if (dependsOnReports(members, general)) return true;
 	return general.lsn_check_delay < MAX && members.some(({ role }) => role === "replica");

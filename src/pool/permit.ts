@@ -1,6 +1,6 @@
-// The right to have one server connection of a pool. What there are in the process is counted in the Ledger; this is who may
-// say that one fewer is in use. A permit that is given back twice lets a pool grow beyond its size, one that is never given
-// back shrinks it for ever, so neither is left to whoever writes the code around it: a permit gives itself back at the end of the
+// The right to have one server connection of a pool. How many are in use in the process is counted in the Ledger; a Permit is who
+// may say that one fewer is. A permit that is given back twice lets a pool grow beyond its size, one that is never given back
+// shrinks it for ever, so neither is left to whoever writes the code around it: a permit gives itself back at the end of the
 // block that holds it (`using`), unless it has gone to somebody else by then, and it does so once.
 
 import type { Server } from "../backend/server.ts";
@@ -24,7 +24,7 @@ export class Permit implements Disposable {
 		return ledger.acquire(slot, limit) ? new Permit(ledger, slot) : null;
 	}
 
-	/** The one that came with a server from another thread. */
+	/** The permit that came with a server from another thread. */
 	static received(ledger: Ledger, slot: number): Permit {
 		return new Permit(ledger, slot);
 	}
@@ -35,14 +35,14 @@ export class Permit implements Disposable {
 		this.ledger.release(this.slot);
 	}
 
-	/** Gives it back if more than `keep` are in use: of threads that look at once, no more than that many do. */
+	/** Gives the permit back if more than `keep` of the pool are in use: of threads that look at once no more than are over do. */
 	releaseAbove(keep: number): boolean {
 		if (this.isOver || !this.ledger.releaseAbove(this.slot, keep)) return false;
 		this.isOver = true;
 		return true;
 	}
 
-	/** It has gone to another thread, together with its server. */
+	/** The permit has gone to another thread, together with its server. */
 	passOn(): void {
 		this.isOver = true;
 	}
@@ -87,7 +87,7 @@ export class Servers {
 		return permit;
 	}
 
-	/** Removes it if more than `keep` permits are in use in the process. @returns whether it was removed: then it has to be closed */
+	/** Removes `server` if more than `keep` permits are in use in the process. @returns whether it was: then it has to be closed */
 	removeAbove(server: Server, keep: number): boolean {
 		if (this.permits.get(server)?.releaseAbove(keep) !== true) return false;
 		this.permits.delete(server);

@@ -26,20 +26,20 @@ import { type Waiter, Waiters } from "./waiters.ts";
 
 /** A worker without any server of the pool gets one after this wait, ms: each hand-over costs about half of one. */
 const QUANTUM = 5;
-/** Beyond twice our own wait, this much more (ms) makes another worker's client come first. */
+/** A client of another worker comes first when it has waited this much longer than twice as long as ours, ms. */
 const SLACK = 0.5;
-/** Between two hand-overs to a worker that has servers of the pool, ms: queues swing, and servers must not swing along. */
+/** Least time between two hand-overs to a worker that has servers of the pool, ms: queues swing, and servers must not. */
 const PATIENCE = 20;
 /** SQLSTATE classes of a refused login that the next attempt will meet again: who waits is told at once. */
 const PERMANENT = new Set(["28", "3D", "42"]);
 
-/** A query under way for so long, ms, or for half of what clients wait for it, is a reason to ask whether its server still answers. */
+/** A query under way for so long, ms, or for half of `checkout_timeout`, is a reason to ask whether its server still answers. */
 const LONG_QUERY = 1_000;
 
 /** A pool whose servers are all idle is looked at this often, ms: for addresses that move, and statements that are dropped. */
 const IDLE_LOOK = 1_000;
 
-/** CancelRequests on their way to one server: each is a connection. */
+/** Most CancelRequests on their way to one server: each is a connection. */
 const MOST_CANCELS = 4;
 
 export class Pool implements Connected, Checked, Filled {
@@ -62,17 +62,17 @@ export class Pool implements Connected, Checked, Filled {
 	private paused = false;
 	/** No longer in the configuration: lends nothing, closes what comes back. */
 	private retired = false;
-	/** When its servers were last replaced, by `PoolContext.generation`; those of an older one are closed when they come back. */
+	/** `PoolContext.generation` when the pool's servers were last replaced; those of an older one are closed when they come back. */
 	generation: number;
-	/** When a server here had answered a query and was free again. */
+	/** When a server here last had answered a query and was free again, ms since the epoch. */
 	private provenAt = 0;
-	/** What the host's name stands for; null where it is none, or not known. As of the last tick, like what follows. */
+	/** Addresses of the host's name; null: it is no name, or none is known. As of the last tick, as are `seenBan` and `seenRole`. */
 	private addresses: readonly string[] | null = null;
 	private seenBan = Ban.None;
 	private seenRole = FoundRole.Unknown;
 	/** A reload has made the pool smaller, and there may still be more servers than it has room for: as of the last tick. */
 	private shrinks = false;
-	/** What a log-in needs to know of the server. */
+	/** What a log-in is told of the server without asking it. */
 	readonly reported: Reported;
 
 	constructor(spec: PoolSpec, slot: number, counters: Float64Array, context: PoolContext) {
@@ -103,7 +103,7 @@ export class Pool implements Connected, Checked, Filled {
 			}
 		}
 		if (this.retired) {
-			// Not before the caller knows that it waits.
+			// Later: the caller has to know first that the waiter waits.
 			this.context.contain.soon(null, () => waiter.onCheckoutFailed(SHUT_DOWN));
 			return null;
 		}
@@ -147,14 +147,14 @@ export class Pool implements Connected, Checked, Filled {
 		if (this.shrinks && this.closeAbove(server, this.spec.pool_size, "pool_size")) return;
 		if (context.ledger.workers > 1 && this.passOn(server)) return;
 		if (this.waiters.first !== null && context.bans.vitals.roleOf(this.slot) !== this.seenRole) {
-			// They came when it was something else, the primary perhaps: the next tick would be too late for a write.
+			// Clients came when the server had another role, the primary's perhaps: the next tick would be too late for a write.
 			this.reconsider();
 			this.noteVitals();
 			if (server.state === ServerState.Closed) return;
 		}
 		if (this.waiters.first !== null) {
-			// Mostly its last answer came in this event. Not that of a new one, nor of one that came from another worker, was not asked
-			// anything, or waited for a cancel to land: the time of that may be hours ago.
+			// Mostly the server's last answer came in this event. Not if it is new, came from another worker, was not asked anything, or
+			// waited for a CancelRequest to land: the time of its last answer may be hours ago then.
 			const isOfNow = answeredAt > server.bornAt && answeredAt >= context.time;
 			this.hand(server, isOfNow ? answeredAt : now());
 			return;
@@ -172,7 +172,7 @@ export class Pool implements Connected, Checked, Filled {
 		waiter.onServer(server, time);
 	}
 
-	/** It has waited for as long, whatever came of it. */
+	/** Counts the time that a waiter has waited, whatever came of it. */
 	private countWait(waiter: Waiter, time: number): void {
 		this.counters[Stat.wait_time]! += Math.max(0, time - waiter.waitingSince);
 	}
@@ -188,7 +188,7 @@ export class Pool implements Connected, Checked, Filled {
 
 	private publish(): void {
 		const { ledger, worker } = this.context;
-		// Once retired, another pool may write there.
+		// Once retired, another pool may write in this slot.
 		if (ledger.workers === 1 || this.retired) return;
 		ledger.setServers(this.slot, worker, this.idle.length, this.all.size);
 		ledger.setWaiting(this.slot, worker, this.waiters.length, this.waiters.first?.waitingSince ?? 0);
@@ -229,7 +229,7 @@ export class Pool implements Connected, Checked, Filled {
 		return !this.paused && !this.retired && this.context.ledger.used(this.slot) < Math.min(min_pool_size, pool_size);
 	}
 
-	/** One that is not well is checked instead. */
+	/** A server that is not well is checked instead (checks.ts). */
 	mayFill(time: number): boolean {
 		return this.connecting.mayTry(time) && this.context.bans.vitals.isHealthy(this.slot);
 	}
@@ -249,7 +249,7 @@ export class Pool implements Connected, Checked, Filled {
 		this.wake();
 	}
 
-	/** Waits for nobody. What rejects is a bug in what was done with a connection. */
+	/** Nobody waits for `work`. If it rejects, there is a bug in what was done with a connection. */
 	private watch(work: Promise<void>): void {
 		this.context.contain.when(null, work, () => {});
 	}
@@ -285,10 +285,10 @@ export class Pool implements Connected, Checked, Filled {
 
 	/** A server that is new here, opened or adopted. */
 	private join(server: Server, permit: Permit): void {
-		// Between the end of its login and now.
+		// It may have closed between the end of its login and now.
 		if (server.state === ServerState.Closed) return;
 		this.dueAt = 0;
-		// Nobody has looked while there was none.
+		// Nobody has looked at addresses while there was no server.
 		this.noteAddresses(now());
 		this.all.add(server, permit);
 		server.limitLifetime(this.spec.server_lifetime, this.spec.server_lifetime_jitter);
@@ -299,7 +299,7 @@ export class Pool implements Connected, Checked, Filled {
 
 	onOpenFailed(error: PgError): void {
 		const { bans, log, ledger, filling } = this.context;
-		// Nobody waits, and what is known of the slot may be another pool's by now.
+		// Nobody waits here, and what is known of the slot may be another pool's by now.
 		if (this.retired) return;
 		this.counters[Stat.errors]!++;
 		const news = this.connecting.lastError?.message !== error.message;
@@ -323,7 +323,7 @@ export class Pool implements Connected, Checked, Filled {
 
 	/** `waiter`, who is in the queue no more, gets no server. */
 	private fail(waiter: Waiter, error: PgError): void {
-		// Once retired, another pool may write there.
+		// Once retired, another pool may count in this slot.
 		if (!this.retired) {
 			this.counters[Stat.errors]!++;
 			this.countWait(waiter, now());
@@ -347,7 +347,7 @@ export class Pool implements Connected, Checked, Filled {
 		this.grow();
 	}
 
-	/** It is no longer one of `all`. */
+	/** `server` is no longer one of `all`: it must not be lent from `idle`. */
 	private forget(server: Server): void {
 		const at = this.idle.indexOf(server);
 		if (at >= 0) this.idle.splice(at, 1);
@@ -468,7 +468,7 @@ export class Pool implements Connected, Checked, Filled {
 		const used = this.context.ledger.used(this.slot);
 		this.shrinks = used > this.spec.pool_size;
 		this.publish();
-		// Not when some were closed in this tick: then the gauges are not what they are told to be.
+		// Not when servers were closed in this tick: they are in the gauges still.
 		const isIdle = idle === this.idle.length && idle === this.all.size && !this.isConnecting;
 		const isQuiet = isIdle && this.waiters.length === 0 && !this.shrinks;
 		this.dueAt = isQuiet ? this.nextDue(time) : 0;
@@ -480,7 +480,7 @@ export class Pool implements Connected, Checked, Filled {
 		if (this.idle.length > 0) next = Math.min(next, time + IDLE_LOOK);
 		for (const server of this.idle) {
 			const late = server.usedAt + this.spec.idle_timeout;
-			// It is one of `min_pool_size` otherwise, and stays.
+			// Past that it is one of `min_pool_size`, and stays.
 			if (late >= time) next = Math.min(next, late);
 			next = Math.min(next, server.bornAt + server.lifetime);
 		}
@@ -492,26 +492,26 @@ export class Pool implements Connected, Checked, Filled {
 		this.dueAt = 0;
 	}
 
-	/** What others have found out about this server since the last tick. */
+	/** Acts on what other threads have found out about this server since the last tick: a ban, a role. */
 	private noteVitals(): void {
 		const { vitals } = this.context.bans;
 		const ban = vitals.banOf(this.slot);
 		if (ban !== this.seenBan) {
 			this.seenBan = ban;
-			// Half of what is open to a server that does not answer may be dead too.
+			// Idle connections to a server that does not answer may be dead, too.
 			if (ban === Ban.Unreachable || ban === Ban.Unhealthy) for (const server of [...this.idle]) server.close("banned");
 		}
 		const role = vitals.roleOf(this.slot);
-		// Unknown again, when the pool leaves the configuration: what runs there may end.
+		// Unknown again: the pool leaves the configuration, and what runs there may end.
 		if (role === this.seenRole || role === FoundRole.Unknown) return;
 		const wasPrimary = this.seenRole === FoundRole.Primary;
 		this.seenRole = role;
-		// Whoever is in a transaction there would go on to write to it.
+		// Lent servers, too: whoever is in a transaction there would go on to write to it.
 		if (wasPrimary || role === FoundRole.Outdated)
 			for (const server of [...this.all]) server.close("no longer the primary", NO_LONGER_PRIMARY);
 	}
 
-	/** When the host's name stands for another address, connections to the old one are closed: now if nobody has them, else as they come back. */
+	/** When the host's name stands for another address, connections to the old one are closed: idle ones now, others as they return. */
 	private noteAddresses(time: number): void {
 		const { names } = this.context;
 		const { host } = this.spec;
@@ -527,7 +527,7 @@ export class Pool implements Connected, Checked, Filled {
 		for (let { first } = this.waiters; first !== null && !this.paused; first = this.waiters.first) {
 			const { waitingSince } = first;
 			if (time - waitingSince < checkout_timeout) break;
-			// Nothing has come back meanwhile: another server may have an answer.
+			// No server came back while it waited: another pool may have an answer.
 			if (this.provenAt < waitingSince) {
 				this.checks.late(this.isConnecting, time);
 				first.onElsewhere(true);
@@ -541,7 +541,7 @@ export class Pool implements Connected, Checked, Filled {
 		}
 	}
 
-	/** Of all workers one says so, once a minute. */
+	/** Warns of checkout timeouts: one of all workers, once a minute. */
 	private complain(error: PgError, time: number): void {
 		const { ledger, log, worker } = this.context;
 		const times = ledger.complaints(this.slot).due(time);
@@ -555,7 +555,7 @@ export class Pool implements Connected, Checked, Filled {
 		for (const server of [...this.idle]) {
 			if (time - server.bornAt > server.lifetime) server.close("server_lifetime");
 			else if (!this.closeSurplus(server, time) && server.statements.hasDropped(this.context.statements.drops)) {
-				// It comes back by onIdle; until then it is nobody's to lend.
+				// The server comes back by onIdle; until then it is nobody's to lend.
 				this.idle.splice(this.idle.indexOf(server), 1);
 				server.closeDropped();
 			}
@@ -577,7 +577,7 @@ export class Pool implements Connected, Checked, Filled {
 		return { used: ledger.used(this.slot), lent, size: this.spec.pool_size, lastError };
 	}
 
-	/** Which state of its database's catalogue this is. */
+	/** See `Ledger.catalogueOf`. */
 	get catalogue(): number {
 		return this.context.ledger.catalogueOf(this.database);
 	}
@@ -590,16 +590,19 @@ export class Pool implements Connected, Checked, Filled {
 		return this.context.general.rollback_timeout;
 	}
 
-	/** @param done it is over, or as good as that: what the server is sent from now on is another query */
+	/**
+	 * Sends a CancelRequest to the server.
+	 * @param done told when that is over, or timed out: what the server is sent from now on is another query
+	 */
 	cancel(server: Server, done: () => void = () => {}): void {
-		// As many as ask for the same, it is one query.
+		// However many ask for it, it is one query that is to be cancelled.
 		if (server.pid === 0 || server.cancels.count >= MOST_CANCELS) {
 			done();
 			return;
 		}
 		server.cancels.sent();
 		const { general, handlers, tcp, descriptors, contain } = this.context;
-		// Where that server is: its host's name may stand for another one by now.
+		// To the address of this connection: the host's name may stand for another one by now.
 		const where = { host: server.address, port: this.spec.port };
 		const sent = sendCancel(where, server.pid, server.secret, general.connect_timeout, handlers, tcp, descriptors);
 		contain.when(server.stream, sent, (isOver) => {
@@ -644,7 +647,7 @@ export class Pool implements Connected, Checked, Filled {
 		for (const server of [...this.idle]) server.close("reconnect");
 	}
 
-	/** A reload changed the pool. Connections are kept unless they would be other connections now. */
+	/** A reload changed the pool. Connections are kept unless their `identity` is another now. */
 	change(spec: PoolSpec): void {
 		const before = this.spec;
 		this.spec = spec;
@@ -660,20 +663,20 @@ export class Pool implements Connected, Checked, Filled {
 		this.grow();
 	}
 
-	/** What connections are connections to: the same in each worker. */
+	/** Equal, in each worker, for connections that can take each other's place: one server, database, user and StartupMessage. */
 	private get identity(): string {
 		return identityOf(this.spec);
 	}
 
 	/**
-	 * What a client with these settings is told at its log-in; null when it has to wait for a server to say.
-	 * @param mayGuess its next answer comes from here, too, and what was wrong is put right by then
+	 * The settings that a client with this StartupMessage is told at its log-in; null when it has to wait for a server to say.
+	 * @param mayGuess the client's next answer comes from this pool, too: what was told wrongly is put right with that
 	 */
 	greeting(startup: ParameterSet, mayGuess: boolean): ParameterSet | null {
 		return this.reported.of(startup) ?? (mayGuess && this.isBusy ? this.reported.guess(startup) : null);
 	}
 
-	/** All servers that there may be are at work, in all workers. */
+	/** The pool has all the servers that it may have, and none is idle in any worker. */
 	private get isBusy(): boolean {
 		const { ledger, worker } = this.context;
 		if (this.idle.length > 0 || ledger.used(this.slot) < this.spec.pool_size) return false;
@@ -734,7 +737,6 @@ export class Pool implements Connected, Checked, Filled {
 	}
 }
 
-/** Ms after its birth at which a server is too old: spread, so that servers that were opened together are not all replaced together. */
 function identityOf({ host, port, database_name, server_user, startup }: PoolSpec): string {
 	return JSON.stringify([host, port, database_name, server_user, startup]);
 }

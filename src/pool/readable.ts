@@ -13,16 +13,16 @@ export interface Placed {
 	readonly spec: { readonly role: Role };
 }
 
-/** Who may serve what, until the vitals change. */
+/** The servers of a shard that may serve writes and reads, until the vitals change. */
 export interface Readable<T> {
 	/** For writes; null when there is none, or it is not known. */
 	readonly primary: T | null;
-	/** For reads, and for those that ask for a replica. */
+	/** For reads (`Side.Any`); `replicas` are for those that ask for a replica. */
 	readonly readers: readonly T[];
 	readonly replicas: readonly T[];
 }
 
-/** As configured, or as found out; `auto`: not known, or of no use. */
+/** A server's role, as configured, or as found out; `auto`: not known, or of no use (`FoundRole.Outdated`). */
 export function roleOf({ slot, spec }: Placed, vitals: Vitals): Role {
 	if (spec.role !== "auto") return spec.role;
 	switch (vitals.roleOf(slot)) {
@@ -39,18 +39,18 @@ function isWell({ slot }: Placed, vitals: Vitals): boolean {
 	return vitals.banOf(slot) === Ban.None;
 }
 
-/** Whether reads could go to this one if the others were gone: what a ban must leave one of. */
+/** Whether reads could go to `member` if the others were gone: a ban must leave one such server. */
 export function couldServeReads(member: Placed, vitals: Vitals, split: Split): boolean {
 	const role = roleOf(member, vitals);
 	return isWell(member, vitals) && (role === "replica" || (role === "primary" && split !== "exclude_primary"));
 }
 
-/** Whether it has replayed what had been written by then. A primary has it all. @param since `now()` of a write */
+/** Whether a server has replayed what had been written by `since`. A primary has it all. @param since `now()` of a write */
 export function hasSeen({ slot }: Placed, vitals: Vitals, since: number): boolean {
 	return vitals.get(slot, Vital.freshAsOf) >= since;
 }
 
-/** @param readOnly its user may only read: the primary is for when there is nobody else */
+/** Which servers may serve what. @param readOnly the user may only read: the primary is for when there is no replica */
 export function readFrom<T extends Placed>(
 	all: readonly T[],
 	vitals: Vitals,
@@ -66,7 +66,7 @@ export function readFrom<T extends Placed>(
 		const instead = primary === null || isExcluded ? [] : [primary];
 		return { primary, readers: instead, replicas: instead };
 	}
-	// The last one is never banned. When it is down, that is told at once.
+	// The last server is never banned. When it is down and the primary excluded, clients are told at once.
 	const areDown = primary !== null && split === "exclude_primary" && !well.some(({ slot }) => vitals.isHealthy(slot));
 	if (areDown) return { primary, readers: [], replicas: [] };
 	const reads = primary !== null && !readOnly && sharesReads(primary, vitals, split, well.length < replicas.length);

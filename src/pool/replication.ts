@@ -10,13 +10,13 @@ export interface ReplicationReport {
 	readonly inRecovery: boolean;
 	/** Bytes of the write-ahead log: replayed in recovery, else written (docs, "pg_lsn Type"). */
 	readonly lsn: number;
-	/** Of what it writes; 0 in recovery. It grows with each promotion (docs, "Timelines"). */
+	/** The timeline that it writes; 0 in recovery. It grows with each promotion (docs, "Timelines"). */
 	readonly timeline: number;
 }
 
 /**
- * One row for `readReport`. The insert position and not the written one: a commit that was answered with
- * `synchronous_commit = off` may not be written yet. Docs, "System Administration Functions".
+ * The query whose one row `readReport` reads. It asks for the insert position and not the written one: a commit that was
+ * answered with `synchronous_commit = off` may not be written yet. Docs, "System Administration Functions".
  */
 export const QUESTION = `SELECT pg_catalog.pg_is_in_recovery(),
 	(CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
@@ -36,8 +36,8 @@ export function readReport(at: number, row: readonly (string | null)[]): Omit<Re
 }
 
 /**
- * Whether a replica has replayed what its primary has not written: then it follows another one. It only follows from a primary
- * that was asked when the replica had answered: one that was asked before has written more since. @param before what was known
+ * Whether a replica has replayed what its primary has not written: then it follows another one. Certain only if the primary was
+ * asked after the replica had answered: else it may have written more since. @param before what was found the last time
  */
 export function isAhead(replica: ReplicationReport, primary: ReplicationReport, before: boolean): boolean {
 	if (replica.lsn <= primary.lsn) return false;
@@ -55,7 +55,7 @@ function withoutPageHeader(lsn: number): number {
 	return on === PAGE_HEADER || on === SEGMENT_HEADER ? lsn - on : lsn;
 }
 
-/** As PostgreSQL writes it: `16/B374D848`. */
+/** An LSN as PostgreSQL writes it: `16/B374D848`. */
 export function lsnText(lsn: number): string {
 	const half = 2 ** 32;
 	return `${Math.floor(lsn / half).toString(16)}/${(lsn % half).toString(16)}`.toUpperCase();
@@ -94,9 +94,9 @@ function hasFailed({ failure }: Claim): boolean {
 /** Samples kept: with a check each second the last quarter of an hour. */
 const KEPT = 1024;
 
-/** How far the primary had written when. Tells of a position when it was the last one: a lag that needs no server's clock. */
+/** How far the primary had written when. Tells when a position was the last one: a lag that needs no server's clock. */
 export class WriteHistory {
-	/** Both grow. */
+	/** Samples in ascending order: `now()`, and how far the primary had written then. */
 	private readonly times: number[] = [];
 	private readonly positions: number[] = [];
 
@@ -123,7 +123,7 @@ export class WriteHistory {
 		return i < 0 ? 0 : this.times[i]!;
 	}
 
-	/** When it begins; 0 when it is empty. */
+	/** The time of the oldest sample; 0 when there is none. */
 	get start(): number {
 		return this.times[0] ?? 0;
 	}

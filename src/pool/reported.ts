@@ -6,11 +6,11 @@
 import { LRUCache } from "lru-cache";
 import type { ParameterSet, ParameterSets } from "../backend/parameters.ts";
 
-/** Characters that a server may report, and that are kept of what StartupMessages come to; beyond, a server is asked each time. */
+/** Characters that are kept of a server's reports, and of what StartupMessages come to; beyond, a server is asked each time. */
 const BASE_LIMIT = 64 << 10;
 const EFFECTS_LIMIT = 64 << 10;
 
-/** Reported, and what anybody may set: a value that is in force already is taken, and changes nothing. */
+/** Reported settings that anybody may set: a StartupMessage with the value that is in force already changes nothing. */
 const SETTABLE = new Set([
 	"application_name",
 	"client_encoding",
@@ -23,16 +23,16 @@ const SETTABLE = new Set([
 	"timezone",
 ]);
 
-/** The server's own: no StartupMessage changes them, and the connection that one was tried on may be one of an older server. */
+/** The server's own settings: no StartupMessage changes them, and the connection it was tried on may be an older server's. */
 const OWN = new Set(["server_version", "server_encoding", "integer_datetimes", "in_hot_standby"]);
 
-/** What PostgreSQL takes as it is: nothing to be cleaned, nothing to be cut off at NAMEDATALEN. */
+/** An application_name that PostgreSQL takes as it is: nothing to be cleaned, nothing to be cut off at NAMEDATALEN. */
 const PLAIN_NAME = /^[\x20-\x7e]{0,63}$/;
 
 type Values = ReadonlyMap<string, string>;
 const NONE: Values = new Map();
 const NOTHING: ReadonlyMap<string, readonly [string, string]> = new Map();
-/** By these we read what a client sends. */
+/** Settings by which we read what a client sends. */
 const READ_BY = ["client_encoding", "standard_conforming_strings"];
 type Pairs = readonly (readonly [string, string])[];
 
@@ -46,7 +46,7 @@ export interface Lesson {
 export class Reported {
 	private readonly sets: ParameterSets;
 	private readonly tell: (lesson: Lesson) => void;
-	/** By a connection that has just been opened. Null before the first. */
+	/** What the connection that was opened last has reported. Null before the first. */
 	private base: ParameterSet | null = null;
 	/** `base` by lower-case names: name as reported, and value. */
 	private byName: ReadonlyMap<string, readonly [string, string]> = NOTHING;
@@ -59,7 +59,7 @@ export class Reported {
 		this.tell = tell;
 	}
 
-	/** What such a client is told; null when only a server can say. */
+	/** What a client with this StartupMessage is told; null when only a server can say. */
 	of(startup: ParameterSet): ParameterSet | null {
 		const rest = this.unplain(startup);
 		const changes = rest === "" ? NONE : this.effects?.get(rest);
@@ -67,8 +67,8 @@ export class Reported {
 	}
 
 	/**
-	 * As `of`, for a client that would have to wait long for a server to say: what it is told otherwise it is told with its first
-	 * answer, and a setting that PostgreSQL does not take ends its session then. Null where something is read by it before that.
+	 * As `of`, for a client that would have to wait long for a server to say. What was guessed wrongly is put right with its first
+	 * answer, and a setting that PostgreSQL does not take ends its session then. Null where a setting of `READ_BY` is in doubt.
 	 */
 	guess(startup: ParameterSet): ParameterSet | null {
 		for (const name of READ_BY)
@@ -104,7 +104,7 @@ export class Reported {
 		else this.learnEffect(this.sets.of(new Map(startup)), set);
 	}
 
-	/** Other servers from now on. */
+	/** The pool has other servers from now on. */
 	forget(): void {
 		this.base = null;
 		this.byName = NOTHING;
@@ -128,7 +128,7 @@ export class Reported {
 		const changes = new Map<string, string>();
 		for (const [name, value] of reported.values) {
 			if (OWN.has(name) || base.values.get(name) === value) continue;
-			// A plain one differs from client to client.
+			// A plain application_name differs from client to client.
 			if (name === "application_name" && this.isPlain(name, startup.values.get(name) ?? "")) continue;
 			changes.set(name, value);
 		}
@@ -146,7 +146,7 @@ export class Reported {
 		return SETTABLE.has(name) && known[1] === value;
 	}
 
-	/** The other settings of a StartupMessage, as a key; "" when there are none. */
+	/** The settings of a StartupMessage that are not plain, as a key; "" when there are none. */
 	private unplain(startup: ParameterSet): string {
 		let key = "";
 		for (const [name, value] of [...startup.values].sort(([a], [b]) => (a < b ? -1 : 1)))

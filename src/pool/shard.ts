@@ -11,7 +11,7 @@ import { hasSeen, type Readable, readFrom, roleOf } from "./readable.ts";
 import type { Vitals } from "./vitals.ts";
 import { type Waiter, Waiters } from "./waiters.ts";
 
-/** The settings that decide. */
+/** The settings that decide which server a request gets, and how long it waits. */
 export type BalanceSettings = Pick<General, "read_write_split" | "load_balancing_strategy" | "checkout_timeout">;
 
 export class Shard {
@@ -24,10 +24,10 @@ export class Shard {
 	/** Its user may only read: the primary is for when there is nobody else. */
 	private readonly readOnly: boolean;
 	private readonly balance: Balance<Pool>;
-	/** Of `Vitals`, when what follows was found. */
+	/** `Vitals.version` when `found` was found. */
 	private version = -1;
 	private found: Readable<Pool> = NOBODY;
-	/** Those of them that have what a client has written: used again by each choice. */
+	/** The answer of `havingSeen`: one array for all calls. */
 	private readonly fresh: Pool[] = [];
 
 	constructor(
@@ -88,7 +88,7 @@ export class Shard {
 		return side !== Side.Primary && (since > 0 ? this.havingSeen(candidates, since) : candidates).includes(pool);
 	}
 
-	/** Whether `pool` has the role for it, well or not: who waits there for anything else must leave. */
+	/** Whether `pool` has the role for `side`, well or not: who waits there for anything else must leave. */
 	suits(pool: Pool, side: Side): boolean {
 		const role = this.roleOf(pool);
 		return side === Side.Primary ? role === "primary" : role !== "auto";
@@ -108,12 +108,12 @@ export class Shard {
 		this.found = readFrom(this.pools, this.vitals, this.policy.read_write_split, this.readOnly);
 	}
 
-	/** As configured, or as found out. */
+	/** A pool's role, as configured, or as found out; `auto`: not known. */
 	roleOf(pool: Pool): Role {
 		return roleOf(pool, this.vitals);
 	}
 
-	/** Whether nothing at all is known of it yet. */
+	/** Whether no server's role is known yet: reads wait for the election, too. */
 	get isUnknown(): boolean {
 		return this.pools.every((pool) => this.roleOf(pool) === "auto");
 	}
@@ -164,7 +164,7 @@ export class Election {
 			waiter.onCheckoutFailed(SHUT_DOWN);
 	}
 
-	/** Somebody has another role now: whoever has a place to go, goes. */
+	/** Roles or bans have changed: whoever has a place to go, goes. */
 	result(): void {
 		this.waiters.reconsider();
 	}

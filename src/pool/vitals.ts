@@ -35,26 +35,29 @@ export const enum Vital {
 	bannedAt,
 	/** When `ban_timeout` ends it. */
 	bannedUntil,
-	/** Not before then, however many checks pass: longer each time a server fails again soon. */
+	/** A ban does not end before then, whatever checks pass; `hold`: how long that was, ms, longer each time it fails again soon. */
 	heldUntil,
 	hold,
 	unbannedAt,
-	/** Last check in the background, begun. */
+	/** When the last check in the background began. */
 	checkedAt,
-	/** Last answer about replication; the four behind it are of then. */
+	/** When the question was asked that was last answered about replication; the four behind it are of then. */
 	lsnAt,
 	/** Bytes of the write-ahead log: replayed by a replica, written by a primary. */
 	lsn,
 	/** Bytes and ms behind the primary. */
 	lagBytes,
 	lag,
-	/** It has replayed all that the primary had written by then. Infinity for a primary. */
+	/** All that the primary had written by then is replayed. Infinity for a primary. */
 	freshAsOf,
-	/** Of the server and all pools there, in the row of one of them (`Bans.serverOf`): when it has answered, when it did not, when it was asked. */
+	/**
+	 * Of the server and all pools there, in the row of one of them (`Bans.serverOf`): when the last check that it passed began, when
+	 * it failed last, and when it was last asked.
+	 */
 	provenAt,
 	doubtedAt,
 	askedAt,
-	/** Of the server too: when it last had no room for one more connection, how long it is left alone by filling.ts, and when it is not. */
+	/** Of the server too: when it last had no room, for how long filling.ts leaves it alone then (ms), and until when. */
 	crowdedAt,
 	crowdPause,
 	crowdedUntil,
@@ -68,13 +71,13 @@ const enum Word {
 	ban,
 	role,
 	unhealthy,
-	/** Somebody wants it checked now. */
+	/** Somebody wants the server checked now. */
 	suspect,
 	inRecovery,
 	COUNT,
 }
 
-/** Words before the rows: version, how often a server was suspected, how often one had no room. An even number keeps the doubles aligned. */
+/** Words before the rows: version, how often a server was suspected, how often one was full. An even number aligns the doubles. */
 const HEAD = 4;
 
 export class Vitals {
@@ -113,12 +116,12 @@ export class Vitals {
 		return true;
 	}
 
-	/** Whatever it was banned for before. @returns false when it was banned for that already */
+	/** Bans for `why`, whatever it was banned for before. @returns false when it was banned for that already */
 	banAnyway(slot: number, why: Ban): boolean {
 		return this.change(slot, Word.ban, why);
 	}
 
-	/** Ends a ban for this reason and no other: it may have another one since the caller looked. @returns false when it has not this one */
+	/** Ends a ban for `why` and no other, which may have come since the caller looked. @returns false when there is not this one */
 	endBan(slot: number, why: Ban): boolean {
 		if (Atomics.compareExchange(this.words, place(slot, Word.ban), why, Ban.None) !== why) return false;
 		this.changed();
@@ -130,7 +133,7 @@ export class Vitals {
 		return this.change(slot, Word.ban, Ban.None);
 	}
 
-	/** What the last attempt to reach it came to. A new pool is well until it fails. */
+	/** Whether the last attempt to reach the server succeeded. A new pool is well until it fails. */
 	isHealthy(slot: number): boolean {
 		return this.load(slot, Word.unhealthy) === 0;
 	}

@@ -1,4 +1,4 @@
-// Who waits for a server, in order of arrival. A linked list through the waiters themselves, so that one who gives up
+// Clients that wait for a server, in order of arrival. A linked list through the waiters themselves, so that one who gives up
 // in the middle leaves without a search.
 
 import type { Server } from "../backend/server.ts";
@@ -11,7 +11,7 @@ export interface Waiter {
 	nextWaiter: Waiter | null;
 	previousWaiter: Waiter | null;
 	queued: boolean;
-	/** Its turn: the server is lent to it. @param time `now()` */
+	/** The waiter's turn has come: the server is lent to it. @param time `now()` */
 	onServer(server: Server, time: number): void;
 	onCheckoutFailed(error: PgError): void;
 	/**
@@ -42,14 +42,14 @@ export class Waiters {
 		return first;
 	}
 
-	/** Things have changed: each may leave for another queue. */
+	/** Roles, bans or health have changed: each may leave for another queue. */
 	reconsider(): void {
 		const all: Waiter[] = [];
 		for (let waiter = this.first; waiter !== null; waiter = waiter.nextWaiter) all.push(waiter);
 		for (const waiter of all) waiter.onElsewhere(false);
 	}
 
-	/** All begin to wait anew: the time until now was not theirs to lose. */
+	/** All begin to wait anew: time under PAUSE does not count towards `checkout_timeout`. */
 	restart(time: number): void {
 		for (let waiter = this.first; waiter !== null; waiter = waiter.nextWaiter) waiter.waitingSince = time;
 	}

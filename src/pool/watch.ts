@@ -1,5 +1,5 @@
 // The monitor's own connection to one server, beside all pools: opened when first needed, kept, opened again when it was lost.
-// Asks for a Report and gives up in time. Made by monitor.ts.
+// Asks for a ReplicationReport and gives up in time. Made by monitor.ts.
 
 import { ScramCache } from "../auth/scram-keys.ts";
 import { login } from "../backend/login.ts";
@@ -19,17 +19,17 @@ interface WatchContext extends LoginContext {
 
 export class Watch implements ServerHome {
 	readonly sets = new ParameterSets();
-	/** Nobody looks at them: the monitor is no pool. */
+	/** Counters that nobody looks at: the monitor is no pool. */
 	readonly counters = new Float64Array(Stat.length);
 	/** Pools of this server, of all users: with the credentials of one of them it is asked. */
 	specs: readonly PoolSpec[];
-	/** The last; null before the first. */
+	/** The last answer; null before the first. */
 	report: ReplicationReport | null = null;
 	/** Why the last question had no answer; null when it had. */
 	failure: PgError | null = null;
-	/** It has replayed what the primary never wrote: it follows another one. */
+	/** The server has replayed what the primary never wrote: it follows another one. */
 	isAhead = false;
-	/** When it is asked next. */
+	/** When it is asked next, ms since the epoch. */
 	nextAt = 0;
 	asking = false;
 	private readonly context: WatchContext;
@@ -63,7 +63,7 @@ export class Watch implements ServerHome {
 		this.asking = false;
 	}
 
-	/** What the host's name stands for now is asked, not what it stood for. */
+	/** Closes the connection when the host's name stands for another address now: that one is to be asked. */
 	private leaveOldAddress(): void {
 		const { names } = this.context;
 		const { host } = this.specs[0]!;
@@ -88,7 +88,7 @@ export class Watch implements ServerHome {
 			if (this.closed) server.close("reload");
 			return server;
 		} catch (error) {
-			// Whatever it has against this user or password, another may be let in.
+			// The server refuses this user or password: the next attempt is with another.
 			if (error instanceof PgError && !error.sqlstate.startsWith("08")) this.credentials++;
 			throw error;
 		}

@@ -1,6 +1,7 @@
 // The part of a transaction that no server knows of yet. Where there are servers to choose from, BEGIN is answered here and
 // held back until the first statement tells where to go; so are SET TRANSACTION and the settings that are the proxy's own. A
-// transaction that ends before that never needed a server. client/client.ts asks it about each request while it has no server.
+// transaction that ends before that never needed a server. Asked about each request while there is no server, by
+// client/routing.ts and shards/sharded-client.ts.
 
 import { PgError } from "../errors.ts";
 import { type StatementFacts, TransactionControl } from "../parser/facts.ts";
@@ -30,7 +31,7 @@ export const ABORTED = new PgError(
 export class HeldBegin {
 	/** The client has begun a transaction, and no server has. */
 	open = false;
-	/** It has failed: nothing but its end is accepted. */
+	/** The transaction has failed: nothing but its end is accepted. */
 	failed = false;
 	/** How it was begun, as far as routing cares; None unless `open`. */
 	begun = TransactionControl.None;
@@ -41,7 +42,7 @@ export class HeldBegin {
 		this.hints = hints;
 	}
 
-	/** What a server has to run before the first statement. */
+	/** What a server has to run before the transaction's first statement. */
 	get sql(): string {
 		// A text may end in a comment to the end of its line.
 		return this.texts.join("\n;");
@@ -52,7 +53,7 @@ export class HeldBegin {
 		return this.failed ? TxStatus.Failed : TxStatus.InBlock;
 	}
 
-	/** Whether `answer` might have one: most statements are no concern of ours. */
+	/** Whether `answer` may answer: most statements are no concern of ours. */
 	concerns(facts: StatementFacts): boolean {
 		if (this.failed) return true;
 		return facts.statements === 1 && !facts.writes && (!facts.reads || facts.transaction !== TransactionControl.None);
@@ -92,10 +93,10 @@ export class HeldBegin {
 			}
 			case TransactionControl.SetTransaction:
 			case TransactionControl.SetTransactionReadOnly:
-				// A snapshot may not exist any more: that is for a server to say now.
+				// The snapshot of SET TRANSACTION SNAPSHOT may not exist any more: that is for a server to say now.
 				if (!this.open || this.failed || !this.mayHold(sql) || /snapshot/i.test(sql)) break;
 				this.texts.push(sql);
-				// What was begun for a primary only is run there, whatever follows.
+				// Other modes than READ ONLY are for the primary, which a READ ONLY behind them does not change.
 				if (facts.transaction === TransactionControl.SetTransaction) this.begun = TransactionControl.BeginReadWrite;
 				else if (this.begun === TransactionControl.Begin) this.begun = TransactionControl.BeginReadOnly;
 				return said("SET");
@@ -105,7 +106,7 @@ export class HeldBegin {
 				if (answer !== null) return answer;
 			}
 		}
-		// A string that begins with its end goes on behind that: a server runs it.
+		// A Query of several statements that begins with COMMIT or ROLLBACK goes on behind that: a server runs it.
 		const { transaction } = facts;
 		const ends = transaction === TransactionControl.Commit || transaction === TransactionControl.Rollback;
 		if (!this.failed || (ends && !one && !facts.chains)) return null;
@@ -116,18 +117,18 @@ export class HeldBegin {
 		return this.texts.length < MOST_TEXTS && sql.length <= LONGEST_TEXT;
 	}
 
-	/** It was begun elsewhere (shards/sharded-client.ts): a server shall run this before the first statement. */
+	/** The transaction was begun elsewhere (shards/sharded-client.ts): a server shall run `sql` before the first statement. */
 	hold(sql: string): void {
 		this.open = true;
 		this.texts.push(sql);
 	}
 
-	/** What the client asked for has failed. */
+	/** A request has failed, and with it the transaction that is held, if there is one. */
 	fail(): void {
 		if (this.open) this.failed = true;
 	}
 
-	/** It has failed, and its end comes in a form that a server has to answer: for that it is as if it had not begun. */
+	/** The transaction has failed, and its end is in a form that a server has to answer: as if it had not been begun. */
 	abandon(): void {
 		this.clear();
 		this.hints.end(false);
@@ -179,11 +180,11 @@ export function saySetting(
 		return { tag: "", row: null, error };
 	}
 	if (own.kind === "set") return said("SET");
-	// ALL is more than what is ours.
+	// RESET ALL is for the server's settings, too.
 	return own.name === "all" ? null : said("RESET");
 }
 
-/** As PgDog says it. */
+/** 58000, in PgDog's words. */
 function tooLate(name: OwnName): PgError {
 	const message = `cannot use "SET pgdog.${name}" after connecting to a server; set it before running any queries`;
 	return new PgError("ERROR", "58000", message);

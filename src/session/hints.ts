@@ -10,11 +10,11 @@ import { type Hints, NO_HINTS, type OwnName, type OwnSetting, parseRole, parseSh
 const LONGEST_KEY = 8192;
 
 export class SessionHints {
-	/** RESET goes back to these. */
+	/** Of the StartupMessage: RESET goes back to these. */
 	readonly startup: Hints;
-	/** In force. */
+	/** In force, in the transaction under way too. */
 	now: Hints;
-	/** Of the session, to which ROLLBACK goes back, and what COMMIT leaves of those of the transaction. */
+	/** `before`: of the session, to which ROLLBACK goes back. `after`: what COMMIT leaves, without SET LOCAL. */
 	private before: Hints;
 	private after: Hints;
 
@@ -27,7 +27,7 @@ export class SessionHints {
 
 	/**
 	 * SET or RESET. Outside of a transaction SET LOCAL does nothing, as in PostgreSQL.
-	 * @throws PgError 22023 for a value that means nothing
+	 * @throws PgError 22023 for a value that means nothing, 54000 for a sharding key that is too long
 	 */
 	change(setting: Exclude<OwnSetting, { kind: "show" }>, inTransaction: boolean): void {
 		const change =
@@ -60,7 +60,7 @@ export class SessionHints {
 		try {
 			const change = hintsOf(name, value);
 			this.now = { ...this.now, ...change };
-			// Of several shards another may not have ended it yet.
+			// Of several shards another may not have ended the transaction yet.
 			this.before = { ...this.before, ...change };
 			this.after = { ...this.after, ...change };
 		} catch (error) {
@@ -69,7 +69,7 @@ export class SessionHints {
 		}
 	}
 
-	/** The transaction is over. */
+	/** The transaction is over: COMMIT keeps what was SET in it, ROLLBACK does not. */
 	end(committed: boolean): void {
 		if (this.now === this.before && this.after === this.before) return;
 		this.now = committed ? this.after : this.before;
@@ -77,7 +77,7 @@ export class SessionHints {
 		this.after = this.now;
 	}
 
-	/** For SHOW. */
+	/** The value that SHOW tells; "" when there is none. */
 	text(name: OwnName): string {
 		const { role, shard, shardingKey } = this.now;
 		if (name === "role") return role ?? "";
@@ -86,7 +86,7 @@ export class SessionHints {
 	}
 }
 
-/** @throws PgError 22023 */
+/** @throws PgError 22023 for a value that means nothing, 54000 for a sharding key that is too long */
 export function hintsOf(name: OwnName, value: string): Partial<Hints> {
 	if (name === "role") return { role: parseRole(value) };
 	if (name === "shard") return { shard: parseShard(value) };

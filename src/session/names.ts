@@ -9,7 +9,7 @@ interface Entry {
 	readonly statement: Statement;
 }
 
-/** What a name takes beside its bytes, about. */
+/** Bytes that a name takes beside its own, about. */
 const NAME_COST = 192;
 
 /** Names used lately that are found at once, one for each value of `place`; a power of two. */
@@ -17,9 +17,9 @@ const RECENT = 8;
 
 export class StatementNames {
 	private readonly entries = new Map<string, Entry>();
-	/** What the names and what stands behind them take, counted for this client alone. */
+	/** Bytes of the names and of what stands behind them, counted for this client alone. */
 	bytes = 0;
-	/** What the names of all clients take. */
+	/** Bytes of the names of all clients of the thread. */
 	private readonly all: { nameBytes: number };
 	private readonly recent: (Entry | null)[] = new Array(RECENT).fill(null);
 
@@ -27,7 +27,7 @@ export class StatementNames {
 		this.all = all;
 	}
 
-	/** By the statement's text, which does not change, unlike what is known of it. */
+	/** Counts an entry, by the statement's text, which does not change, unlike what is known of it. @param sign -1: it goes */
 	private count({ bytes, statement }: Entry, sign: 1 | -1): void {
 		const name = sign * (bytes.length + NAME_COST);
 		this.all.nameBytes += name;

@@ -7,27 +7,27 @@ import { dependsOnReading, Reading } from "../parser/reading.ts";
 import type { ClientStatements } from "./statements.ts";
 
 export class SessionReading {
-	/** As the last server has reported it. */
+	/** How the session reads, as its server has reported last. */
 	private settled = Reading.Standard;
 	private underWay = 0;
-	/** A statement of this transaction may have changed it: the transaction's end may change it back. */
+	/** A statement of this transaction may have changed how the session reads: the transaction's end may change it back. */
 	private changed = false;
 	/** Names of statements that were parsed when the session read in another way, or nobody knows how. */
 	private readonly stale = new Set<string>();
-	/** Of those. Who has more than `MOST_STALE` is told of all that are read in several ways that they are among them. */
+	/** Bytes of those names. Beyond `MOST_STALE` all statements that can be read in several ways count as stale. */
 	private staleBytes = 0;
 
-	/** For a text that is parsed behind all that was noted. */
+	/** How a text is read that is parsed behind all that was noted. */
 	get ofNext(): Reading {
 		return this.settled | this.underWay;
 	}
 
-	/** For the text of a statement that the client has and that is not stale. */
+	/** How the text of a statement is read that the client has and that is not stale. */
 	get ofParsed(): Reading {
 		return this.settled;
 	}
 
-	/** What is uncertain may be certain once the server has answered. */
+	/** Statements are under way: what is uncertain may be certain once the server has answered. */
 	get isUnderWay(): boolean {
 		return this.underWay !== 0;
 	}
@@ -62,7 +62,7 @@ export class SessionReading {
 		else if (this.stale.delete(name)) this.staleBytes -= name.length + NAME_COST;
 	}
 
-	/** Some statement may be: others need not have their names made strings. */
+	/** Some statement may be stale: if none is, names need not be made strings. */
 	get hasStale(): boolean {
 		return this.staleBytes > 0;
 	}
@@ -79,14 +79,14 @@ export class SessionReading {
 	}
 }
 
-/** What the names of stale statements may take; a guess, generous. */
+/** Most bytes that the names of stale statements take; a guess, generous. */
 const MOST_STALE = 1 << 20;
-/** Of a name beside its letters; a guess. */
+/** Bytes that a name takes beside its letters; a guess. */
 const NAME_COST = 100;
-/** As `dependsOnReading` has it of bytes. */
+/** As `dependsOnReading`, of a string. */
 const SEVERAL_WAYS = /[\\\u0080-\uffff]/;
 
-/** Or takes it back to a savepoint; or nobody knows. */
+/** Whether a statement ends the transaction, or goes back to a savepoint; true also when that is not known. */
 function endsTransaction(facts: StatementFacts | null): boolean {
 	return facts === null || facts.statements !== 1 || facts.transaction !== TransactionControl.None;
 }

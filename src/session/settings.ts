@@ -1,7 +1,7 @@
 // One client's settings: what its session has, whatever server it is on, and what it was told. Servers are brought to
-// them before its first statement (backend's `apply`); after a transaction that changed settings the server is asked
-// which, since ROLLBACK or a savepoint may have undone it all. What goes back to the StartupMessage does so at once, on the
-// server (backend/restoring.ts).
+// them before its first statement (`Server.apply`); after a transaction that changed settings the server is asked which, since
+// ROLLBACK or a savepoint may have undone it all. What goes back to the StartupMessage does so at once, on the server
+// (backend/restoring.ts).
 
 import type { ParameterSet, ParameterSets } from "../backend/parameters.ts";
 import { isListed } from "../backend/parameters.ts";
@@ -16,36 +16,36 @@ import { Dirty } from "../parser/session.ts";
 import { parameterStatus } from "../wire/backend-messages.ts";
 import type { SessionHints } from "./hints.ts";
 
-/** Differs between a primary and its replicas: of which one serves, the client need not know. */
+/** A setting that differs between a primary and its replicas: the client need not know which one serves it. */
 const UNTOLD = "in_hot_standby";
 const NONE: ReadonlySet<string> = new Set();
 
-/** What the settings of one session may take, and those of all sessions of a thread, bytes; guesses, generous. */
+/** Most bytes of the settings of one session, and of those of all sessions of a thread; guesses, generous. */
 const MOST_OF_CLIENT = 4 << 20;
 const MOST_OF_THREAD = 64 << 20;
 
 /** What became of a look at the settings of a transaction that is over. */
 export const enum Settled {
 	Known,
-	/** They are more than may be kept: the session has those that it had before. */
+	/** The settings are more than may be kept: the session has those that it had before. */
 	TooMany,
 	/** The server could not say. */
 	Failed,
 }
 
 export class ClientSettings {
-	/** Of its StartupMessage, by name in lower case and with the value as it was sent; never changes. RESET goes back to these. */
+	/** Settings of its StartupMessage, names in lower case, values as they were sent; never changes. RESET goes back to these. */
 	readonly startup: ParameterSet;
 	/**
 	 * What its session has beyond its server's defaults, between transactions: values as PostgreSQL prints them, or, for what
 	 * was never set again, as in `startup`, all of whose names are in it. What a transaction changes is in here once it is settled.
 	 */
 	wanted: ParameterSet;
-	/** As it was told by ParameterStatus. */
+	/** Settings as the client was told by ParameterStatus. */
 	private told: ParameterSet;
-	/** The last that was found to say the same: a primary's and its replicas' take turns. */
+	/** The last set of reports that told nothing new: a primary's and its replicas' take turns. */
 	private same: ParameterSet;
-	/** What `lastReading` was made of. */
+	/** The reports that `lastReading` was made of. */
 	private read: ParameterSet | null = null;
 	private lastReading = Reading.Standard;
 	private readonly sets: ParameterSets;
@@ -82,7 +82,7 @@ export class ClientSettings {
 		return this.lastReading;
 	}
 
-	/** A hot standby refuses all of its statements (PostgreSQL docs, "Hot Standby", "Caveats"). */
+	/** Its transactions are SERIALIZABLE: a hot standby refuses its statements (PostgreSQL docs, "Hot Standby", "Caveats"). */
 	get isSerializable(): boolean {
 		return this.wanted.values.get("default_transaction_isolation")?.toLowerCase() === "serializable";
 	}
@@ -121,7 +121,7 @@ export class ClientSettings {
 
 	/**
 	 * Learns what the transaction that has just ended did to settings.
-	 * @param serverUser who the server's login is: to be that is no setting
+	 * @param serverUser the user that the server's connection has logged in as: to be that is no setting
 	 * @param done not called when the server dies on the way
 	 */
 	settle(server: Server, serverUser: string, done: (settled: Settled) => void): void {
@@ -162,14 +162,14 @@ export class ClientSettings {
 				return;
 			}
 			const listed = new Set(rows.map(([name]) => name));
-			// Those that are not among what the session has set have been reset.
+			// Settings that are not among what the session has set have been reset.
 			const gone = [...this.wanted.values.keys()].filter((name) => isListed(name) && !listed.has(name));
 			done(this.learn(server, serverUser, [...rows, ...gone.map((name) => [name, null])]));
 		});
 	}
 
 	/**
-	 * What settings are after the transaction; null is what the session has not set.
+	 * Learns what settings are after the transaction. @param rows name and value; null is what the session has not set
 	 */
 	private learn(server: Server, serverUser: string, rows: Rows | PgError): Settled {
 		if (rows instanceof PgError) {
@@ -183,7 +183,7 @@ export class ClientSettings {
 			if (name === null || name === undefined) continue;
 			const own = ownName(name);
 			if (own !== null) {
-				// Ours to keep, and nothing that the next client should find on the server. After a ROLLBACK it is "", and after a reset.
+				// Ours (`pgdog.…`) to keep, and nothing that the next client should find on the server. It is "" after a ROLLBACK or a reset.
 				applied.push([name, value || null]);
 				if (value) this.hints.learn(own, value);
 				else if (server.session.traces.stands) this.hints.change({ kind: "reset", name: own }, false);
@@ -205,7 +205,7 @@ export class ClientSettings {
 		return Settled.Known;
 	}
 
-	/** The value that a session keeps; null for none. To be nobody else, or who one is, has to be kept by who began as another. */
+	/** The value that a session keeps; null for none. No role, or the server's user, is kept where the StartupMessage has one. */
 	private settingOf(name: string, value: string | null, serverUser: string): string | null {
 		if (this.startup.values.has(name)) return value;
 		const none = (name === "role" && value === "none") || (name === "session_authorization" && value === serverUser);
@@ -213,7 +213,7 @@ export class ClientSettings {
 	}
 }
 
-/** What a client is told instead of the answer to its next request. */
+/** 53200: what a client is told instead of the answer to its next request. */
 export function tooManySettings(): PgError {
 	return new PgError(
 		"ERROR",
