@@ -8,7 +8,7 @@ import { general } from "./config/settings.ts";
 
 export interface Files {
 	readonly configPath: string;
-	/** A flag names it: it is not the default. */
+	/** `--config` was given: the path is not the default. */
 	readonly configNamed: boolean;
 	/** Undefined when no flag names it: `load` then looks for it (config/load.ts, `usersPathFor`). */
 	readonly usersPath: string | undefined;
@@ -41,7 +41,7 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
 		printed += text;
 	};
 	const program = new Commander("pgdog");
-	// Before the subcommands are made: they take these two over from their parent.
+	// These two come before the subcommands are made, which take them over from their parent.
 	program.exitOverride().configureOutput({ writeOut: write, writeErr: write }).showHelpAfterError();
 	program
 		.description("A PostgreSQL proxy: pools server connections. Without a command it runs.")

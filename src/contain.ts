@@ -1,8 +1,8 @@
-// What a bug costs: the connection in whose behalf the code ran, never the thread. A socket's events are caught where they come
+// What a bug costs: the connection on whose behalf the code ran, never the thread. A socket's events are caught where they come
 // in (net/stream.ts); a promise, a timer, a microtask and a message of another thread come in here, each on behalf of a connection,
 // or of none, and each ends with `after`, as a socket's event does.
 
-/** What is given up for a bug: a connection. */
+/** A connection that a bug may cost. */
 export interface Contained {
 	terminate(): void;
 }
@@ -12,8 +12,8 @@ export class Contain {
 	private readonly after: () => void;
 
 	/**
-	 * @param log told of each bug, before what it costs
-	 * @param after what every event ends with
+	 * @param log called with each error, before the connection is closed
+	 * @param after called at the end of every event (`settle` in net/outgoing.ts)
 	 */
 	constructor(log: (error: unknown) => void, after: () => void) {
 		this.log = log;
@@ -30,13 +30,13 @@ export class Contain {
 		this.after();
 	}
 
-	/** `error` was thrown on behalf of `connection`. */
+	/** Logs `error`, which was thrown on behalf of `connection`, and closes that. */
 	failed(error: unknown, connection: Contained | null): void {
 		this.log(error);
 		try {
 			connection?.terminate();
 		} catch (another) {
-			// To give it up runs its owner's code too.
+			// `terminate` runs code of the connection's owner, which may throw too.
 			this.log(another);
 		}
 	}

@@ -11,7 +11,7 @@ export class PgError extends Error {
 	readonly hint: string | undefined;
 	/** The function of PostgreSQL that reports this, where drivers go by it. */
 	readonly routine: string | undefined;
-	/** Where in the statement, in characters from 1; 0 when it has no place there. */
+	/** Place in the statement's text, in characters from 1; 0: none. */
 	readonly position: number;
 
 	constructor(
@@ -33,12 +33,12 @@ export class PgError extends Error {
 	}
 }
 
-/** For the client, whatever was thrown. */
+/** Whatever was thrown, as an error for a client: FATAL XX000 (internal_error) unless it is a PgError already. */
 export function asPgError(error: unknown): PgError {
 	return error instanceof PgError ? error : new PgError("FATAL", "XX000", String(error));
 }
 
-/** For the log, of a bug: where it was thrown. */
+/** A bug for the log: its stack, which says where it was thrown. */
 export function traceOf(error: unknown): string {
 	return error instanceof Error ? (error.stack ?? error.message) : String(error);
 }
@@ -46,7 +46,7 @@ export function traceOf(error: unknown): string {
 /** The peer sent bytes that are not the protocol. Costs that connection: ErrorResponse with `sqlstate`, then close. */
 export class ProtocolError extends Error {
 	readonly sqlstate: string;
-	/** PostgreSQL sends what it has answered before it says so. Where it can read no further it does not: COMMERROR. */
+	/** Answers before the error are sent first, as by PostgreSQL; false where it could read no further and sends none (COMMERROR). */
 	readonly flushes: boolean;
 	constructor(message: string, sqlstate = "08P01", flushes = true) {
 		super(message);
@@ -55,7 +55,7 @@ export class ProtocolError extends Error {
 	}
 }
 
-/** Says where and why, which Bun's own message does not: an error that stops the start. */
+/** An error that stops the start: says where it cannot listen and why, which Bun's own message does not. */
 export function cannotListen(error: unknown, where: string): Error {
 	const { code } = error as { code?: string };
 	const reason = code === "EADDRINUSE" ? "address already in use" : (code ?? String(error));

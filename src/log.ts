@@ -25,7 +25,7 @@ export interface Log {
 	debug(message: string, fields?: LogFields): void;
 	/** Whether `debug` lines are written: for those that cost something to make. */
 	readonly debugs: boolean;
-	/** A reload changed the settings. */
+	/** Puts the settings of a reload in force. */
 	set(format: LogFormat, level: LogLevel): void;
 }
 
@@ -65,7 +65,7 @@ export function createLog(format: LogFormat, level: LogLevel, target: LogTarget 
 			timestamp: Date.now(),
 			properties: fields,
 		};
-		// In the values of fields JSON escapes some, and takes our escapes for the others.
+		// Fields are not made safe above: JSON escapes C0 in them, and this the rest, as JSON does.
 		return formatter(record).replace(UNESCAPED, escaped);
 	};
 	const line = (at: LogTapeLevel, rank: number, message: string, fields?: LogFields) => {
@@ -90,7 +90,7 @@ export function createLog(format: LogFormat, level: LogLevel, target: LogTarget 
 /** C0, DEL, C1, and the line separators that JSON's readers in JavaScript once broke at. */
 const CONTROLS = /[\0-\x1f\x7f-\x9f\u2028\u2029]/g;
 
-/** Of these, what JSON lets pass. */
+/** Those of `CONTROLS` that JSON.stringify lets pass. */
 const UNESCAPED = /[\x7f-\x9f\u2028\u2029]/g;
 const NO_FIELDS: LogFields = {};
 

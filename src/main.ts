@@ -1,5 +1,5 @@
-// The main thread: flags, configuration, signals, worker threads and the sums over them. It serves no client itself
-// (but with `workers = 0`): what it does may be slow and pretty.
+// The program's entry: flags, configuration, plugins and signals. Then it runs a Proxy (proxy.ts), or does what a subcommand asks
+// for. Nothing here serves a client: what it does may be slow and pretty.
 
 import { PasswordError, readPassword } from "./auth/password-prompt.ts";
 import { hashPassword } from "./auth/verifier.ts";
@@ -50,7 +50,7 @@ function read(files: Files, overrides: Overrides, before?: Snapshot): Loaded {
 	});
 }
 
-/** Logs what is wrong. @returns the snapshot when nothing is */
+/** Logs what is wrong with the files. @returns their snapshot, or null when there are problems */
 function report(loaded: Loaded, log: Log): Snapshot | null {
 	for (const note of loaded.notes) log.info(note);
 	if (loaded.ok) {
@@ -102,7 +102,7 @@ async function pluginInfo(): Promise<number> {
 	}
 }
 
-/** Logs what happened to each plugin. @returns null when one that is required cannot be had */
+/** Loads the plugins and logs what happened to each. @returns null when a required one cannot be had: PgDog must not start then */
 async function bringPlugins(
 	entries: readonly PluginEntry[],
 	log: Log,
@@ -128,7 +128,7 @@ async function bringPlugins(
 async function run(files: Files, overrides: Overrides): Promise<number> {
 	raiseDescriptorLimit();
 	const loaded = read(files, overrides);
-	// How to log is itself a setting: with mistakes in the files, as text.
+	// Format and level of the log are settings themselves: where the files have mistakes, text at level info.
 	const { log_format, log_level } = loaded.ok
 		? loaded.snapshot.general
 		: ({ log_format: "text", log_level: "info" } as const);
@@ -140,7 +140,7 @@ async function run(files: Files, overrides: Overrides): Promise<number> {
 		log.warn("admin password has been randomly generated; set one in [admin] to use the admin database");
 	let proxy: Proxy | null = null;
 	let stopped = false as boolean;
-	// Before anything that takes time: as process 1 of a container, a signal without a handler is ignored.
+	// Signal handlers before anything that takes time: as process 1 of a container, a signal without a handler is ignored.
 	for (const signal of ["SIGTERM", "SIGINT"]) {
 		process.on(signal, () => {
 			stopped = true;
@@ -159,7 +159,7 @@ async function run(files: Files, overrides: Overrides): Promise<number> {
 }
 
 const lines = new Lines();
-// The arguments alone: in a compiled binary as under `bun run`, two come before them.
+// Arguments from the third on: in a compiled binary as under `bun run`, executable and script come before them.
 const code = await main(parseCommandLine(process.argv.slice(2)));
 lines.end();
 process.exit(code);

@@ -8,33 +8,33 @@ import type { Update } from "./config/diff.ts";
 import type { HostDescription } from "./plugin/abi.ts";
 import type { Lesson } from "./pool/reported.ts";
 
-/** What each worker has some of, and the main thread puts together. */
+/** Rows for SHOW CLIENTS, SERVERS and ROUTES: each worker has some, and the main thread puts them together. */
 export type RowKind = "clients" | "servers" | "routes";
 export type AnyRow = ClientRow | ServerRow | RouteRow;
 
-/** What a worker thread is born with. */
+/** What a worker is made of: the configuration, and memory that all threads share. */
 export interface WorkerSetup {
 	readonly index: number;
-	/** How many workers there are, itself among them. */
+	/** Number of workers, this one among them. */
 	readonly workers: number;
 	readonly version: string;
-	/** The whole configuration. */
+	/** The whole configuration (`firstUpdate`). */
 	readonly update: Update;
 	/** The plugins that were loaded. */
 	readonly plugins: HostDescription;
-	/** Row of each pool in ledger and counters, by `PoolSpec.key`. */
+	/** Row of each pool in ledger, counters and vitals, by `PoolSpec.key`. */
 	readonly slots: ReadonlyMap<string, number>;
-	/** Rows of ledger and counters. */
+	/** Number of these rows: pools of the start, and those that reloads may add. */
 	readonly capacity: number;
 	readonly ledger: SharedArrayBuffer;
 	readonly counters: SharedArrayBuffer;
 	readonly vitals: SharedArrayBuffer;
 	readonly attendance: SharedArrayBuffer;
-	/** Salts of users must not depend on the thread. */
+	/** `ScramCacheOptions.secret`, the same for all workers: a user's salt must not depend on the thread. */
 	readonly scramSecret: Uint8Array;
 }
 
-/** From one worker to another, by way of the main thread. */
+/** A message from one worker to another, passed on by the main thread. */
 export type PeerMessage =
 	| { readonly type: "request-server"; readonly slot: number; readonly by: number }
 	| { readonly type: "give-server"; readonly slot: number; readonly server: MovingServer }
@@ -47,18 +47,18 @@ export type PeerMessage =
 			readonly id: number;
 			readonly by: number;
 	  }
-	/** The cancel that the other has given this number is over. */
+	/** The answer to `cancel` with this `id`: the CancelRequest has done what it can. */
 	| { readonly type: "cancelled"; readonly id: number };
 
 export type ToWorker =
 	| PeerMessage
 	| { readonly type: "setup"; readonly setup: WorkerSetup }
-	/** A client that came by the Unix socket, which one thread has to accept for all. */
+	/** A client of the Unix socket, by its descriptor: the main thread accepts there for all workers. */
 	| { readonly type: "client"; readonly fd: number }
 	| {
 			readonly type: "reload";
 			readonly update: Update;
-			/** Of the pools of its clusters. */
+			/** Slots of the pools of `update.clusters`, by `PoolSpec.key`. */
 			readonly slots: ReadonlyMap<string, number>;
 			/** Keys of all pools that are paused: new ones are so from the beginning. */
 			readonly paused: ReadonlySet<string>;
@@ -66,22 +66,22 @@ export type ToWorker =
 	| { readonly type: "order"; readonly order: "pause" | "resume" | "reconnect"; readonly keys: readonly string[] }
 	| { readonly type: "rows"; readonly id: number; readonly of: RowKind }
 	| { readonly type: "answer"; readonly id: number; readonly answer: CommandAnswer }
-	/** Its listener was ended while it was stuck. */
+	/** Listen again: the main thread ended the worker's listener while the worker was stuck. */
 	| { readonly type: "listen" }
 	/** Accept no more; clients leave as their transactions end. */
 	| { readonly type: "drain" }
-	/** The time is up: cancel what runs. */
+	/** `shutdown_timeout` is over: cancel the statements that run. */
 	| { readonly type: "cancel-all" }
-	/** Close everything. */
+	/** Disconnect all clients and servers, then answer `closed`. */
 	| { readonly type: "close" };
 
 export type FromWorker =
-	/** Under this descriptor: at the start, and whenever it had to listen anew. */
+	/** The worker listens, by a listener with this descriptor: at the start, and after each `listen`. */
 	| { readonly type: "listening"; readonly fd: number }
 	| { readonly type: "failed"; readonly reason: string }
 	| { readonly type: "peer"; readonly to: number; readonly message: PeerMessage }
 	| { readonly type: "rows"; readonly id: number; readonly rows: AnyRow[] }
 	| { readonly type: "ask"; readonly id: number; readonly sql: string; readonly shape: AdminShape }
-	/** No client is left (while draining). */
+	/** The answer to `drain`: no client is left. */
 	| { readonly type: "drained" }
 	| { readonly type: "closed" };

@@ -17,7 +17,7 @@ const enum Word {
 const TICK = 100;
 
 export class OnceAMinute {
-	/** How many words of shared memory one takes. */
+	/** Words (int32) of shared memory that one object takes. */
 	static readonly WORDS: number = Word.COUNT;
 	private readonly words: Int32Array;
 
@@ -27,7 +27,7 @@ export class OnceAMinute {
 	}
 
 	/**
-	 * It has happened once more.
+	 * Counts one more event.
 	 * @param time `now()`
 	 * @returns 0: say nothing; else how many times it has happened since the last line, this time included
 	 */
@@ -35,10 +35,10 @@ export class OnceAMinute {
 		const { words } = this;
 		Atomics.add(words, Word.untold, 1);
 		const said = Atomics.load(words, Word.saidAt);
-		// Never 0, which means that nothing was said yet.
+		// `| 1`: never 0, which means that no line was written yet.
 		const tick = Math.trunc(time / TICK) | 1;
 		if (said !== 0 && ((tick - said) | 0) * TICK < PAUSE) return 0;
-		// Of threads that come here at once, one speaks for all.
+		// Of threads that come here at once, one writes the line for all.
 		if (Atomics.compareExchange(words, Word.saidAt, said, tick) !== said) return 0;
 		return Atomics.exchange(words, Word.untold, 0);
 	}

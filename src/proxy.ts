@@ -44,25 +44,26 @@ import { Counters } from "./stats/counters.ts";
 import { versionLine } from "./version.ts";
 import { Worker as LocalWorker } from "./worker.ts";
 
-/** A thread, or the Worker on this one: the two look alike from here. */
+/** A worker as the main thread reaches it: a thread, or with `workers = 0` the Worker on this one. */
 interface Thread {
 	send(message: ToWorker): void;
 }
 
 /** Pools that a reload may still add: rows in shared memory cannot be added later. Empty ones cost no memory. */
 const SPARE_POOLS = 1024;
-/** Descriptors of a worker thread itself, as seen with Bun 1.4.5; and a number of clients that is worth a warning. */
+/** File descriptors that a worker thread takes for itself, as seen with Bun 1.4.5. */
 const FILES_OF_A_WORKER = 4;
+/** Fewer clients than this beside the pools are worth a warning at the start. */
 const FEW_CLIENTS = 100;
-/** ms between two looks at what is open beside connections. */
+/** ms between two counts of the descriptors that are open beside connections (`Descriptors.measure`). */
 const MEASURE = 60_000;
 /** ms that a worker may take to close before the process ends without it: a plugin may be stuck in its route. */
 const CLOSE_TIMEOUT = 5_000;
-/** ms in which workers have to say what they have, for the admin database. */
+/** ms in which workers have to send their rows for a SHOW; those of a later one are missing, and a WARNING says so. */
 const ROWS_TIMEOUT = 1_000;
-/** ms after which what a load has left behind is collected. */
+/** ms from a load of the configuration to the garbage collection of what it has left behind. */
 const TIDY = 1_000;
-/** In place of a listener's descriptor. */
+/** `listeners[worker]` when that worker is stuck and its listener was ended. */
 const ENDED = -1;
 
 export class Proxy implements AdminSource {
@@ -79,14 +80,14 @@ export class Proxy implements AdminSource {
 	private readonly ledger: Ledger;
 	private readonly counters: Counters;
 	private readonly attendance: Attendance;
-	/** Workers that have not given their rows in time. */
+	/** Workers that did not send their rows within `ROWS_TIMEOUT`, until they do. */
 	private readonly late = new Set<number>();
-	/** Of each worker's listener; -1 when it was ended since that worker is stuck. */
+	/** File descriptor of each worker's listener; `ENDED` when it was ended because that worker is stuck. */
 	private readonly listeners: number[] = [];
 	private readonly bans: Bans;
 	private readonly contain: Contain;
 	private readonly monitor: Monitor;
-	/** Users' databases (`loginOf`): a pool that a reload adds to one is paused with the others. */
+	/** Paused logins, by `loginOf` (user and database): a pool that a reload adds to one is paused like its others. */
 	private readonly paused = new Set<string>();
 	private readonly descriptors: Descriptors;
 	private readonly over = Promise.withResolvers<number>();
@@ -107,7 +108,7 @@ export class Proxy implements AdminSource {
 	private watcher: Timer | null = null;
 	private measurer: Timer | null = null;
 
-	/** `plugins`: those that were loaded. `read` loads the files again, for a reload. */
+	/** @param plugins those that were loaded @param read loads the configuration files again, for a reload */
 	constructor(snapshot: Snapshot, plugins: HostDescription, log: Log, read: (before: Snapshot) => Loaded) {
 		this.current = snapshot;
 		this.description = plugins;
@@ -140,10 +141,10 @@ export class Proxy implements AdminSource {
 		const { host, port, workers, unix_socket_dir } = this.current.general;
 		this.descriptors.measure(FILES_OF_A_WORKER * this.workers);
 		this.checkDescriptors();
-		// Before anything listens: no client may come before it.
+		// The plugins' init comes before anything listens: no client may be routed before it.
 		this.plugins.init();
 		if (workers > 1) {
-			// Workers share the port by SO_REUSEPORT, and so would another proxy, unnoticed: ask without it first.
+			// Workers share the port by SO_REUSEPORT, and so would another proxy, unnoticed: listen once without it, which fails then.
 			try {
 				Bun.listen({ hostname: host, port, socket: { data() {} } }).stop(true);
 			} catch (error) {
@@ -152,7 +153,7 @@ export class Proxy implements AdminSource {
 		}
 		const { healthcheck_port } = this.current.general;
 		if (healthcheck_port !== undefined) {
-			// While it shuts down new clients are for others.
+			// "down" during a shutdown: a load balancer is to send new clients elsewhere.
 			this.health = serveHealth(healthcheck_port, () => !this.stopping && isUp(this.pools()));
 			this.log.info(`healthcheck endpoint http://0.0.0.0:${this.health.port}`);
 		}
@@ -175,7 +176,7 @@ export class Proxy implements AdminSource {
 			};
 			this.threads.push(workers === 0 ? this.startHere(setup) : this.startThread(setup));
 		}
-		// A worker on this thread would be seen by nobody.
+		// With `workers = 0` nobody could see the worker stuck: it has the very thread that would look.
 		if (workers > 0) this.watcher = this.contain.every(LOOK, () => this.watchWorkers());
 		this.measurer = this.contain.every(MEASURE, () => this.descriptors.measure());
 		this.tidy();
@@ -183,7 +184,7 @@ export class Proxy implements AdminSource {
 		this.sampler = this.contain.every(period, () => this.averages.sample(this.samples(), Date.now()));
 	}
 
-	/** Whether the files that the process may open are enough for the pools, and for clients beside them. */
+	/** Warns when the process may open too few files for the pools and for clients beside them. */
 	private checkDescriptors(): void {
 		const { limit } = this.descriptors;
 		const servers = allPools(this.current).reduce((sum, { pool_size }) => sum + pool_size, 0);
@@ -195,9 +196,9 @@ export class Proxy implements AdminSource {
 		);
 	}
 
-	/** This thread does next to nothing from now on, so what reading thousands of entries took would stay with it for long. */
+	/** Collects what a load has left: the main thread does too little from now on to free the memory of thousands of entries. */
 	private tidy(): void {
-		// A worker on this thread has clients, who would wait.
+		// With `workers = 0` this thread has clients, who would wait for it.
 		if (this.current.general.workers > 0) this.contain.later(TIDY, null, () => Bun.gc(true));
 	}
 
@@ -222,7 +223,7 @@ export class Proxy implements AdminSource {
 		return { send: (message) => thread.postMessage(message) };
 	}
 
-	/** One thread alone can accept on a Unix socket; the connections are handed out in turn. */
+	/** Listens on the Unix socket. One thread alone can accept there: the main thread, which hands connections to workers in turn. */
 	private async listenUnix(path: string): Promise<void> {
 		const open = (socket: Socket<undefined>) => {
 			this.descriptors.look(0);
@@ -247,7 +248,7 @@ export class Proxy implements AdminSource {
 			this.unixListener = listen();
 		} catch (error) {
 			if ((error as { code?: string }).code !== "EADDRINUSE") throw cannotListen(error, path);
-			// A file that a killed process left behind; one that answers belongs to a living process.
+			// The path exists: a socket that answers belongs to a living process; else a killed one has left the file behind.
 			const living = await Bun.connect({ unix: path, socket: { data() {} } }).catch(() => null);
 			living?.end();
 			if (living !== null) throw cannotListen(error, path);
@@ -257,7 +258,7 @@ export class Proxy implements AdminSource {
 		chmodSync(path, 0o777);
 	}
 
-	/** The next in turn that is not stuck, if there is one. */
+	/** The worker whose turn it is, stuck ones passed over unless all are; undefined before there are workers. */
 	private nextLively(): Thread | undefined {
 		for (let tries = 1; tries < this.workers && this.attendance.isStuck(this.nextThread % this.workers); tries++)
 			this.nextThread++;
@@ -268,7 +269,10 @@ export class Proxy implements AdminSource {
 		for (const { key } of allPools(snapshot)) if (!this.slots.has(key)) this.slots.set(key, this.slots.size);
 	}
 
-	/** The servers in force: those that are new may have to pass a check first. @param known keys of pools that were there before */
+	/**
+	 * Tells bans and monitor of the servers in force; with `require_healthcheck_on_discovery` new ones have to pass a check first.
+	 * @param known keys of pools that were there before
+	 */
 	private discover(snapshot: Snapshot, known: ReadonlySet<string>): void {
 		this.bans.reach(snapshot, this.slots);
 		if (snapshot.general.require_healthcheck_on_discovery)
@@ -343,12 +347,12 @@ export class Proxy implements AdminSource {
 		if (unix_socket_dir !== undefined) this.log.info(`🐕 PgDog listening on ${unixSocketPath(unix_socket_dir, port)}`);
 	}
 
-	/** The process cannot go on: systemd starts a new one, and half a proxy is worse than none. */
+	/** Ends the process with exit code 1: half a proxy is worse than none, and systemd starts a new one. */
 	private fail(reason: string): void {
 		this.log.error(reason);
 		this.closing = true;
 		this.unixListener?.stop();
-		// Once there may be clients, nobody knows what the threads are doing.
+		// The plugins' fini only while no worker listens: with clients, nobody knows what the threads are doing.
 		if (this.listening === 0) this.plugins.fini();
 		this.over.resolve(1);
 	}
@@ -391,7 +395,7 @@ export class Proxy implements AdminSource {
 		this.health?.stop();
 		this.send({ type: "close" });
 		this.contain.later(CLOSE_TIMEOUT, null, () => {
-			// It may be inside a plugin, and to wait for that could take for ever.
+			// The worker may be inside a plugin, and to wait for that could take for ever.
 			this.log.warn("a worker does not end: leaving without it, and without the plugins' fini");
 			this.over.resolve(0);
 		});
@@ -407,7 +411,7 @@ export class Proxy implements AdminSource {
 		return [...new Set([...this.attendance.stuck, ...this.late])].sort((a, b) => a - b);
 	}
 
-	/** Of all workers but those that are stuck, or take too long. */
+	/** Rows of all workers but those that are stuck, or take longer than `ROWS_TIMEOUT`. */
 	private rows<T extends AnyRow>(of: RowKind): Promise<T[]> {
 		const { promise, resolve } = Promise.withResolvers<T[]>();
 		const id = ++this.lastRequest;
@@ -480,7 +484,7 @@ export class Proxy implements AdminSource {
 		};
 	}
 
-	/** Slots of the pool with this id, or of all. */
+	/** Slot of the pool with this `PoolRow.id`, if there is one; undefined: of all pools. */
 	private slotsOf(id: number | undefined): number[] {
 		const all = allPools(this.current).map(({ key }) => this.slots.get(key)!);
 		return id === undefined ? all : all.filter((slot) => slot === id);
@@ -510,7 +514,7 @@ export class Proxy implements AdminSource {
 		);
 	}
 
-	/** @returns how many pools it is for */
+	/** Sends an order to all workers. @returns how many pools it is for */
 	private order(order: "pause" | "resume" | "reconnect", pools: readonly PoolSpec[]): number {
 		this.send({ type: "order", order, keys: pools.map(({ key }) => key) });
 		return pools.length;
@@ -586,7 +590,7 @@ export class Proxy implements AdminSource {
 	}
 }
 
-/** Workers whose listeners are to be ended. Somebody has to listen: one that is not stuck, and not only about to. */
+/** Workers whose listeners are to be ended: stuck ones, unless no other worker has an open listener and nobody would accept. */
 export function stuckListeners(listeners: readonly number[], attendance: Pick<Attendance, "isStuck">): number[] {
 	const open = [...listeners.keys()].filter((worker) => (listeners[worker] ?? ENDED) !== ENDED);
 	const stuck = open.filter((worker) => attendance.isStuck(worker));
@@ -601,7 +605,7 @@ function loginOf({ user, database }: PoolSpec): string {
 	return JSON.stringify([user, database]);
 }
 
-/** In the words of SHOW POOLS. */
+/** A role that was found out, in the words of SHOW POOLS. */
 function foundText(role: FoundRole): string {
 	switch (role) {
 		case FoundRole.Primary:

@@ -1,14 +1,14 @@
-// What this build is. The names are put in by scripts/build.ts; from source there is nothing to tell.
+// Version, git hash and compilers of this build: scripts/build.ts puts in the constants; from source they are undefined.
 
 declare const PGDOG_VERSION: string | undefined;
 declare const PGDOG_GIT_HASH: string | undefined;
-/** Of the plugin bridge in this executable: `rustc --version` and the pg_query crate's version; empty without a bridge. */
+/** The plugin bridge in this executable: `rustc --version` and the pg_query crate's version; empty without a bridge. */
 declare const PGDOG_RUSTC: string | undefined;
 declare const PGDOG_PG_QUERY: string | undefined;
 
 /**
- * `PgDog v1a2b3c4d (rustc 1.95.0 (59807616e 2026-04-14)), version 0.1.0, pg_query 6.1.1, Bun 1.4.5`: as far as the rustc
- * it is PgDog's own line, by which authors of plugins find the compiler they need.
+ * `PgDog v1a2b3c4d (rustc 1.95.0 (59807616e 2026-04-14)), version 0.1.0, pg_query 6.1.1, Bun 1.4.5`: the answer to `--version`.
+ * Up to the rustc it is PgDog's own line, by which authors of plugins find the compiler they need.
  */
 export function versionLine(): string {
 	const hash = typeof PGDOG_GIT_HASH === "string" ? PGDOG_GIT_HASH : "source";

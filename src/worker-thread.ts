@@ -1,4 +1,4 @@
-// The file that a worker thread runs: waits for its setup, then is a Worker.
+// A worker thread's entry: makes a Worker of the `setup` message, then hands messages between it and the main thread.
 
 import type { FromWorker, ToWorker } from "./messages.ts";
 import { Worker } from "./worker.ts";

@@ -1,6 +1,6 @@
 // One thread's share of the proxy: a listener, the clients it accepted, and its share of each pool. Everything that a
 // thread knows hangs off one Worker, so that several can live in a process (tests), or one on the main thread.
-// Talks to the main thread by messages (messages.ts); knows every room, and nothing knows it but main and worker-thread.
+// Talks to the main thread by messages (messages.ts); knows every room, and only proxy.ts and worker-thread.ts know it.
 
 import { timingSafeEqual } from "node:crypto";
 import type { Socket, SocketHandler } from "bun";
@@ -53,16 +53,16 @@ import { Attendance } from "./stats/attendance.ts";
 import { Counters, Stat } from "./stats/counters.ts";
 import { TxStatus } from "./wire/codes.ts";
 
-/** Tick of the janitor: what every timeout is rounded up to. */
+/** ms between two ticks of the janitor: every timeout is rounded up to them. */
 const TICK = 100;
-/** CancelRequests for clients of other workers under way at a time; a guess. */
+/** Most CancelRequests for other workers' clients under way at a time; more are dropped. A guess. */
 const MOST_CANCELLING = 4096;
-/** Client ids: so many bits count, the rest names the worker; together a positive int32. */
+/** Process ids of clients: the low bits count, those above name the worker; together a positive int32. */
 const ID_BITS = 23;
-/** What large messages of clients may take until they are sent on, bytes: four of the largest. A guess. */
+/** Bytes that large messages of all clients may take until they are sent on: four of the longest that is routed. A guess. */
 const COLLECTED = 256 << 20;
 
-/** What a client of one user and database comes to. */
+/** User, pools and router behind a login, by user and database (`loginKey`). */
 interface Login {
 	readonly spec: ClusterSpec;
 	readonly user: User;
@@ -86,7 +86,7 @@ export class Worker implements PoolContext, ClientContext {
 	readonly handlers: SocketHandler<Stream>;
 	readonly names = new Names(
 		() => this.general.dns_ttl,
-		// Every thread finds out; one says so.
+		// Every worker looks names up for itself; one of them logs what has come of it.
 		(line) => (this.worker === 0 ? this.log.warn(line) : undefined),
 	);
 	readonly routes = new RouteLog();
@@ -94,7 +94,7 @@ export class Worker implements PoolContext, ClientContext {
 	generation = 0;
 	stopping = false;
 	private drained = false;
-	/** Of the vitals, at the last tick. */
+	/** `Vitals.version` and `Vitals.suspicions` as of the last tick. */
 	private vitalsVersion = 0;
 	private suspicions = 0;
 
@@ -106,17 +106,17 @@ export class Worker implements PoolContext, ClientContext {
 	admin: Admin;
 	private readonly counters: Counters;
 	private readonly attendance: Attendance;
-	/** Those of the configuration, by key and by slot. */
+	/** Pools of the configuration, by `PoolSpec.key` and by slot. */
 	private readonly pools = new Map<string, Pool>();
 	private readonly poolsBySlot = new Map<number, Pool>();
-	/** Those that left it and still have servers. One that came back is another pool in the same slot. */
+	/** Pools that left the configuration and still have servers. One that comes back is another Pool in the same slot. */
 	private readonly leaving = new Set<Pool>();
 	private readonly logins = new Map<string, Login>();
-	/** Routers know nothing but the settings and the shape of a cluster: one serves all of that shape. */
+	/** Routers by topology: they know nothing but the settings and the shape of a cluster, so one serves all of that shape. */
 	private readonly routers = new Map<string, Router>();
-	/** Shards whose primary has to be found out: where clients may wait for that. */
+	/** Shards with `role = "auto"`: clients may wait there (`Election`) until the primary is found. */
 	private electing: readonly Shard[] = [];
-	/** Server connections that all pools may have. */
+	/** Server connections that all pools may have together: the sum of their `pool_size`. */
 	private size = 0;
 	/** SQL texts and their facts, for all routers of this thread. */
 	private readonly parsed = new StatementCache(new SqlParser());
@@ -125,13 +125,13 @@ export class Worker implements PoolContext, ClientContext {
 	private readonly door: Door;
 	private readonly admins = new Set<AdminSession>();
 	private readonly asked = new Map<number, (answer: CommandAnswer) => void>();
-	/** CancelRequests for other workers' clients, and what to do when they are over. */
+	/** Called when a CancelRequest for another worker's client is over, by the number that this worker gave it. */
 	private readonly cancelling = new Map<number, () => void>();
 	private lastAsked = 0;
 	private lastId = 0;
 	private lastSerial = 0;
 	private listener: { stop(): void } | null = null;
-	/** It has had to give up its listener, and has no other one yet. */
+	/** The main thread ended this worker's listener while it was stuck, and no other could be opened yet. */
 	private isDeaf = false;
 	private readonly deafness = new OnceAMinute();
 	private janitor: Timer | null = null;
@@ -180,14 +180,14 @@ export class Worker implements PoolContext, ClientContext {
 		try {
 			const listener = Bun.listen<Stream>(options);
 			this.listener = listener;
-			// Not in Bun's types.
+			// `fd` is not in Bun's types.
 			this.post({ type: "listening", fd: (listener as unknown as { fd?: number }).fd ?? -1 });
 		} catch (error) {
 			throw cannotListen(error, `${host}:${port}`);
 		}
 	}
 
-	/** The main thread ended the listener while this thread was stuck. */
+	/** Opens another listener: the main thread ended the one before while this thread was stuck. */
 	private listenAgain(): void {
 		this.listener?.stop();
 		this.listener = null;
@@ -195,7 +195,7 @@ export class Worker implements PoolContext, ClientContext {
 		this.tryToListen();
 	}
 
-	/** Until it works: the others may lose their listeners, too, and then nobody would take the clients of the port. */
+	/** Tried at each tick until it works: the others may lose their listeners, too, and then nobody would accept on the port. */
 	private tryToListen(): void {
 		if (this.stopping) return;
 		try {
@@ -208,7 +208,7 @@ export class Worker implements PoolContext, ClientContext {
 		}
 	}
 
-	/** A bug, or a peer that broke the protocol, in one connection: it costs that connection. */
+	/** Logs what `Contain` caught: a bug, or a server that broke the protocol. Either costs the connection that it happened in. */
 	private onFailure(error: unknown): void {
 		if (error instanceof ProtocolError) this.log.warn(`server broke the protocol: ${error.message}`);
 		else this.log.error(`internal error: ${traceOf(error)}`);
@@ -220,9 +220,9 @@ export class Worker implements PoolContext, ClientContext {
 		this.door.enter(socket, address);
 	}
 
-	/** A client is turned away. */
+	/** Counts and logs that a client is turned away for want of file descriptors. */
 	private onFull(room: Room): void {
-		// Whose it would have been is not known, but where there is one user and one database.
+		// The client has not said its user and database: its error is counted only where there is one login in all.
 		if (room === Room.None && this.logins.size === 1)
 			for (const { cluster } of this.logins.values()) cluster.first.counters[Stat.errors]!++;
 		const times = this.ledger.descriptors.due(now());
@@ -284,7 +284,7 @@ export class Worker implements PoolContext, ClientContext {
 		this.tellDrained();
 	}
 
-	/** Once: the main thread counts workers by it, and stops for good when it has counted them all. */
+	/** Tells the main thread, once, that no client is left while draining: it closes everything when all workers have said so. */
 	private tellDrained(): void {
 		if (!this.stopping || this.drained || this.clients.size > 0) return;
 		this.drained = true;
@@ -327,7 +327,7 @@ export class Worker implements PoolContext, ClientContext {
 		else done();
 	}
 
-	/** Whatever befalls one of them, the others are told too. */
+	/** Runs `work` for every client: a bug costs the one that it happens in, and the others still have their turn. */
 	private eachClient(work: (client: ClientHandle) => void): void {
 		for (const client of [...this.clients.values()]) this.contain.guard(client.stream, () => work(client));
 	}
@@ -430,7 +430,7 @@ export class Worker implements PoolContext, ClientContext {
 			pool.onServerGiven(moving);
 			return;
 		}
-		// A reload that took the pool away was quicker than the server: nobody else knows of it.
+		// A reload has taken the pool away while the server was on its way here: nobody else would close it.
 		closeDescriptor(moving.fd);
 		this.descriptors.free();
 		Permit.received(this.ledger, slot).release();
@@ -445,7 +445,7 @@ export class Worker implements PoolContext, ClientContext {
 		}
 	}
 
-	/** Does what an update says, and no more: what has not changed goes on as if there had been none. */
+	/** Puts an update in force; what has not changed goes on as if there had been none. */
 	private configure(update: Update, slots: ReadonlyMap<string, number>, paused: ReadonlySet<string>): void {
 		const { general, writeFunctions } = update;
 		this.general = general;
@@ -466,13 +466,13 @@ export class Worker implements PoolContext, ClientContext {
 			if (found === undefined) client.shutDown(false);
 			else if (before.get(key) !== found) client.reach(found.cluster, found.router);
 		});
-		// Who waits has gone elsewhere by now, if there is an elsewhere.
+		// Clients that `reach` could not send to another queue still wait in an election that is no more: they are refused.
 		for (const [key, { cluster }] of before)
 			if (this.logins.get(key)?.cluster !== cluster) for (const { election } of cluster.shards) election?.end();
 		for (const key of gone) this.remove(key);
 	}
 
-	/** Pools that stay keep their servers. @returns the logins of before */
+	/** Makes pools and logins of the update; pools that stay keep their servers. @returns the logins of before, by `loginKey` */
 	private replaceLogins(
 		update: Update,
 		slots: ReadonlyMap<string, number>,
@@ -488,7 +488,7 @@ export class Worker implements PoolContext, ClientContext {
 			}
 		}
 		const changed = new Map(update.clusters.map((spec) => [loginKey(spec.user.name, spec.database), spec]));
-		// Shards and routers decide by the settings of their day.
+		// Shards and routers decide by the settings that they were made with: all are made anew.
 		if (update.generalChanged) {
 			this.routers.clear();
 			for (const [key, { spec }] of this.logins) if (!changed.has(key)) changed.set(key, spec);
@@ -538,7 +538,7 @@ export class Worker implements PoolContext, ClientContext {
 		return router;
 	}
 
-	/** What is found out of all clusters together. */
+	/** Works out what depends on all clusters together: bans, each pool's `database`, elections, and `size`. */
 	private reachAll(clusters: readonly ClusterSpec[]): void {
 		const slots = { get: (key: string) => this.pools.get(key)?.slot };
 		this.bans.reach({ general: this.general, clusters }, slots);
@@ -563,7 +563,7 @@ export class Worker implements PoolContext, ClientContext {
 		for (const session of [...this.admins]) session.close(SHUTTING_DOWN);
 		for (const pool of this.allPools()) pool.shutDown();
 		if (this.janitor !== null) clearInterval(this.janitor);
-		// What was written last leaves the process with the next turn of the loop.
+		// Not at once: what was written last leaves the process with the next turn of the loop.
 		this.contain.later(10, null, () => this.post({ type: "closed" }));
 	}
 
@@ -582,7 +582,7 @@ export class Worker implements PoolContext, ClientContext {
 		this.suspicions = suspicions;
 		if (this.worker === 0) this.bans.tick(time);
 		const { contain } = this;
-		// Most of many are asleep.
+		// Of many pools most have nothing to do until their `dueAt`.
 		for (const pool of this.pools.values()) if (pool.dueAt <= time) contain.guard(null, () => pool.tick(time));
 		for (const pool of this.leaving) contain.guard(null, () => pool.tick(time));
 		if (changed) for (const pool of this.pools.values()) contain.guard(null, () => pool.reconsider());

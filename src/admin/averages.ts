@@ -1,11 +1,10 @@
 // The avg_ columns of SHOW STATS: what the counters of a pool gained over `stats_period`, for each second or each item, as
-// PgDog and PgBouncer count. The main thread samples at the end of each period; until the next
-// sample the numbers stand still.
+// PgDog and PgBouncer count. The main thread samples at the end of each period; until the next sample the numbers stand still.
 
 import { Stat } from "../stats/counters.ts";
 import type { PoolRow } from "./source.ts";
 
-/** Times are averages over the items they belong to (at least one, so that nothing is divided by zero). */
+/** What a gain is divided by: seconds; for times the number of their items, at least 1, so that nothing is divided by zero. */
 function divisor(stat: Stat, gained: Float64Array, seconds: number): number {
 	switch (stat) {
 		case Stat.xact_time:
@@ -41,7 +40,7 @@ export class AverageSampler {
 		for (const { key, counters } of pools) {
 			seen.add(key);
 			const before = this.before.get(key);
-			// Most of many pools have been used by nobody.
+			// Of many pools most have not been used since the last sample.
 			if (before !== undefined && isSame(before, counters)) {
 				if (seconds > 0) this.averages.delete(key);
 				continue;
@@ -58,7 +57,7 @@ export class AverageSampler {
 		}
 	}
 
-	/** Index with `Stat`; zeros until a whole period has passed. The gauges among them mean nothing. */
+	/** Averages of the pool with this `PoolSpec.key`, by `Stat`; zeros until a whole period has passed. Those of gauges mean nothing. */
 	of(key: string): Float64Array {
 		return this.averages.get(key) ?? this.none;
 	}

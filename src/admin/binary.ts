@@ -3,7 +3,7 @@
 
 import { Oid } from "../wire/backend-messages.ts";
 
-/** `text` must be what `command.ts` makes of a value of this type. */
+/** The value in its type's binary format. @param text what `rowsOf` (command.ts) makes of a value of this type */
 export function binary(oid: Oid, text: string): Uint8Array {
 	switch (oid) {
 		case Oid.bool:

@@ -14,7 +14,7 @@ export type Effect =
 	| { readonly kind: "deallocate"; readonly name: string | undefined };
 
 export interface Command {
-	/** Empty: it returns no rows. Known before the command runs, so that Describe can tell. */
+	/** Columns of the answer; empty: it returns no rows. Known before the command runs, so that Describe can tell. */
 	readonly columns: readonly Column[];
 	readonly tag: string;
 	readonly effect?: Effect;
@@ -22,7 +22,7 @@ export interface Command {
 	run(source: AdminSource, tell: (notice: Notice) => void): Promise<Row[]> | Row[];
 }
 
-/** Whose rows and columns SHOW has: PgBouncer's (pgbouncer.ts) where the admin database is called so. */
+/** Whose rows and columns SHOW has: PgBouncer's (pgbouncer.ts) where the admin database is named "pgbouncer". */
 export type AdminShape = "pgdog" | "pgbouncer";
 
 export function shapeOf(admin: { readonly name: string }): AdminShape {
@@ -87,7 +87,7 @@ export function showTime(ms: number): string | null {
 	return `${local.slice(0, 10)} ${local.slice(11, 23)} ${zone}`;
 }
 
-/** PgDog's text and SQLSTATE. */
+/** PgDog's error for what is no admin command, in its text and SQLSTATE (08P01). */
 export function syntaxError(detail?: string): PgError {
 	return new PgError("ERROR", "08P01", "syntax error in admin command", detail, HELP_HINT);
 }

@@ -35,7 +35,7 @@ import { BANS, CLIENTS, CONFIG, POOLS, REPLICATION, ROUTES, SERVERS, STATS, VERS
 import type { AdminSource, Notice } from "./source.ts";
 import { isName, items, Kind, statements, type Word } from "./words.ts";
 
-/** Plain data: it is made on the main thread and written by the worker that has the session. */
+/** The answer to one statement. Plain data: it is made on the main thread and written by the worker that has the session. */
 export type CommandAnswer = Answered | { readonly error: AnswerError };
 
 export interface Answered {
@@ -89,7 +89,7 @@ export function answerError(error: unknown): AnswerError {
 }
 
 /**
- * What a text means. Changes nothing and asks nobody.
+ * The command that a text means. Changes nothing and asks nobody.
  * @throws PgError when it means nothing, or is more than one statement
  */
 export function understand(sql: string, shape: AdminShape = "pgdog"): Command {
@@ -122,7 +122,7 @@ interface Show {
 	read(rest: readonly Word[]): Command;
 }
 
-/** PgDog answers some with a bare `SHOW` and others with their name. */
+/** @param tag PgDog answers some SHOWs with the bare tag `SHOW` and others with their name */
 function showing<T>(view: View<T>, fields: readonly Field<T>[], tag: string, limit?: number): Command {
 	const run = async (source: AdminSource) => rowsOf(fields, (await view.items(source)).slice(0, limit));
 	return { columns: columnsOf(fields), tag, run };
@@ -136,7 +136,7 @@ function plain<T>(name: string, text: string, view: View<T>, tag = `SHOW ${name.
 	return { name, usage: `SHOW ${name.toUpperCase()}`, text, read };
 }
 
-/** With `SHOW name column, column`, which keeps the columns that tell rows apart. */
+/** A SHOW that takes columns (`SHOW name column, column`), and keeps the ones that tell rows apart. */
 function filtered<T>(name: string, text: string, view: View<T>, tag = `SHOW ${name.toUpperCase()}`): Show {
 	const read = (rest: readonly Word[]) => showing(view, chosen(view, rest, ["user", "database", "addr", "port"]), tag);
 	return { name, usage: `SHOW ${name.toUpperCase()} [column, …]`, text, read };
@@ -161,7 +161,7 @@ function chosen<T>(view: View<T>, words: readonly Word[], kept: readonly string[
 
 const count = (name: string): Field<ReadonlyMap<string, number>> => int(name, (counts) => counts.get(name)!);
 
-/** In one row, as PgDog has them. */
+/** SHOW LISTS in one row, as PgDog has it. */
 const LISTS: View<ReadonlyMap<string, number>> = {
 	fields: ["databases", "users", "pools", "used_clients", "free_servers", "used_servers"].map(count),
 	items: async (source) => [new Map(await lists(source))],
@@ -203,7 +203,7 @@ const SHOWS: readonly Show[] = [
 	plain("lists", "How many there are of what.", LISTS),
 ];
 
-/** Of the admin database with PgBouncer's name, which answers the others too. */
+/** SHOWs of an admin database named "pgbouncer", which has the other ones of `SHOWS` too. */
 const BOUNCER_SHOWS: readonly Show[] = [
 	filtered("clients", "Clients that are connected, with what they did.", BOUNCER_CLIENTS),
 	filtered("servers", "Server connections.", BOUNCER_SERVERS, "SHOW"),
@@ -224,7 +224,7 @@ function showsOf(shape: AdminShape): readonly Show[] {
 	return [...BOUNCER_SHOWS, ...SHOWS.filter(({ name }) => !theirs.has(name))];
 }
 
-/** Of PgDog or PgBouncer, and not of ours: a row with an empty value would be taken for an answer. */
+/** SHOWs of PgDog or PgBouncer that we do not serve (0A000): a row with an empty value would be taken for an answer. */
 const UNSERVED_SHOWS = (
 	"client server databases users peers query_cache prepared transactions mirrors listeners " +
 	"replication_slots schema_sync table_copies tasks instances instance_id fds sockets active_sockets mem dns_hosts dns_zones state " +
@@ -311,13 +311,13 @@ function pausing(name: "pause" | "resume", text: string): Show {
 	return { name, usage: `${tag} [database | user database]`, text, read };
 }
 
-/** Those with exactly this name; else those that have it but for upper and lower case, which PgDog does not tell apart. */
+/** Items with exactly this name; else those that have it but for upper and lower case, which PgDog does not tell apart. */
 function matching<T>(all: readonly T[], word: Word | undefined, nameOf: (item: T) => string): readonly T[] {
 	if (word === undefined) return all;
 	const exact = all.filter((item) => nameOf(item) === word.text);
 	if (exact.length > 0 || word.kind === Kind.Quoted) return exact;
 	const folded = all.filter((item) => nameOf(item).toLowerCase() === word.text.toLowerCase());
-	// Two names that differ in case only: the one that is meant has to be spelled.
+	// Two names that differ in case only: the admin has to spell the one that is meant.
 	return new Set(folded.map(nameOf)).size > 1 ? [] : folded;
 }
 
@@ -373,7 +373,7 @@ const reload: Show = {
 	},
 };
 
-/** What one RELOAD may say; a guess. Files may be wrong in as many places as they have lines. */
+/** Most NoticeResponses of one RELOAD; a guess. Files may be wrong in as many places as they have lines. */
 const MOST_NOTICES = 100;
 
 const COMMANDS: readonly Show[] = [

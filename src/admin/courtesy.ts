@@ -10,7 +10,7 @@ import { isSymbol, type Word } from "./words.ts";
 /** Settings that PgDog's SET takes and that are in no file under that name. */
 const OTHER_OWN = ["rewrite_enabled", "rewrite_shard_key_updates", "rewrite_split_inserts", "rewrite_primary_key"];
 
-/** PgDog changes these at once; to say SET and do nothing would be a lie. @throws PgError for a setting of the proxy */
+/** Refuses SET of the proxy's own settings (0A000): PgDog changes them at once; to say SET and do nothing would be a lie. */
 export function refuseOwnSetting(name: string): void {
 	const own = [general, unservedGeneral.refused].some((table) => Object.hasOwn(table, name.toLowerCase()));
 	const other = unservedGeneral.ignored.includes(name.toLowerCase()) || OTHER_OWN.includes(name.toLowerCase());
@@ -24,7 +24,7 @@ const done = (tag: string, effect?: Effect): Command => ({
 	...(effect === undefined ? {} : { effect }),
 });
 
-/** `first` begins the statement, `rest` is behind it. @returns undefined when it is none of these. @throws PgError */
+/** The command for a statement that begins with `first`, `rest` behind it; undefined when it is none of these. @throws PgError */
 export function courtesy(first: string, rest: readonly Word[]): Command | undefined {
 	const second = rest[0]?.key ?? "";
 	const last = rest.at(-1);

@@ -80,7 +80,7 @@ export const BOUNCER_CONFIG: View<ConfigRow> = {
 	items: CONFIG.items,
 };
 
-/** Pools that one row is about. */
+/** The pools and clients that one row is about. */
 interface Group {
 	readonly database: string;
 	readonly user: string;
@@ -104,7 +104,7 @@ const sum = <T>(items: readonly T[], value: (item: T) => number): number =>
 const total = (group: Group, stat: Stat): number => sum(group.pools, ({ counters }) => counters[stat]!);
 const average = (group: Group, stat: Stat): number => sum(group.pools, ({ averages }) => averages[stat]!);
 
-/** What is linked to a client: in PgBouncer's words that is active, too, between the statements of a transaction. */
+/** Servers that are linked to a client: PgBouncer calls them active, too, between the statements of a transaction. */
 const active = ({ counters }: PlacedPool): number => counters[Stat.sv_active]! + counters[Stat.sv_idle_xact]!;
 
 export const BOUNCER_POOLS: View<Group> = {
@@ -134,12 +134,12 @@ export const BOUNCER_POOLS: View<Group> = {
 
 /** A figure of SHOW STATS: PgBouncer's words for it, and how to come by its total and its average. */
 interface Figure {
-	/** Behind `total_` and `avg_`, and without either in SHOW STATS_TOTALS and SHOW STATS_AVERAGES. */
+	/** Column name behind `total_` and `avg_`, and alone in SHOW STATS_TOTALS and SHOW STATS_AVERAGES (but see `average`, `bare`). */
 	readonly name: string;
 	readonly average?: string;
 	readonly bare?: string;
 	readonly stat: Stat;
-	/** What a time is an average over; its unit is µs. */
+	/** For a time, which is shown in µs: what its average is taken over. */
 	readonly over?: Stat;
 }
 
@@ -163,7 +163,7 @@ function totalOf(group: Group, { stat, over }: Figure): number {
 
 function averageOf(group: Group, { stat, over }: Figure): number {
 	if (over === undefined) return average(group, stat);
-	// Each pool's own average counts by how many there were.
+	// A pool's average counts by how many items (`over`) it is taken over.
 	const weight = average(group, over);
 	return weight > 0 ? (sum(group.pools, ({ averages }) => averages[stat]! * averages[over]!) / weight) * 1000 : 0;
 }

@@ -13,7 +13,7 @@ export interface PoolPlace {
 	readonly shard: number;
 	/** Empty when the pool left the configuration. */
 	readonly pool_mode: string;
-	/** It is part of the configuration; if not, its last servers are still to be closed. */
+	/** The pool is part of the configuration; if not, its last servers are still to be closed. */
 	readonly online: boolean;
 }
 

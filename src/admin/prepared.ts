@@ -22,7 +22,7 @@ export interface Portal {
 	done: boolean;
 }
 
-/** What the texts and names of one session may take, in UTF-16 units, with this much added for each. A guess. */
+/** Most that texts and names of one session may take, in UTF-16 units, with `EACH` added for each statement and portal. Guesses. */
 const MOST = 1 << 20;
 const EACH = 100;
 
@@ -66,7 +66,7 @@ export class PreparedStatements {
 		return found;
 	}
 
-	/** To close what is not there is no error. */
+	/** Closing a statement that does not exist is no error (Close). */
 	closeStatement(name: string): void {
 		const found = this.statements.get(name);
 		if (found === undefined) return;
@@ -78,12 +78,12 @@ export class PreparedStatements {
 		if (this.portals.delete(name)) this.size -= name.length + EACH;
 	}
 
-	/** The end of a transaction, for most sessions every Sync. */
+	/** Closes all portals at the end of a transaction, for most sessions at every Sync. */
 	closePortals(): void {
 		for (const name of [...this.portals.keys()]) this.closePortal(name);
 	}
 
-	/** DEALLOCATE of SQL knows named statements only. */
+	/** DEALLOCATE of one statement, or of all (undefined): in SQL, of those with names. @throws PgError 26000 */
 	deallocate(name: string | undefined): void {
 		if (name !== undefined) {
 			this.statement(name);

@@ -19,7 +19,7 @@ interface Value {
 const constant = (name: string, oid: Oid, value: string | null): Value => ({ name, oid, of: () => value });
 const told = (name: string, of: (source: AdminSource) => string): Value => ({ name, oid: Oid.text, of });
 
-/** Without parentheses. */
+/** Values that are written without parentheses. */
 const KEYWORDS: Readonly<Record<string, Value>> = {
 	null: constant("?column?", Oid.text, null),
 	true: constant("bool", Oid.bool, "t"),
@@ -32,7 +32,7 @@ const KEYWORDS: Readonly<Record<string, Value>> = {
 	user: told("user", (source) => source.snapshot().admin.user),
 };
 
-/** `name(…)` with literals as arguments. */
+/** Functions, `name(…)` with literals as arguments; null: not with these arguments. */
 const FUNCTIONS: Readonly<Record<string, (values: readonly string[]) => Value | null>> = {
 	version: () => told("version", (source) => source.version),
 	current_schema: () => KEYWORDS.current_schema!,

@@ -37,27 +37,27 @@ import { REPORTED } from "./settings.ts";
 import type { Notice } from "./source.ts";
 import { type AdminStatement, statements } from "./words.ts";
 
-/** The longest message of an admin session: nothing that it understands comes near. */
+/** Longest message of an admin session, bytes: no command comes near. */
 const LONGEST = 64 << 10;
-/** What a client may send ahead of the answers; then its socket is not read. */
+/** Bytes that a client may send ahead of the answers; with more its socket is not read. */
 const HELD = 64 << 10;
 
-/** PostgreSQL's for a WARNING and a NOTICE of no class of their own. */
+/** SQLSTATE of a WARNING and a NOTICE of no class of their own, as in PostgreSQL. */
 const NOTICE_STATES = { WARNING: "01000", NOTICE: "00000" } as const;
 
-/** Messages that wait for the end of a walk. A guess. */
+/** Messages in `out` with which they are written before a walk ends. A guess. */
 const MOST_OUT = 64;
 
 export interface AdminSessionOptions {
 	/** As in the first log line. */
 	readonly version: string;
-	/** Of what SHOW answers. */
+	/** Whose rows and columns SHOW has. */
 	readonly shape: AdminShape;
 	/** `address:port`, or `unix`. */
 	readonly address: string;
-	/** Of the StartupMessage, names in lower case. */
+	/** Parameters of the StartupMessage, names in lower case. */
 	readonly parameters: ReadonlyMap<string, string>;
-	/** Has one statement answered. */
+	/** Has the main thread answer one statement. */
 	ask(sql: string): Promise<CommandAnswer>;
 	/** Called once, when the session is closed. */
 	onOver(): void;
@@ -206,7 +206,7 @@ export class AdminSession implements StreamOwner {
 				case Frontend.FunctionCall:
 					throw new PgError("ERROR", "0A000", "the admin database has no functions to call");
 				default:
-					// Flush: everything is flushed anyway. Data of a COPY that is not: ignored, as PostgreSQL does.
+					// Flush: everything is flushed anyway. CopyData, CopyDone, CopyFail without a COPY: ignored, as by PostgreSQL.
 					break;
 			}
 		} catch (error) {
@@ -223,7 +223,7 @@ export class AdminSession implements StreamOwner {
 		this.prepared.closeStatement("");
 		this.prepared.closePortal("");
 		const list = statements(sql);
-		// A text that cannot be cut into statements is none that can be understood: that says so.
+		// A text that cannot be cut into statements: `understand` throws its syntax error.
 		if (list === null) understand(sql);
 		else if (list.length > 0) {
 			this.runNext(list, 0);
@@ -241,7 +241,7 @@ export class AdminSession implements StreamOwner {
 			this.resume();
 			return;
 		}
-		// What it does to the session has to be known here; what is wrong with it, the answer will say.
+		// Only for what the command does to the session; an error in the statement is told by the answer.
 		const command = understood(statement.sql, this.options.shape);
 		const answered = (answer: Answered) => {
 			if (answer.columns.length > 0) this.out.push(rowDescription(answer.columns));
@@ -417,7 +417,7 @@ export class AdminSession implements StreamOwner {
 		this.out.push(noticeResponse(new PgError(severity, sqlstate, message)));
 	}
 
-	/** A transaction block has failed then, as far as drivers can see; commands still run, nothing is ever rolled back. */
+	/** Sends ErrorResponse. For drivers a transaction block has failed then; commands still run, nothing is ever rolled back. */
 	private fail({ severity, sqlstate, message, detail, hint }: AnswerError): void {
 		this.out.push(errorResponse(new PgError(severity, sqlstate, message, detail, hint), "stays"));
 		if (this.status === TxStatus.InBlock) this.status = TxStatus.Failed;

@@ -1,6 +1,6 @@
 // The settings that the admin database pretends to have: what it reports at login and what SHOW tells drivers that ask.
 
-/** Names as PostgreSQL writes them; those that a server reports by ParameterStatus come first. */
+/** Settings that are reported after the login (ParameterStatus), with their names as PostgreSQL writes them. */
 export const REPORTED: readonly (readonly [name: string, value: (version: string) => string])[] = [
 	["server_name", () => "PgDog"],
 	["server_version", serverVersion],

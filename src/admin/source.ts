@@ -1,4 +1,4 @@
-// What the admin database can ask and order. main.ts implements it over all workers; admin/ turns it into rows.
+// What the admin database can ask and order. proxy.ts implements it over all workers; admin/ turns it into rows.
 // All of it is plain data: it crosses threads.
 
 import type { Snapshot } from "../config/snapshot.ts";
@@ -23,7 +23,7 @@ export interface ClientRow {
 	readonly bytes_sent: number;
 	readonly errors: number;
 	readonly application_name: string;
-	/** It keeps its server (session pooling). */
+	/** The client keeps its server (session pooling). */
 	readonly locked: boolean;
 	readonly prepared_statements: number;
 }
@@ -64,31 +64,31 @@ export interface RouteRow {
 	readonly decided_by: string;
 	/** A number, or `all`. */
 	readonly shard: string;
-	/** What may run it: `primary`, `any` or `replica`. */
+	/** Which servers may run it: `primary`, `any` or `replica`. */
 	readonly side: string;
 	/** `host:port` of the server that it was sent to; empty when it was refused. */
 	readonly server: string;
 	/** ms that it waited for that server. */
 	readonly wait: number;
-	/** What the client was told instead; null when it was sent. */
+	/** Message of the error that the client got instead; null when the statement was sent. */
 	readonly error: string | null;
 }
 
 /** What is known of a pool's server (pool/vitals.ts). Times in ms; dates in ms since the epoch. */
 export interface PoolVitals {
-	/** `primary` or `replica`: as configured, or as found out with `role = "auto"`; `auto` while that is not known. */
+	/** `primary` or `replica`, as configured; with `role = "auto"` as found out: these, `outdated`, or `auto` while not known. */
 	readonly role: string;
 	readonly healthy: boolean;
-	/** Why it is not read from, in words; null when it is not banned. */
+	/** Why the server is not read from, in words; null when it is not banned. */
 	readonly ban: string | null;
-	/** Until the ban ends by itself, ms; 0 when it never does. */
+	/** ms until the ban ends by itself; 0 when it never does. */
 	readonly ban_time_left: number;
-	/** When its replication was last asked about; 0: never. The rest means nothing then. */
+	/** When its replication was last asked about; 0: never, and the fields below mean nothing. */
 	readonly lsn_at: number;
 	readonly in_recovery: boolean;
 	/** Position in the write-ahead log, in PostgreSQL's notation: replayed by a replica, written by a primary. */
 	readonly lsn: string;
-	/** Behind the primary. */
+	/** Bytes and ms behind the primary. */
 	readonly lag_bytes: number;
 	readonly lag: number;
 }
@@ -135,16 +135,16 @@ export interface AdminSource {
 	readonly averages: { of(key: string): Float64Array };
 	/** Reads the files again. @param force also when no database or no user would be left */
 	reload(force: boolean): Promise<Reloaded>;
-	/** For pools of this user and database; undefined means any. @returns how many pools there were */
+	/** PAUSE for pools of this user and database; undefined means any. @returns how many pools there were */
 	pause(user: string | undefined, database: string | undefined): Promise<number>;
 	resume(user: string | undefined, database: string | undefined): Promise<number>;
 	reconnect(): Promise<void>;
 	/** The last decisions of all workers, newest first. */
 	routes(): Promise<RouteRow[]>;
-	/** Reads are not sent to the pool with this `PoolRow.id` until `unban`; undefined: all. @returns how many there were */
+	/** BAN: no reads for the pool with this `PoolRow.id` until `unban`; undefined: for all. @returns how many there were */
 	ban(id: number | undefined): number;
 	unban(id: number | undefined): number;
-	/** Has it checked now. @returns how many there were */
+	/** HEALTHCHECK: has the server of a pool checked now. @returns how many there were */
 	healthcheck(id: number | undefined): number;
 	/** Begins the graceful shutdown and returns at once. */
 	shutdown(): void;

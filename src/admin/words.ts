@@ -23,7 +23,7 @@ export interface Word {
 }
 
 export interface AdminStatement {
-	/** The part of the input that it is, without the semicolon. */
+	/** Its part of the input, without the semicolon. */
 	readonly sql: string;
 	/** Never empty. */
 	readonly words: readonly Word[];
@@ -105,7 +105,7 @@ function endOfComment(sql: string, at: number): number {
 	return -1;
 }
 
-/** What stands between commas, at depth 0 of parentheses. */
+/** Parts the words at commas, but not inside parentheses. */
 export function items(words: readonly Word[]): Word[][] {
 	const list: Word[][] = [[]];
 	let depth = 0;
@@ -122,7 +122,7 @@ export function isSymbol(word: Word | undefined, text: string): boolean {
 	return word !== undefined && word.kind === Kind.Symbol && word.text === text;
 }
 
-/** Whether it can name a database, a user or a column. */
+/** Whether the word can name a database, a user or a column. */
 export function isName(word: Word | undefined): word is Word {
 	return word !== undefined && word.kind !== Kind.Symbol && word.kind !== Kind.Parameter;
 }

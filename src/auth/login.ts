@@ -1,5 +1,5 @@
 // A client's login, one step per message: what to ask, and whether the answer lets it in.
-// Called by client/client.ts with message bodies (what follows the length); knows neither sockets, clocks nor settings.
+// Called by login/startup.ts with message bodies (what follows the length); knows neither sockets, clocks nor settings.
 //
 //   let request = login.start();
 //   while (request.kind === "ask") { send authentication(request.code, request.body); request = await login.step(answer); }
@@ -68,7 +68,7 @@ const enum Turn {
 	Done,
 }
 
-/** Longest body of an answer: PG_MAX_AUTH_TOKEN_LENGTH and PG_MAX_SASL_MESSAGE_LENGTH in PostgreSQL. */
+/** Longest body of an answer, bytes: PG_MAX_AUTH_TOKEN_LENGTH and PG_MAX_SASL_MESSAGE_LENGTH in PostgreSQL. */
 const MAX_PASSWORD_MESSAGE = 65535;
 const MAX_SASL_MESSAGE = 1024;
 
@@ -100,12 +100,12 @@ export class ClientLogin {
 		this.#md5Salt = randomBytes(4);
 	}
 
-	/** After a login by SCRAM: what logs in to a server that has the same verifier. */
+	/** Keys of a client that has logged in with SCRAM: they log in to a server that has the same verifier. */
 	get keys(): ScramKeys | null {
 		return this.#keys;
 	}
 
-	/** After a login with one of several passwords: which one, counted without empty ones. Otherwise -1. */
+	/** Index of the one of several passwords that the client has logged in with, counted without empty ones. Otherwise -1. */
 	get passwordIndex(): number {
 		return this.#passwordIndex;
 	}
@@ -175,7 +175,7 @@ export class ClientLogin {
 		return this.#later(async () => this.#judgeProof(scram, await Promise.all(derived), false));
 	}
 
-	/** `burn`: nothing was derived for this login yet. */
+	/** @param burn nothing was derived for this login yet: a refusal must take the time of a derivation */
 	#judgeProof(
 		scram: ScramServer,
 		candidates: readonly StoredKeys[],
@@ -189,7 +189,7 @@ export class ClientLogin {
 	}
 
 	#checkMd5(response: Uint8Array): AuthRequest {
-		// With nothing to compare, one comparison that cannot succeed.
+		// Without a password to compare, one comparison that cannot succeed.
 		const candidates = this.#passwords.length > 0 ? this.#passwords : [randomBytes(16)];
 		candidates.forEach((password, index) => {
 			const expected = Buffer.from(md5Response(password, this.#user, this.#md5Salt), "latin1");
@@ -268,7 +268,7 @@ export class ClientLogin {
 	}
 }
 
-/** The password of a PasswordMessage. Valid as long as `body`. Throws PostgreSQL's errors. */
+/** The password of a PasswordMessage; valid as long as `body`. @throws PgError 08P01, or 28P01 for an empty password */
 function readPasswordMessage(body: Uint8Array): Uint8Array {
 	checkLength(body, MAX_PASSWORD_MESSAGE);
 	const password = cString(body, 0);

@@ -1,5 +1,5 @@
 // The MD5 challenge, the same function for both ends: PostgreSQL docs, "Message Flow", AuthenticationMD5Password.
-// Called by login.ts; knows nothing of messages.
+// Called by login.ts and server-login.ts; knows nothing of messages.
 
 import { createHash } from "node:crypto";
 

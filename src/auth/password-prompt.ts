@@ -2,10 +2,10 @@
 
 import type { ReadStream, WriteStream } from "node:tty";
 
-/** What is read is no password; told to whoever typed it. */
+/** The input is no password; the message is for whoever typed it. */
 export class PasswordError extends Error {}
 
-/** Longer than PostgreSQL takes for a password message: a wrong file was piped in. */
+/** Longest input, bytes: more than PostgreSQL takes in a PasswordMessage, so a wrong file was piped in. */
 const LONGEST = 64 << 10;
 
 const enum Key {
@@ -27,12 +27,12 @@ export async function readPassword(from: ReadStream, prompt: WriteStream): Promi
 		throw new PasswordError("the password is not UTF-8");
 	}
 	if (password === "") throw new PasswordError("no password came by standard input");
-	// Neither users.toml nor a PasswordMessage could hold it.
+	// A NUL fits neither users.toml nor a PasswordMessage; with a newline more than one line has come.
 	if (/[\0\n]/.test(password)) throw new PasswordError("a password is one line, without a zero byte");
 	return password;
 }
 
-/** All of it but the line's end that `echo` adds. */
+/** All of standard input but the line's end that `echo` adds. */
 async function piped(from: AsyncIterable<Buffer>): Promise<Buffer> {
 	const chunks: Buffer[] = [];
 	let length = 0;
@@ -63,7 +63,7 @@ async function typed(from: ReadStream, prompt: WriteStream): Promise<Buffer> {
 						throw new PasswordError("interrupted");
 					case Key.Backspace:
 					case Key.Delete:
-						// All bytes of one character.
+						// All bytes of one UTF-8 character.
 						while (((bytes.pop() ?? 0) & 0xc0) === 0x80);
 						break;
 					default:

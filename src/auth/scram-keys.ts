@@ -1,7 +1,7 @@
 // The keys of SCRAM-SHA-256 (RFC 5802, "SCRAM Algorithm Overview"; RFC 7677) and the cache that makes them cheap.
 // Called by scram.ts, login.ts and verifier.ts; knows nothing of messages.
 //
-// A derivation costs about half a millisecond of a thread of the pool, everything after it a microsecond.
+// A derivation costs about half a millisecond on the runtime's thread pool, everything after it a microsecond.
 
 import { createHmac, hkdfSync, pbkdf2, randomBytes } from "node:crypto";
 import { promisify } from "node:util";
@@ -92,13 +92,13 @@ export class ScramCache {
 		return { storedKey, serverKey: hmac(storedKey, user) };
 	}
 
-	/** At once when known; otherwise a promise, which is remembered. For passwords of the configuration only. */
+	/** Keys of a password of the configuration: at once when known; otherwise a promise, shared by all who ask meanwhile. */
 	keys(password: string, salt: Uint8Array, iterations: number): DerivedKeys | Promise<DerivedKeys> {
 		const name = this.#name(password, salt, iterations);
 		return this.#keys.get(name) ?? this.#pending.get(name) ?? this.#derive(name, password, salt, iterations);
 	}
 
-	/** For passwords that a client sent: they are remembered only once proven right, or guesses would push out the rest. */
+	/** Keys of a password that a client sent, if known. Only proven ones are remembered, or guesses would push out the rest. */
 	known(password: Uint8Array, salt: Uint8Array, iterations: number): DerivedKeys | undefined {
 		return this.#keys.get(this.#name(password, salt, iterations));
 	}
@@ -118,7 +118,7 @@ export class ScramCache {
 		return pending;
 	}
 
-	/** A keyed hash, so that the cache holds no passwords and nobody can make two of them collide. */
+	/** Name in the cache: a keyed hash, so that the cache holds no passwords and nobody can make two of them collide. */
 	#name(password: string | Uint8Array, salt: Uint8Array, iterations: number): string {
 		const name = createHmac("sha256", this.#nameKey);
 		// Lengths first: (password "a", salt "bc") must not meet (password "ab", salt "c").

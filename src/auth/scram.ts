@@ -9,7 +9,7 @@ import { isPrintable, malformed, printable, ScramMessage } from "./scram-message
 
 export const SCRAM_SHA_256 = "SCRAM-SHA-256";
 
-/** A server that asks for more would hold a thread for over a second; PostgreSQL's own default is 4096. Our guess. */
+/** Most iterations that a server may ask for: more would hold a thread for over a second (PostgreSQL: 4096). Our guess. */
 const MAX_ITERATIONS = 10_000_000;
 
 /** `SCRAM_RAW_NONCE_LEN` in PostgreSQL's scram-common.h: 18 bytes, 24 characters without padding. */

@@ -1,5 +1,5 @@
 // Our login at a PostgreSQL server, one step per Authentication message; the server chooses how.
-// Called by backend/server.ts with message bodies (what follows the length); knows neither sockets nor settings.
+// Called by backend/login.ts with message bodies (what follows the length); knows neither sockets nor settings.
 
 import { PgError } from "../errors.ts";
 import { asBuffer } from "./bytes.ts";
@@ -118,7 +118,7 @@ export class ServerLogin {
 		if (!asBuffer(mechanisms).toString("latin1").split("\0").includes(SCRAM_SHA_256)) {
 			throw new PgError("FATAL", "0A000", "none of the server's SASL authentication mechanisms are supported");
 		}
-		// Before anything is sent: without a password there is nothing to prove.
+		// Fails before anything is sent: without a password there is nothing to prove.
 		if (!("keys" in this.#credentials)) this.#password();
 		this.#scram = new ScramClient();
 		const first = this.#scram.first();

@@ -1,5 +1,5 @@
 // Applies a table of settings to one TOML table: typed values out, everything wrong into the report.
-// Called by load.ts and database-url.ts. Knows neither files nor which tables there are.
+// Called by load.ts, file.ts and database-url.ts. Knows neither files nor which tables there are.
 
 import { joinKey } from "./locate.ts";
 import { type Findings, nearest, show, type ValueSource } from "./problem.ts";
@@ -65,7 +65,7 @@ export function readTable<S extends Settings>(
 	return values as Partial<Values<S>>;
 }
 
-/** By each name that a key may have, the setting's. Of each table once: there may be thousands of entries of one. */
+/** The setting's name by each name that a key may have, aliases too. Made once for each table: entries may be thousands. */
 const known = new WeakMap<Settings, ReadonlyMap<string, string>>();
 
 function namesOf(settings: Settings): ReadonlyMap<string, string> {
@@ -104,7 +104,7 @@ export function unservedKeys(unserved: Unserved): string[] {
 	return [...Object.keys(unserved.refused), ...unserved.ignored];
 }
 
-/** The value of a key that nobody knows is not shown: it may be a password under a mistyped name. */
+/** Reports a key that nobody knows, without its value: it may be a password under a mistyped name. */
 export function unknownKey(
 	key: string,
 	known: readonly string[],

@@ -1,5 +1,5 @@
-// Which entries of `[[databases]]` make a cluster: those of one name, each a server of one shard: primary, replica, or
-// either, as is found out (`auto`; then all of the shard are).
+// Which entries of `[[databases]]` make a cluster: those of one name. Each is a server of one shard: primary, replica, or `auto`,
+// that is either, as is found out; then all servers of the shard are `auto`.
 // Called by load.ts, once all entries are read. Knows no users and makes no pools.
 
 import type { Findings, ValueSource } from "./problem.ts";
@@ -12,7 +12,7 @@ export interface DatabaseRow {
 	readonly database: Database;
 }
 
-/** Reports what no cluster can be. @returns the databases without those that stand there twice */
+/** Reports entries that cannot be of one cluster. @returns the databases without those that stand there twice */
 export function checkClusters(rows: readonly DatabaseRow[], source: ValueSource, report: Findings): Database[] {
 	const byName = Map.groupBy(rows, ({ database }) => database.name);
 	const kept = new Set([...byName.values()].flatMap((members) => checkCluster(members, source, report)));
@@ -63,7 +63,7 @@ function checkCluster(members: readonly DatabaseRow[], source: ValueSource, repo
 	return kept;
 }
 
-/** What a pool is to be while its server is of one role cannot be had while that is still to be found out, and may change. */
+/** Warns of settings for one role alone where `role = "auto"`: the role is still to be found out then, and may change. */
 function checkAuto(row: DatabaseRow, source: ValueSource, report: Findings): void {
 	for (const setting of roleKeys(row.database)) {
 		const at = key(row, setting);
@@ -78,7 +78,7 @@ export function roleKeys(settings: PoolSettings): string[] {
 	);
 }
 
-/** A server can be in a shard once in each role: its pool has that name (`PoolSpec.key`). */
+/** Drops entries that have a server twice in one shard and role: their pools would have one name (`PoolSpec.key`). */
 function withoutDuplicates(members: readonly DatabaseRow[], source: ValueSource, report: Findings): DatabaseRow[] {
 	const seen = new Map<string, DatabaseRow>();
 	for (const row of members) {
@@ -97,7 +97,7 @@ function withoutDuplicates(members: readonly DatabaseRow[], source: ValueSource,
 	return [...seen.values()];
 }
 
-/** A client has one mode, whichever servers its statements go to. */
+/** Warns of several `pooler_mode`s in one database: a client has one mode, whichever servers its statements go to. */
 function checkModes(members: readonly DatabaseRow[], source: ValueSource, report: Findings): void {
 	const first = members[0]!;
 	const other = members.find(({ database }) => database.pooler_mode !== first.database.pooler_mode);

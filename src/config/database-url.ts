@@ -16,7 +16,7 @@ export interface DatabaseUrl {
 }
 
 /**
- * Reads one URL. What it leaves out: database `postgres`, port 5432, user `$USER`, password `postgres`, as in PgDog.
+ * Reads one URL. Where it says nothing: database `postgres`, port 5432, user `$USER`, password `postgres`, as in PgDog.
  * A socket's folder is the percent-encoded host, or the parameter `host`, as for libpq. Undefined when the report says why.
  */
 export function readDatabaseUrl(

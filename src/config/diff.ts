@@ -1,4 +1,4 @@
-// What a reload changed, and what of it takes effect now. Called by main.ts; applies nothing itself.
+// What a reload changed, and what of it takes effect now. Called by proxy.ts; applies nothing itself.
 
 import type { Settings } from "./setting.ts";
 import { type General, general, type Tcp, tcp } from "./settings.ts";
@@ -36,22 +36,22 @@ export interface Difference {
 	readonly next: Snapshot;
 }
 
-/** What of a difference concerns those who serve clients: plain data, as large as the difference is. */
+/** What workers need of a difference: plain data, as large as the difference is. */
 export interface Update {
 	readonly general: General;
 	readonly tcp: Tcp;
 	readonly admin: Admin;
 	/** `general` says something else than before. */
 	readonly generalChanged: boolean;
-	/** Null: as before. */
+	/** `[[write_functions]]`; null: as before. */
 	readonly writeFunctions: readonly string[] | null;
-	/** Those that are new, or say something else. */
+	/** Clusters that are new, or say something else. */
 	readonly clusters: readonly ClusterSpec[];
-	/** Those that are no more. */
+	/** Logins whose clusters are no more. */
 	readonly gone: readonly Login[];
 }
 
-/** What clients log in to. */
+/** User and database that clients log in to. */
 interface Login {
 	readonly user: string;
 	readonly database: string;
@@ -70,7 +70,7 @@ export function updateOf({ next, settings, clusters, writeFunctionsChanged }: Di
 	};
 }
 
-/** For whom all of it is new. */
+/** The whole configuration as an update, for a worker that starts. */
 export function firstUpdate({ general, tcp, admin, writeFunctions, clusters }: Snapshot): Update {
 	return { general, tcp, admin, generalChanged: true, writeFunctions, clusters, gone: [] };
 }
@@ -143,7 +143,7 @@ function changes<T>(before: ReadonlyMap<string, T>, after: ReadonlyMap<string, T
 	};
 }
 
-/** Plain data; a key that is undefined and one that is absent mean the same. */
+/** Whether plain data is the same; a key that is undefined and one that is absent mean the same. */
 function same(a: unknown, b: unknown): boolean {
 	return Bun.deepEquals(a, b);
 }

@@ -16,7 +16,7 @@ export interface File {
 	readonly table: Table;
 }
 
-/** What a file is to be. */
+/** `Problem.accepted` of a file that cannot be read. */
 const FILE = "a file of text";
 
 /**
@@ -76,7 +76,7 @@ function workingDirectory(): string {
 	}
 }
 
-/** Looks at the names of a file's tables; what is in them is read by others. */
+/** Reports tables of a file that nobody knows, or that belong in the other file; what is in them is read by others. */
 export function checkTables(file: File, known: readonly string[], later: Unserved, report: Findings): void {
 	const elsewhere = known.includes("users")
 		? ["general", "databases", "tcp", "plugins", "write_functions", "rewrite"]
@@ -91,7 +91,7 @@ export function checkTables(file: File, known: readonly string[], later: Unserve
 	}
 }
 
-/** It asks for nothing, whatever it would be a list of. */
+/** Whether it is an empty list: that asks for nothing, whatever it would be a list of. */
 function isEmptyList(value: unknown): boolean {
 	return Array.isArray(value) && value.length === 0;
 }

@@ -20,7 +20,7 @@ import * as unserved from "./unserved.ts";
 /** The defaults of an entry of `[[databases]]`. */
 const DATABASE = defaults(settings.database);
 
-/** Those of pgdog.toml. */
+/** Tables of pgdog.toml. */
 const TABLES = ["general", "databases", "admin", "tcp", "plugins", "write_functions", "rewrite"];
 
 /** Settings given with `run`: they win over file and environment. */
@@ -32,7 +32,7 @@ export interface Overrides {
 
 export interface LoadInput {
 	readonly configPath: string;
-	/** A flag names it: then it has to be there. */
+	/** `--config` was given: then the file has to be there. */
 	readonly configNamed?: boolean;
 	/** Undefined: not named on the command line, see `usersPathFor`. */
 	readonly usersPath?: string;
@@ -63,7 +63,7 @@ interface Entries {
 	readonly usersFile: File | undefined;
 }
 
-/** Throws for nothing that is in the files: see `Loaded`. The snapshot is deeply frozen plain data, fit for `postMessage`. */
+/** Throws for nothing that is in the files (see `Loaded`). The snapshot is deeply frozen plain data, fit for `postMessage`. */
 export function load(input: LoadInput): Loaded {
 	const report = new Findings();
 	const notes: string[] = [];
@@ -113,7 +113,7 @@ export function load(input: LoadInput): Loaded {
  */
 export function usersPathFor(configPath: string, loaded: readonly string[] = []): string {
 	const beside = join(dirname(configPath), "users.toml");
-	// One that was read before is looked for where it was: when it is away for a moment, another must not decide.
+	// A users.toml that was read before is looked for where it was: when it is away for a moment, another must not decide.
 	const isThere = () => existsSync(beside) || loaded.includes(beside);
 	return /[/\\]/.test(configPath) && isThere() ? beside : "users.toml";
 }
@@ -124,7 +124,7 @@ function needOf(path: string, { before }: LoadInput, flag: string, named = false
 	return before?.files.includes(path) ? "it was loaded before" : undefined;
 }
 
-/** Every file that a flag names or that was read before is there, also where nothing is to be read from it now. */
+/** Reports files that a flag names or that were read before and are not there, also where nothing is read from them now. */
 function checkFiles(input: LoadInput, report: Findings): void {
 	const named = input.usersPath === undefined ? [] : [input.usersPath];
 	for (const path of new Set([...named, ...(input.before?.files ?? [])])) {
@@ -187,7 +187,7 @@ function readAdmin(config: File, users: File | undefined, input: LoadInput, repo
 	if (given.password !== undefined) return { name, user, password: given.password, generated: false };
 	const before = input.before?.admin;
 	if (before === undefined) return { name, user, password: randomPassword(), generated: true };
-	// A random one would lock out whoever is to mend it: nobody is told it.
+	// A new random password would lock out whoever is to mend the file: nobody is told it.
 	if (!before.generated && report.problems.length === 0)
 		report.warnings.push("[admin] has no password any more: the one of before stays until a restart");
 	const isGone = config.table.admin === undefined && users?.table.admin === undefined;

@@ -1,5 +1,5 @@
 // Finds the line of every key of a TOML text, for error messages: smol-toml gives values, but not where they stand.
-// Called by load.ts after smol-toml has accepted the text, so this scanner only finds its way and judges nothing.
+// Called by file.ts after smol-toml has accepted the text, so this scanner only finds its way and judges nothing.
 
 import { parse } from "smol-toml";
 
@@ -135,7 +135,7 @@ class Scanner {
 		}
 		if (this.#at >= text.length) throw new Lost();
 		const written = text.slice(start, this.#at).trim();
-		// Nearly every key, and a parser for each is most of the time that a long file takes.
+		// Nearly every key is bare, and a parser for each is most of the time that a long file takes.
 		if (BARE.test(written)) return [written];
 		try {
 			const keys: string[] = [];

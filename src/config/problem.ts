@@ -102,7 +102,7 @@ export function show(value: unknown, secret = false): string {
 	return value instanceof Date ? "a date" : "a table";
 }
 
-/** Hides the password of `scheme://user:password@host`, wherever it stands in a text. The last `@` before a `/` or space counts. */
+/** Hides the password of `scheme://user:password@host`, up to the last `@` before a space, and that of a parameter `password=`. */
 export function maskUrl(text: string): string {
 	return text.replace(/(:\/\/[^:/?#\s]*):[^\s]*@/g, "$1:***@").replace(/([?&]password=)[^&#\s]*/gi, "$1***");
 }

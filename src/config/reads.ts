@@ -39,7 +39,7 @@ export function checkReads(
 	if (databases.rows.length > 0) checkReplication(databases.rows, general, source, report);
 }
 
-/** Settings that compare a replica with its primary. */
+/** Warns of settings that compare a replica with its primary, where they come to nothing. */
 function checkReplication(rows: readonly DatabaseRow[], general: General, source: ValueSource, report: Findings): void {
 	const given = {
 		ban_replica_lag: general.ban_replica_lag < MAX,
@@ -61,7 +61,7 @@ function mayHavePrimary(servers: readonly DatabaseRow[]): boolean {
 	return servers.some(({ database }) => database.role !== "replica");
 }
 
-/** One of several with `role = "auto"` is the primary. */
+/** Whether one of the servers may be a replica: of several with `role = "auto"` one is the primary, and the others are. */
 function mayHaveReplicas(servers: readonly DatabaseRow[]): boolean {
 	return servers.some(
 		({ database }) => database.role === "replica" || (database.role === "auto" && servers.length > 1),

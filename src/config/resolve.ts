@@ -66,7 +66,7 @@ export function expandUsers(
 	return [...users.values()].map(({ user }) => user);
 }
 
-/** One cluster per user, in the order of the users. */
+/** One cluster for each `User`, that is for each user and database, in their order. */
 export function clusters(
 	general: General,
 	databases: readonly Database[],
@@ -134,7 +134,7 @@ function pool(general: General, database: Database, user: User, warnings: string
 	};
 }
 
-/** What is said for one role wins over what is said for any, whoever says it. */
+/** The setting for the pool's role, the user's over the database's: it wins over those for any role. Undefined with `auto`. */
 function ofRole(
 	user: User,
 	database: Database,
@@ -145,7 +145,7 @@ function ofRole(
 	return user[`${name}_${role}`] ?? database[`${name}_${role}`];
 }
 
-/** What a StartupMessage to a server says beside user and database; as PgDog's. */
+/** Parameters of the StartupMessage to a server beside user and database, as PgDog's. */
 function startup(database: Database, user: User): Record<string, string> {
 	const parameters: Record<string, string> = { application_name: "PgDog", client_encoding: "utf-8" };
 	const statement_timeout = user.statement_timeout ?? database.statement_timeout;

@@ -132,7 +132,7 @@ export function text<D extends string | undefined>(
 	return setting("string", accepted, about, about.pattern ? line.regex(about.pattern) : line, asIs);
 }
 
-/** A string that no message may show. May be empty: an empty password counts as none. */
+/** A string that no message may show. With `empty` it may be empty: an empty password counts as none. */
 export function secret<D extends string | undefined>(
 	about: About<D> & { readonly pattern?: RegExp; readonly accepted?: string; readonly empty?: boolean },
 ): Setting<string | D> {

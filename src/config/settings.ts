@@ -6,7 +6,7 @@
 import type { LogLevel } from "../log.ts";
 import { bytes, choice, flag, integer, list, MAX, milliseconds, parsed, secret, text, type Values } from "./setting.ts";
 
-/** What PostgreSQL takes for its own timeouts: a larger one would fail each new server connection. */
+/** Largest value (ms) that PostgreSQL takes for its own timeouts: a larger one would fail each new server connection. */
 const MAX_GUC = 2147483647;
 /** Linux keeps the pauses of keepalive in seconds, at most 32767 (tcp(7), net/tcp.h). */
 const MAX_KEEPALIVE = 32_767_000;
@@ -490,7 +490,7 @@ export const plugin = {
 	}),
 };
 
-/** PostgreSQL docs, "Identifiers and Key Words": a longer name is cut by the server, and would be found under another. */
+/** Longest name, bytes (PostgreSQL docs, "Identifiers and Key Words"): the server cuts a longer one, under another name. */
 const MAX_IDENTIFIER = 63;
 const IDENTIFIER = String.raw`[A-Za-z_\u0080-\u{10ffff}][\w$\u0080-\u{10ffff}]*|"(?:[^"\0]|"")+"`;
 const FUNCTION_NAME = new RegExp(`^(?:(${IDENTIFIER})\\.)?(${IDENTIFIER})$`, "u");

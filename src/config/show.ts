@@ -26,7 +26,7 @@ export interface Shown {
 	readonly name: string;
 	readonly value: string;
 	readonly byDefault: string;
-	/** At a reload. */
+	/** Whether a reload puts a new value to work. */
 	readonly reloadable: boolean;
 }
 

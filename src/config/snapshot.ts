@@ -3,12 +3,12 @@
 
 import type { General, Tcp } from "./settings.ts";
 
-/** Who lends a connection for writes (`primary`) and who for reads (`replica`); `auto`: whatever it is found to be. */
+/** Role of a server: `primary` takes writes, `replica` is read from; `auto`: whichever it is found to be. */
 export type Role = "primary" | "replica" | "auto";
-/** Which servers of a shard may run it. */
+/** Which servers of a shard may run a statement. */
 export const enum Side {
 	Primary,
-	/** Any that may serve reads: `read_write_split` says which. */
+	/** Any server that may serve reads: `read_write_split` says which. */
 	Any,
 	/** A replica was asked for by name; the primary only when there is none. */
 	Replica,
@@ -16,7 +16,7 @@ export const enum Side {
 
 type PoolerMode = "transaction" | "session" | "statement";
 
-/** What an entry of `[[databases]]` and one of `[[users]]` may both say of their pools; undefined: not said. Durations in milliseconds. */
+/** Settings of pools that `[[databases]]` and `[[users]]` both have; undefined: not given. Durations in ms. */
 export interface PoolSettings {
 	readonly pool_size?: number | undefined;
 	readonly min_pool_size?: number | undefined;
@@ -65,7 +65,7 @@ export interface Admin {
 	readonly name: string;
 	readonly user: string;
 	readonly password: string;
-	/** True when no password was configured: it was made at random and only a log line tells it. */
+	/** True when no password was configured: it was made at random, and nobody is told it. */
 	readonly generated: boolean;
 }
 
@@ -100,7 +100,7 @@ export interface ClusterSpec {
 	readonly database: string;
 	/** `read_only` of the user, or of all its database's entries: its transactions read unless they say READ WRITE. */
 	readonly readOnly: boolean;
-	/** At least one. One for each address, by shard, then in the order of the file; at most one primary of each shard. */
+	/** At least one pool: one for each address, by shard, then in the order of the file; at most one primary of each shard. */
 	readonly pools: readonly PoolSpec[];
 }
 

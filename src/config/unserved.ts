@@ -48,7 +48,7 @@ export const unservedGeneral: Unserved = {
 		"log_dedup_threshold",
 		"broadcast_address",
 		"broadcast_port",
-		// Details of something that is refused itself.
+		// Details of settings, tables and commands that are refused themselves.
 		"openmetrics_host",
 		"openmetrics_namespace",
 		"mirror_queue",
@@ -104,10 +104,10 @@ export const unservedUser: Unserved = {
 	ignored: ["tls_client_certificate_required", "vault_refresh_percent"],
 };
 
-/** PgDog hands its path to plugins of the crate's version 0.3.0 and later, which are not loaded yet. */
+/** `config`: PgDog hands that path to plugins of the crate's version 0.3.0 and later, which are not loaded yet. */
 export const unservedPlugin: Unserved = { refused: { config: [] }, ignored: [] };
 
-/** Ours alone. */
+/** `[[write_functions]]` is ours alone: PgDog has no keys there. */
 export const unservedWriteFunction: Unserved = { refused: {}, ignored: [] };
 
 /** Without `[[sharded_tables]]`, which are refused, there is no key that a statement could change or spread over shards. */

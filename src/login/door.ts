@@ -9,10 +9,10 @@ import { Stream } from "../net/stream.ts";
 import { errorResponse } from "../wire/error-response.ts";
 import { Startup } from "./startup.ts";
 
-/** ms for a client that is not let in to take note of it: it has a descriptor as long. */
+/** ms for a client that is refused for want of a descriptor to say who it is and be told; it has a descriptor as long. */
 const LAST_WORDS = 2_000;
 
-/** In PostgreSQL's words. */
+/** PostgreSQL's error (too_many_connections) for a client that there is no file descriptor for. */
 const TOO_MANY_CLIENTS = new PgError(
 	"FATAL",
 	"53300",
@@ -26,17 +26,21 @@ export class Door {
 	private readonly descriptors: Descriptors;
 	private readonly onFull: (room: Room) => void;
 	private readonly startups = new Set<Startup>();
-	/** How many of them are only let in to be told that there is no room. */
+	/** How many of `startups` are only let in to be told that there is no room (`Room.ToRefuse`). */
 	private refusing = 0;
 
-	/** @param onFull somebody is turned away for want of descriptors */
+	/** @param onFull called when a client is turned away for want of descriptors */
 	constructor(context: ClientContext, descriptors: Descriptors, onFull: (room: Room) => void) {
 		this.context = context;
 		this.descriptors = descriptors;
 		this.onFull = onFull;
 	}
 
-	/** A connection that was accepted. @param address for the log @param isCounted by the thread that has accepted it for us */
+	/**
+	 * Has an accepted connection log in, or turns it away.
+	 * @param address for the log
+	 * @param isCounted whether the thread that has accepted it for us has counted it
+	 */
 	enter(socket: Socket<Stream>, address: string, isCounted = false): void {
 		if (!isCounted) this.descriptors.count();
 		const room = this.descriptors.roomFor(descriptor(socket), this.refusing);
@@ -63,7 +67,7 @@ export class Door {
 		if (startup.refusal !== null) this.refusing--;
 	}
 
-	/** @param time `now()` @param patience for a login, ms */
+	/** Ends log-ins that take too long. @param time `now()` @param patience `client_login_timeout`, ms */
 	tick(time: number, patience: number): void {
 		for (const startup of this.startups)
 			if (time - startup.startedAt > (startup.refusal === null ? patience : LAST_WORDS))
@@ -75,7 +79,7 @@ export class Door {
 	}
 }
 
-/** Says so and closes at once, whether it is read or not. */
+/** Sends ErrorResponse 53300 and closes at once, whether it is read or not. */
 export function turnAway(socket: Socket<unknown>): void {
 	socket.write(errorResponse(TOO_MANY_CLIENTS, "ends"));
 	socket.terminate();

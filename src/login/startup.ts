@@ -1,5 +1,5 @@
 // A connection before it is a client: SSLRequest, GSSENCRequest, CancelRequest, StartupMessage, and the login.
-// Ends in a Client, an admin session, or a close. PostgreSQL docs, "Start-up" and "Message Formats".
+// Ends in a Client, a ShardedClient, an admin session, or a close. PostgreSQL docs, "Start-up" and "Message Formats".
 
 import { type AuthRequest, ClientLogin } from "../auth/login.ts";
 import { Client } from "../client/client.ts";
@@ -16,7 +16,7 @@ import { Auth, Frontend, MAX_AUTH_TOKEN_LENGTH, MAX_STARTUP_PACKET_LENGTH, Start
 import { errorResponse } from "../wire/error-response.ts";
 import { endOfString, HEADER, readInt32, Tail } from "../wire/frame.ts";
 
-/** The newest minor version that we speak. */
+/** The newest minor version of protocol 3 that we speak. */
 const NEWEST_MINOR = 2;
 const NO = Buffer.from("N");
 
@@ -27,7 +27,7 @@ const enum Phase {
 	Login,
 	/** The answer is being checked; nothing may come. */
 	Checking,
-	/** It was a CancelRequest, which is being passed on; nothing else counts. */
+	/** A CancelRequest has come and is being passed on; nothing else counts. */
 	Cancelling,
 	/** Someone else owns the stream, or it is closed. */
 	Over,
@@ -37,7 +37,7 @@ export class Startup implements StreamOwner {
 	readonly stream: Stream;
 	readonly address: string;
 	readonly startedAt = Date.now();
-	/** There is no room for it: what it is told once it has said who it is. A CancelRequest and an admin are let in. */
+	/** Error for a client without room, once it has said who it is; a CancelRequest and the admin are served. Null: room. */
 	refusal: PgError | null = null;
 	private readonly context: ClientContext;
 	private readonly onOver: (startup: Startup) => void;
@@ -45,7 +45,7 @@ export class Startup implements StreamOwner {
 	private phase = Phase.Packets;
 	private sslAsked = false;
 	private gssAsked = false;
-	/** Bytes came together with a request for encryption, before it was answered. */
+	/** Bytes came together with an SSLRequest or GSSENCRequest, before it was answered. */
 	private early = false;
 	private login: ClientLogin | null = null;
 	private user = "";
@@ -53,7 +53,7 @@ export class Startup implements StreamOwner {
 	private minor = 0;
 	private readonly parameters = new Map<string, string>();
 	private hints: Hints = NO_HINTS;
-	/** Those of its hints that were given. */
+	/** Routing hints that have a place of their own in the StartupMessage: there they win over `options`. */
 	private readonly owns = new Set<ReturnType<typeof ownName>>();
 
 	/** `onOver` is called once, when this stops being a connection that logs in. */
@@ -90,7 +90,7 @@ export class Startup implements StreamOwner {
 		if (rest !== null) this.passOn(rest);
 	}
 
-	/** Bytes behind the login are the client's first request, if it was let in. */
+	/** Gives the bytes behind the login to the stream's new owner, if the client was let in: they are its first request. */
 	private passOn(rest: Buffer): void {
 		const { owner } = this.stream;
 		if (owner !== this) owner.onData(rest);
@@ -103,8 +103,8 @@ export class Startup implements StreamOwner {
 			return null;
 		}
 		const length = readInt32(chunk, 0);
-		// PostgreSQL does not count the length word itself. Whoever sends this does not speak its protocol, or has changed its
-		// mind: a Terminate, HTTP and the first bytes of TLS are lengths that cannot be.
+		// PostgreSQL does not count the length word itself. A client that sends another length does not speak its protocol, or has
+		// changed its mind: a Terminate, HTTP and the first bytes of TLS are lengths that cannot be.
 		if (length < 8 || length > MAX_STARTUP_PACKET_LENGTH + 4) {
 			if (this.early) this.fail(UNENCRYPTED);
 			else this.leave("invalid length of startup packet");
@@ -143,7 +143,10 @@ export class Startup implements StreamOwner {
 		return rest;
 	}
 
-	/** As from PostgreSQL, the end of the connection says that the cancel has done what it can: what is sent then, it does not hit. */
+	/**
+	 * Passes a CancelRequest on. As with PostgreSQL, the end of the connection says that it has done what it can: it does not hit
+	 * what the client sends afterwards.
+	 */
 	private cancel(pid: number, secret: Uint8Array): void {
 		this.phase = Phase.Cancelling;
 		this.context.cancel(pid, secret, () => this.leave("CancelRequest"));
@@ -178,7 +181,7 @@ export class Startup implements StreamOwner {
 			this.fail(new PgError("FATAL", "08P01", "invalid startup packet layout: expected terminator as last byte"));
 			return;
 		}
-		// What has a place of its own in the packet wins, as in PostgreSQL's process_startup_options.
+		// A parameter with a place of its own in the packet wins over `options`, as in PostgreSQL's process_startup_options.
 		for (const [name, value] of parseOptions(options).reverse())
 			if (!this.parameters.has(name) && !this.owns.has(ownName(name)) && !this.parameter(name, value)) return;
 		if (this.user === "") this.user = "postgres";
@@ -190,7 +193,7 @@ export class Startup implements StreamOwner {
 		else this.turnAway(this.refusal);
 	}
 
-	/** One that the session begins with. @returns false when it means nothing, and the login has failed */
+	/** A setting, or routing hint, that the session begins with. @returns false when its value is invalid: the login has failed */
 	private parameter(name: string, value: string): boolean {
 		const own = ownName(name);
 		if (own === null) {
@@ -228,7 +231,7 @@ export class Startup implements StreamOwner {
 		this.proceed(this.login.start());
 	}
 
-	/** One answer of the login. @returns what is behind it */
+	/** One answer to an Authentication request. @returns the bytes behind it, or null when there are none (now) */
 	private answer(chunk: Buffer): Buffer | null {
 		if (chunk.length < HEADER) {
 			this.tail.keep(chunk, 0, HEADER);
@@ -334,7 +337,7 @@ export class Startup implements StreamOwner {
 		return user === "" ? { address } : { user, database, address };
 	}
 
-	/** One text for every cause; the log has the true one. */
+	/** Sends 28000 with one text for every cause, so that nobody learns which users there are; the log has the true cause. */
 	private refuse(reason: string): void {
 		const { user, database, address } = this;
 		this.context.log.warn(`user "${user}" and database "${database}" auth error: ${reason} [${address}]`, this.fields);
@@ -376,7 +379,7 @@ export class Startup implements StreamOwner {
 		else this.fail(new PgError("FATAL", "57P03", "the database system is shutting down"));
 	}
 
-	/** `client_login_timeout`: PgDog, and we, say nothing. */
+	/** The time to log in is over: closes without an ErrorResponse, as PgDog does. */
 	expire(): void {
 		if (this.phase === Phase.Over) return;
 		this.context.log.info(`login timeout [${this.address}]`, this.fields);
@@ -385,7 +388,7 @@ export class Startup implements StreamOwner {
 	}
 }
 
-/** In PostgreSQL's words: it is what begins TLS without waiting for the answer. A StartupMessage there does no harm. */
+/** PostgreSQL's error for a client that begins TLS without waiting for the answer. A StartupMessage sent early does no harm. */
 const UNENCRYPTED = new PgError(
 	"FATAL",
 	"08P01",

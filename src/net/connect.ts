@@ -1,5 +1,5 @@
-// Opens sockets to servers: TCP by host and port, Unix by folder, or a descriptor that another thread hands over.
-// Called by backend/ only. Options of the socket (keepalive) are set here, once.
+// Opens sockets to servers: TCP by host and port, Unix by folder. Called by backend/ only; keepalive is set here, once.
+// A connection that another thread hands over comes by `adoptSocket` (stream.ts).
 
 import type { SocketHandler } from "bun";
 import type { Descriptors } from "./descriptors.ts";
@@ -33,7 +33,7 @@ export async function connect(
 	const where = unix
 		? { unix: unixSocketPath(target.host, target.port) }
 		: { hostname: target.host, port: target.port };
-	// Just before the socket is made, in the same turn of the loop.
+	// Claimed just before the socket is made, in the same turn of the loop: nothing else of this thread can come between.
 	descriptors.claim();
 	const attempt = Bun.connect<Stream>({ ...where, socket: handlers } as Parameters<typeof Bun.connect<Stream>>[0]);
 	attempt.catch(() => descriptors.free());

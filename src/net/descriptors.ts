@@ -1,8 +1,8 @@
-// How many files this process may open, and for whom what is left of them is. Every connection of every thread is counted before
-// it is opened, or when it was accepted, so that threads that open and accept at once take together no more than there is: the
-// last ones are for whoever has to be told that there is no room, and could not even be accepted without one. A client would
-// hang then, and Bun (1.4.5) would try to accept it without end. The kernel gives out the lowest number that is free, so a new
-// socket's number tells, too, what is in use: it knows of what others have opened, a plugin for instance. One for each thread.
+// How many files this process may open, and for whom the last descriptors are. Every connection of every thread is counted before
+// it is opened, or when it was accepted, so that threads that open and accept at once take together no more than there is. The
+// last ones are for clients that have to be told that there is no room: without one a client could not be accepted, would hang,
+// and Bun (1.4.5) would try to accept it without end. The kernel gives out the lowest number that is free, so a new socket's
+// number tells, too, what is in use: it knows of what others have opened, a plugin for instance. One for each thread.
 
 import { readdirSync } from "node:fs";
 import { descriptorLimit, lowestFreeDescriptor } from "./options.ts";
@@ -12,18 +12,21 @@ export const enum Room {
 	Enough,
 	/** It may stay for as long as it takes to read who it is, and to tell it. */
 	ToRefuse,
-	/** Not even that. */
+	/** Not even that: it is told and closed at once (`turnAway`). */
 	None,
 }
 
-/** For what comes and goes, at least: host names, connections between threads, files that a reload reads; a guess, and for small limits a sixteenth. */
+/**
+ * Descriptors for what comes and goes, at least: host names, connections between threads, files that a reload reads. A guess; with
+ * small limits a sixteenth (`ownNeeds`).
+ */
 const OWN_NEEDS = 32;
 
-/** Of the memory that threads share. */
+/** Words of `counts`, which threads share. */
 const CONNECTIONS = 0;
 const OTHERS = 1;
 
-/** No connection may be opened. Bun would tell it as one that was refused. */
+/** No descriptor is left for a connection, which Bun would report as a refused one. */
 export class NoDescriptor extends Error {
 	constructor() {
 		super("no file descriptor is left for it");
@@ -32,11 +35,11 @@ export class NoDescriptor extends Error {
 
 export class Descriptors {
 	static readonly WORDS = 2;
-	/** Infinity where it cannot be known. */
+	/** Files that the process may open; Infinity where it cannot be known. */
 	limit = Number.POSITIVE_INFINITY;
-	/** What the pools may still open. */
+	/** Descriptors kept back from clients for what the pools may still open. */
 	reserved = 0;
-	/** Descriptors that connections have in all threads, those being opened among them; and those that the process has beside. */
+	/** Descriptors that connections have in all threads, those being opened among them (`CONNECTIONS`), and all others (`OTHERS`). */
 	private readonly counts: Int32Array;
 	private readonly readLimit: () => number;
 
@@ -55,8 +58,8 @@ export class Descriptors {
 	}
 
 	/**
-	 * Finds out what the process has open beside connections, unless connections come and go meanwhile. One that was counted wrongly
-	 * is put right, too. @param more what will be open soon
+	 * Finds out what the process has open beside connections, unless connections come and go meanwhile; sets right a count that has
+	 * gone wrong. @param more descriptors that will be open soon
 	 */
 	measure(more = 0): void {
 		const before = this.connections;
@@ -68,7 +71,7 @@ export class Descriptors {
 		return Atomics.load(this.counts, CONNECTIONS);
 	}
 
-	/** How many are in use, as far as is known. @param atLeast by their numbers */
+	/** Descriptors in use, as far as is known. @param atLeast as many as the number of a new one shows */
 	private used(atLeast: number): number {
 		return Math.max(atLeast, this.connections + Atomics.load(this.counts, OTHERS));
 	}
@@ -83,9 +86,9 @@ export class Descriptors {
 	}
 
 	/**
-	 * Counts a connection that is about to be opened: to a server, whoever needs it. They leave what it takes to accept clients and
-	 * refuse them.
-	 * @throws NoDescriptor when it may not be
+	 * Counts a connection that is about to be opened: to a server, whoever needs it. Such connections leave the descriptors that it
+	 * takes to accept clients and refuse them.
+	 * @throws NoDescriptor when none is left for it
 	 */
 	claim(): void {
 		// Counted first: of threads that look at once none overlooks another.
@@ -97,7 +100,7 @@ export class Descriptors {
 		throw new NoDescriptor();
 	}
 
-	/** For a client that has been counted. @param fd of its socket @param refusing clients that are being told */
+	/** Room for a client that has been counted. @param fd of its socket @param refusing clients that are only let in to be told */
 	roomFor(fd: number, refusing: number): Room {
 		const needed = ownNeeds(this.limit);
 		const free = this.limit - this.used(fd + 1);
@@ -115,10 +118,10 @@ function ownNeeds(limit: number): number {
 	return Math.min(OWN_NEEDS, Math.ceil(limit / 16));
 }
 
-/** How many files the process has open. Takes as long as they are many. */
+/** How many files the process has open; takes the longer the more there are. */
 function openDescriptors(): number {
 	try {
-		// One is for reading the folder.
+		// One entry is the descriptor that reads the folder.
 		return readdirSync("/dev/fd").length - 1;
 	} catch {
 		return Math.max(0, lowestFreeDescriptor());

@@ -6,13 +6,13 @@ import { dns } from "bun";
 import { now } from "../clock.ts";
 import { OnceAMinute, timesText } from "../once-a-minute.ts";
 
-/** How long a connection waits for a name whose last addresses are known, ms: then it goes there. */
+/** ms that a connection waits for a look-up when the name's last addresses are known; then it goes to those. */
 const PATIENCE = 1_000;
 
 interface Name {
 	/** Null before the first answer. */
 	addresses: readonly string[] | null;
-	/** When they were found, or could not be found anew. */
+	/** When the last look-up ended, well or not; 0 when the next connection has to look up. */
 	at: number;
 	pending: Promise<readonly string[]> | null;
 }
@@ -26,7 +26,7 @@ export class Names {
 	private readonly failures = new OnceAMinute();
 	private readonly lookup: Lookup;
 
-	/** @param ttl ms @param say what an operator should know */
+	/** @param ttl `dns_ttl`, ms @param say writes a warning */
 	constructor(ttl: () => number, say: (line: string) => void = () => {}, lookup: Lookup = getaddrinfo) {
 		this.ttl = ttl;
 		this.say = say;
@@ -34,9 +34,9 @@ export class Names {
 	}
 
 	/**
-	 * Where to connect to, in this order.
+	 * Addresses to connect to, in this order; `host` itself when it is no name.
 	 * @param timeout ms
-	 * @throws Error when nothing is known of the name
+	 * @throws Error when no address of the name is known
 	 */
 	async addresses(host: string, timeout: number): Promise<readonly string[]> {
 		if (!isName(host)) return [host];
@@ -50,17 +50,17 @@ export class Names {
 		});
 	}
 
-	/** The addresses that a name has now, as far as is known: the same object for as long as they are the same; null for anything else. */
+	/** The last known addresses of a name, the same array for as long as they are the same; null when there are none. */
 	known(host: string): readonly string[] | null {
 		return this.names.get(host)?.addresses ?? null;
 	}
 
-	/** Whether a connection to `address` is one to the host as things are now. */
+	/** Whether `address` is among the last known addresses of the host; true when none are known. */
 	has(host: string, address: string): boolean {
 		return this.known(host)?.includes(address) ?? true;
 	}
 
-	/** Looks a name up in the background if that is due. */
+	/** Looks a name up in the background if that is due. @param time `now()` */
 	refresh(host: string, time: number): void {
 		if (!isName(host)) return;
 		const name = this.of(host);
@@ -71,7 +71,7 @@ export class Names {
 		});
 	}
 
-	/** No connection could be had at any of its addresses: the next one looks it up first. */
+	/** No connection could be had at any address of `host`: the next connection looks the name up first. */
 	distrust(host: string): void {
 		const name = this.names.get(host);
 		if (name !== undefined) name.at = 0;
@@ -86,7 +86,7 @@ export class Names {
 		return name;
 	}
 
-	/** One question at a time for each name. */
+	/** Looks the name up, or joins the look-up that is under way. */
 	private look(host: string, name: Name): Promise<readonly string[]> {
 		name.pending ??= this.ask(host, name).finally(() => {
 			name.at = now();
@@ -99,7 +99,7 @@ export class Names {
 		const found = [...new Set(await this.lookup(host))];
 		if (found.length === 0) throw new Error(`host name "${host}" has no address`);
 		const before = name.addresses;
-		// In another order, as a name server's round robin has them, they are the same.
+		// The same addresses in another order are no change: a name server's round robin does that.
 		if (before?.length === found.length && found.every((address) => before.includes(address))) return before;
 		name.addresses = found;
 		if (before !== null)
@@ -108,12 +108,12 @@ export class Names {
 	}
 }
 
-/** Not an address, and not the folder of a Unix socket. */
+/** Whether a host is a name: neither an IP address nor the folder of a Unix socket. */
 function isName(host: string): boolean {
 	return !host.startsWith("/") && isIP(host) === 0;
 }
 
-/** As everything else on the machine resolves names: /etc/hosts, nsswitch.conf. */
+/** Resolves by libc, as everything else on the machine does: /etc/hosts, nsswitch.conf. */
 async function getaddrinfo(host: string): Promise<readonly string[]> {
 	const found = await dns.lookup(host, { backend: "libc" });
 	return found.map(({ address }) => address);

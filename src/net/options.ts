@@ -4,7 +4,7 @@
 import { dlopen } from "bun:ffi";
 import type { Socket } from "bun";
 
-/** `[tcp]` of the configuration. Milliseconds; undefined leaves the system's default. */
+/** `[tcp]` of the configuration: durations in ms, `retries` a number; undefined leaves the system's default. */
 export interface KeepAlive {
 	readonly keepalive: boolean;
 	readonly time?: number | undefined;
@@ -83,8 +83,8 @@ export function closeDescriptor(fd: number): void {
 const SHUT_RDWR = 2;
 
 /**
- * Ends a listener from another thread than its own: who stands in its queue is reset and comes again, and other listeners on the
- * port get all new ones. Its own thread has to open another one.
+ * Ends a listener from another thread than its own: clients in its queue are reset, and other listeners on the port get all new
+ * ones. Its own thread has to open another one.
  */
 export function endListener(fd: number): void {
 	if (fd >= 0) libc?.shutdown(fd, SHUT_RDWR);
@@ -104,7 +104,7 @@ const POLLOUT = 4;
 /** A struct pollfd: the descriptor, and two shorts of events. */
 const asked = new Int32Array(new ArrayBuffer(8));
 
-/** Whether something can be written to it without waiting; true where that cannot be found out. */
+/** Whether something can be written to `fd` without waiting; true where that cannot be found out. */
 export function hasRoom(fd: number): boolean {
 	if (libc === null) return true;
 	asked[0] = fd;
@@ -122,7 +122,7 @@ export function descriptorLimit(): number {
 	return Number(limits[0]);
 }
 
-/** Raises that to what is allowed. */
+/** Raises the limit on open files (RLIMIT_NOFILE) to the most that is allowed, its hard limit. */
 export function raiseDescriptorLimit(): void {
 	if (libc === null || libc.getrlimit(RLIMIT_NOFILE, limits) !== 0 || limits[0] === limits[1]) return;
 	limits[0] = limits[1]!;
@@ -132,7 +132,7 @@ export function raiseDescriptorLimit(): void {
 const AF_UNIX = 1;
 const SOCK_STREAM = 1;
 
-/** The next descriptor that the kernel will give out; -1 when there is none. Bun tells the want of one as a refused connection. */
+/** The descriptor that the kernel gives out next; -1: none, which Bun would report as a refused connection. 0 without libc. */
 export function lowestFreeDescriptor(): number {
 	if (libc === null) return 0;
 	const fd = libc.socket(AF_UNIX, SOCK_STREAM, 0);

@@ -3,7 +3,7 @@
 // Each `Sink` has one of its own, made for it: what is put in can go nowhere else, in whatever way the event ends that put it in.
 // The memory behind it is lent for as long as something is in it: a thousand connections share the few buffers that are in use.
 
-/** Where they go: the `Sink` that owns the Outgoing. */
+/** Where the bytes go: the `Sink` that owns the Outgoing. */
 export interface WriteTarget {
 	readonly queued: number;
 	write(bytes: Uint8Array, start: number, length: number): boolean;
@@ -12,12 +12,12 @@ export interface WriteTarget {
 }
 
 const SIZE = 64 << 10;
-/** A piece this large is written on its own: copying it would cost more than the call saves. */
+/** A piece of so many bytes is written on its own: copying it would cost more than the call saves. */
 const LARGE = 16 << 10;
 
-/** Buffers that no Outgoing has. Each has one holder at a time, from its first byte to its write, so that these may serve all. */
+/** Buffers that no Outgoing has now. Each has one holder at a time, from its first byte to its write, so these few serve all. */
 const spare: Buffer[] = [];
-/** Those that this event has put something into, for `settle`. */
+/** Outgoings that this event has put something into, for `settle`. */
 const filled: Outgoing[] = [];
 
 export class Outgoing {
@@ -76,14 +76,14 @@ export class Outgoing {
 		if (buffer !== null) {
 			this.buffer = null;
 			this.fill = 0;
-			// Empty now, so that the write does not come back here for what goes first.
+			// Emptied before the write: `Stream.write` flushes an Outgoing that is not empty, and would come back here.
 			this.target.writeVolatile(buffer, 0, fill);
 			spare.push(buffer);
 		}
 		return this.target.queued === 0;
 	}
 
-	/** The connection is gone, and with it whom they were for. */
+	/** Drops what was put in: the connection is gone. */
 	clear(): void {
 		if (this.buffer !== null) spare.push(this.buffer);
 		this.buffer = null;
@@ -98,7 +98,7 @@ export class Outgoing {
 	}
 }
 
-/** At the end of an event, however it ended: what was put in and not written goes where it belongs. */
+/** Flushes every Outgoing that this event has put something into. Called at the end of each event, however it ended. */
 export function settle(): void {
 	// Most events end with nothing here, and an empty array's `pop` is a call.
 	while (filled.length > 0) filled.pop()!.flush();

@@ -9,21 +9,21 @@ import { hasRoom, sendNow } from "./options.ts";
 const STDERR = 2;
 /** Bytes that wait for the reader, for each thread; beside the pipe's own 64 KiB. */
 const WAITING = 64 << 10;
-/** How often it is tried to go on, ms. */
+/** ms between two attempts to write what waits while the reader is behind. */
 const RETRY = 100;
-/** How long the end of the process waits for a reader that is behind, ms. */
+/** ms that the end of the process waits for a reader that is behind. */
 const LAST_WORDS = 1_000;
 /** A pipe with room for anything has room for this much (POSIX, PIPE_BUF). */
 const PIPE_BUF = 4096;
 
-/** Writes what can be written now. @returns how much that was; -1 when nothing will ever be read */
+/** Writes what can be written now. @returns the bytes that were; -1 when it cannot be written at all: it is dropped */
 export type WriteNow = (bytes: Uint8Array) => number;
 
 export class Lines {
-	/** Says that so many lines were lost; as a line. */
+	/** Makes the line that tells how many were lost; `createLog` puts its own here. */
 	lossText: (lost: number) => string = (lost) => `${lost} log lines were lost\n`;
 	private readonly writeNow: WriteNow;
-	/** What is left of lines, in order. */
+	/** Lines that the reader has not taken yet, of the first maybe only the rest; `waiting` is their bytes. */
 	private readonly queue: Uint8Array[] = [];
 	private waiting = 0;
 	private lost = 0;
@@ -42,7 +42,7 @@ export class Lines {
 			isBegun = taken > 0;
 			bytes = bytes.subarray(taken);
 		}
-		// After a gap nothing is kept before the gap has been told. What is begun is ended.
+		// Once lines are lost, none is kept before the loss has been told; but a line that is begun is ended.
 		if (!isBegun && (this.lost > 0 || this.waiting + bytes.length > WAITING)) this.lost++;
 		else this.keep(bytes);
 		if (this.timer === null) {
@@ -56,7 +56,7 @@ export class Lines {
 		this.waiting += bytes.length;
 	}
 
-	/** Goes on with what waits. @returns whether nothing does any more */
+	/** Writes what waits, as far as the reader takes it. @returns whether nothing waits any more */
 	flush(): boolean {
 		const { queue } = this;
 		for (;;) {
@@ -88,8 +88,9 @@ export class Lines {
 }
 
 /**
- * O_NONBLOCK belongs to what is open and not to a descriptor: set on ours it would be set for the shell that has started us too.
- * So a pipe or a terminal is opened once more, and a socket (systemd's journal) is asked call by call. A file never waits.
+ * O_NONBLOCK belongs to the open file description and not to a descriptor: set on ours it would be set for the shell that has
+ * started us too. So a pipe or a terminal is opened once more, and a socket (systemd's journal) is asked call by call. A file never
+ * waits.
  */
 function openStandardError(): WriteNow {
 	try {
@@ -102,7 +103,7 @@ function openStandardError(): WriteNow {
 	try {
 		return writer(openSync("/proc/self/fd/2", constants.O_WRONLY | constants.O_NONBLOCK | constants.O_NOCTTY));
 	} catch {
-		// Not Linux, or it belongs to another user. Asked before each write; between asking and writing others may have filled it.
+		// Not Linux, or it belongs to another user: poll before each write. Between poll and write others may have filled it.
 		const write = writer(STDERR);
 		return (bytes) => (hasRoom(STDERR) ? write(bytes.subarray(0, PIPE_BUF)) : 0);
 	}

@@ -1,5 +1,5 @@
 // A Bun socket with an output queue. Who writes is told when to stop; nothing is dropped, nothing is reordered.
-// Owned by a Client or a Server (its `owner`); knows neither, and nobody else knows whether the socket is TCP or Unix.
+// Its `owner` is a client or a server, or logs in to be one; it knows none of them, and nobody else knows TCP from Unix.
 // Bun's `write` takes what the kernel takes and forgets the rest, so the rest is queued here until `drain`.
 
 import type { Socket, SocketHandler } from "bun";
@@ -11,13 +11,13 @@ export interface StreamOwner {
 	onData(chunk: Buffer): void;
 	/** All that was queued is written: the source may be read again. */
 	onDrain(): void;
-	/** The peer is gone, or `close` was called. Called once. */
+	/** The connection is closed, by the peer or by `end` or `terminate`. Called once. */
 	onClose(error: Error | undefined): void;
 }
 
-/** Where bytes for a peer go: a socket, or whoever stands in for one (shards/sharded-client.ts). As in `Stream`. */
+/** Where bytes for a peer go: a socket, or the port that stands in for one (shards/shard-port.ts). As in `Stream`. */
 export interface Sink {
-	/** What goes out with the next `flush` of it, or before the next write. */
+	/** Joins pieces into one write: they go out with its next `flush`, or before the next write. */
 	readonly out: Outgoing;
 	/** Of a message only the beginning has been written: nothing but its rest may follow. */
 	midMessage: boolean;
@@ -26,7 +26,7 @@ export interface Sink {
 	readonly bytesOut: number;
 	write(bytes: Uint8Array, start: number, length: number): boolean;
 	writeVolatile(bytes: Uint8Array, start: number, length: number): boolean;
-	/** A whole message of our own, or several. In the middle of another's it ends the connection instead. */
+	/** Writes whole messages of our own. In the middle of another message (`midMessage`) it ends the connection instead. */
 	writeAll(bytes: Uint8Array): boolean;
 	pause(): void;
 	resume(): void;
@@ -71,13 +71,13 @@ export class Stream implements Sink {
 	/** As `write`, for a buffer that its owner fills again: what is queued is copied. */
 	writeVolatile(bytes: Uint8Array, start: number, length: number): boolean {
 		const rest = this.send(bytes, start, length);
-		// A Buffer's `slice` would be a view.
+		// A copy: a Buffer's `slice` would be a view.
 		if (rest > 0) this.enqueue(new Uint8Array(bytes.subarray(start + length - rest, start + length)));
 		return this.queue === null;
 	}
 
 	writeAll(bytes: Uint8Array): boolean {
-		// The peer would take it for the rest of that message.
+		// The peer would take it for the rest of the message that is cut off.
 		if (this.midMessage) this.terminate();
 		return this.write(bytes, 0, bytes.length);
 	}
@@ -153,8 +153,8 @@ export class Stream implements Sink {
 	}
 
 	/**
-	 * Gives the connection up without closing it. It is counted as before: whoever adopts it says when it is closed.
-	 * @returns a descriptor of its own for it, or -1 when there is none to be had (the stream then goes on)
+	 * Gives the connection up without closing it. Its descriptor stays counted: whoever adopts it says when it is closed.
+	 * @returns another descriptor of the connection, or -1 when there is none to be had (the stream then goes on)
 	 */
 	detach(): number {
 		const fd = duplicate(this.socket);
@@ -180,7 +180,7 @@ export class Stream implements Sink {
 	}
 }
 
-/** Who is told of what is thrown in an event; it costs `stream`. */
+/** Called with what an event of `stream` has thrown, which costs that connection (`Contain.failed`). */
 type Failed = (error: unknown, stream: Stream) => void;
 
 /** The handlers of every socket we have, one object for all of them; the connection is in `socket.data`. */

@@ -2,9 +2,12 @@
 // thread looks at those: one that stays the same belongs to a worker that is stuck, in a plugin's route most likely. What is asked
 // of all workers is then not awaited of that one, and new clients are kept away from it (proxy.ts).
 
-/** ms between two looks. */
+/** ms between two looks at the workers' ticks. */
 export const LOOK = 500;
-/** Looks without a tick between them after which a worker counts as stuck. By looks and not by time: a process that was stopped as a whole has no stuck worker. */
+/**
+ * Looks without a tick between them after which a worker counts as stuck. By looks and not by time: a process that was stopped as a
+ * whole has no stuck worker.
+ */
 const LOOKS = 4;
 
 export class Attendance {
@@ -20,18 +23,18 @@ export class Attendance {
 		this.since = new Int32Array(workers);
 	}
 
-	/** A worker's janitor. */
+	/** Called by a worker's janitor at each tick. */
 	tick(worker: number): void {
 		Atomics.add(this.ticks, worker, 1);
 	}
 
-	/** The main thread, every `LOOK` ms. @returns workers of which something else is true than at the last look */
+	/** Called by the main thread every `LOOK` ms. @returns workers that have become stuck, or have come back, since the last look */
 	look(): number[] {
 		const changed: number[] = [];
 		for (let worker = 0; worker < this.ticks.length; worker++) {
 			const was = this.isStuck(worker);
 			const ticks = Atomics.load(this.ticks, worker);
-			// It has not begun yet.
+			// With 0 ticks the worker has not begun yet: it is not stuck.
 			this.since[worker] = ticks === 0 || ticks !== this.seen[worker] ? 0 : this.since[worker]! + 1;
 			this.seen[worker] = ticks;
 			if (was !== this.isStuck(worker)) changed.push(worker);
@@ -43,7 +46,6 @@ export class Attendance {
 		return this.since[worker]! >= LOOKS;
 	}
 
-	/** Those that are. */
 	get stuck(): number[] {
 		return [...this.since.keys()].filter((worker) => this.isStuck(worker));
 	}

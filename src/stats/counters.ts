@@ -1,5 +1,5 @@
 // Counters that their owners write and the main thread reads. One row for each (pool, worker) in shared memory; a row
-// has one writer, so plain stores are enough. Admin and metrics sum the rows.
+// has one writer, so plain stores are enough. The admin database shows their sums.
 
 /** Columns of a row, in the order of SHOW STATS. Times in milliseconds. */
 export const enum Stat {

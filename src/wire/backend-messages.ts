@@ -68,7 +68,7 @@ export interface Column {
 const TYPE_SIZE: Readonly<Record<number, number>> = { [Oid.bool]: 1, [Oid.int8]: 8, [Oid.int4]: 4, [Oid.float8]: 8 };
 
 /**
- * No table behind the columns.
+ * RowDescription of columns that belong to no table.
  * @param formats format codes: none (all text), one for all, or one for each column
  */
 export function rowDescription(columns: readonly Column[], formats: readonly number[] = []): Buffer {
@@ -89,7 +89,7 @@ export function formatOf(formats: readonly number[], i: number): number {
 	return (formats.length === 1 ? formats[0] : formats[i]) ?? 0;
 }
 
-/** null is SQL NULL; a string is its text; bytes are sent as they are (the binary format). */
+/** DataRow: null is SQL NULL; a string is its text; bytes are sent as they are (the binary format). */
 export function dataRow(values: readonly (string | Uint8Array | null)[]): Buffer {
 	const out = w().begin(Backend.DataRow).int16(values.length);
 	for (const value of values) {

@@ -64,7 +64,7 @@ export const enum StartupCode {
 	Protocol32 = 196610,
 }
 
-/** What Describe and Close are about. */
+/** The byte of Describe and Close that says what they are about. */
 export const enum Target {
 	Statement = 0x53, // S
 	Portal = 0x50, // P
@@ -80,11 +80,11 @@ export const enum Auth {
 	SASLFinal = 12,
 }
 
-/** `MAX_STARTUP_PACKET_LENGTH` in PostgreSQL's pqcomm.h. */
+/** `MAX_STARTUP_PACKET_LENGTH` in PostgreSQL's pqcomm.h, bytes. */
 export const MAX_STARTUP_PACKET_LENGTH = 10_000;
-/** `PG_MAX_AUTH_TOKEN_LENGTH` in PostgreSQL's auth.c: what a client may send before it is let in. */
+/** `PG_MAX_AUTH_TOKEN_LENGTH` in PostgreSQL's auth.c: longest message of a client before it is let in, bytes. */
 export const MAX_AUTH_TOKEN_LENGTH = 65_535;
-/** `PQ_SMALL_MESSAGE_LIMIT` in PostgreSQL's libpq.h: messages that never carry data. */
+/** `PQ_SMALL_MESSAGE_LIMIT` in PostgreSQL's libpq.h, bytes: messages that never carry data. */
 export const SMALL_MESSAGE_LIMIT = 10_000;
-/** `PQ_LARGE_MESSAGE_LIMIT` in PostgreSQL's libpq.h (MaxAllocSize - 1). */
+/** `PQ_LARGE_MESSAGE_LIMIT` in PostgreSQL's libpq.h, bytes (MaxAllocSize - 1). */
 export const LARGE_MESSAGE_LIMIT = 0x3ffffffe;

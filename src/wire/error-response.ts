@@ -63,7 +63,7 @@ function fieldOf(chunk: Buffer, start: number, end: number, letter: number): str
 	return "";
 }
 
-/** What a server said, as a PgError that can be logged or sent on. */
+/** A server's ErrorResponse or NoticeResponse, as a PgError that can be logged or sent on; without position and routine. */
 export function readError(chunk: Buffer, start: number, end: number): PgError {
 	const read = (letter: number) => fieldOf(chunk, start, end, letter);
 	const severity = read(SEVERITY_NONLOCALIZED) || read(SEVERITY) || "ERROR";
@@ -78,12 +78,12 @@ export function readError(chunk: Buffer, start: number, end: number): PgError {
 
 /**
  * Whether the message at `start` is an ErrorResponse of severity FATAL or PANIC: the server closes the connection next. Read
- * from the field that is not translated: with lc_messages = "ru_RU" the first one says ВАЖНО.
+ * from field V, which is not translated: with lc_messages = "ru_RU" field S says ВАЖНО.
  */
 export function isFatal(chunk: Uint8Array, start: number): boolean {
 	if (chunk[start] !== Backend.ErrorResponse) return false;
 	let severity = start + HEADER + 1;
-	// PostgreSQL writes the two next to each other, and the second since version 9.6.
+	// PostgreSQL writes S and V next to each other, and V since version 9.6.
 	const behind = chunk.indexOf(0, severity) + 1;
 	if (behind > 0 && chunk[behind] === SEVERITY_NONLOCALIZED) severity = behind + 1;
 	return chunk[severity] === FATAL || chunk[severity] === PANIC;
@@ -94,12 +94,12 @@ export function readSqlstate(chunk: Buffer, start: number, end: number): string 
 	return fieldOf(chunk, start, end, SQLSTATE);
 }
 
-/** The same message with `replace` applied to its message text; every other field stays as it is. */
+/** The ErrorResponse or NoticeResponse with `replace` applied to its message text; every other field stays as it is. */
 export function rewriteMessage(chunk: Buffer, start: number, end: number, replace: (text: string) => string): Buffer {
 	return rewriteField(chunk, start, end, "M", replace);
 }
 
-/** The same message with `replace` applied to the field of this letter, if it has it. */
+/** The ErrorResponse or NoticeResponse with `replace` applied to its field of the letter `which`, if it has it. */
 export function rewriteField(
 	chunk: Buffer,
 	start: number,

@@ -4,7 +4,7 @@
 import { Frontend, LARGE_MESSAGE_LIMIT, SMALL_MESSAGE_LIMIT } from "./codes.ts";
 
 declare global {
-	// In Node's and Bun's Buffer since ever, and in nobody's types: `toString` checks its arguments first, these do not.
+	// Methods of Node's and Bun's Buffer that are in nobody's types: `toString` checks its arguments first, these do not.
 	interface Buffer {
 		utf8Slice(start: number, end: number): string;
 		latin1Slice(start: number, end: number): string;
@@ -24,8 +24,8 @@ export function readInt16(b: Uint8Array, at: number): number {
 }
 
 /**
- * Where the message whose header is at `at` ends; -1 when it is not all here, or its length is one that no message has: for who goes
- * over messages that nobody has checked.
+ * End of the message whose header is at `at`; -1 when it is not all here, or its length is one that no message has. For callers
+ * whose messages nobody has checked.
  */
 export function endOfMessage(b: Uint8Array, at: number): number {
 	const length = readInt32(b, at + 1);
@@ -65,7 +65,7 @@ export function frontendLimit(code: number): number {
 	}
 }
 
-/** What is left of a chunk this much larger than the piece is copied out, so that the piece does not pin the chunk. */
+/** A tail that is this many times smaller than its chunk is copied out, so that it does not keep the chunk in memory. */
 const PIN_RATIO = 4;
 
 /**
@@ -74,21 +74,21 @@ const PIN_RATIO = 4;
  * what comes is written behind what is kept, and the room for that doubles.
  */
 export class Tail {
-	/** Its first `bytes` are what is kept. */
+	/** Buffer whose first `bytes` bytes are kept. */
 	private kept: Buffer = NOTHING;
 	bytes = 0;
 	private need = 0;
-	/** `kept` is our own, and nobody has seen what is behind `bytes`. */
+	/** `kept` was made here, and nobody has seen what is behind `bytes`: the next chunk may be written there. */
 	private own = false;
-	/** Of what is kept nothing was of use yet: it may be joined again and again. */
+	/** The last `keep` was of all bytes, so nothing of them was of use yet: more joins are to be expected. */
 	private again = false;
-	/** What was given away last when there is room behind it, until it is kept again or not. */
+	/** Buffer that `take` gave away last, with `room` behind it: kept again, it is filled up instead of copied. Null: none. */
 	private given: Buffer | null = null;
 	private room: Buffer | null = null;
 
 	/**
-	 * Keeps `chunk[from..]` until `need` bytes are together (at least one more than there are). Called with nothing to keep
-	 * it lets go of what was given away.
+	 * Keeps `chunk[from..]` until `need` bytes are together (at least one more than there are). With nothing to keep it forgets what
+	 * `take` gave away.
 	 */
 	keep(chunk: Buffer, from: number, need: number): void {
 		const size = chunk.length - from;
@@ -109,7 +109,7 @@ export class Tail {
 
 	/** Keeps a whole chunk behind what is kept, to be taken with `take` whatever its size. */
 	hold(chunk: Buffer): void {
-		// Nobody says how much is to come: only the first join may be the only one.
+		// How much is to come is not known: the first join takes just the room it needs, each later one twice that.
 		this.join(chunk, this.own);
 	}
 
@@ -122,7 +122,7 @@ export class Tail {
 		}
 		const bytes = this.bytes + chunk.length;
 		if (!this.own || bytes > this.kept.length) {
-			// What is enough now is joined once, and needs no room.
+			// What is whole with this chunk is joined once, and needs no room for more.
 			const room = Buffer.allocUnsafeSlow(repeated || this.again || bytes < this.need ? 2 * bytes : bytes);
 			this.kept.copy(room, 0, 0, this.bytes);
 			this.kept = room;
@@ -143,7 +143,7 @@ export class Tail {
 		return this.bytes < this.need ? null : this.take();
 	}
 
-	/** What is kept, given away. */
+	/** Gives away all that is kept; nothing is kept then. */
 	take(): Buffer {
 		const { kept, bytes } = this;
 		const all = kept.length === bytes ? kept : kept.subarray(0, bytes);

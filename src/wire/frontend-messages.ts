@@ -29,12 +29,12 @@ export function query(sql: string): Buffer {
 	return w().begin(Frontend.Query).string(sql).end().bytes();
 }
 
-/** `text` ends in its NUL. */
+/** Query; `text` ends in its NUL. */
 export function queryOf(text: Uint8Array): Buffer {
 	return w().begin(Frontend.Query).raw(text).end().bytes();
 }
 
-/** `rest` is the message from the query text on: the text, its NUL, and the parameter types. */
+/** Parse; `rest` is the message from the query text on: the text, its NUL, and the parameter types. */
 export function parse(statement: string, rest: Uint8Array): Buffer {
 	return w().begin(Frontend.Parse).string(statement).raw(rest).end().bytes();
 }
@@ -53,7 +53,7 @@ export function copyFail(reason: string): Buffer {
 
 export const CLOSE_UNNAMED_STATEMENT = close(Target.Statement, "");
 export const DESCRIBE_UNNAMED_STATEMENT = describe(Target.Statement, "");
-/** Of the unnamed statement, without parameters, by a portal that is none of a client's. */
+/** Portal of our own Bind and Execute of the unnamed statement, without parameters: a name that no client's portal has. */
 const PORTAL = "__pgdog";
 export const BIND_OURS = w().begin(Frontend.Bind).string(PORTAL).string("").int16(0).int16(0).int16(0).end().bytes();
 export const EXECUTE_OURS = w().begin(Frontend.Execute).string(PORTAL).int32(0).end().bytes();

@@ -1,5 +1,5 @@
 // Builds messages into a buffer that grows. For messages that are made rarely; the hot path forwards bytes.
-// The result of `message()` is a fresh Buffer; the writer itself is reused by its owner.
+// `bytes()` gives a fresh Buffer, so a writer may be used again.
 
 /** One message at a time: `begin`, fields, `end`; `bytes()` gives all messages built since the last `bytes()`. */
 export class Writer {
@@ -50,7 +50,7 @@ export class Writer {
 		return this;
 	}
 
-	/** A String of the manual: UTF-8 and a NUL. The caller has made sure that it contains none. */
+	/** A String of the manual: UTF-8 and a NUL. The caller has made sure that `value` contains no NUL. */
 	string(value: string): this {
 		const size = Buffer.byteLength(value);
 		this.room(size + 1);
