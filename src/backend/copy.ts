@@ -34,12 +34,19 @@ export class Copy {
 	/** The batch (`Books.batch`) in which the server was told to prepare it. */
 	readonly batch: number;
 
-	constructor(statement: Statement, asDescribed: boolean, moment: Moment, use: number, batch: number) {
+	constructor(
+		statement: Statement,
+		asDescribed: boolean,
+		moment: Moment,
+		use: number,
+		batch: number,
+		closes = statement.closes,
+	) {
 		this.statement = statement;
 		this.asDescribed = asDescribed;
 		this.catalogue = moment.catalogue;
 		this.dueAt = moment.dueAt;
-		this.closes = statement.closes;
+		this.closes = closes;
 		this.last = use;
 		this.first = use;
 		this.batch = batch;

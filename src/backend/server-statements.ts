@@ -339,8 +339,9 @@ export class ServerStatements {
 				this.foreign.push(moving);
 				continue;
 			}
-			const copy = new Copy(statement, moving.asDescribed, moving, 0, BEFORE);
-			// If the server has said something else of it than others, a new Parse asks it.
+			// Nobody knows how often clients of this thread had closed the statement when it was prepared: if any has, a new Parse asks.
+			const copy = new Copy(statement, moving.asDescribed, moving, 0, BEFORE, 0);
+			// So it does if the server has said something else of it than others.
 			const same = moving.description === (statement.description?.key ?? null);
 			copy.description = same ? statement.description : UNKNOWN;
 			this.prepared.set(statement, copy);

@@ -119,3 +119,19 @@ test("DISCARD ALL takes what a server had, not what was sent behind it", () => {
 	session.clear();
 	expect(session.has(behind)).toBe(false);
 });
+
+test("what came from another thread is asked about if a client of this one has closed the statement, whenever that was", () => {
+	const { statements, get } = cache();
+	const statement = get("SELECT 1");
+	const move = () => {
+		const from = new ServerStatements(new Books());
+		from.noteParse(statement, null, MOMENT, false);
+		const to = new ServerStatements(new Books());
+		to.arrive(from.leave(), statements);
+		return to.use(statement)!;
+	};
+	expect(move().isFresh(MOMENT, 0)).toBe(true);
+	statement.closed();
+	expect(move().isFresh(MOMENT, 0)).toBe(false);
+	statements.release(statement, 10);
+});
