@@ -34,7 +34,6 @@ export const BEYOND: Readonly<Record<Measure, Readonly<Record<string, number>>>>
 		"client/routing.ts Routing.choose": 35,
 		"client/request.ts RequestRouter.routeBatch": 34,
 		"parser/touches.ts next": 34,
-		"pool/pool.ts Pool.tick": 34,
 		"login/startup.ts Startup.startup": 33,
 		"parser/session.ts Facts.anywhere": 32,
 		"parser/shape.ts Shape.number": 29,

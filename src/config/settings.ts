@@ -339,7 +339,7 @@ export const admin = {
 	password: secret({
 		default: undefined,
 		env: ["PGDOG_ADMIN_PASSWORD"],
-		text: "Its password. Default: a random one, told in the log.",
+		text: "Its password. Default: a random one that nobody is told: without it nobody gets in.",
 	}),
 };
 

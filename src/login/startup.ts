@@ -4,6 +4,7 @@
 import { type AuthRequest, ClientLogin } from "../auth/login.ts";
 import { Client } from "../client/client.ts";
 import type { ClientContext } from "../client/context.ts";
+import { now } from "../clock.ts";
 import { PgError } from "../errors.ts";
 import type { LogFields } from "../log.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
@@ -36,8 +37,9 @@ const enum Phase {
 export class Startup implements StreamOwner {
 	readonly stream: Stream;
 	readonly address: string;
-	readonly startedAt = Date.now();
-	/** Error for a client without room, once it has said who it is; a CancelRequest and the admin are served. Null: room. */
+	/** As `now()`. */
+	readonly startedAt = now();
+	/** There is no room for it: what it is told once it has said who it is. A CancelRequest and an admin are let in. */
 	refusal: PgError | null = null;
 	private readonly context: ClientContext;
 	private readonly onOver: (startup: Startup) => void;

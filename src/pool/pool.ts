@@ -11,38 +11,25 @@ import { now } from "../clock.ts";
 import type { PoolSpec } from "../config/snapshot.ts";
 import { PgError } from "../errors.ts";
 import type { LogFields } from "../log.ts";
-import { timesText } from "../once-a-minute.ts";
 import { Stat } from "../stats/counters.ts";
-import { TxStatus } from "../wire/codes.ts";
-import { checkoutTimeout, type Shortage, shortageText } from "./checkout-timeout.ts";
 import { type Checked, Checks } from "./checks.ts";
 import { type Connected, Connecting } from "./connecting.ts";
 import type { PoolContext } from "./context.ts";
 import { type Filled, FULL } from "./filling.ts";
+import { Handover, type HandoverPool } from "./handover.ts";
 import { Permit, Servers } from "./permit.ts";
 import { type Lesson, Reported } from "./reported.ts";
-import { Ban, FoundRole } from "./vitals.ts";
+import { type KeptPool, MOVED, Upkeep } from "./upkeep.ts";
+import { Ban } from "./vitals.ts";
 import { type Waiter, Waiters } from "./waiters.ts";
 
-/** A worker without any server of the pool gets one after this wait, ms: each hand-over costs about half of one. */
-const QUANTUM = 5;
-/** A client of another worker comes first when it has waited this much longer than twice as long as ours, ms. */
-const SLACK = 0.5;
-/** Least time between two hand-overs to a worker that has servers of the pool, ms: queues swing, and servers must not. */
-const PATIENCE = 20;
 /** SQLSTATE classes of a refused login that the next attempt will meet again: who waits is told at once. */
 const PERMANENT = new Set(["28", "3D", "42"]);
-
-/** A query under way for so long, ms, or for half of `checkout_timeout`, is a reason to ask whether its server still answers. */
-const LONG_QUERY = 1_000;
-
-/** A pool whose servers are all idle is looked at this often, ms: for addresses that move, and statements that are dropped. */
-const IDLE_LOOK = 1_000;
 
 /** Most CancelRequests on their way to one server: each is a connection. */
 const MOST_CANCELS = 4;
 
-export class Pool implements Connected, Checked, Filled {
+export class Pool implements Connected, Checked, Filled, KeptPool, HandoverPool {
 	spec: PoolSpec;
 	readonly slot: number;
 	/** Its database's place in the ledger, see databases.ts. */
@@ -50,28 +37,23 @@ export class Pool implements Connected, Checked, Filled {
 	readonly counters: Float64Array;
 	readonly sets: ParameterSets;
 	readonly all = new Servers();
-	private readonly idle: Server[] = [];
-	private readonly waiters = new Waiters();
+	/** Clean, and nobody's; written here only. */
+	readonly idle: Server[] = [];
+	readonly waiters = new Waiters();
 	private readonly context: PoolContext;
 	private readonly checks: Checks;
 	private readonly connecting: Connecting;
+	private readonly handover: Handover;
+	private readonly upkeep: Upkeep;
 	/** When `tick` has something to do next, ms since the epoch; 0: at each tick. What happens in between makes it 0. */
 	dueAt = 0;
-	/** When a server last went to another worker. */
-	private gaveAt = 0;
 	private paused = false;
 	/** No longer in the configuration: lends nothing, closes what comes back. */
 	private retired = false;
 	/** `PoolContext.generation` when the pool's servers were last replaced; those of an older one are closed when they come back. */
 	generation: number;
 	/** When a server here last had answered a query and was free again, ms since the epoch. */
-	private provenAt = 0;
-	/** Addresses of the host's name; null: it is no name, or none is known. As of the last tick, as are `seenBan` and `seenRole`. */
-	private addresses: readonly string[] | null = null;
-	private seenBan = Ban.None;
-	private seenRole = FoundRole.Unknown;
-	/** A reload has made the pool smaller, and there may still be more servers than it has room for: as of the last tick. */
-	private shrinks = false;
+	provenAt = 0;
 	/** What a log-in is told of the server without asking it. */
 	readonly reported: Reported;
 
@@ -85,6 +67,8 @@ export class Pool implements Connected, Checked, Filled {
 		this.sets = context.sets;
 		this.checks = new Checks(this, context);
 		this.connecting = new Connecting(this, context);
+		this.handover = new Handover(this, context);
+		this.upkeep = new Upkeep(this, this.checks, context);
 		this.reported = new Reported(context.sets, (lesson) => context.share(slot, this.identity, lesson));
 	}
 
@@ -140,16 +124,16 @@ export class Pool implements Connected, Checked, Filled {
 			server.close("server_lifetime");
 			return;
 		}
-		if (this.addresses !== null && !this.addresses.includes(server.address)) {
+		if (this.upkeep.hasMoved(server)) {
 			server.close(MOVED);
 			return;
 		}
-		if (this.shrinks && this.closeAbove(server, this.spec.pool_size, "pool_size")) return;
-		if (context.ledger.workers > 1 && this.passOn(server)) return;
-		if (this.waiters.first !== null && context.bans.vitals.roleOf(this.slot) !== this.seenRole) {
+		if (this.upkeep.shrinks && this.closeAbove(server, this.spec.pool_size, "pool_size")) return;
+		if (context.ledger.workers > 1 && this.handover.passOn(server)) return;
+		if (this.waiters.first !== null && this.upkeep.isLate) {
 			// Clients came when the server had another role, the primary's perhaps: the next tick would be too late for a write.
 			this.reconsider();
-			this.noteVitals();
+			this.upkeep.noteVitals();
 			if (server.state === ServerState.Closed) return;
 		}
 		if (this.waiters.first !== null) {
@@ -177,6 +161,19 @@ export class Pool implements Connected, Checked, Filled {
 		this.counters[Stat.wait_time]! += Math.max(0, time - waiter.waitingSince);
 	}
 
+	/** A server that `popIdle` has given, and that nobody has had since, goes back. */
+	putIdle(server: Server): void {
+		this.idle.push(server);
+		this.publish();
+	}
+
+	/** The server goes to another worker. @returns its permit */
+	giveUp(server: Server): Permit | null {
+		const permit = this.all.remove(server);
+		this.publish();
+		return permit;
+	}
+
 	/** Last in, first out: the rest may grow old and be closed. */
 	popIdle(): Server | null {
 		const server = this.idle.pop() ?? null;
@@ -186,7 +183,7 @@ export class Pool implements Connected, Checked, Filled {
 		return server;
 	}
 
-	private publish(): void {
+	publish(): void {
 		const { ledger, worker } = this.context;
 		// Once retired, another pool may write in this slot.
 		if (ledger.workers === 1 || this.retired) return;
@@ -197,7 +194,7 @@ export class Pool implements Connected, Checked, Filled {
 	// ---- connecting ------------------------------------------------------------------------------------------------
 
 	/** Opens connections for those who wait, as far as permits go; else asks workers that have idle ones. */
-	private grow(time = now()): void {
+	grow(time = now()): void {
 		if (this.paused || this.retired) return;
 		const { ledger, worker } = this.context;
 		let wanted = this.waiters.length - this.connecting.underway;
@@ -289,7 +286,7 @@ export class Pool implements Connected, Checked, Filled {
 		if (server.state === ServerState.Closed) return;
 		this.dueAt = 0;
 		// Nobody has looked at addresses while there was no server.
-		this.noteAddresses(now());
+		this.upkeep.noteAddresses(now());
 		this.all.add(server, permit);
 		server.limitLifetime(this.spec.server_lifetime, this.spec.server_lifetime_jitter);
 		server.loggedIn();
@@ -331,6 +328,22 @@ export class Pool implements Connected, Checked, Filled {
 		waiter.onCheckoutFailed(error);
 	}
 
+	/** `waiter`, who has waited longest, gets no server. */
+	refuse(waiter: Waiter, error: PgError): void {
+		this.waiters.shift();
+		this.publish();
+		this.fail(waiter, error);
+	}
+
+	get firstWaiter(): Waiter | null {
+		return this.waiters.first;
+	}
+
+	/** Why the last attempt to connect failed. */
+	get lastError(): PgError | null {
+		return this.connecting.lastError;
+	}
+
 	onGone(server: Server): void {
 		const { log, general, ledger, bans } = this.context;
 		this.checks.onGone(server);
@@ -348,7 +361,7 @@ export class Pool implements Connected, Checked, Filled {
 	}
 
 	/** `server` is no longer one of `all`: it must not be lent from `idle`. */
-	private forget(server: Server): void {
+	forget(server: Server): void {
 		const at = this.idle.indexOf(server);
 		if (at >= 0) this.idle.splice(at, 1);
 		this.publish();
@@ -358,7 +371,7 @@ export class Pool implements Connected, Checked, Filled {
 	 * Closes a server that nobody has if the process has more than `keep` of the pool. The permit goes first, so that of workers
 	 * that look at once no more than the surplus close theirs. @returns whether it is closed
 	 */
-	private closeAbove(server: Server, keep: number, reason: string): boolean {
+	closeAbove(server: Server, keep: number, reason: string): boolean {
 		if (!this.all.removeAbove(server, keep)) return false;
 		this.forget(server);
 		server.close(reason);
@@ -369,48 +382,13 @@ export class Pool implements Connected, Checked, Filled {
 
 	// ---- other workers ---------------------------------------------------------------------------------------------
 
-	/** Gives `server` to a worker whose client comes first. Fair turns, but not a hand-over for each transaction. */
-	private passOn(server: Server): boolean {
-		const { ledger, worker } = this.context;
-		const other = ledger.longestWaiting(this.slot, worker);
-		if (other < 0) return false;
-		const first = this.waiters.first;
-		const time = now();
-		const bare = ledger.heldBy(this.slot, other) === 0;
-		if (!bare && time - this.gaveAt < PATIENCE) return false;
-		if (first !== null) {
-			const slack = bare ? QUANTUM : SLACK;
-			const theirs = time - ledger.waitingSince(this.slot, other);
-			if (theirs < 2 * (time - first.waitingSince) + slack) return false;
-		}
-		return this.give(server, other);
-	}
-
 	/** Another worker has clients waiting and asks for what is idle here. */
 	onServerRequested(by: number): void {
-		const { ledger } = this.context;
-		if (ledger.waitingIn(this.slot, by) === 0) return;
-		if (ledger.heldBy(this.slot, by) > 0 && now() - this.gaveAt < PATIENCE) return;
-		const server = this.popIdle();
-		if (server !== null && !this.give(server, by)) {
-			this.idle.push(server);
-			this.publish();
-		}
+		this.handover.onRequested(by);
 	}
 
 	onPermitOffered(): void {
 		this.grow();
-	}
-
-	private give(server: Server, to: number): boolean {
-		const moving = server.leave();
-		if (moving === null) return false;
-		using permit = this.all.remove(server);
-		this.gaveAt = now();
-		this.publish();
-		this.context.giveServer(to, this.slot, moving);
-		permit?.passOn();
-		return true;
 	}
 
 	/** A server that another worker gives us, with its permit. */
@@ -434,147 +412,14 @@ export class Pool implements Connected, Checked, Filled {
 		return this.context.time - server.usedAt > this.context.general.healthcheck_interval;
 	}
 
-	/** The janitor's tick: whatever is late, old, or missing. `time` as `now()`. */
+	/** The janitor's tick. `time` as `now()`. */
 	tick(time: number): void {
-		const { query_timeout, checkout_timeout } = this.context.general;
-		const long = Math.min(LONG_QUERY, checkout_timeout / 2);
-		this.noteVitals();
-		this.noteAddresses(time);
-		if (!this.paused && !this.retired) this.checks.tick(time);
-		let idle = 0;
-		let inTransaction = 0;
-		for (const server of this.all) {
-			if (server.state === ServerState.Idle) idle++;
-			else if (server.deadline > 0 && time > server.deadline) server.close("no answer to our own query");
-			else if (server.state === ServerState.Draining) server.cancelAgain();
-			else if (server.state === ServerState.Lent) {
-				if (server.books.owed === 0) inTransaction += server.status === TxStatus.Idle ? 0 : 1;
-				else if (time - server.requestAt > query_timeout) server.timeOut();
-				else if (time - Math.max(server.requestAt, this.provenAt) > long) this.checks.suspect(time);
-			}
-		}
-		if (this.retired) return;
-		// After what was late itself has made way.
-		this.expireWaiters(time);
-		this.closeIdle(time);
-		this.grow(time);
-		if (this.waiters.length > 0 && this.isConnecting) this.context.filling.hungry();
-		if (this.lacks) this.context.filling.wants(this);
-		this.counters[Stat.sv_idle] = idle;
-		this.counters[Stat.sv_idle_xact] = inTransaction;
-		this.counters[Stat.sv_active] = this.all.size - idle - inTransaction;
-		this.counters[Stat.cl_waiting] = this.waiters.length;
-		this.counters[Stat.oldest_wait] = this.waiters.first?.waitingSince ?? 0;
-		const used = this.context.ledger.used(this.slot);
-		this.shrinks = used > this.spec.pool_size;
-		this.publish();
-		// Not when servers were closed in this tick: they are in the gauges still.
-		const isIdle = idle === this.idle.length && idle === this.all.size && !this.isConnecting;
-		const isQuiet = isIdle && this.waiters.length === 0 && !this.shrinks;
-		this.dueAt = isQuiet ? this.nextDue(time) : 0;
-	}
-
-	/** When there is something to do for a pool that nobody uses, unless something happens before. */
-	private nextDue(time: number): number {
-		let next = this.checks.nextDue();
-		if (this.idle.length > 0) next = Math.min(next, time + IDLE_LOOK);
-		for (const server of this.idle) {
-			const late = server.usedAt + this.spec.idle_timeout;
-			// Past that it is one of `min_pool_size`, and stays.
-			if (late >= time) next = Math.min(next, late);
-			next = Math.min(next, server.bornAt + server.lifetime);
-		}
-		return next;
+		this.dueAt = this.upkeep.tick(time);
 	}
 
 	/** Bans or roles have changed, a server is suspected, or there are other settings: the next tick looks. */
 	wake(): void {
 		this.dueAt = 0;
-	}
-
-	/** Acts on what other threads have found out about this server since the last tick: a ban, a role. */
-	private noteVitals(): void {
-		const { vitals } = this.context.bans;
-		const ban = vitals.banOf(this.slot);
-		if (ban !== this.seenBan) {
-			this.seenBan = ban;
-			// Idle connections to a server that does not answer may be dead, too.
-			if (ban === Ban.Unreachable || ban === Ban.Unhealthy) for (const server of [...this.idle]) server.close("banned");
-		}
-		const role = vitals.roleOf(this.slot);
-		// Unknown again: the pool leaves the configuration, and what runs there may end.
-		if (role === this.seenRole || role === FoundRole.Unknown) return;
-		const wasPrimary = this.seenRole === FoundRole.Primary;
-		this.seenRole = role;
-		// Lent servers, too: whoever is in a transaction there would go on to write to it.
-		if (wasPrimary || role === FoundRole.Outdated)
-			for (const server of [...this.all]) server.close("no longer the primary", NO_LONGER_PRIMARY);
-	}
-
-	/** When the host's name stands for another address, connections to the old one are closed: idle ones now, others as they return. */
-	private noteAddresses(time: number): void {
-		const { names } = this.context;
-		const { host } = this.spec;
-		if (this.all.size > 0) names.refresh(host, time);
-		const addresses = names.known(host);
-		if (addresses === this.addresses) return;
-		this.addresses = addresses;
-		for (const server of [...this.idle]) if (!names.has(host, server.address)) server.close(MOVED);
-	}
-
-	private expireWaiters(time: number): void {
-		const { checkout_timeout } = this.context.general;
-		for (let { first } = this.waiters; first !== null && !this.paused; first = this.waiters.first) {
-			const { waitingSince } = first;
-			if (time - waitingSince < checkout_timeout) break;
-			// No server came back while it waited: another pool may have an answer.
-			if (this.provenAt < waitingSince) {
-				this.checks.late(this.isConnecting, time);
-				first.onElsewhere(true);
-				if (this.waiters.first !== first) continue;
-			}
-			const error = checkoutTimeout(this.shortage);
-			this.complain(error, time);
-			this.waiters.shift();
-			this.publish();
-			this.fail(first, error);
-		}
-	}
-
-	/** Warns of checkout timeouts: one of all workers, once a minute. */
-	private complain(error: PgError, time: number): void {
-		const { ledger, log, worker } = this.context;
-		const times = ledger.complaints(this.slot).due(time);
-		if (times === 0) return;
-		const waiting = this.waiters.length + ledger.elsewhere(this.slot, worker).waiting;
-		const text = shortageText(this.spec, error, waiting, time - (this.waiters.first?.waitingSince ?? time));
-		log.warn(`${text} [${this.describe()}]${timesText(times)}`, this.fields);
-	}
-
-	private closeIdle(time: number): void {
-		for (const server of [...this.idle]) {
-			if (time - server.bornAt > server.lifetime) server.close("server_lifetime");
-			else if (!this.closeSurplus(server, time) && server.statements.hasDropped(this.context.statements.drops)) {
-				// The server comes back by onIdle; until then it is nobody's to lend.
-				this.idle.splice(this.idle.indexOf(server), 1);
-				server.closeDropped();
-			}
-		}
-	}
-
-	/** Closes an idle server that the pool has too many of, or has had for too long. @returns whether it has */
-	private closeSurplus(server: Server, time: number): boolean {
-		const { pool_size, min_pool_size, idle_timeout } = this.spec;
-		if (this.closeAbove(server, pool_size, "pool_size")) return true;
-		return time - server.usedAt > idle_timeout && this.closeAbove(server, min_pool_size, "idle_timeout");
-	}
-
-	private get shortage(): Shortage {
-		const { ledger, worker } = this.context;
-		let lent = ledger.elsewhere(this.slot, worker).lent;
-		for (const server of this.all) if (server.client !== null) lent++;
-		const { lastError } = this.connecting;
-		return { used: ledger.used(this.slot), lent, size: this.spec.pool_size, lastError };
 	}
 
 	/** See `Ledger.catalogueOf`. */
@@ -652,14 +497,14 @@ export class Pool implements Connected, Checked, Filled {
 		const before = this.spec;
 		this.spec = spec;
 		this.wake();
-		this.shrinks ||= spec.pool_size < before.pool_size;
+		if (spec.pool_size < before.pool_size) this.upkeep.shrink();
 		if (identityOf(before) !== this.identity) {
 			this.reported.forget();
 			this.reconnect();
 		}
 		if (before.server_passwords.join("\0") !== spec.server_passwords.join("\0")) this.connecting.restart();
 		for (const server of this.all) server.limitLifetime(spec.server_lifetime, spec.server_lifetime_jitter);
-		this.closeIdle(now());
+		this.upkeep.closeIdle(now());
 		this.grow();
 	}
 
@@ -726,12 +571,12 @@ export class Pool implements Connected, Checked, Filled {
 	}
 
 	/** For the log, beside `describe`. */
-	private get fields(): LogFields {
+	get fields(): LogFields {
 		const { user, database, host, port, shard } = this.spec;
 		return { user, database, server: `${host}:${port}`, shard };
 	}
 
-	private describe(): string {
+	describe(): string {
 		const { server_user, database_name, host, port } = this.spec;
 		return `${server_user}@${host}:${port}/${database_name}`;
 	}
@@ -741,13 +586,4 @@ function identityOf({ host, port, database_name, server_user, startup }: PoolSpe
 	return JSON.stringify([host, port, database_name, server_user, startup]);
 }
 
-const MOVED = "the host has another address";
 const SHUT_DOWN = new PgError("FATAL", "58000", "pool is shut down");
-
-const NO_LONGER_PRIMARY = new PgError(
-	"FATAL",
-	"57P01",
-	"terminating connection: the server is no longer the primary",
-	undefined,
-	"Connect again: the proxy knows the new one.",
-);
