@@ -39,7 +39,7 @@ export class Startup implements StreamOwner {
 	readonly address: string;
 	/** As `now()`. */
 	readonly startedAt = now();
-	/** There is no room for it: what it is told once it has said who it is. A CancelRequest and an admin are let in. */
+	/** Error for a client without room, once it has said who it is; a CancelRequest and the admin are served. Null: room. */
 	refusal: PgError | null = null;
 	private readonly context: ClientContext;
 	private readonly onOver: (startup: Startup) => void;

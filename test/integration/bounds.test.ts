@@ -113,8 +113,9 @@ test("who asks for what the proxy answers by itself is not read for ever behind 
 	const answered = slow.then(() => true);
 	while (!(await Promise.race([answered, Bun.sleep(20).then(() => false)]))) {
 		const clients = await show(console, "SHOW CLIENTS");
-		const { state, bytes_received } = clients.find(({ application_name }) => application_name === "flood")!;
-		if (state !== "idle in transaction") received = Number(bytes_received);
+		// Without the rows of a worker that has no time to send them, which a WARNING says.
+		const flooding = clients.find(({ application_name }) => application_name === "flood");
+		if (flooding !== undefined && flooding.state !== "idle in transaction") received = Number(flooding.bytes_received);
 	}
 	expect(received).toBeGreaterThan(100_000);
 	expect(received).toBeLessThan(flood.length / 2);
