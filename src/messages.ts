@@ -2,11 +2,11 @@
 
 import type { AdminShape } from "./admin/command.ts";
 import type { CommandAnswer } from "./admin/commands.ts";
-import type { ClientRow, RouteRow, ServerRow } from "./admin/source.ts";
 import type { MovingServer } from "./backend/moving-server.ts";
 import type { Update } from "./config/diff.ts";
 import type { HostDescription } from "./plugin/abi.ts";
 import type { Lesson } from "./pool/reported.ts";
+import type { ClientRow, RouteRow, ServerRow } from "./status/rows.ts";
 
 /** Rows for SHOW CLIENTS, SERVERS and ROUTES: each worker has some, and the main thread puts them together. */
 export type RowKind = "clients" | "servers" | "routes";

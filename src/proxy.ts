@@ -4,19 +4,9 @@
 import { randomBytes } from "node:crypto";
 import { chmodSync, unlinkSync } from "node:fs";
 import type { Socket } from "bun";
-import { AverageSampler } from "./admin/averages.ts";
 import { answer } from "./admin/commands.ts";
 import { type HealthEndpoint, isUp, serveHealth } from "./admin/health-endpoint.ts";
-import type {
-	AdminSource,
-	ClientRow,
-	Notice,
-	PoolRow,
-	PoolVitals,
-	Reloaded,
-	RouteRow,
-	ServerRow,
-} from "./admin/source.ts";
+import type { AdminSource, Notice, Reloaded } from "./admin/source.ts";
 import { now } from "./clock.ts";
 import { diff, firstUpdate, settingChangeText, updateOf } from "./config/diff.ts";
 import type { Loaded } from "./config/load.ts";
@@ -41,6 +31,9 @@ import { lsnText } from "./pool/replication.ts";
 import { Ban, FoundRole, Vital, Vitals } from "./pool/vitals.ts";
 import { Attendance, LOOK } from "./stats/attendance.ts";
 import { Counters } from "./stats/counters.ts";
+import { AverageSampler } from "./status/averages.ts";
+import { Gathering } from "./status/gathering.ts";
+import type { ClientRow, PoolRow, PoolVitals, RouteRow, ServerRow } from "./status/rows.ts";
 import { versionLine } from "./version.ts";
 import { Worker as LocalWorker } from "./worker.ts";
 
@@ -59,8 +52,6 @@ const FEW_CLIENTS = 100;
 const MEASURE = 60_000;
 /** ms that a worker may take to close before the process ends without it: a plugin may be stuck in its route. */
 const CLOSE_TIMEOUT = 5_000;
-/** ms in which workers have to send their rows for a SHOW; those of a later one are missing, and a WARNING says so. */
-const ROWS_TIMEOUT = 1_000;
 /** ms from a load of the configuration to the garbage collection of what it has left behind. */
 const TIDY = 1_000;
 /** `listeners[worker]` when that worker is stuck and its listener was ended. */
@@ -80,8 +71,6 @@ export class Proxy implements AdminSource {
 	private readonly ledger: Ledger;
 	private readonly counters: Counters;
 	private readonly attendance: Attendance;
-	/** Workers that did not send their rows within `ROWS_TIMEOUT`, until they do. */
-	private readonly late = new Set<number>();
 	/** File descriptor of each worker's listener; `ENDED` when it was ended because that worker is stuck. */
 	private readonly listeners: number[] = [];
 	private readonly bans: Bans;
@@ -101,8 +90,7 @@ export class Proxy implements AdminSource {
 	private unixListener: { stop(): void } | null = null;
 	private health: HealthEndpoint | null = null;
 	private nextThread = 0;
-	private lastRequest = 0;
-	private readonly requests = new Map<number, { rows: AnyRow[]; without(worker: number): void }>();
+	private readonly gathering: Gathering<RowKind, AnyRow>;
 	readonly averages: AverageSampler;
 	private sampler: Timer | null = null;
 	private watcher: Timer | null = null;
@@ -129,6 +117,15 @@ export class Proxy implements AdminSource {
 		}, settle);
 		this.monitor = new Monitor(this.bans, log, this.contain, snapshot, this.descriptors);
 		this.averages = new AverageSampler();
+		const { attendance, workers } = this;
+		const respondents = {
+			count: workers,
+			get stuck() {
+				return attendance.stuck;
+			},
+			send: (id: number, of: RowKind) => this.send({ type: "rows", id, of }),
+		};
+		this.gathering = new Gathering<RowKind, AnyRow>(respondents, this.contain);
 	}
 
 	/** Serves until the process is told to stop. @returns its exit code */
@@ -304,11 +301,7 @@ export class Proxy implements AdminSource {
 				);
 				break;
 			case "rows": {
-				this.late.delete(from);
-				const request = this.requests.get(message.id);
-				if (request === undefined) break;
-				request.rows.push(...message.rows);
-				request.without(from);
+				this.gathering.received(message.id, from, message.rows);
 				break;
 			}
 			case "drained":
@@ -328,7 +321,7 @@ export class Proxy implements AdminSource {
 				this.log.warn(
 					`worker ${worker} does not come back to its event loop: its clients wait, new ones go to the others`,
 				);
-				for (const request of this.requests.values()) request.without(worker);
+				this.gathering.giveUp(worker);
 			} else {
 				this.log.info(`worker ${worker} has come back to its event loop`);
 				if (this.listeners[worker] === ENDED) this.threads[worker]?.send({ type: "listen" });
@@ -408,43 +401,19 @@ export class Proxy implements AdminSource {
 	}
 
 	get stuckWorkers(): readonly number[] {
-		return [...new Set([...this.attendance.stuck, ...this.late])].sort((a, b) => a - b);
-	}
-
-	/** Rows of all workers but those that are stuck, or take longer than `ROWS_TIMEOUT`. */
-	private rows<T extends AnyRow>(of: RowKind): Promise<T[]> {
-		const { promise, resolve } = Promise.withResolvers<T[]>();
-		const id = ++this.lastRequest;
-		const rows: AnyRow[] = [];
-		const awaited = new Set(this.threads.keys());
-		const without = (worker: number) => {
-			if (!awaited.delete(worker) || awaited.size > 0) return;
-			this.requests.delete(id);
-			clearTimeout(timer);
-			resolve(rows as T[]);
-		};
-		const timer = this.contain.later(ROWS_TIMEOUT, null, () => {
-			for (const worker of [...awaited]) {
-				this.late.add(worker);
-				without(worker);
-			}
-		});
-		this.requests.set(id, { rows, without });
-		this.send({ type: "rows", id, of });
-		for (const worker of this.attendance.stuck) without(worker);
-		return promise;
+		return [...new Set([...this.attendance.stuck, ...this.gathering.late])].sort((a, b) => a - b);
 	}
 
 	clients(): Promise<ClientRow[]> {
-		return this.rows<ClientRow>("clients");
+		return this.gathering.ask<ClientRow>("clients");
 	}
 
 	servers(): Promise<ServerRow[]> {
-		return this.rows<ServerRow>("servers");
+		return this.gathering.ask<ServerRow>("servers");
 	}
 
 	async routes(): Promise<RouteRow[]> {
-		const rows = await this.rows<RouteRow>("routes");
+		const rows = await this.gathering.ask<RouteRow>("routes");
 		return rows.sort((a, b) => b.time - a.time);
 	}
 

@@ -7,13 +7,11 @@ import type { Socket, SocketHandler } from "bun";
 import { type AdminShape, shapeOf } from "./admin/command.ts";
 import type { CommandAnswer } from "./admin/commands.ts";
 import { AdminSession } from "./admin/session.ts";
-import type { ClientRow, ServerRow } from "./admin/source.ts";
 import { ScramCache } from "./auth/scram-keys.ts";
 import type { MovingServer } from "./backend/moving-server.ts";
 import { ParameterSets } from "./backend/parameters.ts";
-import { type Server, ServerState } from "./backend/server.ts";
 import { Statements } from "./backend/statements.ts";
-import { Client, SHUTTING_DOWN } from "./client/client.ts";
+import { SHUTTING_DOWN } from "./client/client.ts";
 import type { ClientContext, ClientHandle } from "./client/context.ts";
 import { Budget } from "./client/share.ts";
 import { now } from "./clock.ts";
@@ -21,9 +19,10 @@ import type { Update } from "./config/diff.ts";
 import type { General, Tcp } from "./config/settings.ts";
 import type { Admin, ClusterSpec, PoolSpec, User } from "./config/snapshot.ts";
 import { Contain } from "./contain.ts";
-import { cannotListen, ProtocolError, traceOf } from "./errors.ts";
+import { ProtocolError, traceOf } from "./errors.ts";
 import { createLog, type Log } from "./log.ts";
 import { Door } from "./login/door.ts";
+import { Listener, type ListenerOwner } from "./login/listener.ts";
 import type { AnyRow, FromWorker, PeerMessage, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
 import { Descriptors, Room } from "./net/descriptors.ts";
 import { Names } from "./net/names.ts";
@@ -51,7 +50,7 @@ import { RouteLog } from "./router/route-log.ts";
 import { Router, type Topology } from "./router/router.ts";
 import { Attendance } from "./stats/attendance.ts";
 import { Counters, Stat } from "./stats/counters.ts";
-import { TxStatus } from "./wire/codes.ts";
+import { clientRow, serverRow } from "./status/rows.ts";
 
 /** ms between two ticks of the janitor: every timeout is rounded up to them. */
 const TICK = 100;
@@ -70,7 +69,7 @@ interface Login {
 	readonly router: Router;
 }
 
-export class Worker implements PoolContext, ClientContext {
+export class Worker implements PoolContext, ClientContext, ListenerOwner {
 	readonly worker: number;
 	readonly ledger: Ledger;
 	readonly bans: Bans;
@@ -130,9 +129,7 @@ export class Worker implements PoolContext, ClientContext {
 	private lastAsked = 0;
 	private lastId = 0;
 	private lastSerial = 0;
-	private listener: { stop(): void } | null = null;
-	/** The main thread ended this worker's listener while it was stuck, and no other could be opened yet. */
-	private isDeaf = false;
+	private readonly listener = new Listener(this);
 	private readonly deafness = new OnceAMinute();
 	private janitor: Timer | null = null;
 
@@ -164,48 +161,18 @@ export class Worker implements PoolContext, ClientContext {
 
 	/** @param shared other workers listen on the same port */
 	start(shared: boolean): void {
-		this.listen(shared);
+		this.listener.listen(shared);
 		this.janitor = this.contain.every(TICK, () => this.tick());
 		this.tick();
 	}
 
-	private listen(shared: boolean): void {
-		const { host, port } = this.general;
-		const options = {
-			hostname: host,
-			port,
-			reusePort: shared,
-			socket: { ...this.handlers, open: (socket: Socket<Stream>) => this.accept(socket) },
-		};
-		try {
-			const listener = Bun.listen<Stream>(options);
-			this.listener = listener;
-			// `fd` is not in Bun's types.
-			this.post({ type: "listening", fd: (listener as unknown as { fd?: number }).fd ?? -1 });
-		} catch (error) {
-			throw cannotListen(error, `${host}:${port}`);
-		}
+	onListening(fd: number): void {
+		this.post({ type: "listening", fd });
 	}
 
-	/** Opens another listener: the main thread ended the one before while this thread was stuck. */
-	private listenAgain(): void {
-		this.listener?.stop();
-		this.listener = null;
-		this.isDeaf = true;
-		this.tryToListen();
-	}
-
-	/** Tried at each tick until it works: the others may lose their listeners, too, and then nobody would accept on the port. */
-	private tryToListen(): void {
-		if (this.stopping) return;
-		try {
-			this.listen(true);
-			this.isDeaf = false;
-		} catch (error) {
-			const times = this.deafness.due(now());
-			if (times > 0)
-				this.log.warn(`worker ${this.worker} cannot listen again yet: ${(error as Error).message}${timesText(times)}`);
-		}
+	onCannotListen({ message }: Error): void {
+		const times = this.deafness.due(now());
+		if (times > 0) this.log.warn(`worker ${this.worker} cannot listen again yet: ${message}${timesText(times)}`);
 	}
 
 	/** Logs what `Contain` caught: a bug, or a server that broke the protocol. Either costs the connection that it happened in. */
@@ -214,7 +181,7 @@ export class Worker implements PoolContext, ClientContext {
 		else this.log.error(`internal error: ${traceOf(error)}`);
 	}
 
-	private accept(socket: Socket<Stream>): void {
+	accept(socket: Socket<Stream>): void {
 		const address = socket.remoteAddress === undefined ? "unix" : `${socket.remoteAddress}:${socket.remotePort}`;
 		if (address !== "unix") setKeepAlive(socket, this.tcp);
 		this.door.enter(socket, address);
@@ -408,7 +375,7 @@ export class Worker implements PoolContext, ClientContext {
 				this.asked.delete(message.id);
 				break;
 			case "listen":
-				this.listenAgain();
+				if (!this.stopping) this.listener.listenAgain();
 				break;
 			case "drain":
 				this.drain();
@@ -550,7 +517,7 @@ export class Worker implements PoolContext, ClientContext {
 
 	private drain(): void {
 		this.stopping = true;
-		this.listener?.stop();
+		this.listener.stop();
 		this.door.shutDown();
 		this.eachClient((client) => client.shutDown(false));
 		this.tellDrained();
@@ -558,7 +525,7 @@ export class Worker implements PoolContext, ClientContext {
 
 	private close(): void {
 		this.stopping = true;
-		this.listener?.stop();
+		this.listener.stop();
 		this.eachClient((client) => client.shutDown(true));
 		for (const session of [...this.admins]) session.close(SHUTTING_DOWN);
 		for (const pool of this.allPools()) pool.shutDown();
@@ -573,7 +540,7 @@ export class Worker implements PoolContext, ClientContext {
 		const time = now();
 		this.time = time;
 		this.attendance.tick(this.worker);
-		if (this.isDeaf) this.tryToListen();
+		this.listener.tick();
 		const { general } = this;
 		const { version, suspicions } = this.bans.vitals;
 		const changed = version !== this.vitalsVersion;
@@ -602,81 +569,15 @@ export class Worker implements PoolContext, ClientContext {
 	private rowsOf(kind: RowKind): AnyRow[] {
 		switch (kind) {
 			case "clients":
-				return this.clientRows();
+				return [...this.clients.values()].map(clientRow);
 			case "servers":
-				return this.serverRows();
+				return this.allPools().flatMap((pool) => [...pool.all].map((server) => serverRow(pool.spec.key, server)));
 			case "routes":
 				return this.routes.rows();
 		}
-	}
-
-	private clientRows(): ClientRow[] {
-		const rows: ClientRow[] = [];
-		for (const client of this.clients.values()) {
-			rows.push({
-				id: client.pid,
-				user: client.user,
-				database: client.database,
-				address: client.address,
-				state: client.stateName,
-				connected_at: client.connectedAt,
-				last_request_at: client.activeAt,
-				queries: client.queries,
-				transactions: client.transactions,
-				wait_time: client.waitTime,
-				query_time: client.queryTime,
-				transaction_time: client.transactionTime,
-				bytes_received: client.stream.bytesIn,
-				bytes_sent: client.stream.bytesOut,
-				errors: client.errors,
-				application_name: client.setting("application_name") ?? "",
-				locked: client.isLocked,
-				prepared_statements: client.statementCount,
-			});
-		}
-		return rows;
-	}
-
-	private serverRows(): ServerRow[] {
-		const rows: ServerRow[] = [];
-		for (const pool of this.allPools()) for (const server of pool.all) rows.push(serverRow(pool, server));
-		return rows;
 	}
 }
 
 function loginKey(user: string, database: string): string {
 	return `${user}\0${database}`;
-}
-
-function serverRow(pool: Pool, server: Server): ServerRow {
-	const { client } = server;
-	let state = "active";
-	if (server.state === ServerState.Idle) state = "idle";
-	else if (server.books.owed === 0) {
-		if (server.status === TxStatus.InBlock) state = "idle in transaction";
-		else if (server.status === TxStatus.Failed) state = "transaction error";
-		else state = "idle";
-	}
-	return {
-		pool: pool.spec.key,
-		state,
-		connected_at: server.bornAt,
-		request_at: server.requestAt,
-		remote_pid: server.pid,
-		client_id: client instanceof Client ? client.pid : null,
-		transactions: server.transactions,
-		queries: server.queries,
-		rollbacks: server.rollbacks,
-		prepared_statements: server.statements.size,
-		healthchecks: server.healthchecks,
-		errors: server.errors,
-		bytes_received: server.stream.bytesIn,
-		bytes_sent: server.stream.bytesOut,
-		last_sent_at: server.requestAt,
-		last_received_at: server.readyAt || server.usedAt,
-		application_name:
-			server.session.applied.values.get("application_name") ??
-			server.session.reports.now.values.get("application_name") ??
-			"",
-	};
 }

@@ -8,7 +8,8 @@ import { dirname, join, normalize } from "node:path";
 
 /** What each room imports: exactly these, and nothing by way of another. */
 const ARROWS: Record<string, string[]> = {
-	admin: ["config", "net", "stats", "wire"],
+	admin: ["config", "net", "stats", "status", "wire"],
+	status: ["backend", "client", "stats", "wire"],
 	login: ["auth", "client", "net", "parser", "session", "shards", "stats", "wire"],
 	shards: ["client", "config", "net", "parser", "pool", "router", "session", "wire"],
 	client: ["auth", "backend", "config", "net", "parser", "plugin", "pool", "router", "session", "stats", "wire"],
@@ -35,7 +36,7 @@ const TOP: Record<string, { rooms: string[]; files: string[] }> = {
 	"worker.ts": { rooms: ["*"], files: ["messages.ts"] },
 	"worker-thread.ts": { rooms: ["*"], files: ["messages.ts", "worker.ts"] },
 	// What threads say to each other: types only.
-	"messages.ts": { rooms: ["admin", "backend", "config", "plugin", "pool"], files: [] },
+	"messages.ts": { rooms: ["admin", "backend", "config", "plugin", "pool", "status"], files: [] },
 	"version.ts": { rooms: ["config", "plugin"], files: [] },
 	"cli.ts": { rooms: ["config", "auth"], files: [] },
 };

@@ -18,5 +18,6 @@ export const FLOORS: Floors = {
 	session: 41,
 	shards: 28,
 	stats: 99,
+	status: 50,
 	wire: 99,
 };

@@ -2,7 +2,7 @@
 // thread; knows HTTP and nothing of how health is found out.
 
 import { cannotListen } from "../errors.ts";
-import type { PoolRow } from "./source.ts";
+import type { PoolRow } from "../status/rows.ts";
 
 export interface HealthEndpoint {
 	readonly port: number;

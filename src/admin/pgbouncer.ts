@@ -4,6 +4,7 @@
 
 import { now } from "../clock.ts";
 import { Stat } from "../stats/counters.ts";
+import type { ClientRow } from "../status/rows.ts";
 import { type Field, int, textColumn } from "./command.ts";
 import {
 	CLIENTS,
@@ -15,7 +16,7 @@ import {
 	SERVERS,
 	type View,
 } from "./show.ts";
-import type { AdminSource, ClientRow } from "./source.ts";
+import type { AdminSource } from "./source.ts";
 
 /** `2026-01-31 22:59:59 UTC`, as strftime's "%Y-%m-%d %H:%M:%S %Z" prints it and strptime reads it. */
 export function utc(ms: number): string | null {

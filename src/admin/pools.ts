@@ -2,8 +2,8 @@
 // is not a matter of place: with `role = "auto"` it changes.
 
 import type { Snapshot } from "../config/snapshot.ts";
+import type { PoolVitals } from "../status/rows.ts";
 import { type Field, int, textColumn } from "./command.ts";
-import type { PoolVitals } from "./source.ts";
 
 export interface PoolPlace {
 	readonly database: string;

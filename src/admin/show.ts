@@ -3,9 +3,10 @@
 import { now } from "../clock.ts";
 import { type Shown, showConfig } from "../config/show.ts";
 import { Stat } from "../stats/counters.ts";
+import type { ClientRow, PoolRow, PoolVitals, RouteRow, ServerRow } from "../status/rows.ts";
 import { bool, type Field, float, int, textColumn, time } from "./command.ts";
 import { PLACE, type PoolPlace, poolPlaces, SHARD_AND_ROLE } from "./pools.ts";
-import type { AdminSource, ClientRow, PoolRow, PoolVitals, RouteRow, ServerRow } from "./source.ts";
+import type { AdminSource } from "./source.ts";
 
 /** A SHOW: its columns, and the items that become its rows. */
 export interface View<T> {

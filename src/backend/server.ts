@@ -22,6 +22,8 @@ import { type Rows, Task } from "./task.ts";
 
 /** Whom a server is lent to. */
 export interface ServerClient extends RelayClient {
+	/** Its process id as SHOW CLIENTS has it. */
+	readonly pid: number;
 	/** The server answered everything it was asked; `server.status` says whether a transaction is open. */
 	onReady(server: Server): void;
 	/** Some of what it was asked is answered, but not all: `server.books` says what is owed. */

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { isUp, serveHealth } from "../../src/admin/health-endpoint.ts";
-import type { PoolRow } from "../../src/admin/source.ts";
+import type { PoolRow } from "../../src/status/rows.ts";
 import { PlainSource, VITALS } from "./support.ts";
 
 /** A pool for each value. */

@@ -1,22 +1,15 @@
 // A Source of plain data, and a listener that lets everybody in and hands the connection to an AdminSession.
 
 import type { Socket } from "bun";
-import { AverageSampler } from "../../src/admin/averages.ts";
 import { answer, type CommandAnswer } from "../../src/admin/commands.ts";
 import { AdminSession } from "../../src/admin/session.ts";
-import type {
-	AdminSource,
-	ClientRow,
-	Notice,
-	PoolRow,
-	PoolVitals,
-	RouteRow,
-	ServerRow,
-} from "../../src/admin/source.ts";
+import type { AdminSource, Notice } from "../../src/admin/source.ts";
 import { load } from "../../src/config/load.ts";
 import type { Snapshot } from "../../src/config/snapshot.ts";
 import { Stream, socketHandlers } from "../../src/net/stream.ts";
 import { Stat } from "../../src/stats/counters.ts";
+import { AverageSampler } from "../../src/status/averages.ts";
+import type { ClientRow, PoolRow, PoolVitals, RouteRow, ServerRow } from "../../src/status/rows.ts";
 import { AUTHENTICATION_OK } from "../../src/wire/backend-messages.ts";
 
 export const VERSION =

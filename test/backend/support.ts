@@ -89,6 +89,7 @@ export function rig(): Rig {
 		rollbackTimeout: () => 1000,
 	};
 	const client: ServerClient = {
+		pid: 1,
 		stream: toClient.stream,
 		onReady: (server) => events.push(`ready ${String.fromCharCode(server.status)}`),
 		onAnswers: () => {},

@@ -12,6 +12,8 @@ setDefaultTimeout(30_000);
 
 /** Longer than a client may be quiet before more than its next message is waited for. */
 const LONG = 600;
+/** ms that the proxy waits before it ends a failed batch itself. */
+const QUIET = 200;
 
 let cluster: Cluster;
 beforeAll(async () => {
@@ -49,10 +51,14 @@ test("a message that is cut off in a batch that has failed is thrown away to its
 test("a server that dies while a failed batch is ended in its client's place takes the client along", async () => {
 	await using proxy = await start();
 	await using client = await connect(proxy);
+	await client.query("SELECT 1");
+	const [backend] = await backends(cluster);
+	const asked = performance.now();
 	client.send(f.parse("SELEC"), f.flush());
 	expect((await client.next()).code).toBe("E");
-	const [backend] = await backends(cluster);
 	process.kill(backend!.pid, "SIGSTOP");
+	// On a machine that has no time for us the proxy may have ended the batch before that: then it has no server to lose.
+	const isEnded = performance.now() - asked > QUIET / 2;
 	try {
 		await Bun.sleep(LONG);
 		process.kill(backend!.pid, "SIGTERM");
@@ -62,7 +68,9 @@ test("a server that dies while a failed batch is ended in its client's place tak
 	// Another server would not know that it is to skip this.
 	client.send(f.parse("INSERT INTO written VALUES ('not skipped')"), f.bind(), f.execute(), f.sync());
 	const { messages, status } = await client.result();
-	expect([messages.map(({ code }) => code), status, client.ended]).toEqual([["E"], "", true]);
+	const outcome = [messages.map(({ code }) => code), status, client.ended];
+	if (!isEnded || outcome[2]) expect(outcome).toEqual([["E"], "", true]);
+	else expect(outcome).toEqual([["Z"], "I", false]);
 	expect(await written()).toEqual([]);
 	// Nor is one kept for it.
 	await using next = await connect(proxy);

@@ -525,27 +525,31 @@ describe("a replica that is late", () => {
 		];
 		const places = new Set<string | null | undefined>();
 		for (let n = 1; n <= 60; n++) {
+			const begun = performance.now();
 			const written = await write[n % write.length]!(n);
 			expect(written.errors).toEqual([]);
 			for (let i = 0; i < 3; i++) {
 				const { rows, errors } = await read[(n + i) % read.length]!();
 				expect(errors).toEqual([]);
 				expect([n, rows[0]?.[0]]).toEqual([n, String(n)]);
-				places.add(rows[0]?.[1]);
+				// Later than that the first has replayed the write, on a machine that has no time for us.
+				if (performance.now() - begun < 300) places.add(rows[0]?.[1]);
 			}
 		}
+		expect(places.size).toBeGreaterThan(0);
 		expect(places).not.toContain(String(one.port));
 		await using other = await fleet.client();
-		await client.query("UPDATE own SET v = 1000 WHERE id = 1");
+		let last = 1000;
 		const old = async () => {
+			await client.query(`UPDATE own SET v = ${++last} WHERE id = 1`);
 			const [row] = (await other.query(SEEN)).rows;
-			return row?.[1] === String(one.port) && row[0] !== "1000";
+			return row?.[1] === String(one.port) && row[0] !== String(last);
 		};
 		await until(old, "a read of the past by one who wrote nothing", 2_000);
 		// When it has replayed the write, it serves the writer too.
 		const late = async () => {
 			const [row] = (await client.query(SEEN)).rows;
-			expect(row?.[0]).toBe("1000");
+			expect(row?.[0]).toBe(String(last));
 			return row?.[1] === String(one.port);
 		};
 		await until(late, "a read from the replica that was late", SOON).catch((error) => fleet.fail(error));

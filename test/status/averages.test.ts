@@ -1,8 +1,8 @@
 import { expect, test } from "bun:test";
-import { AverageSampler } from "../../src/admin/averages.ts";
-import type { PoolRow } from "../../src/admin/source.ts";
 import { Stat } from "../../src/stats/counters.ts";
-import { VITALS } from "./support.ts";
+import { AverageSampler } from "../../src/status/averages.ts";
+import type { PoolRow } from "../../src/status/rows.ts";
+import { VITALS } from "../admin/support.ts";
 
 function pool(key: string, values: Partial<Record<Stat, number>>): PoolRow {
 	const counters = new Float64Array(Stat.length);

@@ -2,7 +2,7 @@
 // PgDog and PgBouncer count. The main thread samples at the end of each period; until the next sample the numbers stand still.
 
 import { Stat } from "../stats/counters.ts";
-import type { PoolRow } from "./source.ts";
+import type { PoolRow } from "./rows.ts";
 
 /** What a gain is divided by: seconds; for times the number of their items, at least 1, so that nothing is divided by zero. */
 function divisor(stat: Stat, gained: Float64Array, seconds: number): number {
