@@ -67,6 +67,7 @@ export class RequestRouter {
 	query(chunk: Buffer, at: number, next: number, inTransaction: boolean, statements: ClientStatements | null): Route {
 		const { asked, router } = this;
 		this.isUnsure = false;
+		this.end = 0;
 		asked.bind = null;
 		asked.statements = statements ?? NO_STATEMENTS;
 		const routed = routedText(chunk, at + HEADER, next - 1, router, this.readings.ofNext);
@@ -180,6 +181,14 @@ export class RequestRouter {
 		if (expected !== null && expected !== facts && (unbound === null || demands(expected) > demands(unbound)))
 			this.unbound = expected;
 		this.expected = facts;
+	}
+
+	/**
+	 * Something of the batch in `chunk` that was routed last is run, and a Flush ends what is here of it: what is still to come is in the
+	 * same implicit transaction, and may write.
+	 */
+	goesOn(chunk: Buffer): boolean {
+		return this.runs && this.end > 0 && chunk[this.end] === Frontend.Flush;
 	}
 
 	/** The text of the one statement of the batch at `at`, which has been routed. */

@@ -146,7 +146,8 @@ export class Routing {
 			if (route?.error != null) return this.refuse(route.error);
 			heldBegin.abandon();
 		}
-		const side = route === null || settings.isSerializable ? requests.router.writeSide : route.side;
+		let side = route === null || settings.isSerializable ? requests.router.writeSide : route.side;
+		if (side === Side.Any && requests.goesOn(chunk)) side = requests.router.writeSide;
 		this.side = this.writes.side(side, this.context.general, this.context.time);
 		this.since = this.writes.since;
 		if (this.side !== side) this.decided = this.writes.told(route, this.side);

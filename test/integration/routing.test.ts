@@ -240,6 +240,24 @@ describe("reads and writes", () => {
 		}
 	});
 
+	// It went where its beginning went, a replica perhaps, which refused the write (25006).
+	test("what runs before a Flush may be followed by a write in the same implicit transaction", async () => {
+		await using client = await connect(proxy);
+		const [read, run] = [frontend.parse(`SELECT ${PORT}`), [frontend.bind(), frontend.execute()]];
+		const rest: [string, Uint8Array[]][] = [
+			["INSERT INTO t SELECT 1 WHERE false", [frontend.execute(), frontend.sync()]],
+			["COPY t FROM STDIN", [frontend.execute(), frontend.copyData("1\n"), frontend.copyDone(), frontend.sync()]],
+		];
+		for (let i = 0; i < 8; i++)
+			for (const [sql, messages] of rest) {
+				client.send(read, ...run, frontend.flush());
+				for (let code = ""; code !== "C"; ) code = (await client.next()).code;
+				client.send(frontend.parse(sql), frontend.bind(), ...messages);
+				const { errors, status } = await client.result();
+				expect([sql, errors, status]).toEqual([sql, [], "I"]);
+			}
+	});
+
 	test("a pipeline of reads and writes: each its own transaction, answers in order", async () => {
 		await using client = await connect(proxy);
 		await client.query("TRUNCATE t");
