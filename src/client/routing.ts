@@ -146,12 +146,18 @@ export class Routing {
 			if (route?.error != null) return this.refuse(route.error);
 			heldBegin.abandon();
 		}
-		let side = route === null || settings.isSerializable ? requests.router.writeSide : route.side;
-		if (side === Side.Any && requests.goesOn(chunk)) side = requests.router.writeSide;
+		const side = this.wanted(requests, route, chunk);
 		this.side = this.writes.side(side, this.context.general, this.context.time);
 		this.since = this.writes.since;
 		if (this.side !== side) this.decided = this.writes.told(route, this.side);
 		return Choice.Server;
+	}
+
+	/** The side that a request wants which no server is held for. @param route null: it may do anything */
+	private wanted(requests: RequestRouter, route: Route | null, chunk: Buffer): Side {
+		const mayWrite = route === null || this.owner.settings.isSerializable;
+		if (!mayWrite && (route.side !== Side.Any || !requests.goesOn(chunk))) return route.side;
+		return requests.router.writeSide;
 	}
 
 	/**

@@ -124,7 +124,7 @@ export class Pool implements Connected, Checked, Filled, KeptPool, HandoverPool 
 			server.close("server_lifetime");
 			return;
 		}
-		if (this.upkeep.hasMoved(server)) {
+		if (this.upkeep.addresses !== null && this.upkeep.hasMoved(server)) {
 			server.close(MOVED);
 			return;
 		}

@@ -56,7 +56,7 @@ export class Upkeep {
 	private readonly checks: Checks;
 	private readonly context: PoolContext;
 	/** Addresses of the host's name; null: it is no name, or none is known. As of the last tick, as are `seenBan` and `seenRole`. */
-	private addresses: readonly string[] | null = null;
+	addresses: readonly string[] | null = null;
 	private seenBan = Ban.None;
 	private seenRole = FoundRole.Unknown;
 	/** A reload has made the pool smaller, and there may still be more servers than it has room for: as of the last tick. */
