@@ -2,6 +2,7 @@
 // main.ts does it. Reads no file and no environment, prints nothing, ends nothing.
 
 import { Command as Commander, CommanderError, InvalidArgumentError, Option } from "commander";
+import { judge } from "./config/judge.ts";
 import type { Overrides } from "./config/load.ts";
 import type { Setting } from "./config/setting.ts";
 import { general } from "./config/settings.ts";
@@ -121,7 +122,7 @@ function collect(value: string, before: readonly string[]): string[] {
 /** Reads an option as the setting that it overrides is read from the environment, and with the same limits. */
 function valueOf<T>(setting: Setting<T>): (text: string) => T {
 	return (text) => {
-		const result = setting.schema.safeParse(setting.fromText(text));
+		const result = judge(setting, setting.fromText(text));
 		if (result.success) return result.data;
 		throw new InvalidArgumentError(`Accepted is ${setting.accepted}.`);
 	};

@@ -1,6 +1,7 @@
 // Applies a table of settings to one TOML table: typed values out, everything wrong into the report.
 // Called by load.ts, file.ts and database-url.ts. Knows neither files nor which tables there are.
 
+import { judge } from "./judge.ts";
 import { joinKey } from "./locate.ts";
 import { type Findings, nearest, show, type ValueSource } from "./problem.ts";
 import { environmentNames, type Settings, type Values } from "./setting.ts";
@@ -49,7 +50,7 @@ export function readTable<S extends Settings>(
 		}
 		seen.set(name, key);
 		const setting = settings[name]!;
-		const result = setting.schema.safeParse(value);
+		const result = judge(setting, value);
 		if (result.success) values[name] = result.data;
 		else {
 			const later = typeof value === "string" && setting.later.includes(value);
@@ -138,7 +139,7 @@ export function environmentDefaults<S extends Settings>(
 		for (const variable of environmentNames(name, setting)) {
 			const text = env[variable];
 			if (text === undefined || text === "") continue;
-			const result = setting.schema.safeParse(setting.fromText(text));
+			const result = judge(setting, setting.fromText(text));
 			if (result.success) {
 				values[name] = result.data;
 				break;

@@ -1,7 +1,7 @@
 // What a setting is: its type, default, text and how a value is read from TOML or from an environment variable.
 // `settings.ts` makes the table of all settings from these kinds; `check.ts` applies them. Nothing here knows a name.
 
-import { z } from "zod";
+import type { z as zod } from "zod";
 
 /**
  * What an absent limit counts as ("disabled" in PgDog, where it is the largest i64). A plain integer, not Infinity, so that
@@ -11,6 +11,9 @@ import { z } from "zod";
 export const MAX = Number.MAX_SAFE_INTEGER;
 /** `i64::MAX`, PgDog's own way to write "disabled": accepted from files and read as `MAX`. */
 const MAX_I64 = 9223372036854775807n;
+
+type Zod = typeof zod;
+type Schema = (z: Zod) => zod.ZodType;
 
 export interface Setting<T> {
 	/** For the reference: `integer`, `milliseconds`, `bytes`, `boolean`, `string`, `list of strings` or `choice`. */
@@ -23,8 +26,11 @@ export interface Setting<T> {
 	readonly text: string;
 	/** What a value may be, in words: second half of an error message. */
 	readonly accepted: string;
-	/** Reads a TOML value; integers arrive as bigint, so that 5.0 is not taken for 5. */
-	readonly schema: z.ZodType<T>;
+	/**
+	 * Reads a TOML value; integers arrive as bigint, so that 5.0 is not taken for 5. Made with the zod that is given: workers, which
+	 * know the settings and judge none, need not load it.
+	 */
+	readonly schema: (z: Zod) => zod.ZodType<T>;
 	/** Turns text (an environment variable, a URL parameter) into what TOML would have given; `schema` then judges. */
 	readonly fromText: (text: string) => unknown;
 	/** Environment variables that give a default, first found wins. Undefined: `PGDOG_` and the name in capitals. */
@@ -61,7 +67,7 @@ function setting<T>(
 	type: string,
 	accepted: string,
 	about: About<unknown>,
-	schema: z.ZodType,
+	schema: Schema,
 	fromText: (text: string) => unknown,
 	more: { later?: readonly string[]; secret?: boolean } = {},
 ): Setting<T> {
@@ -72,7 +78,7 @@ function setting<T>(
 		required: about.required ?? false,
 		reloadable: about.reloadable ?? true,
 		text: about.text,
-		schema: schema as z.ZodType<T>,
+		schema: schema as (z: Zod) => zod.ZodType<T>,
 		fromText,
 		env: about.env,
 		aliases: about.aliases ?? [],
@@ -89,11 +95,12 @@ function whole<D>(type: string, unit: string, about: About<D> & Range): Setting<
 	const min = about.min ?? 0;
 	const max = about.max;
 	const accepted = `an integer${unit} ${max === undefined ? `from ${min} up` : `from ${min} to ${max}`}`;
-	const schema = z
-		.bigint()
-		.min(BigInt(min))
-		.max(max === undefined ? MAX_I64 : BigInt(max))
-		.transform((value) => (value > BigInt(MAX) ? MAX : Number(value)));
+	const schema: Schema = (z) =>
+		z
+			.bigint()
+			.min(BigInt(min))
+			.max(max === undefined ? MAX_I64 : BigInt(max))
+			.transform((value) => (value > BigInt(MAX) ? MAX : Number(value)));
 	return setting(type, accepted, about, schema, integerFromText);
 }
 
@@ -111,41 +118,47 @@ export function bytes<D extends number | undefined>(about: About<D> & Range): Se
 }
 
 export function flag<D extends boolean | undefined>(about: About<D>): Setting<boolean | D> {
-	return setting("boolean", "true or false", about, z.boolean(), (text) => {
-		const word = text.toLowerCase();
-		if (["true", "1", "yes", "on"].includes(word)) return true;
-		return ["false", "0", "no", "off"].includes(word) ? false : text;
-	});
+	return setting(
+		"boolean",
+		"true or false",
+		about,
+		(z) => z.boolean(),
+		(text) => {
+			const word = text.toLowerCase();
+			if (["true", "1", "yes", "on"].includes(word)) return true;
+			return ["false", "0", "no", "off"].includes(word) ? false : text;
+		},
+	);
 }
 
 // Names and passwords go into the StartupMessage, where a NUL ends a string: one inside would start a parameter of its own.
-const line = z
-	.string()
-	.min(1)
-	.regex(/^[^\0]*$/);
+const clean = (z: Zod) => z.string().regex(/^[^\0]*$/);
+const line = (z: Zod) => clean(z).min(1);
 const asIs = (text: string): unknown => text;
 
 export function text<D extends string | undefined>(
 	about: About<D> & { readonly pattern?: RegExp; readonly accepted?: string },
 ): Setting<string | D> {
 	const accepted = about.accepted ?? "a string, not empty";
-	return setting("string", accepted, about, about.pattern ? line.regex(about.pattern) : line, asIs);
+	return setting("string", accepted, about, (z) => (about.pattern ? line(z).regex(about.pattern) : line(z)), asIs);
 }
 
 /** A string that no message may show. With `empty` it may be empty: an empty password counts as none. */
 export function secret<D extends string | undefined>(
 	about: About<D> & { readonly pattern?: RegExp; readonly accepted?: string; readonly empty?: boolean },
 ): Setting<string | D> {
-	const clean = about.empty ? z.string().regex(/^[^\0]*$/) : line;
 	const accepted = about.accepted ?? (about.empty ? "a string" : "a string, not empty");
-	const schema = about.pattern ? clean.regex(about.pattern) : clean;
+	const schema: Schema = (z) => {
+		const any = about.empty ? clean(z) : line(z);
+		return about.pattern ? any.regex(about.pattern) : any;
+	};
 	return setting("string", accepted, about, schema, asIs, { secret: true });
 }
 
 export function list(about: About<undefined> & { readonly secret?: boolean }): Setting<readonly string[] | undefined> {
-	const item = about.secret ? z.string().regex(/^[^\0]*$/) : line;
+	const item = about.secret ? clean : line;
 	const accepted = about.secret ? "a list of strings" : "a list of strings, none empty";
-	return setting("list of strings", accepted, about, z.array(item), asIs, { secret: about.secret ?? false });
+	return setting("list of strings", accepted, about, (z) => z.array(item(z)), asIs, { secret: about.secret ?? false });
 }
 
 /** One word of several. `later`: words of PgDog that we do not serve yet, refused with that reason. */
@@ -154,7 +167,7 @@ export function choice<const V extends string, D extends V | undefined>(
 	about: About<D> & { readonly later?: readonly string[] },
 ): Setting<V | D> {
 	const accepted = words.map((word) => `"${word}"`).join(", ");
-	return setting("choice", accepted, about, z.enum(words), asIs, { later: about.later ?? [] });
+	return setting("choice", accepted, about, (z) => z.enum(words), asIs, { later: about.later ?? [] });
 }
 
 /** A string that is rewritten as it is read; `read` gives undefined for what it does not accept. */
@@ -164,12 +177,13 @@ export function parsed<V>(
 	about: About<V>,
 	read: (text: string) => V | undefined,
 ): Setting<V> {
-	const schema = z.string().transform((value, context) => {
-		const result = read(value);
-		if (result !== undefined) return result;
-		context.addIssue({ code: "custom", message: accepted });
-		return z.NEVER;
-	});
+	const schema: Schema = (z) =>
+		z.string().transform((value, context) => {
+			const result = read(value);
+			if (result !== undefined) return result;
+			context.addIssue({ code: "custom", message: accepted });
+			return z.NEVER;
+		});
 	return setting(type, accepted, about, schema, asIs);
 }
 
