@@ -42,7 +42,6 @@ export const BEYOND: Readonly<Record<Measure, Readonly<Record<string, number>>>>
 		"parser/session.ts restoringStatements": 28,
 		"backend/books.ts Books.failed": 27,
 		"parser/shape.ts endOfEscaped": 27,
-		"session/statements.ts ClientStatements.prepare": 26,
 		"client/routing.ts Routing.inside": 26,
 		"parser/lexer.ts Lexer.read": 26,
 		"plugin/host.ts PluginHost.#ask": 26,

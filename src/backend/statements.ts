@@ -23,7 +23,7 @@ export class Statements {
 	private unusedBytes = 0;
 	/** Of all statements, by their texts (`sizeOf`). */
 	private bytes = 0;
-	/** Bytes that clients' names for them take; counted by session/names.ts. */
+	/** Bytes that clients' names for them take. */
 	nameBytes = 0;
 	/** How many were ever dropped. */
 	drops = 0;
@@ -58,6 +58,11 @@ export class Statements {
 			this.drop(oldest);
 		}
 		return this.bytes <= most;
+	}
+
+	/** A client has a name more, or less, for a statement (session/names.ts). @param bytes that it takes; negative: it goes */
+	countName(bytes: number): void {
+		this.nameBytes += bytes;
 	}
 
 	named(name: string): Statement | undefined {

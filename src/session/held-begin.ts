@@ -10,7 +10,7 @@ import { Lexer, Token } from "../parser/lexer.ts";
 import { TxStatus } from "../wire/codes.ts";
 import type { SessionHints } from "./hints.ts";
 
-/** What the client is told instead of a server's answer. */
+/** An answer of our own, that the client is told instead of a server's. */
 export interface OwnAnswer {
 	readonly tag: string;
 	/** The one row of a SHOW; null when there are none. */
@@ -42,7 +42,7 @@ export class HeldBegin {
 		this.hints = hints;
 	}
 
-	/** What a server has to run before the transaction's first statement. */
+	/** The SQL that a server has to run before the transaction's first statement. */
 	get sql(): string {
 		// A text may end in a comment to the end of its line.
 		return this.texts.join("\n;");

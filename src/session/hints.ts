@@ -10,11 +10,11 @@ import { type Hints, NO_HINTS, type OwnName, type OwnSetting, parseRole, parseSh
 const LONGEST_KEY = 8192;
 
 export class SessionHints {
-	/** Of the StartupMessage: RESET goes back to these. */
+	/** Hints of the StartupMessage, to which RESET goes back. */
 	readonly startup: Hints;
-	/** In force, in the transaction under way too. */
+	/** Hints in force, with those of the transaction under way. */
 	now: Hints;
-	/** `before`: of the session, to which ROLLBACK goes back. `after`: what COMMIT leaves, without SET LOCAL. */
+	/** Hints of the session to which ROLLBACK goes back (`before`), and those that COMMIT leaves, without SET LOCAL (`after`). */
 	private before: Hints;
 	private after: Hints;
 

@@ -1,7 +1,10 @@
-// A client's names for prepared statements. A Bind or Describe finds its statement by the bytes of the name as they stand in
-// the message: a name that was used lately needs no string and no hash. Owned by ClientStatements (statements.ts).
+// A client's names for prepared statements; a statement counts as one that clients name for as long as one is here. A Bind or Describe
+// finds its statement by the bytes of the name as they stand in the message: a name that was used lately needs no string and no
+// hash. Owned by ClientStatements (statements.ts).
 
+import type { Description } from "../backend/description.ts";
 import { type Statement, sizeOf } from "../backend/statement.ts";
+import type { Statements } from "../backend/statements.ts";
 
 interface Entry {
 	/** The name in UTF-8. */
@@ -17,20 +20,20 @@ const RECENT = 8;
 
 export class StatementNames {
 	private readonly entries = new Map<string, Entry>();
-	/** Bytes of the names and of what stands behind them, counted for this client alone. */
+	/** Bytes of the names and of what stands behind them, counted for this client alone; written here only. */
 	bytes = 0;
-	/** Bytes of the names of all clients of the thread. */
-	private readonly all: { nameBytes: number };
+	/** All of the thread, to which `nameBytes` counts the names of all clients. */
+	private readonly statements: Statements;
 	private readonly recent: (Entry | null)[] = new Array(RECENT).fill(null);
 
-	constructor(all: { nameBytes: number } = { nameBytes: 0 }) {
-		this.all = all;
+	constructor(statements: Statements) {
+		this.statements = statements;
 	}
 
-	/** Counts an entry, by the statement's text, which does not change, unlike what is known of it. @param sign -1: it goes */
+	/** Counts an entry by the statement's text, which does not change, unlike what is known of the statement. @param sign -1: it goes */
 	private count({ bytes, statement }: Entry, sign: 1 | -1): void {
 		const name = sign * (bytes.length + NAME_COST);
-		this.all.nameBytes += name;
+		this.statements.countName(name);
 		this.bytes += name + sign * sizeOf(statement.rest.length);
 	}
 
@@ -57,6 +60,13 @@ export class StatementNames {
 		return entry.statement;
 	}
 
+	/** The client's name for a statement of ours. */
+	nameOf(ours: string): string | null {
+		for (const [name, { statement }] of this.entries) if (statement.name === ours) return name;
+		return null;
+	}
+
+	/** The name means this statement from now on, and no other. */
 	set(name: string, statement: Statement): void {
 		const before = this.entries.get(name);
 		if (before !== undefined) this.count(before, -1);
@@ -64,18 +74,40 @@ export class StatementNames {
 		this.count(entry, 1);
 		this.entries.set(name, entry);
 		this.recent.fill(null);
+		this.statements.retain(statement);
+		if (before !== undefined) this.statements.release(before.statement, Number.POSITIVE_INFINITY);
 	}
 
-	delete(name: string): void {
+	/**
+	 * A statement was found to be another than it was: these names mean that from now on.
+	 * @returns the statement that its text has become
+	 */
+	succeed(names: readonly string[], statement: Statement, description: Description): Statement {
+		const { statements } = this;
+		const next = statements.succeed(statement, description);
+		// Nobody may have a name for it any more: then it is let go of like any other.
+		statements.retain(next);
+		for (const name of names) this.set(name, next);
+		statements.release(next, Number.POSITIVE_INFINITY);
+		return next;
+	}
+
+	/** @param limit `prepared_statements_limit`; without it no other statement has to go for it now */
+	delete(name: string, limit = Number.POSITIVE_INFINITY): void {
 		const entry = this.entries.get(name);
 		if (entry === undefined) return;
 		this.count(entry, -1);
 		this.entries.delete(name);
 		this.recent.fill(null);
+		this.statements.release(entry.statement, limit);
 	}
 
-	clear(): void {
-		for (const entry of this.entries.values()) this.count(entry, -1);
+	/** @param limit as `delete` has it */
+	clear(limit = Number.POSITIVE_INFINITY): void {
+		for (const entry of this.entries.values()) {
+			this.count(entry, -1);
+			this.statements.release(entry.statement, limit);
+		}
 		this.entries.clear();
 		this.recent.fill(null);
 	}

@@ -30,7 +30,7 @@ export class OwnWrites {
 		return side;
 	}
 
-	/** What SHOW ROUTES and EXPLAIN tell of a request that goes to `side` for a write's sake, and not where `route` says. */
+	/** The route that SHOW ROUTES and EXPLAIN tell of, when a request goes to `side` for a write's sake and not where `route` says. */
 	told(route: Route | null, side: Side): Route | null {
 		return route === null ? null : BY_OWN_WRITE.to(route.shard, side);
 	}

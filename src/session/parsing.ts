@@ -9,7 +9,7 @@ import type { General } from "../config/settings.ts";
 import type { Cluster } from "../pool/cluster.ts";
 import type { ClientSettings } from "./settings.ts";
 
-/** What it has to know of its thread. */
+/** The client's thread, as far as parsing depends on it. */
 export interface ParsingContext {
 	readonly statements: Statements;
 	/** ms since the epoch, as of the janitor's last tick. */
@@ -21,7 +21,7 @@ export class Parsing {
 	private readonly context: ParsingContext;
 	private readonly checkout: { readonly cluster: Cluster };
 	private readonly settings: ClientSettings;
-	/** What `found` was found by. */
+	/** Whose dialect `found` is: that of this cluster's user and database, and of these settings. */
 	private cluster: Cluster | null = null;
 	private wanted: ParameterSet | null = null;
 	private found: Dialect | null = null;
@@ -32,7 +32,7 @@ export class Parsing {
 		this.settings = settings;
 	}
 
-	/** How texts are read, unless the transaction under way has changed that. */
+	/** How the session reads texts, unless the transaction under way has changed that. */
 	get dialect(): Dialect {
 		const { cluster } = this.checkout;
 		const { wanted } = this.settings;
@@ -45,7 +45,7 @@ export class Parsing {
 		return this.found;
 	}
 
-	/** ms since the epoch, as far as it matters here. */
+	/** ms since the epoch, as of the janitor's last tick: fine enough for `prepared_statements_ttl`. */
 	get time(): number {
 		return this.context.time;
 	}
@@ -55,7 +55,7 @@ export class Parsing {
 		return this.context.general.prepared_statements_limit;
 	}
 
-	/** For what is parsed now. */
+	/** The moment of a Parse that is sent now. */
 	get moment(): Moment {
 		const { prepared_statements_ttl, prepared_statements_ttl_jitter } = this.context.general;
 		let dueAt = Number.POSITIVE_INFINITY;

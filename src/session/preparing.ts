@@ -1,18 +1,31 @@
 // Has a server prepare statements: for a client that has parsed one, or that uses one which the server does not have, or not as
-// the client knows it. What the server says of it is read, to be compared with what others have said. Used by statements.ts.
+// the client knows it. What the server says of it is read, to be compared with what others have said. Owned by ClientStatements
+// (statements.ts).
 
-import { Reply } from "../backend/books.ts";
 import type { Copy } from "../backend/copy.ts";
 import { differing, resetDialect, setDialect } from "../backend/dialect-sql.ts";
 import type { Server } from "../backend/server.ts";
 import type { Statement } from "../backend/statement.ts";
+import type { Statements } from "../backend/statements.ts";
 import { PgError } from "../errors.ts";
 import { CONSTANT_SETTINGS, Reads } from "../parser/session.ts";
 import { Target } from "../wire/codes.ts";
-import { BIND_OURS, CLOSE_OURS, close, describe, EXECUTE_OURS, parse } from "../wire/frontend-messages.ts";
+import {
+	CLOSE_UNNAMED_STATEMENT,
+	close,
+	DESCRIBE_UNNAMED_STATEMENT,
+	describe,
+	FLUSH,
+	parse,
+} from "../wire/frontend-messages.ts";
+import type { StatementNames } from "./names.ts";
+import { runOurs, showOurs } from "./ours.ts";
 import type { Parsing } from "./parsing.ts";
+import { Said } from "./said.ts";
+import type { Told } from "./told.ts";
+import type { UnnamedStatement } from "./unnamed.ts";
 
-/** In PostgreSQL's words, by which drivers know that they have to prepare the statement again. */
+/** The refusal of a statement that has changed, in PostgreSQL's words, by which drivers know that they have to prepare it again. */
 export const STALE = new PgError(
 	"ERROR",
 	"0A000",
@@ -24,36 +37,116 @@ export const STALE = new PgError(
 
 export class Preparing {
 	private readonly parsing: Parsing;
+	private readonly statements: Statements;
+	private readonly names: StatementNames;
+	/** Null with one shard. */
+	private readonly told: Told | null;
 
-	constructor(parsing: Parsing) {
+	constructor(parsing: Parsing, statements: Statements, names: StatementNames, told: Told | null) {
 		this.parsing = parsing;
+		this.statements = statements;
+		this.names = names;
+		this.told = told;
 	}
 
-	/** What the client parses now, under a name of its own. @param copy what the server has of it, which is not to be used */
+	/**
+	 * The client's statement of this name is to be used, and the server may not have it as the client knows it.
+	 * @param had what the server has of it
+	 * @returns Otherwise when it can be used now: the name may mean another Statement then
+	 */
+	use(server: Server, name: string, known: Statement, had: Copy | undefined): Said {
+		const statement = this.asReadNow(server, name, known, had);
+		const copy = statement === known ? had : undefined;
+		const isOld = copy !== undefined && copy.dueAt <= this.parsing.time && !server.statements.isNew(copy);
+		const isOther = copy !== undefined && copy.description !== statement.description;
+		if (copy?.description === null && isOther && !isOld) {
+			// The server is being asked what it is. A statement that the client has parsed behind that, is that.
+			return copy.names?.has(name) ? Said.Otherwise : this.later(server);
+		}
+		if (copy === undefined || isOld || (isOther && !copy.asDescribed)) {
+			// With constants that nobody can read again as they were read.
+			if (statement.constants === null && this.isReadOtherwise(server, statement)) return Said.Refused;
+			const isExpected = statement.description !== null || this.told?.get(name) !== undefined;
+			this.again(server, statement, copy, this.parsing.limit);
+			return isExpected ? this.later(server) : Said.Otherwise;
+		}
+		const { description } = copy;
+		if (!isOther && (description === null || !this.told?.differs(name, description))) {
+			if (description !== null) this.told?.tell(name, description);
+			return Said.Otherwise;
+		}
+		// The next attempt finds out whether it is so still.
+		this.close(server, copy);
+		return Said.Refused;
+	}
+
+	/**
+	 * PostgreSQL may come to read a text anew whenever it is run: others must not see what this client made of it.
+	 * @returns the statement as this client reads it now, which its name means from then on
+	 */
+	private asReadNow(server: Server, name: string, statement: Statement, had: Copy | undefined): Statement {
+		if (!this.isReadOtherwise(server, statement) || (statement.dialect === null && had !== undefined)) return statement;
+		const now = this.dialectOf(server, statement);
+		if (statement.dialect === null && now.constants === statement.constants) return statement;
+		const alone = this.statements.alone(statement, now.constants, now.names);
+		this.names.set(name, alone);
+		return alone;
+	}
+
+	/**
+	 * The client's unnamed statement is to be used, and the server has another client's: neither may be used as it is.
+	 * @returns Otherwise when it can be used now: the server has it, or has none as the client has none
+	 */
+	useUnnamed(server: Server, unnamed: UnnamedStatement): Said {
+		const { serial } = unnamed;
+		const { out } = server.stream;
+		if (serial === 0) {
+			server.statements.dropUnnamed();
+			server.statements.noteClose(null);
+			out.addAll(CLOSE_UNNAMED_STATEMENT);
+			return Said.Otherwise;
+		}
+		if (server.statements.takeChange(serial)) return Said.Refused;
+		const expected = unnamed.told?.key ?? this.told?.get("");
+		if (expected === undefined) {
+			server.statements.noteUnnamedAgain(serial);
+			out.addAll(parse("", unnamed.rest));
+			return Said.Otherwise;
+		}
+		server.statements.noteUnnamedChecked(serial, expected);
+		out.addAll(parse("", unnamed.rest));
+		out.addAll(DESCRIBE_UNNAMED_STATEMENT);
+		return this.later(server);
+	}
+
+	/** The server is asked to answer what it owes at once: else the client's message would wait for ever. */
+	private later({ books, stream }: Server): Said {
+		if (books.owed === 0) throw new Error("a statement is awaited that the server was not asked for");
+		stream.out.addAll(FLUSH);
+		return Said.Later;
+	}
+
+	/** The client's own Parse goes to the server, under our name. @param copy what the server has of it, which is not to be used */
 	byClient(server: Server, name: string, statement: Statement, copy: Copy | undefined, limit: number): void {
 		this.makeRoom(server, copy, limit);
 		const made = server.statements.noteParse(statement, name, this.parsing.moment, false);
 		server.stream.out.addAll(parse(statement.name, statement.rest));
 		this.ask(server, made);
-		// By settings of the moment: they are asked for, since it may have to be read by them again.
+		// Its constants are read by settings of the moment: these are asked for, since it may have to be read by them again.
 		if (statement.hasConstants && statement.constants === null && !server.session.locked)
-			for (const setting of CONSTANT_SETTINGS) {
-				this.bind(server, `SHOW ${setting}`);
-				server.statements.noteShow(setting, statement);
-				this.execute(server);
-			}
+			for (const setting of CONSTANT_SETTINGS) showOurs(server, setting, statement);
 	}
 
-	/** What was parsed before, perhaps elsewhere: with the parameter types that it was found to have then. */
+	/** A statement that was parsed before, perhaps elsewhere, is parsed here, with the parameter types that it was found to have then. */
 	again(server: Server, statement: Statement, copy: Copy | undefined, limit: number): void {
 		this.makeRoom(server, copy, limit);
 		const { out } = server.stream;
 		const names = this.isReadOtherwise(server, statement) ? this.otherwise(server, statement) : [];
-		if (names.length > 0) this.run(server, setDialect(names, statement.constants ?? ""));
+		if (names.length > 0) runOurs(server, setDialect(names, statement.constants ?? ""));
 		const made = server.statements.noteParse(statement, null, this.parsing.moment, statement.description !== null);
 		out.addAll(parse(statement.name, statement.restAsDescribed));
 		this.ask(server, made);
-		if (names.length > 0) this.run(server, resetDialect(names));
+		if (names.length > 0) runOurs(server, resetDialect(names));
 	}
 
 	/** Parsed here and now, the constants of the text may come to other values than those of the statement. */
@@ -68,20 +161,23 @@ export class Preparing {
 	 * By which settings the text is read when it is next run. PostgreSQL keeps to those of the Parse, and reads it all anew once names
 	 * come to stand for other objects.
 	 */
-	dialectOf(server: Server, { constants, names }: Statement): { constants: string | null; names: string | null } {
+	private dialectOf(
+		server: Server,
+		{ constants, names }: Statement,
+	): { constants: string | null; names: string | null } {
 		const { dialect } = this.parsing;
 		if (server.session.traces.reads !== Reads.Nothing || names === null || names === dialect.names)
 			return { constants, names };
 		return { constants: dialect.constants, names: dialect.names };
 	}
 
-	/** The settings that make them other values. */
+	/** Names of the settings by which constants of the text come to other values here. */
 	private otherwise(server: Server, { constants }: Statement): readonly string[] {
 		const isKnown = (server.session.traces.reads & Reads.Constants) === 0;
 		return differing(constants ?? "", isKnown ? this.parsing.dialect.constants : null);
 	}
 
-	/** Takes away what the server has. */
+	/** Takes its copy away from the server. */
 	close(server: Server, copy: Copy): void {
 		server.stream.out.addAll(close(Target.Statement, copy.statement.name));
 		server.statements.noteClose(copy);
@@ -107,26 +203,5 @@ export class Preparing {
 		if (server.session.locked && copy.statement.description === null) return;
 		server.stream.out.addAll(describe(Target.Statement, copy.statement.name));
 		server.statements.noteDescribe(copy);
-	}
-
-	/** A statement of ours in the middle of the client's batch, whose own portals it leaves alone. */
-	run(server: Server, sql: string): void {
-		this.bind(server, sql);
-		server.books.said(Reply.ExecuteOurs);
-		this.execute(server);
-	}
-
-	private bind({ books, statements, stream }: Server, sql: string): void {
-		books.saidOf(Reply.ParseOurs, null);
-		books.said(Reply.BindOurs);
-		statements.dropUnnamed();
-		stream.out.addAll(parse("", Buffer.from(`${sql}\0\0\0`)));
-		stream.out.addAll(BIND_OURS);
-	}
-
-	private execute({ statements, stream }: Server): void {
-		stream.out.addAll(EXECUTE_OURS);
-		statements.noteClose(null);
-		stream.out.addAll(CLOSE_OURS);
 	}
 }

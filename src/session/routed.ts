@@ -1,7 +1,7 @@
 // A statement's text as the router wants it: facts, and the text itself where plugins are asked. Made for each Query and for each
-// Parse, from the bytes and from how their session reads them.
+// Parse, from the bytes and from how their session reads them; a Statement keeps it.
 
-import type { Routed } from "../backend/statement.ts";
+import type { Routed, Statement } from "../backend/statement.ts";
 import { certainText, changesReading, Reading } from "../parser/reading.ts";
 import type { Router } from "../router/router.ts";
 
@@ -16,4 +16,14 @@ export function routedText(chunk: Buffer, start: number, end: number, router: Ro
 		escapes: (reading & Reading.Escapes) !== 0 && sql !== null && sql.includes("\\"),
 		changes: changesReading(chunk, start, end),
 	};
+}
+
+/** The text of a prepared statement: looked at once, not with each Bind; again when other functions are known to write. */
+export function routedStatement(statement: Statement, router: Router, reading: Reading): Routed {
+	const { rest, routing } = statement;
+	if (reading !== Reading.Standard) return routedText(rest, 0, rest.indexOf(0), router, reading);
+	const { epoch } = router.statements;
+	if (routing !== null && statement.routedIn === epoch && (routing.facts !== null || !router.needsFacts))
+		return routing;
+	return statement.routedAs(routedText(rest, 0, rest.indexOf(0), router, reading), epoch);
 }

@@ -54,6 +54,7 @@ export class SessionReading {
 	}
 
 	/**
+	 * A Parse of this name was said.
 	 * @param certain it is known what PostgreSQL reads. What is uncertain now stays so: a SET that is under way may have been taken
 	 * back when its answer comes, and nobody would notice.
 	 */
@@ -81,7 +82,7 @@ export class SessionReading {
 
 /** Most bytes that the names of stale statements take; a guess, generous. */
 const MOST_STALE = 1 << 20;
-/** Bytes that a name takes beside its letters; a guess. */
+/** Bytes that a stale name takes beside its letters; a guess. */
 const NAME_COST = 100;
 /** As `dependsOnReading`, of a string. */
 const SEVERAL_WAYS = /[\\\u0080-\uffff]/;

@@ -24,7 +24,7 @@ const NONE: ReadonlySet<string> = new Set();
 const MOST_OF_CLIENT = 4 << 20;
 const MOST_OF_THREAD = 64 << 20;
 
-/** What became of a look at the settings of a transaction that is over. */
+/** The outcome of a look at the settings that a transaction has left. */
 export const enum Settled {
 	Known,
 	/** The settings are more than may be kept: the session has those that it had before. */
@@ -34,18 +34,18 @@ export const enum Settled {
 }
 
 export class ClientSettings {
-	/** Settings of its StartupMessage, names in lower case, values as they were sent; never changes. RESET goes back to these. */
+	/** Settings of the client's StartupMessage, names in lower case, values as they were sent; never changes. RESET goes back to these. */
 	readonly startup: ParameterSet;
 	/**
-	 * What its session has beyond its server's defaults, between transactions: values as PostgreSQL prints them, or, for what
-	 * was never set again, as in `startup`, all of whose names are in it. What a transaction changes is in here once it is settled.
+	 * Settings that the session has beyond its server's defaults, between transactions: values as PostgreSQL prints them, or, for
+	 * what was never set again, as in `startup`, all of whose names are in it. A transaction's changes are here once it is settled.
 	 */
 	wanted: ParameterSet;
 	/** Settings as the client was told by ParameterStatus. */
 	private told: ParameterSet;
 	/** The last set of reports that told nothing new: a primary's and its replicas' take turns. */
 	private same: ParameterSet;
-	/** The reports that `lastReading` was made of. */
+	/** The settings that `lastReading` was made of. */
 	private read: ParameterSet | null = null;
 	private lastReading = Reading.Standard;
 	private readonly sets: ParameterSets;
@@ -72,7 +72,7 @@ export class ClientSettings {
 		this.live = null;
 	}
 
-	/** How its session reads statements, as the server that it has, or had last, has reported. */
+	/** How the session reads statements, as the server that it has, or had last, has reported. */
 	get reading(): Reading {
 		const told = this.live?.reports.now ?? this.told;
 		if (told !== this.read) {
@@ -82,7 +82,7 @@ export class ClientSettings {
 		return this.lastReading;
 	}
 
-	/** Its transactions are SERIALIZABLE: a hot standby refuses its statements (PostgreSQL docs, "Hot Standby", "Caveats"). */
+	/** The session's transactions are SERIALIZABLE: a hot standby refuses its statements (PostgreSQL docs, "Hot Standby", "Caveats"). */
 	get isSerializable(): boolean {
 		return this.wanted.values.get("default_transaction_isolation")?.toLowerCase() === "serializable";
 	}

@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import { Statement } from "../../src/backend/statement.ts";
+import { Statements } from "../../src/backend/statements.ts";
 import { NO_FACTS } from "../../src/parser/session.ts";
 import { StatementNames } from "../../src/session/names.ts";
 
@@ -42,7 +43,7 @@ const step = fc.oneof(
 test("a name means what it was last given, whatever was found before", () => {
 	fc.assert(
 		fc.property(fc.array(step, { maxLength: 60 }), (steps) => {
-			const names = new StatementNames();
+			const names = new StatementNames(new Statements(() => 1));
 			const model = new Map<string, Statement>();
 			for (const [what, key] of steps) {
 				if (what === "set") {

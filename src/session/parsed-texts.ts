@@ -1,0 +1,67 @@
+// What the texts are that one client has parsed: the Statements that it shares with all who read them alike (backend/statements.ts),
+// and what they do to its session. Owned by ClientStatements (statements.ts).
+
+import type { Server } from "../backend/server.ts";
+import { type Statement, sizeOf } from "../backend/statement.ts";
+import { MOST_OF_CLIENT, type Statements } from "../backend/statements.ts";
+import { dependsOnTime } from "../parser/constants.ts";
+import { type FactsCache, factsOf } from "../parser/facts-cache.ts";
+import { Reads, type SessionFacts } from "../parser/session.ts";
+import type { Parsing } from "./parsing.ts";
+
+export class ParsedTexts {
+	private readonly statements: Statements;
+	private readonly facts: FactsCache;
+	private readonly parsing: Parsing;
+
+	constructor(statements: Statements, facts: FactsCache, parsing: Parsing) {
+		this.statements = statements;
+		this.facts = facts;
+		this.parsing = parsing;
+	}
+
+	/** What the query text in `chunk[start, end)` does to the session when it is run. */
+	factsOf(chunk: Buffer, start: number, end: number): SessionFacts {
+		return factsOf(this.facts, chunk, start, end);
+	}
+
+	/**
+	 * There is room for the statement of one more Parse, `chunk[start, next)`: one that others have too, however full it is.
+	 * @param bytes what the client's names take already, with what they stand for
+	 */
+	hasRoom(chunk: Buffer, start: number, next: number, nameLength: number, bytes: number): boolean {
+		const rest = next - start;
+		if (bytes + nameLength + sizeOf(rest) > MOST_OF_CLIENT) return false;
+		return (
+			this.statements.hasRoom(rest + nameLength) || this.parsing.dialect.statements.has(chunk.latin1Slice(start, next))
+		);
+	}
+
+	/**
+	 * The statement of a Parse, which from its text on is `chunk[start, next)`: the one that all share who read the text alike.
+	 * @param server the one that parses it; null: none does yet
+	 */
+	statementOf(server: Server | null, chunk: Buffer, start: number, textEnd: number, next: number): Statement {
+		const key = chunk.latin1Slice(start, next);
+		const { dialect } = this.parsing;
+		const reads = server === null ? Reads.Nothing : readsOn(server);
+		const known = reads === Reads.Nothing ? dialect.statements.get(key) : undefined;
+		if (known !== undefined) return known;
+		const rest = Buffer.from(chunk.subarray(start, next));
+		const facts = this.factsOf(chunk, start, textEnd);
+		// A constant that is the time of the Parse is another with each.
+		const isShared = reads === Reads.Nothing && !dependsOnTime(key);
+		if (isShared) return this.statements.add(dialect, key, rest, facts);
+		const constants = (reads & Reads.Constants) === 0 ? dialect.constants : null;
+		const names = (reads & Reads.Names) === 0 ? dialect.names : null;
+		return this.statements.addPrivate(key, rest, facts, constants, names);
+	}
+}
+
+/**
+ * Bits of `Reads`: a text that is read in a way of the moment, nobody shares. Nor is one shared that a server has which stays with its
+ * client for good: PostgreSQL alone knows how it reads.
+ */
+function readsOn({ session }: Server): number {
+	return session.locked ? Reads.Everything : session.traces.reads;
+}

@@ -1,0 +1,12 @@
+// What becomes of a message of the client's batch that is on its way to a server.
+
+export const enum Said {
+	/** The message goes as it is. */
+	AsIs,
+	/** Something else goes, or nothing: the run before the message had to be written. */
+	Otherwise,
+	/** The message is to be read again when the server has answered all that it owes. Only what comes before it was said. */
+	Later,
+	/** The server's statement is not what the client was told it was: the message is refused with `STALE` (preparing.ts). */
+	Refused,
+}

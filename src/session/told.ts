@@ -1,0 +1,41 @@
+// What a client of several shards was told of its statements, by whichever shard it was: another shard must not tell it otherwise.
+// Each shard's ClientStatements (statements.ts) has one, all over the same names.
+
+import type { Description } from "../backend/description.ts";
+
+/** Names of which a client of several shards is not told differently by each; a guess. */
+const MOST_TOLD = 10_000;
+
+export class Told {
+	private readonly names: Map<string, string>;
+
+	/** @param names `Description.portable` by the client's names, "" its unnamed statement; one map for all shards of a client */
+	constructor(names: Map<string, string>) {
+		this.names = names;
+	}
+
+	/** `Description.portable`; undefined when no shard has told of this name. */
+	get(name: string): string | undefined {
+		return this.names.get(name);
+	}
+
+	/** Some shard has told the client something else of this name. */
+	differs(name: string, { portable }: Description): boolean {
+		const told = this.names.get(name);
+		return told !== undefined && told !== portable;
+	}
+
+	/** The client gets to know what its statement is, or could. The first shard's word counts. */
+	tell(name: string, { portable }: Description): void {
+		if (!this.names.has(name) && this.names.size < MOST_TOLD) this.names.set(name, portable);
+	}
+
+	/** The name is given anew, or taken away. */
+	forget(name: string): void {
+		this.names.delete(name);
+	}
+
+	clear(): void {
+		this.names.clear();
+	}
+}

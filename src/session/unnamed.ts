@@ -1,0 +1,123 @@
+// One client's unnamed statement: its last unnamed Parse, to be sent again to a server that has another client's. Owned by
+// ClientStatements (statements.ts). An error in a batch brings back what there was before the batch.
+
+import type { Description } from "../backend/description.ts";
+import { NO_FACTS, type SessionFacts } from "../parser/session.ts";
+
+/** Characters of an unnamed statement that is remembered beyond its transaction; a guess, generous. */
+const LARGE = 1 << 20;
+
+/** An unnamed Parse from its query text on, in the chunk that it came in. */
+interface UnnamedParse {
+	/** Null: there is no unnamed statement. */
+	chunk: Buffer | null;
+	start: number;
+	/** Where the text ends, at its NUL, and where the message ends. */
+	textEnd: number;
+	end: number;
+	facts: SessionFacts;
+	/** A number that no other unnamed Parse of the thread has; 0 when there is no such statement. */
+	serial: number;
+	/** What the client was told when it asked (Describe); null when it did not. */
+	told: Description | null;
+}
+
+/** As `Object.assign`, at a fraction of its cost: with each unnamed Parse. */
+function copyUnnamed(to: UnnamedParse, from: Readonly<UnnamedParse>): void {
+	to.chunk = from.chunk;
+	to.start = from.start;
+	to.textEnd = from.textEnd;
+	to.end = from.end;
+	to.facts = from.facts;
+	to.serial = from.serial;
+	to.told = from.told;
+}
+
+function clearUnnamed(parse: UnnamedParse): void {
+	parse.chunk = null;
+	parse.serial = 0;
+}
+
+/** What is read with every Bind is a field; all are written here only. */
+export class UnnamedStatement implements UnnamedParse {
+	chunk: Buffer | null = null;
+	start = 0;
+	textEnd = 0;
+	end = 0;
+	facts = NO_FACTS;
+	serial = 0;
+	told: Description | null = null;
+	/** The unnamed statement when the batch under way began. */
+	readonly before: UnnamedParse = { chunk: null, start: 0, textEnd: 0, end: 0, facts: NO_FACTS, serial: 0, told: null };
+	/** How many unnamed Parses the batch under way has had. */
+	private parses = 0;
+
+	/** The query text; null when there is no such statement. */
+	get text(): string | null {
+		return this.chunk === null ? null : this.chunk.utf8Slice(this.start, this.textEnd);
+	}
+
+	/** The Parse from its text on, with the parameter types that the client was told of. Only where there is a statement. */
+	get rest(): Buffer {
+		const { start, end, textEnd, told } = this;
+		const chunk = this.chunk!;
+		return told === null ? chunk.subarray(start, end) : Buffer.concat([chunk.subarray(start, textEnd + 1), told.types]);
+	}
+
+	/** A Parse comes that is the first in its batch. */
+	beginBatch(): void {
+		copyUnnamed(this.before, this);
+		this.parses = 0;
+	}
+
+	/** An unnamed Parse, which from its text on is `chunk[start, end)`. */
+	remember(chunk: Buffer, start: number, textEnd: number, end: number, facts: SessionFacts, serial: number): void {
+		this.parses++;
+		// A reference into the chunk costs nothing now, but would keep a large one alive for a small statement.
+		const own = (end - start) * 4 < chunk.length && chunk.length > 1024;
+		this.chunk = own ? Buffer.from(chunk.subarray(start, end)) : chunk;
+		this.start = own ? 0 : start;
+		this.textEnd = own ? textEnd - start : textEnd;
+		this.end = own ? end - start : end;
+		this.facts = facts;
+		this.serial = serial;
+		this.told = null;
+	}
+
+	/** The client has none from now on. */
+	forget(): void {
+		clearUnnamed(this);
+	}
+
+	/** A simple query ends the statement for good: also when a batch before that Query fails, as may yet be told. */
+	clear(): void {
+		clearUnnamed(this);
+		clearUnnamed(this.before);
+	}
+
+	/** The server is another's from here on. Who has no server keeps no large text: the client has to parse it again. */
+	leave(): void {
+		if (this.end - this.start > LARGE) clearUnnamed(this);
+		clearUnnamed(this.before);
+	}
+
+	/** The server has answered Describe. */
+	describe(serial: number, description: Description): void {
+		if (this.serial === serial) this.told = description;
+		if (this.before.serial === serial) this.before.told = description;
+	}
+
+	/** As `StatementClient.onUnnamedUndone` has it. What cannot be known is forgotten: an error beats another statement's answer. */
+	undo(parses: number, failed: boolean, followed: boolean): void {
+		// The batch under way has an unnamed Parse of its own, and began with a statement that is none now.
+		if (followed) clearUnnamed(this.before);
+		else if (failed || parses !== this.parses) clearUnnamed(this);
+		else copyUnnamed(this, this.before);
+	}
+
+	/** The statement is from now on what another shard has confirmed. @param serial the number that it has here */
+	follow(other: UnnamedStatement, serial: number): void {
+		copyUnnamed(this, other);
+		this.serial = other.chunk === null ? 0 : serial;
+	}
+}
