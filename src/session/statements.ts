@@ -198,8 +198,7 @@ export class ClientStatements implements PreparedNames, StatementClient {
 
 	/** A simple query ends the unnamed statement. */
 	onQuery(): void {
-		const { unnamed } = this;
-		if (unnamed.serial !== 0 || unnamed.before.serial !== 0) unnamed.clear();
+		if (this.unnamed.some) this.unnamed.clear();
 	}
 
 	/**
@@ -341,11 +340,11 @@ export class ClientStatements implements PreparedNames, StatementClient {
 	onServerLeft(): void {
 		if (this.unanswered.some) this.unanswered.clear();
 		this.own?.clear();
-		this.unnamed.leave();
+		if (this.unnamed.some) this.unnamed.leave();
 	}
 
 	forgetUnnamed(): void {
-		this.unnamed.forget();
+		if (this.unnamed.some) this.unnamed.forget();
 	}
 
 	onUnnamedUndone(parses: number, failed: boolean, followed: boolean): void {
@@ -377,7 +376,7 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		if (code === Frontend.Query) {
 			const { deallocates } = this.texts.factsOf(chunk, at + HEADER, next - 1);
 			if (deallocates !== null) this.names.delete(deallocates);
-			this.unnamed.forget();
+			this.forgetUnnamed();
 		} else if (code === Frontend.Close && chunk[at + HEADER] === Target.Statement) this.noteClose(chunk, at, next);
 		else if (code === Frontend.Parse) {
 			const nameEnd = endOfString(chunk, at + HEADER, next);

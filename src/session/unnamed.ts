@@ -33,11 +33,6 @@ function copyUnnamed(to: UnnamedParse, from: Readonly<UnnamedParse>): void {
 	to.told = from.told;
 }
 
-function clearUnnamed(parse: UnnamedParse): void {
-	parse.chunk = null;
-	parse.serial = 0;
-}
-
 /** What is read with every Bind is a field; all are written here only. */
 export class UnnamedStatement implements UnnamedParse {
 	chunk: Buffer | null = null;
@@ -47,8 +42,10 @@ export class UnnamedStatement implements UnnamedParse {
 	facts = NO_FACTS;
 	serial = 0;
 	told: Description | null = null;
+	/** Something is kept here: the statement, or perhaps only what an error brings back. */
+	some = false;
 	/** The unnamed statement when the batch under way began. */
-	readonly before: UnnamedParse = { chunk: null, start: 0, textEnd: 0, end: 0, facts: NO_FACTS, serial: 0, told: null };
+	private readonly before: UnnamedParse = { chunk: null, start: 0, textEnd: 0, end: 0, facts: NO_FACTS, serial: 0, told: null };
 	/** How many unnamed Parses the batch under way has had. */
 	private parses = 0;
 
@@ -72,6 +69,7 @@ export class UnnamedStatement implements UnnamedParse {
 
 	/** An unnamed Parse, which from its text on is `chunk[start, end)`. */
 	remember(chunk: Buffer, start: number, textEnd: number, end: number, facts: SessionFacts, serial: number): void {
+		this.some = true;
 		this.parses++;
 		// A reference into the chunk costs nothing now, but would keep a large one alive for a small statement.
 		const own = (end - start) * 4 < chunk.length && chunk.length > 1024;
@@ -86,19 +84,27 @@ export class UnnamedStatement implements UnnamedParse {
 
 	/** The client has none from now on. */
 	forget(): void {
-		clearUnnamed(this);
+		this.chunk = null;
+		this.serial = 0;
+	}
+
+	private forgetBefore(): void {
+		this.before.chunk = null;
+		this.before.serial = 0;
 	}
 
 	/** A simple query ends the statement for good: also when a batch before that Query fails, as may yet be told. */
 	clear(): void {
-		clearUnnamed(this);
-		clearUnnamed(this.before);
+		this.forget();
+		this.forgetBefore();
+		this.some = false;
 	}
 
 	/** The server is another's from here on. Who has no server keeps no large text: the client has to parse it again. */
 	leave(): void {
-		if (this.end - this.start > LARGE) clearUnnamed(this);
-		clearUnnamed(this.before);
+		if (this.end - this.start > LARGE) this.forget();
+		this.forgetBefore();
+		this.some = this.serial !== 0;
 	}
 
 	/** The server has answered Describe. */
@@ -110,8 +116,8 @@ export class UnnamedStatement implements UnnamedParse {
 	/** As `StatementClient.onUnnamedUndone` has it. What cannot be known is forgotten: an error beats another statement's answer. */
 	undo(parses: number, failed: boolean, followed: boolean): void {
 		// The batch under way has an unnamed Parse of its own, and began with a statement that is none now.
-		if (followed) clearUnnamed(this.before);
-		else if (failed || parses !== this.parses) clearUnnamed(this);
+		if (followed) this.forgetBefore();
+		else if (failed || parses !== this.parses) this.forget();
 		else copyUnnamed(this, this.before);
 	}
 
@@ -119,5 +125,6 @@ export class UnnamedStatement implements UnnamedParse {
 	follow(other: UnnamedStatement, serial: number): void {
 		copyUnnamed(this, other);
 		this.serial = other.chunk === null ? 0 : serial;
+		this.some = true;
 	}
 }

@@ -117,13 +117,28 @@ describe("a client that lets go of its server", () => {
 		expect(unnamed.text).toBeNull();
 	});
 
+	test("has nothing to look at again when nothing is kept", () => {
+		const unnamed = new UnnamedStatement();
+		expect(unnamed.some).toBe(false);
+		parse(unnamed, "SELECT 1", 1);
+		unnamed.leave();
+		expect(unnamed.some).toBe(true);
+		unnamed.forget();
+		unnamed.leave();
+		expect(unnamed.some).toBe(false);
+		parse(unnamed, "SELECT 1", 2);
+		unnamed.clear();
+		expect(unnamed.some).toBe(false);
+	});
+
 	test("keeps nothing to go back to: what was before may be unknown to the next server", () => {
 		const unnamed = new UnnamedStatement();
 		parse(unnamed, "before", 1);
 		unnamed.beginBatch();
 		parse(unnamed, "after", 2);
 		unnamed.leave();
-		expect(unnamed.before.serial).toBe(0);
+		unnamed.undo(1, false, false);
+		expect([unnamed.text, unnamed.serial]).toEqual([null, 0]);
 	});
 });
 
