@@ -1,13 +1,14 @@
 // `npm run growth`: what many databases cost. A configuration names one real database many times: as many pools, of a PostgreSQL
 // with its default `max_connections`. Measured are, with the default `min_pool_size`, how soon somebody new is served while
 // connections are opened for its sake; and without, a RELOAD that changes nothing, and memory and processor time of a proxy that
-// nobody uses. Linux only (/proc).
+// nobody uses. And what statements cost that clients prepare and keep, each text another. Linux only (/proc).
 
 import { parseArgs } from "node:util";
 import { stringify } from "smol-toml";
 import { startPostgres } from "../test/support/postgres.ts";
 import { type Proxy, startProxy } from "../test/support/proxy.ts";
 import { RawClient } from "../test/support/raw-client.ts";
+import { frontend } from "../test/support/wire-frames.ts";
 import { machine } from "./bench/machine.ts";
 import { load, settled } from "./bench/process.ts";
 import { median } from "./bench/report.ts";
@@ -18,6 +19,8 @@ const { values } = parseArgs({
 		workers: { type: "string", default: "2" },
 		connections: { type: "string", default: "100" },
 		seconds: { type: "string", default: "20" },
+		texts: { type: "string", default: "100000" },
+		clients: { type: "string", default: "1000" },
 	},
 });
 const count = Number(values.databases);
@@ -143,6 +146,37 @@ async function dialling(): Promise<{ open: number; firsts: number[] }> {
 	return { open: Number(row?.all), firsts: await Promise.all(newcomers) };
 }
 
+/** Of a client by its number, as an ORM would write it; no two are the same. */
+const textOf = (client: number, i: number) =>
+	`SELECT t.id, t.name, t.amount FROM (VALUES (${client}, 'c${client}', ${i}.5)) t(id, name, amount) WHERE t.id = $1 AND ${i} = ${i}`;
+
+/** Clients that prepare texts, each its own, and keep them. @returns kilobytes that came to be resident, and whether all can be run */
+async function statements(clients: number, each: number): Promise<{ grown: number; run: number }> {
+	await using proxy = await start({ min_pool_size: 0 });
+	await using all = new AsyncDisposableStack();
+	const crowd: RawClient[] = [];
+	for (let i = 0; i < clients; i++) {
+		const options = { port: proxy.port, user, database: nameOf(0), timeout: PATIENCE };
+		crowd.push(all.use(await RawClient.connect(options)));
+	}
+	const before = await settled(proxy.pid);
+	for (const [c, client] of crowd.entries()) {
+		const parses = Array.from({ length: each }, (_, i) => frontend.parse(textOf(c, i), `s${i}`, [23]));
+		client.send(...parses, frontend.sync());
+		const { errors } = await client.result();
+		if (errors.length > 0) throw new Error(`a Parse was refused: ${errors[0]?.M}`);
+	}
+	const grown = (await settled(proxy.pid)) - before;
+	let run = 0;
+	for (const [c, client] of crowd.entries()) {
+		const statement = `s${c % each}`;
+		client.send(frontend.bind({ statement, values: [`${c}`] }), frontend.execute(), frontend.sync());
+		const { rows } = await client.result();
+		if (rows[0]?.[1] === `c${c}`) run++;
+	}
+	return { grown, run };
+}
+
 const ms = (time: number) =>
 	time === Number.POSITIVE_INFINITY ? `more than ${PATIENCE / 1000} s` : `${time.toFixed(0)} ms`;
 
@@ -156,6 +190,9 @@ await Bun.sleep(5_000);
 const resident = await settled(proxy.pid);
 const idle = await load(proxy.pid, Number(values.seconds));
 
+const clients = Number(values.clients);
+const kept = await statements(clients, Math.ceil(Number(values.texts) / clients));
+
 const [row] = await cluster.primary.sql("SHOW server_version");
 const how = `${count} databases, workers = ${values.workers}, max_connections = ${values.connections}`;
 console.log(machine({ PostgreSQL: String(row?.server_version) }, how));
@@ -167,4 +204,6 @@ console.log(`| | measured | target |
 | longest answer meanwhile, median | ${ms(median(changes.map(({ longest }) => longest)))} | |
 | start to listening | ${ms(listening)} | |
 | log-in and first answer in the first 6 s, each in another database, worst of ${TIMES} | ${ms(Math.max(...firsts))} | |
-| connections of the server after 10 s | ${open} | |`);
+| connections of the server after 10 s | ${open} | |
+| ${values.texts} texts that ${clients} clients have prepared and keep | ${(kept.grown / 1024).toFixed(0)} MB | |
+| of those clients, served by a statement that its server may not have | ${kept.run} | ${clients} |`);
