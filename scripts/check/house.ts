@@ -12,7 +12,7 @@ const BACKEND = "/src/backend/";
 
 type Trees = Map<string, SourceFile>;
 
-/** A value by the function it was measured of: `client/client.ts Client.walk`. The largest, where several have one name. */
+/** A value by the function it was measured of: `client/walk.ts Walk.read`. The largest, where several have one name. */
 type Measured = Map<string, number>;
 
 interface Found {

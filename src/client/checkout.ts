@@ -1,6 +1,7 @@
 // How a client comes to a server that is ready for its request: a pool by what routing wants, a place in its queue or in an
 // election, another pool when that one is not well, then the client's settings on the server, and the transaction that was
-// held back. One for each client; client.ts asks it for a server, and is told when it has one or cannot.
+// held back. One for each client; alone.ts asks it for a server, and link.ts is told when it has one or cannot. While the client has one,
+// walk.ts asks whether what comes next may go there.
 
 import type { ParameterSet } from "../backend/parameters.ts";
 import { type Server, type ServerClient, ServerState } from "../backend/server.ts";
@@ -23,7 +24,9 @@ const RETRIES = 3;
 /** For whom. */
 export interface Borrower extends ServerClient {
 	/** Null unless one is lent to it. */
-	server: Server | null;
+	readonly server: Server | null;
+	/** This one is lent to it from now on; null: none any more. */
+	onLent(server: Server | null): void;
 	/** `server` is ready for the request that is held. */
 	onServerReady(server: Server): void;
 	/** None is to be had for it. */
@@ -44,7 +47,7 @@ export class Checkout implements Waiter {
 	cluster: Cluster;
 	/** Until then a server is only asked what it reports. */
 	loggedIn = false;
-	/** Somebody else routes (shards/sharded-client.ts) and says by `Routing.prefer` what is wanted. */
+	/** Somebody else routes (shards/sharded-client.ts) and says by `Routing.prefer` what is wanted; see `byAnother`. */
 	isRouted = false;
 	waitingSince = 0;
 	/** How long it waited for the server it has, and for all, ms. */
@@ -71,6 +74,11 @@ export class Checkout implements Waiter {
 		this.queue = this.pool;
 		this.routing = routing;
 		this.settings = settings;
+	}
+
+	/** Somebody else routes. */
+	byAnother(): void {
+		this.isRouted = true;
 	}
 
 	/** @returns false when no pool may serve the request now: `waitForElection` may help, else `refusal` says why */
@@ -121,6 +129,18 @@ export class Checkout implements Waiter {
 	beginLogin(): Pool {
 		this.pool = this.another() ?? this.pool;
 		return this.pool;
+	}
+
+	/** Its settings are known: what it asks for now it asks for its requests. */
+	endLogin(): void {
+		this.loggedIn = true;
+	}
+
+	/** How long the client has waited for the server that it has, ms; 0 when that was told before. */
+	noteTold(): number {
+		const { waited } = this;
+		this.waited = 0;
+		return waited;
 	}
 
 	/** As `take`, but the borrower is told in any case. */
@@ -181,6 +201,32 @@ export class Checkout implements Waiter {
 	private anotherThan(tried: Pool): Pool | null {
 		if (!this.loggedIn || !this.hasChoice) return this.another();
 		return this.cluster.pick(0, this.routing.side, this.routing.since, tried) ?? tried;
+	}
+
+	// ---- is the server that it has the right one? ------------------------------------------------------------------
+
+	/** Behind the end of a transaction on a replica comes another, which may have to be elsewhere. */
+	isBehindEnd(server: Server): boolean {
+		if (!this.routing.isEnding || server.books.owed === 0 || server.books.unsynced || server.session.locked)
+			return false;
+		return this.cluster.pick(0, Side.Primary, 0) !== this.pool;
+	}
+
+	/** Behind what is under way outside of a transaction comes something that this server is not for. */
+	isMisplaced(server: Server): boolean {
+		const { side } = this.routing;
+		if (side === Side.Any || server.status !== TxStatus.Idle || server.session.locked) return false;
+		if (server.books.owed === 0 || server.books.unsynced) return false;
+		return (this.cluster.pick(0, Side.Primary, 0) === this.pool) !== (side === Side.Primary);
+	}
+
+	/** Of what this server was asked nothing can have run yet, and what comes next it must not. */
+	isOnReplica(server: Server): boolean {
+		if (server.session.locked || server.status !== TxStatus.Idle) return false;
+		if (!this.isRouted && !this.routing.needed) return false;
+		if (this.routing.side !== Side.Primary && !this.settings.isSerializable) return false;
+		const primary = this.cluster.pick(0, Side.Primary, 0);
+		return primary !== null && primary !== this.pool;
 	}
 
 	// ---- what a pool says ------------------------------------------------------------------------------------------
@@ -256,7 +302,7 @@ export class Checkout implements Waiter {
 	private acquire(server: Server, time: number): boolean {
 		const { client, pool, settings } = this;
 		server.lend(client, time, pool.spec.pooler_mode === "session");
-		client.server = server;
+		client.onLent(server);
 		pool.counters[Stat.server_assignment_count]!++;
 		const { wanted } = settings;
 		const { applied } = server.session;
@@ -287,7 +333,7 @@ export class Checkout implements Waiter {
 				this.acquired(server);
 				return;
 			}
-			this.client.server = null;
+			this.client.onLent(null);
 			server.abandon("recover");
 			this.client.refuseHeld(error ?? new PgError("ERROR", "XX000", "the transaction could not be begun"));
 		});
@@ -297,7 +343,7 @@ export class Checkout implements Waiter {
 	private acquired(server: Server): void {
 		if (!this.loggedIn) {
 			this.pool.reported.tried(this.settings.startup, server.session.reports.now);
-			this.client.server = null;
+			this.client.onLent(null);
 			server.returnUnused();
 			this.client.onWelcome(server.session.reports.now);
 			return;
@@ -313,7 +359,7 @@ export class Checkout implements Waiter {
 	 */
 	private onApplyFailed(server: Server, error: PgError): void {
 		const { client } = this;
-		client.server = null;
+		client.onLent(null);
 		server.session.traces.leave(Dirty.Settings);
 		server.returnUnused();
 		if (this.retries++ === 0) {

@@ -1,7 +1,7 @@
 // What the clients of one worker share. Made by worker.ts, which knows every room; a test can make a smaller one.
 
 import type { ScramCache } from "../auth/scram-keys.ts";
-import type { ParameterSets } from "../backend/parameters.ts";
+import type { ParameterSet, ParameterSets } from "../backend/parameters.ts";
 import type { Statements } from "../backend/statements.ts";
 import type { General } from "../config/settings.ts";
 import type { Admin, User } from "../config/snapshot.ts";
@@ -9,11 +9,33 @@ import type { Contain, Contained } from "../contain.ts";
 import type { Log } from "../log.ts";
 import type { Stream } from "../net/stream.ts";
 import type { FactsCache } from "../parser/facts-cache.ts";
+import type { Hints } from "../parser/hints.ts";
 import type { PluginHost } from "../plugin/host.ts";
 import type { Cluster } from "../pool/cluster.ts";
 import type { RouteLog } from "../router/route-log.ts";
 import type { Router } from "../router/router.ts";
+import type { SessionHints } from "../session/hints.ts";
 import type { Budget } from "./share.ts";
+
+/** What login/startup.ts found out. */
+export interface Login {
+	readonly user: string;
+	readonly database: string;
+	/** Minor version of the protocol. */
+	readonly minor: number;
+	readonly parameters: ParameterSet;
+	/** `pgdog.role` and its like. */
+	readonly hints: Hints;
+	readonly address: string;
+}
+
+/** What the Clients of a ShardedClient, one for each shard, have in common. */
+export interface Siblings {
+	/** Where settings of ours go that a transaction changes: the ShardedClient routes. */
+	readonly hints: SessionHints;
+	/** What all of them have told the client of its statements (ClientStatements.told). */
+	readonly told: Map<string, string>;
+}
 
 /** A client as its worker sees it, whatever it is inside. */
 export interface ClientHandle {

@@ -1,7 +1,7 @@
 // How much of a client's request must be together before something is done with it, and where it ends. Functions over
-// bytes, called by client.ts and shards/sharded-client.ts for each message that is not simply passed on.
+// bytes, called by walk.ts, alone.ts and shards/sharded-client.ts for each message that is not simply passed on.
 
-import { ProtocolError } from "../errors.ts";
+import { PgError, ProtocolError } from "../errors.ts";
 import { Frontend, Target } from "../wire/codes.ts";
 import { frontendLimit, HEADER, readInt32 } from "../wire/frame.ts";
 
@@ -16,6 +16,10 @@ const PARSE_LIMIT = 64 << 20;
  * to the primary in pieces where that is enough to know, and is refused where it is not.
  */
 export const ROUTED = 64 << 20;
+
+/** A Sync or Flush with a body. */
+export const MALFORMED = new PgError("ERROR", "08P01", "invalid message format");
+export const TOO_LARGE = new PgError("ERROR", "54000", "the request is too large to be routed");
 
 /** The largest length word by the type of a message; below the smallest that any has where there is no such type. */
 const LONGEST = Uint32Array.from({ length: 256 }, (_, code) =>
@@ -101,6 +105,8 @@ export class LookAhead {
 	end = 0;
 	/** Where the Sync or Flush is that ends it; `end` when nothing does yet, or another message, which is no part of it. */
 	last = 0;
+	/** The client has sent nothing for a while: what is here of its batch goes on without the rest. Written by `hurry` only. */
+	hurried = false;
 	private start = 0;
 	private found = Ahead.Open;
 	private onlyCloses = true;
@@ -115,6 +121,10 @@ export class LookAhead {
 		}
 		if (this.found === Ahead.Open) this.found = this.search(chunk);
 		return this.found;
+	}
+
+	hurry(hurried: boolean): void {
+		this.hurried = hurried;
 	}
 
 	/** Some messages of a batch are here whose end is not. */

@@ -1,9 +1,9 @@
 // Where one client's requests go, where there are servers to choose from: what the router decides, what is answered without a
-// server (session/held-begin.ts), and what the client's own writes forbid. client.ts asks about each request before it takes a server,
-// and about each statement after that, and does what it is told.
+// server (session/held-begin.ts), and what the client's own writes forbid. alone.ts asks about each request before it takes a server,
+// walk.ts about each statement after that, and both do what they are told.
 
 import type { Server } from "../backend/server.ts";
-import { Side } from "../config/snapshot.ts";
+import { type PoolSpec, Side } from "../config/snapshot.ts";
 import { PgError } from "../errors.ts";
 import { type StatementFacts, TransactionControl } from "../parser/facts.ts";
 import { ownSetting } from "../parser/hints.ts";
@@ -34,8 +34,16 @@ export const enum Choice {
 	Later,
 }
 
+/** The client as SHOW ROUTES names it. */
+export interface RoutingClient {
+	readonly pid: number;
+	readonly user: string;
+	readonly database: string;
+}
+
 /** Whose requests these are. */
 export interface RoutingOwner {
+	readonly client: RoutingClient;
 	readonly settings: ClientSettings;
 	/** Null while the client has prepared nothing. */
 	readonly statements: ClientStatements | null;
@@ -91,14 +99,21 @@ export class Routing {
 		if (this.requests !== null) this.requests.wrote = wrote;
 	}
 
-	/** The text that was routed last, where plugins are asked. */
-	get sql(): string {
-		return this.requests?.sql ?? "";
+	/** The server that is chosen stays: what begins with a read may write later, where there is a primary. */
+	stay(): void {
+		if (this.side === Side.Any && (this.requests?.router.mayWrite ?? true)) this.side = Side.Primary;
 	}
 
-	/** The session may come to want a primary, and there is one. */
-	get mayWrite(): boolean {
-		return this.requests?.router.mayWrite ?? true;
+	/**
+	 * SHOW ROUTES hears of what was decided.
+	 * @param spec the pool of the server that it has come to; null when it was refused @param wait ms in a queue
+	 */
+	tell(decided: Route, spec: PoolSpec | null, wait: number): void {
+		const { context, facts } = this;
+		this.decided = null;
+		// Where plugins alone decide there is the text only.
+		const sql = facts === null ? (this.requests?.sql ?? "") : "";
+		context.routes.note(context.time, this.owner.client, facts, sql, decided, spec, wait);
 	}
 
 	/**

@@ -1,5 +1,5 @@
 // A batch of the extended query protocol that runs one statement and ends in Sync: what drivers send for BEGIN, COMMIT and
-// SET. Where the proxy answers such a statement itself (session/held-begin.ts) it answers each of the messages. Called by client.ts.
+// SET. Where the proxy answers such a statement itself (session/held-begin.ts) it answers each of the messages. Called by routing.ts.
 
 import type { OwnAnswer } from "../session/held-begin.ts";
 import type { ClientStatements } from "../session/statements.ts";

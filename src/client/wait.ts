@@ -1,5 +1,5 @@
 // Why a client's messages are held, if they are: one reason at a time, and who ends it. What it sends meanwhile is kept, and read
-// from its beginning when it goes on (Client.resume).
+// from its beginning when it goes on (Walk.resume).
 
 export const enum Wait {
 	/** Its messages are read. A server may be lent to it. */

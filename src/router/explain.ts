@@ -1,4 +1,4 @@
-// `expanded_explain`: what EXPLAIN's output ends with, as PgDog writes it. Made by client/client.ts when it sends an EXPLAIN, for the
+// `expanded_explain`: what EXPLAIN's output ends with, as PgDog writes it. Made by client/link.ts when it sends an EXPLAIN, for the
 // server's relay, which puts the rows before its CommandComplete; by shards/sharded-client.ts when all shards have answered one.
 
 import { Side } from "../config/snapshot.ts";

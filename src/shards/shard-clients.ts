@@ -1,8 +1,8 @@
 // The shards' Clients of one client: made together, and asked and told together what concerns them all. Made by sharded-client.ts,
 // which feeds each of them and merges what they answer.
 
-import { Client, type Login } from "../client/client.ts";
-import type { ClientContext } from "../client/context.ts";
+import { Client } from "../client/client.ts";
+import type { ClientContext, Login, Siblings } from "../client/context.ts";
 import { Reading } from "../parser/reading.ts";
 import type { Cluster } from "../pool/cluster.ts";
 import type { Place } from "../router/explain.ts";
@@ -27,8 +27,8 @@ export class ShardClients {
 	) {
 		const inner = innerContext(context, pid);
 		this.ports = cluster.shards.map((_, shard) => new ShardPort(shard, owner));
-		const told = new Map<string, string>();
-		this.each = this.ports.map((port, shard) => new Client(inner, port, cluster.of(shard), null, login, hints, told));
+		const siblings: Siblings = { hints, told: new Map() };
+		this.each = this.ports.map((port, shard) => new Client(inner, port, cluster.of(shard), null, login, siblings));
 	}
 
 	at(shard: number): Client {

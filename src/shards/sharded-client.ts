@@ -3,19 +3,10 @@
 // of a socket. One request at a time: the next may go to other shards, and answers must keep their order.
 
 import { randomBytes } from "node:crypto";
-import {
-	HELD,
-	idleError,
-	LINGER,
-	type Login,
-	MALFORMED,
-	QUIET,
-	SHUTTING_DOWN,
-	TOO_LARGE,
-	UNREAD,
-} from "../client/client.ts";
-import type { ClientContext, ClientHandle } from "../client/context.ts";
-import { checkHeader, ROUTED } from "../client/framing.ts";
+import { idleError, LINGER, QUIET, SHUTTING_DOWN } from "../client/client.ts";
+import type { ClientContext, ClientHandle, Login } from "../client/context.ts";
+import { checkHeader, MALFORMED, ROUTED, TOO_LARGE } from "../client/framing.ts";
+import { HELD, UNREAD } from "../client/incoming.ts";
 import { RequestRouter } from "../client/request.ts";
 import { noteBatch } from "../client/routing.ts";
 import { counted, NO_ROOM, Share } from "../client/share.ts";

@@ -155,6 +155,11 @@ export class Tail {
 		return all;
 	}
 
+	/** Its first byte: of what begins with a message, the type of that. */
+	get first(): number | undefined {
+		return this.bytes > 0 ? this.kept[0] : undefined;
+	}
+
 	clear(): void {
 		this.kept = NOTHING;
 		this.bytes = 0;

@@ -36,7 +36,7 @@ function client() {
 	} as unknown as PluginHost;
 	const router = new Router({ shards: 1, hasPrimary: true, hasReplicas: true }, cache, plugins);
 	const texts = new Map<string, Buffer>();
-	/** What client.ts has noted of the Parses that it has passed on. */
+	/** What the client has noted of the Parses that were passed on. */
 	const statements = {
 		routed(names: Buffer, from: number, to: number, by: Router, reading: Reading) {
 			const text = texts.get(names.utf8Slice(from, to));

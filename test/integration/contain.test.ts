@@ -8,6 +8,8 @@ import { join } from "node:path";
 import { stringify } from "smol-toml";
 import { Checkout } from "../../src/client/checkout.ts";
 import { Client } from "../../src/client/client.ts";
+import { Link } from "../../src/client/link.ts";
+import { Walk } from "../../src/client/walk.ts";
 import { firstUpdate } from "../../src/config/diff.ts";
 import { load } from "../../src/config/load.ts";
 import { problemText } from "../../src/config/problem.ts";
@@ -91,6 +93,11 @@ function bug(kind: { prototype: object }, method: string, isBug: (self: never) =
 	return count;
 }
 
+/** Whose a Walk, a Link or a Checkout is. */
+function clientOf(self: { client?: never }): never {
+	return self.client === undefined ? (self as never) : clientOf(self.client);
+}
+
 const isBug = (self: { setting(name: string): string | undefined }) => self.setting("application_name") === "bug";
 const connectAs = (password: string) => RawClient.connect({ port, user: "pgdog", password, database: "one" });
 const connect = (application_name: string, database = "one") =>
@@ -104,8 +111,8 @@ async function othersGoOn(innocent: RawClient, database = "one"): Promise<void> 
 }
 
 const CASES: [string, { prototype: object }, string, (client: RawClient, innocent: RawClient) => Promise<unknown>][] = [
-	["an event of its socket", Client, "walk", async (client) => client.send(frontend.query("SELECT 1"))],
-	["the answer of its server", Client, "onReady", async (client) => client.send(frontend.query("SELECT 1"))],
+	["an event of its socket", Walk, "read", async (client) => client.send(frontend.query("SELECT 1"))],
+	["the answer of its server", Link, "onReady", async (client) => client.send(frontend.query("SELECT 1"))],
 	["the janitor's tick", Client, "check", async () => {}],
 	["a reload", Client, "reach", async () => reload()],
 	[
@@ -134,7 +141,7 @@ const CASES: [string, { prototype: object }, string, (client: RawClient, innocen
 	],
 	[
 		"the end of its server",
-		Client,
+		Link,
 		"onServerGone",
 		async (client) => {
 			await client.query("BEGIN");
@@ -153,7 +160,7 @@ test.each(CASES)("a bug in %s costs that client alone", async (_, kind, method, 
 	await using innocent = await connect("innocent");
 	await using client = await connect("bug");
 	await client.query("SELECT 1");
-	const count = bug(kind, method, (self: never) => isBug((self as { client?: never }).client ?? self));
+	const count = bug(kind, method, (self: never) => isBug(clientOf(self)));
 	await provoke(client, innocent);
 	await within(client.closed, "the end of the client that met the bug");
 	expect(count.met).toBeGreaterThan(0);

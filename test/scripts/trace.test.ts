@@ -15,7 +15,7 @@ test("a SELECT 1 and a Bind take no more calls, and moves between files and room
 	expect(traces.length).toBe(SCENES.length * REQUESTS.length);
 	for (const { scene, request, calls, files, rooms, text } of traces) {
 		const label = `${request}, ${scene}`;
-		for (const way of ["Client.walk", "Server.relay"]) expect(text, label).toContain(way);
+		for (const way of ["Walk.read", "Relay.read"]) expect(text, label).toContain(way);
 		expect(rooms, label).toBeGreaterThan(0);
 		expect(files, label).toBeGreaterThanOrEqual(rooms);
 		expect(calls, label).toBeGreaterThan(files);

@@ -1,0 +1,404 @@
+// One client's half of the talk with one server: it has a server for each transaction (checkout.ts), says what the client says to
+// it (saying.ts), and hears when the server has answered. At the end of a transaction it learns what settings the client has now, and
+// gives the server back. Made by client.ts, which is told what of that concerns the client.
+
+import { Reply } from "../backend/books.ts";
+import type { ParameterSet } from "../backend/parameters.ts";
+import type { Server } from "../backend/server.ts";
+import { now } from "../clock.ts";
+import { PgError } from "../errors.ts";
+import type { Sink } from "../net/stream.ts";
+import { Dirty } from "../parser/session.ts";
+import type { Cluster } from "../pool/cluster.ts";
+import { explainRows, type Place } from "../router/explain.ts";
+import type { Route } from "../router/route.ts";
+import type { Router } from "../router/router.ts";
+import { SessionHints } from "../session/hints.ts";
+import { Parsing } from "../session/parsing.ts";
+import { ClientSettings, Settled, tooManySettings } from "../session/settings.ts";
+import type { ClientStatements } from "../session/statements.ts";
+import { Stat } from "../stats/counters.ts";
+import { readyForQuery } from "../wire/backend-messages.ts";
+import { Frontend, TxStatus } from "../wire/codes.ts";
+import { errorResponse } from "../wire/error-response.ts";
+import { SYNC } from "../wire/frontend-messages.ts";
+import { type Borrower, Checkout } from "./checkout.ts";
+import type { ClientContext, Login, Siblings } from "./context.ts";
+import { MALFORMED } from "./framing.ts";
+import type { Incoming } from "./incoming.ts";
+import { Routing } from "./routing.ts";
+import { Saying, type Speaker } from "./saying.ts";
+import { Wait } from "./wait.ts";
+
+/** The client itself. */
+export interface LinkOwner extends Speaker {
+	readonly stream: Sink;
+	readonly incoming: Incoming;
+	/** It goes when its transaction ends. */
+	readonly leaving: boolean;
+	/** The login is over. @param reports ParameterStatus messages */
+	onWelcome(reports: Buffer): void;
+	/** What it sent meanwhile is read. */
+	resume(): void;
+	/** The request that is held fails, and the client goes on. */
+	refuseHeld(error: PgError): void;
+	countError(): void;
+	close(reason: string, error?: PgError): void;
+	/** Closes it because it is to leave. */
+	shutDown(force: true): void;
+}
+
+export class Link implements Borrower {
+	readonly client: LinkOwner;
+	readonly stream: Sink;
+	readonly settings: ClientSettings;
+	readonly saying: Saying;
+	readonly routing: Routing;
+	readonly checkout: Checkout;
+	readonly parsing: Parsing;
+	/** Null unless one is lent to the client. Written here only, as all that follows. */
+	server: Server | null = null;
+	/** What became known too late to be told: the next request is answered with it. */
+	overdue: PgError | null = null;
+	/** When the last request was answered, by the janitor's clock. */
+	answeredAt = 0;
+	/** For SHOW CLIENTS; milliseconds and counts. */
+	queries = 0;
+	transactions = 0;
+	queryTime = 0;
+	transactionTime = 0;
+	private readonly context: ClientContext;
+	private readonly incoming: Incoming;
+	/** Somebody else routes, and tells the client what it is told of its statements. */
+	private readonly hasSiblings: boolean;
+
+	constructor(
+		context: ClientContext,
+		client: LinkOwner,
+		cluster: Cluster,
+		router: Router | null,
+		login: Login,
+		siblings: Siblings | null,
+	) {
+		this.context = context;
+		this.client = client;
+		this.stream = client.stream;
+		this.incoming = client.incoming;
+		this.hasSiblings = siblings !== null;
+		const own = new SessionHints(login.hints);
+		this.settings = new ClientSettings(context.sets, login.parameters, client.stream, siblings?.hints ?? own);
+		this.saying = new Saying(context, this, siblings?.told ?? null);
+		this.routing = new Routing(context, this.saying, own, router);
+		this.checkout = new Checkout(this, cluster, this.routing, this.settings);
+		this.parsing = new Parsing(context, this.checkout, this.settings);
+	}
+
+	// ---- a server comes --------------------------------------------------------------------------------------------
+
+	/** Finds out the settings that the client's sessions will have, from the cache or from a server. */
+	begin(): void {
+		const known = this.checkout.beginLogin().greeting(this.settings.startup, !this.hasSiblings);
+		if (known !== null) this.onWelcome(known);
+		else this.checkout.start();
+	}
+
+	onWelcome(reported: ParameterSet): void {
+		this.checkout.endLogin();
+		this.client.onWelcome(this.settings.welcome(reported));
+	}
+
+	onLent(server: Server | null): void {
+		this.server = server;
+	}
+
+	onServerReady(): void {
+		this.client.resume();
+	}
+
+	onNoServer(error: PgError): void {
+		if (this.incoming.isClosed) return;
+		const { loggedIn } = this.checkout;
+		// The pool is exhausted, and not down.
+		if (!loggedIn && error.sqlstate !== TOO_MANY_CONNECTIONS) {
+			const { user, database } = this.client;
+			const message = `connection pool for user "${user}" and database "${database}" is down`;
+			this.close(message, new PgError("FATAL", "58000", message, error.detail ?? error.message, error.hint));
+			return;
+		}
+		const { client_connection_recovery } = this.context.general;
+		if (client_connection_recovery === "drop" || !loggedIn) this.close(error.message, error);
+		else this.refuseHeld(error);
+	}
+
+	refuseHeld(error: PgError): void {
+		this.client.refuseHeld(error);
+	}
+
+	close(reason: string, error?: PgError): void {
+		this.client.close(reason, error);
+	}
+
+	onBug(bug: unknown): void {
+		this.context.contain.failed(bug, this.stream);
+	}
+
+	/** A decision has come to a server: for SHOW ROUTES, and for the EXPLAIN that it may be about. */
+	onDecided(route: Route, server: Server): void {
+		const { routing, checkout } = this;
+		// Of several shards somebody else tells.
+		const explains = routing.facts?.explains && server.books.owed === 0 && !checkout.isRouted;
+		if (explains && this.context.general.expanded_explain) server.relay.explain(explainRows(route, [this.servedFrom]));
+		routing.tell(route, checkout.pool.spec, checkout.noteTold());
+	}
+
+	/** Where its servers come from. */
+	get servedFrom(): Place {
+		const { cluster, pool } = this.checkout;
+		return { host: pool.spec.host, port: pool.spec.port, role: cluster.roleOf(pool) };
+	}
+
+	// ---- what a server is sent in place of a message ---------------------------------------------------------------
+
+	/** What is sent in its place fails: the transaction has failed for PostgreSQL too, and a batch ends at its Sync. */
+	refuseInside(server: Server, error: PgError, code: number, chunk: Buffer, run: number, at: number): void {
+		const { decided } = this.routing;
+		this.client.countError();
+		if (decided !== null) this.routing.tell(decided, null, 0);
+		const { out } = server.stream;
+		out.add(chunk, run, at - run);
+		out.addAll(server.refuse(error, code === Frontend.Query ? Reply.RefusedQuery : Reply.RefusedBind));
+	}
+
+	/** A Sync or Flush with a body: PostgreSQL finds fault with it, and goes on at the next Sync. */
+	refuseMalformed(server: Server, code: number): void {
+		const { statements } = this.saying;
+		this.client.countError();
+		if (!server.books.skipping) server.stream.out.addAll(server.refuse(MALFORMED, Reply.RefusedBind));
+		// Its batch has failed and ends with it: nothing that is sent now would be looked at.
+		else if (server.books.owed === 0) this.stream.writeAll(errorResponse(MALFORMED, "stays"));
+		if (code !== Frontend.Sync) return;
+		server.stream.out.addAll(SYNC);
+		server.books.sync();
+		if (statements !== null) statements.batchOver = true;
+	}
+
+	// ---- what the server says --------------------------------------------------------------------------------------
+
+	onReady(server: Server): void {
+		const time = now();
+		const { counters } = this.checkout.pool;
+		const took = time - server.requestAt;
+		server.endRequest(time);
+		// Who waited for a long answer was not idle.
+		this.answeredAt = this.context.time;
+		this.queries++;
+		this.queryTime += took;
+		counters[Stat.query_count]!++;
+		counters[Stat.query_time]! += took;
+		if (server.session.restoring !== null) this.restore(server);
+		else this.afterReady(server, time);
+	}
+
+	/** The client has heard that its request is over. */
+	private afterReady(server: Server, time: number): void {
+		const { checkout } = this;
+		if (server.status !== TxStatus.Idle) {
+			if (checkout.pool.spec.pooler_mode === "statement")
+				this.close("transaction in statement mode", FATAL_TRANSACTION);
+			this.saying.statements?.onAnswered();
+			if (this.incoming.wait >= Wait.Answers) this.client.resume();
+			return;
+		}
+		const { counters } = checkout.pool;
+		this.transactions++;
+		const lasted = time - server.lentAt;
+		this.transactionTime += lasted;
+		counters[Stat.xact_count]!++;
+		counters[Stat.xact_time]! += lasted;
+		this.routing.onEnd(!server.session.traces.rolledBack, time);
+		// In the middle of a message to it the server is nobody else's.
+		if (server.stream.midMessage) {
+			this.saying.statements?.onAnswered();
+			return;
+		}
+		this.endTransaction(server);
+	}
+
+	/** Settings go back to the StartupMessage's; then the client hears that its request is over. */
+	private restore(server: Server): void {
+		const { incoming } = this;
+		incoming.waitFor(Wait.Task);
+		if (server.cancels.count > 0) {
+			// It is for the request that has just been answered.
+			server.cancels.whenLanded(() => this.restore(server));
+			return;
+		}
+		server.session.restore(this.settings.startup, (error) => {
+			if (error !== null) this.stream.writeAll(errorResponse(error, "stays"));
+			this.settings.tell(server);
+			if (server.session.restoring !== null) this.settings.stopTelling();
+			this.stream.writeAll(readyForQuery(server.status));
+			incoming.waitFor(Wait.Nothing);
+			this.afterReady(server, now());
+			if (incoming.wait === Wait.Nothing) this.client.resume();
+		});
+	}
+
+	onAnswers({ books }: Server): void {
+		const { wait } = this.incoming;
+		// Also in the middle of a batch, whose end may never come.
+		if (books.owed === 0) this.saying.statements?.onAnswered();
+		if (wait < Wait.Answers) return;
+		if (books.owed === 0 || books.copyIn || (wait === Wait.Ends && books.ends === 0)) this.client.resume();
+	}
+
+	/** Nothing is open on the server: in transaction pooling the client lets go of it. */
+	endTransaction(server: Server): void {
+		if (server.session.locked) {
+			server.goOn();
+			this.saying.statements?.onAnswered();
+			if (this.isLeaving) this.client.shutDown(true);
+		} else if (server.session.traces.unsettled) {
+			this.settle(server);
+			return;
+		} else this.release(server);
+		if (this.incoming.wait >= Wait.Answers) this.client.resume();
+	}
+
+	private release(server: Server): void {
+		this.server = null;
+		this.settings.stopTelling();
+		this.saying.statements?.onServerLeft();
+		server.giveBack();
+		if (this.client.leaving || this.context.stopping) this.client.shutDown(true);
+	}
+
+	/** A transaction changed settings: the client goes on when it is known which. */
+	private settle(server: Server): void {
+		this.incoming.waitFor(Wait.Task);
+		this.settings.settle(server, this.checkout.pool.spec.server_user, (settled) => {
+			if (settled === Settled.Failed) {
+				// What it has been told that it has set is nowhere any more.
+				this.close("its settings could not be read", UNREADABLE);
+				return;
+			}
+			this.release(server);
+			if (settled === Settled.TooMany) this.overdue = tooManySettings();
+			this.client.resume();
+		});
+	}
+
+	/** Ends the client's batch on its server without the client, and the loan with it: nothing of it may be under way. */
+	leaveBatch(server: Server): void {
+		this.incoming.waitFor(Wait.Task);
+		server.endBatch(() => {
+			this.routing.onEnd(false, now());
+			if (server.session.traces.unsettled) this.settle(server);
+			else {
+				this.release(server);
+				this.client.resume();
+			}
+		});
+	}
+
+	/**
+	 * A batch that has failed is skipped here as well as there, and one in which nothing has run is no reason to keep a server,
+	 * unless that alone has what it prepared.
+	 */
+	isIdleInBatch(server: Server): boolean {
+		const { books } = server;
+		if (server.session.locked || server.status !== TxStatus.Idle || books.owed > 0) return false;
+		return books.skipping || (books.onlyPrepares && (server.session.traces.dirty & Dirty.Prepared) === 0);
+	}
+
+	/** The server took everything: the client may go on. */
+	onServerDrain(): void {
+		if (this.incoming.wait === Wait.Nothing) this.stream.resume();
+	}
+
+	onServerGone(error: PgError | null): void {
+		const { server } = this;
+		this.server = null;
+		this.settings.stopTelling();
+		if (this.incoming.isClosed) return;
+		if (this.isUntouched(server) && this.checkout.retry()) return;
+		if (error === null) this.close("the server closed the connection");
+		else if (this.checkout.loggedIn) this.close(error.message, error);
+		else this.onNoServer(error);
+	}
+
+	/** Nothing of the request was sent yet: another server may serve it. Of a message only its own server may have the rest. */
+	private isUntouched(server: Server | null): boolean {
+		const { wait } = this.incoming;
+		if ((wait !== Wait.Server && wait !== Wait.Welcome) || server === null) return false;
+		return server.readyAt === 0 && !server.books.unsynced && !server.stream.midMessage;
+	}
+
+	// ---- what its server asks --------------------------------------------------------------------------------------
+
+	get pid(): number {
+		return this.client.pid;
+	}
+
+	get startup(): ParameterSet {
+		return this.settings.startup;
+	}
+
+	get statements(): ClientStatements | null {
+		return this.saying.statements;
+	}
+
+	onReportsHeld(): void {
+		this.settings.stopTelling();
+	}
+
+	// ---- what the client asks --------------------------------------------------------------------------------------
+
+	/** The client goes when its transaction ends. */
+	get isLeaving(): boolean {
+		return this.client.leaving || this.context.stopping;
+	}
+
+	/** Something is open, or under way: a client that is to leave has to wait for its end. */
+	get isBusy(): boolean {
+		const { server } = this;
+		if (this.routing.heldBegin.open) return true;
+		if (server === null) return false;
+		return server.status !== TxStatus.Idle || server.books.owed > 0 || server.books.unsynced;
+	}
+
+	/** A request was answered without a server. @param ends and with it a transaction */
+	countAnswer(ends: boolean): void {
+		this.queries++;
+		if (ends) this.transactions++;
+	}
+
+	/** What became known too late is told now. */
+	takeOverdue(): PgError | null {
+		const { overdue } = this;
+		this.overdue = null;
+		return overdue;
+	}
+
+	/** A reload made these the pools and the router: from the next transaction on. */
+	reach(cluster: Cluster, router: Router | null): void {
+		this.routing.reach(router);
+		this.checkout.reach(cluster);
+	}
+
+	/** The client is gone: its server, and its place in a queue, are others'. */
+	leave(): void {
+		const { server } = this;
+		this.checkout.leave();
+		this.server = null;
+		if (server !== null) server.abandon(this.context.general.connection_recovery);
+		this.saying.statements?.clear();
+		this.settings.leave();
+	}
+}
+
+const UNREADABLE = new PgError("FATAL", "58000", "the settings of the session could not be read");
+export const TRANSACTION_TEXT = "transaction control statements are not supported in statement pooler mode";
+const FATAL_TRANSACTION = new PgError("FATAL", "58000", TRANSACTION_TEXT);
+/** SQLSTATE of "too_many_connections". */
+const TOO_MANY_CONNECTIONS = "53300";
