@@ -1,7 +1,6 @@
 // Where the messages of an extended-query batch go when there are several shards: a driver may send statements for one, for
-// another, and COMMIT for both in a single batch. Called by sharded-client.ts; sends nothing itself.
+// another, and COMMIT for both in a single batch. Called by planning.ts; sends nothing itself.
 
-import { Ahead, LookAhead } from "../client/framing.ts";
 import type { RequestRouter } from "../client/request.ts";
 import { Side } from "../config/snapshot.ts";
 import { PgError } from "../errors.ts";
@@ -40,12 +39,6 @@ export interface Batch {
 	readonly ends: boolean;
 }
 
-/** The batch is not all here, or too large to be routed. */
-export const enum End {
-	Open = -1,
-	TooLarge = -2,
-}
-
 /** Whether PostgreSQL answers a message of this type in a batch. */
 export function isReplied(code: number): boolean {
 	switch (code) {
@@ -63,7 +56,6 @@ export function isReplied(code: number): boolean {
 /** One per client. Knows where its portals are. */
 export class Batches {
 	readonly all: readonly number[];
-	readonly ahead = new LookAhead();
 	private readonly each: readonly (readonly number[])[];
 	private readonly portals = new Map<string, Portal>();
 	/** What their names take. */
@@ -73,23 +65,6 @@ export class Batches {
 	constructor(count: number) {
 		this.all = Array.from({ length: count }, (_, shard) => shard);
 		this.each = this.all.map((shard) => [shard]);
-	}
-
-	/**
-	 * Where the batch that begins at `at` ends: behind its Sync or Flush, or before a message that is no part of any.
-	 * @param hurried what is here of it is all that is waited for
-	 */
-	endOf(chunk: Buffer, at: number, hurried: boolean): number {
-		const { ahead } = this;
-		const found = ahead.look(chunk, at);
-		if (found === Ahead.Open && !(hurried && ahead.isOpen)) return End.Open;
-		if (found === Ahead.TooLarge) return End.TooLarge;
-		return ahead.end;
-	}
-
-	/** The batch whose end was found ends in a Sync or Flush. */
-	get isTerminated(): boolean {
-		return this.ahead.last < this.ahead.end;
 	}
 
 	targets(route: Route): readonly number[] {

@@ -3,9 +3,12 @@
 
 import { Client } from "../client/client.ts";
 import type { ClientContext, Login, Siblings } from "../client/context.ts";
+import type { Side } from "../config/snapshot.ts";
+import type { StatementFacts } from "../parser/facts.ts";
 import { Reading } from "../parser/reading.ts";
 import type { Cluster } from "../pool/cluster.ts";
 import type { Place } from "../router/explain.ts";
+import type { Route } from "../router/route.ts";
 import type { SessionHints } from "../session/hints.ts";
 import type { ClientStatements } from "../session/statements.ts";
 import type { TxStatus } from "../wire/codes.ts";
@@ -44,6 +47,11 @@ export class ShardClients {
 	/** A server takes no more of what the client sends. */
 	get isPaused(): boolean {
 		return this.ports.some((port) => port.paused);
+	}
+
+	/** The shard stands in a queue for a server. */
+	waits(shard: number): boolean {
+		return this.at(shard).isWaiting;
 	}
 
 	/** Some stand in a queue. */
@@ -109,6 +117,25 @@ export class ShardClients {
 	}
 
 	// ---- what they are told ----------------------------------------------------------------------------------------
+
+	/** `chunk[at, end)` of the client, which does not change afterwards. */
+	send(shards: readonly number[], chunk: Buffer, at: number, end: number): void {
+		if (at === end) return;
+		// Each shard's Client keeps slices of what it is given.
+		const bytes = at === 0 && end === chunk.length ? chunk : chunk.subarray(at, end);
+		for (const shard of shards) this.at(shard).onData(bytes);
+	}
+
+	/** Which of their servers these are to take, and why: for the transaction that begins, or goes on. */
+	prefer(
+		shards: readonly number[],
+		side: Side,
+		since: number,
+		route: Route | null,
+		facts: StatementFacts | null,
+	): void {
+		for (const shard of shards) this.at(shard).prefer(side, since, route, facts);
+	}
 
 	/** The client may send again what was held back for them. */
 	unpause(): void {

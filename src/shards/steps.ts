@@ -1,6 +1,8 @@
-// What a request of a client of several shards is made of: messages for some of the shards, the next when those are
-// answered. And the messages that we send on our own to keep the shards' transactions in one state. Used by sharded-client.ts.
+// What a request of a client of several shards is made of: steps, messages for some of the shards, the next when those are
+// answered. And the messages that we send on our own to keep the shards' transactions in one state. Steps are planned by
+// planning.ts and gone by exchange.ts.
 
+import type { Route } from "../router/route.ts";
 import { copyFail, parse, query, SYNC } from "../wire/frontend-messages.ts";
 import { TO_READY } from "./merge.ts";
 
@@ -10,15 +12,36 @@ export interface Step {
 	readonly chunk: Buffer;
 	readonly at: number;
 	readonly end: number;
-	/** Sent behind `chunk[at, end)`. */
+	/** Sent behind `chunk[at, end)`; null: nothing. */
 	readonly behind: Buffer | null;
+	/** As for `Merge`. */
 	readonly replies: number;
 	/** As for `Merge`. */
 	readonly firstAnswers: readonly boolean[] | null;
-	/** It is part of the transaction, which shards begin that it is not open on. */
+	/** The step is part of the transaction, which shards begin that it is not open on. */
 	readonly joins: boolean;
-	/** It is our own: the client sees nothing of it. */
+	/** The step is our own: the client sees nothing of its answers. */
 	readonly quiet: boolean;
+}
+
+/** What ends the messages of a request. */
+export const enum Terminator {
+	/** Sync, or the end of a Query: ReadyForQuery is due. */
+	Sync,
+	/** Flush, or what makes the shards answer without being asked: the batch goes on. */
+	Flush,
+}
+
+/** A request that the shards are to answer. */
+export interface Plan {
+	readonly steps: Step[];
+	readonly terminator: Terminator;
+	/** CopyDone and CopyFail messages in it: so many COPYs end without more data. */
+	readonly copyEnds: number;
+	/** A COMMIT or ROLLBACK without AND CHAIN is in it. */
+	readonly ends: boolean;
+	/** Where its EXPLAIN was routed to, when the answer is to tell that. */
+	readonly explained: Route | null;
 }
 
 // No SQL at all: it fails the transaction of a shard that did nothing wrong, since another's has failed.
@@ -28,6 +51,8 @@ export const FAIL_BATCH = Buffer.concat([parse("", Buffer.from(`${FAILED}\0\0\0`
 export const ROLLBACK = query("ROLLBACK");
 export const COPY_FAIL = copyFail(FAILED);
 export const COPY_FAIL_SYNC = Buffer.concat([COPY_FAIL, SYNC]);
+
+/** Between two requests. */
 export const NO_STEP: Step = {
 	targets: [],
 	chunk: FAIL,
@@ -39,6 +64,8 @@ export const NO_STEP: Step = {
 	joins: false,
 	quiet: false,
 };
+/** Until the shards are logged in to. */
+export const LOGIN: Step = { ...NO_STEP };
 
 /** All of `chunk` for these shards, up to ReadyForQuery. */
 export function stepOf(targets: readonly number[], chunk: Buffer): Step {

@@ -1,12 +1,13 @@
 // The transaction of a client of several shards. It is held back (session/held-begin.ts) until its first statement tells where to go; then
 // it is open on those shards that its statements have needed, and every other begins it, just as the client did, when the first
-// comes there. sharded-client.ts asks it where a statement goes, beside what the router says, and tells it when a request is over.
+// comes there. planning.ts asks it where a statement goes, beside what the router says; exchange.ts tells it what has become of a
+// request.
 
 import { Side } from "../config/snapshot.ts";
 import { type StatementFacts, TransactionControl } from "../parser/facts.ts";
 import { HeldBegin } from "../session/held-begin.ts";
 import type { SessionHints } from "../session/hints.ts";
-import type { TxStatus } from "../wire/codes.ts";
+import { TxStatus } from "../wire/codes.ts";
 
 /** A shard as it concerns transactions: its Client. */
 export interface Participant {
@@ -22,17 +23,21 @@ export interface Participant {
 export class ShardedTransaction {
 	/** While it is open no shard knows of the transaction. */
 	readonly heldBegin: HeldBegin;
-	/** Shards that it is open on, or failed; in order. */
+	/** As the client was told by the last ReadyForQuery. */
+	status: TxStatus = TxStatus.Idle;
+	/** Shards that the transaction is open on, or failed; in order. */
 	begun: readonly number[] = [];
-	/** It has failed, and nothing has been routed since that could change that. */
-	failed = false;
-	/** Which of their servers have it, all the same: it never moves. For `Cluster.pick`. */
+	/** Statements have been sent since the transaction began. */
+	hasRun = false;
+	/** The transaction has failed, and nothing has been routed since that could change that. */
+	private failed = false;
+	/** Primary or replica, and `since` for `Cluster.pick`: fixed when the transaction begins, the same on every shard. */
 	side = Side.Primary;
 	since = 0;
 	private readonly shards: readonly Participant[];
-	/** How other shards begin it; "" when they cannot, since it was not held back. */
+	/** How other shards begin the transaction; "" when they cannot, since it was not held back. */
 	private sql = "";
-	/** Shards that were given that for the request under way. */
+	/** Shards that were given `sql` for the request under way. */
 	private joining: number[] = [];
 	private readonly sharesNames: () => boolean;
 
@@ -43,12 +48,22 @@ export class ShardedTransaction {
 		this.heldBegin = new HeldBegin(hints);
 	}
 
-	/** Some shard knows of it. */
+	/** Some shard knows of the transaction. */
 	get isRunning(): boolean {
 		return this.begun.length > 0;
 	}
 
-	/** The shard is about to be sent a statement of it. */
+	/** The client was told that it is in a transaction. */
+	get isOpen(): boolean {
+		return this.status !== TxStatus.Idle;
+	}
+
+	/** A request is about to be sent. */
+	send(): void {
+		this.hasRun = this.isOpen;
+	}
+
+	/** The shard is about to be sent a statement of the transaction. */
 	join(shard: number): void {
 		const sql = this.heldBegin.open ? this.heldBegin.sql : this.sql;
 		if (sql === "" || this.begun.includes(shard) || this.joining.includes(shard)) return;
@@ -70,7 +85,19 @@ export class ShardedTransaction {
 		heldBegin.handOver();
 	}
 
-	/** COMMIT or ROLLBACK has been done, though the batch goes on. */
+	/** The transaction is open on these shards, in order, or has failed on all of them. */
+	runsOn(begun: readonly number[], status: TxStatus): void {
+		this.begun = begun;
+		this.failed = status === TxStatus.Failed;
+	}
+
+	/** The client is told ReadyForQuery. */
+	told(status: TxStatus): void {
+		this.status = status;
+		if (status === TxStatus.Idle) this.end();
+	}
+
+	/** COMMIT or ROLLBACK has been done, perhaps in a batch that goes on. */
 	end(): void {
 		this.begun = [];
 		this.sql = "";

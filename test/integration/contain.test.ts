@@ -23,7 +23,7 @@ import { Worker } from "../../src/worker.ts";
 import { type Cluster, freePort, startPostgres } from "../support/postgres.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { until, within } from "../support/until.ts";
-import { frontend } from "../support/wire-frames.ts";
+import { concat, frontend } from "../support/wire-frames.ts";
 import { untilRunning } from "./support.ts";
 
 setDefaultTimeout(60_000);
@@ -182,8 +182,10 @@ test("a bug in a login that goes on by a promise costs that login alone", async 
 test("a bug in a microtask of a client of several shards costs that client alone", async () => {
 	await using innocent = await connect("innocent", "two");
 	await using client = await connect("bug", "two");
-	const count = bug(ShardedClient, "next", isBug as (self: never) => boolean);
-	client.send(frontend.parse("SELECT 1"), frontend.bind(), frontend.execute(), frontend.sync());
+	const count = bug(ShardedClient, "resume", isBug as (self: never) => boolean);
+	// The second request waits for the end of the first.
+	const batch = [frontend.parse("SELECT 1"), frontend.bind(), frontend.execute(), frontend.sync()];
+	client.send(concat(...batch, ...batch));
 	await within(client.closed, "the end of the client that met the bug");
 	expect(count.met).toBeGreaterThan(0);
 	await othersGoOn(innocent, "two");

@@ -1,0 +1,423 @@
+// The exchange of one request of a client of several shards: what its plan (planning.ts) has the shards sent, step after step,
+// and what they answer, merged (merge.ts). At its end the transaction is open on all shards that have begun it, or on none.
+// One per client, of whose requests one is under way at a time; made by sharded-client.ts, which is told how it goes.
+
+import { PgError } from "../errors.ts";
+import { explainRows, type Place } from "../router/explain.ts";
+import type { Route } from "../router/route.ts";
+import type { ClientStatements } from "../session/statements.ts";
+import { Backend, Frontend, TxStatus } from "../wire/codes.ts";
+import { errorResponse } from "../wire/error-response.ts";
+import { HEADER, readInt32 } from "../wire/frame.ts";
+import { FLUSH, SYNC } from "../wire/frontend-messages.ts";
+import { Merge, type MergeOutput, TO_READY } from "./merge.ts";
+import { isReplied } from "./segments.ts";
+import type { ShardedSession } from "./session.ts";
+import {
+	COPY_FAIL,
+	COPY_FAIL_SYNC,
+	FAIL,
+	FAIL_BATCH,
+	LOGIN,
+	NO_STEP,
+	type Plan,
+	ROLLBACK,
+	type Step,
+	stepOf,
+	Terminator,
+} from "./steps.ts";
+
+/** The shards' Clients, as far as an exchange concerns them. */
+export interface Exchanged {
+	readonly count: number;
+	/** The shard stands in a queue for a server. */
+	waits(shard: number): boolean;
+	/** Bytes of the client; they do not change afterwards. */
+	send(shards: readonly number[], chunk: Buffer, at: number, end: number): void;
+	/** The shards whose server says so. */
+	having(status: TxStatus): number[];
+	/** A Parse, Close or Query that others have replied to. */
+	learn(chunk: Buffer, at: number, next: number, others: readonly number[]): void;
+	/** Others have done what takes all statements away. */
+	forgetStatements(others: readonly number[]): void;
+	/** Has the statements that the client has, and no others. */
+	align(statements: ClientStatements): void;
+	/** Which servers they have. */
+	places(shards: readonly number[]): Place[];
+}
+
+/** The client whose requests these are. */
+export interface ExchangeOwner {
+	/** Messages for the client, which may be kept. */
+	write(messages: Uint8Array): void;
+	/** Does `work` when the event under way is over and no message is half sent, unless the client has gone by then. */
+	later(work: () => void): void;
+	/** All shards are logged in to. */
+	onLoggedIn(): void;
+	/** The client was told of an error. */
+	onError(): void;
+	/** The shards read CopyData. */
+	onCopyIn(): void;
+	/** The shard was ahead of the others, and may send again. */
+	resumeShard(shard: number): void;
+	/** A Flush is answered: the client's turn, in the middle of its batch. */
+	onFlushed(): void;
+	/**
+	 * All of the request is answered but for ReadyForQuery.
+	 * @param committed the transaction that has ended, if one has, was committed
+	 * @param skips in a batch that has failed the client is not told ReadyForQuery before its Sync
+	 */
+	onAnswered(status: TxStatus, committed: boolean, skips: boolean): void;
+	close(reason: string, words: PgError): void;
+}
+
+export class Exchange implements MergeOutput {
+	private readonly owner: ExchangeOwner;
+	private readonly shards: Exchanged;
+	private readonly session: ShardedSession;
+	private merge: Merge;
+	/** The step that is under way, and those behind it. */
+	private step = LOGIN;
+	private steps: Step[] = [];
+	/** How many of the step's shards have been sent it. */
+	private sent = 0;
+	/** Where in the step's chunk the message is whose reply comes next. */
+	private mark = 0;
+	private terminator = Terminator.Sync;
+	/** The request has failed, and the client was told so. */
+	private hasFailed = false;
+	/** Shards that were apart after the request were brought together. */
+	private mended = false;
+	/** Shards that were sent messages of a batch whose Sync they were not; written here only. */
+	involved: readonly number[] = [];
+	/** CopyDone and CopyFail messages that were sent before their COPY began. */
+	private copyEnds = 0;
+	/** What the client sends is data of a COPY; written here only. */
+	copying = false;
+	/** The batch ends the transaction. */
+	private ends = false;
+	/** The last COMMIT or ROLLBACK since the last ReadyForQuery was a COMMIT, and was done. */
+	private committed = false;
+	/** Where the EXPLAIN was routed to whose answer is to end with that. */
+	private explained: Route | null = null;
+
+	constructor(owner: ExchangeOwner, shards: Exchanged, session: ShardedSession) {
+		this.owner = owner;
+		this.shards = shards;
+		this.session = session;
+		const all = Array.from({ length: shards.count }, (_, shard) => shard);
+		this.merge = new Merge(shards.count, all, TO_READY, this);
+	}
+
+	// ---- what is sent ----------------------------------------------------------------------------------------------
+
+	start({ steps, terminator, copyEnds, ends, explained }: Plan): void {
+		this.terminator = terminator;
+		this.hasFailed = false;
+		this.mended = false;
+		this.copyEnds = copyEnds;
+		this.ends = ends;
+		this.explained = explained;
+		this.steps = steps;
+		this.session.transaction.send();
+		this.next();
+	}
+
+	/** Nothing of the request is sent. A transaction fails, as PostgreSQL's would have. */
+	refuse(error: PgError, terminator: Terminator): void {
+		this.terminator = terminator;
+		this.mended = false;
+		this.step = NO_STEP;
+		this.steps = [];
+		this.write(errorResponse(error, "stays"));
+		this.failed();
+		this.next();
+	}
+
+	/** Sends what is to be sent next, or ends the request. */
+	private next(): void {
+		if (this.hasFailed && this.involved.length > 0) {
+			this.steps = [{ ...stepOf(this.involved, FAIL_BATCH), quiet: true }];
+			this.involved = [];
+		}
+		const step = this.steps.shift();
+		if (step === undefined) {
+			this.finish();
+			return;
+		}
+		// Also before a Query in the middle of a batch, and at its end.
+		if (step.chunk === SYNC) this.involved = [];
+		this.step = step;
+		this.mark = step.at;
+		this.merge = new Merge(this.shards.count, step.targets, step.replies, this, step.firstAnswers);
+		this.sent = 0;
+		this.sendStep(step);
+	}
+
+	/**
+	 * Shard after shard, the next when the last has a server: two clients that each had what the other waits for would
+	 * wait for ever.
+	 */
+	private sendStep(step: Step): void {
+		const { targets, chunk, at, end, behind, joins } = step;
+		const { shards } = this;
+		while (this.step === step && this.sent < targets.length) {
+			// One had none to give: then the others are not asked.
+			if (this.merge.hasError()) {
+				this.merge.spare(targets.slice(this.sent));
+				this.sent = targets.length;
+				return;
+			}
+			const shard = targets[this.sent++]!;
+			const only = [shard];
+			if (joins) this.session.transaction.join(shard);
+			shards.send(only, chunk, at, end);
+			if (behind !== null) {
+				if (!this.involved.includes(shard)) this.involved = [...this.involved, shard];
+				shards.send(only, behind, 0, behind.length);
+			}
+			if (shards.waits(shard)) return;
+		}
+	}
+
+	/** Some of the shards have not been sent the step yet. */
+	get isSending(): boolean {
+		return this.sent < this.step.targets.length;
+	}
+
+	/** A shard may have got the server that it waited for. */
+	sendMore(): void {
+		const { step, sent } = this;
+		if (sent > 0 && this.isSending && !this.shards.waits(step.targets[sent - 1]!)) this.sendStep(step);
+	}
+
+	/** The shards that are asked. */
+	get targets(): readonly number[] {
+		return this.step.targets;
+	}
+
+	/** CopyDone or CopyFail, `chunk[at, next)`. */
+	endCopy(chunk: Buffer, at: number, next: number): void {
+		const { targets } = this.step;
+		this.copying = false;
+		this.shards.send(targets, chunk, at, next);
+		// In a batch PostgreSQL would keep its answer until the next Sync, which waits here for that answer.
+		if (this.terminator === Terminator.Flush) this.shards.send(targets, FLUSH, 0, FLUSH.length);
+	}
+
+	// ---- the end of a request --------------------------------------------------------------------------------------
+
+	/** All that the request was is answered. */
+	private finish(): void {
+		const { shards, session } = this;
+		const { transaction, statements } = session;
+		transaction.joined();
+		if (this.terminator === Terminator.Flush && !this.hasFailed) {
+			if (this.ends) transaction.end();
+			this.rest();
+			this.owner.onFlushed();
+			return;
+		}
+		if (this.hasFailed) shards.align(statements);
+		const open = shards.having(TxStatus.InBlock);
+		const failed = shards.having(TxStatus.Failed);
+		const begun = [...open, ...failed].sort((a, b) => a - b);
+		if (begun.length === 0) {
+			if (this.hasFailed) transaction.heldBegin.fail();
+			this.answered(transaction.heldBegin.status);
+		} else if (!this.isWhole(begun)) this.mend(begun, ROLLBACK, this.hasFailed);
+		else if (open.length > 0 && (this.hasFailed || failed.length > 0)) this.mend(open, FAIL, true);
+		else {
+			const status = open.length > 0 ? TxStatus.InBlock : TxStatus.Failed;
+			transaction.runsOn(begun, status);
+			this.answered(status);
+		}
+	}
+
+	/** False when COMMIT AND CHAIN, or BEGIN, has failed here and there not. */
+	private isWhole(begun: readonly number[]): boolean {
+		const { transaction } = this.session;
+		if (!transaction.isRunning) return begun.length === this.shards.count;
+		return transaction.begun.every((shard) => begun.includes(shard));
+	}
+
+	private mend(shards: readonly number[], message: Buffer, allowed: boolean): void {
+		if (this.mended || !allowed) {
+			const error = new PgError("FATAL", "58000", "a transaction is open on some of the shards only");
+			this.owner.close(error.message, error);
+			return;
+		}
+		this.mended = true;
+		this.steps = [{ ...stepOf(shards, message), quiet: true }];
+		this.owner.later(() => this.next());
+	}
+
+	private answered(status: TxStatus): void {
+		const { committed } = this;
+		this.committed = false;
+		this.rest();
+		this.session.transaction.told(status);
+		this.owner.onAnswered(status, committed, this.terminator === Terminator.Flush);
+	}
+
+	private rest(): void {
+		this.step = NO_STEP;
+		this.copying = false;
+	}
+
+	/** The client has gone: what is left of its request is sent to nobody. */
+	abandon(): void {
+		this.steps = [];
+		this.rest();
+	}
+
+	// ---- what is answered ------------------------------------------------------------------------------------------
+
+	/** Messages of a shard; they do not change afterwards. */
+	add(shard: number, bytes: Buffer): void {
+		this.merge.add(shard, bytes);
+	}
+
+	write(messages: Uint8Array): void {
+		const code = messages[0];
+		if (this.step.quiet) {
+			// A setting may be what it was before the transaction.
+			if (code === Backend.ParameterStatus) this.owner.write(messages);
+			return;
+		}
+		if (code === Backend.BackendKeyData && this.step === LOGIN) return;
+		if (code === Backend.CommandComplete) this.onTag(messages);
+		this.owner.write(messages);
+	}
+
+	/** A CommandComplete for the client. */
+	private onTag(message: Uint8Array): void {
+		const first = message[HEADER];
+		// Of those that begin with C, D, E or R: COMMIT, DEALLOCATE ALL, DISCARD ALL, EXPLAIN, ROLLBACK.
+		if (first !== 67 && first !== 68 && first !== 69 && first !== 82) return;
+		const tag = Buffer.from(message).latin1Slice(HEADER, message.length - 1);
+		switch (tag) {
+			case "COMMIT":
+			case "ROLLBACK":
+				this.committed = tag === "COMMIT";
+				break;
+			case "EXPLAIN":
+				this.explain();
+				break;
+			case "DEALLOCATE ALL":
+			case "DISCARD ALL":
+				this.session.statements.clear();
+				this.shards.forgetStatements(this.step.targets);
+		}
+	}
+
+	/** The rows that the output of an EXPLAIN ends with. */
+	private explain(): void {
+		const { explained } = this;
+		if (explained === null) return;
+		this.explained = null;
+		this.owner.write(explainRows(explained, this.shards.places(this.step.targets)));
+	}
+
+	replied(): void {
+		const { chunk, end, quiet } = this.step;
+		if (quiet || chunk[this.mark] === Frontend.Query) return;
+		this.toReplied();
+		if (this.mark >= end) return;
+		const next = this.mark + 1 + readInt32(chunk, this.mark + 1);
+		this.learn(chunk, this.mark, next);
+		this.mark = next;
+	}
+
+	/** On to a message that is replied to. */
+	private toReplied(): void {
+		const { chunk, end } = this.step;
+		while (this.mark < end && !isReplied(chunk[this.mark]!)) this.mark += 1 + readInt32(chunk, this.mark + 1);
+	}
+
+	/** What a message that was done did to the client's statements, it did on those shards only that had it. */
+	private learn(chunk: Buffer, at: number, next: number): void {
+		const code = chunk[at];
+		if (code !== Frontend.Query && code !== Frontend.Parse && code !== Frontend.Close) return;
+		this.session.statements.note(chunk, at, next);
+		this.shards.learn(chunk, at, next, this.step.targets);
+	}
+
+	failed(): void {
+		const { chunk, end, quiet } = this.step;
+		if (quiet) return;
+		this.owner.onError();
+		this.hasFailed = true;
+		this.steps = [];
+		this.copying = false;
+		this.toReplied();
+		// The unnamed statement is gone once a Parse for it has begun.
+		if (this.mark < end && chunk[this.mark] === Frontend.Parse && chunk[this.mark + HEADER] === 0)
+			this.session.statements.forgetUnnamed();
+	}
+
+	copyIn(): void {
+		if (this.copyEnds > 0) {
+			this.copyEnds--;
+			return;
+		}
+		this.copying = true;
+		const { chunk, at, end, replies, targets } = this.step;
+		if (chunk[at] !== Frontend.Query && this.terminator === Terminator.Sync) {
+			// PostgreSQL ignores the Sync that was sent with the COPY: the batch ends at the next.
+			this.terminator = Terminator.Flush;
+			if (replies !== TO_READY) this.steps.pop();
+			else {
+				let left = 0;
+				for (let next = this.mark; next < end; next += 1 + readInt32(chunk, next + 1))
+					if (isReplied(chunk[next]!)) left++;
+				this.merge.expect(left);
+				this.involved = targets;
+			}
+		}
+		this.owner.onCopyIn();
+	}
+
+	stopCopy(shard: number): void {
+		this.copying = false;
+		if (this.copyEnds > 0) return;
+		const { merge, step } = this;
+		const ignored = step.replies === TO_READY && step.chunk[step.at] !== Frontend.Query && this.involved.length === 0;
+		const message = ignored ? COPY_FAIL_SYNC : COPY_FAIL;
+		this.owner.later(() => {
+			if (this.merge === merge) this.shards.send([shard], message, 0, message.length);
+		});
+	}
+
+	done(): void {
+		const { step } = this;
+		if (step === LOGIN) {
+			this.rest();
+			this.owner.onLoggedIn();
+			return;
+		}
+		const { chunk, at, end, quiet } = step;
+		if (chunk[at] === Frontend.Query && !quiet && !this.hasFailed) this.learn(chunk, at, end);
+		if (this.steps.length > 0 || (this.hasFailed && this.involved.length > 0)) this.owner.later(() => this.next());
+		else this.finish();
+	}
+
+	resumeShard(shard: number): void {
+		this.owner.resumeShard(shard);
+	}
+
+	/** True while the shard should not send more: it is ahead of the others. */
+	isAhead(shard: number): boolean {
+		return this.merge.isAhead(shard);
+	}
+
+	/**
+	 * Why the shard's session has ended, for the client.
+	 * @param ours what we say of it, if anything
+	 * @returns its server's own words, or ours; undefined when the client has been told, or there is nothing to tell
+	 */
+	lastWords(shard: number, ours: PgError | null): PgError | Buffer | undefined {
+		if (this.merge.fatal && !this.step.quiet) return undefined;
+		return this.merge.lastWords(shard) ?? ours ?? undefined;
+	}
+}

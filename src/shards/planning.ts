@@ -1,0 +1,354 @@
+// What becomes of a request of a client of several shards: a plan of steps for the shards, an answer of ours, or a refusal. Here
+// bytes are understood, the router is asked, and the shards' Clients are told which of their servers are wanted; nothing is sent,
+// and whether a request may come now is nobody's question here. Asked by sharded-client.ts.
+
+import type { ClientContext } from "../client/context.ts";
+import { RequestRouter } from "../client/request.ts";
+import { noteBatch } from "../client/routing.ts";
+import { answerBatch, answerQuery, endOfSolo } from "../client/solo.ts";
+import { now } from "../clock.ts";
+import { Side } from "../config/snapshot.ts";
+import { PgError } from "../errors.ts";
+import { type StatementFacts, TransactionControl } from "../parser/facts.ts";
+import { factsOf } from "../parser/facts-cache.ts";
+import type { Reading } from "../parser/reading.ts";
+import { Unasked } from "../router/refusals.ts";
+import type { Route } from "../router/route.ts";
+import type { Router } from "../router/router.ts";
+import { ABORTED, type OwnAnswer, saySetting } from "../session/held-begin.ts";
+import { OwnWrites } from "../session/own-writes.ts";
+import { SessionReading } from "../session/session-reading.ts";
+import { Frontend, TxStatus } from "../wire/codes.ts";
+import { HEADER } from "../wire/frame.ts";
+import { FLUSH, SYNC } from "../wire/frontend-messages.ts";
+import { Batches } from "./segments.ts";
+import type { ShardedSession } from "./session.ts";
+import { type Plan, type Step, stepOf, Terminator } from "./steps.ts";
+import { isBeginning, isEnd } from "./transaction.ts";
+
+/** The shards' Clients, as far as a plan concerns them. */
+export interface Planned {
+	readonly count: number;
+	/** How all of them read statements. */
+	readonly reading: Reading;
+	/** BEGIN may be held back. */
+	readonly mayHold: boolean;
+	/** Servers of some stay for good. */
+	readonly isSession: boolean;
+	readonly isSerializable: boolean;
+	/** Which of their servers are wanted. */
+	prefer(shards: readonly number[], side: Side, since: number, route: Route | null, facts: StatementFacts | null): void;
+	/** A Parse, Close or Query that was answered without them. */
+	learn(chunk: Buffer, at: number, next: number): void;
+	/** A batch that was answered without them. */
+	learnBatch(chunk: Buffer, at: number, end: number, failed: boolean): void;
+}
+
+/** Whose requests these are, for SHOW ROUTES. */
+interface Asker {
+	readonly pid: number;
+	readonly user: string;
+	readonly database: string;
+}
+
+/** Nothing of the request is sent: the client is told `error`. */
+export class Refusal {
+	readonly error: PgError;
+	readonly terminator: Terminator;
+
+	constructor(error: PgError, terminator: Terminator) {
+		this.error = error;
+		this.terminator = terminator;
+	}
+}
+
+/** No shard is needed: the client is told `bytes`. */
+export class AnsweredHere {
+	readonly bytes: Buffer;
+	/** Where what is answered ends in its chunk. */
+	readonly end: number;
+	/** An error is what the client is told. */
+	readonly failed: boolean;
+	/** A transaction has ended with it. */
+	readonly ended: boolean;
+
+	constructor(bytes: Buffer, end: number, failed: boolean, ended: boolean) {
+		this.bytes = bytes;
+		this.end = end;
+		this.failed = failed;
+		this.ended = ended;
+	}
+}
+
+export class Planning {
+	private readonly context: ClientContext;
+	private readonly asker: Asker;
+	private readonly shards: Planned;
+	private readonly session: ShardedSession;
+	private readonly batches: Batches;
+	private readonly writes = new OwnWrites();
+	private readonly readings = new SessionReading();
+	private requests: RequestRouter;
+
+	constructor(context: ClientContext, asker: Asker, shards: Planned, session: ShardedSession, router: Router) {
+		this.context = context;
+		this.asker = asker;
+		this.shards = shards;
+		this.session = session;
+		this.batches = new Batches(shards.count);
+		this.requests = new RequestRouter(router, session.hints, this.readings);
+	}
+
+	/** A reload made this the router. */
+	reach(router: Router): void {
+		const { wrote } = this.requests;
+		this.requests = new RequestRouter(router, this.session.hints, this.readings);
+		this.requests.wrote = wrote;
+	}
+
+	/** No transaction is open any more. */
+	endTransaction(committed: boolean): void {
+		this.session.hints.end(committed);
+		this.readings.noteEnd();
+		if (this.requests.wrote) {
+			this.requests.wrote = false;
+			this.writes.wrote(now());
+		}
+		this.batches.clear();
+	}
+
+	/**
+	 * The Query or FunctionCall `chunk[at, next)`, which is whole.
+	 * @param involved shards that were sent a batch which is not ended
+	 */
+	simple(
+		code: number,
+		chunk: Buffer,
+		at: number,
+		next: number,
+		involved: readonly number[],
+	): Plan | AnsweredHere | Refusal {
+		const { requests, session, batches } = this;
+		const { transaction, statements } = session;
+		let targets = batches.all;
+		let route: Route | null = null;
+		this.beforeRouting(involved);
+		if (code === Frontend.FunctionCall) {
+			requests.facts = null;
+			requests.wrote = true;
+			if (requests.router.asksPlugins) route = requests.router.refuseUnasked(Unasked.FunctionCall);
+		} else route = requests.query(chunk, at, next, transaction.isRunning, statements);
+		// A transaction that has failed unknown to any shard has its own words.
+		if (route !== null && route.error !== null && !transaction.heldBegin.failed)
+			return this.refusal(route, route.error, Terminator.Sync);
+		if (route !== null) {
+			const said = this.mayAnswer(involved) ? this.say(chunk.utf8Slice(at + HEADER, next - 1)) : null;
+			if (said !== null) {
+				statements.note(chunk, at, next);
+				this.shards.learn(chunk, at, next);
+				if (said.error !== null && transaction.isRunning) return new Refusal(said.error, Terminator.Sync);
+				const ended = this.settle(said);
+				return new AnsweredHere(answerQuery(said, transaction.status), next, said.error !== null, ended);
+			}
+			targets = batches.targets(route);
+			statements.forgetUnnamed();
+			// What stands behind the end of a transaction that has failed, in one string with it, runs.
+			if (route.error !== null && isEnd(requests.facts)) return this.refusal(route, route.error, Terminator.Sync);
+		}
+		if (this.isAborted()) return new Refusal(ABORTED, Terminator.Sync);
+		targets = batches.of(transaction.targets(targets, requests.facts, NO_SHARDS));
+		if (this.mayDivide(targets, chunk, at, next)) return new Refusal(DIVIDES, Terminator.Sync);
+		const steps = involved.length > 0 ? [stepOf(involved, SYNC)] : [];
+		const firstAnswers = requests.facts?.placement.firstAnswers ?? null;
+		steps.push({ ...stepOf(targets, chunk), at, end: next, joins: true, firstAnswers });
+		const explained = this.place(targets, route?.side ?? Side.Primary, route);
+		return { steps, terminator: Terminator.Sync, copyEnds: 0, ends: false, explained };
+	}
+
+	/** The Sync of a batch that these shards were sent. */
+	sync(involved: readonly number[]): Plan {
+		const explained = this.place(involved, Side.Primary, null);
+		return { steps: [stepOf(involved, SYNC)], terminator: Terminator.Sync, copyEnds: 0, ends: false, explained };
+	}
+
+	/**
+	 * The extended-query messages `chunk[at, end)`, up to a Sync or Flush, or up to a Query. Of a batch whose beginning needs no
+	 * shard the rest is to be asked about again.
+	 * @param stop where the Sync or Flush is; `end` when there is none
+	 * @param hurried more of it may come behind
+	 * @param involved shards that were sent what came before in the same batch
+	 */
+	batch(
+		chunk: Buffer,
+		at: number,
+		stop: number,
+		end: number,
+		hurried: boolean,
+		involved: readonly number[],
+	): Plan | AnsweredHere | Refusal {
+		const terminator = stop < end && chunk[stop] === Frontend.Sync ? Terminator.Sync : Terminator.Flush;
+		const begun = this.beginning(chunk, at, stop, terminator, involved);
+		if (begun !== null) return begun;
+		this.beforeRouting(involved);
+		const { requests, session } = this;
+		const { statements, transaction } = session;
+		const batch = this.batches.split(requests, statements, chunk, at, stop, transaction, involved);
+		const { segments, error, route, copyEnds, ends } = batch;
+		// What is still to come of it may write.
+		const side = hurried && batch.side === Side.Any ? requests.router.writeSide : batch.side;
+		if (error !== null && !transaction.heldBegin.failed)
+			return route === null ? new Refusal(error, terminator) : this.refusal(route, error, terminator);
+		if (this.mayAnswer(involved) && endOfSolo(chunk, at, statements) === end) {
+			const said = this.say(requests.textOf(chunk, at, statements));
+			// In a transaction that has failed a batch fails at its first message.
+			if (said !== null && said.error !== ABORTED) {
+				// Where servers have the transaction its first message fails: nothing of it has happened.
+				const noted = said.error !== null && transaction.isRunning ? at : end;
+				return this.answerBatch(said, chunk, at, noted, end);
+			}
+		}
+		// Whatever the router has against it: the transaction has failed.
+		if (error !== null || this.isAborted()) return new Refusal(ABORTED, terminator);
+		const targets = [...new Set(segments.flatMap((segment) => segment.targets).concat(involved))];
+		const explained = this.place(targets, side, route);
+		const first = segments[0]!;
+		if (terminator === Terminator.Sync && segments.length === 1 && involved.length === 0) {
+			const step = { ...stepOf(first.targets, chunk), at, end, joins: true, firstAnswers: first.firstAnswers };
+			return { steps: [step], terminator, copyEnds, ends, explained };
+		}
+		// What follows goes when the shards have answered, which they do when they are told to.
+		const steps: Step[] = segments.map((segment) => ({ ...segment, chunk, behind: FLUSH, quiet: false }));
+		if (terminator === Terminator.Sync) steps.push(stepOf(targets, SYNC));
+		return { steps, terminator, copyEnds, ends, explained };
+	}
+
+	/**
+	 * A statement at the head of a batch that only says how its transaction begins is answered: the next tells where to go.
+	 * @returns null when there is none
+	 */
+	private beginning(
+		chunk: Buffer,
+		at: number,
+		stop: number,
+		terminator: Terminator,
+		involved: readonly number[],
+	): AnsweredHere | Refusal | null {
+		const { requests, session, shards } = this;
+		const { statements, transaction } = session;
+		if (transaction.isRunning || involved.length > 0 || transaction.heldBegin.failed || !shards.mayHold) return null;
+		const next = endOfSolo(chunk, at, statements, true);
+		if (next < 0 || next >= stop) return null;
+		const sql = requests.textOf(chunk, at, statements);
+		if (!isBeginning(requests.router.statements.facts(sql))) return null;
+		this.beforeRouting(involved);
+		const { error, route } = this.batches.split(requests, statements, chunk, at, next, transaction, involved);
+		if (error !== null) return this.refusal(route!, error, terminator);
+		const said = this.say(sql);
+		return said === null ? null : this.answerBatch(said, chunk, at, next, next);
+	}
+
+	/** `said` is the answer to the messages `[at, end)`, and those up to `noted` have happened. */
+	private answerBatch(said: OwnAnswer, chunk: Buffer, at: number, noted: number, end: number): AnsweredHere | Refusal {
+		const { statements, transaction } = this.session;
+		const failed = said.error !== null;
+		noteBatch(statements, chunk, at, noted, this.context.nextSerial(), failed);
+		this.shards.learnBatch(chunk, at, noted, failed);
+		// The shards' transactions fail with it.
+		if (said.error !== null && transaction.isRunning) return new Refusal(said.error, Terminator.Sync);
+		const ended = this.settle(said);
+		return new AnsweredHere(answerBatch(said, chunk, at, end, transaction.status), end, failed, ended);
+	}
+
+	/** Whether a string may end the transaction on these shards, while it is open on others. */
+	private mayDivide(targets: readonly number[], chunk: Buffer, at: number, next: number): boolean {
+		const { transaction } = this.session;
+		if ((this.requests.facts?.statements ?? 0) < 2 || transaction.status === TxStatus.Failed) return false;
+		if (transaction.begun.every((shard) => targets.includes(shard))) return false;
+		if (!factsOf(this.context.facts, chunk, at + HEADER, next - 1).transaction) return false;
+		return ENDS.test(chunk.utf8Slice(at + HEADER, next - 1));
+	}
+
+	private beforeRouting(involved: readonly number[]): void {
+		const { requests, shards } = this;
+		const { transaction, statements } = this.session;
+		// What a batch has begun is not settled before its Sync.
+		if (involved.length === 0) this.readings.settle(shards.reading, statements);
+		// Each client has a shard of its own for what names no table, and the same for as long as it stays.
+		requests.home = transaction.home(this.asker.pid % shards.count, involved);
+		requests.begun = transaction.heldBegin.begun;
+	}
+
+	/** The router is against it. */
+	private refusal(route: Route, error: PgError, terminator: Terminator): Refusal {
+		const { facts, sql } = this.requests;
+		this.context.routes.note(this.context.time, this.asker, facts, sql, route, null, 0);
+		return new Refusal(error, terminator);
+	}
+
+	/** The transaction has failed, no shard can say so, and what was routed does not end it. */
+	private isAborted(): boolean {
+		const { heldBegin } = this.session.transaction;
+		if (!heldBegin.failed) return false;
+		if (!isEnd(this.requests.facts)) return true;
+		heldBegin.abandon();
+		return false;
+	}
+
+	/** The statement just routed may be one that needs no server. */
+	private mayAnswer(involved: readonly number[]): boolean {
+		const { facts } = this.requests;
+		const { transaction } = this.session;
+		if (facts === null || involved.length > 0) return false;
+		if (!transaction.isRunning) return transaction.heldBegin.concerns(facts);
+		if (facts.reads || facts.writes || facts.statements !== 1) return false;
+		return facts.transaction === TransactionControl.None && transaction.status !== TxStatus.Failed;
+	}
+
+	private say(sql: string): OwnAnswer | null {
+		const { transaction, hints } = this.session;
+		if (transaction.isRunning) return saySetting(sql, hints, true, transaction.hasRun);
+		return transaction.heldBegin.answer(this.requests.facts!, sql, this.shards.mayHold);
+	}
+
+	/** What is said is so: a transaction that no shard knows of begins, fails or ends. @returns it has ended */
+	private settle(said: OwnAnswer): boolean {
+		const { transaction } = this.session;
+		if (transaction.isRunning) return false;
+		const wasOpen = transaction.isOpen;
+		if (said.error !== null) transaction.heldBegin.fail();
+		transaction.told(transaction.heldBegin.status);
+		return wasOpen && !transaction.isOpen;
+	}
+
+	/**
+	 * Which servers of the shards are to run it, if no transaction has decided that.
+	 * @param wanted which it needs, for all that the router knows
+	 * @returns where its EXPLAIN goes, when the answer is to tell that
+	 */
+	private place(targets: readonly number[], wanted: Side, route: Route | null): Route | null {
+		const { requests, shards, writes } = this;
+		const { general } = this.context;
+		const { transaction } = this.session;
+		if (!transaction.isRunning) {
+			// A server that stays for good has to be one that can write.
+			const stays = wanted === Side.Any && requests.router.mayWrite && shards.isSession;
+			const least = stays || shards.isSerializable ? requests.router.writeSide : wanted;
+			transaction.side = writes.side(least, general, this.context.time);
+			transaction.since = writes.since;
+			if (transaction.side !== least) route = writes.told(route, transaction.side);
+		}
+		shards.prefer(targets, transaction.side, transaction.since, route, requests.facts);
+		return requests.facts?.explains && general.expanded_explain ? route : null;
+	}
+}
+
+/** In a string of which some statement is transaction control: perhaps that ends the transaction, and is not about savepoints. */
+const ENDS = /\b(commit|end|abort|rollback(?!\s+((work|transaction)\s+)?to\b))\b/i;
+const DIVIDES = new PgError(
+	"ERROR",
+	"0A000",
+	"a string of statements for one shard cannot end a transaction that is open on others",
+	undefined,
+	"Send COMMIT and its like as statements of their own.",
+);
+const NO_SHARDS: ReadonlySet<number> = new Set();
