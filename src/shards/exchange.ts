@@ -30,11 +30,12 @@ import {
 /** The shards' Clients, as far as an exchange concerns them. */
 export interface Exchanged {
 	readonly count: number;
-	/** The shard stands in a queue for a server. */
-	waits(shard: number): boolean;
+	readonly each: readonly Link[];
 	/** Bytes of the client; they do not change afterwards. */
 	send(shards: readonly number[], chunk: Buffer, at: number, end: number): void;
-	/** The shards whose server says so. */
+	/** No server of theirs has a transaction. */
+	readonly areIdle: boolean;
+	/** The shards whose server says so, in order. */
 	having(status: TxStatus): number[];
 	/** A Parse, Close or Query that others have replied to. */
 	learn(chunk: Buffer, at: number, next: number, others: readonly number[]): void;
@@ -44,6 +45,14 @@ export interface Exchanged {
 	align(statements: ClientStatements): void;
 	/** Which servers they have. */
 	places(shards: readonly number[]): Place[];
+}
+
+/** A shard's Client. */
+interface Link {
+	/** It stands in a queue for a server. */
+	readonly isWaiting: boolean;
+	/** Bytes of the client; they do not change afterwards. */
+	onData(bytes: Buffer): void;
 }
 
 /** The client whose requests these are. */
@@ -75,7 +84,7 @@ export class Exchange implements MergeOutput {
 	private readonly owner: ExchangeOwner;
 	private readonly shards: Exchanged;
 	private readonly session: ShardedSession;
-	private merge: Merge;
+	private readonly merge: Merge;
 	/** The step that is under way, and those behind it. */
 	private step = LOGIN;
 	private steps: Step[] = [];
@@ -149,7 +158,7 @@ export class Exchange implements MergeOutput {
 		if (step.chunk === SYNC) this.involved = [];
 		this.step = step;
 		this.mark = step.at;
-		this.merge = new Merge(this.shards.count, step.targets, step.replies, this, step.firstAnswers);
+		this.merge.begin(step.targets, step.replies, step.firstAnswers);
 		this.sent = 0;
 		this.sendStep(step);
 	}
@@ -159,24 +168,27 @@ export class Exchange implements MergeOutput {
 	 * wait for ever.
 	 */
 	private sendStep(step: Step): void {
-		const { targets, chunk, at, end, behind, joins } = step;
-		const { shards } = this;
+		const { targets, chunk, at, end, behind } = step;
+		const { transaction } = this.session;
+		const joins = step.joins && transaction.mayJoin;
+		// Each shard's Client keeps slices of what it is given.
+		const bytes = at === 0 && end === chunk.length ? chunk : chunk.subarray(at, end);
 		while (this.step === step && this.sent < targets.length) {
 			// One had none to give: then the others are not asked.
-			if (this.merge.hasError()) {
+			if (this.sent > 0 && this.merge.hasError()) {
 				this.merge.spare(targets.slice(this.sent));
 				this.sent = targets.length;
 				return;
 			}
 			const shard = targets[this.sent++]!;
-			const only = [shard];
-			if (joins) this.session.transaction.join(shard);
-			shards.send(only, chunk, at, end);
+			const link = this.shards.each[shard]!;
+			if (joins) transaction.join(shard);
+			if (bytes.length > 0) link.onData(bytes);
 			if (behind !== null) {
 				if (!this.involved.includes(shard)) this.involved = [...this.involved, shard];
-				shards.send(only, behind, 0, behind.length);
+				link.onData(behind);
 			}
-			if (shards.waits(shard)) return;
+			if (link.isWaiting) return;
 		}
 	}
 
@@ -188,7 +200,7 @@ export class Exchange implements MergeOutput {
 	/** A shard may have got the server that it waited for. */
 	sendMore(): void {
 		const { step, sent } = this;
-		if (sent > 0 && this.isSending && !this.shards.waits(step.targets[sent - 1]!)) this.sendStep(step);
+		if (sent > 0 && this.isSending && !this.shards.each[step.targets[sent - 1]!]!.isWaiting) this.sendStep(step);
 	}
 
 	/** The shards that are asked. */
@@ -219,13 +231,15 @@ export class Exchange implements MergeOutput {
 			return;
 		}
 		if (this.hasFailed) shards.align(statements);
+		if (shards.areIdle) {
+			if (this.hasFailed) transaction.heldBegin.fail();
+			this.answered(transaction.heldBegin.status);
+			return;
+		}
 		const open = shards.having(TxStatus.InBlock);
 		const failed = shards.having(TxStatus.Failed);
 		const begun = [...open, ...failed].sort((a, b) => a - b);
-		if (begun.length === 0) {
-			if (this.hasFailed) transaction.heldBegin.fail();
-			this.answered(transaction.heldBegin.status);
-		} else if (!this.isWhole(begun)) this.mend(begun, ROLLBACK, this.hasFailed);
+		if (!this.isWhole(begun)) this.mend(begun, ROLLBACK, this.hasFailed);
 		else if (open.length > 0 && (this.hasFailed || failed.length > 0)) this.mend(open, FAIL, true);
 		else {
 			const status = open.length > 0 ? TxStatus.InBlock : TxStatus.Failed;
@@ -381,11 +395,11 @@ export class Exchange implements MergeOutput {
 	stopCopy(shard: number): void {
 		this.copying = false;
 		if (this.copyEnds > 0) return;
-		const { merge, step } = this;
+		const { step } = this;
 		const ignored = step.replies === TO_READY && step.chunk[step.at] !== Frontend.Query && this.involved.length === 0;
 		const message = ignored ? COPY_FAIL_SYNC : COPY_FAIL;
 		this.owner.later(() => {
-			if (this.merge === merge) this.shards.send([shard], message, 0, message.length);
+			if (this.step === step) this.shards.send([shard], message, 0, message.length);
 		});
 	}
 

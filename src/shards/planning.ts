@@ -332,7 +332,8 @@ export class Planning {
 		if (!transaction.isRunning) {
 			// A server that stays for good has to be one that can write.
 			const stays = wanted === Side.Any && requests.router.mayWrite && shards.isSession;
-			const least = stays || shards.isSerializable ? requests.router.writeSide : wanted;
+			const { writeSide } = requests.router;
+			const least = wanted !== writeSide && (stays || shards.isSerializable) ? writeSide : wanted;
 			transaction.side = writes.side(least, general, this.context.time);
 			transaction.since = writes.since;
 			if (transaction.side !== least) route = writes.told(route, transaction.side);

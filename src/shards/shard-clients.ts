@@ -11,7 +11,7 @@ import type { Place } from "../router/explain.ts";
 import type { Route } from "../router/route.ts";
 import type { SessionHints } from "../session/hints.ts";
 import type { ClientStatements } from "../session/statements.ts";
-import type { TxStatus } from "../wire/codes.ts";
+import { TxStatus } from "../wire/codes.ts";
 import { type PortOwner, ShardPort } from "./shard-port.ts";
 
 export class ShardClients {
@@ -46,12 +46,8 @@ export class ShardClients {
 
 	/** A server takes no more of what the client sends. */
 	get isPaused(): boolean {
-		return this.ports.some((port) => port.paused);
-	}
-
-	/** The shard stands in a queue for a server. */
-	waits(shard: number): boolean {
-		return this.at(shard).isWaiting;
+		for (const port of this.ports) if (port.paused) return true;
+		return false;
 	}
 
 	/** Some stand in a queue. */
@@ -61,7 +57,8 @@ export class ShardClients {
 
 	/** What is sent to some of them is held: for what their last transactions did to settings, at the end of a request. */
 	get isHeld(): boolean {
-		return this.each.some((shard) => shard.isHeld);
+		for (const shard of this.each) if (shard.isHeld) return true;
+		return false;
 	}
 
 	get isLocked(): boolean {
@@ -81,14 +78,23 @@ export class ShardClients {
 	/** How all of them read statements; where they differ nothing is certain. */
 	get reading(): Reading {
 		const { reading } = this.each[0]!;
-		return this.each.every((shard) => shard.reading === reading) ? reading : reading | Reading.Changing;
+		for (let shard = 1; shard < this.each.length; shard++)
+			if (this.each[shard]!.reading !== reading) return reading | Reading.Changing;
+		return reading;
 	}
 
 	get isSerializable(): boolean {
-		return this.each.some((shard) => shard.isSerializable);
+		for (const shard of this.each) if (shard.isSerializable) return true;
+		return false;
 	}
 
-	/** The shards whose server says so. */
+	/** No server of theirs has a transaction. */
+	get areIdle(): boolean {
+		for (const { transactionStatus } of this.each) if (transactionStatus !== TxStatus.Idle) return false;
+		return true;
+	}
+
+	/** The shards whose server says so, in order. */
 	having(status: TxStatus): number[] {
 		const found: number[] = [];
 		for (const [shard, { transactionStatus }] of this.each.entries())
@@ -123,7 +129,7 @@ export class ShardClients {
 		if (at === end) return;
 		// Each shard's Client keeps slices of what it is given.
 		const bytes = at === 0 && end === chunk.length ? chunk : chunk.subarray(at, end);
-		for (const shard of shards) this.at(shard).onData(bytes);
+		for (const shard of shards) this.each[shard]!.onData(bytes);
 	}
 
 	/** Which of their servers these are to take, and why: for the transaction that begins, or goes on. */
@@ -134,7 +140,7 @@ export class ShardClients {
 		route: Route | null,
 		facts: StatementFacts | null,
 	): void {
-		for (const shard of shards) this.at(shard).prefer(side, since, route, facts);
+		for (const shard of shards) this.each[shard]!.prefer(side, since, route, facts);
 	}
 
 	/** The client may send again what was held back for them. */

@@ -116,7 +116,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 			return;
 		}
 		const whole = this.tail.add(chunk);
-		if (whole !== null) this.guarded(() => this.walk(whole));
+		if (whole !== null) this.read(whole);
 	}
 
 	private get isReading(): boolean {
@@ -130,15 +130,33 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		if (this.isReading && this.tail.bytes > 0) this.walk(this.tail.take());
 	}
 
+	/** As `walk`, in an event of the client's. */
+	private read(chunk: Buffer): void {
+		try {
+			this.walk(chunk);
+		} catch (error) {
+			this.fault(error);
+			return;
+		}
+		if (this.out.length > 0) this.flush();
+		this.flow();
+	}
+
 	private guarded(work: () => void): void {
 		try {
 			work();
-			this.flush();
-			this.flow();
 		} catch (error) {
-			if (!(error instanceof ProtocolError)) throw error;
-			this.close(`protocol error: ${error.message}`, new PgError("FATAL", error.sqlstate, error.message));
+			this.fault(error);
+			return;
 		}
+		if (this.out.length > 0) this.flush();
+		this.flow();
+	}
+
+	/** What PostgreSQL ends a connection for; anything else is a bug. */
+	private fault(error: unknown): void {
+		if (!(error instanceof ProtocolError)) throw error;
+		this.close(`protocol error: ${error.message}`, new PgError("FATAL", error.sqlstate, error.message));
 	}
 
 	/**
@@ -155,9 +173,17 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		});
 	}
 
+	/** Message after message, as long as the client may go on, which is so to begin with. */
 	private walk(chunk: Buffer): void {
-		let at = this.dropping + this.through > 0 ? this.passThrough(chunk) : 0;
-		while (chunk.length - at >= HEADER && this.isReading) {
+		let at = 0;
+		if (this.dropping + this.through > 0) {
+			at = this.passThrough(chunk);
+			if (!this.isReading) {
+				this.keep(chunk, at);
+				return;
+			}
+		}
+		while (chunk.length - at >= HEADER) {
 			const code = chunk[at]!;
 			const length = readInt32(chunk, at + 1);
 			checkHeader(code, length);
@@ -166,14 +192,17 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 				this.close("client disconnected");
 				return;
 			}
+			if (this.skipping && code !== Frontend.Sync && !this.exchange.copying) {
+				at = this.drop(chunk, next);
+				continue;
+			}
 			if (this.exchange.copying) at = this.copyMessage(code, chunk, at, next);
-			else if (this.skipping && code !== Frontend.Sync) at = this.drop(chunk, next);
-			else if (this.isUnread()) break;
 			else {
-				const end = this.request(code, length, chunk, at, next);
+				const end = this.isUnread() ? -1 : this.request(code, length, chunk, at, next);
 				if (end < 0) break;
 				at = end;
 			}
+			if (!this.isReading) break;
 		}
 		if (this.phase !== Phase.Closed) this.keep(chunk, at);
 	}
@@ -203,7 +232,8 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		let need = Number.POSITIVE_INFINITY;
 		if (this.isReading) need = here < HEADER ? HEADER : Math.max(here + 1, 1 + readInt32(chunk, at + 1));
 		this.tail.keep(chunk, at, need);
-		if (!this.share.set(counted(this.tail.bytes, need))) this.close("large messages", NO_ROOM);
+		if (this.tail.bytes + this.share.bytes > 0 && !this.share.set(counted(this.tail.bytes, need)))
+			this.close("large messages", NO_ROOM);
 	}
 
 	/** Whoever does not read answers gets no more of them. */
@@ -215,7 +245,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 
 	/** Reads the client's socket, or does not. */
 	flow(): void {
-		const held = !this.isReading && this.tail.bytes > HELD;
+		const held = this.tail.bytes > HELD && !this.isReading;
 		if (held || this.unread || this.shards.isPaused) this.stream.pause();
 		else this.stream.resume();
 	}
@@ -462,7 +492,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		}
 		if (this.isReading && time - this.activeAt >= QUIET && this.ahead.isOpen && this.tail.bytes > 0) {
 			this.hurried = true;
-			this.guarded(() => this.walk(this.tail.take()));
+			this.read(this.tail.take());
 			this.hurried = false;
 		}
 		// The shards do not know: one that is not asked is idle, but its client is not.

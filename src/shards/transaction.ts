@@ -60,7 +60,12 @@ export class ShardedTransaction {
 
 	/** A request is about to be sent. */
 	send(): void {
-		this.hasRun = this.isOpen;
+		this.hasRun = this.status !== TxStatus.Idle;
+	}
+
+	/** Shards that do not have the transaction can begin it. */
+	get mayJoin(): boolean {
+		return this.heldBegin.open || this.sql !== "";
 	}
 
 	/** The shard is about to be sent a statement of the transaction. */

@@ -1,0 +1,102 @@
+// Messages of several shards that are to be one, for Merge (merge.ts): which of them go together, and what they come to.
+
+import { PgError } from "../errors.ts";
+import { Backend, TxStatus } from "../wire/codes.ts";
+import { errorResponse, readSqlstate } from "../wire/error-response.ts";
+import { HEADER, readInt16 } from "../wire/frame.ts";
+import type { Lane } from "./lane.ts";
+
+/** COPY in binary format: bytes of the signature, the flags and the length of the header's extension. */
+export const SIGNATURE = 19;
+export const TRAILER = copyData(Buffer.from([0xff, 0xff]));
+export const DISAGREE = errorResponse(
+	new PgError("ERROR", "58000", "the shards gave answers of different kinds"),
+	"stays",
+);
+
+export function copyData(...parts: Buffer[]): Buffer {
+	const message = Buffer.concat([Buffer.alloc(HEADER), ...parts]);
+	message[0] = Backend.CopyData;
+	message.writeInt32BE(message.length - 1, 1);
+	return message;
+}
+
+export function isTrailer(chunk: Buffer, start: number, end: number): boolean {
+	return end - start === 2 && readInt16(chunk, start) === 0xffff;
+}
+
+/** Whether a NoticeResponse says that there is a transaction already, or is none: that goes for all shards. */
+export function isOfTransaction({ chunk, at, head }: Lane): boolean {
+	const sqlstate = readSqlstate(chunk, at, head);
+	return sqlstate === "25001" || sqlstate === "25P01";
+}
+
+/** Whether a message is what answers one Parse, Bind, Describe, Execute or Close. */
+export function isAnswer(code: number): boolean {
+	switch (code) {
+		case Backend.ParseComplete:
+		case Backend.BindComplete:
+		case Backend.CloseComplete:
+		case Backend.RowDescription:
+		case Backend.NoData:
+		case Backend.CommandComplete:
+		case Backend.EmptyQueryResponse:
+		case Backend.PortalSuspended:
+			return true;
+		default:
+			return false;
+	}
+}
+
+/** Whether two shards say the same, as far as their rows fit under one description. A portal may end on one shard only. */
+export function alike(a: Lane, b: Lane): boolean {
+	if (a.code !== b.code) return isEndOfRows(a.code) && isEndOfRows(b.code);
+	const counted = a.code === Backend.RowDescription || a.code === Backend.ParameterDescription;
+	return !counted || readInt16(a.chunk, a.at + HEADER) === readInt16(b.chunk, b.at + HEADER);
+}
+
+function isEndOfRows(code: number): boolean {
+	return code === Backend.CommandComplete || code === Backend.PortalSuspended;
+}
+
+/** The status of a transaction that these shards have. */
+export function worst(lanes: readonly Lane[]): TxStatus {
+	let status = TxStatus.Idle;
+	for (const lane of lanes) {
+		if (lane.status === TxStatus.Failed) return TxStatus.Failed;
+		if (lane.status === TxStatus.InBlock) status = TxStatus.InBlock;
+	}
+	return status;
+}
+
+/**
+ * CommandComplete for all shards that are not over, whose messages are CommandComplete. `SELECT 3` and `SELECT 4` are `SELECT 7`; of
+ * tags without a count the first shard's, or ROLLBACK where one could not COMMIT.
+ */
+export function sumOfTags(lanes: readonly Lane[]): Buffer {
+	let first: Lane | null = null;
+	let count = 0;
+	let sum = 0;
+	for (const lane of lanes) {
+		if (lane.over) continue;
+		const start = startOfCount(lane);
+		if (first === null) {
+			first = lane;
+			count = start;
+		} else if (count === 0 && lane.chunk.latin1Slice(lane.at + HEADER, lane.head - 1) === "ROLLBACK")
+			return lane.message;
+		if (count > 0 && start > 0) sum += Number(lane.chunk.latin1Slice(start, lane.head - 1));
+	}
+	if (count === 0) return first!.message;
+	const tag = first!.chunk.latin1Slice(first!.at + HEADER, count) + sum;
+	const message = Buffer.from(`C\0\0\0\0${tag}\0`, "latin1");
+	message.writeInt32BE(message.length - 1, 1);
+	return message;
+}
+
+/** Where the digits are that the tag of a CommandComplete ends in, behind a space; 0 when it has none. */
+function startOfCount({ chunk, at, head }: Lane): number {
+	let start = head - 1;
+	while (start > at + HEADER && chunk[start - 1]! >= 0x30 && chunk[start - 1]! <= 0x39) start--;
+	return start < head - 1 && start > at + HEADER && chunk[start - 1] === 0x20 ? start : 0;
+}
