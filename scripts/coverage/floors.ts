@@ -6,7 +6,7 @@ import type { Floors } from "./rooms.ts";
 export const FLOORS: Floors = {
 	admin: 99,
 	auth: 98,
-	backend: 80,
+	backend: 91,
 	client: 53,
 	config: 99,
 	login: 75,
@@ -15,7 +15,7 @@ export const FLOORS: Floors = {
 	plugin: 90,
 	pool: 95,
 	router: 95,
-	session: 41,
+	session: 98,
 	shards: 28,
 	stats: 99,
 	status: 50,

@@ -60,7 +60,7 @@ export class SessionHints {
 		try {
 			const change = hintsOf(name, value);
 			this.now = { ...this.now, ...change };
-			// Of several shards another may not have ended the transaction yet.
+			// The transaction may not have ended on another shard yet.
 			this.before = { ...this.before, ...change };
 			this.after = { ...this.after, ...change };
 		} catch (error) {

@@ -46,7 +46,7 @@ export class OwnTexts {
 		else this.texts.set(chunk.utf8Slice(start, nameEnd), Buffer.from(chunk.subarray(nameEnd + 1, textEnd)));
 	}
 
-	/** What a Bind of the name in `chunk[start, end)` may give its default; undefined for nothing. */
+	/** The facts of what a Bind of the name in `chunk[start, end)` runs, where that may give settings their default. */
 	restores(chunk: Buffer, start: number, end: number): SessionFacts | undefined {
 		return this.restoring.size === 0 ? undefined : this.restoring.get(chunk.utf8Slice(start, end));
 	}

@@ -1,5 +1,5 @@
-// What the texts are that one client has parsed: the Statements that it shares with all who read them alike (backend/statements.ts),
-// and what they do to its session. Owned by ClientStatements (statements.ts).
+// The texts that one client has parsed: which Statements they are, shared with all who read them alike (backend/statements.ts), and
+// what they do to its session. Owned by ClientStatements (statements.ts).
 
 import type { Server } from "../backend/server.ts";
 import { type Statement, sizeOf } from "../backend/statement.ts";
@@ -20,7 +20,7 @@ export class ParsedTexts {
 		this.parsing = parsing;
 	}
 
-	/** What the query text in `chunk[start, end)` does to the session when it is run. */
+	/** The facts of the query text in `chunk[start, end)`: what it does to the session when it is run. */
 	factsOf(chunk: Buffer, start: number, end: number): SessionFacts {
 		return factsOf(this.facts, chunk, start, end);
 	}
@@ -59,8 +59,8 @@ export class ParsedTexts {
 }
 
 /**
- * Bits of `Reads`: a text that is read in a way of the moment, nobody shares. Nor is one shared that a server has which stays with its
- * client for good: PostgreSQL alone knows how it reads.
+ * Bits of `Reads`: a text that this server reads in a way of the moment is shared with nobody. In session pooling none is: what
+ * that does to the session is not followed, so PostgreSQL alone knows how it reads.
  */
 function readsOn({ session }: Server): number {
 	return session.locked ? Reads.Everything : session.traces.reads;

@@ -64,7 +64,7 @@ export class Preparing {
 			return copy.names?.has(name) ? Said.Otherwise : this.later(server);
 		}
 		if (copy === undefined || isOld || (isOther && !copy.asDescribed)) {
-			// With constants that nobody can read again as they were read.
+			// Nobody can read its constants again as they were read.
 			if (statement.constants === null && this.isReadOtherwise(server, statement)) return Said.Refused;
 			const isExpected = statement.description !== null || this.told?.get(name) !== undefined;
 			this.again(server, statement, copy, this.parsing.limit);
@@ -127,17 +127,20 @@ export class Preparing {
 	}
 
 	/** The client's own Parse goes to the server, under our name. @param copy what the server has of it, which is not to be used */
-	byClient(server: Server, name: string, statement: Statement, copy: Copy | undefined, limit: number): void {
-		this.makeRoom(server, copy, limit);
+	byClient(server: Server, name: string, statement: Statement, copy: Copy | undefined): void {
+		this.makeRoom(server, copy, this.parsing.limit);
 		const made = server.statements.noteParse(statement, name, this.parsing.moment, false);
 		server.stream.out.addAll(parse(statement.name, statement.rest));
 		this.ask(server, made);
-		// Its constants are read by settings of the moment: these are asked for, since it may have to be read by them again.
+		// The constants are read by settings of the moment, which are asked for: the text may have to be read by them again.
 		if (statement.hasConstants && statement.constants === null && !server.session.locked)
 			for (const setting of CONSTANT_SETTINGS) showOurs(server, setting, statement);
 	}
 
-	/** A statement that was parsed before, perhaps elsewhere, is parsed here, with the parameter types that it was found to have then. */
+	/**
+	 * A statement that was parsed before, perhaps elsewhere, is parsed here, with the parameter types that it was found to have then.
+	 * @param limit `prepared_statements_limit`; Infinity: nothing has to go for it
+	 */
 	again(server: Server, statement: Statement, copy: Copy | undefined, limit: number): void {
 		this.makeRoom(server, copy, limit);
 		const { out } = server.stream;
@@ -149,7 +152,7 @@ export class Preparing {
 		if (names.length > 0) runOurs(server, resetDialect(names));
 	}
 
-	/** Parsed here and now, the constants of the text may come to other values than those of the statement. */
+	/** Constants of the text, parsed here and now, may come to other values than those of the statement. */
 	isReadOtherwise(server: Server, { hasConstants, constants }: Statement): boolean {
 		return (
 			hasConstants &&
@@ -158,8 +161,8 @@ export class Preparing {
 	}
 
 	/**
-	 * By which settings the text is read when it is next run. PostgreSQL keeps to those of the Parse, and reads it all anew once names
-	 * come to stand for other objects.
+	 * The settings by which the text is read when it is next run. PostgreSQL keeps to those of the Parse, and reads it all anew once
+	 * names come to stand for other objects.
 	 */
 	private dialectOf(
 		server: Server,
@@ -178,7 +181,7 @@ export class Preparing {
 	}
 
 	/** Takes its copy away from the server. */
-	close(server: Server, copy: Copy): void {
+	private close(server: Server, copy: Copy): void {
 		server.stream.out.addAll(close(Target.Statement, copy.statement.name));
 		server.statements.noteClose(copy);
 	}
@@ -198,8 +201,9 @@ export class Preparing {
 		}
 	}
 
+	/** The server is asked what its copy is, for others to be compared with. */
 	private ask(server: Server, copy: Copy): void {
-		// A server that stays for good has it as long as its client, and nobody else there may be given it.
+		// In session pooling it is the client's alone: nobody compares.
 		if (server.session.locked && copy.statement.description === null) return;
 		server.stream.out.addAll(describe(Target.Statement, copy.statement.name));
 		server.statements.noteDescribe(copy);

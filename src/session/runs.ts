@@ -1,4 +1,4 @@
-// What a statement that is about to be run does, as its server's books and session have to know it.
+// A statement that is about to be run: what that does, as the books and the session of its server have to know it.
 
 import type { Server } from "../backend/server.ts";
 import type { SessionFacts } from "../parser/session.ts";
@@ -11,7 +11,7 @@ export function noteRun({ books }: Server, facts: SessionFacts): void {
 }
 
 /**
- * As `noteRun`, by a Bind: its parameters may be names of settings that set_config gives a value.
+ * A Bind has a statement run: its parameters may be names of settings that set_config gives a value.
  * @param at behind the Bind's two names
  * @param stop where as much of the Bind ends as is here
  */

@@ -84,7 +84,7 @@ export class SessionReading {
 const MOST_STALE = 1 << 20;
 /** Bytes that a stale name takes beside its letters; a guess. */
 const NAME_COST = 100;
-/** As `dependsOnReading`, of a string. */
+/** A text, as a string, that may be read in several ways (`dependsOnReading`). */
 const SEVERAL_WAYS = /[\\\u0080-\uffff]/;
 
 /** Whether a statement ends the transaction, or goes back to a savepoint; true also when that is not known. */

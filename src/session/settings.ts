@@ -1,4 +1,4 @@
-// One client's settings: what its session has, whatever server it is on, and what it was told. Servers are brought to
+// One client's settings: those that its session has, whatever server it is on, and those that it was told. Servers are brought to
 // them before its first statement (`Server.apply`); after a transaction that changed settings the server is asked which, since
 // ROLLBACK or a savepoint may have undone it all. What goes back to the StartupMessage does so at once, on the server
 // (backend/restoring.ts).
@@ -108,7 +108,7 @@ export class ClientSettings {
 		if (differs) this.told = reported;
 	}
 
-	/** What the server reports from now on does not reach the client. */
+	/** Reports of the server do not reach the client from now on. */
 	stopTelling(): void {
 		const { live } = this;
 		this.live = null;

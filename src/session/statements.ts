@@ -77,6 +77,8 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		return this.names.size === 0 && this.unnamed.serial === 0;
 	}
 
+	// ---- what the client says to its server --------------------------------------------------------------------------
+
 	// Each handler gets a whole message `chunk[at, next)`. When that does not go to the server as it is, what was to be said instead
 	// is in the server's `out`, behind the run `chunk[run, at)` of what went before.
 
@@ -130,14 +132,8 @@ export class ClientStatements implements PreparedNames, StatementClient {
 			if (copy.description === null) copy.isCalled(name);
 			else this.told?.tell(name, copy.description);
 			server.statements.noteFake(Reply.ParseFake, statement, name);
-		} else this.preparing.byClient(server, name, statement, copy, this.parsing.limit);
+		} else this.preparing.byClient(server, name, statement, copy);
 		return Said.Otherwise;
-	}
-
-	/** As `bringBack` of ours.ts, behind what came before the message at `at`. */
-	bringBack(server: Server, startup: ParameterSet, chunk: Buffer, run: number, at: number): void {
-		server.stream.out.add(chunk, run, at - run);
-		bringBack(server, startup, chunk, at);
 	}
 
 	/** @param stop where as much of a large Bind ends as is here: its names are, or the server refuses it */
@@ -184,18 +180,6 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		return Said.Otherwise;
 	}
 
-	/** Close of a statement while the client has no server: no server need know. */
-	closeAlone(chunk: Buffer, at: number, next: number): void {
-		const nameEnd = targetName(chunk, at, next);
-		const start = at + HEADER + 1;
-		if (nameEnd === start) this.unnamed.forget();
-		else {
-			const name = chunk.utf8Slice(start, nameEnd);
-			const statement = this.names.get(name);
-			if (statement !== undefined) this.end(name, statement, this.parsing.limit);
-		}
-	}
-
 	/** A simple query ends the unnamed statement. */
 	onQuery(): void {
 		if (this.unnamed.some) this.unnamed.clear();
@@ -216,6 +200,30 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		this.unanswered.noteEnd(name, statement, server.books);
 		this.end(name, statement);
 		return `DEALLOCATE ${statement.name}`;
+	}
+
+	/** Settings are brought back (`bringBack` of ours.ts) between the run `chunk[run, at)` and the message at `at`. */
+	bringBack(server: Server, startup: ParameterSet, chunk: Buffer, run: number, at: number): void {
+		server.stream.out.add(chunk, run, at - run);
+		bringBack(server, startup, chunk, at);
+	}
+
+	/** The message `chunk[at, stop)`, as much of it as is here, has to wait (`UnansweredNames.concern`). */
+	isUncertain(server: Server, chunk: Buffer, at: number, stop: number): boolean {
+		return this.unanswered.concern(server, chunk, at, stop);
+	}
+
+	private rememberUnnamed(
+		chunk: Buffer,
+		start: number,
+		textEnd: number,
+		end: number,
+		facts: SessionFacts,
+		serial: number,
+	): void {
+		if (this.batchOver) this.unnamed.beginBatch();
+		this.batchOver = false;
+		this.unnamed.remember(chunk, start, textEnd, end, facts, serial);
 	}
 
 	/** The client takes the name away: if it parses the text again, it wants to know what that is now. */
@@ -262,7 +270,7 @@ export class ClientStatements implements PreparedNames, StatementClient {
 			copy.description !== statement.description ||
 			copy.dueAt <= this.parsing.time ||
 			this.told !== null ||
-			(statement.dialect !== null && this.preparing.isReadOtherwise(server, statement))
+			(statement.hasConstants && statement.dialect !== null && this.preparing.isReadOtherwise(server, statement))
 		) {
 			const name = chunk.utf8Slice(nameStart, nameEnd);
 			const said = this.preparing.use(server, name, statement, copy);
@@ -283,7 +291,7 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		return Said.Otherwise;
 	}
 
-	/** As `refer`, of the unnamed statement: it needs no other name, but may be another client's on this server. */
+	/** The unnamed statement needs no other name, but may be another client's on this server: then it is parsed again. */
 	private referUnnamed(
 		server: Server,
 		chunk: Buffer,
@@ -311,29 +319,11 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		return Said.Otherwise;
 	}
 
-	onUnnamedDescribed(serial: number, description: Description): void {
-		this.unnamed.describe(serial, description);
-		this.told?.tell("", description);
-	}
+	// ---- what its server says, and does not do -----------------------------------------------------------------------
 
-	onDescribed(names: ReadonlySet<string>, statement: Statement, description: Description): void {
-		const meant = [...names].filter((name) => this.names.get(name) === statement);
-		for (const name of meant) this.told?.tell(name, description);
-		if (statement.description !== description)
-			this.unanswered.noteSuccessor(statement, this.names.succeed(meant, statement, description));
-	}
-
-	private rememberUnnamed(
-		chunk: Buffer,
-		start: number,
-		textEnd: number,
-		end: number,
-		facts: SessionFacts,
-		serial: number,
-	): void {
-		if (this.batchOver) this.unnamed.beginBatch();
-		this.batchOver = false;
-		this.unnamed.remember(chunk, start, textEnd, end, facts, serial);
+	/** The client's server owes nothing: what was done is done. */
+	onAnswered(): void {
+		if (this.unanswered.some) this.unanswered.clear();
 	}
 
 	/** The client's server is another's from here on. */
@@ -343,34 +333,54 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		if (this.unnamed.some) this.unnamed.leave();
 	}
 
-	forgetUnnamed(): void {
-		if (this.unnamed.some) this.unnamed.forget();
+	onDescribed(names: ReadonlySet<string>, statement: Statement, description: Description): void {
+		const meant = [...names].filter((name) => this.names.get(name) === statement);
+		for (const name of meant) this.told?.tell(name, description);
+		if (statement.description !== description)
+			this.unanswered.noteSuccessor(statement, this.names.succeed(meant, statement, description));
 	}
 
-	onUnnamedUndone(parses: number, failed: boolean, followed: boolean): void {
-		this.unnamed.undo(parses, failed, followed);
+	onUnnamedDescribed(serial: number, description: Description): void {
+		this.unnamed.describe(serial, description);
+		this.told?.tell("", description);
 	}
 
 	onParseUndone(name: string): void {
 		this.names.delete(name, this.parsing.limit);
 	}
 
-	onStatementsGone(): void {
-		this.clear();
+	onUnnamedUndone(parses: number, failed: boolean, followed: boolean): void {
+		this.unnamed.undo(parses, failed, followed);
 	}
 
 	onCloseUndone(name: string, statement: Statement): void {
 		if (!this.names.has(name)) this.names.set(name, this.unanswered.latest(statement));
 	}
 
-	/** Takes all names away, as DEALLOCATE ALL does, which leaves the unnamed statement. */
-	clear(): void {
-		this.names.clear(this.parsing.limit);
-		this.told?.clear();
-		this.own?.forgetTexts();
+	onStatementsGone(): void {
+		this.clear();
 	}
 
-	/** A message that other servers than `server` have replied to, or none: what it does to the client's statements, it does here too. */
+	/** The client's name for the statement of this name of ours (`Statement.name`). */
+	clientName(ours: string): string | null {
+		return this.names.nameOf(ours) ?? this.unanswered.endedName(ours);
+	}
+
+	// ---- what happens elsewhere --------------------------------------------------------------------------------------
+
+	/** Close of a statement while the client has no server: no server need know. */
+	closeAlone(chunk: Buffer, at: number, next: number): void {
+		const nameEnd = targetName(chunk, at, next);
+		const start = at + HEADER + 1;
+		if (nameEnd === start) this.unnamed.forget();
+		else {
+			const name = chunk.utf8Slice(start, nameEnd);
+			const statement = this.names.get(name);
+			if (statement !== undefined) this.end(name, statement, this.parsing.limit);
+		}
+	}
+
+	/** A message that `server` was not sent, but others, or none: what it does to the client's statements, it does here too. */
 	note(chunk: Buffer, at: number, next: number, serial = 1, server: Server | null = null): void {
 		const code = chunk[at];
 		if (code === Frontend.Query) {
@@ -393,6 +403,13 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		}
 	}
 
+	private noteClose(chunk: Buffer, at: number, next: number): void {
+		const nameEnd = targetName(chunk, at, next);
+		const start = at + HEADER + 1;
+		if (nameEnd === start) this.unnamed.forget();
+		else this.names.delete(chunk.utf8Slice(start, nameEnd));
+	}
+
 	/** After an error on some of several shards: the statements are those of `other`, whatever became of them here. */
 	align(other: ClientStatements, serial: number, server: Server | null): void {
 		for (const [name, { key }] of [...this.names]) if (other.names.get(name)?.key !== key) this.names.delete(name);
@@ -404,26 +421,22 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		this.batchOver = true;
 	}
 
-	/** As `UnansweredNames.concern` has it. */
-	isUncertain(server: Server, chunk: Buffer, at: number, stop: number): boolean {
-		return this.unanswered.concern(server, chunk, at, stop);
+	forgetUnnamed(): void {
+		if (this.unnamed.some) this.unnamed.forget();
 	}
 
-	/** The client's server owes nothing: what was done is done. */
-	onAnswered(): void {
-		if (this.unanswered.some) this.unanswered.clear();
+	/** Takes all names away, as DEALLOCATE ALL does, which leaves the unnamed statement. */
+	clear(): void {
+		this.names.clear(this.parsing.limit);
+		this.told?.clear();
+		this.own?.forgetTexts();
 	}
+
+	// ---- what routing asks -------------------------------------------------------------------------------------------
 
 	/** A Parse with this name would be no error, and is ours to keep. */
 	mayDeclare(name: string): boolean {
 		return this.own === null && !this.names.has(name);
-	}
-
-	private noteClose(chunk: Buffer, at: number, next: number): void {
-		const nameEnd = targetName(chunk, at, next);
-		const start = at + HEADER + 1;
-		if (nameEnd === start) this.unnamed.forget();
-		else this.names.delete(chunk.utf8Slice(start, nameEnd));
 	}
 
 	/** The text behind a client's name, "" for its unnamed statement; null when there is none. */
@@ -456,11 +469,6 @@ export class ClientStatements implements PreparedNames, StatementClient {
 	/** A server may have a statement by this name that was prepared by the protocol, by this client or by another. */
 	hasByProtocol(name: string): boolean {
 		return NO_STATEMENTS.hasByProtocol(name) || (this.own?.has(name) ?? false);
-	}
-
-	/** The client's name for the statement of this name of ours (`Statement.name`). */
-	clientName(ours: string): string | null {
-		return this.names.nameOf(ours) ?? this.unanswered.endedName(ours);
 	}
 }
 

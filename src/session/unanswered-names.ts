@@ -1,4 +1,4 @@
-// What one client's batches that are not answered yet have done to its names for statements: any of them may fail, and then it was not
+// One client's names for statements that a batch has given or taken away which is not answered yet: it may fail, and then that was not
 // done. Owned by ClientStatements (statements.ts).
 
 import type { Books } from "../backend/books.ts";
@@ -51,7 +51,7 @@ export class UnansweredNames {
 	private readonly changed = new NamesByBatch();
 	/** Names of statements that the client has taken away, by ours (`Statement.name`): an error of a message before may tell of one. */
 	private readonly ended = new NamesByBatch();
-	/** What statements were found to be by Describe: a Close of them may not have happened. */
+	/** Statements, and what Describe has found them to be by now: a Close of the former may not have been done. */
 	private readonly successors = new Map<Statement, Statement>();
 
 	constructor(names: StatementNames) {
@@ -95,8 +95,8 @@ export class UnansweredNames {
 	}
 
 	/**
-	 * What the message `chunk[at, …)` means depends on a batch that is not answered and may fail: a name that it gives, takes away
-	 * or needs. `stop`: as much of the message as is here.
+	 * A batch that is not answered, and may fail, decides what the message at `at` means: a name that it gives, takes away or needs.
+	 * @param stop where as much of the message ends as is here
 	 */
 	concern(server: Server, chunk: Buffer, at: number, stop: number): boolean {
 		let start = at + HEADER;

@@ -18,11 +18,11 @@ interface UnnamedParse {
 	facts: SessionFacts;
 	/** A number that no other unnamed Parse of the thread has; 0 when there is no such statement. */
 	serial: number;
-	/** What the client was told when it asked (Describe); null when it did not. */
+	/** The server's answer, when the client has asked what the statement is (Describe); else null. */
 	told: Description | null;
 }
 
-/** As `Object.assign`, at a fraction of its cost: with each unnamed Parse. */
+/** Does what `Object.assign` does at a fraction of its cost: with the first unnamed Parse of each batch. */
 function copyUnnamed(to: UnnamedParse, from: Readonly<UnnamedParse>): void {
 	to.chunk = from.chunk;
 	to.start = from.start;
@@ -33,7 +33,7 @@ function copyUnnamed(to: UnnamedParse, from: Readonly<UnnamedParse>): void {
 	to.told = from.told;
 }
 
-/** What is read with every Bind is a field; all are written here only. */
+/** Fields, since they are read with every Bind; all are written here only. */
 export class UnnamedStatement implements UnnamedParse {
 	chunk: Buffer | null = null;
 	start = 0;
@@ -45,7 +45,15 @@ export class UnnamedStatement implements UnnamedParse {
 	/** Something is kept here: the statement, or perhaps only what an error brings back. */
 	some = false;
 	/** The unnamed statement when the batch under way began. */
-	private readonly before: UnnamedParse = { chunk: null, start: 0, textEnd: 0, end: 0, facts: NO_FACTS, serial: 0, told: null };
+	private readonly before: UnnamedParse = {
+		chunk: null,
+		start: 0,
+		textEnd: 0,
+		end: 0,
+		facts: NO_FACTS,
+		serial: 0,
+		told: null,
+	};
 	/** How many unnamed Parses the batch under way has had. */
 	private parses = 0;
 
@@ -113,7 +121,7 @@ export class UnnamedStatement implements UnnamedParse {
 		if (this.before.serial === serial) this.before.told = description;
 	}
 
-	/** As `StatementClient.onUnnamedUndone` has it. What cannot be known is forgotten: an error beats another statement's answer. */
+	/** Parses were not done (`StatementClient.onUnnamedUndone`). What cannot be known is forgotten: an error beats a wrong answer. */
 	undo(parses: number, failed: boolean, followed: boolean): void {
 		// The batch under way has an unnamed Parse of its own, and began with a statement that is none now.
 		if (followed) this.forgetBefore();
