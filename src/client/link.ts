@@ -13,8 +13,8 @@ import type { Cluster } from "../pool/cluster.ts";
 import { explainRows, type Place } from "../router/explain.ts";
 import type { Route } from "../router/route.ts";
 import type { Router } from "../router/router.ts";
-import { SessionHints } from "../session/hints.ts";
 import { Parsing } from "../session/parsing.ts";
+import { Session } from "../session/session.ts";
 import { ClientSettings, Settled, tooManySettings } from "../session/settings.ts";
 import type { ClientStatements } from "../session/statements.ts";
 import { Stat } from "../stats/counters.ts";
@@ -85,10 +85,10 @@ export class Link implements Borrower {
 		this.stream = client.stream;
 		this.incoming = client.incoming;
 		this.hasSiblings = siblings !== null;
-		const own = new SessionHints(login.hints);
-		this.settings = new ClientSettings(context.sets, login.parameters, client.stream, siblings?.hints ?? own);
+		const session = new Session(login.hints);
+		this.settings = new ClientSettings(context.sets, login.parameters, client.stream, siblings?.hints ?? session.hints);
 		this.saying = new Saying(context, this, siblings?.told ?? null);
-		this.routing = new Routing(context, this.saying, own, router);
+		this.routing = new Routing(context, this.saying, session, router);
 		this.checkout = new Checkout(this, cluster, this.routing, this.settings);
 		this.parsing = new Parsing(context, this.checkout, this.settings);
 	}

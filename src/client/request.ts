@@ -9,6 +9,7 @@ import type { Route } from "../router/route.ts";
 import { type RouteRequest, type Router, routeRequest } from "../router/router.ts";
 import type { SessionHints } from "../session/hints.ts";
 import { routedText } from "../session/routed.ts";
+import type { Session } from "../session/session.ts";
 import type { SessionReading } from "../session/session-reading.ts";
 import { type ClientStatements, NO_STATEMENTS } from "../session/statements.ts";
 import { Frontend, Target } from "../wire/codes.ts";
@@ -18,7 +19,7 @@ import { endOfMessage, endOfString, HEADER } from "../wire/frame.ts";
 export class RequestRouter {
 	readonly router: Router;
 	private readonly hints: SessionHints;
-	private readonly readings: SessionReading;
+	private readonly reading: SessionReading;
 	private readonly asked: RouteRequest = routeRequest();
 	/** The BEGIN that no server knows of yet. */
 	begun = TransactionControl.None;
@@ -42,15 +43,15 @@ export class RequestRouter {
 	private expected: StatementFacts | null = null;
 	private unbound: StatementFacts | null = null;
 
-	constructor(router: Router, hints: SessionHints, readings: SessionReading) {
+	constructor(router: Router, session: Session) {
 		this.router = router;
-		this.hints = hints;
-		this.readings = readings;
+		this.hints = session.hints;
+		this.reading = session.reading;
 	}
 
 	/** What is routed next may wait for the answers that its server owes. */
 	set mayWait(may: boolean) {
-		this.asked.mayWait = may && this.readings.isUnderWay;
+		this.asked.mayWait = may && this.reading.isUnderWay;
 	}
 
 	/** It has to: only then is it certain what PostgreSQL will read, which plugins have to see. */
@@ -70,7 +71,7 @@ export class RequestRouter {
 		this.end = 0;
 		asked.bind = null;
 		asked.statements = statements ?? NO_STATEMENTS;
-		const routed = routedText(chunk, at + HEADER, next - 1, router, this.readings.ofNext);
+		const routed = routedText(chunk, at + HEADER, next - 1, router, this.reading.ofNext);
 		return this.askAbout(routed, inTransaction);
 	}
 
@@ -80,7 +81,7 @@ export class RequestRouter {
 		asked.escapes = statement.escapes;
 		asked.facts = statement.facts;
 		const route = this.ask(inTransaction);
-		if (route.error === null) this.readings.noteRun(statement.changes, statement.facts);
+		if (route.error === null) this.reading.noteRun(statement.changes, statement.facts);
 		return route;
 	}
 
@@ -114,7 +115,7 @@ export class RequestRouter {
 		if (statement === null) {
 			// Perhaps SQL's PREPARE has made it.
 			this.wrote = true;
-			this.readings.noteRun(true, null);
+			this.reading.noteRun(true, null);
 			return this.router.asksPlugins ? this.router.refuseUnknown(chunk.utf8Slice(portalEnd + 1, nameEnd)) : null;
 		}
 		this.expect(this.expected === statement.facts ? this.expected : null);
@@ -136,8 +137,8 @@ export class RequestRouter {
 			const parsed = name === this.parseName ? this.parse : this.parses.get(name);
 			if (parsed !== undefined) return parsed;
 		}
-		const routed = statements?.routed(chunk, start, end, this.router, this.readings.ofParsed) ?? null;
-		if (routed === null || !this.readings.hasStale || !this.readings.isStale(chunk.utf8Slice(start, end), routed.sql))
+		const routed = statements?.routed(chunk, start, end, this.router, this.reading.ofParsed) ?? null;
+		if (routed === null || !this.reading.hasStale || !this.reading.isStale(chunk.utf8Slice(start, end), routed.sql))
 			return routed;
 		return { ...routed, sql: this.router.asksPlugins ? null : "" };
 	}
@@ -150,9 +151,9 @@ export class RequestRouter {
 		const { router } = this;
 		if (this.parse !== null) this.parses.set(this.parseName, this.parse);
 		this.parseName = nameEnd === at + HEADER ? "" : chunk.utf8Slice(at + HEADER, nameEnd);
-		this.parse = routedText(chunk, nameEnd + 1, textEnd, router, this.readings.ofNext);
+		this.parse = routedText(chunk, nameEnd + 1, textEnd, router, this.reading.ofNext);
 		if (this.parse.sql === null) this.isUnsure = true;
-		this.readings.noteParse(this.parseName, this.parse.sql !== null);
+		this.reading.noteParse(this.parseName, this.parse.sql !== null);
 		this.expect(this.parse.facts);
 	}
 
@@ -163,8 +164,8 @@ export class RequestRouter {
 		const nameEnd = endOfString(chunk, start, next);
 		const textEnd = nameEnd < 0 ? -1 : endOfString(chunk, nameEnd + 1, next);
 		if (textEnd < 0) return;
-		const text = certainText(chunk, nameEnd + 1, textEnd, this.readings.ofNext);
-		this.readings.noteParse(nameEnd === start ? "" : chunk.utf8Slice(start, nameEnd), text !== null);
+		const text = certainText(chunk, nameEnd + 1, textEnd, this.reading.ofNext);
+		this.reading.noteParse(nameEnd === start ? "" : chunk.utf8Slice(start, nameEnd), text !== null);
 	}
 
 	/** A Describe in such a batch. */

@@ -10,10 +10,8 @@ import { ownSetting } from "../parser/hints.ts";
 import { Unasked } from "../router/refusals.ts";
 import type { Route } from "../router/route.ts";
 import type { Router } from "../router/router.ts";
-import { ABORTED, HeldBegin, type OwnAnswer, saySetting } from "../session/held-begin.ts";
-import type { SessionHints } from "../session/hints.ts";
-import { OwnWrites } from "../session/own-writes.ts";
-import { SessionReading } from "../session/session-reading.ts";
+import { ABORTED, type HeldBegin, type OwnAnswer, saySetting } from "../session/held-begin.ts";
+import type { Session } from "../session/session.ts";
 import type { ClientSettings } from "../session/settings.ts";
 import type { ClientStatements } from "../session/statements.ts";
 import { Frontend, TxStatus } from "../wire/codes.ts";
@@ -51,7 +49,7 @@ export interface RoutingOwner {
 }
 
 export class Routing {
-	readonly hints: SessionHints;
+	readonly session: Session;
 	/** The transaction that no server knows of yet. */
 	readonly heldBegin: HeldBegin;
 	/** Which server the request wants. */
@@ -71,19 +69,17 @@ export class Routing {
 	needed = false;
 	private readonly context: ClientContext;
 	private readonly owner: RoutingOwner;
-	private readonly writes = new OwnWrites();
-	private readonly readings = new SessionReading();
 	/** Since the last reload, and whether it is not used yet. */
 	private router: Router | null = null;
 	private isLate = false;
 	/** Null where there is nothing to decide: one pool, no plugin. */
 	private requests: RequestRouter | null = null;
 
-	constructor(context: ClientContext, owner: RoutingOwner, hints: SessionHints, router: Router | null) {
+	constructor(context: ClientContext, owner: RoutingOwner, session: Session, router: Router | null) {
 		this.context = context;
 		this.owner = owner;
-		this.hints = hints;
-		this.heldBegin = new HeldBegin(this.hints);
+		this.session = session;
+		this.heldBegin = session.heldBegin;
 		this.reach(router);
 	}
 
@@ -93,9 +89,9 @@ export class Routing {
 		this.isLate = this.heldBegin.open;
 		if (this.isLate) return;
 		const wrote = this.requests?.wrote ?? false;
-		this.requests = router?.needed ? new RequestRouter(router, this.hints, this.readings) : null;
+		this.requests = router?.needed ? new RequestRouter(router, this.session) : null;
 		this.needed = this.requests !== null;
-		this.readings.noteEnd();
+		this.session.reading.noteEnd();
 		if (this.requests !== null) this.requests.wrote = wrote;
 	}
 
@@ -125,7 +121,7 @@ export class Routing {
 		const { settings } = this.owner;
 		const requests = this.requests!;
 		requests.begun = heldBegin.begun;
-		this.readings.settle(settings.reading, this.owner.statements);
+		this.session.reading.settle(settings.reading, this.owner.statements);
 		requests.mayWait = false;
 		let route: Route | null = null;
 		this.end = next;
@@ -162,9 +158,9 @@ export class Routing {
 			heldBegin.abandon();
 		}
 		const side = this.wanted(requests, route, chunk);
-		this.side = this.writes.side(side, this.context.general, this.context.time);
-		this.since = this.writes.since;
-		if (this.side !== side) this.decided = this.writes.told(route, this.side);
+		this.side = this.session.writes.side(side, this.context.general, this.context.time);
+		this.since = this.session.writes.since;
+		if (this.side !== side) this.decided = this.session.writes.told(route, this.side);
 		return Choice.Server;
 	}
 
@@ -187,8 +183,8 @@ export class Routing {
 		if (heldBegin.failed) return this.refuse(ABORTED);
 		const choice = this.unseen();
 		if (choice === Choice.Server) {
-			this.side = this.writes.side(this.side, this.context.general, this.context.time);
-			this.since = this.writes.since;
+			this.side = this.session.writes.side(this.side, this.context.general, this.context.time);
+			this.since = this.session.writes.since;
 		}
 		return choice;
 	}
@@ -264,7 +260,7 @@ export class Routing {
 	inside(code: number, chunk: Buffer, at: number, next: number, server: Server): Choice {
 		const requests = this.requests!;
 		const { owed, unsynced, copyIn } = server.books;
-		if (owed === 0 && !unsynced) this.readings.settle(this.owner.settings.reading, this.owner.statements);
+		if (owed === 0 && !unsynced) this.session.reading.settle(this.owner.settings.reading, this.owner.statements);
 		requests.mayWait = owed > 0 && !unsynced && !copyIn;
 		const open = server.status !== TxStatus.Idle;
 		requests.begun = TransactionControl.None;
@@ -331,7 +327,7 @@ export class Routing {
 		const sql = this.textOf(code, chunk, at, next);
 		if (ownSetting(sql) === null) return Choice.Server;
 		if (server.books.owed > 0) return Choice.Later;
-		const said = saySetting(sql, this.hints, server.status === TxStatus.InBlock, true);
+		const said = saySetting(sql, this.session.hints, server.status === TxStatus.InBlock, true);
 		if (said === null) return Choice.Server;
 		if (said.error !== null) return this.refuse(said.error);
 		return this.say(said, code, chunk, at, end, server.status);
@@ -339,15 +335,15 @@ export class Routing {
 
 	/** A transaction, or a statement outside of one, has ended on a server. @param time `now()` */
 	onEnd(committed: boolean, time: number): void {
-		this.hints.end(committed);
+		this.session.hints.end(committed);
 		this.isEnding = false;
 		const { requests } = this;
 		if (requests === null) return;
-		this.readings.noteEnd();
+		this.session.reading.noteEnd();
 		if (requests.router.asksPlugins) requests.forgetText();
 		if (!requests.wrote) return;
 		requests.wrote = false;
-		this.writes.wrote(time);
+		this.session.writes.wrote(time);
 	}
 
 	/** Somebody else has decided (shards/sharded-client.ts). */

@@ -16,8 +16,6 @@ import { Unasked } from "../router/refusals.ts";
 import type { Route } from "../router/route.ts";
 import type { Router } from "../router/router.ts";
 import { ABORTED, type OwnAnswer, saySetting } from "../session/held-begin.ts";
-import { OwnWrites } from "../session/own-writes.ts";
-import { SessionReading } from "../session/session-reading.ts";
 import { Frontend, TxStatus } from "../wire/codes.ts";
 import { HEADER } from "../wire/frame.ts";
 import { FLUSH, SYNC } from "../wire/frontend-messages.ts";
@@ -86,8 +84,6 @@ export class Planning {
 	private readonly shards: Planned;
 	private readonly session: ShardedSession;
 	private readonly batches: Batches;
-	private readonly writes = new OwnWrites();
-	private readonly readings = new SessionReading();
 	private requests: RequestRouter;
 
 	constructor(context: ClientContext, asker: Asker, shards: Planned, session: ShardedSession, router: Router) {
@@ -96,23 +92,23 @@ export class Planning {
 		this.shards = shards;
 		this.session = session;
 		this.batches = new Batches(shards.count);
-		this.requests = new RequestRouter(router, session.hints, this.readings);
+		this.requests = new RequestRouter(router, session.own);
 	}
 
 	/** A reload made this the router. */
 	reach(router: Router): void {
 		const { wrote } = this.requests;
-		this.requests = new RequestRouter(router, this.session.hints, this.readings);
+		this.requests = new RequestRouter(router, this.session.own);
 		this.requests.wrote = wrote;
 	}
 
 	/** No transaction is open any more. */
 	endTransaction(committed: boolean): void {
-		this.session.hints.end(committed);
-		this.readings.noteEnd();
+		this.session.own.hints.end(committed);
+		this.session.own.reading.noteEnd();
 		if (this.requests.wrote) {
 			this.requests.wrote = false;
-			this.writes.wrote(now());
+			this.session.own.writes.wrote(now());
 		}
 		this.batches.clear();
 	}
@@ -272,7 +268,7 @@ export class Planning {
 		const { requests, shards } = this;
 		const { transaction, statements } = this.session;
 		// What a batch has begun is not settled before its Sync.
-		if (involved.length === 0) this.readings.settle(shards.reading, statements);
+		if (involved.length === 0) this.session.own.reading.settle(shards.reading, statements);
 		// Each client has a shard of its own for what names no table, and the same for as long as it stays.
 		requests.home = transaction.home(this.asker.pid % shards.count, involved);
 		requests.begun = transaction.heldBegin.begun;
@@ -305,8 +301,8 @@ export class Planning {
 	}
 
 	private say(sql: string): OwnAnswer | null {
-		const { transaction, hints } = this.session;
-		if (transaction.isRunning) return saySetting(sql, hints, true, transaction.hasRun);
+		const { transaction, own } = this.session;
+		if (transaction.isRunning) return saySetting(sql, own.hints, true, transaction.hasRun);
 		return transaction.heldBegin.answer(this.requests.facts!, sql, this.shards.mayHold);
 	}
 
@@ -326,9 +322,10 @@ export class Planning {
 	 * @returns where its EXPLAIN goes, when the answer is to tell that
 	 */
 	private place(targets: readonly number[], wanted: Side, route: Route | null): Route | null {
-		const { requests, shards, writes } = this;
+		const { requests, shards } = this;
 		const { general } = this.context;
 		const { transaction } = this.session;
+		const { writes } = this.session.own;
 		if (!transaction.isRunning) {
 			// A server that stays for good has to be one that can write.
 			const stays = wanted === Side.Any && requests.router.mayWrite && shards.isSession;

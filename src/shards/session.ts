@@ -1,13 +1,13 @@
 // What the session of a client of several shards is, beside what each shard's Client has of it. Made by sharded-client.ts;
 // planning.ts and exchange.ts ask and tell its parts.
 
-import type { SessionHints } from "../session/hints.ts";
+import type { Session } from "../session/session.ts";
 import type { ClientStatements } from "../session/statements.ts";
 import type { ShardedTransaction } from "./transaction.ts";
 
 export interface ShardedSession {
-	/** What the client has SET of routing; told by all shards' Clients. */
-	readonly hints: SessionHints;
+	/** The client's own; all shards' Clients tell it what the client has SET of routing. */
+	readonly own: Session;
 	/** The client's statements, as the shards have confirmed them; each shard's Client has its own of them. */
 	readonly statements: ClientStatements;
 	readonly transaction: ShardedTransaction;

@@ -13,7 +13,7 @@ import { PgError, ProtocolError } from "../errors.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
 import type { Cluster } from "../pool/cluster.ts";
 import type { Router } from "../router/router.ts";
-import { SessionHints } from "../session/hints.ts";
+import { Session } from "../session/session.ts";
 import { ClientStatements } from "../session/statements.ts";
 import { backendKeyData, readyForQuery } from "../wire/backend-messages.ts";
 import { Frontend, TxStatus } from "../wire/codes.ts";
@@ -89,13 +89,13 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		this.activeAt = context.time;
 		this.pid = context.register(this);
 		this.secret = Uint8Array.from(randomBytes(login.minor >= 2 ? 32 : 4));
-		const hints = new SessionHints(login.hints);
-		this.shards = new ShardClients(context, this.pid, this, cluster, login, hints);
+		const own = new Session(login.hints);
+		this.shards = new ShardClients(context, this.pid, this, cluster, login, own.hints);
 		const sharesNames = () => context.general.prepared_statements !== "disabled";
 		this.session = {
-			hints,
+			own,
 			statements: new ClientStatements(context.statements, context.facts, this.shards.at(0).parsing, true),
-			transaction: new ShardedTransaction(this.shards.each, hints, sharesNames),
+			transaction: new ShardedTransaction(this.shards.each, own.heldBegin, sharesNames),
 		};
 		this.planning = new Planning(context, this, this.shards, this.session, router);
 		this.exchange = new Exchange(this, this.shards, this.session);

@@ -5,8 +5,7 @@
 
 import { Side } from "../config/snapshot.ts";
 import { type StatementFacts, TransactionControl } from "../parser/facts.ts";
-import { HeldBegin } from "../session/held-begin.ts";
-import type { SessionHints } from "../session/hints.ts";
+import type { HeldBegin } from "../session/held-begin.ts";
 import { TxStatus } from "../wire/codes.ts";
 
 /** A shard as it concerns transactions: its Client. */
@@ -42,10 +41,10 @@ export class ShardedTransaction {
 	private readonly sharesNames: () => boolean;
 
 	/** @param sharesNames what is parsed on one shard may be run on another (`prepared_statements`) */
-	constructor(shards: readonly Participant[], hints: SessionHints, sharesNames: () => boolean) {
+	constructor(shards: readonly Participant[], heldBegin: HeldBegin, sharesNames: () => boolean) {
 		this.shards = shards;
 		this.sharesNames = sharesNames;
-		this.heldBegin = new HeldBegin(hints);
+		this.heldBegin = heldBegin;
 	}
 
 	/** Some shard knows of the transaction. */

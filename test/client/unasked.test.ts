@@ -6,13 +6,14 @@ import type { Server } from "../../src/backend/server.ts";
 import type { ClientContext } from "../../src/client/context.ts";
 import { Choice, Routing, type RoutingOwner } from "../../src/client/routing.ts";
 import { StatementCache } from "../../src/parser/cache.ts";
+import { NO_HINTS } from "../../src/parser/hints.ts";
 import { SqlParser } from "../../src/parser/parse.ts";
 import { Reading } from "../../src/parser/reading.ts";
 import { Outcome } from "../../src/plugin/abi.ts";
 import { Decision, type PluginHost, type RouteInput } from "../../src/plugin/host.ts";
 import { Router } from "../../src/router/router.ts";
-import { SessionHints } from "../../src/session/hints.ts";
 import { routedText } from "../../src/session/routed.ts";
+import { Session } from "../../src/session/session.ts";
 import { SessionReading } from "../../src/session/session-reading.ts";
 import type { ClientStatements } from "../../src/session/statements.ts";
 import { TxStatus } from "../../src/wire/codes.ts";
@@ -50,7 +51,7 @@ function client() {
 	const settings = { reading: Reading.Standard, isSerializable: false };
 	const context = { time: 0, general: { read_after_write: "off" } } as unknown as ClientContext;
 	const owner = { settings, statements, prepared: () => statements } as unknown as RoutingOwner;
-	const routing = new Routing(context, owner, new SessionHints(), router);
+	const routing = new Routing(context, owner, new Session(NO_HINTS), router);
 	const books = { owed: 0, unsynced: false, copyIn: false };
 	const server = { books, status: TxStatus.Idle } as unknown as Server;
 
