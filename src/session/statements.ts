@@ -385,7 +385,7 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		const code = chunk[at];
 		if (code === Frontend.Query) {
 			const { deallocates } = this.texts.factsOf(chunk, at + HEADER, next - 1);
-			if (deallocates !== null) this.names.delete(deallocates);
+			if (deallocates !== null) this.endNamed(deallocates);
 			this.forgetUnnamed();
 		} else if (code === Frontend.Close && chunk[at + HEADER] === Target.Statement) this.noteClose(chunk, at, next);
 		else if (code === Frontend.Parse) {
@@ -397,7 +397,7 @@ export class ClientStatements implements PreparedNames, StatementClient {
 				this.names.set(name, this.texts.statementOf(server, chunk, nameEnd + 1, textEnd, next));
 			} else {
 				const facts = this.texts.factsOf(chunk, nameEnd + 1, textEnd);
-				if (facts.deallocates !== null) this.names.delete(facts.deallocates);
+				if (facts.deallocates !== null) this.endNamed(facts.deallocates);
 				this.rememberUnnamed(chunk, nameEnd + 1, textEnd, next, facts, serial);
 			}
 		}
@@ -407,7 +407,13 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		const nameEnd = targetName(chunk, at, next);
 		const start = at + HEADER + 1;
 		if (nameEnd === start) this.unnamed.forget();
-		else this.names.delete(chunk.utf8Slice(start, nameEnd));
+		else this.endNamed(chunk.utf8Slice(start, nameEnd));
+	}
+
+	/** The client has taken the name away, elsewhere: if it parses the text again, it wants to know here, too, what that is now. */
+	private endNamed(name: string): void {
+		const statement = this.names.get(name);
+		if (statement !== undefined) this.end(name, statement);
 	}
 
 	/** After an error on some of several shards: the statements are those of `other`, whatever became of them here. */

@@ -643,6 +643,16 @@ describe("a client of several shards", () => {
 		expect(shards[1]!.say(...run("mine"), SYNC)).toEqual(["Close S __pgdog_1", "refused"]);
 	});
 
+	test.each([
+		["a Close", f.close("S", "mine")],
+		["DEALLOCATE", f.query("DEALLOCATE mine")],
+	])("asks a shard again about a text whose statement %s has ended on another", (_, message) => {
+		const client = new TestClient(thread());
+		parse(client, "mine", "SELECT 1");
+		client.statements.note(Buffer.from(message), 0, message.length);
+		expect(client.say(f.parse("SELECT 1", "mine"), SYNC)[0]).toBe("Close S __pgdog_1");
+	});
+
 	test("has on each shard the statements that the client has, after an error on some", () => {
 		const all = thread();
 		const [client, shard] = [new TestClient(all), new TestClient(all)];
