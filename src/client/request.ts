@@ -185,11 +185,12 @@ export class RequestRouter {
 	}
 
 	/**
-	 * Something of the batch in `chunk` that was routed last is run, and a Flush ends what is here of it: what is still to come is in the
-	 * same implicit transaction, and may write.
+	 * Something of the batch in `chunk` that was routed last is run, and a Flush, or a Query, ends what is here of it, and no Sync: what
+	 * is still to come is in the same implicit transaction, and may write.
 	 */
 	goesOn(chunk: Buffer): boolean {
-		return this.runs && this.end > 0 && chunk[this.end] === Frontend.Flush;
+		const code = chunk[this.end];
+		return this.runs && (code === Frontend.Flush || code === Frontend.Query || code === Frontend.FunctionCall);
 	}
 
 	/** The text of the one statement of the batch at `at`, which has been routed. */

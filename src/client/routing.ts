@@ -167,7 +167,7 @@ export class Routing {
 	/** The side that a request wants which no server is held for. @param route null: it may do anything */
 	private wanted(requests: RequestRouter, route: Route | null, chunk: Buffer): Side {
 		const mayWrite = route === null || this.owner.settings.isSerializable;
-		if (!mayWrite && (route.side !== Side.Any || !requests.goesOn(chunk))) return route.side;
+		if (!mayWrite && (route.side !== Side.Any || requests.end === 0 || !requests.goesOn(chunk))) return route.side;
 		return requests.router.writeSide;
 	}
 

@@ -190,8 +190,9 @@ export class Planning {
 		const { statements, transaction } = session;
 		const batch = this.batches.split(requests, statements, chunk, at, stop, transaction, involved);
 		const { segments, error, route, copyEnds, ends } = batch;
-		// What is still to come of it may write.
-		const side = hurried && batch.side === Side.Any ? requests.router.writeSide : batch.side;
+		// What is still to come of it may write, in the same implicit transactions where something of it runs.
+		const goesOn = hurried || (terminator === Terminator.Flush && requests.runs);
+		const side = goesOn && batch.side === Side.Any ? requests.router.writeSide : batch.side;
 		if (error !== null && !transaction.heldBegin.failed)
 			return route === null ? new Refusal(error, terminator) : this.refusal(route, error, terminator);
 		if (this.mayAnswer(involved) && endOfSolo(chunk, at, statements) === end) {
