@@ -33,23 +33,23 @@ export interface Exchanged {
 	readonly each: readonly Link[];
 	/** Bytes of the client; they do not change afterwards. */
 	send(shards: readonly number[], chunk: Buffer, at: number, end: number): void;
-	/** No server of theirs has a transaction. */
+	/** No shard's server has a transaction. */
 	readonly areIdle: boolean;
-	/** The shards whose server says so, in order. */
+	/** The shards whose server has a transaction of this status, in order. */
 	having(status: TxStatus): number[];
-	/** A Parse, Close or Query that others have replied to. */
+	/** A Parse, Close or Query that the others have replied to counts on all shards. */
 	learn(chunk: Buffer, at: number, next: number, others: readonly number[]): void;
-	/** Others have done what takes all statements away. */
+	/** DEALLOCATE ALL or DISCARD ALL has been done on the others. */
 	forgetStatements(others: readonly number[]): void;
-	/** Has the statements that the client has, and no others. */
+	/** After an error, whoever was sent what: all have the statements that the client has. */
 	align(statements: ClientStatements): void;
-	/** Which servers they have. */
+	/** Where the servers of these shards are. */
 	places(shards: readonly number[]): Place[];
 }
 
 /** A shard's Client. */
 interface Link {
-	/** It stands in a queue for a server. */
+	/** The Client stands in a queue for a server. */
 	readonly isWaiting: boolean;
 	/** Bytes of the client; they do not change afterwards. */
 	onData(bytes: Buffer): void;
@@ -154,7 +154,7 @@ export class Exchange implements MergeOutput {
 			this.finish();
 			return;
 		}
-		// Also before a Query in the middle of a batch, and at its end.
+		// The batch is ended at its Sync, or before a Query in its middle.
 		if (step.chunk === SYNC) this.involved = [];
 		this.step = step;
 		this.mark = step.at;
@@ -174,7 +174,7 @@ export class Exchange implements MergeOutput {
 		// Each shard's Client keeps slices of what it is given.
 		const bytes = at === 0 && end === chunk.length ? chunk : chunk.subarray(at, end);
 		while (this.step === step && this.sent < targets.length) {
-			// One had none to give: then the others are not asked.
+			// A pool had no server to give: then the other shards are not asked.
 			if (this.sent > 0 && this.merge.hasError()) {
 				this.merge.spare(targets.slice(this.sent));
 				this.sent = targets.length;
@@ -219,7 +219,7 @@ export class Exchange implements MergeOutput {
 
 	// ---- the end of a request --------------------------------------------------------------------------------------
 
-	/** All that the request was is answered. */
+	/** The request is answered: its transaction must be open on all shards that have begun it, or on none. */
 	private finish(): void {
 		const { shards, session } = this;
 		const { transaction, statements } = session;
@@ -248,7 +248,7 @@ export class Exchange implements MergeOutput {
 		}
 	}
 
-	/** False when COMMIT AND CHAIN, or BEGIN, has failed here and there not. */
+	/** False when COMMIT AND CHAIN, or BEGIN, has failed on some shards and not on others. */
 	private isWhole(begun: readonly number[]): boolean {
 		const { transaction } = this.session;
 		if (!transaction.isRunning) return begun.length === this.shards.count;

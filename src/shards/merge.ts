@@ -45,7 +45,7 @@ export interface MergeOutput {
 export class Merge {
 	/** By the number of the shard. */
 	private readonly lanes: Lane[];
-	/** Those of the shards that are asked. */
+	/** The lanes of the shards that are asked, in the order of `begin`. */
 	private asked: Lane[] = [];
 	private readonly output: MergeOutput;
 	private over = false;
@@ -55,7 +55,7 @@ export class Merge {
 	private firstAnswers: readonly boolean[] | null = null;
 	/** How many statements have been answered: the number of the one whose answer is under way. */
 	private statement = 0;
-	/** COPY TO in binary format: one signature, one trailer. */
+	/** COPY TO in binary format is under way: one signature, one trailer. */
 	private binary = false;
 	private signed = false;
 
@@ -138,14 +138,14 @@ export class Merge {
 		for (const lane of this.asked) lane.left = replies;
 	}
 
-	/** A shard has failed, which is not told before the others have answered. */
+	/** A shard has failed; the client is not told before the others have answered. */
 	hasError(): boolean {
 		if (this.failing) return true;
 		for (const { head, code } of this.asked) if (head > 0 && code === Backend.ErrorResponse) return true;
 		return false;
 	}
 
-	/** These were not asked, after all. */
+	/** These shards were not sent the request, after all. */
 	spare(shards: readonly number[]): void {
 		for (const shard of shards) this.lanes[shard]!.over = true;
 		this.pump();

@@ -31,14 +31,14 @@ export interface Planned {
 	readonly reading: Reading;
 	/** BEGIN may be held back. */
 	readonly mayHold: boolean;
-	/** Servers of some stay for good. */
+	/** Some shard's server stays for good: `pooler_mode` is session. */
 	readonly isSession: boolean;
 	readonly isSerializable: boolean;
-	/** Which of their servers are wanted. */
+	/** Which of the shards' servers are wanted, and why. */
 	prefer(shards: readonly number[], side: Side, since: number, route: Route | null, facts: StatementFacts | null): void;
-	/** A Parse, Close or Query that was answered without them. */
+	/** A Parse, Close or Query was answered without any shard. */
 	learn(chunk: Buffer, at: number, next: number): void;
-	/** A batch that was answered without them. */
+	/** A batch was answered without any shard. */
 	learnBatch(chunk: Buffer, at: number, end: number, failed: boolean): void;
 }
 
@@ -65,9 +65,9 @@ export class AnsweredHere {
 	readonly bytes: Buffer;
 	/** Where what is answered ends in its chunk. */
 	readonly end: number;
-	/** An error is what the client is told. */
+	/** The client is told an error. */
 	readonly failed: boolean;
-	/** A transaction has ended with it. */
+	/** The answer has ended a transaction. */
 	readonly ended: boolean;
 
 	constructor(bytes: Buffer, end: number, failed: boolean, ended: boolean) {
@@ -275,7 +275,7 @@ export class Planning {
 		requests.begun = transaction.heldBegin.begun;
 	}
 
-	/** The router is against it. */
+	/** The router refuses the request: SHOW ROUTES tells it, too. */
 	private refusal(route: Route, error: PgError, terminator: Terminator): Refusal {
 		const { facts, sql } = this.requests;
 		this.context.routes.note(this.context.time, this.asker, facts, sql, route, null, 0);

@@ -16,22 +16,22 @@ interface Segment {
 	readonly end: number;
 	/** The same array for the same shards. */
 	readonly targets: readonly number[];
-	/** Messages that are replied to. */
+	/** How many of its messages are replied to. */
 	readonly replies: number;
-	/** By the number of its Execute: the first shard's answer is the answer. Null: never. */
+	/** For each Execute, whether the first shard's answer is the answer; null: for none. */
 	readonly firstAnswers: readonly boolean[] | null;
-	/** It is part of the transaction that the batch began in: nothing before it has ended that. */
+	/** The segment is part of the transaction that the batch began in: nothing before it has ended that. */
 	readonly joins: boolean;
 }
 
 export interface Batch {
-	/** Without the Sync or Flush at its end. At least one, which may be empty. */
+	/** The messages without the Sync or Flush at the end: at least one segment, which may be empty. */
 	readonly segments: readonly Segment[];
-	/** Nothing of it may be sent. */
+	/** Why nothing of the batch may be sent; null when it may. */
 	readonly error: PgError | null;
-	/** Which servers of the shards may run all of it. */
+	/** Which servers of the shards may run all of the batch. */
 	readonly side: Side;
-	/** Of its last Bind; null when it has none. */
+	/** Where the last Bind was routed to; null when there is none, or it names a statement that nobody knows. */
 	readonly route: Route | null;
 	/** CopyDone and CopyFail messages in it: so many COPYs end without more data. */
 	readonly copyEnds: number;
@@ -53,12 +53,12 @@ export function isReplied(code: number): boolean {
 	}
 }
 
-/** One per client. Knows where its portals are. */
+/** The batches of one client, and where the portals of its transaction are. */
 export class Batches {
 	readonly all: readonly number[];
 	private readonly each: readonly (readonly number[])[];
 	private readonly portals = new Map<string, Portal>();
-	/** What their names take. */
+	/** Bytes that the names of the portals take. */
 	private portalBytes = 0;
 
 	/** @param count of shards */
@@ -83,7 +83,7 @@ export class Batches {
 		this.portalBytes = 0;
 	}
 
-	/** @returns false when there are more than a transaction may have */
+	/** @returns false when the transaction has more portals than it may have */
 	private notePortal(name: string, portal: Portal): boolean {
 		if (!this.portals.has(name)) this.portalBytes += name.length + NAME_COST;
 		this.portals.set(name, portal);
@@ -110,7 +110,7 @@ export class Batches {
 		requests.clearBatch();
 		let copyEnds = 0;
 		let ends = false;
-		// Also before the segment under way; and that is part of the transaction.
+		// The transaction has ended, up to `at`; before the segment under way; and that segment is part of it.
 		let ended = false;
 		let joins = true;
 		let targets: readonly number[] | null = null;
@@ -186,7 +186,7 @@ export class Batches {
 	}
 }
 
-/** What the names of a transaction's portals may take; a guess, generous. */
+/** Most bytes that the names of a transaction's portals may take; a guess, generous. */
 const MOST_PORTAL_BYTES = 1 << 20;
 const NAME_COST = 64;
 const TOO_MANY_PORTALS = new PgError("ERROR", "53200", "the transaction has too many portals");
@@ -194,7 +194,7 @@ const TOO_MANY_PORTALS = new PgError("ERROR", "53200", "the transaction has too 
 /** Where a portal is. */
 interface Portal {
 	readonly targets: readonly number[];
-	/** Of the rows of all shards, the first one's are the answer. */
+	/** Each shard's rows would be the same: the first shard's are the answer. */
 	readonly firstAnswers: boolean;
 }
 
@@ -206,7 +206,7 @@ function isSame(a: readonly number[], b: readonly number[]): boolean {
 	return a.length === b.length && a.every((shard) => b.includes(shard));
 }
 
-/** Which servers may run what belongs on both. */
+/** Which servers may run both of what belongs on `a` and what belongs on `b`. */
 function narrower(a: Side, b: Side): Side {
 	if (a === Side.Primary || b === Side.Primary) return Side.Primary;
 	return a === Side.Replica ? a : b;

@@ -19,7 +19,7 @@ export class ShardClients {
 	readonly each: readonly Client[];
 	private readonly ports: readonly ShardPort[];
 
-	/** @param pid of the client that they are part of */
+	/** @param pid of the client whose shards these are */
 	constructor(
 		context: ClientContext,
 		pid: number,
@@ -44,7 +44,7 @@ export class ShardClients {
 
 	// ---- what they are ---------------------------------------------------------------------------------------------
 
-	/** A server takes no more of what the client sends. */
+	/** Some shard's server takes no more of what the client sends. */
 	get isPaused(): boolean {
 		for (const port of this.ports) if (port.paused) return true;
 		return false;
@@ -94,7 +94,7 @@ export class ShardClients {
 		return true;
 	}
 
-	/** The shards whose server says so, in order. */
+	/** The shards whose server has a transaction of this status, in order. */
 	having(status: TxStatus): number[] {
 		const found: number[] = [];
 		for (const [shard, { transactionStatus }] of this.each.entries())
@@ -153,16 +153,17 @@ export class ShardClients {
 		for (const [shard, client] of this.each.entries()) if (!others.includes(shard)) client.learn(chunk, at, next);
 	}
 
-	/** A batch that needed no server. */
+	/** A batch that the client was answered without any server. */
 	learnBatch(chunk: Buffer, at: number, end: number, failed: boolean): void {
 		for (const shard of this.each) shard.learnBatch(chunk, at, end, failed);
 	}
 
-	/** Others have done what takes all statements away. */
+	/** DEALLOCATE ALL or DISCARD ALL has been done on the others. */
 	forgetStatements(others: readonly number[]): void {
 		for (const [shard, client] of this.each.entries()) if (!others.includes(shard)) client.statements?.clear();
 	}
 
+	/** After an error, whoever was sent what: all have the statements that the client has. */
 	align(statements: ClientStatements): void {
 		for (const shard of this.each) shard.align(statements);
 	}

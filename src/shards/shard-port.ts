@@ -1,5 +1,5 @@
-// Stands in for the socket of one shard's Client: what that writes goes to whoever merges the shards' answers, and when
-// it must not be sent more, nor is the client's socket read. Made by sharded-client.ts.
+// Stands in for the socket of one shard's Client: what the Client writes goes to its `PortOwner`, who merges the shards' answers;
+// while the Client may not be sent more, the real client's socket is not read. Made by shard-clients.ts.
 
 import { Outgoing } from "../net/outgoing.ts";
 import type { Sink } from "../net/stream.ts";
@@ -7,11 +7,11 @@ import type { Sink } from "../net/stream.ts";
 export interface PortOwner {
 	/** Messages of a shard; they do not change afterwards. */
 	onShard(shard: number, bytes: Buffer): void;
-	/** It may have got the server that it waited for. */
+	/** Some shard's Client reads on: it may have got the server that it waited for. */
 	onShardReads(): void;
-	/** Its session has ended. */
+	/** The shard's Client has closed. */
 	onShardEnd(shard: number): void;
-	/** Whether its server must wait until `Client.onDrain`. */
+	/** Whether the shard's server must wait until `Client.onDrain`. */
 	isFull(shard: number): boolean;
 	/** Some port's `paused` has changed. */
 	flow(): void;

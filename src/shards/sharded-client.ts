@@ -405,7 +405,8 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		const { out } = this;
 		if (out.length === 0) return;
 		this.out = [];
-		const total = out.reduce((sum, { length }) => sum + length, 0);
+		let total = 0;
+		for (const { length } of out) total += length;
 		if (out.length > 1 && total <= TOGETHER) this.stream.writeAll(Buffer.concat(out, total));
 		else for (const messages of out) this.stream.writeAll(messages);
 	}

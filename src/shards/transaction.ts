@@ -11,11 +11,11 @@ import { TxStatus } from "../wire/codes.ts";
 /** A shard as it concerns transactions: its Client. */
 export interface Participant {
 	readonly transactionStatus: TxStatus;
-	/** What it was given to begin with has not been run. */
+	/** The BEGIN that `join` gave it has not been run. */
 	readonly isHolding: boolean;
-	/** Runs this on the server that it takes next, before what it is sent. */
+	/** Has `sql` run on the server that the shard takes next, before what it is sent. */
 	join(sql: string): void;
-	/** Forgets what it holds. */
+	/** Forgets the BEGIN that it holds. */
 	letGo(): void;
 }
 
@@ -75,7 +75,7 @@ export class ShardedTransaction {
 		this.shards[shard]!.join(sql);
 	}
 
-	/** What was sent is answered: shards that were to join have, or could not. */
+	/** A request is answered: the shards that were to join have the transaction now, or could not begin it. */
 	joined(): void {
 		const { heldBegin, joining } = this;
 		if (joining.length === 0) return;
@@ -138,7 +138,7 @@ export class ShardedTransaction {
 		return this.sharesNames() ? (sent[0] ?? this.begun[0] ?? own) : own;
 	}
 
-	/** Where goes what can go anywhere. */
+	/** The shards of a statement that any of `wanted` can run. */
 	anywhere(wanted: readonly number[]): readonly number[] {
 		if (!this.sharesNames()) return wanted;
 		if (this.isRunning) return this.begun;
@@ -148,12 +148,12 @@ export class ShardedTransaction {
 
 const FIRST: readonly number[] = [0];
 
-/** COMMIT or ROLLBACK of the whole transaction, at least to begin with. */
+/** Whether a string of statements begins with COMMIT or ROLLBACK of the whole transaction. */
 export function isEnd(facts: StatementFacts | null): boolean {
 	return facts?.transaction === TransactionControl.Commit || facts?.transaction === TransactionControl.Rollback;
 }
 
-/** What only says how a transaction begins. */
+/** Whether a statement only says how its transaction begins. */
 export function isBeginning(facts: StatementFacts): boolean {
 	switch (facts.statements === 1 ? facts.transaction : TransactionControl.None) {
 		case TransactionControl.Begin:

@@ -181,6 +181,19 @@ describe("one answer", () => {
 	});
 });
 
+test("what a shard says on its own may come in two pieces, with the next request between them", () => {
+	const out = new Collected();
+	const merge = new Merge(2, [0], TO_READY, out);
+	const notice = Buffer.from(backend.notificationResponse(7, "channel", "payload"));
+	merge.add(0, Buffer.from(readyForQuery()));
+	merge.add(1, notice.subarray(0, 9));
+	merge.begin([0, 1], TO_READY, null);
+	merge.add(1, Buffer.concat([notice.subarray(9), concat(commandComplete("SET"), readyForQuery())]));
+	merge.add(0, Buffer.from(concat(commandComplete("SET"), readyForQuery())));
+	expect(out.words).toEqual(["A", "C SET"]);
+	expect(out.events).toEqual(["done I", "replied", "done I"]);
+});
+
 describe("errors", () => {
 	test("an error of one, or of all, is told once, and the rest is dropped up to ReadyForQuery", () => {
 		const good = concat(commandComplete("INSERT 0 1"), commandComplete("INSERT 0 1"), readyForQuery());
