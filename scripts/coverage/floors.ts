@@ -16,7 +16,7 @@ export const FLOORS: Floors = {
 	pool: 95,
 	router: 95,
 	session: 98,
-	shards: 28,
+	shards: 96,
 	stats: 99,
 	status: 50,
 	wire: 99,

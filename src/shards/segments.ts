@@ -110,7 +110,7 @@ export class Batches {
 		requests.clearBatch();
 		let copyEnds = 0;
 		let ends = false;
-		// The transaction has ended, up to `at`; before the segment under way; and that segment is part of it.
+		// A message before this one has ended the transaction; the segment under way is part of it.
 		let ended = false;
 		let joins = true;
 		let targets: readonly number[] | null = null;

@@ -204,7 +204,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 			}
 			if (!this.isReading) break;
 		}
-		if (this.phase !== Phase.Closed) this.keep(chunk, at);
+		this.keep(chunk, at);
 	}
 
 	/** The rest of a message whose head has been dealt with. @returns where the next begins */
@@ -226,7 +226,9 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		return Math.min(next, chunk.length);
 	}
 
+	/** Keeps what is here of a message, or of a request that is not dealt with, until there is more of it. */
 	private keep(chunk: Buffer, at: number): void {
+		if (this.phase === Phase.Closed) return;
 		const here = chunk.length - at;
 		this.ahead.move(at);
 		let need = Number.POSITIVE_INFINITY;

@@ -7,12 +7,13 @@ import { type General, general as generalTable } from "../../src/config/settings
 import { Side } from "../../src/config/snapshot.ts";
 import { StatementCache } from "../../src/parser/cache.ts";
 import { createFactsCache } from "../../src/parser/facts-cache.ts";
+import { NO_HINTS } from "../../src/parser/hints.ts";
 import { SqlParser } from "../../src/parser/parse.ts";
 import { Reading } from "../../src/parser/reading.ts";
 import { RouteLog } from "../../src/router/route-log.ts";
 import { Router } from "../../src/router/router.ts";
-import { SessionHints } from "../../src/session/hints.ts";
 import type { Parsing } from "../../src/session/parsing.ts";
+import { Session } from "../../src/session/session.ts";
 import { ClientStatements } from "../../src/session/statements.ts";
 import { AnsweredHere, type Planned, Planning, Refusal } from "../../src/shards/planning.ts";
 import { type Plan, Terminator } from "../../src/shards/steps.ts";
@@ -32,7 +33,7 @@ function planning(isSession = false) {
 	const facts = createFactsCache();
 	const routes = new RouteLog();
 	const context = { general, facts, routes, time: 0, nextSerial: () => 1 } as unknown as ClientContext;
-	const hints = new SessionHints();
+	const own = new Session(NO_HINTS);
 	const joined: string[] = [];
 	const participants = [0, 1].map(
 		(shard): Participant => ({
@@ -42,7 +43,7 @@ function planning(isSession = false) {
 			letGo() {},
 		}),
 	);
-	const transaction = new ShardedTransaction(participants, hints, () => true);
+	const transaction = new ShardedTransaction(participants, own.heldBegin, () => true);
 	const parsing = { dialect: new Statements(() => 1).dialectsOf("u"), time: 0 } as unknown as Parsing;
 	const statements = new ClientStatements(new Statements(() => 1), facts, parsing, true);
 	const wanted: string[] = [];
@@ -61,7 +62,7 @@ function planning(isSession = false) {
 		context,
 		{ pid: 1, user: "u", database: "d" },
 		shards,
-		{ hints, statements, transaction },
+		{ own, statements, transaction },
 		router,
 	);
 	const query = (sql: string, involved: readonly number[] = []) => {

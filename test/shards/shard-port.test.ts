@@ -1,0 +1,45 @@
+// What a shard's Client does to its socket, as whoever merges the shards' answers hears of it.
+
+import { expect, test } from "bun:test";
+import { ShardPort } from "../../src/shards/shard-port.ts";
+
+function port(full = false) {
+	const events: string[] = [];
+	const owner = {
+		onShard: (shard: number, bytes: Buffer) => events.push(`${shard} ${bytes}`),
+		onShardReads: () => events.push("reads"),
+		onShardEnd: (shard: number) => events.push(`${shard} ends`),
+		isFull: () => full,
+		flow: () => events.push("flow"),
+	};
+	return { port: new ShardPort(1, owner), events };
+}
+
+test("what is written is its owner's at once, and does not change when it is volatile", () => {
+	const { port: own, events } = port();
+	const buffer = Buffer.from("abcdef");
+	expect(own.write(buffer, 1, 2)).toBe(true);
+	own.writeVolatile(buffer, 3, 2);
+	buffer.fill(0);
+	own.writeAll(Buffer.from("g"));
+	expect(events).toEqual(["1 bc", "1 de", "1 g"]);
+	expect(own.bytesOut).toBe(5);
+	expect(port(true).port.writeAll(buffer)).toBe(false);
+});
+
+test("a client that may not be sent more is not read until it reads on", () => {
+	const { port: own, events } = port();
+	own.pause();
+	expect(own.paused).toBe(true);
+	own.resume();
+	own.resume();
+	expect(events).toEqual(["flow", "flow", "reads", "reads"]);
+});
+
+test("the end is told, also when it comes in the middle of a message", () => {
+	const { port: own, events } = port();
+	own.end();
+	own.midMessage = true;
+	own.writeAll(Buffer.from("x"));
+	expect(events).toEqual(["1 ends", "1 ends", "1 x"]);
+});
