@@ -136,13 +136,6 @@ export class Checkout implements Waiter {
 		this.loggedIn = true;
 	}
 
-	/** How long the client has waited for the server that it has, ms; 0 when that was told before. */
-	noteTold(): number {
-		const { waited } = this;
-		this.waited = 0;
-		return waited;
-	}
-
 	/** As `take`, but the borrower is told in any case. */
 	start(): void {
 		this.askedAt = now();

@@ -58,6 +58,8 @@ export class Link implements Borrower {
 	readonly parsing: Parsing;
 	/** Null unless one is lent to the client. Written here only, as all that follows. */
 	server: Server | null = null;
+	/** SHOW ROUTES has not heard yet how long the client waited for that server. */
+	private waitUntold = false;
 	/** What became known too late to be told: the next request is answered with it. */
 	overdue: PgError | null = null;
 	/** When the last request was answered, by the janitor's clock. */
@@ -109,6 +111,7 @@ export class Link implements Borrower {
 
 	onLent(server: Server | null): void {
 		this.server = server;
+		this.waitUntold = true;
 	}
 
 	onServerReady(): void {
@@ -148,7 +151,8 @@ export class Link implements Borrower {
 		// Of several shards somebody else tells.
 		const explains = routing.facts?.explains && server.books.owed === 0 && !checkout.isRouted;
 		if (explains && this.context.general.expanded_explain) server.relay.explain(explainRows(route, [this.servedFrom]));
-		routing.tell(route, checkout.pool.spec, checkout.noteTold());
+		routing.tell(route, checkout.pool.spec, this.waitUntold ? checkout.waited : 0);
+		this.waitUntold = false;
 	}
 
 	/** Where its servers come from. */
