@@ -40,7 +40,6 @@ export const BEYOND: Readonly<Record<Measure, Readonly<Record<string, number>>>>
 		"parser/facts.ts isHarmless": 28,
 		"parser/session.ts restoringStatements": 28,
 		"backend/books.ts Books.failed": 27,
-		"client/routing.ts Routing.inside": 26,
 		"parser/lexer.ts Lexer.read": 26,
 		"plugin/host.ts PluginHost.#ask": 26,
 	},

@@ -185,12 +185,11 @@ export class RequestRouter {
 	}
 
 	/**
-	 * Something of the batch in `chunk` that was routed last is run, and a Flush, or a Query, ends what is here of it, and no Sync: what
-	 * is still to come is in the same implicit transaction, and may write.
+	 * Something of the batch in `chunk` that was routed last is run, and no Sync ends what is here of it, but a Flush or a Query: what is
+	 * still to come is in the same implicit transaction, and may write.
 	 */
 	goesOn(chunk: Buffer): boolean {
-		const code = chunk[this.end];
-		return this.runs && (code === Frontend.Flush || code === Frontend.Query || code === Frontend.FunctionCall);
+		return this.runs && this.end < chunk.length && chunk[this.end] !== Frontend.Sync;
 	}
 
 	/** The text of the one statement of the batch at `at`, which has been routed. */

@@ -89,9 +89,10 @@ export class Routing {
 		this.isLate = this.heldBegin.open;
 		if (this.isLate) return;
 		const wrote = this.requests?.wrote ?? false;
+		// While there was nothing to decide nobody has noted the ends of transactions.
+		if (this.requests === null) this.session.reading.noteEnd();
 		this.requests = router?.needed ? new RequestRouter(router, this.session) : null;
 		this.needed = this.requests !== null;
-		this.session.reading.noteEnd();
 		if (this.requests !== null) this.requests.wrote = wrote;
 	}
 
@@ -169,6 +170,13 @@ export class Routing {
 		const mayWrite = route === null || this.owner.settings.isSerializable;
 		if (!mayWrite && (route.side !== Side.Any || requests.end === 0 || !requests.goesOn(chunk))) return route.side;
 		return requests.router.writeSide;
+	}
+
+	/** As `wanted`, of what stands behind requests under way, or in the middle of a batch, which has its place. */
+	private wantedInside(requests: RequestRouter, route: Route | null, chunk: Buffer): Side {
+		if (route === null) return Side.Any;
+		const goesOn = route.side === Side.Any && this.end > 0 && requests.goesOn(chunk);
+		return goesOn ? requests.router.writeSide : route.side;
 	}
 
 	/**
@@ -304,7 +312,7 @@ export class Routing {
 			this.facts = facts;
 			return this.refuse(route.error);
 		}
-		this.side = route?.side ?? Side.Any;
+		this.side = this.wantedInside(requests, route, chunk);
 		if (facts === null) return Choice.Server;
 		if (open && requests.runs && endsTransaction(facts)) this.isEnding = true;
 		const owes = server.books.owed > 0 && !server.books.unsynced;

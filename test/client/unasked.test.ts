@@ -69,7 +69,7 @@ function client() {
 		return frontend.parse(sql, name);
 	};
 	const run = (statement: string) => [frontend.bind({ statement }), frontend.execute()];
-	return { ask, query, parse, run, routing, books, settings };
+	return { ask, query, parse, run, routing, router, books, server, settings };
 }
 
 describe("a SET that is under way", () => {
@@ -94,6 +94,19 @@ describe("a SET that is under way", () => {
 		expect(ask(...run("twice"), frontend.sync())).toBe(Choice.Refused);
 		expect(ask(parse("twice", TWICE), frontend.sync())).toBe(Choice.Server);
 		expect(ask(...run("twice"), frontend.sync())).toBe(Choice.Server);
+	});
+
+	test("and a reload, in a transaction whose end takes it back: what stands behind the end waits for it", () => {
+		const { ask, query, routing, router, books, server } = client();
+		query("BEGIN");
+		routing.handOver();
+		server.status = TxStatus.InBlock;
+		expect(ask(frontend.query(SETS.replace("false", "true")))).toBe(Choice.Server);
+		// All is answered, and the settings are reloaded.
+		routing.reach(router);
+		expect(ask(frontend.query("COMMIT"))).toBe(Choice.Server);
+		books.owed = 1;
+		expect(ask(frontend.query(String.raw`SELECT 'a\b'`))).toBe(Choice.Later);
 	});
 
 	test("in a request before it: a Parse waits for the answer, and is certain then", () => {

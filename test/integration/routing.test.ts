@@ -258,6 +258,20 @@ describe("reads and writes", () => {
 			}
 	});
 
+	test("so may what runs behind requests that are under way, and before a Query that ends the batch", async () => {
+		await using client = await connect(proxy);
+		const run = (sql: string) => [frontend.parse(sql), frontend.bind(), frontend.execute()];
+		const insert = "INSERT INTO t SELECT 1 WHERE false";
+		for (let i = 0; i < 8; i++) {
+			client.send(frontend.query("SELECT pg_sleep(0.05)"), ...run("SELECT 1"), frontend.flush());
+			expect((await client.result()).errors).toEqual([]);
+			client.send(...run(insert), frontend.sync());
+			expect((await client.result()).errors).toEqual([]);
+			client.send(...run("SELECT 1"), frontend.query(insert));
+			expect((await client.result()).errors).toEqual([]);
+		}
+	});
+
 	test("a pipeline of reads and writes: each its own transaction, answers in order", async () => {
 		await using client = await connect(proxy);
 		await client.query("TRUNCATE t");
