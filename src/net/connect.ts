@@ -40,7 +40,7 @@ export async function connect(
 	let timer: Timer | undefined;
 	const expired = new Promise<never>((_, reject) => {
 		timer = setTimeout(() => {
-			const error = new Error(`no answer within ${timeout} ms`) as Error & { code: string };
+			const error = new Error(`no answer within ${Math.round(timeout)} ms`) as Error & { code: string };
 			error.code = "ETIMEDOUT";
 			reject(error);
 			// A connection that opens after all has nobody to serve.

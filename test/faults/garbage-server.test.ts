@@ -65,9 +65,10 @@ beforeAll(async () => {
 			general: {
 				default_pool_size: 1,
 				min_pool_size: 0,
-				checkout_timeout: 700,
-				connect_timeout: 300,
-				rollback_timeout: 300,
+				// 25 clients and their servers are at it at once: long enough for all to be served on a machine that is busy.
+				checkout_timeout: 4_000,
+				connect_timeout: 2_000,
+				rollback_timeout: 1_000,
 				query_timeout: 1_500,
 			},
 			databases: names.map((name) => ({ name, host: "127.0.0.1", port: peer.port })),
@@ -86,7 +87,7 @@ const door = (database: string) => ({ port: proxy.port, user: "pgdog", password:
 async function serves(database: string): Promise<void> {
 	Object.assign(scripts.get(database)!, good());
 	await using client = await RawClient.connect(door(database));
-	const { rows, messages } = await within(client.query("SELECT 1"), "the next client's answer", 4_000);
+	const { rows, messages } = await within(client.query("SELECT 1"), "the next client's answer", 15_000);
 	expect(rows).toEqual([["1"]]);
 	expect(messages.map((each) => each.code).join("")).toBe("TDCZ");
 }
@@ -142,7 +143,7 @@ test("a server that does not keep to the protocol at the login costs the client 
 				() => null,
 				(error: Error) => error,
 			);
-			const error = await within(refused, "the refusal", 4_000);
+			const error = await within(refused, "the refusal", 15_000);
 			expect(error).toBeInstanceOf(LoginError);
 			expect((error as LoginError).fields.S).toBe("FATAL");
 			expect((error as LoginError).fields.C).toBe("58000");
@@ -191,7 +192,7 @@ test("a server that answers a query with what is none never makes the client han
 			client.send(frontend.query("SELECT 1"));
 			// Some of it is passed on as it came; what then has no end is ended by query_timeout.
 			const seen = client.result().catch(() => undefined);
-			await within(seen, "an end", 4_000);
+			await within(seen, "an end", 15_000);
 			client.reset();
 			await serves(database);
 		},
