@@ -118,6 +118,7 @@ test("who asks for what the proxy answers by itself is not read for ever behind 
 		if (flooding !== undefined && flooding.state !== "idle in transaction") received = Number(flooding.bytes_received);
 	}
 	expect(received).toBeGreaterThan(100_000);
-	expect(received).toBeLessThan(flood.length / 2);
+	// 65,536 answers that are owed, what is held besides, and what one read brings, which is more on a busy machine.
+	expect(received).toBeLessThan((flood.length * 2) / 3);
 	expect((await client.result()).errors).toEqual([]);
 });
