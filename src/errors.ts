@@ -1,6 +1,9 @@
 // The errors that cross rooms. `ProtocolError` says that the peer broke the protocol; `PgError` is an
 // ErrorResponse in the making, built where the cause is known. Everything else that is thrown is a bug.
 
+/** SQLSTATE `too_many_connections`: a server's, or ours for a client that the proxy has no room or no server for. */
+export const TOO_MANY_CONNECTIONS = "53300";
+
 export type Severity = "ERROR" | "FATAL" | "PANIC" | "WARNING" | "NOTICE";
 
 /** What PostgreSQL would send as an ErrorResponse. `sqlstate` as in PostgreSQL docs, "PostgreSQL Error Codes". */

@@ -6,7 +6,7 @@ import { Reply } from "../backend/books.ts";
 import type { ParameterSet } from "../backend/parameters.ts";
 import type { Server } from "../backend/server.ts";
 import { now } from "../clock.ts";
-import { PgError } from "../errors.ts";
+import { PgError, TOO_MANY_CONNECTIONS } from "../errors.ts";
 import type { Sink } from "../net/stream.ts";
 import { Dirty } from "../parser/session.ts";
 import type { Cluster } from "../pool/cluster.ts";
@@ -404,5 +404,3 @@ export class Link implements Borrower {
 const UNREADABLE = new PgError("FATAL", "58000", "the settings of the session could not be read");
 export const TRANSACTION_TEXT = "transaction control statements are not supported in statement pooler mode";
 const FATAL_TRANSACTION = new PgError("FATAL", "58000", TRANSACTION_TEXT);
-/** SQLSTATE of "too_many_connections". */
-const TOO_MANY_CONNECTIONS = "53300";

@@ -2,7 +2,7 @@
 
 import type { Socket } from "bun";
 import type { ClientContext } from "../client/context.ts";
-import { PgError } from "../errors.ts";
+import { PgError, TOO_MANY_CONNECTIONS } from "../errors.ts";
 import { type Descriptors, Room } from "../net/descriptors.ts";
 import { descriptor } from "../net/options.ts";
 import { Stream } from "../net/stream.ts";
@@ -15,7 +15,7 @@ const LAST_WORDS = 2_000;
 /** PostgreSQL's error (too_many_connections) for a client that there is no file descriptor for. */
 const TOO_MANY_CLIENTS = new PgError(
 	"FATAL",
-	"53300",
+	TOO_MANY_CONNECTIONS,
 	"sorry, too many clients already",
 	"The proxy may not open more files.",
 	"Raise the limit on open files (LimitNOFILE, ulimit -n), or make pools smaller.",

@@ -1,7 +1,7 @@
 // A checkout that has timed out, in words: for the client, and once a minute for the log. Why there was no server is in the
 // numbers: a pool whose connections clients have is exhausted, one that cannot connect is not.
 
-import { PgError } from "../errors.ts";
+import { PgError, TOO_MANY_CONNECTIONS } from "../errors.ts";
 
 /** What a pool knows of itself, in all workers, when somebody has waited for too long. */
 export interface Shortage {
@@ -21,7 +21,7 @@ export function checkoutTimeout({ used, lent, size, lastError }: Shortage): PgEr
 		return new PgError("FATAL", "58000", "checkout timeout", `${numbers}; ${cause}`);
 	}
 	const hint = "Raise default_pool_size or checkout_timeout, or make transactions shorter.";
-	return new PgError("FATAL", lent < size ? "58000" : "53300", "checkout timeout", numbers, hint);
+	return new PgError("FATAL", lent < size ? "58000" : TOO_MANY_CONNECTIONS, "checkout timeout", numbers, hint);
 }
 
 /** One line for the log. @param longest for how long the first client in the queue of this worker has waited, ms */

@@ -26,9 +26,6 @@ const FORGET = 600_000;
 /** Of the pools whose idle servers no client has used, one in so many closes one when there is no room. */
 const ROOM = 4;
 
-/** SQLSTATE too_many_connections: the server has no room, or none for this role or database. */
-export const FULL = "53300";
-
 /** A pool that may have fewer servers than `min_pool_size`. */
 export interface Filled {
 	readonly slot: number;

@@ -9,13 +9,13 @@ import type { ParameterSet, ParameterSets } from "../backend/parameters.ts";
 import { type Server, ServerState } from "../backend/server.ts";
 import { now } from "../clock.ts";
 import type { PoolSpec } from "../config/snapshot.ts";
-import { PgError } from "../errors.ts";
+import { PgError, TOO_MANY_CONNECTIONS } from "../errors.ts";
 import type { LogFields } from "../log.ts";
 import { Stat } from "../stats/counters.ts";
 import { type Checked, Checks } from "./checks.ts";
 import { type Connected, Connecting } from "./connecting.ts";
 import type { PoolContext } from "./context.ts";
-import { type Filled, FULL } from "./filling.ts";
+import type { Filled } from "./filling.ts";
 import { Handover, type HandoverPool } from "./handover.ts";
 import { Permit, Servers } from "./permit.ts";
 import { type Lesson, Reported } from "./reported.ts";
@@ -304,7 +304,7 @@ export class Pool implements Connected, Checked, Filled, KeptPool, HandoverPool 
 		const refused = PERMANENT.has(error.sqlstate.slice(0, 2)) && this.all.size === 0;
 		// A server that answers, and only has no room for one more connection, is not down.
 		const isOurs = error.sqlstate === OUT_OF_DESCRIPTORS;
-		const isFull = error.sqlstate === FULL;
+		const isFull = error.sqlstate === TOO_MANY_CONNECTIONS;
 		if (isFull) filling.crowded(this.slot, now());
 		if (isFull && this.waiters.length === 0) return;
 		if (error.sqlstate.startsWith("08") || refused || (ledger.used(this.slot) === 0 && !isOurs))

@@ -30,7 +30,7 @@ import {
 /** The shards' Clients, as far as an exchange concerns them. */
 export interface Exchanged {
 	readonly count: number;
-	readonly each: readonly Link[];
+	readonly each: readonly ShardLink[];
 	/** Bytes of the client; they do not change afterwards. */
 	send(shards: readonly number[], chunk: Buffer, at: number, end: number): void;
 	/** No shard's server has a transaction. */
@@ -48,7 +48,7 @@ export interface Exchanged {
 }
 
 /** A shard's Client. */
-interface Link {
+interface ShardLink {
 	/** The Client stands in a queue for a server. */
 	readonly isWaiting: boolean;
 	/** Bytes of the client; they do not change afterwards. */
