@@ -30,6 +30,9 @@ const PATIENCE = 2 * SHORT.checkout_timeout + 1_500;
 /** Nor for the answer. */
 const ANSWERED = SHORT.query_timeout + 1_500;
 
+/** For tests in which nobody waits in vain: who waits outlasts what finds out about the server, a query under way and healthcheck_timeout. */
+const OUTLASTING = { checkout_timeout: 2 * SHORT.query_timeout };
+
 /** Why a server is banned that is killed or frozen: whatever comes first. */
 const DOWN = /^(a health check failed|it cannot be reached)$/;
 
@@ -115,7 +118,7 @@ describe("of two replicas", () => {
 	let readers: EndlessClient[];
 	let writers: EndlessClient[];
 	beforeAll(async () => {
-		fleet = await Fleet.start(entries(cluster));
+		fleet = await Fleet.start(entries(cluster), OUTLASTING);
 	});
 	afterAll(() => fleet?.[Symbol.asyncDispose]());
 
@@ -228,9 +231,7 @@ describe("of two replicas", () => {
 
 /** Pools of one server each: whoever comes second waits, and must not wait in vain. */
 test("clients that wait for the only connection to a frozen replica are served by others", async () => {
-	// Who waits must be able to outlast what finds out about the server: a query under way for a second, and healthcheck_timeout.
-	const checkout_timeout = 2 * SHORT.query_timeout;
-	await using fleet = await Fleet.start(entries(cluster), { default_pool_size: 1, checkout_timeout });
+	await using fleet = await Fleet.start(entries(cluster), { default_pool_size: 1, ...OUTLASTING });
 	const readers = fleet.start(READER, 12);
 	await more(readers, 5);
 	forget(readers);
@@ -308,12 +309,13 @@ describe("a network that is cut", () => {
 	test("to half of the hosts leaves the others to read from, and all are back when it is mended", async () => {
 		await using near = await Link.open(one);
 		await using far = await Link.open(two);
-		await using fleet = await Fleet.start([
+		const databases = [
 			entry(cluster.primary, "primary"),
 			entry(one, "replica"),
 			entry(near, "replica"),
 			entry(far, "replica"),
-		]);
+		];
+		await using fleet = await Fleet.start(databases, OUTLASTING);
 		const readers = fleet.start(READER, 8);
 		const writers = fleet.start(WRITER, 2);
 		await until(() => readers.some((reader) => reader.from(two) > 0), "reads through the network");
