@@ -1,6 +1,8 @@
 // `npm run bench`: pgbench -S straight to PostgreSQL, through the newest PgBouncer that is to be had (bench/pgbouncer.ts), through
-// dist/pgdog with one and two workers, through PgDog where PGDOG_BIN names it, and through one that spreads reads over a primary and two replicas; interleaved over several rounds in one go, since figures
-// of two runs on a shared machine cannot be compared. Prints a Markdown table of medians and the ratios to PgBouncer. See --help.
+// dist/pgdog with one and two workers, through one that spreads reads over a primary and two replicas, through one with a plugin
+// that walks the tree of each statement, and through PgDog where PGDOG_BIN names it; interleaved over several rounds in one go,
+// since figures of two runs on a shared machine cannot be compared. In `simple` each text has another number in it, and is new to
+// whoever reads it. Prints a Markdown table of medians, the ratios to PgBouncer, and whether the goals are met. See --help.
 
 import { parseArgs } from "node:util";
 import { requireTool } from "../test/support/tools.ts";
@@ -9,6 +11,7 @@ import { machine } from "./bench/machine.ts";
 import { type Cell, type Mode, measure, type Sample } from "./bench/measure.ts";
 import { plan } from "./bench/plan.ts";
 import { report } from "./bench/report.ts";
+import { missingTool } from "./build-bridge.ts";
 
 const USAGE = `npm run bench -- [options]
   --rounds N       rounds (5)
@@ -16,9 +19,10 @@ const USAGE = `npm run bench -- [options]
   --scale N        pgbench scale (2)
   --modes LIST     of simple,extended,prepared (all)
   --clients LIST   numbers of clients (1,10,50)
-  --only LIST      of direct,pgbouncer,pgdog,workers=N,replicas=N (direct,pgbouncer,workers=1,workers=2,replicas=1, and
-                   pgdog where PGDOG_BIN names PgDog's executable);
-                   replicas=N: N workers before the primary and two replicas
+  --only LIST      of direct,pgbouncer,pgdog,workers=N,replicas=N,plugin=N (direct,pgbouncer,workers=1,workers=2,replicas=1,
+                   plugin=1 where cargo can build it, and pgdog where PGDOG_BIN names PgDog's executable);
+                   replicas=N: N workers before the primary and two replicas;
+                   plugin=N: N workers with a plugin that walks the tree of each statement
   --json FILE      also write every sample there`;
 
 const { values } = parseArgs({
@@ -30,7 +34,11 @@ const { values } = parseArgs({
 		clients: { type: "string", default: "1,10,50" },
 		only: {
 			type: "string",
-			default: `direct,pgbouncer,workers=1,workers=2,replicas=1${process.env.PGDOG_BIN ? ",pgdog" : ""}`,
+			default: [
+				...["direct", "pgbouncer", "workers=1", "workers=2", "replicas=1"],
+				...(missingTool() === null ? ["plugin=1"] : []),
+				...(process.env.PGDOG_BIN ? ["pgdog"] : []),
+			].join(),
 		},
 		json: { type: "string" },
 		help: { type: "boolean", default: false },

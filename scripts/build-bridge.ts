@@ -59,6 +59,20 @@ function failure(words: string): BridgeBuildError {
 	return new BridgeBuildError(message, old ? remedy : undefined);
 }
 
+/** Libraries of the example plugins of these names, built as they would be for any proxy; cargo's words are shown. */
+export function buildExamples(names: string[]): string[] {
+	// The whole workspace: a single package would build its dependencies anew, without the features that the bridge asks for.
+	const { success } = Bun.spawnSync(["cargo", "build", "--release", "--locked", "--workspace"], {
+		cwd: PLUGINS,
+		env: environment(),
+		stdout: "inherit",
+		stderr: "inherit",
+	});
+	if (!success) throw new Error("the example plugins do not build");
+	const suffix = process.platform === "darwin" ? "dylib" : "so";
+	return names.map((name) => join(PLUGINS, "target", "release", `lib${name}.${suffix}`));
+}
+
 /**
  * Path of the bridge's library, built anew when its sources, the compiler or the flags changed; null without cargo. Says nothing.
  * @throws BridgeBuildError with cargo's words when cargo is there and fails

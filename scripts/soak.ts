@@ -4,10 +4,9 @@
 // end; exits 1 when anything was wrong. `SEED=n` repeats the dice of a run (not its timing).
 
 import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { LoginError } from "../test/support/raw-client.ts";
 import { until } from "../test/support/until.ts";
-import { missingTool } from "./build-bridge.ts";
+import { buildExamples, missingTool } from "./build-bridge.ts";
 import { deedsOf, ENDS, inspect } from "./soak/deeds.ts";
 import { migrate, strike } from "./soak/faults.ts";
 import { type Acknowledged, Member, random } from "./soak/member.ts";
@@ -22,16 +21,8 @@ const CROWD = 8;
 
 /** The examples, built as they would be for any proxy; none where there is no cargo, which the report says. */
 function buildPlugins(): string[] {
-	const missing = missingTool();
-	if (missing !== null) return [];
-	const folder = join(import.meta.dir, "../plugins");
-	const command = ["cargo", "build", "--release", "--locked", "--workspace"];
-	const env = { ...process.env, CARGO_TARGET_DIR: join(folder, "target") };
-	const { success } = Bun.spawnSync(command, { cwd: folder, env, stdout: "inherit", stderr: "inherit" });
-	if (!success) throw new Error("the example plugins do not build");
-	const names = ["tenant_guard", "primary_only_tables", "read_after_write", "shard_by_customer"];
-	const suffix = process.platform === "darwin" ? "dylib" : "so";
-	return names.map((name) => join(folder, "target/release", `lib${name}.${suffix}`));
+	if (missingTool() !== null) return [];
+	return buildExamples(["tenant_guard", "primary_only_tables", "read_after_write", "shard_by_customer"]);
 }
 
 /** One client after another, until the end: each comes, is checked, does this and that, and leaves as it likes. */

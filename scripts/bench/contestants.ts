@@ -1,7 +1,8 @@
 // Who takes part in the bench: each is a port to aim pgbench at and, for a proxy, the process whose CPU is counted. All log in
 // by trust on both sides, so that what is measured is the forwarding.
 
-import { mkdirSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Cluster, freePort, startPostgres } from "../../test/support/postgres.ts";
 import { own, type RunAs, temporaryFolder, unprivileged } from "../../test/support/postgres-home.ts";
@@ -10,6 +11,7 @@ import { RawClient } from "../../test/support/raw-client.ts";
 import { adopt } from "../../test/support/reaper.ts";
 import { requireTool, runTool } from "../../test/support/tools.ts";
 import { until } from "../../test/support/until.ts";
+import { buildExamples } from "../build-bridge.ts";
 import { newestPgBouncer, versionOf } from "./pgbouncer.ts";
 
 export interface Contestant {
@@ -19,6 +21,17 @@ export interface Contestant {
 	pid: number | undefined;
 	/** Whether it serves prepared statements in transaction mode (PgBouncer: since 1.21). */
 	prepares: boolean;
+}
+
+/** What tells one of ours from `workers=1`. */
+interface Extras {
+	/** Reads are spread over the replicas too. */
+	spread?: boolean;
+	/** Files of the libraries that it loads. */
+	plugins?: string[];
+	env?: Record<string, string>;
+	/** Another executable that reads the same configuration: PgDog's. */
+	binary?: string;
 }
 
 export interface Field extends AsyncDisposable {
@@ -33,8 +46,17 @@ const POOL = 10;
 /** Servers beside the primary that `replicas=N` reads from. */
 const REPLICAS = 2;
 
-/** `workers=N`: ours with N threads before the primary; `replicas=N`: the same, with reads spread over its replicas too. */
-const OURS = /^(workers|replicas)=(\d+)$/;
+/** More than anybody asks for; each has a connection at PgBouncer, which refuses the rest. */
+const MOST_CLIENTS = 10_000;
+
+/**
+ * `workers=N`: ours with N threads before the primary; `replicas=N`: the same, with reads spread over its replicas too;
+ * `plugin=N`: as `workers=N`, with a plugin that walks the tree of each statement.
+ */
+const OURS = /^(workers|replicas|plugin)=(\d+)$/;
+
+/** The example that looks at every table a statement names; it routes none, for its list has one that pgbench does not know. */
+const PLUGIN = "primary_only_tables";
 
 /**
  * Starts PostgreSQL, fills it at `scale`, and starts those of `names`. All have the same primary; it has replicas only when one
@@ -64,13 +86,14 @@ export async function startContestants(names: string[], scale: number): Promise<
 				const binary = process.env.PGDOG_BIN;
 				if (!binary) throw new Error("PGDOG_BIN is to name PgDog's executable");
 				versions["PgDog itself"] = (await runTool([binary, "--version"])).stdout.trim();
-				const proxy = stack.use(await startOurs(cluster, 1, false, binary));
+				const proxy = stack.use(await startOurs(cluster, 1, { binary }));
 				contestants.push({ name, port: proxy.port, pid: proxy.pid, prepares: true });
 			} else if (ours) {
-				const proxy = stack.use(await startOurs(cluster, Number(ours[2]), ours[1] === "replicas"));
+				const extras = { spread: ours[1] === "replicas", ...(ours[1] === "plugin" && withPlugin(stack)) };
+				const proxy = stack.use(await startOurs(cluster, Number(ours[2]), extras));
 				versions.pgdog = (await runTool([join(import.meta.dir, "../../dist/pgdog"), "--version"])).stdout.trim();
 				contestants.push({ name, port: proxy.port, pid: proxy.pid, prepares: true });
-			} else throw new Error(`nobody is called ${name}: direct, pgbouncer, pgdog, workers=N, replicas=N`);
+			} else throw new Error(`nobody is called ${name}: direct, pgbouncer, pgdog, workers=N, replicas=N, plugin=N`);
 		}
 		return { contestants, versions, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 	} catch (error) {
@@ -95,11 +118,21 @@ async function fill(cluster: Cluster, scale: number): Promise<void> {
 	await cluster.replicated();
 }
 
-/** @param binary another executable that reads the same configuration: PgDog's */
-function startOurs(cluster: Cluster, workers: number, spread: boolean, binary?: string): Promise<Proxy> {
+/** The plugin's library, and the file that it reads its list from. */
+function withPlugin(stack: AsyncDisposableStack): Extras {
+	const folder = mkdtempSync(join(tmpdir(), "pgdog-bench-plugin-"));
+	stack.defer(() => rmSync(folder, { recursive: true, force: true }));
+	const tables = join(folder, "tables");
+	writeFileSync(tables, "balances\n");
+	return { plugins: buildExamples([PLUGIN]), env: { PRIMARY_ONLY_TABLES: tables } };
+}
+
+function startOurs(cluster: Cluster, workers: number, extras: Extras): Promise<Proxy> {
+	const { spread = false, plugins = [], env, binary } = extras;
 	const servers = spread ? [cluster.primary, ...cluster.replicas] : [cluster.primary];
 	return startProxy({
 		...(binary === undefined ? {} : { binary }),
+		...(env === undefined ? {} : { env }),
 		config: {
 			general: {
 				host: "127.0.0.1",
@@ -115,6 +148,7 @@ function startOurs(cluster: Cluster, workers: number, spread: boolean, binary?: 
 				port,
 				role: i === 0 ? "primary" : "replica",
 			})),
+			plugins: plugins.map((name) => ({ name, required: true })),
 		},
 		// auth_type trust lets in who exists and has a password, whatever it is.
 		users: [{ name: USER, database: DATABASE, password: "trusted" }],
@@ -147,7 +181,7 @@ async function startPgBouncer(
 		auth_file: users,
 		pool_mode: "transaction",
 		default_pool_size: POOL,
-		max_client_conn: 1000,
+		max_client_conn: MOST_CLIENTS,
 		ignore_startup_parameters: "extra_float_digits",
 		...(prepares && { max_prepared_statements: 200 }),
 		logfile: join(folder, "log"),
