@@ -1,8 +1,6 @@
 // Turns a password into the bytes that SCRAM hashes: SASLprep (RFC 4013) where it applies, the raw bytes where it does not.
 // Called by scram-keys.ts and login.ts; knows nothing of SCRAM.
 
-import { saslprep } from "@mongodb-js/saslprep";
-
 // `fatal` because invalid UTF-8 must be noticed, `ignoreBOM` because a leading U+FEFF is part of the password until
 // SASLprep maps it to nothing; without it the decoder would drop it even where the raw bytes count.
 const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
@@ -12,6 +10,12 @@ const utf8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
  * of them, sent by somebody who is not logged in yet, would hold the event loop for over a second. Our guess.
  */
 const MAX_UNTRUSTED = 1024;
+
+/** The profile itself. Its tables take 30 ms and 4 MB to unpack in each thread, which few have to: most passwords are ASCII. */
+function saslprep(password: string): string {
+	const library: typeof import("@mongodb-js/saslprep") = require("@mongodb-js/saslprep");
+	return library.saslprep(password);
+}
 
 /**
  * PostgreSQL's rule (`pg_saslprep` and its callers): SASLprep when the password is valid UTF-8 and the profile allows it,
