@@ -1,6 +1,7 @@
 // The quick look at every query: may it do anything to its session that the next client must not see, or commit? Strings and
 // comments are not told apart from code, so that it may say yes too often; then `sessionFacts` (session.ts) takes the closer look.
-// All that makes it say yes is one automaton: for each byte of a text two tables are asked, and nothing is decided.
+// All that makes it say yes is one automaton: for each byte of a text two tables are asked, and nothing is decided. Where no text has
+// been yet the table is empty and is filled as one comes there: to work out all of it would hold up the start of each thread.
 
 const SESSION_WORDS = ["set", "reset", "discard", "listen", "unlisten", "prepare", "deallocate", "load", "do"];
 const COMMIT_WORDS = ["commit", "end"];
@@ -64,7 +65,7 @@ function next({ in: where, word, inserts }: Place, kind: string): Place | true {
 		if (ANYWHERE.includes(longer) || (longer === NOT_IN_INSERT && !inserts)) return true;
 	}
 	if (isOfWord(kind)) {
-		const counts = longer !== null && begins(longer, isFirst);
+		const counts = longer !== null && (BEGINNINGS.has(longer) || (isFirst && FIRST_BEGINNINGS.has(longer)));
 		return { in: isFirst && counts ? "first" : "text", word: counts ? longer : null, inserts };
 	}
 	if (where === "first" && FIRST_WORDS.has(word ?? "")) return true;
@@ -72,48 +73,65 @@ function next({ in: where, word, inserts }: Place, kind: string): Place | true {
 	return { in: kind === ";" ? "end" : "text", word: "", inserts: isInsert };
 }
 
-/** Whether a word that counts may begin so. */
-function begins(text: string, isFirst: boolean): boolean {
-	const words = [...ANYWHERE, NOT_IN_INSERT, ...(isFirst ? [...FIRST_WORDS, "insert"] : [])];
-	return words.some((word) => word.startsWith(text));
-}
+const beginnings = (words: readonly string[]) =>
+	new Set(words.flatMap((word) => Array.from(word, (_, last) => word.slice(0, last + 1))));
+
+/** What words that count begin with, wherever they stand and where they are the first of a text. */
+const BEGINNINGS = beginnings([...ANYWHERE, NOT_IN_INSERT]);
+const FIRST_BEGINNINGS = beginnings([...FIRST_WORDS, "insert"]);
 
 const CLASS = new Uint8Array(256);
 for (let byte = 0; byte < 256; byte++) CLASS[byte] = CLASSES.indexOf(classOf(byte));
 
-/** A place is the number of its row in `NEXT`. */
-const TOUCHES = 0;
+/** A place is where its row begins in `NEXT`; the first row is nobody's, so that these two are none. */
+const UNKNOWN = 0;
+const TOUCHES = 1;
 const START = STRIDE;
+/** More than there are: 271. */
+const MOST_PLACES = 512;
 
 /** `NEXT[place + class]` is the place behind a byte of that class. `ENDS[place]`: a text that ends there touches. */
-function build(): { table: Uint16Array; ends: Uint8Array } {
-	const places: Place[] = [{ in: "blank", word: "", inserts: false }];
-	const rows = new Map([[JSON.stringify(places[0]), START]]);
-	const cells: number[] = [];
-	for (let n = 0; n < places.length; n++) {
-		CLASSES.forEach((kind, column) => {
-			const place = next(places[n]!, kind);
-			const key = JSON.stringify(place);
-			if (place !== true && !rows.has(key)) rows.set(key, START + STRIDE * (places.push(place) - 1));
-			cells[START + STRIDE * n + column] = place === true ? TOUCHES : rows.get(key)!;
-		});
+const NEXT = new Uint16Array(STRIDE * MOST_PLACES);
+const ENDS = new Uint8Array(NEXT.length);
+
+/** The places that texts have come to, in the order of their rows. */
+const places: Place[] = [];
+const rows = new Map<string, number>();
+
+/** @returns the row of `place` in `NEXT` */
+function rowOf(place: Place): number {
+	const key = `${place.in} ${place.word} ${place.inserts}`;
+	let row = rows.get(key);
+	if (row === undefined) {
+		row = STRIDE * (places.push(place) - 1) + START;
+		if (row >= NEXT.length) throw new RangeError(`more than ${MOST_PLACES} places: a text there would be let pass`);
+		rows.set(key, row);
+		ENDS[row] = Number(place.in === "first" && FIRST_WORDS.has(place.word ?? ""));
 	}
-	const table = new Uint16Array(START + STRIDE * places.length);
-	for (const cell in cells) table[cell] = cells[cell]!;
-	const ends = new Uint8Array(table.length);
-	for (const [n, place] of places.entries())
-		if (place.in === "first" && FIRST_WORDS.has(place.word ?? "")) ends[START + STRIDE * n] = 1;
-	return { table, ends };
+	return row;
 }
 
-const { table: NEXT, ends: ENDS } = build();
+/** Works out `NEXT` where nobody has been. @returns what is there from now on */
+function explore(from: number, column: number): number {
+	const place = next(places[(from - START) / STRIDE]!, CLASSES[column]!);
+	const to = place === true ? TOUCHES : rowOf(place);
+	NEXT[from + column] = to;
+	return to;
+}
+
+rowOf({ in: "blank", word: "", inserts: false });
 
 /** Whether the query text in `b[start, end)` may do anything to its session, or commit. */
 export function touchesSession(b: Uint8Array, start: number, end: number): boolean {
 	let place = START;
 	for (let at = start; at < end; at++) {
-		place = NEXT[place + CLASS[b[at]!]!]!;
-		if (place === TOUCHES) return true;
+		const column = CLASS[b[at]!]!;
+		let to = NEXT[place + column]!;
+		if (to <= TOUCHES) {
+			if (to === UNKNOWN) to = explore(place, column);
+			if (to === TOUCHES) return true;
+		}
+		place = to;
 	}
 	return ENDS[place] === 1;
 }
