@@ -65,7 +65,7 @@ function next({ in: where, word, inserts }: Place, kind: string): Place | true {
 		if (ANYWHERE.includes(longer) || (longer === NOT_IN_INSERT && !inserts)) return true;
 	}
 	if (isOfWord(kind)) {
-		const counts = longer !== null && (BEGINNINGS.has(longer) || (isFirst && FIRST_BEGINNINGS.has(longer)));
+		const counts = longer !== null && begins(longer, isFirst);
 		return { in: isFirst && counts ? "first" : "text", word: counts ? longer : null, inserts };
 	}
 	if (where === "first" && FIRST_WORDS.has(word ?? "")) return true;
@@ -79,6 +79,11 @@ const beginnings = (words: readonly string[]) =>
 /** What words that count begin with, wherever they stand and where they are the first of a text. */
 const BEGINNINGS = beginnings([...ANYWHERE, NOT_IN_INSERT]);
 const FIRST_BEGINNINGS = beginnings([...FIRST_WORDS, "insert"]);
+
+/** Whether a word that counts may begin so. */
+function begins(text: string, isFirst: boolean): boolean {
+	return BEGINNINGS.has(text) || (isFirst && FIRST_BEGINNINGS.has(text));
+}
 
 const CLASS = new Uint8Array(256);
 for (let byte = 0; byte < 256; byte++) CLASS[byte] = CLASSES.indexOf(classOf(byte));
