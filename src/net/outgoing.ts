@@ -6,9 +6,8 @@
 /** Where the bytes go: the `Sink` that owns the Outgoing. */
 export interface WriteTarget {
 	readonly queued: number;
-	write(bytes: Uint8Array, start: number, length: number): boolean;
-	/** As `write`, for a buffer that is filled again: what is not taken at once is copied. */
-	writeVolatile(bytes: Uint8Array, start: number, length: number): boolean;
+	/** @param lasts false: the buffer is filled again, and what is not taken at once is copied */
+	write(bytes: Uint8Array, start: number, length: number, lasts?: boolean): boolean;
 }
 
 const SIZE = 64 << 10;
@@ -77,7 +76,7 @@ export class Outgoing {
 			this.buffer = null;
 			this.fill = 0;
 			// Emptied before the write: `Stream.write` flushes an Outgoing that is not empty, and would come back here.
-			this.target.writeVolatile(buffer, 0, fill);
+			this.target.write(buffer, 0, fill, false);
 			spare.push(buffer);
 		}
 		return this.target.queued === 0;
@@ -101,5 +100,9 @@ export class Outgoing {
 /** Flushes every Outgoing that this event has put something into. Called at the end of each event, however it ended. */
 export function settle(): void {
 	// Most events end with nothing here, and an empty array's `pop` is a call.
-	while (filled.length > 0) filled.pop()!.flush();
+	while (filled.length > 0) {
+		const outgoing = filled.pop()!;
+		// Most have been flushed by who filled them.
+		if (outgoing.fill > 0) outgoing.flush();
+	}
 }

@@ -24,8 +24,7 @@ export interface Sink {
 	readonly queued: number;
 	readonly bytesIn: number;
 	readonly bytesOut: number;
-	write(bytes: Uint8Array, start: number, length: number): boolean;
-	writeVolatile(bytes: Uint8Array, start: number, length: number): boolean;
+	write(bytes: Uint8Array, start: number, length: number, lasts?: boolean): boolean;
 	/** Writes whole messages of our own. In the middle of another message (`midMessage`) it ends the connection instead. */
 	writeAll(bytes: Uint8Array): boolean;
 	pause(): void;
@@ -46,7 +45,8 @@ export class Stream implements Sink {
 	queued = 0;
 	bytesIn = 0;
 	bytesOut = 0;
-	private paused = false;
+	/** Not read; written here only. */
+	paused = false;
 	private closing = false;
 	closed = false;
 	/** Where its descriptor is counted, until it is closed. */
@@ -59,39 +59,31 @@ export class Stream implements Sink {
 	}
 
 	/**
-	 * Writes `length` bytes of `bytes`, which must not change afterwards (see `writeVolatile`).
+	 * Writes `length` bytes of `bytes`.
+	 * @param lasts false: the buffer is filled again, so that what the kernel does not take at once is copied
 	 * @returns false when some of it is queued: stop the source until `onDrain`.
 	 */
-	write(bytes: Uint8Array, start: number, length: number): boolean {
-		const rest = this.send(bytes, start, length);
-		if (rest > 0) this.enqueue(bytes.subarray(start + length - rest, start + length));
-		return this.queue === null;
-	}
-
-	/** As `write`, for a buffer that its owner fills again: what is queued is copied. */
-	writeVolatile(bytes: Uint8Array, start: number, length: number): boolean {
-		const rest = this.send(bytes, start, length);
+	write(bytes: Uint8Array, start: number, length: number, lasts = true): boolean {
+		if (this.out.fill > 0) this.out.flush();
+		if (this.closed || this.closing || length === 0) return this.queue === null;
+		this.bytesOut += length;
+		let taken = 0;
+		if (this.queue === null) {
+			// With one argument the call costs less, and most writes are a whole chunk.
+			const whole = start === 0 && length === bytes.length;
+			taken = whole ? this.socket.write(bytes) : this.socket.write(bytes, start, length);
+			if (taken < 0 || taken === length) return true;
+		}
+		const rest = bytes.subarray(start + taken, start + length);
 		// A copy: a Buffer's `slice` would be a view.
-		if (rest > 0) this.enqueue(new Uint8Array(bytes.subarray(start + length - rest, start + length)));
-		return this.queue === null;
+		this.enqueue(lasts ? rest : new Uint8Array(rest));
+		return false;
 	}
 
 	writeAll(bytes: Uint8Array): boolean {
 		// The peer would take it for the rest of the message that is cut off.
 		if (this.midMessage) this.terminate();
 		return this.write(bytes, 0, bytes.length);
-	}
-
-	/** @returns the bytes that the kernel did not take. */
-	private send(bytes: Uint8Array, start: number, length: number): number {
-		if (this.out.fill > 0) this.out.flush();
-		if (this.closed || this.closing || length === 0) return 0;
-		this.bytesOut += length;
-		if (this.queue !== null) return length;
-		// With one argument the call costs a third of a microsecond less, and most writes are a whole chunk.
-		const whole = start === 0 && length === bytes.length;
-		const taken = whole ? this.socket.write(bytes) : this.socket.write(bytes, start, length);
-		return taken < 0 ? 0 : length - taken;
 	}
 
 	private enqueue(rest: Uint8Array): void {

@@ -36,16 +36,14 @@ export class ShardPort implements Sink {
 		return this.owner.isFull(this.shard) ? 1 : 0;
 	}
 
-	write(bytes: Uint8Array, start: number, length: number): boolean {
+	/** What goes on is its owner's: bytes that do not last are copied. */
+	write(bytes: Uint8Array, start: number, length: number, lasts = true): boolean {
 		if (this.out.fill > 0) this.out.flush();
 		this.bytesOut += length;
-		this.owner.onShard(this.shard, Buffer.from(bytes.buffer, bytes.byteOffset + start, length));
+		const piece = bytes.subarray(start, start + length);
+		const { buffer, byteOffset } = lasts ? piece : new Uint8Array(piece);
+		this.owner.onShard(this.shard, Buffer.from(buffer, byteOffset, length));
 		return this.queued === 0;
-	}
-
-	writeVolatile(bytes: Uint8Array, start: number, length: number): boolean {
-		// Not by `writeAll`: they may end in part of a message, whose rest comes next.
-		return this.write(new Uint8Array(bytes.subarray(start, start + length)), 0, length);
 	}
 
 	writeAll(bytes: Uint8Array): boolean {

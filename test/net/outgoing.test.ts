@@ -6,11 +6,11 @@ import { settle } from "../../src/net/outgoing.ts";
 import { Stream } from "../../src/net/stream.ts";
 import { Kernel, Owner } from "./support.ts";
 
-test("what writeVolatile queues is a copy, of a Buffer too", () => {
+test("what is queued of a buffer that does not last is a copy, of a Buffer too", () => {
 	const kernel = new Kernel();
 	const stream = new Stream(kernel.socket, new Owner());
 	const buffer = Buffer.from("mine");
-	stream.writeVolatile(buffer, 0, 4);
+	stream.write(buffer, 0, 4, false);
 	buffer.write("HIS!");
 	kernel.room = 100;
 	stream.drain();

@@ -40,7 +40,7 @@ describe("Stream", () => {
 						const flowing =
 							kind === "write"
 								? stream.write(data, start, data.length - start)
-								: stream.writeVolatile(data, start, data.length - start);
+								: stream.write(data, start, data.length - start, false);
 						expect(flowing).toBe(stream.queued === 0);
 						if (kind === "volatile") data.fill(0);
 					}

@@ -19,7 +19,7 @@ test("what is written is its owner's at once, and does not change when it is vol
 	const { port: own, events } = port();
 	const buffer = Buffer.from("abcdef");
 	expect(own.write(buffer, 1, 2)).toBe(true);
-	own.writeVolatile(buffer, 3, 2);
+	own.write(buffer, 3, 2, false);
 	buffer.fill(0);
 	own.writeAll(Buffer.from("g"));
 	expect(events).toEqual(["1 bc", "1 de", "1 g"]);
