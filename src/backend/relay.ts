@@ -92,10 +92,10 @@ export class Relay {
 	/** @returns what is wrong with the message behind the last that was passed on; else null */
 	read(piece: Buffer): string | null {
 		this.ready = false;
-		const chunk = this.tail.add(piece);
+		const { books, tail, task } = this;
+		const chunk = tail.isUnused ? piece : tail.add(piece);
 		if (chunk === null) return null;
 		const end = chunk.length;
-		const { books, task } = this;
 		const { client } = this.owner;
 		const to = task === null && client !== null ? client.stream : null;
 		let fault: string | null = null;
@@ -124,7 +124,7 @@ export class Relay {
 						fault = UNASKED;
 						break;
 					}
-					if (to !== null) to.out.add(chunk, run, at - run);
+					to?.out.add(chunk, run, at - run);
 					run = next;
 				} else if (task !== null) {
 					if (Task.isTooLong(length)) {
@@ -135,7 +135,7 @@ export class Relay {
 					task.row(chunk, at, length);
 				} else if (this.ofInsertion) {
 					if (next > end) break;
-					if (to !== null) to.out.add(chunk, run, at - run);
+					to?.out.add(chunk, run, at - run);
 					run = next;
 				} else if (next > end) {
 					this.through = next - end;
@@ -187,7 +187,7 @@ export class Relay {
 					if (reads) this.onDescription(code, chunk, at, next);
 					if (answer === Answer.Swallowed || (this.inserted !== null && this.isInserted(code))) {
 						// Not the client's doing, so not the client's to see.
-						if (to !== null) to.out.add(chunk, run, at - run);
+						to?.out.add(chunk, run, at - run);
 						run = next;
 					} else if (code === Backend.CommandComplete) {
 						this.onCommandComplete(chunk, at, next);
@@ -223,8 +223,13 @@ export class Relay {
 			to.midMessage = this.through > 0;
 			if (!to.out.forward(chunk, run, at)) this.owner.pause();
 		}
-		if (fault === null) this.tail.keep(chunk, at, end - at < HEADER ? HEADER : 1 + readInt32(chunk, at + 1));
+		if (fault === null && (at < end || !tail.isUnused)) this.keep(chunk, at);
 		return fault;
+	}
+
+	/** Keeps what is here of a message whose end is not. */
+	private keep(chunk: Buffer, at: number): void {
+		this.tail.keep(chunk, at, chunk.length - at < HEADER ? HEADER : 1 + readInt32(chunk, at + 1));
 	}
 
 	// ---- messages that are opened ----------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ export class Incoming {
 		const { wait } = this;
 		if (wait === Wait.Closed) return null;
 		this.heardAt = this.context.time;
-		if (wait === Wait.Nothing) return this.tail.add(chunk);
+		if (wait === Wait.Nothing) return this.tail.isUnused ? chunk : this.tail.add(chunk);
 		if (this.parting !== null) return null;
 		this.tail.hold(chunk);
 		if (this.tail.bytes > HELD) this.stream.pause();
@@ -57,7 +57,7 @@ export class Incoming {
 	keep(chunk: Buffer, at: number, need: number): boolean {
 		this.routed = 0;
 		if (this.ahead.end > 0) this.ahead.move(at);
-		this.tail.keep(chunk, at, need);
+		if (at < chunk.length || !this.tail.isUnused) this.tail.keep(chunk, at, need);
 		return this.tail.bytes + this.share.bytes === 0 || this.share.set(counted(this.tail.bytes, need));
 	}
 

@@ -77,6 +77,8 @@ export class Tail {
 	/** Buffer whose first `bytes` bytes are kept. */
 	private kept: Buffer = NOTHING;
 	bytes = 0;
+	/** Neither is anything kept nor is anything known of what was given away: `add` gives back what it is given. */
+	isUnused = true;
 	private need = 0;
 	/** `kept` was made here, and nobody has seen what is behind `bytes`: the next chunk may be written there. */
 	private own = false;
@@ -96,6 +98,7 @@ export class Tail {
 		this.given = null;
 		this.room = null;
 		this.need = need;
+		this.isUnused = size === 0;
 		if (size === 0) return;
 		this.bytes = size;
 		this.again = from === 0;
@@ -114,6 +117,7 @@ export class Tail {
 	}
 
 	private join(chunk: Buffer, repeated: boolean): void {
+		this.isUnused = false;
 		if (this.bytes === 0) {
 			this.kept = chunk;
 			this.own = false;
@@ -137,6 +141,7 @@ export class Tail {
 		if (this.bytes === 0) {
 			this.given = null;
 			this.room = null;
+			this.isUnused = true;
 			return chunk;
 		}
 		this.join(chunk, false);
@@ -151,6 +156,7 @@ export class Tail {
 		if (all !== kept) {
 			this.given = all;
 			this.room = kept;
+			this.isUnused = false;
 		}
 		return all;
 	}
@@ -163,6 +169,7 @@ export class Tail {
 	clear(): void {
 		this.kept = NOTHING;
 		this.bytes = 0;
+		this.isUnused = true;
 		this.need = 0;
 		this.own = false;
 		this.again = false;

@@ -67,6 +67,24 @@ describe("messages", () => {
 });
 
 describe("Tail", () => {
+	test("is unused when nothing is kept and nothing can come back that was given away", () => {
+		const tail = new Tail();
+		expect(tail.isUnused).toBe(true);
+		tail.keep(Buffer.from("abcd"), 1, 6);
+		expect(tail.isUnused).toBe(false);
+		expect(tail.add(Buffer.from("ef"))).toBeNull();
+		const all = tail.add(Buffer.from("g"))!;
+		expect(all.toString()).toBe("bcdefg");
+		// There is room behind it: kept again it would be filled up.
+		expect(tail.isUnused).toBe(false);
+		tail.keep(all, all.length, HEADER);
+		expect(tail.isUnused).toBe(true);
+		tail.hold(Buffer.from("x"));
+		expect(tail.isUnused).toBe(false);
+		tail.take();
+		expect(tail.isUnused).toBe(true);
+	});
+
 	test("against a plain buffer: nothing is lost, doubled or given away before it is enough", () => {
 		const piece = fc.uint8Array({ minLength: 0, maxLength: 40 });
 		const command = fc.oneof(
