@@ -6,8 +6,8 @@ import type { Figures } from "./recording.ts";
 
 // Where a server is chosen, or two answer, a call or two depend on chance.
 const CEILINGS: Record<Scene, Record<Request, [calls: number, files: number, rooms: number]>> = {
-	plain: { "SELECT 1": [74, 54, 33], Bind: [104, 71, 44] },
-	"with a replica": { "SELECT 1": [117, 83, 46], Bind: [181, 117, 68] },
+	plain: { "SELECT 1": [62, 48, 28], Bind: [89, 63, 39] },
+	"with a replica": { "SELECT 1": [104, 76, 41], Bind: [159, 106, 60] },
 	"over two shards": { "SELECT 1": [392, 266, 126], Bind: [522, 343, 178] },
 };
 

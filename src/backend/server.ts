@@ -168,15 +168,11 @@ export class Server implements StreamOwner, RelayOwner {
 		// Its last words, while nobody had it: it must not be lent in the moment before it closes.
 		if (relay.lastWords !== null && this.state === ServerState.Idle) this.closeDying(relay.lastWords);
 		if (this.state === ServerState.Closed) return;
-		if (relay.ready) this.onReadyForQuery();
-		else if (this.state === ServerState.Lent) this.client?.onAnswers(this);
-	}
-
-	private onReadyForQuery(): void {
-		const { task } = this.relay;
-		if (task !== null) this.endTask(task);
+		if (!relay.ready) {
+			if (this.state === ServerState.Lent) this.client?.onAnswers(this);
+		} else if (relay.task !== null) this.endTask(relay.task);
 		else if (this.state === ServerState.Draining) this.afterDraining();
-		else if (this.client !== null) this.client.onReady(this);
+		else this.client?.onReady(this);
 	}
 
 	pause(): void {
@@ -233,7 +229,7 @@ export class Server implements StreamOwner, RelayOwner {
 	giveBack(): void {
 		this.client = null;
 		// Stopped for a client that reads slowly: what is still to be read is not for it any more.
-		this.stream.resume();
+		if (this.stream.paused) this.stream.resume();
 		this.count();
 		if (this.session.locked) this.discardAll();
 		else if (this.session.traces.dirty !== 0) this.clean();

@@ -22,22 +22,16 @@ export const MALFORMED = new PgError("ERROR", "08P01", "invalid message format")
 export const TOO_LARGE = new PgError("ERROR", "54000", "the request is too large to be routed");
 
 /** The largest length word by the type of a message; below the smallest that any has where there is no such type. */
-const LONGEST = Uint32Array.from({ length: 256 }, (_, code) =>
+export const LONGEST = Uint32Array.from({ length: 256 }, (_, code) =>
 	code === Frontend.Parse ? PARSE_LIMIT : frontendLimit(code),
 );
 
-/** Throws what PostgreSQL says of such a header. */
-export function checkHeader(code: number, length: number): void {
-	if (length < 4 || length > LONGEST[code]!) throw faultOf(code, length);
-}
-
-function faultOf(code: number, length: number): ProtocolError | null {
+/** What PostgreSQL says of such a header, whose length is below 4 or beyond `LONGEST`. */
+export function faultOf(code: number, length: number): ProtocolError {
 	const limit = frontendLimit(code);
 	if (limit === 0) return new ProtocolError(`invalid frontend message type ${code}`);
 	if (length < 4 || length > limit) return new ProtocolError("invalid message length", "08P01", false);
-	if (code === Frontend.Parse && length > PARSE_LIMIT)
-		return new ProtocolError(`a Parse message of ${length} bytes is larger than the proxy keeps`, "54000");
-	return null;
+	return new ProtocolError(`a Parse message of ${length} bytes is larger than the proxy keeps`, "54000");
 }
 
 /** Whether a message that is not all here may go to the server in pieces. */
@@ -152,7 +146,7 @@ export class LookAhead {
 			const code = chunk[at]!;
 			const length = readInt32(chunk, at + 1);
 			this.last = at;
-			if (faultOf(code, length) !== null || (endsBatch(code) && length !== 4)) {
+			if (length < 4 || length > LONGEST[code]! || (length !== 4 && endsBatch(code))) {
 				// What came before it counts, as in PostgreSQL; whoever goes on from here finds it.
 				found = Ahead.Complete;
 				break;

@@ -13,7 +13,7 @@ import { Frontend, TxStatus } from "../wire/codes.ts";
 import { HEADER, readInt32 } from "../wire/frame.ts";
 import { FLUSH } from "../wire/frontend-messages.ts";
 import { Alone, Onward } from "./alone.ts";
-import { Ahead, beginsBatch, checkHeader, needed, outOfCopy, passable, ROUTED } from "./framing.ts";
+import { Ahead, beginsBatch, faultOf, LONGEST, needed, outOfCopy, passable, ROUTED } from "./framing.ts";
 import { type Incoming, UNREAD } from "./incoming.ts";
 import type { Link, LinkOwner } from "./link.ts";
 import { Choice } from "./routing.ts";
@@ -57,15 +57,15 @@ export class Walk {
 			while (end - at >= HEADER) {
 				const code = chunk[at]!;
 				const length = readInt32(chunk, at + 1);
-				checkHeader(code, length);
+				if (length < 4 || length > LONGEST[code]!) throw faultOf(code, length);
 				const next = at + 1 + length;
-				const stop = next < end ? next : end;
+				const stop = Math.min(next, end);
 				if (link.server === null) {
 					const onward = this.alone.request(code, length, chunk, at, next);
 					if (onward === Onward.Hold || (incoming.wait as Wait) === Wait.Closed) return;
 					if (onward === Onward.More) break;
 					if (onward !== Onward.Go) {
-						at = this.drop(chunk, onward > incoming.routed ? onward : incoming.routed);
+						at = this.drop(chunk, Math.max(onward, incoming.routed));
 						run = at;
 						continue;
 					}

@@ -41,6 +41,8 @@ export class Pool implements Connected, Checked, Filled, KeptPool, HandoverPool 
 	readonly idle: Server[] = [];
 	readonly waiters = new Waiters();
 	private readonly context: PoolContext;
+	/** Other workers have a share of it. */
+	private readonly isShared: boolean;
 	private readonly checks: Checks;
 	private readonly connecting: Connecting;
 	private readonly handover: Handover;
@@ -63,6 +65,7 @@ export class Pool implements Connected, Checked, Filled, KeptPool, HandoverPool 
 		this.database = slot;
 		this.counters = counters;
 		this.context = context;
+		this.isShared = context.ledger.workers > 1;
 		this.generation = context.generation;
 		this.sets = context.sets;
 		this.checks = new Checks(this, context);
@@ -82,7 +85,7 @@ export class Pool implements Connected, Checked, Filled, KeptPool, HandoverPool 
 		if (this.waiters.length === 0 && !this.paused) {
 			const server = this.popIdle();
 			if (server !== null) {
-				if (!this.isStale(server)) return server;
+				if (this.context.time - server.usedAt <= this.context.general.healthcheck_interval) return server;
 				this.checks.probe(server);
 			}
 		}
@@ -129,7 +132,7 @@ export class Pool implements Connected, Checked, Filled, KeptPool, HandoverPool 
 			return;
 		}
 		if (this.upkeep.shrinks && this.closeAbove(server, this.spec.pool_size, "pool_size")) return;
-		if (context.ledger.workers > 1 && this.handover.passOn(server)) return;
+		if (this.isShared && this.handover.passOn(server)) return;
 		if (this.waiters.first !== null && this.upkeep.isLate) {
 			// Clients came when the server had another role, the primary's perhaps: the next tick would be too late for a write.
 			this.reconsider();
@@ -144,7 +147,7 @@ export class Pool implements Connected, Checked, Filled, KeptPool, HandoverPool 
 			return;
 		}
 		this.idle.push(server);
-		this.publish();
+		if (this.isShared) this.publish();
 	}
 
 	/** @param time `now()`, about */
@@ -179,14 +182,15 @@ export class Pool implements Connected, Checked, Filled, KeptPool, HandoverPool 
 		const server = this.idle.pop() ?? null;
 		if (server === null) return null;
 		this.dueAt = 0;
-		this.publish();
+		if (this.isShared) this.publish();
 		return server;
 	}
 
+	/** Tells the other workers what is here. */
 	publish(): void {
 		const { ledger, worker } = this.context;
 		// Once retired, another pool may write in this slot.
-		if (ledger.workers === 1 || this.retired) return;
+		if (!this.isShared || this.retired) return;
 		ledger.setServers(this.slot, worker, this.idle.length, this.all.size);
 		ledger.setWaiting(this.slot, worker, this.waiters.length, this.waiters.first?.waitingSince ?? 0);
 	}
@@ -407,10 +411,6 @@ export class Pool implements Connected, Checked, Filled, KeptPool, HandoverPool 
 	}
 
 	// ---- upkeep ----------------------------------------------------------------------------------------------------
-
-	private isStale(server: Server): boolean {
-		return this.context.time - server.usedAt > this.context.general.healthcheck_interval;
-	}
 
 	/** The janitor's tick. `time` as `now()`. */
 	tick(time: number): void {

@@ -6,7 +6,7 @@
 import { randomBytes } from "node:crypto";
 import { idleError, LINGER, QUIET, SHUTTING_DOWN } from "../client/client.ts";
 import type { ClientContext, ClientHandle, Login } from "../client/context.ts";
-import { Ahead, checkHeader, LookAhead, MALFORMED, outOfCopy, ROUTED, TOO_LARGE } from "../client/framing.ts";
+import { Ahead, faultOf, LONGEST, LookAhead, MALFORMED, outOfCopy, ROUTED, TOO_LARGE } from "../client/framing.ts";
 import { HELD, UNREAD } from "../client/incoming.ts";
 import { counted, NO_ROOM, Share } from "../client/share.ts";
 import { PgError, ProtocolError } from "../errors.ts";
@@ -186,7 +186,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		while (chunk.length - at >= HEADER) {
 			const code = chunk[at]!;
 			const length = readInt32(chunk, at + 1);
-			checkHeader(code, length);
+			if (length < 4 || length > LONGEST[code]!) throw faultOf(code, length);
 			const next = at + 1 + length;
 			if (code === Frontend.Terminate) {
 				this.close("client disconnected");
