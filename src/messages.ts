@@ -3,6 +3,7 @@
 import type { AdminShape } from "./admin/command.ts";
 import type { CommandAnswer } from "./admin/commands.ts";
 import type { MovingServer } from "./backend/moving-server.ts";
+import type { ClientMessage } from "./client/moving-client.ts";
 import type { Update } from "./config/diff.ts";
 import type { HostDescription } from "./plugin/abi.ts";
 import type { Lesson } from "./pool/reported.ts";
@@ -30,12 +31,14 @@ export interface WorkerSetup {
 	readonly counters: SharedArrayBuffer;
 	readonly vitals: SharedArrayBuffer;
 	readonly attendance: SharedArrayBuffer;
+	readonly loads: SharedArrayBuffer;
 	/** `ScramCacheOptions.secret`, the same for all workers: a user's salt must not depend on the thread. */
 	readonly scramSecret: Uint8Array;
 }
 
 /** A message from one worker to another, passed on by the main thread. */
 export type PeerMessage =
+	| ClientMessage
 	| { readonly type: "request-server"; readonly slot: number; readonly by: number }
 	| { readonly type: "give-server"; readonly slot: number; readonly server: MovingServer }
 	| { readonly type: "lesson"; readonly slot: number; readonly identity: string; readonly lesson: Lesson }

@@ -31,6 +31,7 @@ import { lsnText } from "./pool/replication.ts";
 import { Ban, FoundRole, Vital, Vitals } from "./pool/vitals.ts";
 import { Attendance, LOOK } from "./stats/attendance.ts";
 import { Counters } from "./stats/counters.ts";
+import { Loads } from "./stats/loads.ts";
 import { AverageSampler } from "./status/averages.ts";
 import { Gathering } from "./status/gathering.ts";
 import type { ClientRow, PoolRow, PoolVitals, RouteRow, ServerRow } from "./status/rows.ts";
@@ -71,6 +72,7 @@ export class Proxy implements AdminSource {
 	private readonly ledger: Ledger;
 	private readonly counters: Counters;
 	private readonly attendance: Attendance;
+	private readonly loads: Loads;
 	/** File descriptor of each worker's listener; `ENDED` when it was ended because that worker is stuck. */
 	private readonly listeners: number[] = [];
 	private readonly bans: Bans;
@@ -110,6 +112,7 @@ export class Proxy implements AdminSource {
 		this.descriptors = new Descriptors(this.ledger.descriptorCounts);
 		this.counters = new Counters(this.capacity, this.workers);
 		this.attendance = new Attendance(this.workers);
+		this.loads = new Loads(this.workers);
 		this.bans = new Bans(new Vitals(this.capacity), log, snapshot, this.slots);
 		this.contain = new Contain((error) => {
 			if (error instanceof ProtocolError) log.warn(`a server said to the monitor what it should not: ${error.message}`);
@@ -169,6 +172,7 @@ export class Proxy implements AdminSource {
 				counters: this.counters.memory,
 				vitals: this.bans.vitals.memory,
 				attendance: this.attendance.memory,
+				loads: this.loads.memory,
 				scramSecret: this.scramSecret,
 			};
 			this.threads.push(workers === 0 ? this.startHere(setup) : this.startThread(setup));
@@ -404,8 +408,10 @@ export class Proxy implements AdminSource {
 		return [...new Set([...this.attendance.stuck, ...this.gathering.late])].sort((a, b) => a - b);
 	}
 
-	clients(): Promise<ClientRow[]> {
-		return this.gathering.ask<ClientRow>("clients");
+	async clients(): Promise<ClientRow[]> {
+		// One that went from one worker to another meanwhile may have a row of both.
+		const rows = await this.gathering.ask<ClientRow>("clients");
+		return [...new Map(rows.map((row) => [row.id, row])).values()];
 	}
 
 	servers(): Promise<ServerRow[]> {

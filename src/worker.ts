@@ -12,7 +12,9 @@ import type { MovingServer } from "./backend/moving-server.ts";
 import { ParameterSets } from "./backend/parameters.ts";
 import { Statements } from "./backend/statements.ts";
 import { SHUTTING_DOWN } from "./client/client.ts";
+import { Clients, homeOf } from "./client/clients.ts";
 import type { ClientContext, ClientHandle } from "./client/context.ts";
+import { Moves, type MovesContext } from "./client/moves.ts";
 import { Budget } from "./client/share.ts";
 import { now } from "./clock.ts";
 import type { Update } from "./config/diff.ts";
@@ -50,14 +52,13 @@ import { RouteLog } from "./router/route-log.ts";
 import { Router, type Topology } from "./router/router.ts";
 import { Attendance } from "./stats/attendance.ts";
 import { Counters, Stat } from "./stats/counters.ts";
-import { clientRow, serverRow } from "./status/rows.ts";
+import { Loads } from "./stats/loads.ts";
+import { type ClientRow, clientRow, serverRow } from "./status/rows.ts";
 
 /** ms between two ticks of the janitor: every timeout is rounded up to them. */
 const TICK = 100;
 /** Most CancelRequests for other workers' clients under way at a time; more are dropped. A guess. */
 const MOST_CANCELLING = 4096;
-/** Process ids of clients: the low bits count, those above name the worker; together a positive int32. */
-const ID_BITS = 23;
 /** Bytes that large messages of all clients may take until they are sent on: four of the longest that is routed. A guess. */
 const COLLECTED = 256 << 20;
 
@@ -69,7 +70,7 @@ interface Login {
 	readonly router: Router;
 }
 
-export class Worker implements PoolContext, ClientContext, ListenerOwner {
+export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwner {
 	readonly worker: number;
 	readonly ledger: Ledger;
 	readonly bans: Bans;
@@ -105,6 +106,8 @@ export class Worker implements PoolContext, ClientContext, ListenerOwner {
 	admin: Admin;
 	private readonly counters: Counters;
 	private readonly attendance: Attendance;
+	readonly loads: Loads;
+	readonly rowOf = clientRow;
 	/** Pools of the configuration, by `PoolSpec.key` and by slot. */
 	private readonly pools = new Map<string, Pool>();
 	private readonly poolsBySlot = new Map<number, Pool>();
@@ -119,7 +122,8 @@ export class Worker implements PoolContext, ClientContext, ListenerOwner {
 	private size = 0;
 	/** SQL texts and their facts, for all routers of this thread. */
 	private readonly parsed = new StatementCache(new SqlParser());
-	private readonly clients = new Map<number, ClientHandle>();
+	readonly clients: Clients<ClientRow>;
+	private readonly moves: Moves<ClientRow>;
 	readonly descriptors: Descriptors;
 	private readonly door: Door;
 	private readonly admins = new Set<AdminSession>();
@@ -127,7 +131,6 @@ export class Worker implements PoolContext, ClientContext, ListenerOwner {
 	/** Called when a CancelRequest for another worker's client is over, by the number that this worker gave it. */
 	private readonly cancelling = new Map<number, () => void>();
 	private lastAsked = 0;
-	private lastId = 0;
 	private lastSerial = 0;
 	private readonly listener = new Listener(this);
 	private readonly deafness = new OnceAMinute();
@@ -152,6 +155,9 @@ export class Worker implements PoolContext, ClientContext, ListenerOwner {
 		this.filling = new Filling(this.ledger, this.bans, this.log);
 		this.counters = new Counters(setup.capacity, setup.workers, setup.counters);
 		this.attendance = new Attendance(setup.workers, setup.attendance);
+		this.loads = new Loads(setup.workers, setup.loads);
+		this.clients = new Clients(this.worker, (to, message) => this.toPeer(to, message));
+		this.moves = new Moves(this, setup.workers);
 		this.scram = new ScramCache({ secret: setup.scramSecret });
 		this.statements = new Statements(() => this.ledger.nextStatement());
 		this.contain = new Contain((error) => this.onFailure(error), settle);
@@ -236,24 +242,18 @@ export class Worker implements PoolContext, ClientContext, ListenerOwner {
 		return promise;
 	}
 
-	register(client: ClientHandle): number {
-		let id: number;
-		do {
-			this.lastId = (this.lastId + 1) & ((1 << ID_BITS) - 1);
-			id = (this.worker << ID_BITS) | this.lastId;
-		} while (id === 0 || this.clients.has(id));
-		this.clients.set(id, client);
-		return id;
+	register(client: ClientHandle, known?: number): number {
+		return this.clients.register(client, known);
 	}
 
 	unregister(client: ClientHandle): void {
-		this.clients.delete(client.pid);
+		this.clients.unregister(client);
 		this.tellDrained();
 	}
 
 	/** Tells the main thread, once, that no client is left while draining: it closes everything when all workers have said so. */
-	private tellDrained(): void {
-		if (!this.stopping || this.drained || this.clients.size > 0) return;
+	tellDrained(): void {
+		if (!this.stopping || this.drained || !this.clients.isEmpty) return;
 		this.drained = true;
 		this.post({ type: "drained" });
 	}
@@ -266,7 +266,7 @@ export class Worker implements PoolContext, ClientContext, ListenerOwner {
 		this.log.info(text, { user, database, address, auth, client: client.pid });
 	}
 
-	onLogout(client: ClientHandle, reason: string): void {
+	onLogout(client: Parameters<ClientContext["onLogout"]>[0], reason: string): void {
 		if (!this.general.log_disconnections) return;
 		const { user, database, address } = client;
 		const text = `client "${user}" disconnected from database "${database}": ${reason} [${address}]`;
@@ -274,7 +274,7 @@ export class Worker implements PoolContext, ClientContext, ListenerOwner {
 	}
 
 	cancel(pid: number, secret: Uint8Array, done: () => void): void {
-		const owner = pid >>> ID_BITS;
+		const owner = this.clients.placeOf(pid);
 		if (owner === this.worker) this.cancelHere(pid, secret, done);
 		else if (owner >= this.setup.workers || this.cancelling.size >= MOST_CANCELLING) done();
 		else {
@@ -294,9 +294,17 @@ export class Worker implements PoolContext, ClientContext, ListenerOwner {
 		else done();
 	}
 
+	/** Another worker passes a CancelRequest on: the client is here, or has logged in here and gone elsewhere. */
+	private onCancel(message: Extract<PeerMessage, { type: "cancel" }>): void {
+		const { pid, secret, id, by } = message;
+		const place = this.clients.placeOf(pid);
+		if (place !== this.worker && homeOf(pid) === this.worker) this.toPeer(place, message);
+		else this.cancelHere(pid, secret, () => this.toPeer(by, { type: "cancelled", id }));
+	}
+
 	/** Runs `work` for every client: a bug costs the one that it happens in, and the others still have their turn. */
 	private eachClient(work: (client: ClientHandle) => void): void {
-		for (const client of [...this.clients.values()]) this.contain.guard(client.stream, () => work(client));
+		for (const client of this.clients.all()) this.contain.guard(client.stream, () => work(client));
 	}
 
 	nextSerial(): number {
@@ -345,13 +353,16 @@ export class Worker implements PoolContext, ClientContext, ListenerOwner {
 				this.poolsBySlot.get(message.slot)?.onLesson(message.identity, message.lesson);
 				break;
 			case "cancel":
-				this.cancelHere(message.pid, message.secret, () =>
-					this.toPeer(message.by, { type: "cancelled", id: message.id }),
-				);
+				this.onCancel(message);
 				break;
 			case "cancelled":
 				this.cancelling.get(message.id)?.();
 				this.cancelling.delete(message.id);
+				break;
+			case "give-client":
+			case "client-arrived":
+			case "client-at":
+				this.moves.onMessage(message);
 				break;
 			case "client":
 				this.contain.when(null, this.adoptClient(message.fd), () => {});
@@ -364,11 +375,7 @@ export class Worker implements PoolContext, ClientContext, ListenerOwner {
 				for (const key of message.keys) this.pools.get(key)?.[message.order]();
 				break;
 			case "rows":
-				this.post({
-					type: "rows",
-					id: message.id,
-					rows: this.rowsOf(message.of),
-				});
+				this.post({ type: "rows", id: message.id, rows: this.rowsOf(message.of) });
 				break;
 			case "answer":
 				this.asked.get(message.id)?.(message.answer);
@@ -558,6 +565,7 @@ export class Worker implements PoolContext, ClientContext, ListenerOwner {
 		for (const shard of this.electing) contain.guard(null, () => shard.tick(time, changed));
 		this.eachClient((client) => client.check(time));
 		this.door.tick(time, general.client_login_timeout);
+		contain.guard(null, () => this.moves.tick(time));
 		const [used, size] = this.connections();
 		this.descriptors.look(Math.max(0, size - used));
 	}
@@ -569,7 +577,7 @@ export class Worker implements PoolContext, ClientContext, ListenerOwner {
 	private rowsOf(kind: RowKind): AnyRow[] {
 		switch (kind) {
 			case "clients":
-				return [...this.clients.values()].map(clientRow);
+				return this.clients.rows(clientRow);
 			case "servers":
 				return this.allPools().flatMap((pool) => [...pool.all].map((server) => serverRow(pool.spec.key, server)));
 			case "routes":

@@ -18,6 +18,7 @@ import { socketHandlers } from "../src/net/stream.ts";
 import { Ledger } from "../src/pool/ledger.ts";
 import { Vitals } from "../src/pool/vitals.ts";
 import { Counters } from "../src/stats/counters.ts";
+import { Loads } from "../src/stats/loads.ts";
 import { Worker } from "../src/worker.ts";
 import { until } from "./support/until.ts";
 
@@ -59,6 +60,7 @@ function workerOf(snapshot: Snapshot, largest = snapshot) {
 		counters: new Counters(capacity, 2).memory,
 		vitals: new Vitals(capacity).memory,
 		attendance: new SharedArrayBuffer(4 * 8),
+		loads: new Loads(2).memory,
 		scramSecret: new Uint8Array(32),
 	};
 	const said: FromWorker[] = [];

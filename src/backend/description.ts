@@ -6,6 +6,9 @@ import { endOfString, HEADER, readInt16, readInt32 } from "../wire/frame.ts";
 /** OIDs from here on are of what users have made (FirstNormalObjectId): they differ between databases that are alike. */
 const FIRST_OWN_OID = 16384;
 
+/** A description on its way to another thread. */
+export type MovingDescription = Pick<Description, "types" | "key" | "portable">;
+
 export class Description {
 	/** The end of a Parse message that asks for just these parameter types: their number and their OIDs. */
 	readonly types: Buffer;
@@ -18,6 +21,11 @@ export class Description {
 		this.types = types;
 		this.key = key;
 		this.portable = portable;
+	}
+
+	/** As another thread had it. */
+	static arrived({ types, key, portable }: MovingDescription): Description {
+		return new Description(Buffer.from(types), key, portable);
 	}
 
 	/**

@@ -87,6 +87,22 @@ export class Statements {
 		return this.make(key, rest, facts, null, constants, names);
 	}
 
+	/**
+	 * The statement of a client that comes from another thread, which was told that it is `description`. Those who have something else
+	 * by that text here keep it, and a new Parse is given that.
+	 */
+	arrive(dialect: Dialect, rest: Buffer, facts: SessionFacts, description: Description | null): Statement {
+		const key = rest.latin1Slice(0, rest.length);
+		const known = dialect.statements.get(key);
+		if (known !== undefined && (description === null || known.description?.key === description.key)) return known;
+		const statement =
+			known === undefined
+				? this.add(dialect, key, rest, facts)
+				: this.make(key, rest, facts, dialect, dialect.constants, dialect.names);
+		statement.description = description;
+		return statement;
+	}
+
 	/** The statement that its text has become, since the catalogue has changed. */
 	succeed(old: Statement, description: Description): Statement {
 		const { key, rest, facts, dialect, constants, names } = old;

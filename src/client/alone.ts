@@ -189,6 +189,11 @@ export class Alone {
 		return this.skipped(code, next);
 	}
 
+	/** What comes next is thrown away. */
+	get isSkipping(): boolean {
+		return this.skip !== Skip.Nothing;
+	}
+
 	/** A batch has failed on a server that the client does not have any more. */
 	skipToSync(): void {
 		this.skip = Skip.ToSync;

@@ -125,6 +125,17 @@ export class Checkout implements Waiter {
 		return server !== null && this.acquire(server, time) ? server : null;
 	}
 
+	/** It neither has a server nor asks for one, and is logged in. */
+	get isQuiet(): boolean {
+		return this.loggedIn && !this.queued && this.client.server === null;
+	}
+
+	/** It comes from another thread, where it has logged in. */
+	arrive(waitTime: number): void {
+		this.loggedIn = true;
+		this.waitTime = waitTime;
+	}
+
 	/** For a login: what any server reports will do, the primary's best. @returns the pool that it is asked of */
 	beginLogin(): Pool {
 		this.pool = this.another() ?? this.pool;

@@ -7,7 +7,7 @@ import { ServerState } from "../backend/server.ts";
 import type { General } from "../config/settings.ts";
 import type { Side } from "../config/snapshot.ts";
 import { PgError } from "../errors.ts";
-import type { Sink, StreamOwner } from "../net/stream.ts";
+import { type Sink, Stream, type StreamOwner } from "../net/stream.ts";
 import type { StatementFacts } from "../parser/facts.ts";
 import type { Reading } from "../parser/reading.ts";
 import type { Cluster } from "../pool/cluster.ts";
@@ -22,6 +22,7 @@ import { errorResponse } from "../wire/error-response.ts";
 import type { ClientContext, ClientHandle, Login, Siblings } from "./context.ts";
 import { Incoming } from "./incoming.ts";
 import { Link, type LinkOwner } from "./link.ts";
+import type { MovingClient } from "./moving-client.ts";
 import { noteBatch } from "./routing.ts";
 import { Wait } from "./wait.ts";
 import { Walk } from "./walk.ts";
@@ -34,7 +35,7 @@ export class Client implements StreamOwner, ClientHandle, LinkOwner {
 	/** BackendKeyData that this client was given; the number is also its id in SHOW CLIENTS. */
 	readonly pid: number;
 	readonly secret: Uint8Array;
-	readonly connectedAt = Date.now();
+	readonly connectedAt: number;
 	readonly incoming: Incoming;
 	/** Its user left the configuration in the middle of its transaction. */
 	leaving = false;
@@ -63,8 +64,10 @@ export class Client implements StreamOwner, ClientHandle, LinkOwner {
 		this.incoming = new Incoming(context, stream);
 		this.link = new Link(context, this, cluster, router, login, siblings);
 		this.walk = new Walk(this, this.link);
-		this.pid = context.register(this);
-		this.secret = Uint8Array.from(randomBytes(login.minor >= 2 ? 32 : 4));
+		const { moved = null } = login;
+		this.connectedAt = moved?.connectedAt ?? Date.now();
+		this.pid = context.register(this, moved?.pid);
+		this.secret = moved?.secret ?? Uint8Array.from(randomBytes(login.minor >= 2 ? 32 : 4));
 	}
 
 	// ---- the end of the login --------------------------------------------------------------------------------------
@@ -78,6 +81,36 @@ export class Client implements StreamOwner, ClientHandle, LinkOwner {
 		this.stream.writeAll(Buffer.concat([reports, backendKeyData(this.pid, this.secret), READY_IDLE]));
 		this.context.onLogin(this);
 		this.resume();
+	}
+
+	// ---- another thread --------------------------------------------------------------------------------------------
+
+	depart(): MovingClient | null {
+		const { stream, incoming, link } = this;
+		// A shard's has no connection.
+		if (!(stream instanceof Stream) || !stream.isQuiet || this.leaving) return null;
+		if (!incoming.isQuiet || !this.walk.isQuiet || !link.isQuiet) return null;
+		const fd = stream.detach();
+		if (fd < 0) return null;
+		const { user, database, address, pid, secret, connectedAt, errors } = this;
+		const { bytesIn, bytesOut } = stream;
+		const isIt = { user, database, address, pid, secret, connectedAt, errors };
+		const moving = { fd, bytesIn, bytesOut, ...isIt, link: link.depart() };
+		incoming.close();
+		return moving;
+	}
+
+	/** A client that was another thread's until now, and knows nothing of that. */
+	static arrive(context: ClientContext, stream: Stream, cluster: Cluster, router: Router, moved: MovingClient): void {
+		const { user, database, address, link } = moved;
+		const parameters = context.sets.of(new Map(link.settings.startup));
+		// Its minor version was for its secret.
+		const login = { user, database, address, minor: 0, hints: link.session.startup, parameters, moved };
+		const client = new Client(context, stream, cluster, router, login);
+		stream.owner = client;
+		client.errors = moved.errors;
+		client.link.arrive(moved.link);
+		client.incoming.goOn();
 	}
 
 	// ---- its stream ------------------------------------------------------------------------------------------------

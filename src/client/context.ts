@@ -15,6 +15,7 @@ import type { Cluster } from "../pool/cluster.ts";
 import type { RouteLog } from "../router/route-log.ts";
 import type { Router } from "../router/router.ts";
 import type { SessionHints } from "../session/hints.ts";
+import type { MovingClient } from "./moving-client.ts";
 import type { Budget } from "./share.ts";
 
 /** What login/startup.ts found out. */
@@ -27,6 +28,8 @@ export interface Login {
 	/** `pgdog.role` and its like. */
 	readonly hints: Hints;
 	readonly address: string;
+	/** What it is already, when it has logged in on another thread. */
+	readonly moved?: { readonly pid: number; readonly secret: Uint8Array; readonly connectedAt: number };
 }
 
 /** What the Clients of a ShardedClient, one for each shard, have in common. */
@@ -64,6 +67,11 @@ export interface ClientHandle {
 	check(time: number): void;
 	reach(cluster: Cluster, router: Router): void;
 	shutDown(force: boolean): void;
+	/**
+	 * It goes to another thread: nothing of it is here any more, and its connection is whoever's who takes its descriptor.
+	 * @returns what it is there; null when something is under way: then it stays
+	 */
+	depart(): MovingClient | null;
 }
 
 export interface ClientContext {
@@ -91,11 +99,14 @@ export interface ClientContext {
 	find(user: string, database: string): { user: User; cluster: Cluster; router: Router } | null;
 	/** A session of the admin database takes over the stream of a client that has logged in. */
 	openAdmin(stream: Stream, address: string, parameters: ReadonlyMap<string, string>, minor: number): void;
-	/** A new client's process id: unique in the process, and it names this worker. */
-	register(client: ClientHandle): number;
+	/**
+	 * A new client's process id: unique in the process, and it names this worker.
+	 * @param known its process id when it has one already: it was another worker's
+	 */
+	register(client: ClientHandle, known?: number): number;
 	unregister(client: ClientHandle): void;
 	onLogin(client: ClientHandle): void;
-	onLogout(client: ClientHandle, reason: string): void;
+	onLogout(client: Pick<ClientHandle, "user" | "database" | "address" | "pid">, reason: string): void;
 	/** A CancelRequest, whichever worker the key is of. */
 	cancel(pid: number, secret: Uint8Array, done: () => void): void;
 	/** Numbers for unnamed statements; never 0. */

@@ -87,6 +87,11 @@ export class Incoming {
 		return this.tail.bytes > 0 ? this.tail.take() : null;
 	}
 
+	/** Nothing of what the client has sent is here. */
+	get isQuiet(): boolean {
+		return this.wait === Wait.Nothing && this.parting === null && this.tail.bytes === 0;
+	}
+
 	/** The type of the first message that is held. */
 	get first(): number | undefined {
 		return this.tail.first;

@@ -26,6 +26,7 @@ import { type Borrower, Checkout } from "./checkout.ts";
 import type { ClientContext, Login, Siblings } from "./context.ts";
 import { MALFORMED } from "./framing.ts";
 import type { Incoming } from "./incoming.ts";
+import type { MovingLink } from "./moving-client.ts";
 import { Routing } from "./routing.ts";
 import { Saying, type Speaker } from "./saying.ts";
 import { Wait } from "./wait.ts";
@@ -388,6 +389,47 @@ export class Link implements Borrower {
 	reach(cluster: Cluster, router: Router | null): void {
 		this.routing.reach(router);
 		this.checkout.reach(cluster);
+	}
+
+	// ---- another thread --------------------------------------------------------------------------------------------
+
+	/** No server has to do with the client, and all that is known of its session can be told. */
+	get isQuiet(): boolean {
+		const { statements } = this.saying;
+		if (this.hasSiblings || !this.checkout.isQuiet || this.overdue !== null || this.routing.heldBegin.open)
+			return false;
+		return this.settings.mayMove && (statements === null || statements.mayMove);
+	}
+
+	/** The client goes to another thread: what it is, and nothing of it stays here. */
+	depart(): MovingLink {
+		const { answeredAt, queries, transactions, queryTime, transactionTime } = this;
+		const moving = {
+			settings: this.settings.depart(),
+			session: this.routing.session.depart(),
+			statements: this.saying.statements?.depart() ?? null,
+			answeredAt,
+			queries,
+			transactions,
+			queryTime,
+			transactionTime,
+			waitTime: this.checkout.waitTime,
+		};
+		this.leave();
+		return moving;
+	}
+
+	/** Takes over what another thread knew. */
+	arrive(moving: MovingLink): void {
+		this.checkout.arrive(moving.waitTime);
+		this.settings.arrive(moving.settings);
+		this.routing.session.arrive(moving.session);
+		if (moving.statements !== null) this.saying.prepared().arrive(moving.statements, this.context.nextSerial());
+		this.answeredAt = moving.answeredAt;
+		this.queries = moving.queries;
+		this.transactions = moving.transactions;
+		this.queryTime = moving.queryTime;
+		this.transactionTime = moving.transactionTime;
 	}
 
 	/** The client is gone: its server, and its place in a queue, are others'. */

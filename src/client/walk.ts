@@ -41,6 +41,11 @@ export class Walk {
 		this.alone = new Alone(client, link);
 	}
 
+	/** The client's next byte begins a request. */
+	get isQuiet(): boolean {
+		return this.through + this.dropping === 0 && !this.alone.isSkipping;
+	}
+
 	/** Message after message, as long as the client may go on. */
 	read(chunk: Buffer): void {
 		const end = chunk.length;

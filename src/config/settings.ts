@@ -61,6 +61,10 @@ export const general = {
 		reloadable: false,
 		text: "Threads that serve clients. 0 serves them on the main thread.",
 	}),
+	client_placement: choice(["fill", "spread"], {
+		default: "fill",
+		text: "Ours, not PgDog's: where clients are among several workers. `fill`: those that say something go, between their transactions, to one worker until that has no time left, and then to the next, which costs the least. `spread`: each stays with the worker that has accepted it, so that one that is held up, by a plugin for instance, holds up fewer clients.",
+	}),
 	default_pool_size: integer({
 		default: 10,
 		min: 1,

@@ -144,6 +144,18 @@ export class Stream implements Sink {
 		this.socket.terminate();
 	}
 
+	/** All that was written has gone, whole messages, and the peer is read: what it sends next may as well be another's to read. */
+	get isQuiet(): boolean {
+		if (this.closed || this.closing || this.paused || this.midMessage) return false;
+		return this.queue === null && this.out.fill === 0;
+	}
+
+	/** The connection comes from another thread, which has counted so much. */
+	goOnCounting(bytesIn: number, bytesOut: number): void {
+		this.bytesIn = bytesIn;
+		this.bytesOut = bytesOut;
+	}
+
 	/**
 	 * Gives the connection up without closing it. Its descriptor stays counted: whoever adopts it says when it is closed.
 	 * @returns another descriptor of the connection, or -1 when there is none to be had (the stream then goes on)

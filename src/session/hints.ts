@@ -69,6 +69,13 @@ export class SessionHints {
 		}
 	}
 
+	/** As another thread had them, between transactions. */
+	arrive(now: Hints): void {
+		this.now = now;
+		this.before = now;
+		this.after = now;
+	}
+
 	/** The transaction is over: COMMIT keeps what was SET in it, ROLLBACK does not. */
 	end(committed: boolean): void {
 		if (this.now === this.before && this.after === this.before) return;

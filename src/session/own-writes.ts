@@ -10,11 +10,11 @@ const BY_OWN_WRITE = new Routes("read_after_write");
 
 export class OwnWrites {
 	/** `now()` when the last write was answered, while reads have to see it; else 0. */
-	private at = 0;
+	at = 0;
 	/** `since` for `Cluster.pick`, set by `side`; 0 when no write has to be seen. */
 	since = 0;
 
-	/** A transaction that may have written is over. */
+	/** A transaction that may have written is over. @param time `now()`; 0: none has to be seen */
 	wrote(time: number): void {
 		this.at = time;
 	}

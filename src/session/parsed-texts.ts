@@ -1,6 +1,7 @@
 // The texts that one client has parsed: which Statements they are, shared with all who read them alike (backend/statements.ts), and
 // what they do to its session. Owned by ClientStatements (statements.ts).
 
+import type { Description } from "../backend/description.ts";
 import type { Server } from "../backend/server.ts";
 import { type Statement, sizeOf } from "../backend/statement.ts";
 import { MOST_OF_CLIENT, type Statements } from "../backend/statements.ts";
@@ -35,6 +36,11 @@ export class ParsedTexts {
 		return (
 			this.statements.hasRoom(rest + nameLength) || this.parsing.dialect.statements.has(chunk.latin1Slice(start, next))
 		);
+	}
+
+	/** The statement of a client that comes from another thread. @param rest its Parse from the text on, the caller's own copy */
+	arrive(rest: Buffer, description: Description | null): Statement {
+		return this.statements.arrive(this.parsing.dialect, rest, this.factsOf(rest, 0, rest.indexOf(0)), description);
 	}
 
 	/**

@@ -6,6 +6,12 @@ import { TransactionControl } from "../parser/facts.ts";
 import { dependsOnReading, Reading } from "../parser/reading.ts";
 import type { ClientStatements } from "./statements.ts";
 
+/** What it is for another thread, between transactions. */
+export interface MovingReading {
+	readonly settled: Reading;
+	readonly stale: readonly string[];
+}
+
 export class SessionReading {
 	/** How the session reads, as its server has reported last. */
 	private settled = Reading.Standard;
@@ -61,6 +67,15 @@ export class SessionReading {
 	noteParse(name: string, certain: boolean): void {
 		if (!certain) this.addStale(name);
 		else if (this.stale.delete(name)) this.staleBytes -= name.length + NAME_COST;
+	}
+
+	depart(): MovingReading {
+		return { settled: this.settled, stale: [...this.stale] };
+	}
+
+	arrive({ settled, stale }: MovingReading): void {
+		this.settled = settled;
+		for (const name of stale) this.addStale(name);
 	}
 
 	/** Some statement may be stale: if none is, names need not be made strings. */

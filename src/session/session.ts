@@ -6,7 +6,16 @@ import type { Hints } from "../parser/hints.ts";
 import { HeldBegin } from "./held-begin.ts";
 import { SessionHints } from "./hints.ts";
 import { OwnWrites } from "./own-writes.ts";
-import { SessionReading } from "./session-reading.ts";
+import { type MovingReading, SessionReading } from "./session-reading.ts";
+
+/** What it is for another thread, between transactions. */
+export interface MovingSession {
+	/** Of the StartupMessage. */
+	readonly startup: Hints;
+	readonly hints: Hints;
+	readonly wroteAt: number;
+	readonly reading: MovingReading;
+}
 
 export class Session {
 	/** What the client has SET of routing: `pgdog.role` and its like. */
@@ -22,5 +31,16 @@ export class Session {
 	constructor(startup: Hints) {
 		this.hints = new SessionHints(startup);
 		this.heldBegin = new HeldBegin(this.hints);
+	}
+
+	depart(): MovingSession {
+		const { startup, now } = this.hints;
+		return { startup, hints: now, wroteAt: this.writes.at, reading: this.reading.depart() };
+	}
+
+	arrive({ hints, wroteAt, reading }: MovingSession): void {
+		this.hints.arrive(hints);
+		this.writes.wrote(wroteAt);
+		this.reading.arrive(reading);
 	}
 }

@@ -24,6 +24,16 @@ const NONE: ReadonlySet<string> = new Set();
 const MOST_OF_CLIENT = 4 << 20;
 const MOST_OF_THREAD = 64 << 20;
 
+/** Most bytes of settings with which a session moves to another thread; a guess. */
+const MOST_OF_MOVING = 64 << 10;
+
+/** What they are for another thread. */
+export interface MovingSettings {
+	readonly startup: readonly [string, string][];
+	readonly wanted: readonly [string, string][];
+	readonly told: readonly [string, string][];
+}
+
 /** The outcome of a look at the settings that a transaction has left. */
 export const enum Settled {
 	Known,
@@ -70,6 +80,24 @@ export class ClientSettings {
 		this.sets.keep(-this.wanted.bytes);
 		this.wanted = this.sets.empty;
 		this.live = null;
+	}
+
+	get mayMove(): boolean {
+		return this.live === null && this.startup.bytes + this.wanted.bytes + this.told.bytes <= MOST_OF_MOVING;
+	}
+
+	depart(): MovingSettings {
+		const { startup, wanted, told } = this;
+		return { startup: [...startup.values], wanted: [...wanted.values], told: [...told.values] };
+	}
+
+	arrive({ wanted, told }: MovingSettings): void {
+		const { sets } = this;
+		const before = this.wanted.bytes;
+		this.wanted = sets.of(new Map(wanted));
+		this.told = sets.of(new Map(told));
+		this.same = this.told;
+		sets.keep(this.wanted.bytes - before);
 	}
 
 	/** How the session reads statements, as the server that it has, or had last, has reported. */

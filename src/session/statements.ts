@@ -3,7 +3,7 @@
 // when a client first uses the extended query protocol.
 
 import { Reply } from "../backend/books.ts";
-import type { Description } from "../backend/description.ts";
+import { Description, type MovingDescription } from "../backend/description.ts";
 import type { ParameterSet } from "../backend/parameters.ts";
 import type { Server } from "../backend/server.ts";
 import type { StatementClient } from "../backend/server-statements.ts";
@@ -28,7 +28,21 @@ import { noteBound } from "./runs.ts";
 import { Said } from "./said.ts";
 import { Told } from "./told.ts";
 import { UnansweredNames } from "./unanswered-names.ts";
-import { UnnamedStatement } from "./unnamed.ts";
+import { type MovingUnnamed, UnnamedStatement } from "./unnamed.ts";
+
+/** Most bytes of statements with which a client moves to another thread; a guess. */
+const MOST_OF_MOVING = 1 << 20;
+
+/** What a client has prepared, for another thread, while no batch is under way. */
+export interface MovingStatements {
+	readonly names: readonly {
+		readonly name: string;
+		/** Its Parse from the text on. */
+		readonly rest: Uint8Array;
+		readonly description: MovingDescription | null;
+	}[];
+	readonly unnamed: MovingUnnamed | null;
+}
 
 /** The names of a client that has prepared nothing. */
 export const NO_STATEMENTS: PreparedNames = { hasByProtocol: (name) => name.startsWith(NAME_PREFIX) };
@@ -436,6 +450,33 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		this.names.clear(this.parsing.limit);
 		this.told?.clear();
 		this.own?.forgetTexts();
+	}
+
+	// ---- another thread ----------------------------------------------------------------------------------------------
+
+	/** All that is known of them can be told: each was parsed as the session would parse it now, and no server may yet undo any. */
+	get mayMove(): boolean {
+		if (this.own !== null || this.told !== null || !this.batchOver || this.unanswered.some) return false;
+		if (this.names.bytes > MOST_OF_MOVING) return false;
+		const { dialect } = this.parsing;
+		for (const [, statement] of this.names) if (statement.dialect !== dialect) return false;
+		return true;
+	}
+
+	depart(): MovingStatements {
+		const names = [...this.names].map(([name, { rest, description }]) => {
+			return { name, rest: Uint8Array.from(rest), description: description && { ...description } };
+		});
+		return { names, unnamed: this.unnamed.depart() };
+	}
+
+	/** @param serial of the unnamed statement here */
+	arrive({ names, unnamed }: MovingStatements, serial: number): void {
+		for (const { name, rest, description } of names)
+			this.names.set(name, this.texts.arrive(Buffer.from(rest), description && Description.arrived(description)));
+		if (unnamed === null) return;
+		const { rest, textLength } = unnamed;
+		this.unnamed.arrive(unnamed, this.texts.factsOf(Buffer.from(rest), 0, textLength), serial);
 	}
 
 	// ---- what routing asks -------------------------------------------------------------------------------------------

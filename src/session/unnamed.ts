@@ -1,7 +1,7 @@
 // One client's unnamed statement: its last unnamed Parse, to be sent again to a server that has another client's. Owned by
 // ClientStatements (statements.ts). An error in a batch brings back what there was before the batch.
 
-import type { Description } from "../backend/description.ts";
+import { Description, type MovingDescription } from "../backend/description.ts";
 import { NO_FACTS, type SessionFacts } from "../parser/session.ts";
 
 /** Characters of an unnamed statement that is remembered beyond its transaction; a guess, generous. */
@@ -20,6 +20,13 @@ interface UnnamedParse {
 	serial: number;
 	/** The server's answer, when the client has asked what the statement is (Describe); else null. */
 	told: Description | null;
+}
+
+/** An unnamed statement on its way to another thread: its Parse from the text on. */
+export interface MovingUnnamed {
+	readonly rest: Uint8Array;
+	readonly textLength: number;
+	readonly told: MovingDescription | null;
 }
 
 /** Does what `Object.assign` does at a fraction of its cost: with the first unnamed Parse of each batch. */
@@ -56,6 +63,23 @@ export class UnnamedStatement implements UnnamedParse {
 	};
 	/** How many unnamed Parses the batch under way has had. */
 	private parses = 0;
+
+	/** What it is for another thread, between batches; null for none. */
+	depart(): MovingUnnamed | null {
+		const { chunk, start, textEnd, end, told } = this;
+		if (chunk === null) return null;
+		return {
+			rest: Uint8Array.from(chunk.subarray(start, end)),
+			textLength: textEnd - start,
+			told: told && { ...told },
+		};
+	}
+
+	/** @param serial the number that it has here */
+	arrive({ rest, textLength, told }: MovingUnnamed, facts: SessionFacts, serial: number): void {
+		this.remember(Buffer.from(rest), 0, textLength, rest.length, facts, serial);
+		this.told = told && Description.arrived(told);
+	}
 
 	/** The query text; null when there is no such statement. */
 	get text(): string | null {

@@ -101,6 +101,11 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		this.exchange = new Exchange(this, this.shards, this.session);
 	}
 
+	/** What all of its shards know of it is more than can be told another thread. */
+	depart(): null {
+		return null;
+	}
+
 	begin(): void {
 		for (const shard of this.shards.each) if (this.phase === Phase.Login) shard.begin();
 	}

@@ -19,6 +19,7 @@ import { Vitals } from "../../src/pool/vitals.ts";
 import { ShardedClient } from "../../src/shards/sharded-client.ts";
 import { Attendance } from "../../src/stats/attendance.ts";
 import { Counters } from "../../src/stats/counters.ts";
+import { Loads } from "../../src/stats/loads.ts";
 import { Worker } from "../../src/worker.ts";
 import { type Cluster, freePort, startPostgres } from "../support/postgres.ts";
 import { RawClient } from "../support/raw-client.ts";
@@ -57,6 +58,7 @@ beforeAll(async () => {
 		counters: new Counters(capacity, 1).memory,
 		vitals: new Vitals(capacity).memory,
 		attendance: new Attendance(1).memory,
+		loads: new Loads(1).memory,
 	};
 	const plugins = { bridge: [], plugins: [] };
 	const scramSecret = new Uint8Array(32);
@@ -152,8 +154,7 @@ const CASES: [string, { prototype: object }, string, (client: RawClient, innocen
 ];
 
 function isQueued(): boolean {
-	const clients = (worker as unknown as { clients: Map<number, { stateName: string }> }).clients;
-	return [...clients.values()].some(({ stateName }) => stateName === "waiting");
+	return worker.clients.all().some(({ stateName }) => stateName === "waiting");
 }
 
 test.each(CASES)("a bug in %s costs that client alone", async (_, kind, method, provoke) => {

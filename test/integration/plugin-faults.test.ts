@@ -64,7 +64,7 @@ describeWithCargo("plugins that do wrong", () => {
 	function start(name: string, workers = 1): Promise<Proxy> {
 		return startProxy({
 			config: {
-				general: { workers, min_pool_size: 0 },
+				general: { workers, client_placement: "spread", min_pool_size: 0 },
 				databases: [{ name: "pgdog", host: cluster.primary.host, port: cluster.port }],
 				plugins: [{ name }],
 				admin: { password: "pgdog" },

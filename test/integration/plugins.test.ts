@@ -623,7 +623,9 @@ describeWithCargo("plugins before PostgreSQL", () => {
 		const theirs = copy(witness, join(place, "libwitness.so"));
 		const plugins = [{ name: "witness" }, { name: "libscribe.so" }];
 		const env = { ...its.env, LD_LIBRARY_PATH: place };
-		await using both = await startRouted(cluster, plugins, { workers: 2 }, undefined, { env });
+		await using both = await startRouted(cluster, plugins, { workers: 2, client_placement: "spread" }, undefined, {
+			env,
+		});
 		expect(both.log).toContain(`plugin "witness" is ${theirs}`);
 		expect(both.log).toContain(`plugin "libscribe.so" is ${mine}`);
 		const workers = await connectToBothWorkers(both, 2);

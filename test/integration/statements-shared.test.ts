@@ -176,7 +176,7 @@ test("prepared_statements_ttl: what a server has had for so long is parsed anew"
 });
 
 test("DDL is heard of on all workers, when it is committed, in whatever form", async () => {
-	await using proxy = await start({ workers: 2, default_pool_size: 4 });
+	await using proxy = await start({ workers: 2, client_placement: "spread", default_pool_size: 4 });
 	await elsewhere("CREATE TABLE heard (at date)");
 	const sql = "INSERT INTO heard VALUES ($1) RETURNING at::text";
 	const [[here], [there]] = await connectToBothWorkers(proxy, 1);

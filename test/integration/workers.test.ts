@@ -20,8 +20,10 @@ beforeAll(async () => {
 });
 afterAll(() => cluster?.stop());
 
+/** Clients stay with the worker that has accepted them: those that go to another are in moves.test.ts. */
 function start(general: Record<string, unknown> = {}): Promise<Proxy> {
-	return startProxy(simpleConfig(cluster.primary, { workers: 2, min_pool_size: 0, ...general }));
+	const settings = { workers: 2, client_placement: "spread", min_pool_size: 0, ...general };
+	return startProxy(simpleConfig(cluster.primary, settings));
 }
 
 /** Highest number of the proxy's backends seen until `work` is over. */

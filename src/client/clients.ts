@@ -1,0 +1,111 @@
+// The clients of one worker, and those that are not here and yet concern it: a client's process id names the worker that it has logged
+// in on, which knows where the client is when that has moved (moves.ts).
+
+import type { ClientHandle } from "./context.ts";
+import type { ClientMessage, MovingClient } from "./moving-client.ts";
+
+/** Process ids of clients: the low bits count, those above name the worker; together a positive int32. */
+const ID_BITS = 23;
+
+/** The worker that a client with this process id has logged in on; there may be none such. */
+export function homeOf(pid: number): number {
+	return pid >>> ID_BITS;
+}
+
+/** @template Row what SHOW CLIENTS shows of a client */
+export class Clients<Row> {
+	private readonly worker: number;
+	private readonly tell: (to: number, message: ClientMessage) => void;
+	private readonly here = new Map<number, ClientHandle>();
+	/** Of the clients that have logged in here those that are with another worker, and with which. */
+	private readonly abroad = new Map<number, number>();
+	/** Clients that were given away and have not arrived yet. */
+	private readonly underway = new Map<number, Row>();
+	private lastId = 0;
+
+	constructor(worker: number, tell: (to: number, message: ClientMessage) => void) {
+		this.worker = worker;
+		this.tell = tell;
+	}
+
+	/** @param known the process id that it has already @returns its process id, unique in the process */
+	register(client: ClientHandle, known?: number): number {
+		const id = known ?? this.nextId();
+		this.abroad.delete(id);
+		this.here.set(id, client);
+		return id;
+	}
+
+	private nextId(): number {
+		let id: number;
+		do {
+			this.lastId = (this.lastId + 1) & ((1 << ID_BITS) - 1);
+			id = (this.worker << ID_BITS) | this.lastId;
+		} while (id === 0 || this.here.has(id) || this.abroad.has(id));
+		return id;
+	}
+
+	/** It is gone. */
+	unregister({ pid }: ClientHandle): void {
+		this.here.delete(pid);
+		this.noteAt(pid, -1);
+	}
+
+	/** No client is here, nor on its way from here. */
+	get isEmpty(): boolean {
+		return this.here.size + this.underway.size === 0;
+	}
+
+	get(pid: number): ClientHandle | undefined {
+		return this.here.get(pid);
+	}
+
+	/** The worker that has the client with this process id, or knows which has. There may be none such. */
+	placeOf(pid: number): number {
+		const home = homeOf(pid);
+		if (this.here.has(pid)) return this.worker;
+		return home === this.worker ? (this.abroad.get(pid) ?? home) : home;
+	}
+
+	/** All that are here, whatever becomes of them meanwhile. */
+	all(): ClientHandle[] {
+		return [...this.here.values()];
+	}
+
+	/** A row for each, made by `row`; one that is on its way is shown here until it has arrived. */
+	rows(row: (client: ClientHandle) => Row): Row[] {
+		return [...this.all().map(row), ...this.underway.values()];
+	}
+
+	/** `moving` was a client here, which SHOW CLIENTS shows as `row`, and goes to the worker `to`. */
+	give(moving: MovingClient, row: Row, to: number): void {
+		const { pid } = moving;
+		this.here.delete(pid);
+		this.underway.set(pid, row);
+		// Before it arrives there: a CancelRequest for what it does then comes after that.
+		this.noteAt(pid, to);
+		this.tell(to, { type: "give-client", client: moving, by: this.worker });
+	}
+
+	/** The client that `by` has given is one of those here, or is none any more. */
+	arrived(pid: number, by: number): void {
+		if (!this.here.has(pid)) this.noteAt(pid, -1);
+		this.tell(by, { type: "client-arrived", pid });
+	}
+
+	onArrived(pid: number): void {
+		this.underway.delete(pid);
+	}
+
+	onAt(pid: number, worker: number): void {
+		if (worker < 0) this.abroad.delete(pid);
+		else this.abroad.set(pid, worker);
+	}
+
+	/** Has the worker that its process id names know where the client is. */
+	private noteAt(pid: number, worker: number): void {
+		const home = homeOf(pid);
+		if (home === this.worker) this.onAt(pid, worker);
+		else if (home !== worker) this.tell(home, { type: "client-at", pid, worker });
+	}
+}

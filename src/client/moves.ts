@@ -1,0 +1,136 @@
+// Clients that go from one worker to another, by their descriptor, with all that is known of their sessions. They go while nothing of
+// theirs is under way, and notice nothing. One for each worker; leveling.ts says when.
+
+import type { Socket } from "bun";
+import type { Descriptors } from "../net/descriptors.ts";
+import { adoptSocket, Stream } from "../net/stream.ts";
+import type { Loads } from "../stats/loads.ts";
+import { errorResponse } from "../wire/error-response.ts";
+import { Client, SHUTTING_DOWN } from "./client.ts";
+import type { Clients } from "./clients.ts";
+import type { ClientContext, ClientHandle } from "./context.ts";
+import { Leveling, type Order } from "./leveling.ts";
+import type { ClientMessage, MovingClient } from "./moving-client.ts";
+
+/** Who has said nothing for longer costs no time where it is, ms. */
+const LATELY = 1_000;
+/** Who has come since then may be gone soon, ms; a guess. */
+const NEW = 300;
+/** Most clients that go at one tick: each takes some tenths of a ms. */
+const MOST_AT_ONCE = 32;
+
+/** The worker. @template Row what SHOW CLIENTS shows of a client */
+export interface MovesContext<Row> extends ClientContext {
+	readonly worker: number;
+	readonly descriptors: Descriptors;
+	readonly clients: Clients<Row>;
+	readonly loads: Loads;
+	readonly handlers: Parameters<typeof adoptSocket>[1];
+	rowOf(client: ClientHandle): Row;
+	/** A client that was on its way from here is none of ours any more: a shutdown may have waited for it. */
+	tellDrained(): void;
+}
+
+export class Moves<Row> {
+	private readonly context: MovesContext<Row>;
+	private readonly leveling: Leveling;
+	private readonly workers: number;
+	/** Where clients are to go, how many still, and until when: by then it is looked anew. */
+	private to = -1;
+	private left = 0;
+	private until = 0;
+
+	constructor(context: MovesContext<Row>, workers: number) {
+		this.context = context;
+		this.workers = workers;
+		this.leveling = new Leveling(context.worker, workers, context.loads);
+	}
+
+	/** The janitor's. @param time `now()` */
+	tick(time: number): void {
+		const { context } = this;
+		if (this.workers === 1) return;
+		context.loads.measure(context.worker, time);
+		if (context.stopping || context.general.client_placement === "spread") return;
+		const order = this.leveling.look(time);
+		if (order === null && (this.left === 0 || time > this.until)) return;
+		const lively = context.clients.all().filter((client) => isLively(client, time));
+		if (order !== null) this.begin(order, lively.length, time);
+		let room = Math.min(this.left, MOST_AT_ONCE);
+		for (const client of lively) {
+			if (room === 0) break;
+			context.contain.guard(client.stream, () => {
+				if (this.give(client)) room--;
+			});
+		}
+	}
+
+	private begin({ to, share }: Order, lively: number, time: number): void {
+		this.to = to;
+		this.left = Math.ceil(share * lively);
+		this.until = time + LATELY;
+	}
+
+	/** @returns false when something of its is under way: then it stays */
+	private give(client: ClientHandle): boolean {
+		const { context, to } = this;
+		const row = context.rowOf(client);
+		const moving = client.depart();
+		if (moving === null) return false;
+		this.left--;
+		context.clients.give(moving, row, to);
+		if (context.log.debugs) context.log.debug(`client ${moving.pid} goes to worker ${to} [${moving.address}]`);
+		return true;
+	}
+
+	onMessage(message: ClientMessage): void {
+		const { contain, clients } = this.context;
+		switch (message.type) {
+			case "give-client":
+				contain.when(null, this.adopt(message.client, message.by), () => {});
+				break;
+			case "client-arrived":
+				clients.onArrived(message.pid);
+				this.context.tellDrained();
+				break;
+			case "client-at":
+				clients.onAt(message.pid, message.worker);
+		}
+	}
+
+	private async adopt(moving: MovingClient, by: number): Promise<void> {
+		const { descriptors, handlers, log, clients } = this.context;
+		let socket: Socket<Stream> | null = null;
+		try {
+			socket = await adoptSocket(moving.fd, handlers);
+		} catch (error) {
+			descriptors.free();
+			log.warn(`a client was lost on its way between workers: ${error} [${moving.address}]`);
+		}
+		if (socket !== null) this.arrive(socket, moving);
+		// The giver counts it until then, so that a shutdown waits for it.
+		clients.arrived(moving.pid, by);
+	}
+
+	private arrive(socket: Socket<Stream>, moving: MovingClient): void {
+		const { context } = this;
+		const stream = new Stream(socket);
+		stream.counted = context.descriptors;
+		stream.goOnCounting(moving.bytesIn, moving.bytesOut);
+		socket.data = stream;
+		const found = context.find(moving.user, moving.database);
+		// A reload may have taken its user away while it was on its way, or made shards of its database.
+		if (context.stopping || found === null || found.cluster.shards.length > 1) {
+			stream.writeAll(errorResponse(SHUTTING_DOWN, "ends"));
+			stream.end();
+			context.onLogout(moving, "shutdown");
+			return;
+		}
+		context.contain.guard(stream, () => Client.arrive(context, stream, found.cluster, found.router, moving));
+	}
+}
+
+/** It says something, and has for some time. */
+function isLively({ activeAt, connectedAt, queries }: ClientHandle, time: number): boolean {
+	return queries > 0 && time - activeAt < LATELY && time - connectedAt > NEW;
+}
