@@ -18,6 +18,7 @@ import { cannotListen, ProtocolError, traceOf } from "./errors.ts";
 import type { Log } from "./log.ts";
 import { turnAway } from "./login/door.ts";
 import type { AnyRow, FromWorker, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
+import { releaseCode } from "./net/code.ts";
 import { unixSocketPath } from "./net/connect.ts";
 import { Descriptors, Room } from "./net/descriptors.ts";
 import { closeDescriptor, descriptor, duplicate, endListener, lowestFreeDescriptor } from "./net/options.ts";
@@ -197,10 +198,17 @@ export class Proxy implements AdminSource {
 		);
 	}
 
-	/** Collects what a load has left: the main thread does too little from now on to free the memory of thousands of entries. */
+	/**
+	 * Collects what a load has left: the main thread does too little from now on to free the memory of thousands of entries. And what
+	 * it took of the executable, most of which is for starting.
+	 */
 	private tidy(): void {
 		// With `workers = 0` this thread has clients, who would wait for it.
-		if (this.current.general.workers > 0) this.contain.later(TIDY, null, () => Bun.gc(true));
+		if (this.current.general.workers === 0) return;
+		this.contain.later(TIDY, null, () => {
+			Bun.gc(true);
+			releaseCode();
+		});
 	}
 
 	private startHere(setup: WorkerSetup): Thread {

@@ -1,7 +1,7 @@
-// Socket options and descriptors that Bun does not offer, through libc. The only file outside plugin/ that imports
+// Socket options, descriptors and pages that Bun does not offer, through libc. The only file outside plugin/ that imports
 // bun:ffi. Every call is optional: where libc is not found, the option stays as the system has it.
 
-import { dlopen } from "bun:ffi";
+import { dlopen, type Pointer } from "bun:ffi";
 import type { Socket } from "bun";
 
 /** `[tcp]` of the configuration: durations in ms, `retries` a number; undefined leaves the system's default. */
@@ -39,6 +39,7 @@ function open() {
 			getrlimit: { args: ["i32", "ptr"], returns: "i32" },
 			setrlimit: { args: ["i32", "ptr"], returns: "i32" },
 			poll: { args: ["ptr", "u64", "i32"], returns: "i32" },
+			madvise: { args: ["ptr", "u64", "i32"], returns: "i32" },
 		}).symbols;
 	} catch {
 		return null;
@@ -138,4 +139,11 @@ export function lowestFreeDescriptor(): number {
 	const fd = libc.socket(AF_UNIX, SOCK_STREAM, 0);
 	if (fd >= 0) libc.close(fd);
 	return fd;
+}
+
+const MADV_DONTNEED = 4;
+
+/** Lets go of pages of a mapped file: they are read again where they are used. What was changed in them is lost. */
+export function letGo(start: number, bytes: number): void {
+	if (linux) libc?.madvise(start as Pointer, bytes, MADV_DONTNEED);
 }
