@@ -37,7 +37,6 @@ import { AverageSampler } from "./status/averages.ts";
 import { Gathering } from "./status/gathering.ts";
 import type { ClientRow, PoolRow, PoolVitals, RouteRow, ServerRow } from "./status/rows.ts";
 import { versionLine } from "./version.ts";
-import { Worker as LocalWorker } from "./worker.ts";
 
 /** A worker as the main thread reaches it: a thread, or with `workers = 0` the Worker on this one. */
 interface Thread {
@@ -176,7 +175,7 @@ export class Proxy implements AdminSource {
 				loads: this.loads.memory,
 				scramSecret: this.scramSecret,
 			};
-			this.threads.push(workers === 0 ? this.startHere(setup) : this.startThread(setup));
+			this.threads.push(workers === 0 ? await this.startHere(setup) : this.startThread(setup));
 		}
 		// With `workers = 0` nobody could see the worker stuck: it has the very thread that would look.
 		if (workers > 0) this.watcher = this.contain.every(LOOK, () => this.watchWorkers());
@@ -211,7 +210,9 @@ export class Proxy implements AdminSource {
 		});
 	}
 
-	private startHere(setup: WorkerSetup): Thread {
+	private async startHere(setup: WorkerSetup): Promise<Thread> {
+		// Not needed where workers are threads, and then not loaded.
+		const { Worker: LocalWorker } = await import("./worker.ts");
 		const worker = new LocalWorker(setup, (message) => this.onMessage(setup.index, message));
 		worker.start(false);
 		return { send: (message) => worker.onMessage(message) };
