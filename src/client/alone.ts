@@ -64,6 +64,9 @@ export class Alone {
 			return this.refuseNow(link.takeOverdue()!, code, next);
 		const end = chunk.length;
 		const { routing, checkout } = link;
+		/** Where it ends that is to be routed. */
+		let until = next;
+		let unseen = length > ROUTED;
 		switch (code) {
 			case Frontend.Query:
 			case Frontend.FunctionCall:
@@ -76,6 +79,8 @@ export class Alone {
 			case Frontend.Close: {
 				const onward = this.lookAhead(code, chunk, at);
 				if (onward !== Onward.Go) return onward;
+				until = incoming.ahead.last;
+				unseen ||= incoming.ahead.isTooLarge;
 				break;
 			}
 			case Frontend.Sync:
@@ -95,8 +100,9 @@ export class Alone {
 		if (checkout.pool.spec.pooler_mode === "statement" && isTransaction(code, chunk, at, next))
 			return this.refuseNow(NO_TRANSACTIONS, code, next);
 		if (routing.needed || checkout.isRouted) {
-			const unseen = length > ROUTED || (beginsBatch(code) && incoming.ahead.isTooLarge);
-			const onward = routing.needed ? this.choose(code, chunk, at, next, unseen) : this.place(code, chunk, at, next);
+			const onward = routing.needed
+				? this.choose(code, chunk, at, next, until, unseen)
+				: this.place(code, chunk, at, next);
 			if (onward !== Onward.Go) return onward;
 		}
 		if (checkout.take() !== null) return Onward.Go;
@@ -118,15 +124,15 @@ export class Alone {
 	}
 
 	/**
-	 * Routes the request that begins at `at` and sets `pool`, or answers it here.
+	 * Routes the request `chunk[at, until)`, whose first message ends at `next`, and sets `pool`, or answers it here.
 	 * @param unseen it is too large to be looked at
 	 */
-	private choose(code: number, chunk: Buffer, at: number, next: number, unseen: boolean): number {
+	private choose(code: number, chunk: Buffer, at: number, next: number, until: number, unseen: boolean): number {
 		const { incoming, link } = this;
 		const { routing } = link;
 		const { pooler_mode } = link.checkout.pool.spec;
 		const holds = pooler_mode === "transaction";
-		const choice = unseen ? routing.chooseUnseen() : routing.choose(code, chunk, at, next, holds);
+		const choice = unseen ? routing.chooseUnseen() : routing.choose(code, chunk, at, until, holds);
 		// Of what is unseen the message here has its place; each Bind behind it is looked at when it comes.
 		incoming.routedTo(unseen && choice === Choice.Server ? Math.min(next, chunk.length) : routing.end);
 		if (choice === Choice.Answered) {

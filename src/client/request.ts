@@ -13,7 +13,7 @@ import type { Session } from "../session/session.ts";
 import type { SessionReading } from "../session/session-reading.ts";
 import { type ClientStatements, NO_STATEMENTS } from "../session/statements.ts";
 import { Frontend, Target } from "../wire/codes.ts";
-import { endOfMessage, endOfString, HEADER } from "../wire/frame.ts";
+import { endOfMessage, endOfString, HEADER, readInt32 } from "../wire/frame.ts";
 
 /** One per client of a routed cluster. */
 export class RequestRouter {
@@ -27,6 +27,8 @@ export class RequestRouter {
 	home = 0;
 	/** Of what was routed last; null where none are needed. */
 	facts: StatementFacts | null = null;
+	/** What is routed next may wait for the answers that its server owes, and is uncertain until then. */
+	mayWait = false;
 	/** It is run, and not only parsed or described. */
 	runs = false;
 	/** Something that was routed since this was last set to false may write. */
@@ -49,14 +51,9 @@ export class RequestRouter {
 		this.reading = session.reading;
 	}
 
-	/** What is routed next may wait for the answers that its server owes. */
-	set mayWait(may: boolean) {
-		this.asked.mayWait = may && this.reading.isUnderWay;
-	}
-
-	/** It has to: only then is it certain what PostgreSQL will read, which plugins have to see. */
+	/** What was routed has to wait for the answers that its server owes: only then is it certain what PostgreSQL will read, which plugins have to see. */
 	get isTooEarly(): boolean {
-		return this.asked.mayWait && (this.isUnsure || this.asked.sql === null);
+		return this.mayWait && (this.isUnsure || this.asked.sql === null);
 	}
 
 	/** The text that was routed last, where plugins are asked. */
@@ -88,6 +85,7 @@ export class RequestRouter {
 	private ask(inTransaction: boolean): Route {
 		const { asked, hints } = this;
 		const { facts } = asked;
+		asked.mayWait = this.mayWait;
 		asked.inTransaction = inTransaction;
 		asked.begun = this.begun;
 		asked.home = this.home;
@@ -255,28 +253,32 @@ export class RequestRouter {
 	}
 
 	/**
-	 * The extended-query messages from `at` to the next Sync or Flush, which are all here. One server runs them all: the
+	 * The extended-query messages `chunk[at, end)`, up to what ends their batch. One server runs them all: the
 	 * first refusal counts for the batch, and one write makes it a write, also one that is only parsed or described: its Bind
 	 * may come behind a Flush. A BEGIN in it goes where the statement behind it goes.
 	 */
-	batch(chunk: Buffer, at: number, statements: ClientStatements | null, inTransaction: boolean): Route {
+	batch(chunk: Buffer, at: number, end: number, statements: ClientStatements | null, inTransaction: boolean): Route {
 		this.clearBatch();
 		this.isUnsure = false;
-		const route = this.routeBatch(chunk, at, statements, inTransaction);
+		const route = this.routeBatch(chunk, at, end, statements, inTransaction);
 		this.clearBatch();
 		return route;
 	}
 
-	private routeBatch(chunk: Buffer, at: number, statements: ClientStatements | null, inTransaction: boolean): Route {
+	private routeBatch(
+		chunk: Buffer,
+		at: number,
+		end: number,
+		statements: ClientStatements | null,
+		inTransaction: boolean,
+	): Route {
 		const { begun } = this;
 		let found: Route | null = null;
 		let facts: StatementFacts | null = null;
 		this.end = 0;
-		while (chunk.length - at >= HEADER) {
+		while (at < end) {
 			const code = chunk[at]!;
-			const next = endOfMessage(chunk, at);
-			// What follows the end of a batch has not been checked by anybody yet.
-			if (next < 0 || endsBatch(code)) break;
+			const next = at + 1 + readInt32(chunk, at + 1);
 			if (code === Frontend.Parse) this.noteParse(chunk, at, next);
 			else if (code === Frontend.Describe) this.noteDescribe(chunk, at, next, statements);
 			else if (code === Frontend.Bind) {
@@ -323,19 +325,6 @@ export class RequestRouter {
 function demands(facts: StatementFacts): number {
 	if (facts.writes) return 2;
 	return facts.reads ? 0 : 1;
-}
-
-function endsBatch(code: number): boolean {
-	switch (code) {
-		case Frontend.Sync:
-		case Frontend.Flush:
-		case Frontend.Query:
-		case Frontend.FunctionCall:
-		case Frontend.Terminate:
-			return true;
-		default:
-			return false;
-	}
 }
 
 function begins(facts: StatementFacts | null): boolean {

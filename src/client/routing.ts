@@ -114,7 +114,7 @@ export class Routing {
 	}
 
 	/**
-	 * The request that begins with the message `chunk[at, next)`, or is it, and is whole.
+	 * The request `chunk[at, next)`, which is whole: a message, or those of a batch without what ends it (`LookAhead.last`).
 	 * @param holds BEGIN may be held back
 	 */
 	choose(code: number, chunk: Buffer, at: number, next: number, holds: boolean): Choice {
@@ -128,7 +128,7 @@ export class Routing {
 		this.end = next;
 		if (code === Frontend.Query) route = requests.query(chunk, at, next, false, this.owner.statements);
 		else if (code !== Frontend.FunctionCall) {
-			route = requests.batch(chunk, at, this.owner.prepared(), false);
+			route = requests.batch(chunk, at, next, this.owner.prepared(), false);
 			this.end = requests.end;
 		} else {
 			// Any function, by number.
@@ -261,15 +261,15 @@ export class Routing {
 	}
 
 	/**
-	 * A message to the server that the client has: a statement goes where its transaction is, but may still be refused. A
-	 * batch is looked at from its beginning, and `end` is then behind it. Outside of a transaction `side` is what it wants,
-	 * behind others that are under way.
+	 * A message `chunk[at, next)` to the server that the client has: a statement goes where its transaction is, but may still be
+	 * refused. A batch is looked at from its beginning: it is `chunk[at, next)` then, and `end` is behind it. Outside of a
+	 * transaction `side` is what it wants, behind others that are under way.
 	 */
 	inside(code: number, chunk: Buffer, at: number, next: number, server: Server): Choice {
 		const requests = this.requests!;
 		const { owed, unsynced, copyIn } = server.books;
 		if (owed === 0 && !unsynced) this.session.reading.settle(this.owner.settings.reading, this.owner.statements);
-		requests.mayWait = owed > 0 && !unsynced && !copyIn;
+		requests.mayWait = owed > 0 && !unsynced && !copyIn && this.session.reading.isUnderWay;
 		const open = server.status !== TxStatus.Idle;
 		requests.begun = TransactionControl.None;
 		this.end = 0;
@@ -289,7 +289,7 @@ export class Routing {
 			case Frontend.Execute:
 			case Frontend.Close:
 				if (!server.books.unsynced) {
-					route = requests.batch(chunk, at, this.owner.prepared(), open);
+					route = requests.batch(chunk, at, next, this.owner.prepared(), open);
 					this.end = requests.end;
 					break;
 				}
@@ -343,7 +343,7 @@ export class Routing {
 
 	/** A transaction, or a statement outside of one, has ended on a server. @param time `now()` */
 	onEnd(committed: boolean, time: number): void {
-		this.session.hints.end(committed);
+		if (this.session.hints.isOpen) this.session.hints.end(committed);
 		this.isEnding = false;
 		const { requests } = this;
 		if (requests === null) return;

@@ -124,19 +124,22 @@ export class Walk {
 					run = stop;
 					continue;
 				}
-				if (routing.needed && at >= incoming.routed) {
+				// A Sync goes where the batch is that it ends.
+				if (routing.needed && at >= incoming.routed && !(code === Frontend.Sync && books.unsynced)) {
 					let unseen = length > ROUTED && code !== Frontend.CopyData;
+					let until = next;
 					// Nobody can look at half a batch: it waits for its end here as it does without a server, unless that is too far.
 					if (beginsBatch(code) && !books.unsynced) {
 						const ahead = incoming.ahead.look(chunk, at);
 						if (ahead === Ahead.Open && !incoming.ahead.hurried) break;
 						unseen = ahead === Ahead.TooLarge;
+						until = incoming.ahead.last;
 					}
 					if (link.checkout.isBehindEnd(server)) {
 						this.untilAnswered(server, chunk, run, at);
 						return;
 					}
-					const choice = unseen ? routing.insideUnseen(server) : routing.inside(code, chunk, at, next, server);
+					const choice = unseen ? routing.insideUnseen(server) : routing.inside(code, chunk, at, until, server);
 					if (routing.end > 0) incoming.routedTo(routing.end);
 					if (incoming.ahead.hurried) routing.stay();
 					if (choice === Choice.Refused) {
@@ -172,12 +175,7 @@ export class Walk {
 					link.checkout.pool.counters[Stat.idle_xact_time]! += server.requestAt - server.readyAt;
 				}
 				let said = Said.AsIs;
-				if (
-					server.session.restoring?.mayHaveRun &&
-					books.unsynced &&
-					beginsBatch(code) &&
-					server.status !== TxStatus.Failed
-				) {
+				if (server.session.restoring?.mayHaveRun && mayBringBack(server, code)) {
 					link.saying.prepared().bringBack(server, link.settings.startup, chunk, run, at);
 					run = at;
 				}
@@ -365,6 +363,11 @@ export class Walk {
 function isBehind({ books }: Server, code: number): boolean {
 	if (books.owed === 0 || books.unsynced || books.copyIn) return false;
 	return code === Frontend.Query || code === Frontend.FunctionCall || beginsBatch(code);
+}
+
+/** Settings can be brought back before the message: within a batch, in no transaction that has failed. */
+function mayBringBack({ books, status }: Server, code: number): boolean {
+	return books.unsynced && beginsBatch(code) && status !== TxStatus.Failed;
 }
 
 /** What ends the connection; anything else is a bug. */

@@ -57,6 +57,8 @@ function changes(sql: string): boolean {
 }
 
 export class StatementCache {
+	/** Raised when other functions write: facts from another epoch do not count any more. Written here only. */
+	epoch = 0;
 	readonly #parser: SqlParser;
 	/** Keys: a shape, which begins with a NUL; a text; NUL, NUL and a text read with `standard_conforming_strings = off`. */
 	readonly #known: LRUCache<string, Known>;
@@ -65,7 +67,6 @@ export class StatementCache {
 	readonly #texts: (RecentText | null)[] = new Array(RECENT).fill(null);
 	#names: readonly string[] = [];
 	#writeFunctions: ReadonlySet<string> = WRITE_FUNCTIONS;
-	#epoch = 0;
 	#turn = 0;
 
 	constructor(parser: SqlParser, options: StatementCacheOptions = {}) {
@@ -89,11 +90,6 @@ export class StatementCache {
 		return this.#known.calculatedSize;
 	}
 
-	/** Raised when other functions write: facts from another epoch do not count any more. */
-	get epoch(): number {
-		return this.#epoch;
-	}
-
 	/**
 	 * Functions of the user's that write, beside PostgreSQL's own; they replace those of before.
 	 * @param names as PostgreSQL stores them, with schema or without
@@ -105,7 +101,7 @@ export class StatementCache {
 		this.#known.clear();
 		this.#recent.fill(null);
 		this.#texts.fill(null);
-		this.#epoch++;
+		this.epoch++;
 	}
 
 	/** The same object for the same text while it is kept. Read as with `standard_conforming_strings = on`. Never throws. */

@@ -12,6 +12,12 @@ import { WRITE_FUNCTIONS, writesBy } from "./write-functions.ts";
 /** What the first statement of a string does to the transaction block. PostgreSQL docs, "SQL Commands". */
 export const enum TransactionControl {
 	None,
+	/** SET TRANSACTION. It belongs to the statements inside. */
+	SetTransaction,
+	/** SET TRANSACTION READ ONLY, and nothing that a replica could not give. */
+	SetTransactionReadOnly,
+
+	// BEGIN, COMMIT and their like: the router compares with the last of those before them.
 	/** BEGIN, START TRANSACTION. */
 	Begin,
 	/** BEGIN READ ONLY, at an isolation level that a replica can give. */
@@ -26,10 +32,6 @@ export const enum TransactionControl {
 	Savepoint,
 	/** PREPARE TRANSACTION, COMMIT PREPARED, ROLLBACK PREPARED. */
 	TwoPhase,
-	/** SET TRANSACTION. */
-	SetTransaction,
-	/** SET TRANSACTION READ ONLY, and nothing that a replica could not give. */
-	SetTransactionReadOnly,
 }
 
 /** Immutable; one object per text. */

@@ -112,7 +112,8 @@ export class Router {
 	calledWrite = false;
 	readonly #shards: number;
 	readonly #hasPrimary: boolean;
-	readonly #hasReplicas: boolean;
+	/** `Route.side` by the side that is wanted: that, where the cluster has both kinds; else what there is. */
+	readonly #sides: readonly Side[];
 	readonly #readOnly: boolean;
 	readonly #aggressive: boolean;
 	readonly #preferPrimary: boolean;
@@ -145,7 +146,7 @@ export class Router {
 		const { shards, hasPrimary, hasReplicas } = topology;
 		this.#shards = shards;
 		this.#hasPrimary = hasPrimary;
-		this.#hasReplicas = hasReplicas;
+		this.#sides = sidesOf(topology);
 		this.#readOnly = topology.readOnly ?? false;
 		this.#aggressive = policy.read_write_strategy === "aggressive";
 		this.#preferPrimary = policy.read_write_split === "prefer_primary";
@@ -179,7 +180,7 @@ export class Router {
 
 	/** The side of a statement that may do anything. */
 	get writeSide(): Side {
-		return this.#side(Side.Primary);
+		return this.#sides[Side.Primary]!;
 	}
 
 	/** The route of a request of one shard that is too large to be looked at. */
@@ -298,7 +299,7 @@ export class Router {
 			return noSuchShard(shard, this.#shards, `plugin "${plugin}"`, `Plugin "${plugin}" sends the statement there`);
 		}
 		// BEGIN and its like have a place of their own: a transaction is opened and ended where its statements run.
-		if (facts !== null && isControl(facts)) return own;
+		if (facts !== null && facts.transaction > TransactionControl.SetTransactionReadOnly) return own;
 		let routes = this.#byPlugin.get(plugin);
 		if (routes === undefined) {
 			routes = new Routes(`plugin "${plugin}"`);
@@ -306,8 +307,8 @@ export class Router {
 		}
 		let { side } = own;
 		if (request.startupRole === null) {
-			if (readWrite === ReadWrite.Read) side = this.#side(Side.Any);
-			else if (readWrite === ReadWrite.Write) side = this.#side(Side.Primary);
+			if (readWrite === ReadWrite.Read) side = this.#sides[Side.Any]!;
+			else if (readWrite === ReadWrite.Write) side = this.#sides[Side.Primary]!;
 		}
 		this.calledWrite = readWrite === ReadWrite.Write;
 		if (shard === ShardCode.Unknown) return routes.to(own.shard, side);
@@ -317,11 +318,12 @@ export class Router {
 	/** The decision without plugins. */
 	#decide(request: RouteRequest): Route {
 		const { facts } = request;
-		if (facts === null) return this.#byCluster.to(this.#anyShard, this.#side(Side.Primary));
+		if (facts === null) return this.#byCluster.to(this.#anyShard, this.#sides[Side.Primary]!);
 		// One server is enough to report an error.
-		if (facts.parsed === Parsed.SyntaxError) return this.#bySyntaxError.to(0, this.#side(Side.Primary));
+		if (facts.parsed === Parsed.SyntaxError) return this.#bySyntaxError.to(0, this.#sides[Side.Primary]!);
 
 		const { hints } = request;
+		const controls = facts.transaction > TransactionControl.SetTransactionReadOnly;
 		let routes = this.#byStatement;
 		let side: Side;
 		if (request.inTransaction) {
@@ -338,17 +340,17 @@ export class Router {
 			} else if (this.#preferPrimary) {
 				routes = this.#bySplit;
 				side = Side.Primary;
-			} else if (request.begun !== TransactionControl.None || isControl(facts)) {
+			} else if (controls || request.begun !== TransactionControl.None) {
 				routes = this.#byTransaction;
 				side = this.#transactionReads(facts, request.begun) ? Side.Any : Side.Primary;
 			} else side = facts.reads || (this.#readOnly && !facts.writes) ? Side.Any : Side.Primary;
 		}
 		this.#wanted = side;
-		side = this.#side(side);
+		side = this.#sides[side]!;
 		if (!this.decides) return this.#byCluster.to(this.#anyShard, side);
 		if (this.#shards === 1) return routes.to(0, side);
 		// BEGIN, COMMIT and their like: on which shards a transaction is open `ShardedTransaction` knows.
-		if (isControl(facts)) return routes.to(this.#anyShard, side);
+		if (controls) return routes.to(this.#anyShard, side);
 		return (
 			this.#onShard(facts.hints, this.#byComment, side) ??
 			(this.#isNowhere(hints, facts) ? null : this.#onShard(hints, this.#bySetting, side)) ??
@@ -421,24 +423,11 @@ export class Router {
 		if (request.inTransaction) return !this.#aggressive || facts === null || !facts.reads;
 		return this.#wanted === Side.Primary;
 	}
-
-	/** `Route.side` where the cluster has both kinds; else what there is. */
-	#side(side: Side): Side {
-		if (!this.#hasReplicas) return Side.Primary;
-		return this.#hasPrimary ? side : Side.Any;
-	}
 }
 
-/** BEGIN, COMMIT and their like; SET TRANSACTION belongs to the statements inside. */
-function isControl(facts: StatementFacts): boolean {
-	switch (facts.transaction) {
-		case TransactionControl.None:
-		case TransactionControl.SetTransaction:
-		case TransactionControl.SetTransactionReadOnly:
-			return false;
-		default:
-			return true;
-	}
+function sidesOf({ hasPrimary, hasReplicas }: Topology): readonly Side[] {
+	if (!hasReplicas) return [Side.Primary, Side.Primary, Side.Primary];
+	return hasPrimary ? [Side.Primary, Side.Any, Side.Replica] : [Side.Any, Side.Any, Side.Any];
 }
 
 function noSuchShard(shard: number, shards: number, decidedBy: string, why: string): Route {

@@ -17,6 +17,8 @@ export class SessionHints {
 	/** Hints of the session to which ROLLBACK goes back (`before`), and those that COMMIT leaves, without SET LOCAL (`after`). */
 	private before: Hints;
 	private after: Hints;
+	/** There is something for `end` to do; written here only. */
+	isOpen = false;
 
 	constructor(startup: Hints = NO_HINTS) {
 		this.startup = startup;
@@ -36,6 +38,7 @@ export class SessionHints {
 				: this.initial(setting.name);
 		const local = setting.kind === "set" && setting.local;
 		if (local && !inTransaction) return;
+		this.isOpen = true;
 		this.now = { ...this.now, ...change };
 		if (!local) this.after = { ...this.after, ...change };
 		if (!inTransaction) this.before = this.after;
@@ -78,7 +81,7 @@ export class SessionHints {
 
 	/** The transaction is over: COMMIT keeps what was SET in it, ROLLBACK does not. */
 	end(committed: boolean): void {
-		if (this.now === this.before && this.after === this.before) return;
+		this.isOpen = false;
 		this.now = committed ? this.after : this.before;
 		this.before = this.now;
 		this.after = this.now;

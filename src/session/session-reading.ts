@@ -13,9 +13,14 @@ export interface MovingReading {
 }
 
 export class SessionReading {
-	/** How the session reads, as its server has reported last. */
-	private settled = Reading.Standard;
-	private underWay = 0;
+	/** How a text is read that is parsed behind all that was noted. This and the next three are written here only. */
+	ofNext = Reading.Standard;
+	/** How the session reads, as its server has reported last: so is the text of a statement that the client has and that is not stale. */
+	ofParsed = Reading.Standard;
+	/** Statements are under way: what is uncertain may be certain once the server has answered. */
+	isUnderWay = false;
+	/** Some statement may be stale: if none is, names need not be made strings. */
+	hasStale = false;
 	/** A statement of this transaction may have changed how the session reads: the transaction's end may change it back. */
 	private changed = false;
 	/** Names of statements that were parsed when the session read in another way, or nobody knows how. */
@@ -23,35 +28,22 @@ export class SessionReading {
 	/** Bytes of those names. Beyond `MOST_STALE` all statements that can be read in several ways count as stale. */
 	private staleBytes = 0;
 
-	/** How a text is read that is parsed behind all that was noted. */
-	get ofNext(): Reading {
-		return this.settled | this.underWay;
-	}
-
-	/** How the text of a statement is read that the client has and that is not stale. */
-	get ofParsed(): Reading {
-		return this.settled;
-	}
-
-	/** Statements are under way: what is uncertain may be certain once the server has answered. */
-	get isUnderWay(): boolean {
-		return this.underWay !== 0;
-	}
-
 	/** Nothing is under way: the session reads as its server has reported. */
 	settle(reading: Reading, statements: ClientStatements | null): void {
-		this.underWay = 0;
-		if (reading === this.settled) return;
-		this.settled = reading;
+		this.isUnderWay = false;
+		this.ofNext = reading;
+		if (reading === this.ofParsed) return;
+		this.ofParsed = reading;
 		for (const name of statements?.namesOf(dependsOnReading) ?? []) this.addStale(name);
 	}
 
 	/** A statement runs. @param changes it may change how the session reads */
 	noteRun(changes: boolean, facts: StatementFacts | null): void {
-		this.underWay |= Reading.Running;
+		this.isUnderWay = true;
+		this.ofNext |= Reading.Running;
 		if (changes) this.changed = true;
 		else if (!this.changed || !endsTransaction(facts)) return;
-		this.underWay |= Reading.Changing;
+		this.ofNext |= Reading.Changing;
 	}
 
 	/** No transaction is open. */
@@ -66,21 +58,20 @@ export class SessionReading {
 	 */
 	noteParse(name: string, certain: boolean): void {
 		if (!certain) this.addStale(name);
-		else if (this.stale.delete(name)) this.staleBytes -= name.length + NAME_COST;
+		else if (this.stale.delete(name)) {
+			this.staleBytes -= name.length + NAME_COST;
+			this.hasStale = this.staleBytes > 0;
+		}
 	}
 
 	depart(): MovingReading {
-		return { settled: this.settled, stale: [...this.stale] };
+		return { settled: this.ofParsed, stale: [...this.stale] };
 	}
 
 	arrive({ settled, stale }: MovingReading): void {
-		this.settled = settled;
+		this.ofNext = settled;
+		this.ofParsed = settled;
 		for (const name of stale) this.addStale(name);
-	}
-
-	/** Some statement may be stale: if none is, names need not be made strings. */
-	get hasStale(): boolean {
-		return this.staleBytes > 0;
 	}
 
 	isStale(name: string, sql: string | null): boolean {
@@ -91,6 +82,7 @@ export class SessionReading {
 	private addStale(name: string): void {
 		if (this.staleBytes > MOST_STALE || this.stale.has(name)) return;
 		this.stale.add(name);
+		this.hasStale = true;
 		this.staleBytes += name.length + NAME_COST;
 	}
 }

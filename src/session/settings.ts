@@ -51,6 +51,8 @@ export class ClientSettings {
 	 * what was never set again, as in `startup`, all of whose names are in it. A transaction's changes are here once it is settled.
 	 */
 	wanted: ParameterSet;
+	/** The session's transactions are SERIALIZABLE: a hot standby refuses its statements (PostgreSQL docs, "Hot Standby", "Caveats"). */
+	isSerializable = false;
 	/** Settings as the client was told by ParameterStatus. */
 	private told: ParameterSet;
 	/** The last set of reports that told nothing new: a primary's and its replicas' take turns. */
@@ -68,6 +70,7 @@ export class ClientSettings {
 		this.sets = sets;
 		this.startup = startup;
 		this.wanted = startup;
+		this.want(startup);
 		this.told = sets.empty;
 		this.same = sets.empty;
 		this.stream = stream;
@@ -78,7 +81,7 @@ export class ClientSettings {
 	/** The client is gone. */
 	leave(): void {
 		this.sets.keep(-this.wanted.bytes);
-		this.wanted = this.sets.empty;
+		this.want(this.sets.empty);
 		this.live = null;
 	}
 
@@ -94,7 +97,7 @@ export class ClientSettings {
 	arrive({ wanted, told }: MovingSettings): void {
 		const { sets } = this;
 		const before = this.wanted.bytes;
-		this.wanted = sets.of(new Map(wanted));
+		this.want(sets.of(new Map(wanted)));
 		this.told = sets.of(new Map(told));
 		this.same = this.told;
 		sets.keep(this.wanted.bytes - before);
@@ -110,9 +113,10 @@ export class ClientSettings {
 		return this.lastReading;
 	}
 
-	/** The session's transactions are SERIALIZABLE: a hot standby refuses its statements (PostgreSQL docs, "Hot Standby", "Caveats"). */
-	get isSerializable(): boolean {
-		return this.wanted.values.get("default_transaction_isolation")?.toLowerCase() === "serializable";
+	/** The session has these settings from now on. */
+	private want(wanted: ParameterSet): void {
+		this.wanted = wanted;
+		this.isSerializable = wanted.values.get("default_transaction_isolation")?.toLowerCase() === "serializable";
 	}
 
 	/** The ParameterStatus messages of the login. */
@@ -228,7 +232,7 @@ export class ClientSettings {
 			return Settled.TooMany;
 		}
 		server.session.noteApplied(applied);
-		this.wanted = next;
+		this.want(next);
 		this.sets.keep(growth);
 		return Settled.Known;
 	}

@@ -4,6 +4,7 @@
 import { describe, expect, test } from "bun:test";
 import type { Server } from "../../src/backend/server.ts";
 import type { ClientContext } from "../../src/client/context.ts";
+import { beginsBatch, LookAhead } from "../../src/client/framing.ts";
 import { Choice, Routing, type RoutingOwner } from "../../src/client/routing.ts";
 import { StatementCache } from "../../src/parser/cache.ts";
 import { NO_HINTS } from "../../src/parser/hints.ts";
@@ -58,7 +59,10 @@ function client() {
 	/** What becomes of the request in these messages, or of a message in the middle of one. */
 	const ask = (...messages: Uint8Array[]): Choice => {
 		const chunk = Buffer.from(concat(...messages));
-		return routing.inside(chunk[0]!, chunk, 0, 1 + chunk.readInt32BE(1), server);
+		const ahead = new LookAhead();
+		ahead.look(chunk, 0);
+		const isBatch = beginsBatch(chunk[0]!) && !books.unsynced;
+		return routing.inside(chunk[0]!, chunk, 0, isBatch ? ahead.last : 1 + chunk.readInt32BE(1), server);
 	};
 	const query = (sql: string, holds = true): Choice => {
 		const chunk = Buffer.from(frontend.query(sql));
