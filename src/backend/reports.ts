@@ -13,6 +13,8 @@ export class Reports {
 	private changes: Map<string, string> | null = null;
 	/** Characters that `changes` take. */
 	private size = 0;
+	/** How many have come; written here only. */
+	count = 0;
 
 	constructor(sets: ParameterSets) {
 		this.sets = sets;
@@ -21,6 +23,7 @@ export class Reports {
 
 	/** @returns false when there is too much of it */
 	add(name: string, value: string): boolean {
+		this.count++;
 		this.changes ??= new Map();
 		const before = this.changes.get(name);
 		this.size += before === undefined ? name.length + value.length : value.length - before.length;

@@ -100,9 +100,9 @@ export class Alone {
 		if (checkout.pool.spec.pooler_mode === "statement" && isTransaction(code, chunk, at, next))
 			return this.refuseNow(NO_TRANSACTIONS, code, next);
 		if (routing.needed || checkout.isRouted) {
-			const onward = routing.needed
-				? this.choose(code, chunk, at, next, until, unseen)
-				: this.place(code, chunk, at, next);
+			let onward: number = Onward.Go;
+			if (routing.needed) onward = this.choose(code, chunk, at, next, until, unseen);
+			else if (!checkout.choose()) onward = this.elect(code, chunk, at, next);
 			if (onward !== Onward.Go) return onward;
 		}
 		if (checkout.take() !== null) return Onward.Go;
@@ -145,13 +145,12 @@ export class Alone {
 		}
 		// The server stays for good, or for what is still to come of the batch: what begins with a read may write later.
 		if (pooler_mode === "session" || incoming.ahead.hurried) routing.stay();
-		return this.place(code, chunk, at, next);
+		return link.checkout.choose() ? Onward.Go : this.elect(code, chunk, at, next);
 	}
 
-	/** A pool for what is wanted, or a place to wait for one. */
-	private place(code: number, chunk: Buffer, at: number, next: number): number {
+	/** No pool may serve the request now: it waits for an election, where there is one. */
+	private elect(code: number, chunk: Buffer, at: number, next: number): number {
 		const { checkout } = this.link;
-		if (checkout.choose()) return Onward.Go;
 		if (!checkout.waitForElection()) return this.refuseNow(checkout.refusal, code, next);
 		this.incoming.hold(chunk, at, Wait.Server);
 		return Onward.Hold;

@@ -116,8 +116,10 @@ export class RequestRouter {
 			this.reading.noteRun(true, null);
 			return this.router.asksPlugins ? this.router.refuseUnknown(chunk.utf8Slice(portalEnd + 1, nameEnd)) : null;
 		}
-		this.expect(this.expected === statement.facts ? this.expected : null);
-		this.expected = null;
+		if (this.expected !== null) {
+			this.expect(this.expected === statement.facts ? this.expected : null);
+			this.expected = null;
+		}
 		const { asked } = this;
 		asked.bind = chunk;
 		asked.bindStart = nameEnd + 1;
@@ -235,7 +237,7 @@ export class RequestRouter {
 
 	/** In a batch that may run on a replica: where it belongs for what it parses or describes only; null when that is no matter. */
 	unboundWrite(inTransaction: boolean): Route | null {
-		this.expect(null);
+		if (this.expected !== null) this.expect(null);
 		if (this.unbound === null || this.unbound.reads) return null;
 		const route = this.routeUnbound(this.unbound, inTransaction);
 		return route.side === Side.Primary ? route : null;

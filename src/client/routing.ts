@@ -158,11 +158,19 @@ export class Routing {
 			if (route?.error != null) return this.refuse(route.error);
 			heldBegin.abandon();
 		}
-		const side = this.wanted(requests, route, chunk);
-		this.side = this.session.writes.side(side, this.context.general, this.context.time);
-		this.since = this.session.writes.since;
-		if (this.side !== side) this.decided = this.session.writes.told(route, this.side);
+		this.side = this.wanted(requests, route, chunk);
+		this.since = 0;
+		if (this.session.writes.at > 0) this.heedWrites(route);
 		return Choice.Server;
+	}
+
+	/** The client's own writes may forbid the side that the request wants. */
+	private heedWrites(route: Route | null): void {
+		const { writes } = this.session;
+		const side = writes.side(this.side, this.context.general, this.context.time);
+		this.since = writes.since;
+		if (side !== this.side) this.decided = writes.told(route, side);
+		this.side = side;
 	}
 
 	/** The side that a request wants which no server is held for. @param route null: it may do anything */

@@ -76,7 +76,8 @@ export class Saying implements RoutingOwner {
 			case Frontend.Query:
 				return this.onQuery(server, chunk, run, at, next, stop);
 			case Frontend.Bind: {
-				const said = this.prepared().onBind(server, chunk, run, at, next, stop);
+				const statements = this.statements ?? this.prepared();
+				const said = statements.onBind(server, chunk, run, at, next, stop);
 				if (said !== Said.Later) this.line.checkout.pool.counters[Stat.bind_count]!++;
 				return said;
 			}

@@ -65,6 +65,8 @@ export class ClientSettings {
 	private readonly hints: SessionHints;
 	/** The server whose reports reach the client as they come: what it was told is what that has reported. */
 	private live: SessionState | null = null;
+	/** How many reports that server had sent when it became `live`. */
+	private liveFrom = 0;
 
 	constructor(sets: ParameterSets, startup: ParameterSet, stream: Sink, hints: SessionHints) {
 		this.sets = sets;
@@ -127,8 +129,10 @@ export class ClientSettings {
 
 	/** Tells what this server reports otherwise than the client believes. From here on its reports reach the client as they come. */
 	tell({ session }: Server): void {
-		const reported = session.reports.now;
+		const { reports } = session;
+		const reported = reports.now;
 		this.live = session;
+		this.liveFrom = reports.count;
 		if (reported === this.told || reported === this.same) return;
 		let differs = false;
 		for (const [name, value] of reported.values) {
@@ -144,7 +148,7 @@ export class ClientSettings {
 	stopTelling(): void {
 		const { live } = this;
 		this.live = null;
-		if (live === null) return;
+		if (live === null || live.reports.count === this.liveFrom) return;
 		const reported = live.reports.now;
 		if (reported === this.told || reported === this.same) return;
 		this.told = reported;

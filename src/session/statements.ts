@@ -277,7 +277,8 @@ export class ClientStatements implements PreparedNames, StatementClient {
 			server.books.said(reply);
 			return Said.AsIs;
 		}
-		server.stream.out.add(chunk, run, at - run);
+		const { out } = server.stream;
+		if (at > run) out.add(chunk, run, at - run);
 		const copy = server.statements.use(statement);
 		if (
 			copy === undefined ||
@@ -298,10 +299,10 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		server.books.said(reply);
 		const { nameBytes } = statement;
 		const length = next - at - 1 + nameBytes.length - (nameEnd + 1 - nameStart);
-		server.stream.out.header(chunk[at]!, length);
-		server.stream.out.add(chunk, at + HEADER, nameStart - at - HEADER);
-		server.stream.out.addAll(nameBytes);
-		server.stream.out.add(chunk, nameEnd + 1, stop - nameEnd - 1);
+		out.header(chunk[at]!, length);
+		out.add(chunk, at + HEADER, nameStart - at - HEADER);
+		out.add(nameBytes, 0, nameBytes.length);
+		out.add(chunk, nameEnd + 1, stop - nameEnd - 1);
 		return Said.Otherwise;
 	}
 
