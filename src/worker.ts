@@ -563,7 +563,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		for (const pool of this.leaving) if (pool.isOver) this.leaving.delete(pool);
 		contain.guard(null, () => this.filling.tick(this.pools.values(), time));
 		for (const shard of this.electing) contain.guard(null, () => shard.tick(time, changed));
-		this.eachClient((client) => client.check(time));
+		for (const client of this.clients.turn()) contain.guard(client.stream, () => client.check(time));
 		this.door.tick(time, general.client_login_timeout);
 		contain.guard(null, () => this.moves.tick(time));
 		const [used, size] = this.connections();

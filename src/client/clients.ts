@@ -7,6 +7,10 @@ import type { ClientMessage, MovingClient } from "./moving-client.ts";
 /** Process ids of clients: the low bits count, those above name the worker; together a positive int32. */
 const ID_BITS = 23;
 
+/** So many clients are looked at with every tick; of more a share, so that each has its turn within `TURNS` ticks. Guesses. */
+export const FEW = 500;
+export const TURNS = 5;
+
 /** The worker that a client with this process id has logged in on; there may be none such. */
 export function homeOf(pid: number): number {
 	return pid >>> ID_BITS;
@@ -22,6 +26,8 @@ export class Clients<Row> {
 	/** Clients that were given away and have not arrived yet. */
 	private readonly underway = new Map<number, Row>();
 	private lastId = 0;
+	/** Those that are still to have their turn before all have it again. */
+	private waiting = this.here.values();
 
 	constructor(worker: number, tell: (to: number, message: ClientMessage) => void) {
 		this.worker = worker;
@@ -70,6 +76,24 @@ export class Clients<Row> {
 	/** All that are here, whatever becomes of them meanwhile. */
 	all(): ClientHandle[] {
 		return [...this.here.values()];
+	}
+
+	/**
+	 * Those whose turn it is to be looked at, once for each tick. A look at a client that nobody has touched for long is some
+	 * microseconds of waiting for memory: thousands, most of them idle, took 5 % of a core.
+	 */
+	turn(): ClientHandle[] {
+		const { size } = this.here;
+		const turn: ClientHandle[] = [];
+		for (let left = Math.min(size, Math.max(FEW, Math.ceil(size / TURNS))); left > 0; left--) {
+			let next = this.waiting.next();
+			if (next.done) {
+				this.waiting = this.here.values();
+				next = this.waiting.next();
+			}
+			if (!next.done) turn.push(next.value);
+		}
+		return turn;
 	}
 
 	/** A row for each, made by `row`; one that is on its way is shown here until it has arrived. */

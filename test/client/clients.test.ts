@@ -1,7 +1,7 @@
 // Who knows where a client is that has gone to another worker: three workers whose messages go through one thread, in order.
 
 import { expect, test } from "bun:test";
-import { Clients, homeOf } from "../../src/client/clients.ts";
+import { Clients, FEW, homeOf, TURNS } from "../../src/client/clients.ts";
 import type { ClientHandle } from "../../src/client/context.ts";
 import type { ClientMessage, MovingClient } from "../../src/client/moving-client.ts";
 
@@ -81,4 +81,33 @@ test("one that is lost on its way is nobody's", () => {
 	expect(found(pid)).toEqual([1, 1, 1]);
 	expect(rows()).toEqual([[], [], []]);
 	expect(all.map(({ isEmpty }) => isEmpty)).toEqual([true, true, true]);
+});
+
+/** One worker with so many clients. */
+function crowd(count: number) {
+	const clients = new Clients<string>(0, () => {});
+	const handles = Array.from({ length: count }, () => ({ pid: 0 }) as { pid: number });
+	for (const handle of handles) handle.pid = clients.register(handle as ClientHandle);
+	const turn = () => clients.turn().map(({ pid }) => pid);
+	return { clients, pids: handles.map(({ pid }) => pid), turn };
+}
+
+test("few clients all have their turn with every tick", () => {
+	const { pids, turn } = crowd(FEW);
+	for (let tick = 0; tick < 3; tick++) expect(turn().toSorted()).toEqual(pids.toSorted());
+	expect(crowd(0).turn()).toEqual([]);
+});
+
+// Each tick looked at all of them: 4,000 who did nothing took 5 % of a core.
+test("of many each has its turn within so many ticks, whoever comes and goes meanwhile", () => {
+	const { clients, pids, turn } = crowd(FEW * TURNS * 2);
+	const ticks = Array.from({ length: TURNS }, turn);
+	for (const tick of ticks) expect(tick.length).toBe(FEW * 2);
+	expect(ticks.flat().toSorted()).toEqual(pids.toSorted());
+	const gone = new Set(pids.filter((_, i) => i % 3 === 0));
+	for (const pid of gone) clients.unregister({ pid } as ClientHandle);
+	const late = clients.register({ pid: 0 } as ClientHandle);
+	const seen = new Set(Array.from({ length: TURNS + 1 }, turn).flat());
+	for (const pid of pids) expect(seen.has(pid)).toBe(!gone.has(pid));
+	expect(clients.get(late)).toBeDefined();
 });
