@@ -424,7 +424,7 @@ export class Link implements Borrower {
 		this.checkout.arrive(moving.waitTime);
 		this.settings.arrive(moving.settings);
 		this.routing.session.arrive(moving.session);
-		if (moving.statements !== null) this.saying.prepared().arrive(moving.statements, this.context.nextSerial());
+		if (moving.statements !== null) this.saying.arrive(moving.statements);
 		this.answeredAt = moving.answeredAt;
 		this.queries = moving.queries;
 		this.transactions = moving.transactions;

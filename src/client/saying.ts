@@ -13,7 +13,7 @@ import type { Parsing } from "../session/parsing.ts";
 import { noteRun } from "../session/runs.ts";
 import { Said } from "../session/said.ts";
 import type { ClientSettings } from "../session/settings.ts";
-import { ClientStatements } from "../session/statements.ts";
+import { ClientStatements, type MovingStatements } from "../session/statements.ts";
 import { Stat } from "../stats/counters.ts";
 import { Frontend, TxStatus } from "../wire/codes.ts";
 import { HEADER } from "../wire/frame.ts";
@@ -40,7 +40,7 @@ export interface Line {
 export class Saying implements RoutingOwner {
 	readonly client: Speaker;
 	readonly settings: ClientSettings;
-	/** Null while the client has prepared nothing. Written by `prepared` only. */
+	/** Null while the client has prepared nothing. Written by `make` only. */
 	statements: ClientStatements | null = null;
 	private readonly context: ClientContext;
 	private readonly line: Line;
@@ -57,12 +57,18 @@ export class Saying implements RoutingOwner {
 
 	/** The client's statements, made when it first prepares one. */
 	prepared(): ClientStatements {
-		if (this.statements === null) {
-			const { statements, facts, general } = this.context;
-			const shared = general.prepared_statements !== "disabled";
-			const { parsing, routing } = this.line;
-			this.statements = new ClientStatements(statements, facts, parsing, shared, routing.needed, this.told);
-		}
+		return this.statements ?? this.make(this.context.general.prepared_statements !== "disabled");
+	}
+
+	/** What it has prepared on another thread: shared, also after a reload which says that those of new clients are not. */
+	arrive(moving: MovingStatements): void {
+		this.make(true).arrive(moving, this.context.nextSerial());
+	}
+
+	private make(shared: boolean): ClientStatements {
+		const { statements, facts } = this.context;
+		const { parsing, routing } = this.line;
+		this.statements = new ClientStatements(statements, facts, parsing, shared, routing.needed, this.told);
 		return this.statements;
 	}
 

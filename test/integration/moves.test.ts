@@ -174,6 +174,23 @@ test('with client_placement = "spread" each stays where it is, also after a RELO
 	await move(proxy, client);
 });
 
+test("what was prepared before a RELOAD that says `disabled` goes along", async () => {
+	await using proxy = await start({ default_pool_size: 2 });
+	await using client = await stranger(proxy);
+	client.send(f.parse("SELECT 'mine', $1::text", "named"), f.sync());
+	await client.until("Z");
+	proxy.writeConfig(files({ default_pool_size: 2, prepared_statements: "disabled" }).config);
+	await (await admin(proxy)).query("RELOAD");
+	const use = async (value: string) => {
+		client.send(f.bind({ statement: "named", values: [value] }), f.execute(), f.sync());
+		const { rows, errors } = await client.result();
+		expect([errors, rows]).toEqual([[], [["mine", value]]]);
+	};
+	await use("before");
+	await move(proxy, client);
+	await use("after");
+});
+
 test("a RELOAD in the midst of it loses nobody, and takes those away whose user goes", async () => {
 	await using proxy = await start({ default_pool_size: 4, log_level: "debug" });
 	const console = await admin(proxy);
