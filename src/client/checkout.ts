@@ -47,8 +47,8 @@ export class Checkout implements Waiter {
 	cluster: Cluster;
 	/** Until then a server is only asked what it reports. */
 	loggedIn = false;
-	/** Somebody else routes (shards/sharded-client.ts) and says by `Routing.prefer` what is wanted; see `byAnother`. */
-	isRouted = false;
+	/** Somebody else routes (shards/planning.ts), and says by `Routing.prefer` what is wanted. */
+	readonly isRouted: boolean;
 	waitingSince = 0;
 	/** How long it waited for the server it has, and for all, ms. */
 	waited = 0;
@@ -67,18 +67,14 @@ export class Checkout implements Waiter {
 	private askedAt = 0;
 	private wasLate = false;
 
-	constructor(client: Borrower, cluster: Cluster, routing: Routing, settings: ClientSettings) {
+	constructor(client: Borrower, cluster: Cluster, routing: Routing, settings: ClientSettings, isRouted: boolean) {
 		this.client = client;
+		this.isRouted = isRouted;
 		this.cluster = cluster;
 		this.pool = cluster.first;
 		this.queue = this.pool;
 		this.routing = routing;
 		this.settings = settings;
-	}
-
-	/** Somebody else routes. */
-	byAnother(): void {
-		this.isRouted = true;
 	}
 
 	/** @returns false when no pool may serve the request now: `waitForElection` may help, else `refusal` says why */

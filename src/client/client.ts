@@ -1,29 +1,19 @@
 // One client after its login, as its worker, the janitor, a CancelRequest and SHOW CLIENTS see it. What it sends is its Incoming's and is
-// read by its Walk; its servers are its Link's. Made by login/startup.ts, or by shards/shard-clients.ts for a shard of a
-// ShardedClient; closed through `close` only.
+// read by its Walk; its servers are its Link's. Made by login/startup.ts; closed through `close` only.
 
 import { randomBytes } from "node:crypto";
-import { ServerState } from "../backend/server.ts";
 import type { General } from "../config/settings.ts";
-import type { Side } from "../config/snapshot.ts";
 import { PgError } from "../errors.ts";
 import { type Sink, Stream, type StreamOwner } from "../net/stream.ts";
-import type { StatementFacts } from "../parser/facts.ts";
-import type { Reading } from "../parser/reading.ts";
 import type { Cluster } from "../pool/cluster.ts";
-import type { Place } from "../router/explain.ts";
-import type { Route } from "../router/route.ts";
 import type { Router } from "../router/router.ts";
-import type { Parsing } from "../session/parsing.ts";
-import type { ClientStatements } from "../session/statements.ts";
 import { backendKeyData, READY_IDLE } from "../wire/backend-messages.ts";
 import { TxStatus } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
-import type { ClientContext, ClientHandle, Login, Siblings } from "./context.ts";
+import type { ClientContext, ClientHandle, Login } from "./context.ts";
 import { Incoming } from "./incoming.ts";
 import { Link, type LinkOwner } from "./link.ts";
 import type { MovingClient } from "./moving-client.ts";
-import { noteBatch } from "./routing.ts";
 import { Wait } from "./wait.ts";
 import { Walk } from "./walk.ts";
 
@@ -41,28 +31,18 @@ export class Client implements StreamOwner, ClientHandle, LinkOwner {
 	leaving = false;
 	/** For SHOW CLIENTS. */
 	errors = 0;
-	/** Why it was closed, when that was an error. */
-	lastError: PgError | null = null;
 	private readonly context: ClientContext;
 	private readonly link: Link;
 	private readonly walk: Walk;
 
-	/** @param siblings when it is one of several: a shard's */
-	constructor(
-		context: ClientContext,
-		stream: Sink,
-		cluster: Cluster,
-		router: Router | null,
-		login: Login,
-		siblings: Siblings | null = null,
-	) {
+	constructor(context: ClientContext, stream: Sink, cluster: Cluster, router: Router, login: Login) {
 		this.context = context;
 		this.stream = stream;
 		this.user = login.user;
 		this.database = login.database;
 		this.address = login.address;
 		this.incoming = new Incoming(context, stream);
-		this.link = new Link(context, this, cluster, router, login, siblings);
+		this.link = new Link(context, this, cluster, router, login, null);
 		this.walk = new Walk(this, this.link);
 		const { moved = null } = login;
 		this.connectedAt = moved?.connectedAt ?? Date.now();
@@ -180,11 +160,11 @@ export class Client implements StreamOwner, ClientHandle, LinkOwner {
 	}
 
 	get isLocked(): boolean {
-		return this.link.server?.session.locked ?? false;
+		return this.link.isLocked;
 	}
 
 	get statementCount(): number {
-		return this.statements?.size ?? 0;
+		return this.link.saying.statements?.size ?? 0;
 	}
 
 	setting(name: string): string | undefined {
@@ -203,27 +183,14 @@ export class Client implements StreamOwner, ClientHandle, LinkOwner {
 		return server.status === TxStatus.InBlock ? "idle in transaction" : "idle";
 	}
 
-	describe(): string {
-		return `[database: ${this.database}, user: ${this.user}, addr: ${this.address}]`;
-	}
-
 	// ---- its worker ------------------------------------------------------------------------------------------------
 
-	/** A CancelRequest with this client's key: for the query it runs or waits for, and no other. */
 	cancel(done: () => void): void {
-		const { server, checkout } = this.link;
-		if (server !== null && server.state === ServerState.Lent && server.books.owed > 0) {
-			checkout.pool.cancel(server, done);
-			return;
-		}
-		done();
-		if (!checkout.queued || !checkout.loggedIn) return;
-		checkout.leave();
-		this.refuseHeld(new PgError("ERROR", "57014", "canceling statement due to user request"));
+		this.link.cancel(done);
 	}
 
 	/** A reload made these the pools and the router of its user and database: from its next transaction on. */
-	reach(cluster: Cluster, router: Router | null): void {
+	reach(cluster: Cluster, router: Router): void {
 		// It knows one shard only.
 		if (cluster.shards.length > 1) this.shutDown(false);
 		this.link.reach(cluster, router);
@@ -269,7 +236,6 @@ export class Client implements StreamOwner, ClientHandle, LinkOwner {
 		if (this.incoming.isClosed) return;
 		if (error !== undefined) {
 			this.errors++;
-			this.lastError = error;
 			// Half a message is better than one that another's words complete.
 			if (!this.stream.midMessage) this.stream.writeAll(errorResponse(error, "ends"));
 		}
@@ -281,81 +247,6 @@ export class Client implements StreamOwner, ClientHandle, LinkOwner {
 		this.incoming.close();
 		this.link.leave();
 		this.context.onLogout(this, reason);
-	}
-
-	// ---- as one of several: what a ShardedClient asks and tells a shard's ------------------------------------------
-
-	get parsing(): Parsing {
-		return this.link.parsing;
-	}
-
-	get statements(): ClientStatements | null {
-		return this.link.saying.statements;
-	}
-
-	/** Of the server it has, Idle when it has none. */
-	get transactionStatus(): TxStatus {
-		return this.link.server?.status ?? TxStatus.Idle;
-	}
-
-	get reading(): Reading {
-		return this.link.settings.reading;
-	}
-
-	get isSerializable(): boolean {
-		return this.link.settings.isSerializable;
-	}
-
-	/** Where its servers come from. */
-	get servedFrom(): Place {
-		return this.link.servedFrom;
-	}
-
-	/** `pooler_mode` of what it has, or comes to have. */
-	get poolerMode(): string {
-		return this.link.checkout.pool.spec.pooler_mode;
-	}
-
-	/** What it is sent is held until something else has happened. */
-	get isHeld(): boolean {
-		const { wait } = this.incoming;
-		return wait !== Wait.Nothing && wait !== Wait.Closed;
-	}
-
-	/** A transaction was begun for it that no server knows of. */
-	get isHolding(): boolean {
-		return this.link.routing.heldBegin.open;
-	}
-
-	join(sql: string): void {
-		this.link.routing.heldBegin.hold(sql);
-	}
-
-	letGo(): void {
-		this.link.routing.handOver();
-	}
-
-	/** Where the next transaction goes, for a client that does not route itself, and why. See `Cluster.pick`. */
-	prefer(side: Side, since: number, route: Route | null, facts: StatementFacts | null): void {
-		const { routing, checkout } = this.link;
-		routing.prefer(side, since, route, facts);
-		if (!checkout.isRouted) checkout.byAnother();
-	}
-
-	/** A Parse, Close or Query that another shard has replied to: it counts here too. */
-	learn(chunk: Buffer, at: number, next: number): void {
-		this.link.saying.prepared().note(chunk, at, next, this.context.nextSerial(), this.link.server);
-	}
-
-	/** A batch that needed no server. */
-	learnBatch(chunk: Buffer, at: number, end: number, failed: boolean): void {
-		noteBatch(this.link.saying.prepared(), chunk, at, end, this.context.nextSerial(), failed);
-	}
-
-	/** After an error on another shard, perhaps: the client's statements are these. */
-	align(statements: ClientStatements): void {
-		if (this.statements !== null || !statements.isEmpty)
-			this.link.saying.prepared().align(statements, this.context.nextSerial(), this.link.server);
 	}
 }
 

@@ -32,7 +32,7 @@ export interface Login {
 	readonly moved?: { readonly pid: number; readonly secret: Uint8Array; readonly connectedAt: number };
 }
 
-/** What the Clients of a ShardedClient, one for each shard, have in common. */
+/** What the Links of a ShardedClient, one for each shard, have in common. */
 export interface Siblings {
 	/** Where settings of ours go that a transaction changes: the ShardedClient routes. */
 	readonly hints: SessionHints;

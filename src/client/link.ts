@@ -1,10 +1,11 @@
 // One client's half of the talk with one server: it has a server for each transaction (checkout.ts), says what the client says to
 // it (saying.ts), and hears when the server has answered. At the end of a transaction it learns what settings the client has now, and
-// gives the server back. Made by client.ts, which is told what of that concerns the client.
+// gives the server back. Made by client.ts, and for each of several shards by shards/shard-link.ts; they are told what of that concerns
+// the client.
 
 import { Reply } from "../backend/books.ts";
 import type { ParameterSet } from "../backend/parameters.ts";
-import type { Server } from "../backend/server.ts";
+import { type Server, ServerState } from "../backend/server.ts";
 import { now } from "../clock.ts";
 import { PgError, TOO_MANY_CONNECTIONS } from "../errors.ts";
 import type { Sink } from "../net/stream.ts";
@@ -72,8 +73,6 @@ export class Link implements Borrower {
 	transactionTime = 0;
 	private readonly context: ClientContext;
 	private readonly incoming: Incoming;
-	/** Somebody else routes, and tells the client what it is told of its statements. */
-	private readonly hasSiblings: boolean;
 
 	constructor(
 		context: ClientContext,
@@ -87,12 +86,11 @@ export class Link implements Borrower {
 		this.client = client;
 		this.stream = client.stream;
 		this.incoming = client.incoming;
-		this.hasSiblings = siblings !== null;
 		const session = new Session(login.hints);
 		this.settings = new ClientSettings(context.sets, login.parameters, client.stream, siblings?.hints ?? session.hints);
 		this.saying = new Saying(context, this, siblings?.told ?? null);
 		this.routing = new Routing(context, this.saying, session, router);
-		this.checkout = new Checkout(this, cluster, this.routing, this.settings);
+		this.checkout = new Checkout(this, cluster, this.routing, this.settings, siblings !== null);
 		this.parsing = new Parsing(context, this.checkout, this.settings);
 	}
 
@@ -100,7 +98,7 @@ export class Link implements Borrower {
 
 	/** Finds out the settings that the client's sessions will have, from the cache or from a server. */
 	begin(): void {
-		const known = this.checkout.beginLogin().greeting(this.settings.startup, !this.hasSiblings);
+		const known = this.checkout.beginLogin().greeting(this.settings.startup, !this.checkout.isRouted);
 		if (known !== null) this.onWelcome(known);
 		else this.checkout.start();
 	}
@@ -376,6 +374,24 @@ export class Link implements Borrower {
 	countAnswer(ends: boolean): void {
 		this.queries++;
 		if (ends) this.transactions++;
+	}
+
+	/** A CancelRequest with the client's key: for the query it runs or waits for, and no other. */
+	cancel(done: () => void): void {
+		const { server, checkout } = this;
+		if (server !== null && server.state === ServerState.Lent && server.books.owed > 0) {
+			checkout.pool.cancel(server, done);
+			return;
+		}
+		done();
+		if (!checkout.queued || !checkout.loggedIn) return;
+		checkout.leave();
+		this.refuseHeld(new PgError("ERROR", "57014", "canceling statement due to user request"));
+	}
+
+	/** Its server stays with it for good. */
+	get isLocked(): boolean {
+		return this.server?.session.locked ?? false;
 	}
 
 	/** What became known too late is told now. */

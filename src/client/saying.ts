@@ -24,7 +24,6 @@ import type { RoutingClient, RoutingOwner } from "./routing.ts";
 /** The client that speaks, as logs know it. */
 export interface Speaker extends RoutingClient {
 	readonly address: string;
-	describe(): string;
 }
 
 /** Through what it speaks: a Link. */
@@ -192,7 +191,8 @@ export class Saying implements RoutingOwner {
 		const detail = `message is ${length} bytes, query_size_limit is ${most} bytes`;
 		if (action === "block") throw new PgError("FATAL", "54000", "query size exceeds query_size_limit", detail);
 		const { user, database, address } = this.client;
-		const text = `[large_query] size=${length}B query_size_limit=${most}B ${this.client.describe()}`;
+		const whose = `[database: ${database}, user: ${user}, addr: ${address}]`;
+		const text = `[large_query] size=${length}B query_size_limit=${most}B ${whose}`;
 		this.context.log.warn(text, { user, database, address });
 	}
 }

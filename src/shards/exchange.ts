@@ -27,10 +27,10 @@ import {
 	Terminator,
 } from "./steps.ts";
 
-/** The shards' Clients, as far as an exchange concerns them. */
+/** The shards' Links, as far as an exchange concerns them. */
 export interface Exchanged {
 	readonly count: number;
-	readonly each: readonly ShardLink[];
+	readonly each: readonly Sending[];
 	/** Bytes of the client; they do not change afterwards. */
 	send(shards: readonly number[], chunk: Buffer, at: number, end: number): void;
 	/** No shard's server has a transaction. */
@@ -47,12 +47,12 @@ export interface Exchanged {
 	places(shards: readonly number[]): Place[];
 }
 
-/** A shard's Client. */
-interface ShardLink {
-	/** The Client stands in a queue for a server. */
+/** One shard's. */
+interface Sending {
+	/** It stands in a queue for a server. */
 	readonly isWaiting: boolean;
 	/** Bytes of the client; they do not change afterwards. */
-	onData(bytes: Buffer): void;
+	send(bytes: Buffer): void;
 }
 
 /** The client whose requests these are. */
@@ -171,7 +171,7 @@ export class Exchange implements MergeOutput {
 		const { targets, chunk, at, end, behind } = step;
 		const { transaction } = this.session;
 		const joins = step.joins && transaction.mayJoin;
-		// Each shard's Client keeps slices of what it is given.
+		// Each Link keeps slices of what it is given.
 		const bytes = at === 0 && end === chunk.length ? chunk : chunk.subarray(at, end);
 		while (this.step === step && this.sent < targets.length) {
 			// A pool had no server to give: then the other shards are not asked.
@@ -183,10 +183,10 @@ export class Exchange implements MergeOutput {
 			const shard = targets[this.sent++]!;
 			const link = this.shards.each[shard]!;
 			if (joins) transaction.join(shard);
-			if (bytes.length > 0) link.onData(bytes);
+			if (bytes.length > 0) link.send(bytes);
 			if (behind !== null) {
 				if (!this.involved.includes(shard)) this.involved = [...this.involved, shard];
-				link.onData(behind);
+				link.send(behind);
 			}
 			if (link.isWaiting) return;
 		}
@@ -299,7 +299,6 @@ export class Exchange implements MergeOutput {
 			if (code === Backend.ParameterStatus) this.owner.write(messages);
 			return;
 		}
-		if (code === Backend.BackendKeyData && this.step === LOGIN) return;
 		if (code === Backend.CommandComplete) this.onTag(messages);
 		this.owner.write(messages);
 	}
@@ -430,8 +429,8 @@ export class Exchange implements MergeOutput {
 	 * @param ours what we say of it, if anything
 	 * @returns its server's own words, or ours; undefined when the client has been told, or there is nothing to tell
 	 */
-	lastWords(shard: number, ours: PgError | null): PgError | Buffer | undefined {
+	lastWords(shard: number, ours?: PgError): PgError | Buffer | undefined {
 		if (this.merge.fatal && !this.step.quiet) return undefined;
-		return this.merge.lastWords(shard) ?? ours ?? undefined;
+		return this.merge.lastWords(shard) ?? ours;
 	}
 }

@@ -1,5 +1,5 @@
 // What becomes of a request of a client of several shards: a plan of steps for the shards, an answer of ours, or a refusal. Here
-// bytes are understood, the router is asked, and the shards' Clients are told which of their servers are wanted; nothing is sent,
+// bytes are understood, the router is asked, and the shards' Links are told which of their servers are wanted; nothing is sent,
 // and whether a request may come now is nobody's question here. Asked by sharded-client.ts.
 
 import type { ClientContext } from "../client/context.ts";
@@ -24,7 +24,7 @@ import type { ShardedSession } from "./session.ts";
 import { type Plan, type Step, stepOf, Terminator } from "./steps.ts";
 import { isBeginning, isEnd } from "./transaction.ts";
 
-/** The shards' Clients, as far as a plan concerns them. */
+/** The shards' Links, as far as a plan concerns them. */
 export interface Planned {
 	readonly count: number;
 	/** How all of them read statements. */

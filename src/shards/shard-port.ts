@@ -1,17 +1,18 @@
-// Stands in for the socket of one shard's Client: what the Client writes goes to its `PortOwner`, who merges the shards' answers;
-// while the Client may not be sent more, the real client's socket is not read. Made by shard-clients.ts.
+// Stands in for the client's socket towards one shard's Link: what that writes goes to the `PortOwner`, who merges the shards' answers;
+// while the Link may not be sent more, the client's socket is not read. Made by shard-link.ts.
 
+import type { PgError } from "../errors.ts";
 import { Outgoing } from "../net/outgoing.ts";
 import type { Sink } from "../net/stream.ts";
 
 export interface PortOwner {
 	/** Messages of a shard; they do not change afterwards. */
 	onShard(shard: number, bytes: Buffer): void;
-	/** Some shard's Client reads on: it may have got the server that it waited for. */
+	/** Some shard's Link reads on: it may have got the server that it waited for. */
 	onShardReads(): void;
-	/** The shard's Client has closed. */
-	onShardEnd(shard: number): void;
-	/** Whether the shard's server must wait until `Client.onDrain`. */
+	/** The client cannot go on without the shard, for this reason. @param words what it is told, unless the shard's server has said that */
+	onShardEnd(shard: number, reason: string, words?: PgError): void;
+	/** Whether the shard's server must wait until `ShardLink.onDrain`. */
 	isFull(shard: number): boolean;
 	/** Some port's `paused` has changed. */
 	flow(): void;
@@ -47,7 +48,10 @@ export class ShardPort implements Sink {
 	}
 
 	writeAll(bytes: Uint8Array): boolean {
-		if (this.midMessage) this.terminate();
+		if (this.midMessage) {
+			this.terminate();
+			return false;
+		}
 		return this.write(bytes, 0, bytes.length);
 	}
 
@@ -66,11 +70,11 @@ export class ShardPort implements Sink {
 
 	end(): void {
 		this.out.flush();
-		this.owner.onShardEnd(this.shard);
+		this.owner.onShardEnd(this.shard, "a server closed the connection");
 	}
 
 	terminate(): void {
 		this.out.clear();
-		this.owner.onShardEnd(this.shard);
+		this.owner.onShardEnd(this.shard, "a server closed the connection in the middle of a message");
 	}
 }

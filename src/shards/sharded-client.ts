@@ -1,7 +1,6 @@
-// A client of a cluster with several shards. It frames requests; for each shard there is an ordinary Client, with its own
-// servers, settings and statements, that is fed the same bytes and answers into a merge (merge.ts) instead of a socket. What a
-// request becomes is planned (planning.ts), and done (exchange.ts), one request at a time: the next may go to other shards, and
-// answers must keep their order.
+// A client of a cluster with several shards. It frames requests; for each shard there is a Link (shard-link.ts), with its own
+// servers and settings, that is fed the same bytes and answers into a merge (merge.ts). What a request becomes is planned
+// (planning.ts), and done (exchange.ts), one request at a time: the next may go to other shards, and answers must keep their order.
 
 import { randomBytes } from "node:crypto";
 import { idleError, LINGER, QUIET, SHUTTING_DOWN } from "../client/client.ts";
@@ -22,7 +21,7 @@ import { HEADER, readInt32, Tail } from "../wire/frame.ts";
 import { Exchange, type ExchangeOwner } from "./exchange.ts";
 import { AnsweredHere, Planning, Refusal } from "./planning.ts";
 import type { ShardedSession } from "./session.ts";
-import { ShardClients } from "./shard-clients.ts";
+import { ShardLinks } from "./shard-links.ts";
 import type { PortOwner } from "./shard-port.ts";
 import { type Plan, Terminator } from "./steps.ts";
 import { ShardedTransaction } from "./transaction.ts";
@@ -53,7 +52,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 	errors = 0;
 
 	private readonly context: ClientContext;
-	private readonly shards: ShardClients;
+	private readonly shards: ShardLinks;
 	private readonly session: ShardedSession;
 	private readonly planning: Planning;
 	private readonly exchange: Exchange;
@@ -90,7 +89,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		this.pid = context.register(this);
 		this.secret = Uint8Array.from(randomBytes(login.minor >= 2 ? 32 : 4));
 		const own = new Session(login.hints);
-		this.shards = new ShardClients(context, this.pid, this, cluster, login, own.hints);
+		this.shards = new ShardLinks(context, this, cluster, login, own.hints);
 		const sharesNames = () => context.general.prepared_statements !== "disabled";
 		this.session = {
 			own,
@@ -447,11 +446,8 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		this.later(() => this.resume());
 	}
 
-	/** A shard's Client has closed: its last words may be in the merge. */
-	onShardEnd(shard: number): void {
-		if (this.phase === Phase.Closed) return;
-		const { lastError } = this.shards.at(shard);
-		this.close(lastError?.message ?? "a server closed the connection", this.exchange.lastWords(shard, lastError));
+	onShardEnd(shard: number, reason: string, words?: PgError): void {
+		if (this.phase !== Phase.Closed) this.close(reason, this.exchange.lastWords(shard, words));
 	}
 
 	// ---- life ------------------------------------------------------------------------------------------------------
@@ -552,7 +548,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		this.tail.clear();
 		this.share.set(0);
 		this.exchange.abandon();
-		this.shards.close("client disconnected");
+		this.shards.leave();
 		this.session.statements.clear();
 		this.context.onLogout(this, reason);
 	}

@@ -8,7 +8,7 @@ import { type StatementFacts, TransactionControl } from "../parser/facts.ts";
 import type { HeldBegin } from "../session/held-begin.ts";
 import { TxStatus } from "../wire/codes.ts";
 
-/** A shard as it concerns transactions: its Client. */
+/** A shard as it concerns transactions: its Link. */
 export interface Participant {
 	readonly transactionStatus: TxStatus;
 	/** The BEGIN that `join` gave it has not been run. */

@@ -1,8 +1,7 @@
-// The shards' Clients of one client: made together, and asked and told together what concerns them all. Made by sharded-client.ts,
-// which feeds each of them and merges what they answer.
+// The shards' Links of one client: made together, and asked and told together what concerns them all. Made by sharded-client.ts.
 
-import { Client } from "../client/client.ts";
 import type { ClientContext, Login, Siblings } from "../client/context.ts";
+import type { Speaker } from "../client/saying.ts";
 import type { Side } from "../config/snapshot.ts";
 import type { StatementFacts } from "../parser/facts.ts";
 import { Reading } from "../parser/reading.ts";
@@ -12,29 +11,28 @@ import type { Route } from "../router/route.ts";
 import type { SessionHints } from "../session/hints.ts";
 import type { ClientStatements } from "../session/statements.ts";
 import { TxStatus } from "../wire/codes.ts";
-import { type PortOwner, ShardPort } from "./shard-port.ts";
+import { ShardLink } from "./shard-link.ts";
+import type { PortOwner } from "./shard-port.ts";
 
-export class ShardClients {
+export class ShardLinks {
 	/** By the number of the shard. */
-	readonly each: readonly Client[];
-	private readonly ports: readonly ShardPort[];
+	readonly each: readonly ShardLink[];
 
-	/** @param pid of the client whose shards these are */
+	/** @param client whose shards these are */
 	constructor(
 		context: ClientContext,
-		pid: number,
-		owner: PortOwner,
+		client: Speaker & PortOwner,
 		cluster: Cluster,
 		login: Login,
 		hints: SessionHints,
 	) {
-		const inner = innerContext(context, pid);
-		this.ports = cluster.shards.map((_, shard) => new ShardPort(shard, owner));
 		const siblings: Siblings = { hints, told: new Map() };
-		this.each = this.ports.map((port, shard) => new Client(inner, port, cluster.of(shard), null, login, siblings));
+		this.each = cluster.shards.map(
+			(_, shard) => new ShardLink(context, shard, client, cluster.of(shard), login, siblings),
+		);
 	}
 
-	at(shard: number): Client {
+	at(shard: number): ShardLink {
 		return this.each[shard]!;
 	}
 
@@ -46,7 +44,7 @@ export class ShardClients {
 
 	/** Some shard's server takes no more of what the client sends. */
 	get isPaused(): boolean {
-		for (const port of this.ports) if (port.paused) return true;
+		for (const { stream } of this.each) if (stream.paused) return true;
 		return false;
 	}
 
@@ -127,9 +125,9 @@ export class ShardClients {
 	/** `chunk[at, end)` of the client, which does not change afterwards. */
 	send(shards: readonly number[], chunk: Buffer, at: number, end: number): void {
 		if (at === end) return;
-		// Each shard's Client keeps slices of what it is given.
+		// Each Link keeps slices of what it is given.
 		const bytes = at === 0 && end === chunk.length ? chunk : chunk.subarray(at, end);
-		for (const shard of shards) this.each[shard]!.onData(bytes);
+		for (const shard of shards) this.each[shard]!.send(bytes);
 	}
 
 	/** Which of their servers these are to take, and why: for the transaction that begins, or goes on. */
@@ -145,7 +143,7 @@ export class ShardClients {
 
 	/** The client may send again what was held back for them. */
 	unpause(): void {
-		for (const port of this.ports) port.paused = false;
+		for (const { stream } of this.each) stream.paused = false;
 	}
 
 	/** A Parse, Close or Query that others have replied to, or the client was answered without them. */
@@ -174,24 +172,10 @@ export class ShardClients {
 	}
 
 	reach(cluster: Cluster): void {
-		for (const [i, shard] of this.each.entries()) shard.reach(cluster.of(i), null);
+		for (const [i, shard] of this.each.entries()) shard.reach(cluster.of(i));
 	}
 
-	close(reason: string): void {
-		for (const shard of this.each) shard.close(reason);
+	leave(): void {
+		for (const shard of this.each) shard.leave();
 	}
-}
-
-/** What a shard's Client tells its worker is told by the sharded one, once. */
-function innerContext(context: ClientContext, pid: number): ClientContext {
-	return Object.create(context, {
-		register: { value: () => pid },
-		unregister: { value: () => {} },
-		onLogin: { value: () => {} },
-		onLogout: { value: () => {} },
-		// Numbers of its own would be another client's, too.
-		nextSerial: { value: () => context.nextSerial() },
-		// It leaves when all shards have answered.
-		stopping: { value: false },
-	});
 }

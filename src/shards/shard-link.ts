@@ -1,0 +1,225 @@
+// One shard's half of the talk with a client of several shards: a Link, and a Walk that is fed what of the client's requests is for
+// this shard. What would be written to a client goes to a ShardPort, whose owner merges the shards' answers. Made by shard-links.ts;
+// planning.ts says by it which server is wanted, exchange.ts has it send.
+
+import type { ClientContext, Login, Siblings } from "../client/context.ts";
+import { Incoming } from "../client/incoming.ts";
+import { Link, type LinkOwner } from "../client/link.ts";
+import { noteBatch } from "../client/routing.ts";
+import type { Speaker } from "../client/saying.ts";
+import { Wait } from "../client/wait.ts";
+import { Walk } from "../client/walk.ts";
+import type { Side } from "../config/snapshot.ts";
+import type { PgError } from "../errors.ts";
+import type { StatementFacts } from "../parser/facts.ts";
+import type { Reading } from "../parser/reading.ts";
+import type { Cluster } from "../pool/cluster.ts";
+import type { Place } from "../router/explain.ts";
+import type { Route } from "../router/route.ts";
+import type { Parsing } from "../session/parsing.ts";
+import type { ClientStatements } from "../session/statements.ts";
+import { READY_IDLE } from "../wire/backend-messages.ts";
+import { TxStatus } from "../wire/codes.ts";
+import { type PortOwner, ShardPort } from "./shard-port.ts";
+import type { Participant } from "./transaction.ts";
+
+export class ShardLink implements LinkOwner, Participant {
+	readonly stream: ShardPort;
+	readonly incoming: Incoming;
+	/** Its client leaves when all shards have answered, and not when this one has. */
+	readonly leaving = false;
+	readonly pid: number;
+	readonly user: string;
+	readonly database: string;
+	readonly address: string;
+	private readonly shard: number;
+	private readonly owner: PortOwner;
+	private readonly context: ClientContext;
+	private readonly link: Link;
+	private readonly walk: Walk;
+
+	/** @param cluster of this shard alone @param client whose shard it is */
+	constructor(
+		context: ClientContext,
+		shard: number,
+		client: Speaker & PortOwner,
+		cluster: Cluster,
+		login: Login,
+		siblings: Siblings,
+	) {
+		this.context = context;
+		this.shard = shard;
+		this.owner = client;
+		this.pid = client.pid;
+		this.user = client.user;
+		this.database = client.database;
+		this.address = client.address;
+		this.stream = new ShardPort(shard, client);
+		this.incoming = new Incoming(context, this.stream);
+		this.link = new Link(context, this, cluster, null, login, siblings);
+		this.walk = new Walk(this, this.link);
+	}
+
+	// ---- its Link and its Walk -------------------------------------------------------------------------------------
+
+	onWelcome(reports: Buffer): void {
+		this.stream.writeAll(Buffer.concat([reports, READY_IDLE]));
+		this.resume();
+	}
+
+	resume(): void {
+		this.walk.resume();
+	}
+
+	refuseHeld(error: PgError): void {
+		this.walk.refuseHeld(error);
+	}
+
+	/** The client counts what it is told. */
+	countError(): void {}
+
+	shutDown(): void {}
+
+	close(reason: string, error?: PgError): void {
+		if (this.incoming.isClosed) return;
+		this.leave();
+		this.owner.onShardEnd(this.shard, reason, error);
+	}
+
+	// ---- what its client asks --------------------------------------------------------------------------------------
+
+	/** Of the server it has; Idle when it has none. */
+	get transactionStatus(): TxStatus {
+		return this.link.server?.status ?? TxStatus.Idle;
+	}
+
+	get reading(): Reading {
+		return this.link.settings.reading;
+	}
+
+	get isSerializable(): boolean {
+		return this.link.settings.isSerializable;
+	}
+
+	/** Where its servers come from. */
+	get servedFrom(): Place {
+		return this.link.servedFrom;
+	}
+
+	/** `pooler_mode` of what it has, or comes to have. */
+	get poolerMode(): string {
+		return this.link.checkout.pool.spec.pooler_mode;
+	}
+
+	/** Its server stays with it for good. */
+	get isLocked(): boolean {
+		return this.link.isLocked;
+	}
+
+	/** It stands in a queue for a server. */
+	get isWaiting(): boolean {
+		return this.link.checkout.queued;
+	}
+
+	/** What it is sent is held until something else has happened. */
+	get isHeld(): boolean {
+		return this.incoming.isHeld;
+	}
+
+	/** A transaction was begun for it that no server knows of. */
+	get isHolding(): boolean {
+		return this.link.routing.heldBegin.open;
+	}
+
+	get queryTime(): number {
+		return this.link.queryTime;
+	}
+
+	get transactionTime(): number {
+		return this.link.transactionTime;
+	}
+
+	get waitTime(): number {
+		return this.link.checkout.waitTime;
+	}
+
+	get parsing(): Parsing {
+		return this.link.parsing;
+	}
+
+	get statements(): ClientStatements | null {
+		return this.link.saying.statements;
+	}
+
+	setting(name: string): string | undefined {
+		return this.link.settings.wanted.values.get(name);
+	}
+
+	// ---- what its client tells it ----------------------------------------------------------------------------------
+
+	/** Answers with the settings that its sessions will have. */
+	begin(): void {
+		this.link.begin();
+	}
+
+	/** Bytes of the client; they do not change afterwards. */
+	send(bytes: Buffer): void {
+		const whole = this.incoming.add(bytes);
+		if (whole !== null) this.walk.read(whole);
+	}
+
+	/** The client has taken what it was sent. */
+	onDrain(): void {
+		const { link, stream } = this;
+		const { server } = link;
+		server?.stream.resume();
+		if (this.incoming.wait === Wait.Nothing && (server === null || server.stream.queued === 0)) stream.resume();
+		if (this.incoming.wait === Wait.Drain) this.resume();
+	}
+
+	/** The shard's next server runs `sql` first. */
+	join(sql: string): void {
+		this.link.routing.heldBegin.hold(sql);
+	}
+
+	letGo(): void {
+		this.link.routing.handOver();
+	}
+
+	/** Where the next transaction goes, and why. See `Cluster.pick`. */
+	prefer(side: Side, since: number, route: Route | null, facts: StatementFacts | null): void {
+		this.link.routing.prefer(side, since, route, facts);
+	}
+
+	cancel(done: () => void): void {
+		this.link.cancel(done);
+	}
+
+	/** A reload made these the pools. */
+	reach(cluster: Cluster): void {
+		this.link.reach(cluster, null);
+	}
+
+	/** The client is gone. */
+	leave(): void {
+		if (this.incoming.isClosed) return;
+		this.incoming.close();
+		this.link.leave();
+	}
+
+	/** A Parse, Close or Query that another shard has replied to: it counts here too. */
+	learn(chunk: Buffer, at: number, next: number): void {
+		this.link.saying.prepared().note(chunk, at, next, this.context.nextSerial(), this.link.server);
+	}
+
+	/** A batch that needed no server. */
+	learnBatch(chunk: Buffer, at: number, end: number, failed: boolean): void {
+		noteBatch(this.link.saying.prepared(), chunk, at, end, this.context.nextSerial(), failed);
+	}
+
+	/** After an error on another shard, perhaps: the client's statements are these. */
+	align(statements: ClientStatements): void {
+		if (this.statements !== null || !statements.isEmpty)
+			this.link.saying.prepared().align(statements, this.context.nextSerial(), this.link.server);
+	}
+}
