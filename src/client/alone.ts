@@ -80,7 +80,7 @@ export class Alone {
 				const onward = this.lookAhead(code, chunk, at);
 				if (onward !== Onward.Go) return onward;
 				until = incoming.ahead.last;
-				unseen ||= incoming.ahead.isTooLarge;
+				unseen ||= incoming.ahead.found === Ahead.TooLarge;
 				break;
 			}
 			case Frontend.Sync:

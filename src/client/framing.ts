@@ -101,8 +101,9 @@ export class LookAhead {
 	last = 0;
 	/** The client has sent nothing for a while: what is here of its batch goes on without the rest. Written by `hurry` only. */
 	hurried = false;
+	/** What was found of that batch. Written here only. */
+	found = Ahead.Open;
 	private start = 0;
-	private found = Ahead.Open;
 	private onlyCloses = true;
 
 	/** @param at a message of a batch, its first when nobody has asked about the batch yet */
@@ -124,11 +125,6 @@ export class LookAhead {
 	/** Some messages of a batch are here whose end is not. */
 	get isOpen(): boolean {
 		return this.found === Ahead.Open && this.end > this.start;
-	}
-
-	/** That batch will not end within `ROUTED`. */
-	get isTooLarge(): boolean {
-		return this.found === Ahead.TooLarge;
 	}
 
 	/** What is at `at` will be at the beginning of the next chunk. */

@@ -128,7 +128,7 @@ export class Routing {
 		this.end = next;
 		if (code === Frontend.Query) route = requests.query(chunk, at, next, false, this.owner.statements);
 		else if (code !== Frontend.FunctionCall) {
-			route = requests.batch(chunk, at, next, this.owner.prepared(), false);
+			route = requests.batch(chunk, at, next, this.owner.statements, false);
 			this.end = requests.end;
 		} else {
 			// Any function, by number.
@@ -297,14 +297,14 @@ export class Routing {
 			case Frontend.Execute:
 			case Frontend.Close:
 				if (!server.books.unsynced) {
-					route = requests.batch(chunk, at, next, this.owner.prepared(), open);
+					route = requests.batch(chunk, at, next, this.owner.statements, open);
 					this.end = requests.end;
 					break;
 				}
 				// In the middle of a batch it is looked at Bind by Bind: the client's statements know of its Parses.
 				if (code === Frontend.Parse) requests.noteParseSent(chunk, at, next);
 				if (code !== Frontend.Bind) return Choice.Server;
-				route = requests.bind(chunk, at, next, this.owner.prepared(), open);
+				route = requests.bind(chunk, at, next, this.owner.statements, open);
 				break;
 			default:
 				this.side = Side.Any;
