@@ -1,7 +1,8 @@
 // `npm run growth`: what many databases cost. A configuration names one real database many times: as many pools, of a PostgreSQL
 // with its default `max_connections`. Measured are, with the default `min_pool_size`, how soon somebody new is served while
 // connections are opened for its sake; and without, a RELOAD that changes nothing, and memory and processor time of a proxy that
-// nobody uses. And what statements cost that clients prepare and keep, each text another. Linux only (/proc).
+// nobody uses. What statements cost that clients prepare and keep, each text another. And what a query costs that one of many clients
+// asks, beside PgBouncer. Linux only (/proc).
 
 import { parseArgs } from "node:util";
 import { stringify } from "smol-toml";
@@ -9,9 +10,11 @@ import { startPostgres } from "../test/support/postgres.ts";
 import { type Proxy, startProxy } from "../test/support/proxy.ts";
 import { RawClient } from "../test/support/raw-client.ts";
 import { frontend } from "../test/support/wire-frames.ts";
+import { DATABASE, startContestants, USER } from "./bench/contestants.ts";
 import { machine } from "./bench/machine.ts";
 import { load, settled } from "./bench/process.ts";
 import { median } from "./bench/report.ts";
+import { costInCrowd } from "./growth/crowd.ts";
 
 const { values } = parseArgs({
 	options: {
@@ -21,12 +24,15 @@ const { values } = parseArgs({
 		seconds: { type: "string", default: "20" },
 		texts: { type: "string", default: "100000" },
 		clients: { type: "string", default: "1000" },
+		crowd: { type: "string", default: "4000" },
 	},
 });
 const count = Number(values.databases);
 const user = "pgdog_trust";
 /** Of each kind of client, and of each kind of reload. */
 const TIMES = 5;
+/** Clients that a crowd is compared with. */
+const FEW = 10;
 /** How long somebody new is waited for, ms. */
 const PATIENCE = 30_000;
 
@@ -177,6 +183,22 @@ async function statements(clients: number, each: number): Promise<{ grown: numbe
 	return { grown, run };
 }
 
+/** µs of processor time for each query, with ten clients and with the crowd: medians of rounds by turns. */
+async function crowded(): Promise<Map<string, number>> {
+	await using field = await startContestants(["workers=1", "pgbouncer"], 1);
+	const costs = new Map<string, number[]>();
+	for (let round = 0; round < TIMES; round++) {
+		for (const clients of [FEW, Number(values.crowd)]) {
+			for (const { name, port, pid } of field.contestants) {
+				const cost = await costInCrowd({ port, pid: pid!, user: USER, database: DATABASE }, clients, 3);
+				const key = `${name} ${clients}`;
+				costs.set(key, [...(costs.get(key) ?? []), cost]);
+			}
+		}
+	}
+	return new Map([...costs].map(([key, all]) => [key, median(all)]));
+}
+
 const ms = (time: number) =>
 	time === Number.POSITIVE_INFINITY ? `more than ${PATIENCE / 1000} s` : `${time.toFixed(0)} ms`;
 
@@ -193,6 +215,9 @@ const idle = await load(proxy.pid, Number(values.seconds));
 const clients = Number(values.clients);
 const kept = await statements(clients, Math.ceil(Number(values.texts) / clients));
 
+const costs = await crowded();
+const cost = (name: string, clients: number | string) => `${costs.get(`${name} ${clients}`)?.toFixed(1)} µs`;
+
 const [row] = await cluster.primary.sql("SHOW server_version");
 const how = `${count} databases, workers = ${values.workers}, max_connections = ${values.connections}`;
 console.log(machine({ PostgreSQL: String(row?.server_version) }, how));
@@ -206,4 +231,6 @@ console.log(`| | measured | target |
 | log-in and first answer in the first 6 s, each in another database, worst of ${TIMES} | ${ms(Math.max(...firsts))} | |
 | connections of the server after 10 s | ${open} | |
 | ${values.texts} texts that ${clients} clients have prepared and keep | ${(kept.grown / 1024).toFixed(0)} MB | |
-| of those clients, served by a statement that its server may not have | ${kept.run} | ${clients} |`);
+| of those clients, served by a statement that its server may not have | ${kept.run} | ${clients} |
+| CPU of a query, ${FEW} clients | ${cost("workers=1", FEW)}, PgBouncer ${cost("pgbouncer", FEW)} | |
+| CPU of a query, ${values.crowd} clients | ${cost("workers=1", values.crowd)}, PgBouncer ${cost("pgbouncer", values.crowd)} | 26 µs |`);

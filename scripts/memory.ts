@@ -85,6 +85,6 @@ const [row] = await cluster.primary.sql("SHOW server_version");
 console.log(machine({ PostgreSQL: String(row?.server_version) }, `workers = ${values.workers}, ${count} idle clients`));
 console.log(`| | measured | target |
 |---|---:|---:|
-| resident, idle | ${(idle / 1024).toFixed(1)} MB | 90 MB |
-| resident for each idle client | ${((crowded - idle) / count).toFixed(2)} KB | 6 KB |
-| start to first answered query, median of ${starts.length} | ${median(starts).toFixed(0)} ms | 300 ms |`);
+| resident, idle | ${(idle / 1024).toFixed(1)} MB | 60 MB |
+| resident for each idle client | ${((crowded - idle) / count).toFixed(2)} KB | 4 KB |
+| start to first answered query, median of ${starts.length} | ${median(starts).toFixed(0)} ms | 100 ms |`);

@@ -23,7 +23,7 @@ export async function settled(pid: number): Promise<number> {
 }
 
 /** Seconds of processor time so far, of all threads (fields 14 and 15 of /proc/pid/stat). */
-function processorTime(pid: number): number {
+export function processorTime(pid: number): number {
 	const [, rest] = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ");
 	const fields = rest!.split(" ");
 	return (Number(fields[11]) + Number(fields[12])) / TICKS;
