@@ -5,17 +5,21 @@ import { readFileSync } from "node:fs";
 /** Clock ticks of a second, as /proc counts them (USER_HZ): 100 wherever Linux runs. */
 const TICKS = 100;
 
-/** Kilobytes resident (proc(5), /proc/pid/status). */
-function resident(pid: number): number {
-	return Number(/VmRSS:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]);
+/** What is counted of a process's memory: all that is resident, or only what is not pages of files (proc(5), /proc/pid/status). */
+type Counted = "VmRSS" | "RssAnon";
+
+/** Kilobytes. */
+function resident(pid: number, counted: Counted): number {
+	const line = new RegExp(`${counted}:\\s+(\\d+) kB`);
+	return Number(line.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1]);
 }
 
 /** Kilobytes resident once that has not moved by more than a percent for a second: garbage is collected when it is convenient. */
-export async function settled(pid: number): Promise<number> {
-	let last = resident(pid);
+export async function settled(pid: number, counted: Counted = "VmRSS"): Promise<number> {
+	let last = resident(pid, counted);
 	for (let calm = 0, tries = 0; calm < 4 && tries < 60; tries++) {
 		await Bun.sleep(250);
-		const now = resident(pid);
+		const now = resident(pid, counted);
 		calm = Math.abs(now - last) <= last / 100 ? calm + 1 : 0;
 		last = now;
 	}
