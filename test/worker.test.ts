@@ -4,17 +4,22 @@ import { afterAll, afterEach, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import type { Socket } from "bun";
 import { stringify } from "smol-toml";
 import type { MovingServer } from "../src/backend/moving-server.ts";
+import type { MovingClient } from "../src/client/moving-client.ts";
 import { now } from "../src/clock.ts";
 import { diff, firstUpdate, updateOf } from "../src/config/diff.ts";
 import { load } from "../src/config/load.ts";
 import { problemText } from "../src/config/problem.ts";
 import type { Snapshot } from "../src/config/snapshot.ts";
-import type { FromWorker } from "../src/messages.ts";
+import type { FromWorker, PeerMessage } from "../src/messages.ts";
 import { connect } from "../src/net/connect.ts";
 import { Descriptors } from "../src/net/descriptors.ts";
-import { socketHandlers } from "../src/net/stream.ts";
+import { closeDescriptor } from "../src/net/options.ts";
+import { Stream, socketHandlers } from "../src/net/stream.ts";
+import { NO_HINTS } from "../src/parser/hints.ts";
+import { Reading } from "../src/parser/reading.ts";
 import { Ledger } from "../src/pool/ledger.ts";
 import { Vitals } from "../src/pool/vitals.ts";
 import { Counters } from "../src/stats/counters.ts";
@@ -42,14 +47,15 @@ function snapshotOf(port: number, users: readonly Record<string, string>[]): Sna
 	return loaded.snapshot;
 }
 
-/** Worker 0 of two, and the memory that it shares with the other, with room for the pools of `largest` too. */
-function workerOf(snapshot: Snapshot, largest = snapshot) {
+/** Worker `index` of two, and the memory that it shares with the other, with room for the pools of `largest` too. */
+function workerOf(snapshot: Snapshot, largest = snapshot, index = 0) {
 	const keys = largest.clusters.flatMap(({ pools }) => pools.map(({ key }) => key));
 	const slots = new Map(keys.map((key, slot) => [key, slot]));
 	const capacity = slots.size;
 	const ledger = new Ledger(capacity, 2);
+	const loads = new Loads(2);
 	const setup = {
-		index: 0,
+		index,
 		workers: 2,
 		version: "test",
 		update: firstUpdate(snapshot),
@@ -60,7 +66,7 @@ function workerOf(snapshot: Snapshot, largest = snapshot) {
 		counters: new Counters(capacity, 2).memory,
 		vitals: new Vitals(capacity).memory,
 		attendance: new SharedArrayBuffer(4 * 8),
-		loads: new Loads(2).memory,
+		loads: loads.memory,
 		scramSecret: new Uint8Array(32),
 	};
 	const said: FromWorker[] = [];
@@ -81,6 +87,7 @@ function workerOf(snapshot: Snapshot, largest = snapshot) {
 		servers,
 		worker,
 		ledger,
+		loads,
 		slots,
 		said,
 		reload,
@@ -105,6 +112,63 @@ function peer() {
 const handlers = socketHandlers((error) => {
 	throw error;
 });
+
+/** A client as another worker would give it away: the proxy's end of a connection, and what it says of it. */
+async function movingClient(user: string) {
+	const accepted = Promise.withResolvers<Socket<Stream>>();
+	const listener = Bun.listen<Stream>({
+		hostname: "127.0.0.1",
+		port: 0,
+		socket: { open: (socket) => accepted.resolve(socket), data() {} },
+	});
+	const heard: Buffer[] = [];
+	const ended = Promise.withResolvers<void>();
+	const remote = await Bun.connect({
+		hostname: "127.0.0.1",
+		port: listener.port,
+		socket: { data: (_, chunk) => void heard.push(chunk), close: () => ended.resolve() },
+	});
+	const stream = new Stream(await accepted.promise);
+	listener.stop();
+	const client: MovingClient = {
+		fd: stream.detach(),
+		bytesIn: 100,
+		bytesOut: 200,
+		user,
+		database: "d",
+		address: "127.0.0.1:1",
+		pid: 77,
+		secret: Uint8Array.of(1, 2, 3, 4),
+		connectedAt: Date.now() - 60_000,
+		errors: 3,
+		link: {
+			settings: { startup: [], wanted: [["search_path", "s"]], told: [["TimeZone", "UTC"]] },
+			session: {
+				startup: NO_HINTS,
+				hints: NO_HINTS,
+				wroteAt: 5,
+				reading: { settled: Reading.Standard, stale: ["old"] },
+			},
+			statements: {
+				names: [
+					{
+						name: "mine",
+						rest: Uint8Array.from(Buffer.from("SELECT $1\0\0\0")),
+						description: { types: Buffer.from([0, 1, 0, 0, 0, 23]), key: "exact", portable: "alike" },
+					},
+				],
+				unnamed: { rest: Uint8Array.from(Buffer.from("SELECT 2\0\0\0")), textLength: 8, told: null },
+			},
+			answeredAt: 6,
+			queries: 70,
+			transactions: 8,
+			queryTime: 9,
+			transactionTime: 10,
+			waitTime: 11,
+		},
+	};
+	return { client, remote, heard, ended: ended.promise };
+}
 
 /** A connection as another worker would give it away. */
 async function moving(port: number, generation: number): Promise<MovingServer> {
@@ -208,4 +272,72 @@ test("a reload touches the users and databases that it changes, and no other", (
 	expect(changed!.cluster.first).toBe(u!.cluster.first);
 	expect(changed!.cluster.first.spec.server_user).toBe("two");
 	expect(gone).toBeNull();
+});
+
+test("a client that another worker gives is here what it was there, and goes on as that to another", async () => {
+	using server = peer();
+	const { general, ...snapshot } = snapshotOf(server.port, [{ name: "u" }]);
+	const here = { ...snapshot, general: { ...general, host: "127.0.0.1", port: 0 } };
+	const { worker, said, loads } = workerOf(here, here, 1);
+	const { client, remote } = await movingClient("u");
+	worker.onMessage({ type: "give-client", client: structuredClone(client), by: 0 });
+	const toPeer = (type: string) =>
+		said.flatMap((each) => (each.type === "peer" && each.message.type === type ? [{ ...each }] : []));
+	await until(() => toPeer("client-arrived").length === 1, "the client to arrive");
+	const rows = () => {
+		worker.onMessage({ type: "rows", id: 0, of: "clients" });
+		const last = said.at(-1);
+		return last?.type === "rows" ? last.rows : [];
+	};
+	const row = { id: 77, user: "u", errors: 3, queries: 70, bytes_received: 100, prepared_statements: 1, state: "idle" };
+	expect(rows()).toEqual([expect.objectContaining(row)]);
+	// The other has time, and this one little to do.
+	worker.start(true);
+	await until(() => {
+		loads.measure(0, now(), 0);
+		return toPeer("give-client").length === 1;
+	}, "the client to go");
+	const [given] = toPeer("give-client");
+	const again = given!.message as Extract<PeerMessage, { type: "give-client" }>;
+	expect([given!.to, again.by]).toEqual([0, 1]);
+	expect(structuredClone(again.client)).toEqual(structuredClone({ ...client, fd: again.client.fd }));
+	// It is shown, and waited for, until it has arrived.
+	expect(rows()).toEqual([expect.objectContaining(row)]);
+	worker.onMessage({ type: "drain" });
+	expect(said.some(({ type }) => type === "drained")).toBe(false);
+	worker.onMessage({ type: "client-arrived", pid: 77 });
+	expect(said.some(({ type }) => type === "drained")).toBe(true);
+	expect(rows()).toEqual([]);
+	expect(worker.sets.kept).toBe(0);
+	closeDescriptor(again.client.fd);
+	remote.end();
+});
+
+test("a client whose user goes while it is on its way is told, and nobody has it any more", async () => {
+	using server = peer();
+	const { worker, said } = workerOf(snapshotOf(server.port, [{ name: "u" }]), undefined, 1);
+	const { client, heard, ended } = await movingClient("gone");
+	worker.onMessage({ type: "give-client", client, by: 0 });
+	await ended;
+	expect(Buffer.concat(heard).toString("latin1")).toContain("57P01");
+	const messages = said.flatMap((each) => (each.type === "peer" ? [each] : []));
+	expect(messages).toEqual([
+		{ type: "peer", to: 0, message: { type: "client-at", pid: 77, worker: -1 } },
+		{ type: "peer", to: 0, message: { type: "client-arrived", pid: 77 } },
+	]);
+});
+
+test("a CancelRequest for a client that has logged in here and gone elsewhere is passed on, and no further", () => {
+	using server = peer();
+	const { worker, said } = workerOf(snapshotOf(server.port, [{ name: "u" }]));
+	const request = { type: "cancel", pid: 77, secret: Uint8Array.of(1), id: 5, by: 1 } as const;
+	worker.onMessage({ type: "client-at", pid: 77, worker: 1 });
+	worker.onMessage(request);
+	expect(said.splice(0)).toEqual([{ type: "peer", to: 1, message: request }]);
+	worker.onMessage({ type: "client-at", pid: 77, worker: -1 });
+	worker.onMessage(request);
+	// Of worker 1, which has none such either.
+	worker.onMessage({ ...request, pid: (1 << 23) | 3 });
+	const over = { type: "peer", to: 1, message: { type: "cancelled", id: 5 } } as const;
+	expect(said).toEqual([over, over]);
 });
