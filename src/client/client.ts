@@ -65,11 +65,16 @@ export class Client implements StreamOwner, ClientHandle, LinkOwner {
 
 	// ---- another thread --------------------------------------------------------------------------------------------
 
+	get isQuiet(): boolean {
+		const { stream, incoming, walk, link } = this;
+		// A shard's has no connection.
+		if (!(stream instanceof Stream) || !stream.isQuiet || this.leaving) return false;
+		return incoming.isQuiet && walk.isQuiet && link.isQuiet;
+	}
+
 	depart(): MovingClient | null {
 		const { stream, incoming, link } = this;
-		// A shard's has no connection.
-		if (!(stream instanceof Stream) || !stream.isQuiet || this.leaving) return null;
-		if (!incoming.isQuiet || !this.walk.isQuiet || !link.isQuiet) return null;
+		if (!this.isQuiet || !(stream instanceof Stream)) return null;
 		const fd = stream.detach();
 		if (fd < 0) return null;
 		const { user, database, address, pid, secret, connectedAt, errors } = this;

@@ -67,9 +67,11 @@ export interface ClientHandle {
 	check(time: number): void;
 	reach(cluster: Cluster, router: Router): void;
 	shutDown(force: boolean): void;
+	/** Nothing of it is under way, and all that is known of it can be told another thread. */
+	readonly isQuiet: boolean;
 	/**
-	 * It goes to another thread: nothing of it is here any more, and its connection is whoever's who takes its descriptor.
-	 * @returns what it is there; null when something is under way: then it stays
+	 * It goes to another thread, while it `isQuiet`: nothing of it is here any more, and its connection is whoever's who takes its
+	 * descriptor. @returns what it is there; null when it cannot go
 	 */
 	depart(): MovingClient | null;
 }

@@ -2,6 +2,7 @@
 // theirs is under way, and notice nothing. One for each worker; leveling.ts says when.
 
 import type { Socket } from "bun";
+import { now } from "../clock.ts";
 import type { Descriptors } from "../net/descriptors.ts";
 import { adoptSocket, Stream } from "../net/stream.ts";
 import type { Loads } from "../stats/loads.ts";
@@ -14,10 +15,12 @@ import type { ClientMessage, MovingClient } from "./moving-client.ts";
 
 /** Who has said nothing for longer costs no time where it is, ms. */
 const LATELY = 1_000;
-/** Who has come since then may be gone soon, ms; a guess. */
-const NEW = 300;
-/** Most clients that go at one tick: each takes some tenths of a ms. */
-const MOST_AT_ONCE = 32;
+/** Who has asked for less may be gone before the move, some tenths of a ms, has paid; a guess. */
+const WORTH_IT = 32;
+/** Most clients that go at one look. */
+const MOST_AT_ONCE = 8;
+/** ms between two looks whose requests are over just now: busy clients rest for moments. */
+const SWEEP = 2;
 
 /** The worker. @template Row what SHOW CLIENTS shows of a client */
 export interface MovesContext<Row> extends ClientContext {
@@ -39,6 +42,9 @@ export class Moves<Row> {
 	private to = -1;
 	private left = 0;
 	private until = 0;
+	/** Those who may go. */
+	private lively: readonly ClientHandle[] = [];
+	private isSweeping = false;
 
 	constructor(context: MovesContext<Row>, workers: number) {
 		this.context = context;
@@ -53,34 +59,44 @@ export class Moves<Row> {
 		context.loads.measure(context.worker, time);
 		if (context.stopping || context.general.client_placement === "spread") return;
 		const order = this.leveling.look(time);
-		if (order === null && (this.left === 0 || time > this.until)) return;
-		const lively = context.clients.all().filter((client) => isLively(client, time));
-		if (order !== null) this.begin(order, lively.length, time);
-		let room = Math.min(this.left, MOST_AT_ONCE);
-		for (const client of lively) {
-			if (room === 0) break;
-			context.contain.guard(client.stream, () => {
-				if (this.give(client)) room--;
-			});
-		}
+		if (order !== null) this.begin(order, time);
+		if (!this.isSweeping) this.sweep();
 	}
 
-	private begin({ to, share }: Order, lively: number, time: number): void {
+	private begin({ to, share }: Order, time: number): void {
+		this.lively = this.context.clients.all().filter((client) => isLively(client, time));
 		this.to = to;
-		this.left = Math.ceil(share * lively);
+		this.left = Math.ceil(share * this.lively.length);
 		this.until = time + LATELY;
 	}
 
-	/** @returns false when something of its is under way: then it stays */
-	private give(client: ClientHandle): boolean {
+	/** Gives those away of whom nothing is under way, again and again until all have gone that should. */
+	private sweep(): void {
+		const { contain, stopping } = this.context;
+		this.isSweeping = false;
+		if (this.left === 0 || stopping || now() > this.until) {
+			this.lively = [];
+			return;
+		}
+		let room = MOST_AT_ONCE;
+		this.lively = this.lively.filter((client) => {
+			if (room === 0 || this.left === 0 || !client.isQuiet) return true;
+			room--;
+			contain.guard(client.stream, () => this.give(client));
+			return false;
+		});
+		this.isSweeping = true;
+		contain.later(SWEEP, null, () => this.sweep());
+	}
+
+	private give(client: ClientHandle): void {
 		const { context, to } = this;
 		const row = context.rowOf(client);
 		const moving = client.depart();
-		if (moving === null) return false;
+		if (moving === null) return;
 		this.left--;
 		context.clients.give(moving, row, to);
 		if (context.log.debugs) context.log.debug(`client ${moving.pid} goes to worker ${to} [${moving.address}]`);
-		return true;
 	}
 
 	onMessage(message: ClientMessage): void {
@@ -130,7 +146,6 @@ export class Moves<Row> {
 	}
 }
 
-/** It says something, and has for some time. */
-function isLively({ activeAt, connectedAt, queries }: ClientHandle, time: number): boolean {
-	return queries > 0 && time - activeAt < LATELY && time - connectedAt > NEW;
+function isLively({ activeAt, queries }: ClientHandle, time: number): boolean {
+	return queries >= WORTH_IT && time - activeAt < LATELY;
 }

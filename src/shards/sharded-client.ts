@@ -101,6 +101,10 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 	}
 
 	/** What all of its shards know of it is more than can be told another thread. */
+	get isQuiet(): boolean {
+		return false;
+	}
+
 	depart(): null {
 		return null;
 	}
