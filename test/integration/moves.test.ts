@@ -8,7 +8,7 @@ import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
 import { admin, connect, connectToBothWorkers, one, show, untilRunning, workerOf } from "./support.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 let cluster: Cluster;
 beforeAll(async () => {
@@ -35,10 +35,14 @@ function moves(proxy: Proxy, client: RawClient): number {
 /** Has clients of worker 1 say something until they have gone to worker 0. */
 async function move(proxy: Proxy, ...clients: RawClient[]): Promise<void> {
 	const isThere = (client: RawClient) => moves(proxy, client) > 0;
-	await until(async () => {
-		await Promise.all(clients.filter((client) => !isThere(client)).map((client) => one(client, "SELECT 1")));
-		return clients.every(isThere);
-	}, "the clients to be moved");
+	await until(
+		async () => {
+			await Promise.all(clients.filter((client) => !isThere(client)).map((client) => one(client, "SELECT 1")));
+			return clients.every(isThere);
+		},
+		"the clients to be moved",
+		25_000,
+	);
 }
 
 /** A client of worker 1, with all that a session can have, before `move`. */
@@ -230,12 +234,16 @@ test("a shutdown in the midst of it tells everyone", async () => {
 
 test("of three workers the clients come together on the first, and PostgreSQL sees no more servers than there may be", async () => {
 	await using proxy = await start({ workers: 3, default_pool_size: 2 });
-	const clients = await Promise.all(Array.from({ length: 24 }, () => connect(proxy)));
+	const clients = await Promise.all(Array.from({ length: 12 }, () => connect(proxy)));
 	const elsewhere = clients.filter((client) => workerOf(client) > 0);
 	expect(elsewhere.length).toBeGreaterThan(0);
-	await until(async () => {
-		await Promise.all(clients.map(async (client, i) => expect(await one(client, `SELECT ${i}`)).toBe(String(i))));
-		return elsewhere.every((client) => moves(proxy, client) > 0);
-	}, "all clients to be with worker 0");
+	await until(
+		async () => {
+			await Promise.all(clients.map(async (client, i) => expect(await one(client, `SELECT ${i}`)).toBe(String(i))));
+			return elsewhere.every((client) => moves(proxy, client) > 0);
+		},
+		"all clients to be with worker 0",
+		25_000,
+	);
 	expect(await proxy.stop("SIGTERM")).toBe(0);
 });

@@ -313,6 +313,8 @@ test.skipIf(!existsSync("/proc/self/fd"))(
 		const pools = await show(console, "SHOW POOLS");
 		expect(pools.map(({ user, sv_total }) => [user, sv_total])).toContainEqual(["temp", "0"]);
 	},
+	// Forty times clients log in by the dozen, and go to the other worker.
+	60_000,
 );
 
 /** How many a process has open. */
