@@ -4,7 +4,7 @@
 import { randomBytes } from "node:crypto";
 import type { General } from "../config/settings.ts";
 import { PgError } from "../errors.ts";
-import { type Sink, Stream, type StreamOwner } from "../net/stream.ts";
+import type { Stream, StreamOwner } from "../net/stream.ts";
 import type { Cluster } from "../pool/cluster.ts";
 import type { Router } from "../router/router.ts";
 import { backendKeyData, READY_IDLE } from "../wire/backend-messages.ts";
@@ -18,7 +18,7 @@ import { Wait } from "./wait.ts";
 import { Walk } from "./walk.ts";
 
 export class Client implements StreamOwner, ClientHandle, LinkOwner {
-	readonly stream: Sink;
+	readonly stream: Stream;
 	readonly user: string;
 	readonly database: string;
 	readonly address: string;
@@ -35,7 +35,7 @@ export class Client implements StreamOwner, ClientHandle, LinkOwner {
 	private readonly link: Link;
 	private readonly walk: Walk;
 
-	constructor(context: ClientContext, stream: Sink, cluster: Cluster, router: Router, login: Login) {
+	constructor(context: ClientContext, stream: Stream, cluster: Cluster, router: Router, login: Login) {
 		this.context = context;
 		this.stream = stream;
 		this.user = login.user;
@@ -67,14 +67,12 @@ export class Client implements StreamOwner, ClientHandle, LinkOwner {
 
 	get isQuiet(): boolean {
 		const { stream, incoming, walk, link } = this;
-		// A shard's has no connection.
-		if (!(stream instanceof Stream) || !stream.isQuiet || this.leaving) return false;
-		return incoming.isQuiet && walk.isQuiet && link.isQuiet;
+		return !this.leaving && stream.isQuiet && incoming.isQuiet && walk.isQuiet && link.isQuiet;
 	}
 
 	depart(): MovingClient | null {
 		const { stream, incoming, link } = this;
-		if (!this.isQuiet || !(stream instanceof Stream)) return null;
+		if (!this.isQuiet) return null;
 		const fd = stream.detach();
 		if (fd < 0) return null;
 		const { user, database, address, pid, secret, connectedAt, errors } = this;

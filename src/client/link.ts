@@ -412,8 +412,7 @@ export class Link implements Borrower {
 	/** No server has to do with the client, and all that is known of its session can be told. */
 	get isQuiet(): boolean {
 		const { statements } = this.saying;
-		if (this.checkout.isRouted || !this.checkout.isQuiet || this.overdue !== null || this.routing.heldBegin.open)
-			return false;
+		if (!this.checkout.isQuiet || this.overdue !== null || this.routing.heldBegin.open) return false;
 		return this.settings.mayMove && (statements === null || statements.mayMove);
 	}
 
