@@ -103,12 +103,18 @@ export class Statements {
 		return statement;
 	}
 
-	/** The statement that its text has become, since the catalogue has changed. */
-	succeed(old: Statement, description: Description): Statement {
+	/**
+	 * The statement that its text has become, since the catalogue has changed.
+	 * @param name gives it names; nobody may have one for it any more: then it is let go of like any other
+	 */
+	succeed(old: Statement, description: Description, name: (next: Statement) => void): Statement {
 		const { key, rest, facts, dialect, constants, names } = old;
 		const next =
 			dialect === null ? this.addPrivate(key, rest, facts, constants, names) : this.add(dialect, key, rest, facts);
 		next.description = description;
+		this.retain(next);
+		name(next);
+		this.release(next, Number.POSITIVE_INFINITY);
 		return next;
 	}
 

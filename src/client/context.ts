@@ -15,6 +15,7 @@ import type { Cluster } from "../pool/cluster.ts";
 import type { RouteLog } from "../router/route-log.ts";
 import type { Router } from "../router/router.ts";
 import type { SessionHints } from "../session/hints.ts";
+import type { ShardedStatements } from "../session/sharded-statements.ts";
 import type { MovingClient } from "./moving-client.ts";
 import type { Budget } from "./share.ts";
 
@@ -32,12 +33,12 @@ export interface Login {
 	readonly moved?: { readonly pid: number; readonly secret: Uint8Array; readonly connectedAt: number };
 }
 
-/** What the Links of a ShardedClient, one for each shard, have in common. */
+/** What the Link of one of several shards has in common with the others'. */
 export interface Siblings {
+	readonly shard: number;
 	/** Where settings of ours go that a transaction changes: the ShardedClient routes. */
 	readonly hints: SessionHints;
-	/** What all of them have told the client of its statements (ClientStatements.told). */
-	readonly told: Map<string, string>;
+	readonly statements: ShardedStatements;
 }
 
 /** A client as its worker sees it, whatever it is inside. */

@@ -17,7 +17,7 @@ import type { Router } from "../router/router.ts";
 import { Parsing } from "../session/parsing.ts";
 import { Session } from "../session/session.ts";
 import { ClientSettings, Settled, tooManySettings } from "../session/settings.ts";
-import type { ClientStatements } from "../session/statements.ts";
+import type { ClientStatements, KeptStatements } from "../session/statements.ts";
 import { Stat } from "../stats/counters.ts";
 import { readyForQuery } from "../wire/backend-messages.ts";
 import { Frontend, TxStatus } from "../wire/codes.ts";
@@ -58,6 +58,8 @@ export class Link implements Borrower {
 	readonly routing: Routing;
 	readonly checkout: Checkout;
 	readonly parsing: Parsing;
+	/** Null with one shard. */
+	readonly kept: KeptStatements | null;
 	/** Null unless one is lent to the client. Written here only, as all that follows. */
 	server: Server | null = null;
 	/** SHOW ROUTES has not heard yet how long the client waited for that server. */
@@ -88,10 +90,11 @@ export class Link implements Borrower {
 		this.incoming = client.incoming;
 		const session = new Session(login.hints);
 		this.settings = new ClientSettings(context.sets, login.parameters, client.stream, siblings?.hints ?? session.hints);
-		this.saying = new Saying(context, this, siblings?.told ?? null);
+		this.saying = new Saying(context, this);
 		this.routing = new Routing(context, this.saying, session, router);
 		this.checkout = new Checkout(this, cluster, this.routing, this.settings, siblings !== null);
 		this.parsing = new Parsing(context, this.checkout, this.settings);
+		this.kept = siblings?.statements.partOf(siblings.shard, this.parsing) ?? null;
 	}
 
 	// ---- a server comes --------------------------------------------------------------------------------------------

@@ -9,11 +9,12 @@ import { PgError } from "../errors.ts";
 import { factsOf } from "../parser/facts-cache.ts";
 import { NO_FACTS, type SessionFacts, UNKNOWN_FACTS } from "../parser/session.ts";
 import type { Pool } from "../pool/pool.ts";
+import { OwnTexts } from "../session/own-texts.ts";
 import type { Parsing } from "../session/parsing.ts";
 import { noteRun } from "../session/runs.ts";
 import { Said } from "../session/said.ts";
 import type { ClientSettings } from "../session/settings.ts";
-import { ClientStatements, type MovingStatements } from "../session/statements.ts";
+import { ClientStatements, type KeptStatements, type MovingStatements } from "../session/statements.ts";
 import { Stat } from "../stats/counters.ts";
 import { Frontend, TxStatus } from "../wire/codes.ts";
 import { HEADER } from "../wire/frame.ts";
@@ -31,6 +32,8 @@ export interface Line {
 	readonly client: Speaker;
 	readonly settings: ClientSettings;
 	readonly parsing: Parsing;
+	/** With several shards: what is the same for all of them. */
+	readonly kept: KeptStatements | null;
 	/** The pool of the server that it has. */
 	readonly checkout: { readonly pool: Pool };
 	readonly routing: { readonly needed: boolean };
@@ -43,15 +46,12 @@ export class Saying implements RoutingOwner {
 	statements: ClientStatements | null = null;
 	private readonly context: ClientContext;
 	private readonly line: Line;
-	private readonly told: Map<string, string> | null;
 
-	/** @param told see ClientStatements */
-	constructor(context: ClientContext, line: Line, told: Map<string, string> | null) {
+	constructor(context: ClientContext, line: Line) {
 		this.context = context;
 		this.line = line;
 		this.client = line.client;
 		this.settings = line.settings;
-		this.told = told;
 	}
 
 	/** The client's statements, made when it first prepares one. */
@@ -66,8 +66,14 @@ export class Saying implements RoutingOwner {
 
 	private make(shared: boolean): ClientStatements {
 		const { statements, facts } = this.context;
-		const { parsing, routing } = this.line;
-		this.statements = new ClientStatements(statements, facts, parsing, shared, routing.needed, this.told);
+		const { parsing, routing, kept } = this.line;
+		this.statements = new ClientStatements(
+			statements,
+			facts,
+			parsing,
+			shared ? null : new OwnTexts(routing.needed),
+			kept,
+		);
 		return this.statements;
 	}
 

@@ -18,7 +18,7 @@ import {
 	FLUSH,
 	parse,
 } from "../wire/frontend-messages.ts";
-import type { StatementNames } from "./names.ts";
+import type { ClientNames } from "./names.ts";
 import { runOurs, showOurs } from "./ours.ts";
 import type { Parsing } from "./parsing.ts";
 import { Said } from "./said.ts";
@@ -38,11 +38,11 @@ export const STALE = new PgError(
 export class Preparing {
 	private readonly parsing: Parsing;
 	private readonly statements: Statements;
-	private readonly names: StatementNames;
+	private readonly names: ClientNames;
 	/** Null with one shard. */
 	private readonly told: Told | null;
 
-	constructor(parsing: Parsing, statements: Statements, names: StatementNames, told: Told | null) {
+	constructor(parsing: Parsing, statements: Statements, names: ClientNames, told: Told | null) {
 		this.parsing = parsing;
 		this.statements = statements;
 		this.names = names;
@@ -89,7 +89,7 @@ export class Preparing {
 		const now = this.dialectOf(server, statement);
 		if (statement.dialect === null && now.constants === statement.constants) return statement;
 		const alone = this.statements.alone(statement, now.constants, now.names);
-		this.names.set(name, alone);
+		this.names.become(name, alone);
 		return alone;
 	}
 

@@ -1,6 +1,7 @@
 // One client's prepared statements: its names for the statements that all clients of the thread share (backend/statements.ts), and
 // its unnamed one. Rewrites Parse, Bind, Describe and Close on their way to a server that may never have seen this client. Made
-// when a client first uses the extended query protocol.
+// when a client first uses the extended query protocol. A client of several shards has one, which is told what all of them have
+// replied to (`note`), and each of its Links one that sees the same (sharded-statements.ts).
 
 import { Reply } from "../backend/books.ts";
 import { Description, type MovingDescription } from "../backend/description.ts";
@@ -17,16 +18,16 @@ import type { PreparedNames, Router } from "../router/router.ts";
 import { Frontend, Target, TxStatus } from "../wire/codes.ts";
 import { endOfString, HEADER } from "../wire/frame.ts";
 import { parse } from "../wire/frontend-messages.ts";
-import { StatementNames } from "./names.ts";
+import { type ClientNames, StatementNames } from "./names.ts";
 import { bringBack } from "./ours.ts";
-import { OwnTexts } from "./own-texts.ts";
+import type { OwnTexts } from "./own-texts.ts";
 import { ParsedTexts } from "./parsed-texts.ts";
 import type { Parsing } from "./parsing.ts";
 import { Preparing } from "./preparing.ts";
 import { routedStatement, routedText } from "./routed.ts";
 import { noteBound } from "./runs.ts";
 import { Said } from "./said.ts";
-import { Told } from "./told.ts";
+import type { Told } from "./told.ts";
 import { UnansweredNames } from "./unanswered-names.ts";
 import { type MovingUnnamed, UnnamedStatement } from "./unnamed.ts";
 
@@ -47,9 +48,17 @@ export interface MovingStatements {
 /** The names of a client that has prepared nothing. */
 export const NO_STATEMENTS: PreparedNames = { hasByProtocol: (name) => name.startsWith(NAME_PREFIX) };
 
+/** What there is of a client's statements beside the server that it has. */
+export interface KeptStatements {
+	readonly names: ClientNames;
+	readonly unnamed: UnnamedStatement;
+	/** With several shards: what they have told the client. */
+	readonly told: Told;
+}
+
 export class ClientStatements implements PreparedNames, StatementClient {
-	private readonly names: StatementNames;
-	private readonly unnamed = new UnnamedStatement();
+	private readonly names: ClientNames;
+	private readonly unnamed: UnnamedStatement;
 	/** A Sync was sent: the next message begins a batch. */
 	batchOver = true;
 	/** With `prepared_statements = "disabled"`, where names go through as they are; else null. */
@@ -62,33 +71,28 @@ export class ClientStatements implements PreparedNames, StatementClient {
 	private readonly preparing: Preparing;
 
 	/**
-	 * @param shared false with `prepared_statements = "disabled"`
-	 * @param routed statements are routed, by their texts
-	 * @param told the same for all shards of a client (`Told.names`); null with one shard
+	 * @param own with `prepared_statements = "disabled"`
+	 * @param kept the names and the unnamed statement, where they are not its own
 	 */
 	constructor(
 		statements: Statements,
 		facts: FactsCache,
 		parsing: Parsing,
-		shared: boolean,
-		routed = false,
-		told: Map<string, string> | null = null,
+		own: OwnTexts | null,
+		kept: KeptStatements | null = null,
 	) {
 		this.texts = new ParsedTexts(statements, facts, parsing);
 		this.parsing = parsing;
-		this.names = new StatementNames(statements);
-		this.own = shared ? null : new OwnTexts(routed);
+		this.names = kept?.names ?? new StatementNames(statements);
+		this.unnamed = kept?.unnamed ?? new UnnamedStatement();
+		this.told = kept?.told ?? null;
+		this.own = own;
 		this.unanswered = new UnansweredNames(this.names);
-		this.told = told === null ? null : new Told(told);
 		this.preparing = new Preparing(parsing, statements, this.names, this.told);
 	}
 
 	get size(): number {
 		return this.names.size;
-	}
-
-	get isEmpty(): boolean {
-		return this.names.size === 0 && this.unnamed.serial === 0;
 	}
 
 	// ---- what the client says to its server --------------------------------------------------------------------------
@@ -189,7 +193,7 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		server.stream.out.add(chunk, run, at - run);
 		this.unanswered.noteChange(name, server.books);
 		this.unanswered.noteEnd(name, statement, server.books);
-		this.end(name, statement);
+		this.end(name);
 		server.statements.noteFake(Reply.CloseFake, statement, name);
 		return Said.Otherwise;
 	}
@@ -212,7 +216,7 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		server.statements.remove(statement);
 		server.statements.noteDeallocation();
 		this.unanswered.noteEnd(name, statement, server.books);
-		this.end(name, statement);
+		this.end(name);
 		return `DEALLOCATE ${statement.name}`;
 	}
 
@@ -240,11 +244,9 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		this.unnamed.remember(chunk, start, textEnd, end, facts, serial);
 	}
 
-	/** The client takes the name away: if it parses the text again, it wants to know what that is now. */
-	private end(name: string, statement: Statement, limit?: number): void {
-		statement.closed();
+	private end(name: string, limit?: number): void {
 		this.told?.forget(name);
-		this.names.delete(name, limit);
+		this.names.end(name, limit);
 	}
 
 	/** PostgreSQL has its own words for a malformed message, and goes on at the next Sync. */
@@ -390,17 +392,19 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		if (nameEnd === start) this.unnamed.forget();
 		else {
 			const name = chunk.utf8Slice(start, nameEnd);
-			const statement = this.names.get(name);
-			if (statement !== undefined) this.end(name, statement, this.parsing.limit);
+			this.end(name, this.parsing.limit);
 		}
 	}
 
-	/** A message that `server` was not sent, but others, or none: what it does to the client's statements, it does here too. */
-	note(chunk: Buffer, at: number, next: number, serial = 1, server: Server | null = null): void {
+	/**
+	 * A message that was answered without a server, or by several: what it does to the client's statements.
+	 * @param serial as for `onParse`
+	 */
+	note(chunk: Buffer, at: number, next: number, serial: number): void {
 		const code = chunk[at];
 		if (code === Frontend.Query) {
 			const { deallocates } = this.texts.factsOf(chunk, at + HEADER, next - 1);
-			if (deallocates !== null) this.endNamed(deallocates);
+			if (deallocates !== null) this.end(deallocates);
 			this.forgetUnnamed();
 		} else if (code === Frontend.Close && chunk[at + HEADER] === Target.Statement) this.noteClose(chunk, at, next);
 		else if (code === Frontend.Parse) {
@@ -409,10 +413,10 @@ export class ClientStatements implements PreparedNames, StatementClient {
 			if (textEnd < 0) return;
 			if (nameEnd !== at + HEADER) {
 				const name = chunk.utf8Slice(at + HEADER, nameEnd);
-				this.names.set(name, this.texts.statementOf(server, chunk, nameEnd + 1, textEnd, next));
+				this.names.set(name, this.texts.statementOf(null, chunk, nameEnd + 1, textEnd, next));
 			} else {
 				const facts = this.texts.factsOf(chunk, nameEnd + 1, textEnd);
-				if (facts.deallocates !== null) this.endNamed(facts.deallocates);
+				if (facts.deallocates !== null) this.end(facts.deallocates);
 				this.rememberUnnamed(chunk, nameEnd + 1, textEnd, next, facts, serial);
 			}
 		}
@@ -422,24 +426,7 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		const nameEnd = targetName(chunk, at, next);
 		const start = at + HEADER + 1;
 		if (nameEnd === start) this.unnamed.forget();
-		else this.endNamed(chunk.utf8Slice(start, nameEnd));
-	}
-
-	/** The client has taken the name away, elsewhere: if it parses the text again, it wants to know here, too, what that is now. */
-	private endNamed(name: string): void {
-		const statement = this.names.get(name);
-		if (statement !== undefined) this.end(name, statement);
-	}
-
-	/** After an error on some of several shards: the statements are those of `other`, whatever became of them here. */
-	align(other: ClientStatements, serial: number, server: Server | null): void {
-		for (const [name, { key }] of [...this.names]) if (other.names.get(name)?.key !== key) this.names.delete(name);
-		for (const [name, { rest }] of other.names) {
-			if (this.names.has(name)) continue;
-			this.names.set(name, this.texts.statementOf(server, rest, 0, rest.indexOf(0), rest.length));
-		}
-		this.unnamed.follow(other.unnamed, serial);
-		this.batchOver = true;
+		else this.end(chunk.utf8Slice(start, nameEnd));
 	}
 
 	forgetUnnamed(): void {

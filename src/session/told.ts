@@ -1,5 +1,5 @@
 // What a client of several shards was told of its statements, by whichever shard it was: another shard must not tell it otherwise.
-// Each shard's ClientStatements (statements.ts) has one, all over the same names.
+// One for each client of several shards; all of its ClientStatements (statements.ts) know it.
 
 import type { Description } from "../backend/description.ts";
 
@@ -7,12 +7,8 @@ import type { Description } from "../backend/description.ts";
 const MOST_TOLD = 10_000;
 
 export class Told {
-	private readonly names: Map<string, string>;
-
-	/** @param names `Description.portable` by the client's names, "" its unnamed statement; one map for all shards of a client */
-	constructor(names: Map<string, string>) {
-		this.names = names;
-	}
+	/** `Description.portable` by the client's names, "" its unnamed statement. */
+	private readonly names = new Map<string, string>();
 
 	/** `Description.portable`; undefined when no shard has told of this name. */
 	get(name: string): string | undefined {

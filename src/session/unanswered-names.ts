@@ -6,7 +6,7 @@ import type { Server } from "../backend/server.ts";
 import type { Statement } from "../backend/statement.ts";
 import { Frontend, Target } from "../wire/codes.ts";
 import { endOfString, HEADER } from "../wire/frame.ts";
-import type { StatementNames } from "./names.ts";
+import type { ClientNames } from "./names.ts";
 
 /** Entries that are no reason to look for those whose batch is answered; a guess. */
 const MOST_UNANSWERED = 256;
@@ -46,7 +46,7 @@ class NamesByBatch {
 export class UnansweredNames {
 	/** Something is noted here; written here only. */
 	some = false;
-	private readonly names: StatementNames;
+	private readonly names: ClientNames;
 	/** Names that were given or taken away, by themselves. */
 	private readonly changed = new NamesByBatch();
 	/** Names of statements that the client has taken away, by ours (`Statement.name`): an error of a message before may tell of one. */
@@ -54,7 +54,7 @@ export class UnansweredNames {
 	/** Statements, and what Describe has found them to be by now: a Close of the former may not have been done. */
 	private readonly successors = new Map<Statement, Statement>();
 
-	constructor(names: StatementNames) {
+	constructor(names: ClientNames) {
 		this.names = names;
 	}
 

@@ -153,10 +153,9 @@ export class UnnamedStatement implements UnnamedParse {
 		else copyUnnamed(this, this.before);
 	}
 
-	/** The statement is from now on what another shard has confirmed. @param serial the number that it has here */
-	follow(other: UnnamedStatement, serial: number): void {
+	/** The statement is from now on what several shards have confirmed, by the same number. */
+	follow(other: UnnamedStatement): void {
 		copyUnnamed(this, other);
-		this.serial = other.chunk === null ? 0 : serial;
 		this.some = true;
 	}
 }

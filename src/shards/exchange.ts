@@ -5,7 +5,6 @@
 import { PgError } from "../errors.ts";
 import { explainRows, type Place } from "../router/explain.ts";
 import type { Route } from "../router/route.ts";
-import type { ClientStatements } from "../session/statements.ts";
 import { Backend, Frontend, TxStatus } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
 import { HEADER, readInt32 } from "../wire/frame.ts";
@@ -37,12 +36,6 @@ export interface Exchanged {
 	readonly areIdle: boolean;
 	/** The shards whose server has a transaction of this status, in order. */
 	having(status: TxStatus): number[];
-	/** A Parse, Close or Query that the others have replied to counts on all shards. */
-	learn(chunk: Buffer, at: number, next: number, others: readonly number[]): void;
-	/** DEALLOCATE ALL or DISCARD ALL has been done on the others. */
-	forgetStatements(others: readonly number[]): void;
-	/** After an error, whoever was sent what: all have the statements that the client has. */
-	align(statements: ClientStatements): void;
 	/** Where the servers of these shards are. */
 	places(shards: readonly number[]): Place[];
 }
@@ -53,6 +46,12 @@ interface Sending {
 	readonly isWaiting: boolean;
 	/** Bytes of the client; they do not change afterwards. */
 	send(bytes: Buffer): void;
+}
+
+/** The client's thread. */
+interface Serials {
+	/** Numbers for unnamed statements. */
+	nextSerial(): number;
 }
 
 /** The client whose requests these are. */
@@ -81,6 +80,7 @@ export interface ExchangeOwner {
 }
 
 export class Exchange implements MergeOutput {
+	private readonly serials: Serials;
 	private readonly owner: ExchangeOwner;
 	private readonly shards: Exchanged;
 	private readonly session: ShardedSession;
@@ -95,6 +95,8 @@ export class Exchange implements MergeOutput {
 	private terminator = Terminator.Sync;
 	/** The request has failed, and the client was told so. */
 	private hasFailed = false;
+	/** What the step under way has done to statements is known to the client's. */
+	private hasLearnt = false;
 	/** Shards that were apart after the request were brought together. */
 	private mended = false;
 	/** Shards that were sent messages of a batch whose Sync they were not; written here only. */
@@ -110,7 +112,8 @@ export class Exchange implements MergeOutput {
 	/** Where the EXPLAIN was routed to whose answer is to end with that. */
 	private explained: Route | null = null;
 
-	constructor(owner: ExchangeOwner, shards: Exchanged, session: ShardedSession) {
+	constructor(serials: Serials, owner: ExchangeOwner, shards: Exchanged, session: ShardedSession) {
+		this.serials = serials;
 		this.owner = owner;
 		this.shards = shards;
 		this.session = session;
@@ -169,7 +172,7 @@ export class Exchange implements MergeOutput {
 	 */
 	private sendStep(step: Step): void {
 		const { targets, chunk, at, end, behind } = step;
-		const { transaction } = this.session;
+		const { transaction, kept } = this.session;
 		const joins = step.joins && transaction.mayJoin;
 		// Each Link keeps slices of what it is given.
 		const bytes = at === 0 && end === chunk.length ? chunk : chunk.subarray(at, end);
@@ -183,6 +186,7 @@ export class Exchange implements MergeOutput {
 			const shard = targets[this.sent++]!;
 			const link = this.shards.each[shard]!;
 			if (joins) transaction.join(shard);
+			kept.begin(shard);
 			if (bytes.length > 0) link.send(bytes);
 			if (behind !== null) {
 				if (!this.involved.includes(shard)) this.involved = [...this.involved, shard];
@@ -222,7 +226,7 @@ export class Exchange implements MergeOutput {
 	/** The request is answered: its transaction must be open on all shards that have begun it, or on none. */
 	private finish(): void {
 		const { shards, session } = this;
-		const { transaction, statements } = session;
+		const { transaction } = session;
 		transaction.joined();
 		if (this.terminator === Terminator.Flush && !this.hasFailed) {
 			if (this.ends) transaction.end();
@@ -230,7 +234,6 @@ export class Exchange implements MergeOutput {
 			this.owner.onFlushed();
 			return;
 		}
-		if (this.hasFailed) shards.align(statements);
 		if (shards.areIdle) {
 			if (this.hasFailed) transaction.heldBegin.fail();
 			this.answered(transaction.heldBegin.status);
@@ -320,7 +323,7 @@ export class Exchange implements MergeOutput {
 			case "DEALLOCATE ALL":
 			case "DISCARD ALL":
 				this.session.statements.clear();
-				this.shards.forgetStatements(this.step.targets);
+				this.hasLearnt = true;
 		}
 	}
 
@@ -348,12 +351,12 @@ export class Exchange implements MergeOutput {
 		while (this.mark < end && !isReplied(chunk[this.mark]!)) this.mark += 1 + readInt32(chunk, this.mark + 1);
 	}
 
-	/** What a message that was done did to the client's statements, it did on those shards only that had it. */
+	/** A message was done: what it does to the client's statements. */
 	private learn(chunk: Buffer, at: number, next: number): void {
 		const code = chunk[at];
 		if (code !== Frontend.Query && code !== Frontend.Parse && code !== Frontend.Close) return;
-		this.session.statements.note(chunk, at, next);
-		this.shards.learn(chunk, at, next, this.step.targets);
+		this.session.statements.note(chunk, at, next, this.serials.nextSerial());
+		this.hasLearnt = true;
 	}
 
 	failed(): void {
@@ -411,6 +414,8 @@ export class Exchange implements MergeOutput {
 		}
 		const { chunk, at, end, quiet } = step;
 		if (chunk[at] === Frontend.Query && !quiet && !this.hasFailed) this.learn(chunk, at, end);
+		if (this.hasLearnt || this.hasFailed || quiet) this.session.kept.settle(step.targets, !this.hasFailed && !quiet);
+		this.hasLearnt = false;
 		if (this.steps.length > 0 || (this.hasFailed && this.involved.length > 0)) this.owner.later(() => this.next());
 		else this.finish();
 	}

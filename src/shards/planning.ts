@@ -36,10 +36,6 @@ export interface Planned {
 	readonly isSerializable: boolean;
 	/** Which of the shards' servers are wanted, and why. */
 	prefer(shards: readonly number[], side: Side, since: number, route: Route | null, facts: StatementFacts | null): void;
-	/** A Parse, Close or Query was answered without any shard. */
-	learn(chunk: Buffer, at: number, next: number): void;
-	/** A batch was answered without any shard. */
-	learnBatch(chunk: Buffer, at: number, end: number, failed: boolean): void;
 }
 
 /** Whose requests these are, for SHOW ROUTES. */
@@ -140,8 +136,7 @@ export class Planning {
 		if (route !== null) {
 			const said = this.mayAnswer(involved) ? this.say(chunk.utf8Slice(at + HEADER, next - 1)) : null;
 			if (said !== null) {
-				statements.note(chunk, at, next);
-				this.shards.learn(chunk, at, next);
+				statements.note(chunk, at, next, this.context.nextSerial());
 				if (said.error !== null && transaction.isRunning) return new Refusal(said.error, Terminator.Sync);
 				const ended = this.settle(said);
 				return new AnsweredHere(answerQuery(said, transaction.status), next, said.error !== null, ended);
@@ -249,7 +244,6 @@ export class Planning {
 		const { statements, transaction } = this.session;
 		const failed = said.error !== null;
 		noteBatch(statements, chunk, at, noted, this.context.nextSerial(), failed);
-		this.shards.learnBatch(chunk, at, noted, failed);
 		// The shards' transactions fail with it.
 		if (said.error !== null && transaction.isRunning) return new Refusal(said.error, Terminator.Sync);
 		const ended = this.settle(said);

@@ -5,7 +5,6 @@
 import type { ClientContext, Login, Siblings } from "../client/context.ts";
 import { Incoming } from "../client/incoming.ts";
 import { Link, type LinkOwner } from "../client/link.ts";
-import { noteBatch } from "../client/routing.ts";
 import type { Speaker } from "../client/saying.ts";
 import { Wait } from "../client/wait.ts";
 import { Walk } from "../client/walk.ts";
@@ -17,7 +16,6 @@ import type { Cluster } from "../pool/cluster.ts";
 import type { Place } from "../router/explain.ts";
 import type { Route } from "../router/route.ts";
 import type { Parsing } from "../session/parsing.ts";
-import type { ClientStatements } from "../session/statements.ts";
 import { READY_IDLE } from "../wire/backend-messages.ts";
 import { TxStatus } from "../wire/codes.ts";
 import { type PortOwner, ShardPort } from "./shard-port.ts";
@@ -34,20 +32,12 @@ export class ShardLink implements LinkOwner, Participant {
 	readonly address: string;
 	private readonly shard: number;
 	private readonly owner: PortOwner;
-	private readonly context: ClientContext;
 	private readonly link: Link;
 	private readonly walk: Walk;
 
 	/** @param cluster of this shard alone @param client whose shard it is */
-	constructor(
-		context: ClientContext,
-		shard: number,
-		client: Speaker & PortOwner,
-		cluster: Cluster,
-		login: Login,
-		siblings: Siblings,
-	) {
-		this.context = context;
+	constructor(context: ClientContext, client: Speaker & PortOwner, cluster: Cluster, login: Login, siblings: Siblings) {
+		const { shard } = siblings;
 		this.shard = shard;
 		this.owner = client;
 		this.pid = client.pid;
@@ -147,10 +137,6 @@ export class ShardLink implements LinkOwner, Participant {
 		return this.link.parsing;
 	}
 
-	get statements(): ClientStatements | null {
-		return this.link.saying.statements;
-	}
-
 	setting(name: string): string | undefined {
 		return this.link.settings.wanted.values.get(name);
 	}
@@ -205,21 +191,5 @@ export class ShardLink implements LinkOwner, Participant {
 		if (this.incoming.isClosed) return;
 		this.incoming.close();
 		this.link.leave();
-	}
-
-	/** A Parse, Close or Query that another shard has replied to: it counts here too. */
-	learn(chunk: Buffer, at: number, next: number): void {
-		this.link.saying.prepared().note(chunk, at, next, this.context.nextSerial(), this.link.server);
-	}
-
-	/** A batch that needed no server. */
-	learnBatch(chunk: Buffer, at: number, end: number, failed: boolean): void {
-		noteBatch(this.link.saying.prepared(), chunk, at, end, this.context.nextSerial(), failed);
-	}
-
-	/** After an error on another shard, perhaps: the client's statements are these. */
-	align(statements: ClientStatements): void {
-		if (this.statements !== null || !statements.isEmpty)
-			this.link.saying.prepared().align(statements, this.context.nextSerial(), this.link.server);
 	}
 }

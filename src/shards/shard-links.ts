@@ -8,8 +8,6 @@ import { Reading } from "../parser/reading.ts";
 import type { Cluster } from "../pool/cluster.ts";
 import type { Place } from "../router/explain.ts";
 import type { Route } from "../router/route.ts";
-import type { SessionHints } from "../session/hints.ts";
-import type { ClientStatements } from "../session/statements.ts";
 import { TxStatus } from "../wire/codes.ts";
 import { ShardLink } from "./shard-link.ts";
 import type { PortOwner } from "./shard-port.ts";
@@ -24,11 +22,10 @@ export class ShardLinks {
 		client: Speaker & PortOwner,
 		cluster: Cluster,
 		login: Login,
-		hints: SessionHints,
+		common: Omit<Siblings, "shard">,
 	) {
-		const siblings: Siblings = { hints, told: new Map() };
 		this.each = cluster.shards.map(
-			(_, shard) => new ShardLink(context, shard, client, cluster.of(shard), login, siblings),
+			(_, shard) => new ShardLink(context, client, cluster.of(shard), login, { ...common, shard }),
 		);
 	}
 
@@ -144,26 +141,6 @@ export class ShardLinks {
 	/** The client may send again what was held back for them. */
 	unpause(): void {
 		for (const { stream } of this.each) stream.paused = false;
-	}
-
-	/** A Parse, Close or Query that others have replied to, or the client was answered without them. */
-	learn(chunk: Buffer, at: number, next: number, others: readonly number[] = []): void {
-		for (const [shard, client] of this.each.entries()) if (!others.includes(shard)) client.learn(chunk, at, next);
-	}
-
-	/** A batch that the client was answered without any server. */
-	learnBatch(chunk: Buffer, at: number, end: number, failed: boolean): void {
-		for (const shard of this.each) shard.learnBatch(chunk, at, end, failed);
-	}
-
-	/** DEALLOCATE ALL or DISCARD ALL has been done on the others. */
-	forgetStatements(others: readonly number[]): void {
-		for (const [shard, client] of this.each.entries()) if (!others.includes(shard)) client.statements?.clear();
-	}
-
-	/** After an error, whoever was sent what: all have the statements that the client has. */
-	align(statements: ClientStatements): void {
-		for (const shard of this.each) shard.align(statements);
 	}
 
 	cancel(done: () => void): void {

@@ -13,6 +13,7 @@ import type { Stream, StreamOwner } from "../net/stream.ts";
 import type { Cluster } from "../pool/cluster.ts";
 import type { Router } from "../router/router.ts";
 import { Session } from "../session/session.ts";
+import { ShardedStatements } from "../session/sharded-statements.ts";
 import { ClientStatements } from "../session/statements.ts";
 import { backendKeyData, readyForQuery } from "../wire/backend-messages.ts";
 import { Frontend, TxStatus } from "../wire/codes.ts";
@@ -89,15 +90,17 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		this.pid = context.register(this);
 		this.secret = Uint8Array.from(randomBytes(login.minor >= 2 ? 32 : 4));
 		const own = new Session(login.hints);
-		this.shards = new ShardLinks(context, this, cluster, login, own.hints);
+		const kept = new ShardedStatements(context.statements);
+		this.shards = new ShardLinks(context, this, cluster, login, { hints: own.hints, statements: kept });
 		const sharesNames = () => context.general.prepared_statements !== "disabled";
 		this.session = {
 			own,
-			statements: new ClientStatements(context.statements, context.facts, this.shards.at(0).parsing, true),
+			statements: new ClientStatements(context.statements, context.facts, this.shards.at(0).parsing, null, kept),
+			kept,
 			transaction: new ShardedTransaction(this.shards.each, own.heldBegin, sharesNames),
 		};
 		this.planning = new Planning(context, this, this.shards, this.session, router);
-		this.exchange = new Exchange(this, this.shards, this.session);
+		this.exchange = new Exchange(context, this, this.shards, this.session);
 	}
 
 	/** What all of its shards know of it is more than can be told another thread. */

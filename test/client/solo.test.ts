@@ -6,6 +6,7 @@ import { Statements } from "../../src/backend/statements.ts";
 import { answerBatch, answerQuery, endOfSolo } from "../../src/client/solo.ts";
 import { PgError } from "../../src/errors.ts";
 import { createFactsCache } from "../../src/parser/facts-cache.ts";
+import { OwnTexts } from "../../src/session/own-texts.ts";
 import type { Parsing } from "../../src/session/parsing.ts";
 import { ClientStatements } from "../../src/session/statements.ts";
 import { TxStatus } from "../../src/wire/codes.ts";
@@ -18,7 +19,7 @@ function clientStatements(shared = true): ClientStatements {
 	const statements = new Statements(() => 1);
 	const dialect = statements.dialectsOf("here").of(new ParameterSets().empty);
 	const parsing = { dialect, time: 0, moment: MOMENT } as Parsing;
-	return new ClientStatements(statements, createFactsCache(), parsing, shared);
+	return new ClientStatements(statements, createFactsCache(), parsing, shared ? null : new OwnTexts(false));
 }
 
 const end = (messages: Uint8Array[], statements = clientStatements()): number =>
@@ -93,7 +94,7 @@ describe("a batch of one statement", () => {
 		expect(end(named, clientStatements(false))).toBe(-1);
 		const statements = clientStatements();
 		const parse = Buffer.from(f.parse("SELECT 1", "s"));
-		statements.note(parse, 0, parse.length);
+		statements.note(parse, 0, parse.length, 1);
 		expect(end(named, statements)).toBe(-1);
 		// Bound without another Parse it is known.
 		expect(end(named.slice(1), statements)).toBeGreaterThan(0);

@@ -50,7 +50,7 @@ describe("a named statement", () => {
 			'CommandComplete "SELECT 1"',
 			"ReadyForQuery I",
 		]);
-		expect([client.statements.size, client.statements.isEmpty]).toEqual([1, false]);
+		expect(client.statements.size).toBe(1);
 	});
 
 	test("is parsed once for all clients of the thread that read it alike", () => {
@@ -391,9 +391,9 @@ describe("the unnamed statement", () => {
 		];
 		for (const end of ends) {
 			client.say(f.parse("SELECT 1"));
-			expect([statements.textOf(""), statements.isEmpty]).toEqual(["SELECT 1", false]);
+			expect([statements.textOf(""), statements.namesOf(() => true)]).toEqual(["SELECT 1", [""]]);
 			end();
-			expect([statements.textOf(""), statements.isEmpty]).toEqual([null, true]);
+			expect([statements.textOf(""), statements.namesOf(() => true)]).toEqual([null, []]);
 		}
 	});
 });
@@ -599,7 +599,7 @@ describe("settings that come back in the middle of a batch", () => {
 });
 
 describe("what happens where the client has no server", () => {
-	const note = (client: TestClient, message: Uint8Array, serial?: number) => {
+	const note = (client: TestClient, message: Uint8Array, serial = 1) => {
 		const chunk = Buffer.from(message);
 		client.statements.note(chunk, 0, chunk.length, serial);
 	};
@@ -613,13 +613,13 @@ describe("what happens where the client has no server", () => {
 		expect(statements.namesOf(() => true)).toEqual(["mine", ""]);
 		note(client, f.close("S"));
 		note(client, f.close("S", "mine"));
-		expect(statements.isEmpty).toBe(true);
+		expect(statements.namesOf(() => true)).toEqual([]);
 		note(client, f.parse("SELECT 1", "mine"));
 		note(client, f.parse("DEALLOCATE mine"), 8);
 		expect(statements.namesOf(() => true)).toEqual([""]);
 		note(client, f.parse("SELECT 1", "mine"));
 		note(client, f.query("DEALLOCATE mine"));
-		expect(statements.isEmpty).toBe(true);
+		expect(statements.namesOf(() => true)).toEqual([]);
 	});
 
 	test("a Close is known to all who parse the text again", () => {
@@ -630,44 +630,6 @@ describe("what happens where the client has no server", () => {
 		client.statements.closeAlone(close, 0, close.length);
 		expect(client.statements.size).toBe(0);
 		expect(client.say(f.parse("SELECT 1", "mine"), SYNC)[0]).toBe("Close S __pgdog_1");
-	});
-});
-
-describe("a client of several shards", () => {
-	test("is told the same of a statement by each, or the shard refuses it", () => {
-		const told = new Map<string, string>();
-		const shards = [thread(), thread()].map((all) => new TestClient(all, { told }));
-		for (const shard of shards) shard.say(f.parse("SELECT * FROM t", "mine"), SYNC);
-		for (const [i, is] of [INTEGER, BIGINT].entries()) shards[i]!.done(b.parseComplete(), ...is);
-		expect(shards[0]!.say(...run("mine"), SYNC)).toEqual(["Bind __pgdog_1", "Execute", "Sync"]);
-		expect(shards[1]!.say(...run("mine"), SYNC)).toEqual(["Close S __pgdog_1", "refused"]);
-	});
-
-	test.each([
-		["a Close", f.close("S", "mine")],
-		["DEALLOCATE", f.query("DEALLOCATE mine")],
-	])("asks a shard again about a text whose statement %s has ended on another", (_, message) => {
-		const client = new TestClient(thread());
-		parse(client, "mine", "SELECT 1");
-		client.statements.note(Buffer.from(message), 0, message.length);
-		expect(client.say(f.parse("SELECT 1", "mine"), SYNC)[0]).toBe("Close S __pgdog_1");
-	});
-
-	test("has on each shard the statements that the client has, after an error on some", () => {
-		const all = thread();
-		const [client, shard] = [new TestClient(all), new TestClient(all)];
-		parse(client, "both", "SELECT 1");
-		parse(client, "here", "SELECT 2");
-		client.say(f.parse("SELECT 3"), SYNC);
-		parse(shard, "both", "SELECT 1");
-		parse(shard, "there", "SELECT 4");
-		shard.statements.align(client.statements, 99, shard.server);
-		expect(["both", "here", "there", ""].map((name) => shard.statements.textOf(name))).toEqual([
-			"SELECT 1",
-			"SELECT 2",
-			null,
-			"SELECT 3",
-		]);
 	});
 });
 

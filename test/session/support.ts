@@ -8,11 +8,13 @@ import type { Server } from "../../src/backend/server.ts";
 import { Statements } from "../../src/backend/statements.ts";
 import { createFactsCache, factsOf } from "../../src/parser/facts-cache.ts";
 import type { Cluster } from "../../src/pool/cluster.ts";
+import { OwnTexts } from "../../src/session/own-texts.ts";
 import { Parsing, type ParsingContext } from "../../src/session/parsing.ts";
 import { noteRun } from "../../src/session/runs.ts";
 import { Said } from "../../src/session/said.ts";
 import type { ClientSettings } from "../../src/session/settings.ts";
-import { ClientStatements } from "../../src/session/statements.ts";
+import type { ShardedStatements } from "../../src/session/sharded-statements.ts";
+import { ClientStatements, type KeptStatements } from "../../src/session/statements.ts";
 import { TxStatus } from "../../src/wire/codes.ts";
 import { query } from "../../src/wire/frontend-messages.ts";
 import { type Rig, rig } from "../backend/support.ts";
@@ -72,24 +74,28 @@ interface Options {
 	/** False: `prepared_statements = "disabled"`. */
 	shared?: boolean;
 	routed?: boolean;
-	/** One of several shards: what they have told. */
-	told?: Map<string, string>;
+	/** One of several shards. */
+	shard?: { number: number; of: ShardedStatements };
+	/** All of several shards. */
+	all?: ShardedStatements;
 }
 
 export class TestClient {
 	readonly statements: ClientStatements;
+	/** With several shards. */
+	readonly kept: KeptStatements | null;
 	/** The settings of its session. */
 	wanted: ParameterSet;
 	rig: Rig;
 	private readonly thread: Thread;
 
 	/** Has a server of its own. */
-	constructor(of: Thread, { shared = true, routed = false, told }: Options = {}) {
+	constructor(of: Thread, { shared = true, routed = false, shard, all }: Options = {}) {
 		this.thread = of;
 		this.wanted = of.sets.empty;
 		const settings = { get: () => this.wanted };
 		const pool = {
-			spec: { user: "alice", database: "app", shard: 0 },
+			spec: { user: "alice", database: "app", shard: shard?.number ?? 0 },
 			get catalogue() {
 				return of.catalogue;
 			},
@@ -109,7 +115,9 @@ export class TestClient {
 		} as unknown as ParsingContext;
 		const wanted = Object.defineProperty({}, "wanted", settings) as ClientSettings;
 		const parsing = new Parsing(context, { cluster: { first: pool } as unknown as Cluster }, wanted);
-		this.statements = new ClientStatements(of.statements, of.facts, parsing, shared, routed, told ?? null);
+		this.kept = shard?.of.partOf(shard.number, parsing) ?? all ?? null;
+		const own = shared ? null : new OwnTexts(routed);
+		this.statements = new ClientStatements(of.statements, of.facts, parsing, own, this.kept);
 		this.rig = rig();
 		this.take(this.rig);
 	}
@@ -143,6 +151,11 @@ export class TestClient {
 		this.rig.events.push("ready");
 	}
 
+	/** A number for an unnamed statement. */
+	serial(): number {
+		return ++this.thread.serial;
+	}
+
 	/** What reaches the server of these messages, and what became of the last where that is not sent: "later" or "refused". */
 	say(...messages: Uint8Array[]): string[] {
 		const chunk = Buffer.from(concat(...messages));
@@ -168,7 +181,7 @@ export class TestClient {
 		const { books } = server;
 		switch (String.fromCharCode(chunk[at]!)) {
 			case "P":
-				return statements.onParse(server, chunk, run, at, next, ++this.thread.serial);
+				return statements.onParse(server, chunk, run, at, next, this.serial());
 			case "B":
 				return statements.onBind(server, chunk, run, at, next, next);
 			case "D":

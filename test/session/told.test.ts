@@ -6,8 +6,8 @@ import { backend } from "../support/wire-frames.ts";
 const describes = (...types: number[]) => Description.of(backend.parameterDescription(...types), null);
 
 test("what one shard has told, no other tells differently; types of the user's own have other numbers there", () => {
-	const names = new Map<string, string>();
-	const [one, other] = [new Told(names), new Told(names)];
+	const told = new Told();
+	const [one, other] = [told, told];
 	expect(other.differs("s", describes(23))).toBe(false);
 	one.tell("s", describes(23));
 	expect([other.differs("s", describes(23)), other.differs("s", describes(25))]).toEqual([false, true]);
@@ -19,7 +19,7 @@ test("what one shard has told, no other tells differently; types of the user's o
 });
 
 test("a name that is given anew is told anew", () => {
-	const told = new Told(new Map());
+	const told = new Told();
 	told.tell("s", describes(23));
 	told.forget("s");
 	expect(told.differs("s", describes(25))).toBe(false);
@@ -30,7 +30,7 @@ test("a name that is given anew is told anew", () => {
 });
 
 test("so many names are remembered", () => {
-	const told = new Told(new Map());
+	const told = new Told();
 	for (let i = 0; i <= 10_000; i++) told.tell(`n${i}`, describes());
 	expect([told.get("n9999") !== undefined, told.get("n10000")]).toEqual([true, undefined]);
 });

@@ -14,6 +14,7 @@ import { RouteLog } from "../../src/router/route-log.ts";
 import { Router } from "../../src/router/router.ts";
 import type { Parsing } from "../../src/session/parsing.ts";
 import { Session } from "../../src/session/session.ts";
+import { ShardedStatements } from "../../src/session/sharded-statements.ts";
 import { ClientStatements } from "../../src/session/statements.ts";
 import { AnsweredHere, type Planned, Planning, Refusal } from "../../src/shards/planning.ts";
 import { type Plan, Terminator } from "../../src/shards/steps.ts";
@@ -45,7 +46,8 @@ function planning(isSession = false) {
 	);
 	const transaction = new ShardedTransaction(participants, own.heldBegin, () => true);
 	const parsing = { dialect: new Statements(() => 1).dialectsOf("u"), time: 0 } as unknown as Parsing;
-	const statements = new ClientStatements(new Statements(() => 1), facts, parsing, true);
+	const kept = new ShardedStatements(new Statements(() => 1));
+	const statements = new ClientStatements(new Statements(() => 1), facts, parsing, null, kept);
 	const wanted: string[] = [];
 	const shards: Planned = {
 		count: 2,
@@ -54,15 +56,13 @@ function planning(isSession = false) {
 		isSession,
 		isSerializable: false,
 		prefer: (targets, side) => wanted.push(`${targets.join("")} ${side === Side.Primary ? "primary" : "any"}`),
-		learn() {},
-		learnBatch() {},
 	};
 	const router = new Router({ shards: 2, hasPrimary: true, hasReplicas: true }, cache, null, general);
 	const plans = new Planning(
 		context,
 		{ pid: 1, user: "u", database: "d" },
 		shards,
-		{ own, statements, transaction },
+		{ own, statements, kept, transaction },
 		router,
 	);
 	const query = (sql: string, involved: readonly number[] = []) => {

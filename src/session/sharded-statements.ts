@@ -1,0 +1,77 @@
+// What a client of several shards has of prepared statements: its names and its unnamed statement, as the shards have confirmed them, and
+// what they have told it. Each shard has a part in it, by which its ClientStatements (statements.ts) see the same. Owned by the
+// ShardedClient; its Exchange (shards/exchange.ts) says when something is about to be said on a shard, and when it is answered.
+
+import type { Statements } from "../backend/statements.ts";
+import { StatementNames } from "./names.ts";
+import type { Parsing } from "./parsing.ts";
+import { ShardNames } from "./shard-names.ts";
+import type { KeptStatements } from "./statements.ts";
+import { Told } from "./told.ts";
+import { UnnamedStatement } from "./unnamed.ts";
+
+export class ShardedStatements implements KeptStatements {
+	readonly names: StatementNames;
+	readonly unnamed = new UnnamedStatement();
+	readonly told = new Told();
+	private readonly statements: Statements;
+	/** By the number of the shard. */
+	private readonly parts: ShardPart[] = [];
+
+	constructor(statements: Statements) {
+		this.statements = statements;
+		this.names = new StatementNames(statements);
+	}
+
+	/** @param parsing of the shard's sessions */
+	partOf(shard: number, parsing: Parsing): ShardPart {
+		const part = new ShardPart(this, new ShardNames(this.names, shard, parsing, this.statements));
+		this.parts[shard] = part;
+		return part;
+	}
+
+	/** Something is about to be said on this shard. */
+	begin(shard: number): void {
+		this.parts[shard]!.follow();
+	}
+
+	/**
+	 * What was said on these shards is answered, and may have changed statements.
+	 * @param certain the client's statements are what it has made of them there
+	 */
+	settle(shards: readonly number[], certain: boolean): void {
+		for (const shard of shards) this.parts[shard]!.settle(certain);
+	}
+}
+
+/** One shard's. */
+class ShardPart implements KeptStatements {
+	readonly names: ShardNames;
+	readonly unnamed = new UnnamedStatement();
+	readonly told: Told;
+	private readonly client: UnnamedStatement;
+	/** The number of the client's unnamed statement that `unnamed` is. */
+	private followed: number;
+
+	constructor(client: KeptStatements, names: ShardNames) {
+		this.names = names;
+		this.told = client.told;
+		this.client = client.unnamed;
+		this.followed = client.unnamed.serial;
+	}
+
+	follow(): void {
+		const { serial } = this.client;
+		if (this.followed === serial) return;
+		this.unnamed.follow(this.client);
+		this.followed = serial;
+	}
+
+	settle(certain: boolean): void {
+		this.names.settle();
+		this.followed = certain ? this.client.serial : UNKNOWN;
+	}
+}
+
+/** No statement's number. */
+const UNKNOWN = -1;
