@@ -83,15 +83,32 @@ export function sumOfTags(lanes: readonly Lane[]): Buffer {
 		if (first === null) {
 			first = lane;
 			count = start;
-		} else if (count === 0 && lane.chunk.latin1Slice(lane.at + HEADER, lane.head - 1) === "ROLLBACK")
-			return lane.message;
-		if (count > 0 && start > 0) sum += Number(lane.chunk.latin1Slice(start, lane.head - 1));
+		} else if (count === 0 && isRollback(lane)) return lane.message;
+		if (count > 0 && start > 0) sum += countAt(lane, start);
 	}
 	if (count === 0) return first!.message;
-	const tag = first!.chunk.latin1Slice(first!.at + HEADER, count) + sum;
-	const message = Buffer.from(`C\0\0\0\0${tag}\0`, "latin1");
-	message.writeInt32BE(message.length - 1, 1);
+	const { chunk, at } = first!;
+	const digits = String(sum);
+	const end = count - at + digits.length;
+	const message = Buffer.allocUnsafe(end + 1);
+	for (let i = 0; i < count - at; i++) message[i] = chunk[at + i]!;
+	for (let i = 0; i < digits.length; i++) message[count - at + i] = digits.charCodeAt(i);
+	message[end] = 0;
+	// A tag is short: its length is in the last two bytes of the word.
+	message[3] = end >> 8;
+	message[4] = end;
 	return message;
+}
+
+function isRollback({ chunk, at, head }: Lane): boolean {
+	return chunk[at + HEADER] === 0x52 && chunk.latin1Slice(at + HEADER, head - 1) === "ROLLBACK";
+}
+
+/** The number that the tag of a CommandComplete ends in. @param start of its digits */
+function countAt({ chunk, head }: Lane, start: number): number {
+	let count = 0;
+	for (let i = start; i < head - 1; i++) count = 10 * count + chunk[i]! - 0x30;
+	return count;
 }
 
 /** Where the digits are that the tag of a CommandComplete ends in, behind a space; 0 when it has none. */

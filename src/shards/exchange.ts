@@ -20,9 +20,9 @@ import {
 	LOGIN,
 	NO_STEP,
 	type Plan,
+	quietly,
 	ROLLBACK,
 	type Step,
-	stepOf,
 	Terminator,
 } from "./steps.ts";
 
@@ -56,8 +56,8 @@ interface Serials {
 
 /** The client whose requests these are. */
 export interface ExchangeOwner {
-	/** Messages for the client, which may be kept. */
-	write(messages: Uint8Array): void;
+	/** Messages for the client, `bytes[start, end)`, which do not change afterwards. */
+	write(bytes: Buffer, start: number, end: number): void;
 	/** Does `work` when the event under way is over and no message is half sent, unless the client has gone by then. */
 	later(work: () => void): void;
 	/** All shards are logged in to. */
@@ -141,7 +141,8 @@ export class Exchange implements MergeOutput {
 		this.mended = false;
 		this.step = NO_STEP;
 		this.steps = [];
-		this.write(errorResponse(error, "stays"));
+		const message = errorResponse(error, "stays");
+		this.owner.write(message, 0, message.length);
 		this.failed();
 		this.next();
 	}
@@ -149,7 +150,7 @@ export class Exchange implements MergeOutput {
 	/** Sends what is to be sent next, or ends the request. */
 	private next(): void {
 		if (this.hasFailed && this.involved.length > 0) {
-			this.steps = [{ ...stepOf(this.involved, FAIL_BATCH), quiet: true }];
+			this.steps = [quietly(this.involved, FAIL_BATCH)];
 			this.involved = [];
 		}
 		const step = this.steps.shift();
@@ -265,7 +266,7 @@ export class Exchange implements MergeOutput {
 			return;
 		}
 		this.mended = true;
-		this.steps = [{ ...stepOf(shards, message), quiet: true }];
+		this.steps = [quietly(shards, message)];
 		this.owner.later(() => this.next());
 	}
 
@@ -295,23 +296,20 @@ export class Exchange implements MergeOutput {
 		this.merge.add(shard, bytes);
 	}
 
-	write(messages: Uint8Array): void {
-		const code = messages[0];
-		if (this.step.quiet) {
-			// A setting may be what it was before the transaction.
-			if (code === Backend.ParameterStatus) this.owner.write(messages);
-			return;
-		}
-		if (code === Backend.CommandComplete) this.onTag(messages);
-		this.owner.write(messages);
+	write(bytes: Buffer, start: number, end: number): void {
+		const code = bytes[start];
+		// Of what is our own the client hears only that a setting may be what it was before the transaction.
+		if (this.step.quiet && code !== Backend.ParameterStatus) return;
+		if (code === Backend.CommandComplete) this.onTag(bytes, start, end);
+		this.owner.write(bytes, start, end);
 	}
 
 	/** A CommandComplete for the client. */
-	private onTag(message: Uint8Array): void {
-		const first = message[HEADER];
+	private onTag(bytes: Buffer, start: number, end: number): void {
+		const first = bytes[start + HEADER];
 		// Of those that begin with C, D, E or R: COMMIT, DEALLOCATE ALL, DISCARD ALL, EXPLAIN, ROLLBACK.
 		if (first !== 67 && first !== 68 && first !== 69 && first !== 82) return;
-		const tag = Buffer.from(message).latin1Slice(HEADER, message.length - 1);
+		const tag = bytes.latin1Slice(start + HEADER, end - 1);
 		switch (tag) {
 			case "COMMIT":
 			case "ROLLBACK":
@@ -332,7 +330,8 @@ export class Exchange implements MergeOutput {
 		const { explained } = this;
 		if (explained === null) return;
 		this.explained = null;
-		this.owner.write(explainRows(explained, this.shards.places(this.step.targets)));
+		const rows = explainRows(explained, this.shards.places(this.step.targets));
+		this.owner.write(rows, 0, rows.length);
 	}
 
 	replied(): void {
@@ -353,9 +352,10 @@ export class Exchange implements MergeOutput {
 
 	/** A message was done: what it does to the client's statements. */
 	private learn(chunk: Buffer, at: number, next: number): void {
+		const { statements } = this.session;
 		const code = chunk[at];
-		if (code !== Frontend.Query && code !== Frontend.Parse && code !== Frontend.Close) return;
-		this.session.statements.note(chunk, at, next, this.serials.nextSerial());
+		if (code === Frontend.Query ? statements.isEmpty : code !== Frontend.Parse && code !== Frontend.Close) return;
+		statements.note(chunk, at, next, this.serials.nextSerial());
 		this.hasLearnt = true;
 	}
 

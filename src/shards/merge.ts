@@ -26,8 +26,11 @@ export const TO_READY = Number.POSITIVE_INFINITY;
 
 /** Called in the middle of a server's event: nothing may be sent to a shard before that is over. */
 export interface MergeOutput {
-	/** One or more whole messages for the client, which may be kept. Never ReadyForQuery: that is the caller's to say. */
-	write(messages: Uint8Array): void;
+	/**
+	 * One or more whole messages for the client, `bytes[start, end)`, which do not change afterwards. Never ReadyForQuery: that is the
+	 * caller's to say.
+	 */
+	write(bytes: Buffer, start: number, end: number): void;
 	/** Every shard has given its reply to one more message of the request. */
 	replied(): void;
 	/** The client was told of an error: nothing of the request gets through any more. */
@@ -173,7 +176,7 @@ export class Merge {
 			const here = chunk.length - at;
 			const next = here < HEADER ? 0 : at + 1 + readInt32(chunk, at + 1);
 			if (next === 0 || next > chunk.length) {
-				if (at > run) this.output.write(chunk.subarray(run, at));
+				if (at > run) this.output.write(chunk, run, at);
 				run = 0;
 				if (lane.rest(next)) continue;
 				return;
@@ -182,7 +185,7 @@ export class Merge {
 			lane.code = chunk[at]!;
 			const passes = this.passes(lane);
 			if (passes !== Passes.Yes) {
-				if (at > run) this.output.write(chunk.subarray(run, at));
+				if (at > run) this.output.write(chunk, run, at);
 				if (passes === Passes.No) return;
 				run = next;
 			}
@@ -274,7 +277,7 @@ export class Merge {
 
 	private fail(error: Buffer): void {
 		if (isFatal(error, 0)) this.fatal = true;
-		this.output.write(error);
+		this.send(error);
 		this.output.failed();
 		this.failing = true;
 		for (const lane of this.asked) {
@@ -294,27 +297,30 @@ export class Merge {
 		for (const lane of this.asked) if (lane.code === Backend.PortalSuspended && !lane.over) first = lane;
 		const { code } = first;
 		switch (code) {
-			case Backend.CommandComplete:
-				this.output.write(this.onlyFirst ? first.message : sumOfTags(this.asked));
+			case Backend.CommandComplete: {
+				if (this.onlyFirst) this.pass(first);
+				else this.send(sumOfTags(this.asked));
 				this.statement++;
 				break;
+			}
 			case Backend.PortalSuspended:
 			case Backend.EmptyQueryResponse:
-				this.output.write(first.message);
+				this.pass(first);
 				this.statement++;
 				break;
 			case Backend.CopyOutResponse:
-				this.output.write(first.message);
+				this.pass(first);
 				this.binary = first.chunk[first.at + HEADER] === 1;
 				break;
 			case Backend.CopyDone:
-				this.output.write(this.binary ? Buffer.concat([TRAILER, first.message]) : first.message);
+				if (this.binary) this.send(TRAILER);
+				this.pass(first);
 				this.binary = false;
 				break;
 			case Backend.ReadyForQuery:
 				break;
 			default:
-				this.output.write(first.message);
+				this.pass(first);
 		}
 		const replied = isAnswer(code);
 		for (const lane of this.asked) {
@@ -330,6 +336,16 @@ export class Merge {
 		else if (replied) this.output.replied();
 	}
 
+	/** The message of a lane is the answer. */
+	private pass({ chunk, at, head }: Lane): void {
+		this.output.write(chunk, at, head);
+	}
+
+	/** So is one of ours. */
+	private send(message: Buffer): void {
+		this.output.write(message, 0, message.length);
+	}
+
 	/** Only the first signature passes, and no trailer: that comes when all have ended. PostgreSQL docs, "COPY", "Binary Format". */
 	private passBinary(lane: Lane): Passes {
 		let start = lane.at + HEADER;
@@ -343,7 +359,7 @@ export class Merge {
 			start += length;
 		} else if (!isTrailer(lane.chunk, start, end)) return Passes.Yes;
 		const rows = isTrailer(lane.chunk, start, end) ? EMPTY : lane.chunk.subarray(start, end);
-		if (signature.length + rows.length > 0) this.output.write(copyData(signature, rows));
+		if (signature.length + rows.length > 0) this.send(copyData(signature, rows));
 		return Passes.Dropped;
 	}
 }

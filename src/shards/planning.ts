@@ -21,7 +21,7 @@ import { HEADER } from "../wire/frame.ts";
 import { FLUSH, SYNC } from "../wire/frontend-messages.ts";
 import { Batches } from "./segments.ts";
 import type { ShardedSession } from "./session.ts";
-import { type Plan, type Step, stepOf, Terminator } from "./steps.ts";
+import { lastStep, type Plan, type Step, stepOf, Terminator } from "./steps.ts";
 import { isBeginning, isEnd } from "./transaction.ts";
 
 /** The shards' Links, as far as a plan concerns them. */
@@ -151,7 +151,7 @@ export class Planning {
 		if (this.mayDivide(targets, chunk, at, next)) return new Refusal(DIVIDES, Terminator.Sync);
 		const steps = involved.length > 0 ? [stepOf(involved, SYNC)] : [];
 		const firstAnswers = requests.facts?.placement.firstAnswers ?? null;
-		steps.push({ ...stepOf(targets, chunk), at, end: next, joins: true, firstAnswers });
+		steps.push(lastStep(targets, chunk, at, next, true, firstAnswers));
 		const explained = this.place(targets, route?.side ?? Side.Primary, route);
 		return { steps, terminator: Terminator.Sync, copyEnds: 0, ends: false, explained };
 	}
@@ -201,11 +201,12 @@ export class Planning {
 		}
 		// Whatever the router has against it: the transaction has failed.
 		if (error !== null || this.isAborted()) return new Refusal(ABORTED, terminator);
-		const targets = [...new Set(segments.flatMap((segment) => segment.targets).concat(involved))];
-		const explained = this.place(targets, side, route);
 		const first = segments[0]!;
-		if (terminator === Terminator.Sync && segments.length === 1 && involved.length === 0) {
-			const step = { ...stepOf(first.targets, chunk), at, end, joins: true, firstAnswers: first.firstAnswers };
+		const isOne = segments.length === 1 && involved.length === 0;
+		const targets = isOne ? first.targets : [...new Set(segments.flatMap((each) => each.targets).concat(involved))];
+		const explained = this.place(targets, side, route);
+		if (isOne && terminator === Terminator.Sync) {
+			const step = lastStep(first.targets, chunk, at, end, true, first.firstAnswers);
 			return { steps: [step], terminator, copyEnds, ends, explained };
 		}
 		// What follows goes when the shards have answered, which they do when they are told to.
@@ -344,4 +345,4 @@ const DIVIDES = new PgError(
 	undefined,
 	"Send COMMIT and its like as statements of their own.",
 );
-const NO_SHARDS: ReadonlySet<number> = new Set();
+const NO_SHARDS: readonly number[] = [];

@@ -104,7 +104,7 @@ export class Batches {
 		involved: readonly number[],
 	): Batch {
 		const segments: Segment[] = [];
-		const sent = new Set(involved);
+		const sent = [...involved];
 		let side = Side.Any;
 		let last: Route | null = null;
 		requests.clearBatch();
@@ -139,7 +139,7 @@ export class Batches {
 				if (route === null) here = targets ?? this.of(transaction.anywhere(this.all));
 				else here = this.of(transaction.targets(this.targets(route), facts, sent));
 				if (targets !== null && here !== targets && isSame(here, targets)) here = targets;
-				for (const shard of here) sent.add(shard);
+				for (const shard of here) if (!sent.includes(shard)) sent.push(shard);
 				if (route !== null && isEnd(facts) && !facts!.chains) ends = true;
 				const portalEnd = endOfString(chunk, at + HEADER, next);
 				const firstAnswers = route !== null && facts?.placement.firstAnswers?.[0] === true;

@@ -6,13 +6,13 @@ import { Outgoing } from "../net/outgoing.ts";
 import type { Sink } from "../net/stream.ts";
 
 export interface PortOwner {
-	/** Messages of a shard; they do not change afterwards. */
-	onShard(shard: number, bytes: Buffer): void;
+	/** Messages of a shard; they do not change afterwards. @returns false when the shard's server must wait until `ShardLink.onDrain` */
+	onShard(shard: number, bytes: Buffer): boolean;
 	/** Some shard's Link reads on: it may have got the server that it waited for. */
 	onShardReads(): void;
 	/** The client cannot go on without the shard, for this reason. @param words what it is told, unless the shard's server has said that */
 	onShardEnd(shard: number, reason: string, words?: PgError): void;
-	/** Whether the shard's server must wait until `ShardLink.onDrain`. */
+	/** The shard's server has to wait. */
 	isFull(shard: number): boolean;
 	/** Some port's `paused` has changed. */
 	flow(): void;
@@ -41,10 +41,9 @@ export class ShardPort implements Sink {
 	write(bytes: Uint8Array, start: number, length: number, lasts = true): boolean {
 		if (this.out.fill > 0) this.out.flush();
 		this.bytesOut += length;
-		const piece = bytes.subarray(start, start + length);
-		const { buffer, byteOffset } = lasts ? piece : new Uint8Array(piece);
-		this.owner.onShard(this.shard, Buffer.from(buffer, byteOffset, length));
-		return this.queued === 0;
+		// Another view costs as much as all the rest of this, and most answers are a chunk of their own.
+		const isWhole = lasts && length === bytes.length && Buffer.isBuffer(bytes);
+		return this.owner.onShard(this.shard, isWhole ? bytes : part(bytes, start, length, lasts));
 	}
 
 	writeAll(bytes: Uint8Array): boolean {
@@ -77,4 +76,9 @@ export class ShardPort implements Sink {
 		this.out.clear();
 		this.owner.onShardEnd(this.shard, "a server closed the connection in the middle of a message");
 	}
+}
+
+function part(bytes: Uint8Array, start: number, length: number, lasts: boolean): Buffer {
+	if (lasts) return Buffer.from(bytes.buffer, bytes.byteOffset + start, length);
+	return Buffer.from(bytes.subarray(start, start + length));
 }

@@ -15,7 +15,7 @@ import type { Router } from "../router/router.ts";
 import { Session } from "../session/session.ts";
 import { ShardedStatements } from "../session/sharded-statements.ts";
 import { ClientStatements } from "../session/statements.ts";
-import { backendKeyData, readyForQuery } from "../wire/backend-messages.ts";
+import { backendKeyData, READY_IDLE, readyForQuery } from "../wire/backend-messages.ts";
 import { Frontend, TxStatus } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
 import { HEADER, readInt32, Tail } from "../wire/frame.ts";
@@ -35,9 +35,6 @@ const enum Phase {
 	Busy,
 	Closed,
 }
-
-/** Pieces up to this together, in bytes, are written in one go. */
-const TOGETHER = 64 << 10;
 
 export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, PortOwner {
 	readonly stream: Stream;
@@ -62,8 +59,6 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 	private readonly tail = new Tail();
 	private readonly ahead = new LookAhead();
 	private readonly share: Share;
-	/** Messages for the client that the event under way has brought. */
-	private out: Uint8Array[] = [];
 	/** Skip to the next Sync, after an error. */
 	private skipping = false;
 	/** Bytes still to come of a message that is thrown away, and of CopyData that is passed on in pieces. */
@@ -149,7 +144,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 			this.fault(error);
 			return;
 		}
-		if (this.out.length > 0) this.flush();
+		this.stream.out.flush();
 		this.flow();
 	}
 
@@ -160,7 +155,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 			this.fault(error);
 			return;
 		}
-		if (this.out.length > 0) this.flush();
+		this.stream.out.flush();
 		this.flow();
 	}
 
@@ -251,7 +246,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 
 	/** Whoever does not read answers gets no more of them. */
 	private isUnread(): boolean {
-		if (this.out.length > 0) this.flush();
+		this.stream.out.flush();
 		this.unread = this.stream.queued > UNREAD;
 		return this.unread;
 	}
@@ -340,7 +335,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		const { involved } = this.exchange;
 		this.skipping = false;
 		if (involved.length > 0) this.go(this.planning.sync(involved));
-		else this.out.push(readyForQuery(this.session.transaction.status));
+		else this.stream.out.addAll(readyForQuery(this.session.transaction.status));
 	}
 
 	private go(outcome: Plan | AnsweredHere | Refusal): void {
@@ -351,7 +346,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		} else {
 			if (outcome.failed) this.errors++;
 			this.queries++;
-			this.out.push(outcome.bytes);
+			this.stream.out.addAll(outcome.bytes);
 			if (!outcome.ended) return;
 			this.transactions++;
 			this.mayLeave();
@@ -365,8 +360,8 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 
 	// ---- how the exchange goes -------------------------------------------------------------------------------------
 
-	write(messages: Uint8Array): void {
-		this.out.push(messages);
+	write(bytes: Buffer, start: number, end: number): void {
+		this.stream.out.add(bytes, start, end - start);
 	}
 
 	onError(): void {
@@ -374,7 +369,8 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 	}
 
 	onLoggedIn(): void {
-		this.out.push(backendKeyData(this.pid, this.secret), readyForQuery(TxStatus.Idle));
+		this.stream.out.addAll(backendKeyData(this.pid, this.secret));
+		this.stream.out.addAll(READY_IDLE);
 		this.context.onLogin(this);
 		this.rest();
 		this.mayLeave();
@@ -395,7 +391,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 			this.transactions++;
 		}
 		if (skips) this.skipping = true;
-		else this.out.push(readyForQuery(status));
+		else this.stream.out.addAll(readyForQuery(status));
 		this.rest();
 		if (status === TxStatus.Idle) this.mayLeave();
 	}
@@ -414,22 +410,13 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		else this.flow();
 	}
 
-	private flush(): void {
-		const { out } = this;
-		if (out.length === 0) return;
-		this.out = [];
-		let total = 0;
-		for (const { length } of out) total += length;
-		if (out.length > 1 && total <= TOGETHER) this.stream.writeAll(Buffer.concat(out, total));
-		else for (const messages of out) this.stream.writeAll(messages);
-	}
-
 	// ---- events of the shards, and of the client's socket ----------------------------------------------------------
 
-	onShard(shard: number, bytes: Buffer): void {
-		if (this.phase === Phase.Closed) return;
+	onShard(shard: number, bytes: Buffer): boolean {
+		if (this.phase === Phase.Closed) return true;
 		this.exchange.add(shard, bytes);
-		this.flush();
+		this.stream.out.flush();
+		return !this.isFull(shard);
 	}
 
 	onShardReads(): void {
@@ -535,9 +522,9 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		this.phase = Phase.Closed;
 		if (words !== undefined) {
 			this.errors++;
-			this.out.push(words instanceof PgError ? errorResponse(words, "ends") : words);
+			this.stream.out.addAll(words instanceof PgError ? errorResponse(words, "ends") : words);
 		}
-		this.flush();
+		this.stream.out.flush();
 		this.leave(reason);
 		this.stream.end();
 	}

@@ -52,22 +52,29 @@ export const ROLLBACK = query("ROLLBACK");
 export const COPY_FAIL = copyFail(FAILED);
 export const COPY_FAIL_SYNC = Buffer.concat([COPY_FAIL, SYNC]);
 
-/** Between two requests. */
-export const NO_STEP: Step = {
-	targets: [],
-	chunk: FAIL,
-	at: 0,
-	end: 0,
-	behind: null,
-	replies: TO_READY,
-	firstAnswers: null,
-	joins: false,
-	quiet: false,
-};
-/** Until the shards are logged in to. */
-export const LOGIN: Step = { ...NO_STEP };
-
 /** All of `chunk` for these shards, up to ReadyForQuery. */
 export function stepOf(targets: readonly number[], chunk: Buffer): Step {
-	return { ...NO_STEP, targets, chunk, end: chunk.length };
+	return lastStep(targets, chunk, 0, chunk.length, false, null);
 }
+
+/** `chunk[at, end)` for these shards, up to ReadyForQuery. @param joins, firstAnswers as `Step` has them */
+export function lastStep(
+	targets: readonly number[],
+	chunk: Buffer,
+	at: number,
+	end: number,
+	joins: boolean,
+	firstAnswers: readonly boolean[] | null,
+): Step {
+	return { targets, chunk, at, end, behind: null, replies: TO_READY, firstAnswers, joins, quiet: false };
+}
+
+/** As `stepOf`, of our own. */
+export function quietly(targets: readonly number[], chunk: Buffer): Step {
+	return { ...stepOf(targets, chunk), quiet: true };
+}
+
+/** Between two requests. */
+export const NO_STEP: Step = { ...stepOf([], FAIL), end: 0 };
+/** Until the shards are logged in to. */
+export const LOGIN: Step = { ...NO_STEP };

@@ -112,7 +112,7 @@ export class ShardedTransaction {
 	 * Where a statement goes that the router would send to `wanted`.
 	 * @param sent shards that the batch has been sent to so far
 	 */
-	targets(wanted: readonly number[], facts: StatementFacts | null, sent: ReadonlySet<number>): readonly number[] {
+	targets(wanted: readonly number[], facts: StatementFacts | null, sent: readonly number[]): readonly number[] {
 		const { failed } = this;
 		const ends = isEnd(facts);
 		// If this does not help, nothing that follows in its batch is run.

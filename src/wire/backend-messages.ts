@@ -1,7 +1,7 @@
 // Messages that we send in a server's place: to clients at login, for admin answers, for errors of our own.
 // Layouts: PostgreSQL docs, "Message Formats".
 
-import { Auth, Backend, StartupCode, type TxStatus } from "./codes.ts";
+import { Auth, Backend, StartupCode, TxStatus } from "./codes.ts";
 import { Writer } from "./writer.ts";
 
 const w = () => new Writer();
@@ -15,10 +15,18 @@ export const NO_PARAMETERS = Buffer.from([Backend.ParameterDescription, 0, 0, 0,
 export const CLOSE_COMPLETE = Buffer.from([Backend.CloseComplete, 0, 0, 0, 4]);
 export const EMPTY_QUERY_RESPONSE = Buffer.from([Backend.EmptyQueryResponse, 0, 0, 0, 4]);
 export const AUTHENTICATION_OK = Buffer.from([Backend.Authentication, 0, 0, 0, 8, 0, 0, 0, Auth.Ok]);
-export const READY_IDLE = Buffer.from([Backend.ReadyForQuery, 0, 0, 0, 5, 0x49]);
+export const READY_IDLE = ready(TxStatus.Idle);
+
+const READY_IN_BLOCK = ready(TxStatus.InBlock);
+const READY_FAILED = ready(TxStatus.Failed);
+
+function ready(status: TxStatus): Buffer {
+	return Buffer.from([Backend.ReadyForQuery, 0, 0, 0, 5, status]);
+}
 
 export function readyForQuery(status: TxStatus): Buffer {
-	return Buffer.from([Backend.ReadyForQuery, 0, 0, 0, 5, status]);
+	if (status === TxStatus.Idle) return READY_IDLE;
+	return status === TxStatus.InBlock ? READY_IN_BLOCK : READY_FAILED;
 }
 
 export function authentication(kind: Auth, body?: Uint8Array): Buffer {

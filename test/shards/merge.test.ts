@@ -17,7 +17,8 @@ class Collected implements MergeOutput {
 	onStop: (shard: number) => void = () => {};
 	onCopyIn: () => void = () => {};
 
-	write(messages: Uint8Array): void {
+	write(bytes: Buffer, start: number, end: number): void {
+		const messages = bytes.subarray(start, end);
 		this.parts.push(messages);
 	}
 	replied(): void {

@@ -6,7 +6,10 @@ import { ShardPort } from "../../src/shards/shard-port.ts";
 function port(full = false) {
 	const events: string[] = [];
 	const owner = {
-		onShard: (shard: number, bytes: Buffer) => events.push(`${shard} ${bytes}`),
+		onShard: (shard: number, bytes: Buffer) => {
+			events.push(`${shard} ${bytes}`);
+			return !full;
+		},
 		onShardReads: () => events.push("reads"),
 		onShardEnd: (shard: number) => events.push(`${shard} ends`),
 		isFull: () => full,
