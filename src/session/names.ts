@@ -85,22 +85,20 @@ export class StatementNames implements ClientNames {
 		return this.entries.get(name)?.statement;
 	}
 
-	find(chunk: Buffer, start: number, end: number): Statement | undefined {
-		return this.findEntry(chunk, start, end)?.statement;
+	/** @param shard what the text is there, where that is known */
+	find(chunk: Buffer, start: number, end: number, shard = -1): Statement | undefined {
+		const place = (end - start + chunk[end - 1]!) & (RECENT - 1);
+		let entry = this.recent[place] ?? undefined;
+		if (entry === undefined || !isSame(entry.bytes, chunk, start, end)) {
+			entry = this.entries.get(chunk.utf8Slice(start, end));
+			if (entry === undefined) return undefined;
+			this.recent[place] = entry;
+		}
+		return shard < 0 ? entry.statement : entry.ofShards?.[shard];
 	}
 
 	entry(name: string): ClientName | undefined {
 		return this.entries.get(name);
-	}
-
-	/** As `find`. */
-	findEntry(chunk: Buffer, start: number, end: number): ClientName | undefined {
-		const place = (end - start + chunk[end - 1]!) & (RECENT - 1);
-		const known = this.recent[place]!;
-		if (known !== null && isSame(known.bytes, chunk, start, end)) return known;
-		const entry = this.entries.get(chunk.utf8Slice(start, end));
-		if (entry !== undefined) this.recent[place] = entry;
-		return entry;
 	}
 
 	/** @param shard the statement is what the text is there; without it, as the client's own names have it */

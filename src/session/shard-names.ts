@@ -41,23 +41,17 @@ export class ShardNames implements ClientNames {
 		const changed = this.changed.get(name);
 		if (changed !== undefined) return changed ?? undefined;
 		const entry = this.client.entry(name);
-		return entry === undefined ? undefined : this.of(entry);
+		return entry === undefined ? undefined : (entry.ofShards?.[this.shard] ?? this.made(entry));
 	}
 
 	find(chunk: Buffer, start: number, end: number): Statement | undefined {
-		if (this.changed.size > 0) return this.get(chunk.utf8Slice(start, end));
-		const entry = this.client.findEntry(chunk, start, end);
-		return entry === undefined ? undefined : this.of(entry);
+		const known = this.changed.size === 0 ? this.client.find(chunk, start, end, this.shard) : undefined;
+		return known ?? this.get(chunk.utf8Slice(start, end));
 	}
 
 	nameOf(ours: string): string | null {
 		for (const [name, statement] of this.changed) if (statement?.name === ours) return name;
 		return this.client.nameOf(ours, this.shard);
-	}
-
-	/** The statement of the client's name here. */
-	private of(entry: ClientName): Statement {
-		return entry.ofShards?.[this.shard] ?? this.made(entry);
 	}
 
 	/** Another shard has parsed the text, or none: here it is read by the same settings. */

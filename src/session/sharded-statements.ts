@@ -32,7 +32,8 @@ export class ShardedStatements implements KeptStatements {
 
 	/** Something is about to be said on this shard. */
 	begin(shard: number): void {
-		this.parts[shard]!.follow();
+		const part = this.parts[shard]!;
+		if (part.followed !== this.unnamed.serial) part.follow(this.unnamed);
 	}
 
 	/**
@@ -40,7 +41,7 @@ export class ShardedStatements implements KeptStatements {
 	 * @param certain the client's statements are what it has made of them there
 	 */
 	settle(shards: readonly number[], certain: boolean): void {
-		for (const shard of shards) this.parts[shard]!.settle(certain);
+		for (const shard of shards) this.parts[shard]!.settle(certain ? this.unnamed.serial : UNKNOWN);
 	}
 }
 
@@ -49,27 +50,23 @@ class ShardPart implements KeptStatements {
 	readonly names: ShardNames;
 	readonly unnamed = new UnnamedStatement();
 	readonly told: Told;
-	private readonly client: UnnamedStatement;
-	/** The number of the client's unnamed statement that `unnamed` is. */
-	private followed: number;
+	/** The number of the client's unnamed statement that `unnamed` is; written here only. */
+	followed: number;
 
 	constructor(client: KeptStatements, names: ShardNames) {
 		this.names = names;
 		this.told = client.told;
-		this.client = client.unnamed;
 		this.followed = client.unnamed.serial;
 	}
 
-	follow(): void {
-		const { serial } = this.client;
-		if (this.followed === serial) return;
-		this.unnamed.follow(this.client);
-		this.followed = serial;
+	follow(client: UnnamedStatement): void {
+		this.unnamed.follow(client);
+		this.followed = client.serial;
 	}
 
-	settle(certain: boolean): void {
+	settle(followed: number): void {
 		this.names.settle();
-		this.followed = certain ? this.client.serial : UNKNOWN;
+		this.followed = followed;
 	}
 }
 

@@ -3,6 +3,7 @@
 // One per client, of whose requests one is under way at a time; made by sharded-client.ts, which is told how it goes.
 
 import { PgError } from "../errors.ts";
+import type { Outgoing } from "../net/outgoing.ts";
 import { explainRows, type Place } from "../router/explain.ts";
 import type { Route } from "../router/route.ts";
 import { Backend, Frontend, TxStatus } from "../wire/codes.ts";
@@ -56,8 +57,8 @@ interface Serials {
 
 /** The client whose requests these are. */
 export interface ExchangeOwner {
-	/** Messages for the client, `bytes[start, end)`, which do not change afterwards. */
-	write(bytes: Buffer, start: number, end: number): void;
+	/** Where messages for the client go; the owner sees to it that they leave with the event. */
+	readonly out: Outgoing;
 	/** Does `work` when the event under way is over and no message is half sent, unless the client has gone by then. */
 	later(work: () => void): void;
 	/** All shards are logged in to. */
@@ -82,6 +83,7 @@ export interface ExchangeOwner {
 export class Exchange implements MergeOutput {
 	private readonly serials: Serials;
 	private readonly owner: ExchangeOwner;
+	private readonly out: Outgoing;
 	private readonly shards: Exchanged;
 	private readonly session: ShardedSession;
 	private readonly merge: Merge;
@@ -115,6 +117,7 @@ export class Exchange implements MergeOutput {
 	constructor(serials: Serials, owner: ExchangeOwner, shards: Exchanged, session: ShardedSession) {
 		this.serials = serials;
 		this.owner = owner;
+		this.out = owner.out;
 		this.shards = shards;
 		this.session = session;
 		const all = Array.from({ length: shards.count }, (_, shard) => shard);
@@ -141,8 +144,7 @@ export class Exchange implements MergeOutput {
 		this.mended = false;
 		this.step = NO_STEP;
 		this.steps = [];
-		const message = errorResponse(error, "stays");
-		this.owner.write(message, 0, message.length);
+		this.out.addAll(errorResponse(error, "stays"));
 		this.failed();
 		this.next();
 	}
@@ -301,7 +303,7 @@ export class Exchange implements MergeOutput {
 		// Of what is our own the client hears only that a setting may be what it was before the transaction.
 		if (this.step.quiet && code !== Backend.ParameterStatus) return;
 		if (code === Backend.CommandComplete) this.onTag(bytes, start, end);
-		this.owner.write(bytes, start, end);
+		this.out.add(bytes, start, end - start);
 	}
 
 	/** A CommandComplete for the client. */
@@ -330,8 +332,7 @@ export class Exchange implements MergeOutput {
 		const { explained } = this;
 		if (explained === null) return;
 		this.explained = null;
-		const rows = explainRows(explained, this.shards.places(this.step.targets));
-		this.owner.write(rows, 0, rows.length);
+		this.out.addAll(explainRows(explained, this.shards.places(this.step.targets)));
 	}
 
 	replied(): void {

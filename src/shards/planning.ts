@@ -19,7 +19,7 @@ import { ABORTED, type OwnAnswer, saySetting } from "../session/held-begin.ts";
 import { Frontend, TxStatus } from "../wire/codes.ts";
 import { HEADER } from "../wire/frame.ts";
 import { FLUSH, SYNC } from "../wire/frontend-messages.ts";
-import { Batches } from "./segments.ts";
+import { type Batch, Batches } from "./segments.ts";
 import type { ShardedSession } from "./session.ts";
 import { lastStep, type Plan, type Step, stepOf, Terminator } from "./steps.ts";
 import { isBeginning, isEnd } from "./transaction.ts";
@@ -201,11 +201,10 @@ export class Planning {
 		}
 		// Whatever the router has against it: the transaction has failed.
 		if (error !== null || this.isAborted()) return new Refusal(ABORTED, terminator);
-		const first = segments[0]!;
-		const isOne = segments.length === 1 && involved.length === 0;
-		const targets = isOne ? first.targets : [...new Set(segments.flatMap((each) => each.targets).concat(involved))];
+		const targets = targetsOf(segments, involved);
 		const explained = this.place(targets, side, route);
-		if (isOne && terminator === Terminator.Sync) {
+		const first = segments[0]!;
+		if (terminator === Terminator.Sync && segments.length === 1 && involved.length === 0) {
 			const step = lastStep(first.targets, chunk, at, end, true, first.firstAnswers);
 			return { steps: [step], terminator, copyEnds, ends, explained };
 		}
@@ -334,6 +333,12 @@ export class Planning {
 		shards.prefer(targets, transaction.side, transaction.since, route, requests.facts);
 		return requests.facts?.explains && general.expanded_explain ? route : null;
 	}
+}
+
+/** All shards that a batch concerns. */
+function targetsOf(segments: Batch["segments"], involved: readonly number[]): readonly number[] {
+	if (segments.length === 1 && involved.length === 0) return segments[0]!.targets;
+	return [...new Set(segments.flatMap(({ targets }) => targets).concat(involved))];
 }
 
 /** In a string of which some statement is transaction control: perhaps that ends the transaction, and is not about savepoints. */

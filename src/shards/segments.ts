@@ -139,7 +139,7 @@ export class Batches {
 				if (route === null) here = targets ?? this.of(transaction.anywhere(this.all));
 				else here = this.of(transaction.targets(this.targets(route), facts, sent));
 				if (targets !== null && here !== targets && isSame(here, targets)) here = targets;
-				for (const shard of here) if (!sent.includes(shard)) sent.push(shard);
+				addAll(sent, here);
 				if (route !== null && isEnd(facts) && !facts!.chains) ends = true;
 				const portalEnd = endOfString(chunk, at + HEADER, next);
 				const firstAnswers = route !== null && facts?.placement.firstAnswers?.[0] === true;
@@ -200,6 +200,10 @@ interface Portal {
 
 function some(answers: readonly boolean[]): readonly boolean[] | null {
 	return answers.includes(true) ? answers : null;
+}
+
+function addAll(sent: number[], shards: readonly number[]): void {
+	for (const shard of shards) if (!sent.includes(shard)) sent.push(shard);
 }
 
 function isSame(a: readonly number[], b: readonly number[]): boolean {

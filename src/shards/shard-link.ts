@@ -111,11 +111,6 @@ export class ShardLink implements LinkOwner, Participant {
 		return this.link.checkout.queued;
 	}
 
-	/** What it is sent is held until something else has happened. */
-	get isHeld(): boolean {
-		return this.incoming.isHeld;
-	}
-
 	/** A transaction was begun for it that no server knows of. */
 	get isHolding(): boolean {
 		return this.link.routing.heldBegin.open;
@@ -158,6 +153,7 @@ export class ShardLink implements LinkOwner, Participant {
 	onDrain(): void {
 		const { link, stream } = this;
 		const { server } = link;
+		stream.drained();
 		server?.stream.resume();
 		if (this.incoming.wait === Wait.Nothing && (server === null || server.stream.queued === 0)) stream.resume();
 		if (this.incoming.wait === Wait.Drain) this.resume();

@@ -52,7 +52,7 @@ export class ShardLinks {
 
 	/** What is sent to some of them is held: for what their last transactions did to settings, at the end of a request. */
 	get isHeld(): boolean {
-		for (const shard of this.each) if (shard.isHeld) return true;
+		for (const { incoming } of this.each) if (incoming.isHeld) return true;
 		return false;
 	}
 

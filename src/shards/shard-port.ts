@@ -12,8 +12,6 @@ export interface PortOwner {
 	onShardReads(): void;
 	/** The client cannot go on without the shard, for this reason. @param words what it is told, unless the shard's server has said that */
 	onShardEnd(shard: number, reason: string, words?: PgError): void;
-	/** The shard's server has to wait. */
-	isFull(shard: number): boolean;
 	/** Some port's `paused` has changed. */
 	flow(): void;
 }
@@ -25,6 +23,8 @@ export class ShardPort implements Sink {
 	paused = false;
 	readonly out: Outgoing = new Outgoing(this);
 	midMessage = false;
+	/** Not 0 while the shard's server has to wait; written here only. */
+	queued = 0;
 	readonly bytesIn = 0;
 	bytesOut = 0;
 
@@ -33,17 +33,15 @@ export class ShardPort implements Sink {
 		this.owner = owner;
 	}
 
-	get queued(): number {
-		return this.owner.isFull(this.shard) ? 1 : 0;
-	}
-
 	/** What goes on is its owner's: bytes that do not last are copied. */
 	write(bytes: Uint8Array, start: number, length: number, lasts = true): boolean {
 		if (this.out.fill > 0) this.out.flush();
 		this.bytesOut += length;
 		// Another view costs as much as all the rest of this, and most answers are a chunk of their own.
 		const isWhole = lasts && length === bytes.length && Buffer.isBuffer(bytes);
-		return this.owner.onShard(this.shard, isWhole ? bytes : part(bytes, start, length, lasts));
+		const goesOn = this.owner.onShard(this.shard, isWhole ? bytes : part(bytes, start, length, lasts));
+		this.queued = goesOn ? 0 : 1;
+		return goesOn;
 	}
 
 	writeAll(bytes: Uint8Array): boolean {
@@ -65,6 +63,11 @@ export class ShardPort implements Sink {
 			this.owner.flow();
 		}
 		this.owner.onShardReads();
+	}
+
+	/** The shard's server may go on. */
+	drained(): void {
+		this.queued = 0;
 	}
 
 	end(): void {

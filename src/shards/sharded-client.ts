@@ -9,6 +9,7 @@ import { Ahead, faultOf, LONGEST, LookAhead, MALFORMED, outOfCopy, ROUTED, TOO_L
 import { HELD, UNREAD } from "../client/incoming.ts";
 import { counted, NO_ROOM, Share } from "../client/share.ts";
 import { PgError, ProtocolError } from "../errors.ts";
+import type { Outgoing } from "../net/outgoing.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
 import type { Cluster } from "../pool/cluster.ts";
 import type { Router } from "../router/router.ts";
@@ -38,6 +39,7 @@ const enum Phase {
 
 export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, PortOwner {
 	readonly stream: Stream;
+	readonly out: Outgoing;
 	readonly user: string;
 	readonly database: string;
 	readonly address: string;
@@ -78,6 +80,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		this.context = context;
 		this.share = new Share(context.collected);
 		this.stream = stream;
+		this.out = stream.out;
 		this.user = login.user;
 		this.database = login.database;
 		this.address = login.address;
@@ -144,7 +147,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 			this.fault(error);
 			return;
 		}
-		this.stream.out.flush();
+		if (this.out.fill > 0) this.out.flush();
 		this.flow();
 	}
 
@@ -155,7 +158,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 			this.fault(error);
 			return;
 		}
-		this.stream.out.flush();
+		if (this.out.fill > 0) this.out.flush();
 		this.flow();
 	}
 
@@ -246,7 +249,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 
 	/** Whoever does not read answers gets no more of them. */
 	private isUnread(): boolean {
-		this.stream.out.flush();
+		if (this.out.fill > 0) this.out.flush();
 		this.unread = this.stream.queued > UNREAD;
 		return this.unread;
 	}
@@ -335,7 +338,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		const { involved } = this.exchange;
 		this.skipping = false;
 		if (involved.length > 0) this.go(this.planning.sync(involved));
-		else this.stream.out.addAll(readyForQuery(this.session.transaction.status));
+		else this.out.addAll(readyForQuery(this.session.transaction.status));
 	}
 
 	private go(outcome: Plan | AnsweredHere | Refusal): void {
@@ -346,7 +349,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		} else {
 			if (outcome.failed) this.errors++;
 			this.queries++;
-			this.stream.out.addAll(outcome.bytes);
+			this.out.addAll(outcome.bytes);
 			if (!outcome.ended) return;
 			this.transactions++;
 			this.mayLeave();
@@ -360,17 +363,13 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 
 	// ---- how the exchange goes -------------------------------------------------------------------------------------
 
-	write(bytes: Buffer, start: number, end: number): void {
-		this.stream.out.add(bytes, start, end - start);
-	}
-
 	onError(): void {
 		this.errors++;
 	}
 
 	onLoggedIn(): void {
-		this.stream.out.addAll(backendKeyData(this.pid, this.secret));
-		this.stream.out.addAll(READY_IDLE);
+		this.out.addAll(backendKeyData(this.pid, this.secret));
+		this.out.addAll(READY_IDLE);
 		this.context.onLogin(this);
 		this.rest();
 		this.mayLeave();
@@ -391,7 +390,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 			this.transactions++;
 		}
 		if (skips) this.skipping = true;
-		else this.stream.out.addAll(readyForQuery(status));
+		else this.out.addAll(status === TxStatus.Idle ? READY_IDLE : readyForQuery(status));
 		this.rest();
 		if (status === TxStatus.Idle) this.mayLeave();
 	}
@@ -415,18 +414,14 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 	onShard(shard: number, bytes: Buffer): boolean {
 		if (this.phase === Phase.Closed) return true;
 		this.exchange.add(shard, bytes);
-		this.stream.out.flush();
-		return !this.isFull(shard);
+		if (this.out.fill > 0) this.out.flush();
+		const ahead = this.exchange.isAhead(shard);
+		return this.stream.queued === 0 && !ahead;
 	}
 
 	onShardReads(): void {
 		if (this.phase === Phase.Idle && this.tail.bytes > 0) this.later(() => this.resume());
 		if (this.exchange.isSending) this.later(() => this.exchange.sendMore());
-	}
-
-	isFull(shard: number): boolean {
-		const ahead = this.exchange.isAhead(shard);
-		return this.stream.queued > 0 || ahead;
 	}
 
 	resumeShard(shard: number): void {
@@ -522,9 +517,9 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		this.phase = Phase.Closed;
 		if (words !== undefined) {
 			this.errors++;
-			this.stream.out.addAll(words instanceof PgError ? errorResponse(words, "ends") : words);
+			this.out.addAll(words instanceof PgError ? errorResponse(words, "ends") : words);
 		}
-		this.stream.out.flush();
+		if (this.out.fill > 0) this.out.flush();
 		this.leave(reason);
 		this.stream.end();
 	}
