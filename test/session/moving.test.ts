@@ -1,12 +1,14 @@
 // A session that goes to another thread, as plain data: there it means what it meant here, whatever others of that thread know.
 
 import { describe, expect, test } from "bun:test";
+import { Statements } from "../../src/backend/statements.ts";
 import type { General } from "../../src/config/settings.ts";
 import { Side } from "../../src/config/snapshot.ts";
 import { NO_HINTS } from "../../src/parser/hints.ts";
 import { Reading } from "../../src/parser/reading.ts";
 import { Session } from "../../src/session/session.ts";
 import { ClientSettings } from "../../src/session/settings.ts";
+import { ShardedStatements } from "../../src/session/sharded-statements.ts";
 import { rig } from "../backend/support.ts";
 import { backend as b, frontend as f } from "../support/wire-frames.ts";
 import { TestClient, type Thread, thread } from "./support.ts";
@@ -100,7 +102,7 @@ describe("statements on another thread", () => {
 		expect(client.statements.mayMove).toBe(true);
 		parse(client, "long", `SELECT '${"x".repeat(1 << 20)}'`);
 		expect(client.statements.mayMove).toBe(false);
-		for (const options of [{ shared: false }, { told: new Map() }])
+		for (const options of [{ shared: false }, { all: new ShardedStatements(new Statements(() => 1)) }])
 			expect(new TestClient(thread(), options).statements.mayMove).toBe(false);
 	});
 });
