@@ -33,6 +33,9 @@ afterAll(async () => {
 	await cluster?.stop();
 });
 
+/** How long the server takes over 64 MiB is the machine's matter, up to the end of the test. */
+const patient = () => connect(proxy, { timeout: 60_000 });
+
 /** Half a message: what is to come is `SIZE` bytes of x and `end`. */
 const head = (code: string, start: Uint8Array, end: Uint8Array, size = SIZE) =>
 	concat(bytes(code.charCodeAt(0)), int32(4 + start.length + size + end.length), start);
@@ -57,7 +60,7 @@ const READ_NAMED = f.parse(READ, "read");
 
 describe("more than 64 MiB", () => {
 	test("of a Query are run by the primary, with what stands before and behind it in its place", async () => {
-		await using client = await connect(proxy);
+		await using client = await patient();
 		const start = Buffer.from(`SELECT ${PORT}, length('`);
 		const end = Buffer.from("')\0");
 		client.send(f.query(`SELECT ${PORT}`), head("Q", start, end));
@@ -67,7 +70,7 @@ describe("more than 64 MiB", () => {
 	});
 
 	test("of a parameter: of a statement that is parsed with it, and of one that was before", async () => {
-		await using client = await connect(proxy);
+		await using client = await patient();
 		client.send(READ_NAMED, f.describe("S", "read"), f.sync());
 		expect(codes(await client.result())).toBe("1tTZ");
 		client.send(f.parse(READ), bind());
@@ -83,7 +86,7 @@ describe("more than 64 MiB", () => {
 	});
 
 	test("of many messages, none of which is large, with a write behind them all", async () => {
-		await using client = await connect(proxy);
+		await using client = await patient();
 		const value = "y".repeat(1 << 20);
 		const one = concat(f.bind({ statement: "read", values: [value] }), f.execute());
 		client.send(READ_NAMED);
@@ -98,7 +101,7 @@ describe("more than 64 MiB", () => {
 		["with no server held", []],
 		["behind another request", [f.query("SELECT pg_sleep(0.5)")]],
 	])("that stop for a while may end in a write, %s", async (_, before) => {
-		await using client = await connect(proxy);
+		await using client = await patient();
 		client.send(...before, f.parse(`${READ} -- halfway`), f.bind({ values: ["abc"] }), f.execute());
 		const running = "SELECT count(*)::int AS n FROM pg_stat_activity WHERE query LIKE '%-- halfway'";
 		await until(
@@ -116,7 +119,7 @@ describe("more than 64 MiB", () => {
 		["BEGIN", primary],
 		["BEGIN READ ONLY", replica],
 	])("are part of the transaction that %s began, whether a server has it or not", async (begin, place) => {
-		await using client = await connect(proxy);
+		await using client = await patient();
 		for (const before of [[], [`SELECT ${PORT}`]]) {
 			expect((await client.query(begin)).status).toBe("T");
 			for (const sql of before) expect((await client.query(sql)).rows).toEqual([[place()]]);
@@ -129,7 +132,7 @@ describe("more than 64 MiB", () => {
 	});
 
 	test("are not run in a transaction that has failed before any server had it", async () => {
-		await using client = await connect(proxy);
+		await using client = await patient();
 		await client.query("BEGIN");
 		expect((await client.query("SET pgdog.role = 'nobody'")).status).toBe("E");
 		client.send(READ_NAMED, bind("read"));
@@ -140,7 +143,7 @@ describe("more than 64 MiB", () => {
 	});
 
 	test("that end a transaction on the replica do not draw the write behind them there", async () => {
-		await using client = await connect(proxy);
+		await using client = await patient();
 		await client.query("BEGIN READ ONLY");
 		await client.query(`SELECT ${PORT}`);
 		client.send(f.parse(READ), bind());
@@ -153,7 +156,7 @@ describe("more than 64 MiB", () => {
 
 	test("cost little memory, and nothing is left when their client goes in the middle", async () => {
 		const memory = () => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${proxy.pid}/status`, "utf8"))![1]) >> 10;
-		const client = await connect(proxy);
+		const client = await patient();
 		// A read is garbage when it has been passed on; how much of that there may be is the collector's to say.
 		const size = 1000 << 20;
 		client.send(f.parse(READ), bind("", size));
@@ -166,7 +169,7 @@ describe("more than 64 MiB", () => {
 		}
 		expect(most - before).toBeLessThan(400);
 		client.reset();
-		await using next = await connect(proxy);
+		await using next = await patient();
 		expect((await next.query("INSERT INTO t VALUES ('after')")).tags).toEqual(["INSERT 0 1"]);
 	});
 });
