@@ -30,10 +30,13 @@ export class ShardedStatements implements KeptStatements {
 		return part;
 	}
 
-	/** Something is about to be said on this shard. */
-	begin(shard: number): void {
-		const part = this.parts[shard]!;
-		if (part.followed !== this.unnamed.serial) part.follow(this.unnamed);
+	/** Something is about to be said on these shards. */
+	begin(shards: readonly number[]): void {
+		const { parts, unnamed } = this;
+		for (const shard of shards) {
+			const part = parts[shard]!;
+			if (part.followed !== unnamed.serial) part.follow(unnamed);
+		}
 	}
 
 	/**

@@ -166,6 +166,7 @@ export class Exchange implements MergeOutput {
 		this.mark = step.at;
 		this.merge.begin(step.targets, step.replies, step.firstAnswers);
 		this.sent = 0;
+		this.session.kept.begin(step.targets);
 		this.sendStep(step);
 	}
 
@@ -175,7 +176,7 @@ export class Exchange implements MergeOutput {
 	 */
 	private sendStep(step: Step): void {
 		const { targets, chunk, at, end, behind } = step;
-		const { transaction, kept } = this.session;
+		const { transaction } = this.session;
 		const joins = step.joins && transaction.mayJoin;
 		// Each Link keeps slices of what it is given.
 		const bytes = at === 0 && end === chunk.length ? chunk : chunk.subarray(at, end);
@@ -189,7 +190,6 @@ export class Exchange implements MergeOutput {
 			const shard = targets[this.sent++]!;
 			const link = this.shards.each[shard]!;
 			if (joins) transaction.join(shard);
-			kept.begin(shard);
 			if (bytes.length > 0) link.send(bytes);
 			if (behind !== null) {
 				if (!this.involved.includes(shard)) this.involved = [...this.involved, shard];

@@ -61,7 +61,7 @@ test("after an error on some shards all have what the client has", () => {
 	client.note(f.parse("SELECT 1", "both"));
 	of.settle([0, 1], false);
 	for (const [i, { statements }] of shards.entries()) {
-		of.begin(i);
+		of.begin([i]);
 		expect(["both", "not", ""].map((name) => statements.textOf(name))).toEqual(["SELECT 1", null, null]);
 	}
 });
@@ -158,7 +158,7 @@ describe("by whatever requests, failed and not", () => {
 					const said = batch.map(encode);
 					if (said.length === 0) continue;
 					const done = targets.map((target) => {
-						of.begin(target);
+						of.begin([target]);
 						return play(shards[target]!, said, failing[target]!);
 					});
 					// The client hears of what all have done.
@@ -177,7 +177,7 @@ describe("by whatever requests, failed and not", () => {
 					of.settle(targets, next === undefined);
 					const has = ({ statements }: TestClient) => ["", "a", "b", "c"].map((key) => statements.textOf(key));
 					const expected = ["", "a", "b", "c"].map((key) => model.get(key) ?? null);
-					for (const shard of shards.keys()) of.begin(shard);
+					of.begin([...shards.keys()]);
 					expect([client, ...shards].map(has)).toEqual([client, ...shards].map(() => expected));
 				}
 			}),
