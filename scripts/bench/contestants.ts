@@ -27,6 +27,8 @@ export interface Contestant {
 interface Extras {
 	/** Reads are spread over the replicas too. */
 	spread?: boolean;
+	/** Two shards, databases of one server: what names no shard is for both. */
+	shards?: boolean;
 	/** Files of the libraries that it loads. */
 	plugins?: string[];
 	env?: Record<string, string>;
@@ -43,6 +45,9 @@ export const USER = "pgdog_trust";
 export const DATABASE = "pgdog";
 const POOL = 10;
 
+/** The second of `shards=N`: a copy of the first. */
+const SECOND_SHARD = "pgdog_shard_1";
+
 /** Servers beside the primary that `replicas=N` reads from. */
 const REPLICAS = 2;
 
@@ -51,9 +56,10 @@ const MOST_CLIENTS = 10_000;
 
 /**
  * `workers=N`: ours with N threads before the primary; `replicas=N`: the same, with reads spread over its replicas too;
- * `plugin=N`: as `workers=N`, with a plugin that walks the tree of each statement.
+ * `plugin=N`: as `workers=N`, with a plugin that walks the tree of each statement; `shards=N`: as `workers=N`, before two shards, each
+ * of which is asked for every row.
  */
-const OURS = /^(workers|replicas|plugin)=(\d+)$/;
+const OURS = /^(workers|replicas|plugin|shards)=(\d+)$/;
 
 /** The example that looks at every table a statement names; it routes none, for its list has one that pgbench does not know. */
 const PLUGIN = "primary_only_tables";
@@ -65,11 +71,14 @@ const PLUGIN = "primary_only_tables";
 export async function startContestants(names: string[], scale: number): Promise<Field> {
 	const stack = new AsyncDisposableStack();
 	try {
-		const replicas = names.some((name) => OURS.exec(name)?.[1] === "replicas") ? REPLICAS : 0;
+		const some = (kind: string) => names.some((name) => OURS.exec(name)?.[1] === kind);
+		const replicas = some("replicas") ? REPLICAS : 0;
 		const settings = { max_connections: 300, shared_buffers: "128MB" };
-		const cluster = stack.use(await startPostgres({ settings, replicas }));
-		await cluster.primary.sql(`GRANT ALL ON SCHEMA public TO ${USER}`);
-		await fill(cluster, scale);
+		const databases = some("shards") ? [SECOND_SHARD] : [];
+		const cluster = stack.use(await startPostgres({ settings, replicas, databases }));
+		for (const database of [DATABASE, ...databases]) await fill(cluster, database, scale);
+		await cluster.primary.sql("CHECKPOINT");
+		await cluster.replicated();
 		const versions: Record<string, string> = {};
 		const [row] = await cluster.primary.sql("SHOW server_version");
 		versions.PostgreSQL = String(row?.server_version);
@@ -89,11 +98,19 @@ export async function startContestants(names: string[], scale: number): Promise<
 				const proxy = stack.use(await startOurs(cluster, 1, { binary }));
 				contestants.push({ name, port: proxy.port, pid: proxy.pid, prepares: true });
 			} else if (ours) {
-				const extras = { spread: ours[1] === "replicas", ...(ours[1] === "plugin" && withPlugin(stack)) };
+				const kind = ours[1];
+				const extras = {
+					spread: kind === "replicas",
+					shards: kind === "shards",
+					...(kind === "plugin" && withPlugin(stack)),
+				};
 				const proxy = stack.use(await startOurs(cluster, Number(ours[2]), extras));
 				versions.pgdog = (await runTool([join(import.meta.dir, "../../dist/pgdog"), "--version"])).stdout.trim();
 				contestants.push({ name, port: proxy.port, pid: proxy.pid, prepares: true });
-			} else throw new Error(`nobody is called ${name}: direct, pgbouncer, pgdog, workers=N, replicas=N, plugin=N`);
+			} else
+				throw new Error(
+					`nobody is called ${name}: direct, pgbouncer, pgdog, workers=N, replicas=N, plugin=N, shards=N`,
+				);
 		}
 		return { contestants, versions, [Symbol.asyncDispose]: () => stack.disposeAsync() };
 	} catch (error) {
@@ -102,20 +119,19 @@ export async function startContestants(names: string[], scale: number): Promise<
 	}
 }
 
-async function fill(cluster: Cluster, scale: number): Promise<void> {
+async function fill(cluster: Cluster, database: string, scale: number): Promise<void> {
+	await cluster.primary.sql(`GRANT ALL ON SCHEMA public TO ${USER}`, { database });
 	const result = await runTool(
 		[requireTool("pgbench"), "-i", "-q", "-s", String(scale), "-h", "127.0.0.1", "-p", String(cluster.port)].concat(
 			"-U",
 			USER,
-			DATABASE,
+			database,
 		),
 		{},
 		300_000,
 	);
 	if (result.code !== 0) throw new Error(`pgbench -i: ${result.stderr}`);
-	await cluster.primary.sql("VACUUM ANALYZE");
-	await cluster.primary.sql("CHECKPOINT");
-	await cluster.replicated();
+	await cluster.primary.sql("VACUUM ANALYZE", { database });
 }
 
 /** The plugin's library, and the file that it reads its list from. */
@@ -128,8 +144,9 @@ function withPlugin(stack: AsyncDisposableStack): Extras {
 }
 
 function startOurs(cluster: Cluster, workers: number, extras: Extras): Promise<Proxy> {
-	const { spread = false, plugins = [], env, binary } = extras;
+	const { spread = false, shards = false, plugins = [], env, binary } = extras;
 	const servers = spread ? [cluster.primary, ...cluster.replicas] : [cluster.primary];
+	const second = { shard: 1, database_name: SECOND_SHARD };
 	return startProxy({
 		...(binary === undefined ? {} : { binary }),
 		...(env === undefined ? {} : { env }),
@@ -140,13 +157,16 @@ function startOurs(cluster: Cluster, workers: number, extras: Extras): Promise<P
 				workers,
 				default_pool_size: POOL,
 				auth_type: "trust",
+				// pgbench counts the branches first, which no merge adds up.
+				...(shards && { cross_shard_unmerged: "permit" }),
 				...(spread && { read_write_split: "include_primary", load_balancing_strategy: "random" }),
 			},
-			databases: servers.map(({ host, port }, i) => ({
+			databases: [...servers, ...(shards ? [cluster.primary] : [])].map(({ host, port }, i) => ({
 				name: DATABASE,
 				host,
 				port,
-				role: i === 0 ? "primary" : "replica",
+				role: i === 0 || shards ? "primary" : "replica",
+				...(shards && i > 0 && second),
 			})),
 			plugins: plugins.map((name) => ({ name, required: true })),
 		},

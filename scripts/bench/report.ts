@@ -25,6 +25,7 @@ const ONE_WORKER = "workers=1";
 const atMost = (limit: number) => ({ figure: "CPU", clients: 10, sign: "≤", limit }) as const;
 const REPLICAS = { contestant: "replicas=1", where: ", replicas" };
 const PLUGIN = { contestant: "plugin=1", where: ", plugin" };
+const SHARDS = { contestant: "shards=1", where: ", two shards", against: ONE_WORKER };
 const TWO_WORKERS = { contestant: "workers=2", where: ", two workers", modes: ALL };
 
 /** What the project has set itself. A second worker is to cost little more than the first, and to serve many no slower. */
@@ -36,6 +37,7 @@ const TARGETS: readonly Target[] = [
 	{ ...PLUGIN, modes: ["simple"], ...atMost(1.25) },
 	{ ...PLUGIN, modes: ["extended", "prepared"], ...atMost(1) },
 	{ ...TWO_WORKERS, against: ONE_WORKER, ...atMost(1.1) },
+	{ ...SHARDS, modes: ["simple"], ...atMost(2.2) },
 	{ ...TWO_WORKERS, figure: "tps", clients: 50, sign: "≥", limit: 1 },
 ];
 
@@ -46,6 +48,7 @@ const NOTES = [
 		"replicas=N: N workers that spread reads over the primary and two replicas; the others have the primary alone.",
 	],
 	["plugin=", "plugin=N: N workers with a plugin that looks at every table in the tree of each statement."],
+	["shards=", "shards=N: N workers before two shards, databases of one server, both of which are asked for every row."],
 ] as const;
 
 export function median(values: number[]): number {
