@@ -122,6 +122,7 @@ export class Moves<Row> {
 		} catch (error) {
 			descriptors.free();
 			log.warn(`a client was lost on its way between workers: ${error} [${moving.address}]`);
+			this.context.onLogout(moving, "connection lost");
 		}
 		if (socket !== null) this.arrive(socket, moving);
 		// The giver counts it until then, so that a shutdown waits for it.

@@ -1,0 +1,39 @@
+// A client that comes from another worker, where nothing of it can be had.
+
+import { expect, test } from "bun:test";
+import { Clients } from "../../src/client/clients.ts";
+import { Moves, type MovesContext } from "../../src/client/moves.ts";
+import type { ClientMessage, MovingClient } from "../../src/client/moving-client.ts";
+import { Contain } from "../../src/contain.ts";
+import { Loads } from "../../src/stats/loads.ts";
+import { until } from "../support/until.ts";
+
+test("one whose descriptor cannot be used is told of as gone: in the log, to the worker that gave it, and to its own", async () => {
+	const told: [number, ClientMessage][] = [];
+	const said: string[] = [];
+	let freed = 0;
+	const context = {
+		worker: 1,
+		loads: new Loads(3),
+		clients: new Clients<string>(1, (to, message) => told.push([to, message])),
+		contain: new Contain(
+			(error) => said.push(String(error)),
+			() => {},
+		),
+		descriptors: { free: () => freed++ },
+		handlers: { data() {} },
+		log: { warn: (text: string) => said.push(text.replace(/workers: .* \[/, "workers: … [")) },
+		onLogout: ({ user }: { user: string }, reason: string) => said.push(`${user}: ${reason}`),
+	};
+	const moves = new Moves(context as unknown as MovesContext<string>, 3);
+	const pid = (2 << 23) | 7;
+	const client = { fd: 1 << 20, user: "somebody", address: "there", pid } as MovingClient;
+	moves.onMessage({ type: "give-client", client, by: 0 });
+	await until(() => told.length === 2, "the others to be told");
+	expect(said).toEqual(["a client was lost on its way between workers: … [there]", "somebody: connection lost"]);
+	expect(freed).toBe(1);
+	expect(told).toEqual([
+		[2, { type: "client-at", pid, worker: -1 }],
+		[0, { type: "client-arrived", pid }],
+	]);
+});
