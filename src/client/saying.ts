@@ -67,13 +67,9 @@ export class Saying implements RoutingOwner {
 	private make(shared: boolean): ClientStatements {
 		const { statements, facts } = this.context;
 		const { parsing, routing, kept } = this.line;
-		this.statements = new ClientStatements(
-			statements,
-			facts,
-			parsing,
-			shared ? null : new OwnTexts(routing.needed),
-			kept,
-		);
+		// Of several shards it has to be known which has been told of a name.
+		const own = shared ? null : new OwnTexts(routing.needed || kept !== null);
+		this.statements = new ClientStatements(statements, facts, parsing, own, kept);
 		return this.statements;
 	}
 
@@ -183,7 +179,9 @@ export class Saying implements RoutingOwner {
 	}
 
 	private deallocate(server: Server, chunk: Buffer, run: number, at: number, facts: SessionFacts): boolean {
-		const sql = this.statements?.onDeallocate(server, chunk, run, at, facts.deallocates ?? "") ?? null;
+		// Of several shards another may have prepared it.
+		const statements = this.line.kept === null ? this.statements : this.prepared();
+		const sql = statements?.onDeallocate(server, chunk, run, at, facts.deallocates ?? "") ?? null;
 		if (sql === null) return false;
 		server.books.query();
 		server.stream.out.addAll(query(sql));

@@ -60,9 +60,9 @@ export class OwnTexts {
 		return this.texts.size === 0 ? undefined : this.texts.get(chunk.utf8Slice(start, end));
 	}
 
-	/** Close or DEALLOCATE. */
-	forget(name: string): void {
-		this.texts.delete(name);
+	/** Close or DEALLOCATE. @returns the text was known */
+	forget(name: string): boolean {
+		return this.texts.delete(name);
 	}
 
 	/** DEALLOCATE ALL or DISCARD ALL. */

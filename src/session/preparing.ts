@@ -2,6 +2,7 @@
 // the client knows it. What the server says of it is read, to be compared with what others have said. Owned by ClientStatements
 // (statements.ts).
 
+import { Reply } from "../backend/books.ts";
 import type { Copy } from "../backend/copy.ts";
 import { differing, resetDialect, setDialect } from "../backend/dialect-sql.ts";
 import type { Server } from "../backend/server.ts";
@@ -34,6 +35,9 @@ export const STALE = new PgError(
 	undefined,
 	"RevalidateCachedQuery",
 );
+
+/** A Parse from its text on, which is empty, and has no parameters. */
+const NO_TEXT = Buffer.alloc(3);
 
 export class Preparing {
 	private readonly parsing: Parsing;
@@ -150,6 +154,19 @@ export class Preparing {
 		out.addAll(parse(statement.name, statement.restAsDescribed));
 		this.ask(server, made);
 		if (names.length > 0) runOurs(server, resetDialect(names));
+	}
+
+	/**
+	 * The server gets something by the statement's name, for DEALLOCATE to take away. What another shard has parsed may be an error here,
+	 * behind which a Query would be skipped, and never answered: then it is an empty text.
+	 */
+	toDeallocate(server: Server, statement: Statement): void {
+		if (this.told === null) {
+			this.again(server, statement, undefined, Number.POSITIVE_INFINITY);
+			return;
+		}
+		server.books.saidOf(Reply.ParseOurs, null);
+		server.stream.out.addAll(parse(statement.name, NO_TEXT));
 	}
 
 	/** Constants of the text, parsed here and now, may come to other values than those of the statement. */

@@ -212,11 +212,12 @@ export class ClientStatements implements PreparedNames, StatementClient {
 	 * @returns the SQL to send instead, or null when the name is not one of ours
 	 */
 	onDeallocate(server: Server, chunk: Buffer, run: number, at: number, name: string): string | null {
-		this.own?.forget(name);
+		// The server has it by this name.
+		if (this.own?.forget(name) === true) return null;
 		const statement = this.names.get(name);
 		if (statement === undefined) return null;
 		server.stream.out.add(chunk, run, at - run);
-		if (!server.statements.has(statement)) this.preparing.again(server, statement, undefined, Number.POSITIVE_INFINITY);
+		if (!server.statements.has(statement)) this.preparing.toDeallocate(server, statement);
 		server.statements.remove(statement);
 		server.statements.noteDeallocation();
 		this.unanswered.noteEnd(name, statement, server.books);

@@ -78,3 +78,33 @@ test("types of the user's own have other OIDs on each shard, and are the same", 
 		expect([shard, await execute(client, "s")]).toEqual([shard, [["1", "good"]]]);
 	}
 });
+
+test("DEALLOCATE on a shard where the text is an error", async () => {
+	await using client = await connect(proxy);
+	await send(client, f.parse("/* pgdog_shard: 1 */ SELECT * FROM lonely", "s"));
+	const { tags, errors } = await client.query("/* pgdog_shard: 0 */ DEALLOCATE s");
+	expect([tags, errors]).toEqual([["DEALLOCATE"], []]);
+	expect(await execute(client, "s")).toBe("26000");
+	await send(client, f.parse("/* pgdog_shard: 1 */ SELECT * FROM lonely", "s"));
+	const ended = await send(
+		client,
+		f.parse("/* pgdog_shard: 0 */ DEALLOCATE s"),
+		f.bind(),
+		f.execute(),
+		f.bind({ statement: "s" }),
+	);
+	expect([ended.tags, ended.errors[0]?.C]).toEqual([["DEALLOCATE"], "26000"]);
+});
+
+test("DEALLOCATE of what has its own name on the server", async () => {
+	await using own = await startSharded(cluster, { general: { prepared_statements: "disabled" } });
+	await using client = await connect(own);
+	await client.query("BEGIN");
+	for (const last of [1, 2, 3]) {
+		const parsed = await send(client, f.parse(`SELECT ${last}`, "s"), f.bind({ statement: "s" }));
+		expect(parsed.errors).toEqual([]);
+		const { tags, errors } = last === 1 ? await client.query("DEALLOCATE s") : await client.extended("DEALLOCATE s");
+		expect([last, tags, errors]).toEqual([last, ["DEALLOCATE"], []]);
+	}
+	expect((await client.query("COMMIT")).tags).toEqual(["COMMIT"]);
+});
