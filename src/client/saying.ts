@@ -56,7 +56,9 @@ export class Saying implements RoutingOwner {
 
 	/** The client's statements, made when it first prepares one. */
 	prepared(): ClientStatements {
-		return this.statements ?? this.make(this.context.general.prepared_statements !== "disabled");
+		return (
+			this.statements ?? this.make(this.line.kept?.areShared ?? this.context.general.prepared_statements !== "disabled")
+		);
 	}
 
 	/** What it has prepared on another thread: shared, also after a reload which says that those of new clients are not. */

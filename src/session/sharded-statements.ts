@@ -14,12 +14,15 @@ export class ShardedStatements implements KeptStatements {
 	readonly names: StatementNames;
 	readonly unnamed = new UnnamedStatement();
 	readonly told = new Told();
+	readonly areShared: boolean;
 	private readonly statements: Statements;
 	/** By the number of the shard. */
 	private readonly parts: ShardPart[] = [];
 
-	constructor(statements: Statements) {
+	/** @param areShared for as long as the client stays: what it has parsed on one shard is known to another as it was there */
+	constructor(statements: Statements, areShared: boolean) {
 		this.statements = statements;
+		this.areShared = areShared;
 		this.names = new StatementNames(statements);
 	}
 
@@ -53,12 +56,14 @@ class ShardPart implements KeptStatements {
 	readonly names: ShardNames;
 	readonly unnamed = new UnnamedStatement();
 	readonly told: Told;
+	readonly areShared: boolean;
 	/** The number of the client's unnamed statement that `unnamed` is; written here only. */
 	followed: number;
 
 	constructor(client: KeptStatements, names: ShardNames) {
 		this.names = names;
 		this.told = client.told;
+		this.areShared = client.areShared;
 		this.followed = client.unnamed.serial;
 	}
 

@@ -54,6 +54,8 @@ export interface KeptStatements {
 	readonly unnamed: UnnamedStatement;
 	/** With several shards: what they have told the client. */
 	readonly told: Told;
+	/** Names are shared: on all shards, or on none (`prepared_statements`). */
+	readonly areShared: boolean;
 }
 
 export class ClientStatements implements PreparedNames, StatementClient {

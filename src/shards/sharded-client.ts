@@ -88,14 +88,13 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		this.pid = context.register(this);
 		this.secret = Uint8Array.from(randomBytes(login.minor >= 2 ? 32 : 4));
 		const own = new Session(login.hints);
-		const kept = new ShardedStatements(context.statements);
+		const kept = new ShardedStatements(context.statements, context.general.prepared_statements !== "disabled");
 		this.shards = new ShardLinks(context, this, cluster, login, { hints: own.hints, statements: kept });
-		const sharesNames = () => context.general.prepared_statements !== "disabled";
 		this.session = {
 			own,
 			statements: new ClientStatements(context.statements, context.facts, this.shards.at(0).parsing, null, kept),
 			kept,
-			transaction: new ShardedTransaction(this.shards.each, own.heldBegin, sharesNames),
+			transaction: new ShardedTransaction(this.shards.each, own.heldBegin, kept.areShared),
 		};
 		this.planning = new Planning(context, this, this.shards, this.session, router);
 		this.exchange = new Exchange(context, this, this.shards, this.session);

@@ -38,10 +38,10 @@ export class ShardedTransaction {
 	private sql = "";
 	/** Shards that were given `sql` for the request under way. */
 	private joining: number[] = [];
-	private readonly sharesNames: () => boolean;
+	private readonly sharesNames: boolean;
 
 	/** @param sharesNames what is parsed on one shard may be run on another (`prepared_statements`) */
-	constructor(shards: readonly Participant[], heldBegin: HeldBegin, sharesNames: () => boolean) {
+	constructor(shards: readonly Participant[], heldBegin: HeldBegin, sharesNames: boolean) {
 		this.shards = shards;
 		this.sharesNames = sharesNames;
 		this.heldBegin = heldBegin;
@@ -135,12 +135,12 @@ export class ShardedTransaction {
 	 * @param sent shards that the batch has been sent to so far
 	 */
 	home(own: number, sent: readonly number[]): number {
-		return this.sharesNames() ? (sent[0] ?? this.begun[0] ?? own) : own;
+		return this.sharesNames ? (sent[0] ?? this.begun[0] ?? own) : own;
 	}
 
 	/** The shards of a statement that any of `wanted` can run. */
 	anywhere(wanted: readonly number[]): readonly number[] {
-		if (!this.sharesNames()) return wanted;
+		if (!this.sharesNames) return wanted;
 		if (this.isRunning) return this.begun;
 		return this.heldBegin.open && wanted.length > 1 ? FIRST : wanted;
 	}

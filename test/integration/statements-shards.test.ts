@@ -7,7 +7,7 @@ import type { Proxy } from "../support/proxy.ts";
 import type { QueryResult, RawClient } from "../support/raw-client.ts";
 import { frontend as f } from "../support/wire-frames.ts";
 import { onEach, SHARDS, startSharded, startShards } from "./sharded.ts";
-import { connect } from "./support.ts";
+import { admin, connect } from "./support.ts";
 
 setDefaultTimeout(60_000);
 
@@ -107,4 +107,19 @@ test("DEALLOCATE of what has its own name on the server", async () => {
 		expect([last, tags, errors]).toEqual([last, ["DEALLOCATE"], []]);
 	}
 	expect((await client.query("COMMIT")).tags).toEqual(["COMMIT"]);
+});
+
+test("a RELOAD that ends the sharing of names: a client that is there goes on alike on all shards", async () => {
+	await using changing = await startSharded(cluster, { general: { prepared_statements: "extended" } });
+	await using client = await connect(changing);
+	await client.query("SET pgdog.shard = 0");
+	await prepare(client, "s", "SELECT current_database()");
+	const config = await Bun.file(changing.configPath).text();
+	await Bun.write(changing.configPath, config.replace('"extended"', '"disabled"'));
+	await using console = await admin(changing);
+	expect((await console.query("RELOAD")).errors).toEqual([]);
+	for (const shard of [0, 1, 2]) {
+		await client.query(`SET pgdog.shard = ${shard}`);
+		expect(await execute(client, "s")).toEqual([[SHARDS[shard]!]]);
+	}
 });

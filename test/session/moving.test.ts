@@ -102,7 +102,7 @@ describe("statements on another thread", () => {
 		expect(client.statements.mayMove).toBe(true);
 		parse(client, "long", `SELECT '${"x".repeat(1 << 20)}'`);
 		expect(client.statements.mayMove).toBe(false);
-		for (const options of [{ shared: false }, { all: new ShardedStatements(new Statements(() => 1)) }])
+		for (const options of [{ shared: false }, { all: new ShardedStatements(new Statements(() => 1), true) }])
 			expect(new TestClient(thread(), options).statements.mayMove).toBe(false);
 	});
 });

@@ -16,7 +16,7 @@ const run = (statement = "") => [f.bind({ statement }), f.execute()];
 /** A client of so many shards, and its shards. */
 function sharded(count: number) {
 	const all = thread();
-	const of = new ShardedStatements(all.statements);
+	const of = new ShardedStatements(all.statements, true);
 	const shards = Array.from({ length: count }, (_, number) => new TestClient(all, { shard: { number, of } }));
 	return { all, of, shards, client: new ShardedTestClient(all, { all: of }) };
 }

@@ -44,9 +44,9 @@ function planning(isSession = false) {
 			letGo() {},
 		}),
 	);
-	const transaction = new ShardedTransaction(participants, own.heldBegin, () => true);
+	const transaction = new ShardedTransaction(participants, own.heldBegin, true);
 	const parsing = { dialect: new Statements(() => 1).dialectsOf("u"), time: 0 } as unknown as Parsing;
-	const kept = new ShardedStatements(new Statements(() => 1));
+	const kept = new ShardedStatements(new Statements(() => 1), true);
 	const statements = new ClientStatements(new Statements(() => 1), facts, parsing, null, kept);
 	const wanted: string[] = [];
 	const shards: Planned = {
