@@ -251,6 +251,8 @@ export class Relay {
 		const { traces } = this.session;
 		if (status === TxStatus.Idle && traces.alters) traces.endTransaction(books.owed === 0);
 		this.ready = books.owed === 0;
+		if (this.ready && this.statements.deallocates)
+			this.statements.undoDeallocations(this.owner.client?.statements ?? null);
 		this.notes = null;
 		this.inserted = null;
 		this.ofInsertion = false;
@@ -323,8 +325,7 @@ export class Relay {
 				break;
 			case "DEALLOCATE":
 				// DEALLOCATE of a name that the client made up may be of one of ours: nothing is sure to be here any more.
-				if (this.statements.deallocations > 0) this.statements.deallocations--;
-				else if (this.task === null) traces.leave(Dirty.Prepared);
+				if (!this.statements.onDeallocated() && this.task === null) traces.leave(Dirty.Prepared);
 				break;
 			case "PREPARE":
 				traces.leave(Dirty.Prepared);

@@ -22,6 +22,15 @@ export interface MovingCopy {
 	readonly dueAt: number;
 }
 
+/** A DEALLOCATE under way. */
+interface Deallocation {
+	readonly statement: Statement;
+	/** What the client calls it. */
+	readonly name: string;
+	/** What the server had of it; undefined: only something to be taken away. */
+	readonly copy: Copy | undefined;
+}
+
 /** The server's client as far as its statements go: it hears what was not done, and what the server says of them. */
 export interface StatementClient {
 	/** Parse was not done because of an error before or in it: the client has no statement of this name. */
@@ -31,7 +40,7 @@ export interface StatementClient {
 	 * them is the one that failed.
 	 */
 	onUnnamedUndone(parses: number, failed: boolean, followed: boolean): void;
-	/** Close was not done because of an error before it: the client still has the statement. */
+	/** Close, or DEALLOCATE, was not done because of an error before it: the client still has the statement. */
 	onCloseUndone(name: string, statement: Statement): void;
 	/**
 	 * The server's answer to Describe for what the client has parsed by these names. Not `statement.description` where the catalogue
@@ -65,7 +74,9 @@ export class ServerStatements {
 	/** The ParameterDescription whose RowDescription comes next. */
 	private parameters: Uint8Array = NOTHING;
 	/** DEALLOCATEs of this loan that were rewritten to name a statement of ours, and whose command tag has not come yet. */
-	deallocations = 0;
+	private deallocations: Deallocation[] = [];
+	/** There are some; written here only. */
+	deallocates = false;
 	private readonly books: Books;
 
 	constructor(books: Books) {
@@ -102,7 +113,7 @@ export class ServerStatements {
 	/** A client has the server from now on. */
 	lent(): void {
 		this.before = this.uses;
-		this.deallocations = 0;
+		if (this.deallocates) this.endDeallocations();
 	}
 
 	/** Whether the server was told to prepare it in an earlier batch that may yet fail, and then has it not. */
@@ -138,13 +149,31 @@ export class ServerStatements {
 		this.serial = NOBODY;
 	}
 
-	/** The client's DEALLOCATE was rewritten to name a statement of ours. */
-	noteDeallocation(): void {
-		this.deallocations++;
+	/** DEALLOCATE of what the client calls `name` is about to be run, rewritten to name our statement, which goes with it. */
+	noteDeallocation(statement: Statement, name: string): void {
+		this.deallocations.push({ statement, name, copy: this.prepared.get(statement) });
+		this.deallocates = true;
+		this.prepared.delete(statement);
 	}
 
-	remove(statement: Statement): void {
-		this.prepared.delete(statement);
+	/** The command tag of a DEALLOCATE. @returns false when none was rewritten: it was of whatever the client has made up */
+	onDeallocated(): boolean {
+		return this.deallocations.shift() !== undefined;
+	}
+
+	/** The server owes nothing: what has no command tag by now was not run, since something before it has failed. */
+	undoDeallocations(client: StatementClient | null): void {
+		for (const { statement, name, copy } of this.endDeallocations().reverse()) {
+			if (copy?.exists && !this.prepared.has(statement)) this.prepared.set(statement, copy);
+			client?.onCloseUndone(name, statement);
+		}
+	}
+
+	private endDeallocations(): Deallocation[] {
+		const { deallocations } = this;
+		this.deallocations = [];
+		this.deallocates = false;
+		return deallocations;
 	}
 
 	/** DEALLOCATE ALL and the like: nothing is here, as far as is known, but what was sent behind it. */

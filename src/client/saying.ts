@@ -185,6 +185,7 @@ export class Saying implements RoutingOwner {
 		const statements = this.line.kept === null ? this.statements : this.prepared();
 		const sql = statements?.onDeallocate(server, chunk, run, at, facts.deallocates ?? "") ?? null;
 		if (sql === null) return false;
+		statements?.noteDeallocation(server, facts.deallocates ?? "");
 		server.books.query();
 		server.stream.out.addAll(query(sql));
 		return true;

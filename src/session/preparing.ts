@@ -9,7 +9,7 @@ import type { Server } from "../backend/server.ts";
 import type { Statement } from "../backend/statement.ts";
 import type { Statements } from "../backend/statements.ts";
 import { PgError } from "../errors.ts";
-import { CONSTANT_SETTINGS, Reads } from "../parser/session.ts";
+import { CONSTANT_SETTINGS, Dirty, Reads } from "../parser/session.ts";
 import { Target } from "../wire/codes.ts";
 import {
 	CLOSE_UNNAMED_STATEMENT,
@@ -157,16 +157,14 @@ export class Preparing {
 	}
 
 	/**
-	 * The server gets something by the statement's name, for DEALLOCATE to take away. What another shard has parsed may be an error here,
-	 * behind which a Query would be skipped, and never answered: then it is an empty text.
+	 * The server gets something by the statement's name, for DEALLOCATE to take away: an empty text, which is no error whatever has become of
+	 * the statement's own, nor in a transaction that has failed. Behind an error a Query would be skipped, and never answered.
 	 */
-	toDeallocate(server: Server, statement: Statement): void {
-		if (this.told === null) {
-			this.again(server, statement, undefined, Number.POSITIVE_INFINITY);
-			return;
-		}
-		server.books.saidOf(Reply.ParseOurs, null);
-		server.stream.out.addAll(parse(statement.name, NO_TEXT));
+	toDeallocate({ books, stream, session }: Server, statement: Statement): void {
+		books.saidOf(Reply.ParseOurs, null);
+		stream.out.addAll(parse(statement.name, NO_TEXT));
+		// If the DEALLOCATE is never run, nobody else shall find it.
+		session.traces.leave(Dirty.Prepared);
 	}
 
 	/** Constants of the text, parsed here and now, may come to other values than those of the statement. */

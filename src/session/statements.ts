@@ -220,11 +220,17 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		if (statement === undefined) return null;
 		server.stream.out.add(chunk, run, at - run);
 		if (!server.statements.has(statement)) this.preparing.toDeallocate(server, statement);
-		server.statements.remove(statement);
-		server.statements.noteDeallocation();
+		return `DEALLOCATE ${statement.name}`;
+	}
+
+	/** What `onDeallocate` has made of `DEALLOCATE name` is about to be run. */
+	noteDeallocation(server: Server, name: string): void {
+		const statement = this.names.get(name);
+		if (statement === undefined) return;
+		server.statements.noteDeallocation(statement, name);
+		this.unanswered.noteChange(name, server.books);
 		this.unanswered.noteEnd(name, statement, server.books);
 		this.end(name);
-		return `DEALLOCATE ${statement.name}`;
 	}
 
 	/** Settings are brought back (`bringBack` of ours.ts) between the run `chunk[run, at)` and the message at `at`. */
@@ -337,6 +343,7 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		if (reply === Reply.Bind && serial !== 0 && facts !== NO_FACTS) {
 			server.session.note(facts, true);
 			noteBound(server, facts, chunk, nameEnd + 1, stop);
+			if (facts.deallocates !== null && this.own === null) this.noteDeallocation(server, facts.deallocates);
 		}
 		if (isThere) return Said.AsIs;
 		server.stream.out.add(chunk, at, stop - at);
@@ -413,6 +420,10 @@ export class ClientStatements implements PreparedNames, StatementClient {
 			const { deallocates } = this.texts.factsOf(chunk, at + HEADER, next - 1);
 			if (deallocates !== null) this.end(deallocates);
 			this.forgetUnnamed();
+		} else if (code === Frontend.Bind) {
+			const start = endOfString(chunk, at + HEADER, next) + 1;
+			const { deallocates } = this.unnamed.facts;
+			if (deallocates !== null && start > 0 && chunk[start] === 0) this.end(deallocates);
 		} else if (code === Frontend.Close && chunk[at + HEADER] === Target.Statement) this.noteClose(chunk, at, next);
 		else if (code === Frontend.Parse) {
 			const nameEnd = endOfString(chunk, at + HEADER, next);
@@ -423,7 +434,6 @@ export class ClientStatements implements PreparedNames, StatementClient {
 				this.names.set(name, this.texts.statementOf(null, chunk, nameEnd + 1, textEnd, next));
 			} else {
 				const facts = this.texts.factsOf(chunk, nameEnd + 1, textEnd);
-				if (facts.deallocates !== null) this.end(facts.deallocates);
 				this.rememberUnnamed(chunk, nameEnd + 1, textEnd, next, facts, serial);
 			}
 		}
@@ -434,6 +444,11 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		const start = at + HEADER + 1;
 		if (nameEnd === start) this.unnamed.forget();
 		else this.end(chunk.utf8Slice(start, nameEnd));
+	}
+
+	/** The unnamed statement is a DEALLOCATE: a Bind of it is to be noted. */
+	get mayDeallocate(): boolean {
+		return this.unnamed.facts.deallocates !== null;
 	}
 
 	forgetUnnamed(): void {

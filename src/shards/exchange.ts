@@ -355,7 +355,8 @@ export class Exchange implements MergeOutput {
 	private learn(chunk: Buffer, at: number, next: number): void {
 		const { statements } = this.session;
 		const code = chunk[at];
-		if (code === Frontend.Query ? statements.isEmpty : code !== Frontend.Parse && code !== Frontend.Close) return;
+		if (code === Frontend.Describe || code === Frontend.Execute) return;
+		if (code === Frontend.Query ? statements.isEmpty : code === Frontend.Bind && !statements.mayDeallocate) return;
 		statements.note(chunk, at, next, this.serials.nextSerial());
 		this.hasLearnt = true;
 	}

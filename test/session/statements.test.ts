@@ -415,15 +415,26 @@ describe("DEALLOCATE", () => {
 		expect(client.statements.size).toBe(0);
 	});
 
-	test("of one that the server does not have has it prepared first", () => {
+	test("that is not run leaves the statement, to its client and to those who share it", () => {
+		const all = thread();
+		const [client, other] = [new TestClient(all), new TestClient(all)];
+		parse(client, "mine", "SELECT 1");
+		client.say(f.bind({ statement: "nobody" }), f.parse("DEALLOCATE mine"), ...run(), SYNC);
+		client.done(error("26000"));
+		expect(client.statements.textOf("mine")).toBe("SELECT 1");
+		other.take(client.rig);
+		// It may have been taken away to be parsed anew.
+		expect(other.say(f.parse("SELECT 1", "theirs")).slice(0, 2)).toEqual([
+			"Close S __pgdog_1",
+			'Parse __pgdog_1 "SELECT 1"',
+		]);
+	});
+
+	test("of one that the server does not have is of an empty text, which is no error", () => {
 		const client = new TestClient(thread());
 		parse(client, "mine", "SELECT 1");
 		client.take(rig());
-		expect(client.say(f.query("DEALLOCATE mine"))).toEqual([
-			'Parse __pgdog_1 "SELECT 1" 23',
-			"Describe S __pgdog_1",
-			'Query "DEALLOCATE __pgdog_1"',
-		]);
+		expect(client.say(f.query("DEALLOCATE mine"))).toEqual(['Parse __pgdog_1 ""', 'Query "DEALLOCATE __pgdog_1"']);
 	});
 
 	test("of what SQL has prepared goes as it is; ALL takes all names", () => {
@@ -616,6 +627,8 @@ describe("what happens where the client has no server", () => {
 		expect(statements.namesOf(() => true)).toEqual([]);
 		note(client, f.parse("SELECT 1", "mine"));
 		note(client, f.parse("DEALLOCATE mine"), 8);
+		expect(statements.namesOf(() => true)).toEqual(["mine", ""]);
+		note(client, f.bind());
 		expect(statements.namesOf(() => true)).toEqual([""]);
 		note(client, f.parse("SELECT 1", "mine"));
 		note(client, f.query("DEALLOCATE mine"));

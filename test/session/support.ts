@@ -212,6 +212,7 @@ export class TestClient {
 			noteRun(server, facts);
 			server.session.note(facts);
 		}
+		if (sql !== null) statements.noteDeallocation(server, deallocates!);
 		server.books.query();
 		if (sql === null) return Said.AsIs;
 		server.stream.out.addAll(query(sql));
