@@ -148,7 +148,7 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		this.names.set(name, statement);
 		this.unanswered.noteChange(name, server.books);
 		const copy = server.statements.use(statement);
-		if (copy !== undefined && server.status === TxStatus.Failed) {
+		if (copy !== undefined && mayHaveFailed(server)) {
 			// In a failed transaction the server has the answer, which depends on the text.
 			server.statements.noteParseElsewhere(statement, name);
 			server.stream.out.addAll(parse("", statement.rest));
@@ -536,6 +536,11 @@ const TOO_MANY = new PgError(
 	"Statements may take 256 MiB for one client, and 512 MiB for all clients of a worker.",
 	"Close statements that are not needed any more.",
 );
+
+/** The transaction has failed, or what was said in it and is not answered may yet fail it. */
+function mayHaveFailed({ status, books }: Server): boolean {
+	return status === TxStatus.Failed || (status === TxStatus.InBlock && books.ends > 0);
+}
 
 function taken(name: string): PgError {
 	return new PgError("ERROR", "42P05", `prepared statement "${name}" already exists`);

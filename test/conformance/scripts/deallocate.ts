@@ -44,6 +44,14 @@ export const DEALLOCATE: Script[] = [
 		[f.bind({ statement: "d" }), f.execute(), sync],
 	),
 	says(
+		"a Parse of a known text behind what fails its transaction, in one write",
+		[f.parse("SELECT 1", "d"), sync],
+		[q("BEGIN")],
+		[q("ROLLBACK TO nowhere"), f.parse("SELECT 1", "e"), sync, f.parse("ROLLBACK"), f.bind(), f.execute(), sync],
+		[f.bind({ statement: "d" }), f.execute(), f.parse("SELECT 1", "e"), sync],
+		[f.bind({ statement: "e" }), f.execute(), sync],
+	),
+	says(
 		"DEALLOCATE of a statement whose table has gone",
 		[q("CREATE TABLE gone ()"), f.parse("SELECT * FROM gone", "d"), sync],
 		[q("DROP TABLE gone")],
