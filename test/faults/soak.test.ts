@@ -126,8 +126,9 @@ const DEEDS: ((member: Member) => Promise<void>)[] = [
 	},
 	async (m) => {
 		const many = 1 + m.dice(2000);
-		const { rows } = await m.client.query(`SELECT '${m.who}' FROM generate_series(1, ${many})`);
-		if (rows.length !== many) throw new Foreign(`${m.who} got ${rows.length} of ${many} rows`);
+		const { rows, errors } = await m.client.query(`SELECT '${m.who}' FROM generate_series(1, ${many})`);
+		if (rows.length !== many)
+			throw new Foreign(`${m.who} got ${rows.length} of ${many} rows: ${JSON.stringify(errors)}`);
 		own(m, rows, m.who, "reads many rows");
 	},
 	async (m) => {
@@ -145,8 +146,9 @@ const DEEDS: ((member: Member) => Promise<void>)[] = [
 		messenger.send(frontend.cancelRequest(m.client.backendPid, m.client.backendKey));
 		const { errors } = await m.client.result();
 		if (errors.length > 0 && errors[0]?.C !== "57014") throw new Foreign(`${m.who} cancels: ${JSON.stringify(errors)}`);
-		messenger.close();
-		// It may still be on its way: a harmless query takes it.
+		// Until then it may be on its way, and the next query would be what it finds under way.
+		await messenger.closed;
+		// And PostgreSQL's signal may be: a harmless query takes it.
 		await m.client.query("SELECT pg_sleep(0.005)");
 	},
 ];
