@@ -3,7 +3,7 @@
 //
 //   await using proxy = await startProxy({ config: { databases: [{ name: "pgdog", host: "127.0.0.1", port }] }, users });
 
-import { existsSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { stringify } from "smol-toml";
@@ -196,7 +196,19 @@ export class Proxy implements AsyncDisposable {
 				await new Promise<void>((resolve) => this.#wake.push(resolve));
 			}
 		};
-		return within(wait(), `${pattern} in the proxy's log`, timeout, () => `it says:\n${this.log}`);
+		return within(wait(), `${pattern} in the proxy's log`, timeout, () => `it says:\n${this.log}\n${this.#standing()}`);
+	}
+
+	/** How the process stands: a signal that is pending, a main thread that runs, waits or is stuck (proc(5)). Linux only. */
+	#standing(): string {
+		try {
+			const read = (file: string) => readFileSync(`/proc/${this.pid}/${file}`, "latin1");
+			const signals = read("status").match(/^(State|Threads|SigPnd|ShdPnd|SigBlk|SigIgn|SigCgt):.*$/gm) ?? [];
+			const main = `task/${this.pid}/`;
+			return [...signals, `wchan: ${read(`${main}wchan`)}`, `stat: ${read(`${main}stat`)}`].join("\n");
+		} catch (error) {
+			return String(error);
+		}
 	}
 
 	/** Replaces the config file: RELOAD or SIGHUP will read it. */
