@@ -153,10 +153,8 @@ export class Server implements StreamOwner, RelayOwner {
 		const fault = relay.read(chunk);
 		if (this.books.isInDoubt) {
 			// The books may be off by one ReadyForQuery, which is no fault of the server's. No driver does this; whoever does must begin anew.
-			this.close(
-				"Sync during COPY",
-				new PgError("FATAL", "08P01", "Sync in the middle of CopyData of a COPY that failed"),
-			);
+			const doubt = new PgError("FATAL", "08P01", "Sync in the middle of CopyData of a COPY that failed");
+			this.close("Sync during COPY", relay.passedOn ? null : doubt);
 			return;
 		}
 		if (fault !== null) {
@@ -514,8 +512,8 @@ export class Server implements StreamOwner, RelayOwner {
 		this.countedOut = this.stream.bytesOut;
 	}
 
-	/** The one way out. A client that still has the server is told `error`. */
-	close(reason: string, error = new PgError("FATAL", "08006", `server connection closed: ${reason}`)): void {
+	/** The one way out. A client that still has the server is told `error`; null: the server's own last words, which it has. */
+	close(reason: string, error: PgError | null = closed(reason)): void {
 		if (this.state === ServerState.Closed) return;
 		this.reason = reason;
 		const { stream } = this;
@@ -577,6 +575,10 @@ export class Server implements StreamOwner, RelayOwner {
 			throw bug;
 		}
 	}
+}
+
+function closed(reason: string): PgError {
+	return new PgError("FATAL", "08006", `server connection closed: ${reason}`);
 }
 
 function fatalText(error: PgError): string {
