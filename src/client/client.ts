@@ -103,13 +103,8 @@ export class Client implements StreamOwner, ClientHandle, LinkOwner {
 		if (whole !== null) this.walk.read(whole);
 	}
 
-	/** The client took everything: its server may go on. */
 	onDrain(): void {
-		const { wait } = this.incoming;
-		const { server } = this.link;
-		server?.stream.resume();
-		if (wait === Wait.Nothing && (server === null || server.stream.queued === 0)) this.stream.resume();
-		if (wait === Wait.Drain) this.resume();
+		this.link.onClientDrain();
 	}
 
 	onClose(error: Error | undefined): void {

@@ -317,6 +317,14 @@ export class Link implements Borrower {
 		return books.skipping || (books.onlyPrepares && (server.session.traces.dirty & Dirty.Prepared) === 0);
 	}
 
+	/** The client took everything: its server may go on, and what it sent meanwhile is read. */
+	onClientDrain(): void {
+		const { server, stream, incoming } = this;
+		server?.stream.resume();
+		if (incoming.wait === Wait.Nothing && (server === null || server.stream.queued === 0)) stream.resume();
+		if (incoming.wait === Wait.Drain) this.client.resume();
+	}
+
 	/** The server took everything: the client may go on. */
 	onServerDrain(): void {
 		if (this.incoming.wait === Wait.Nothing) this.stream.resume();

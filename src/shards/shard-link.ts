@@ -6,7 +6,6 @@ import type { ClientContext, Login, Siblings } from "../client/context.ts";
 import { Incoming } from "../client/incoming.ts";
 import { Link, type LinkOwner } from "../client/link.ts";
 import type { Speaker } from "../client/saying.ts";
-import { Wait } from "../client/wait.ts";
 import { Walk } from "../client/walk.ts";
 import type { Side } from "../config/snapshot.ts";
 import type { PgError } from "../errors.ts";
@@ -151,12 +150,8 @@ export class ShardLink implements LinkOwner, Participant {
 
 	/** The client has taken what it was sent. */
 	onDrain(): void {
-		const { link, stream } = this;
-		const { server } = link;
-		stream.drained();
-		server?.stream.resume();
-		if (this.incoming.wait === Wait.Nothing && (server === null || server.stream.queued === 0)) stream.resume();
-		if (this.incoming.wait === Wait.Drain) this.resume();
+		this.stream.drained();
+		this.link.onClientDrain();
 	}
 
 	/** The shard's next server runs `sql` first. */
