@@ -401,13 +401,7 @@ export class ClientStatements implements PreparedNames, StatementClient {
 
 	/** Close of a statement while the client has no server: no server need know. */
 	closeAlone(chunk: Buffer, at: number, next: number): void {
-		const nameEnd = targetName(chunk, at, next);
-		const start = at + HEADER + 1;
-		if (nameEnd === start) this.unnamed.forget();
-		else {
-			const name = chunk.utf8Slice(start, nameEnd);
-			this.end(name, this.parsing.limit);
-		}
+		this.noteClose(chunk, at, next, this.parsing.limit);
 	}
 
 	/**
@@ -439,11 +433,11 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		}
 	}
 
-	private noteClose(chunk: Buffer, at: number, next: number): void {
+	private noteClose(chunk: Buffer, at: number, next: number, limit?: number): void {
 		const nameEnd = targetName(chunk, at, next);
 		const start = at + HEADER + 1;
 		if (nameEnd === start) this.unnamed.forget();
-		else this.end(chunk.utf8Slice(start, nameEnd));
+		else this.end(chunk.utf8Slice(start, nameEnd), limit);
 	}
 
 	/** The unnamed statement is a DEALLOCATE: a Bind of it is to be noted. */
