@@ -72,7 +72,6 @@ export class Proxy implements AdminSource {
 	private readonly ledger: Ledger;
 	private readonly counters: Counters;
 	private readonly attendance: Attendance;
-	private readonly loads: Loads;
 	/** File descriptor of each worker's listener; `ENDED` when it was ended because that worker is stuck. */
 	private readonly listeners: number[] = [];
 	private readonly bans: Bans;
@@ -94,9 +93,8 @@ export class Proxy implements AdminSource {
 	private nextThread = 0;
 	private readonly gathering: Gathering<RowKind, AnyRow>;
 	readonly averages: AverageSampler;
-	private sampler: Timer | null = null;
-	private watcher: Timer | null = null;
-	private measurer: Timer | null = null;
+	/** What is done again and again, until all is closed. */
+	private readonly periodic: Timer[] = [];
 
 	/** @param plugins those that were loaded @param read loads the configuration files again, for a reload */
 	constructor(snapshot: Snapshot, plugins: HostDescription, log: Log, read: (before: Snapshot) => Loaded) {
@@ -112,7 +110,6 @@ export class Proxy implements AdminSource {
 		this.descriptors = new Descriptors(this.ledger.descriptorCounts);
 		this.counters = new Counters(this.capacity, this.workers);
 		this.attendance = new Attendance(this.workers);
-		this.loads = new Loads(this.workers);
 		this.bans = new Bans(new Vitals(this.capacity), log, snapshot, this.slots);
 		this.contain = new Contain((error) => {
 			if (error instanceof ProtocolError) log.warn(`a server said to the monitor what it should not: ${error.message}`);
@@ -159,6 +156,7 @@ export class Proxy implements AdminSource {
 		}
 		this.discover(this.current, new Set());
 		if (unix_socket_dir !== undefined) await this.listenUnix(unixSocketPath(unix_socket_dir, port));
+		const loads = new Loads(this.workers);
 		for (let index = 0; index < this.workers; index++) {
 			const setup: WorkerSetup = {
 				index,
@@ -172,17 +170,17 @@ export class Proxy implements AdminSource {
 				counters: this.counters.memory,
 				vitals: this.bans.vitals.memory,
 				attendance: this.attendance.memory,
-				loads: this.loads.memory,
+				loads: loads.memory,
 				scramSecret: this.scramSecret,
 			};
 			this.threads.push(workers === 0 ? await this.startHere(setup) : this.startThread(setup));
 		}
 		// With `workers = 0` nobody could see the worker stuck: it has the very thread that would look.
-		if (workers > 0) this.watcher = this.contain.every(LOOK, () => this.watchWorkers());
-		this.measurer = this.contain.every(MEASURE, () => this.descriptors.measure());
+		if (workers > 0) this.periodic.push(this.contain.every(LOOK, () => this.watchWorkers()));
+		this.periodic.push(this.contain.every(MEASURE, () => this.descriptors.measure()));
 		this.tidy();
 		const period = this.current.general.stats_period;
-		this.sampler = this.contain.every(period, () => this.averages.sample(this.samples(), Date.now()));
+		this.periodic.push(this.contain.every(period, () => this.averages.sample(this.samples(), Date.now())));
 	}
 
 	/** Warns when the process may open too few files for the pools and for clients beside them. */
@@ -394,9 +392,7 @@ export class Proxy implements AdminSource {
 		if (this.closing) return;
 		this.closing = true;
 		if (this.shutdownTimer !== null) clearTimeout(this.shutdownTimer);
-		if (this.sampler !== null) clearInterval(this.sampler);
-		if (this.watcher !== null) clearInterval(this.watcher);
-		if (this.measurer !== null) clearInterval(this.measurer);
+		for (const timer of this.periodic) clearInterval(timer);
 		this.monitor.stop();
 		this.health?.stop();
 		this.send({ type: "close" });
