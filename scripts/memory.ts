@@ -5,7 +5,7 @@ import { parseArgs } from "node:util";
 import { startPostgres } from "../test/support/postgres.ts";
 import { startProxy } from "../test/support/proxy.ts";
 import { RawClient } from "../test/support/raw-client.ts";
-import { frontend } from "../test/support/wire-frames.ts";
+import { openClients } from "./bench/clients.ts";
 import { machine } from "./bench/machine.ts";
 import { settled } from "./bench/process.ts";
 import { median } from "./bench/report.ts";
@@ -19,37 +19,6 @@ const { values } = parseArgs({
 });
 const count = Number(values.clients);
 const login = { user: "pgdog_trust", database: "pgdog" };
-
-/** Opens and logs in `howMany` clients that keep nothing but their sockets, so that this process stays small too. */
-async function openClients(port: number, howMany: number): Promise<Bun.Socket<undefined>[]> {
-	const startup = frontend.startupMessage(login);
-	const sockets: Bun.Socket<undefined>[] = [];
-	const one = () =>
-		new Promise<void>((resolve, reject) => {
-			let tail = Buffer.alloc(0);
-			Bun.connect({
-				hostname: "127.0.0.1",
-				port,
-				socket: {
-					open(socket) {
-						sockets.push(socket as Bun.Socket<undefined>);
-						socket.write(startup);
-					},
-					data(_, chunk) {
-						// ReadyForQuery, idle: the last six bytes of a login.
-						tail = Buffer.concat([tail, chunk]).subarray(-6);
-						if (tail.toString("latin1") === "Z\0\0\0\x05I") resolve();
-					},
-					close: () => reject(new Error(`the proxy closed a client, ${sockets.length} were open`)),
-					connectError: (_, error) => reject(error),
-				},
-			}).catch(reject);
-		});
-	for (let left = howMany; left > 0; left -= 100) {
-		await Promise.all(Array.from({ length: Math.min(left, 100) }, one));
-	}
-	return sockets;
-}
 
 await using cluster = await startPostgres();
 const options = {
@@ -77,7 +46,7 @@ await client.query("SELECT 1");
 const idle = await settled(proxy.pid);
 // Without the code that log-ins use: its pages come back once, whether for one client or for thousands.
 const before = await settled(proxy.pid, "RssAnon");
-const sockets = await openClients(proxy.port, count);
+const sockets = await openClients({ port: proxy.port, ...login }, count);
 const crowded = await settled(proxy.pid, "RssAnon");
 const still = await client.query("SELECT 1");
 if (still.rows[0]?.[0] !== "1") throw new Error("the proxy no longer answers");
