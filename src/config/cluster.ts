@@ -4,6 +4,7 @@
 
 import type { Findings, ValueSource } from "./problem.ts";
 import type { Database, PoolSettings } from "./snapshot.ts";
+import { checkSocketPath } from "./socket-path.ts";
 
 /** An entry with its place in the file. */
 export interface DatabaseRow {
@@ -14,6 +15,10 @@ export interface DatabaseRow {
 
 /** Reports entries that cannot be of one cluster. @returns the databases without those that stand there twice */
 export function checkClusters(rows: readonly DatabaseRow[], source: ValueSource, report: Findings): Database[] {
+	for (const row of rows) {
+		const { host, port } = row.database;
+		if (/^[/@]/.test(host)) checkSocketPath(host, port, key(row, "host"), source, report);
+	}
 	const byName = Map.groupBy(rows, ({ database }) => database.name);
 	const kept = new Set([...byName.values()].flatMap((members) => checkCluster(members, source, report)));
 	return rows.filter((row) => kept.has(row)).map(({ database }) => database);

@@ -8,13 +8,14 @@ import { defaults, environmentDefaults, unservedKeys } from "./check.ts";
 import { checkClusters, type DatabaseRow } from "./cluster.ts";
 import { environmentUrls, readDatabaseUrl } from "./database-url.ts";
 import { checkTables, entriesOf, type File, missing, readFile, section } from "./file.ts";
-import { Findings, type Problem, show, type ValueSource } from "./problem.ts";
+import { Findings, type Problem, type ValueSource } from "./problem.ts";
 import { checkReads } from "./reads.ts";
 import { clusters, expandUsers, type UserRow } from "./resolve.ts";
 import type { Values } from "./setting.ts";
 import type { General, Tcp } from "./settings.ts";
 import * as settings from "./settings.ts";
 import type { Admin, PluginEntry, Snapshot, User } from "./snapshot.ts";
+import { checkSocketPath } from "./socket-path.ts";
 import * as unserved from "./unserved.ts";
 
 /** The defaults of an entry of `[[databases]]`. */
@@ -142,12 +143,9 @@ function readGeneral(config: File, input: LoadInput, report: Findings): General 
 			report.warnings.push(`environment: ${variable} is known to PgDog, not served yet: ignored`);
 	}
 	const general = { ...fromEnvironment, ...values, ...input.overrides };
-	const socket = general.unix_socket_dir && `${general.unix_socket_dir}/.s.PGSQL.${general.port}`;
-	// sun_path holds 108 bytes, the last of them a NUL (unix(7)).
-	if (socket && Buffer.byteLength(socket) > 107) {
-		const accepted = "a folder short enough for a socket path of 107 bytes";
-		report.problem(config.source, "general.unix_socket_dir", "value", show(general.unix_socket_dir), accepted);
-	}
+	const { unix_socket_dir, port } = general;
+	if (unix_socket_dir !== undefined)
+		checkSocketPath(unix_socket_dir, port, "general.unix_socket_dir", config.source, report);
 	if (general.healthcheck_port === general.port) {
 		const accepted = "another port than general.port, where clients are listened for";
 		report.problem(config.source, "general.healthcheck_port", "value", String(general.port), accepted);

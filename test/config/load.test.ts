@@ -493,6 +493,18 @@ describe("each kind of mistake names file, line, key, the value found and what i
 			},
 		],
 		[
+			"a server's socket folder whose socket would have too long a path, with the port that it has",
+			`[[databases]]\nname = 'a'\nport = 54321\nhost = '@${"x".repeat(92)}'`,
+			"",
+			{
+				wrong: "value",
+				line: 4,
+				key: "databases[0].host",
+				found: `"@${"x".repeat(92)}"`,
+				accepted: "a folder short enough for a socket path of 107 bytes",
+			},
+		],
+		[
 			"a password that is a number, which is not shown",
 			"",
 			"[[users]]\nname = 'a'\npassword = 12345",
