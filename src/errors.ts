@@ -58,9 +58,25 @@ export class ProtocolError extends Error {
 	}
 }
 
+/** What strerror says of the codes that Bun reports with nothing but "Failed to connect" or "Failed to listen". */
+const REASONS: Readonly<Record<string, string>> = {
+	EACCES: "Permission denied",
+	EADDRINUSE: "address already in use",
+	EADDRNOTAVAIL: "Cannot assign requested address",
+	ECONNREFUSED: "Connection refused",
+	EHOSTUNREACH: "No route to host",
+	ENETUNREACH: "Network is unreachable",
+	ENOENT: "No such file or directory",
+	ENOTDIR: "Not a directory",
+};
+
+/** Why the system would not do something, in the words in which PostgreSQL's programs say it. */
+export function reasonOf(error: unknown): string {
+	const { code = "", message = String(error) } = error as NodeJS.ErrnoException;
+	return REASONS[code] ?? (message.startsWith("Failed to ") && code !== "" ? code : message);
+}
+
 /** An error that stops the start: says where it cannot listen and why, which Bun's own message does not. */
 export function cannotListen(error: unknown, where: string): Error {
-	const { code } = error as { code?: string };
-	const reason = code === "EADDRINUSE" ? "address already in use" : (code ?? String(error));
-	return new Error(`cannot listen on ${where}: ${reason}`);
+	return new Error(`cannot listen on ${where}: ${reasonOf(error)}`);
 }

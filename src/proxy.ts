@@ -2,7 +2,6 @@
 // admin database. Made and run by main.ts.
 
 import { randomBytes } from "node:crypto";
-import { chmodSync, unlinkSync } from "node:fs";
 import type { Socket } from "bun";
 import { answer } from "./admin/commands.ts";
 import { type HealthEndpoint, isUp, serveHealth } from "./admin/health-endpoint.ts";
@@ -19,10 +18,10 @@ import type { Log } from "./log.ts";
 import { turnAway } from "./login/door.ts";
 import type { AnyRow, FromWorker, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
 import { releaseCode } from "./net/code.ts";
-import { unixSocketPath } from "./net/connect.ts";
 import { Descriptors, Room } from "./net/descriptors.ts";
 import { closeDescriptor, descriptor, duplicate, endListener, lowestFreeDescriptor } from "./net/options.ts";
 import { settle } from "./net/outgoing.ts";
+import { listenUnix, unixSocketPath } from "./net/unix.ts";
 import type { HostDescription } from "./plugin/abi.ts";
 import { PluginHost } from "./plugin/host.ts";
 import { Bans, banText } from "./pool/bans.ts";
@@ -135,13 +134,14 @@ export class Proxy implements AdminSource {
 	}
 
 	private async start(): Promise<void> {
-		const { host, port, workers, unix_socket_dir } = this.current.general;
+		const { host, port, workers, unix_socket_dir, unix_socket_mode } = this.current.general;
 		this.descriptors.measure(FILES_OF_A_WORKER * this.workers);
 		this.checkDescriptors();
 		// The plugins' init comes before anything listens: no client may be routed before it.
 		this.plugins.init();
-		if (workers > 1) {
+		if (workers > 1 || unix_socket_dir !== undefined) {
 			// Workers share the port by SO_REUSEPORT, and so would another proxy, unnoticed: listen once without it, which fails then.
+			// And that before its socket's file is looked at, where one that has no time to answer would be taken for dead.
 			try {
 				Bun.listen({ hostname: host, port, socket: { data() {} } }).stop(true);
 			} catch (error) {
@@ -155,7 +155,11 @@ export class Proxy implements AdminSource {
 			this.log.info(`healthcheck endpoint http://0.0.0.0:${this.health.port}`);
 		}
 		this.discover(this.current, new Set());
-		if (unix_socket_dir !== undefined) await this.listenUnix(unixSocketPath(unix_socket_dir, port));
+		if (unix_socket_dir !== undefined) {
+			const path = unixSocketPath(unix_socket_dir, port);
+			const mode = Number.parseInt(unix_socket_mode, 8);
+			this.unixListener = await listenUnix(path, mode, (socket) => this.accept(socket));
+		}
 		const loads = new Loads(this.workers);
 		for (let index = 0; index < this.workers; index++) {
 			const setup: WorkerSetup = {
@@ -231,39 +235,24 @@ export class Proxy implements AdminSource {
 		return { send: (message) => thread.postMessage(message) };
 	}
 
-	/** Listens on the Unix socket. One thread alone can accept there: the main thread, which hands connections to workers in turn. */
-	private async listenUnix(path: string): Promise<void> {
-		const open = (socket: Socket<undefined>) => {
-			this.descriptors.look(0);
-			this.descriptors.count();
-			if (this.descriptors.roomFor(descriptor(socket), 0) === Room.None) {
-				turnAway(socket);
-				this.descriptors.free();
-				return;
-			}
-			const fd = duplicate(socket);
-			// Nothing has been read: what the client has sent waits in the socket for its worker.
-			socket.pause();
-			socket.close();
-			const thread = this.nextLively();
-			if (fd < 0 || thread === undefined || this.stopping) {
-				closeDescriptor(fd);
-				this.descriptors.free();
-			} else thread.send({ type: "client", fd });
-		};
-		const listen = () => Bun.listen<undefined>({ unix: path, socket: { open, data() {}, error() {} } });
-		try {
-			this.unixListener = listen();
-		} catch (error) {
-			if ((error as { code?: string }).code !== "EADDRINUSE") throw cannotListen(error, path);
-			// The path exists: a socket that answers belongs to a living process; else a killed one has left the file behind.
-			const living = await Bun.connect({ unix: path, socket: { data() {} } }).catch(() => null);
-			living?.end();
-			if (living !== null) throw cannotListen(error, path);
-			unlinkSync(path);
-			this.unixListener = listen();
+	/** A client has come by the Unix socket. One thread alone can accept there: this one, which hands connections to workers in turn. */
+	private accept(socket: Socket<undefined>): void {
+		this.descriptors.look(0);
+		this.descriptors.count();
+		if (this.descriptors.roomFor(descriptor(socket), 0) === Room.None) {
+			turnAway(socket);
+			this.descriptors.free();
+			return;
 		}
-		chmodSync(path, 0o777);
+		const fd = duplicate(socket);
+		// Nothing has been read: what the client has sent waits in the socket for its worker.
+		socket.pause();
+		socket.close();
+		const thread = this.nextLively();
+		if (fd < 0 || thread === undefined || this.stopping) {
+			closeDescriptor(fd);
+			this.descriptors.free();
+		} else thread.send({ type: "client", fd });
 	}
 
 	/** The worker whose turn it is, stuck ones passed over unless all are; undefined before there are workers. */

@@ -6,7 +6,7 @@ import type { SocketHandler } from "bun";
 import type { ScramCache } from "../auth/scram-keys.ts";
 import { ServerLogin } from "../auth/server-login.ts";
 import { asPgError, PgError } from "../errors.ts";
-import { connect } from "../net/connect.ts";
+import { connect, unreachable } from "../net/connect.ts";
 import { type Descriptors, NoDescriptor } from "../net/descriptors.ts";
 import type { Names } from "../net/names.ts";
 import type { KeepAlive } from "../net/options.ts";
@@ -51,14 +51,13 @@ export interface LoginOptions {
 export async function login(options: LoginOptions, home: ServerHome): Promise<Server> {
 	const attempt = new Login(options, home);
 	const started = performance.now();
-	const where = `could not connect to server ${options.host}:${options.port}`;
 	try {
 		await attempt.connect();
 	} catch (error) {
 		// This process has no descriptor left: the server may be as well as can be.
-		if (error instanceof NoDescriptor) throw new PgError("FATAL", OUT_OF_DESCRIPTORS, `${where}: ${error.message}`);
+		if (error instanceof NoDescriptor) throw new PgError("FATAL", OUT_OF_DESCRIPTORS, unreachable(options, error));
 		options.names.distrust(options.host);
-		throw new PgError("FATAL", "08001", `${where}: ${error instanceof Error ? error.message : String(error)}`);
+		throw new PgError("FATAL", "08001", unreachable(options, error));
 	}
 	attempt.begin();
 	const left = Math.max(1, options.timeout - (performance.now() - started));

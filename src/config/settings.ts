@@ -51,9 +51,16 @@ export const general = {
 	unix_socket_dir: text({
 		default: undefined,
 		reloadable: false,
-		pattern: /^\//,
+		pattern: /^[/@]/,
 		accepted: "an absolute path of a folder",
-		text: "Ours, not PgDog's: also listen on the Unix socket `<this folder>/.s.PGSQL.<port>`.",
+		text: "Ours, not PgDog's: also listen on the Unix socket `<this folder>/.s.PGSQL.<port>`. The file of a killed proxy is taken over, one that is listened on is not. What starts with `@` is a name without a file (Linux).",
+	}),
+	unix_socket_mode: text({
+		default: "0777",
+		reloadable: false,
+		pattern: /^0?[0-7]{3}$/,
+		accepted: 'permissions in octal, as text: "0770"',
+		text: "Ours, not PgDog's: permissions of the Unix socket's file. Whoever may write to it may connect.",
 	}),
 	workers: integer({
 		default: 2,
@@ -423,7 +430,7 @@ export const database = {
 	host: text({
 		required: true,
 		default: "",
-		text: "Host name or address of the server, or the folder of its Unix socket when it starts with `/`.",
+		text: "Host name or address of the server, or the folder of its Unix socket when it starts with `/` (or with `@`, which is a name without a file, on Linux).",
 	}),
 	port: integer({ default: 5432, min: 1, max: 65535, text: "Port of the server." }),
 	shard: integer({

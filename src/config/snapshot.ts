@@ -35,7 +35,7 @@ export interface PoolSettings {
 	readonly read_only?: boolean | undefined;
 }
 
-/** An entry of `[[databases]]`. A host that starts with `/` is the folder of a Unix socket. */
+/** An entry of `[[databases]]`. A host that starts with `/` or `@` is the folder of a Unix socket. */
 export interface Database extends PoolSettings {
 	readonly name: string;
 	readonly role: Role;

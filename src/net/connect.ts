@@ -2,19 +2,23 @@
 // A connection that another thread hands over comes by `adoptSocket` (stream.ts).
 
 import type { SocketHandler } from "bun";
+import { reasonOf } from "../errors.ts";
 import type { Descriptors } from "./descriptors.ts";
 import { type KeepAlive, setKeepAlive } from "./options.ts";
 import { Stream, type StreamOwner } from "./stream.ts";
+import { isSocketFolder, socketAddress, socketFailure, unixSocketPath } from "./unix.ts";
 
 export interface Host {
-	/** A host name or address; a path that starts with `/` is the folder of a Unix socket. */
+	/** A host name or address, or the folder of a Unix socket. */
 	readonly host: string;
 	readonly port: number;
 }
 
-/** Where PostgreSQL's clients look for a Unix socket in a folder (libpq, "host"). */
-export function unixSocketPath(folder: string, port: number): string {
-	return `${folder}/.s.PGSQL.${port}`;
+/** What to say of a server that `connect` cannot reach; of a socket in libpq's words. */
+export function unreachable({ host, port }: Host, error: unknown): string {
+	if (!isSocketFolder(host)) return `could not connect to server ${host}:${port}: ${reasonOf(error)}`;
+	const path = unixSocketPath(host, port);
+	return `connection to server on socket "${path}" failed: ${socketFailure(path, error)}`;
 }
 
 /**
@@ -29,9 +33,9 @@ export async function connect(
 	keepAlive: KeepAlive,
 	descriptors: Descriptors,
 ): Promise<Stream> {
-	const unix = target.host.startsWith("/");
+	const unix = isSocketFolder(target.host);
 	const where = unix
-		? { unix: unixSocketPath(target.host, target.port) }
+		? { unix: socketAddress(unixSocketPath(target.host, target.port)) }
 		: { hostname: target.host, port: target.port };
 	// Claimed just before the socket is made, in the same turn of the loop: nothing else of this thread can come between.
 	descriptors.claim();

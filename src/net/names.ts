@@ -5,6 +5,7 @@ import { isIP } from "node:net";
 import { dns } from "bun";
 import { now } from "../clock.ts";
 import { OnceAMinute, timesText } from "../once-a-minute.ts";
+import { isSocketFolder } from "./unix.ts";
 
 /** ms that a connection waits for a look-up when the name's last addresses are known; then it goes to those. */
 const PATIENCE = 1_000;
@@ -110,7 +111,7 @@ export class Names {
 
 /** Whether a host is a name: neither an IP address nor the folder of a Unix socket. */
 function isName(host: string): boolean {
-	return !host.startsWith("/") && isIP(host) === 0;
+	return !isSocketFolder(host) && isIP(host) === 0;
 }
 
 /** Resolves by libc, as everything else on the machine does: /etc/hosts, nsswitch.conf. */

@@ -505,6 +505,18 @@ describe("each kind of mistake names file, line, key, the value found and what i
 			},
 		],
 		[
+			"permissions of a socket that are not octal",
+			"[general]\nunix_socket_mode = '0778'",
+			"",
+			{
+				wrong: "value",
+				line: 2,
+				key: "general.unix_socket_mode",
+				found: '"0778"',
+				accepted: 'permissions in octal, as text: "0770"',
+			},
+		],
+		[
 			"a password that is a number, which is not shown",
 			"",
 			"[[users]]\nname = 'a'\npassword = 12345",
@@ -697,7 +709,9 @@ describe("the environment", () => {
 							? [JSON.parse(setting.accepted.split(", ").at(-1)!), setting.accepted.split(", ").at(-1)!]
 							: name === "log_level"
 								? ["trace", '"trace"']
-								: ["/x", '"/x"'];
+								: name === "unix_socket_mode"
+									? ["0750", '"0750"']
+									: ["/x", '"/x"'];
 			const fromFile = snapshot(`[general]\n${name} = ${toml}`).general;
 			for (const variable of environmentNames(name, setting)) {
 				expect([variable, snapshot("", "", { env: { [variable]: value } }).general]).toEqual([variable, fromFile]);

@@ -3,7 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import { fstatSync, openSync } from "node:fs";
 import fc from "fast-check";
-import { connect, unixSocketPath } from "../../src/net/connect.ts";
+import { connect } from "../../src/net/connect.ts";
 import { Descriptors } from "../../src/net/descriptors.ts";
 import { adoptSocket, Stream, socketHandlers } from "../../src/net/stream.ts";
 import { until } from "../support/until.ts";
@@ -136,10 +136,6 @@ describe("on real sockets", () => {
 		const descriptors = new Descriptors();
 		expect(connect(target, 100, new Owner(), handlers, keepAlive, descriptors)).rejects.toThrow();
 		await until(() => descriptors.connections === 0, "none");
-	});
-
-	test("a Unix socket is found where libpq would look", () => {
-		expect(unixSocketPath("/run/postgresql", 5433)).toBe("/run/postgresql/.s.PGSQL.5433");
 	});
 
 	test("a connection that is detached lives on under its descriptor, and the old owner hears nothing", async () => {

@@ -1,0 +1,114 @@
+import { afterAll, describe, expect, test } from "bun:test";
+import { existsSync, lstatSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { unreachable } from "../../src/net/connect.ts";
+import { isSocketFolder, listenUnix, socketFailure, unixSocketPath } from "../../src/net/unix.ts";
+import { until } from "../support/until.ts";
+
+const folder = mkdtempSync(join(tmpdir(), "pgdog-net-unix-"));
+afterAll(() => rmSync(folder, { recursive: true }));
+
+test("a Unix socket is found where libpq would look", () => {
+	expect(unixSocketPath("/run/postgresql", 5433)).toBe("/run/postgresql/.s.PGSQL.5433");
+});
+
+test("what is a path, or an abstract name, is a socket's folder, and nothing else is", () => {
+	expect(["/run", "/", "@pg"].map(isSocketFolder)).toEqual([true, true, true]);
+	expect(["localhost", "10.0.0.1", "::1", "", "a/b", "./run", "a@b"].filter(isSocketFolder)).toEqual([]);
+});
+
+describe("why a connection failed", () => {
+	/** As Bun says it. */
+	const failure = (code: string) => Object.assign(new Error("Failed to connect"), { code });
+
+	test("is told in libpq's words", () => {
+		const host = join(folder, "none");
+		const said = (code: string) => unreachable({ host, port: 5432 }, failure(code));
+		const start = `connection to server on socket "${host}/.s.PGSQL.5432" failed: `;
+		expect(said("ENOENT")).toBe(`${start}No such file or directory`);
+		expect(said("EACCES")).toBe(`${start}Permission denied`);
+		expect(said("ENOBUFS")).toBe(`${start}ENOBUFS`);
+		const tcp = (error: Error) => unreachable({ host: "10.0.0.1", port: 5432 }, error);
+		expect(tcp(failure("ECONNREFUSED"))).toBe("could not connect to server 10.0.0.1:5432: Connection refused");
+		const late = Object.assign(new Error("no answer within 5 ms"), { code: "ETIMEDOUT" });
+		expect(tcp(late)).toBe("could not connect to server 10.0.0.1:5432: no answer within 5 ms");
+	});
+
+	test("is looked for where Bun says ECONNREFUSED whatever is there", async () => {
+		const refused = failure("ECONNREFUSED");
+		const file = join(folder, "file");
+		writeFileSync(file, "");
+		expect(socketFailure(file, refused)).toBe("Not a socket");
+		expect(socketFailure(folder, refused)).toBe("Not a socket");
+		expect(socketFailure(join(file, "below"), refused)).toBe("Not a directory");
+		expect(socketFailure("@nobody", refused)).toBe("Connection refused");
+		const dead = join(folder, "dead");
+		await leave(dead);
+		expect(socketFailure(dead, refused)).toBe("Connection refused");
+	});
+});
+
+/** Leaves the file of a socket behind, as a killed process does. */
+async function leave(path: string): Promise<void> {
+	const program = `Bun.listen({ unix: ${JSON.stringify(path)}, socket: { data() {} } }); process.kill(process.pid, "SIGKILL");`;
+	await Bun.spawn([process.execPath, "-e", program]).exited;
+	expect(lstatSync(path).isSocket()).toBe(true);
+}
+
+/** Connects, and waits until the listener has seen it. */
+async function visit(path: string, seen: () => number): Promise<void> {
+	const before = seen();
+	const socket = await Bun.connect({ unix: path, socket: { data() {} } });
+	await until(() => seen() > before, "the visit");
+	socket.end();
+}
+
+describe("a listener", () => {
+	let visits = 0;
+	const open = () => void visits++;
+
+	test("has a file with the permissions that it is given, which goes with it", async () => {
+		const path = join(folder, "own");
+		const listener = await listenUnix(path, 0o640, open);
+		expect(statSync(path).mode & 0o777).toBe(0o640);
+		await visit(path, () => visits);
+		listener.stop();
+		expect(existsSync(path)).toBe(false);
+	});
+
+	test("takes over a dead process's file, and not a living one's", async () => {
+		const path = join(folder, "taken");
+		await leave(path);
+		const listener = await listenUnix(path, 0o777, open);
+		expect(listenUnix(path, 0o777, open)).rejects.toThrow(`cannot listen on ${path}: address already in use`);
+		await visit(path, () => visits);
+		listener.stop();
+	});
+
+	test("leaves alone what is no socket", async () => {
+		const file = join(folder, "text");
+		writeFileSync(file, "somebody's");
+		const sub = join(folder, "sub");
+		mkdirSync(sub);
+		for (const path of [file, sub]) {
+			const refused = `cannot listen on ${path}: what is there is no socket`;
+			expect(listenUnix(path, 0o777, open)).rejects.toThrow(refused);
+			expect(existsSync(path)).toBe(true);
+		}
+		expect(listenUnix(join(file, "x"), 0o777, open)).rejects.toThrow("Not a directory");
+		expect(listenUnix(join(folder, "none", "x"), 0o777, open)).rejects.toThrow("No such file or directory");
+	});
+
+	test.skipIf(process.platform !== "linux")(
+		"has no file with an abstract name, which nobody else can take",
+		async () => {
+			const name = `@pgdog-test-${process.pid}`;
+			const listener = await listenUnix(name, 0o777, open);
+			expect(existsSync(name)).toBe(false);
+			await visit(`\0${name.slice(1)}`, () => visits);
+			expect(listenUnix(name, 0o777, open)).rejects.toThrow("address already in use");
+			listener.stop();
+		},
+	);
+});
