@@ -3,6 +3,7 @@
 // is one row for each database (SHOW STATS) or database and user (SHOW POOLS), whichever servers are behind it.
 
 import { now } from "../clock.ts";
+import { isSocketFolder } from "../net/unix.ts";
 import { Stat } from "../stats/counters.ts";
 import type { ClientRow } from "../status/rows.ts";
 import { type Field, int, textColumn } from "./command.ts";
@@ -59,6 +60,7 @@ export const BOUNCER_SERVERS = extended<PlacedServer>(
 		textColumn("type", () => "S"),
 		textColumn("user", (s) => s.place.user),
 		textColumn("database", (s) => s.place.database),
+		textColumn("addr", ({ place }) => (isSocketFolder(place.host) ? "unix" : place.host)),
 		textColumn("state", (s) => s.state),
 		when("connect_time", (s) => s.connected_at),
 		when("request_time", (s) => s.request_at),

@@ -106,6 +106,23 @@ test("checks, the monitor, min_pool_size, RECONNECT and SHOW take the folder for
 	expect(proxy.log).not.toContain("looked up");
 });
 
+test("SHOW as PgBouncer has it: a server's address is unix, a database's host the folder", async () => {
+	const { config, users } = simpleConfig(cluster.primary, {}, { host: cluster.primary.socketDir });
+	const admin = { name: "pgbouncer", user: "admin", password: "pgdog" };
+	const general = { unix_socket_dir: folder, default_pool_size: 2 };
+	await using proxy = await startProxy({ config: { ...(config as object), general, admin }, users });
+	const unix = join(folder, `.s.PGSQL.${proxy.port}`);
+	await using client = await RawClient.connect({ unix, user: "pgdog", password: "pgdog", database: "pgdog" });
+	await client.query("BEGIN");
+	await using console = await connect(proxy, { user: "admin", database: "pgbouncer" });
+	const { socketDir, port } = cluster.primary;
+	expect(await show(console, "SHOW SERVERS")).toContainEqual(
+		expect.objectContaining({ addr: "unix", port: String(port) }),
+	);
+	expect((await show(console, "SHOW DATABASES"))[0]).toMatchObject({ host: socketDir, port: String(port) });
+	expect((await show(console, "SHOW CLIENTS"))[0]).toMatchObject({ addr: "unix", user: "pgdog" });
+});
+
 test("a CancelRequest goes all the way by sockets", async () => {
 	await using proxy = await start({ unix_socket_dir: folder, workers: 2 });
 	const unix = join(folder, `.s.PGSQL.${proxy.port}`);
