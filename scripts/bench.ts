@@ -19,11 +19,13 @@ const USAGE = `npm run bench -- [options]
   --scale N        pgbench scale (2)
   --modes LIST     of simple,extended,prepared (all)
   --clients LIST   numbers of clients (1,10,50)
-  --only LIST      of direct,pgbouncer,pgdog,workers=N,replicas=N,plugin=N,shards=N (direct,pgbouncer,workers=1,workers=2,
-                   replicas=1,shards=1, plugin=1 where cargo can build it, and pgdog where PGDOG_BIN names PgDog's executable);
+  --only LIST      of direct,pgbouncer,pgdog,workers=N,replicas=N,plugin=N,shards=N,sockets=N (direct,
+                   pgbouncer,workers=1,workers=2,replicas=1,shards=1, plugin=1 where cargo can build it, and pgdog where
+                   PGDOG_BIN names PgDog's executable);
                    replicas=N: N workers before the primary and two replicas;
                    plugin=N: N workers with a plugin that walks the tree of each statement;
-                   shards=N: N workers before two shards that are both asked
+                   shards=N: N workers before two shards that are both asked;
+                   sockets=N: N workers that reach the primary by its Unix socket
   --json FILE      also write every sample there`;
 
 const { values } = parseArgs({

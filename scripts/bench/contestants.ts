@@ -29,6 +29,8 @@ interface Extras {
 	spread?: boolean;
 	/** Two shards, databases of one server: what names no shard is for both. */
 	shards?: boolean;
+	/** Its server is reached by a Unix socket. */
+	sockets?: boolean;
 	/** Files of the libraries that it loads. */
 	plugins?: string[];
 	env?: Record<string, string>;
@@ -57,9 +59,9 @@ const MOST_CLIENTS = 10_000;
 /**
  * `workers=N`: ours with N threads before the primary; `replicas=N`: the same, with reads spread over its replicas too;
  * `plugin=N`: as `workers=N`, with a plugin that walks the tree of each statement; `shards=N`: as `workers=N`, before two shards, each
- * of which is asked for every row.
+ * of which is asked for every row; `sockets=N`: as `workers=N`, with the primary's Unix socket in place of its port.
  */
-const OURS = /^(workers|replicas|plugin|shards)=(\d+)$/;
+const OURS = /^(workers|replicas|plugin|shards|sockets)=(\d+)$/;
 
 /** The example that looks at every table a statement names; it routes none, for its list has one that pgbench does not know. */
 const PLUGIN = "primary_only_tables";
@@ -102,6 +104,7 @@ export async function startContestants(names: string[], scale: number): Promise<
 				const extras = {
 					spread: kind === "replicas",
 					shards: kind === "shards",
+					sockets: kind === "sockets",
 					...(kind === "plugin" && withPlugin(stack)),
 				};
 				const proxy = stack.use(await startOurs(cluster, Number(ours[2]), extras));
@@ -109,7 +112,7 @@ export async function startContestants(names: string[], scale: number): Promise<
 				contestants.push({ name, port: proxy.port, pid: proxy.pid, prepares: true });
 			} else
 				throw new Error(
-					`nobody is called ${name}: direct, pgbouncer, pgdog, workers=N, replicas=N, plugin=N, shards=N`,
+					`nobody is called ${name}: direct, pgbouncer, pgdog, workers=N, replicas=N, plugin=N, shards=N, sockets=N`,
 				);
 		}
 		return { contestants, versions, [Symbol.asyncDispose]: () => stack.disposeAsync() };
@@ -144,7 +147,7 @@ function withPlugin(stack: AsyncDisposableStack): Extras {
 }
 
 function startOurs(cluster: Cluster, workers: number, extras: Extras): Promise<Proxy> {
-	const { spread = false, shards = false, plugins = [], env, binary } = extras;
+	const { spread = false, shards = false, sockets = false, plugins = [], env, binary } = extras;
 	const servers = spread ? [cluster.primary, ...cluster.replicas] : [cluster.primary];
 	const second = { shard: 1, database_name: SECOND_SHARD };
 	return startProxy({
@@ -161,9 +164,9 @@ function startOurs(cluster: Cluster, workers: number, extras: Extras): Promise<P
 				...(shards && { cross_shard_unmerged: "permit" }),
 				...(spread && { read_write_split: "include_primary", load_balancing_strategy: "random" }),
 			},
-			databases: [...servers, ...(shards ? [cluster.primary] : [])].map(({ host, port }, i) => ({
+			databases: [...servers, ...(shards ? [cluster.primary] : [])].map(({ host, port, socketDir }, i) => ({
 				name: DATABASE,
-				host,
+				host: sockets ? socketDir : host,
 				port,
 				role: i === 0 || shards ? "primary" : "replica",
 				...(shards && i > 0 && second),

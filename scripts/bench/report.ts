@@ -49,6 +49,7 @@ const NOTES = [
 	],
 	["plugin=", "plugin=N: N workers with a plugin that looks at every table in the tree of each statement."],
 	["shards=", "shards=N: N workers before two shards, databases of one server, both of which are asked for every row."],
+	["sockets=", "sockets=N: N workers that reach the primary by its Unix socket; the others by its port."],
 ] as const;
 
 export function median(values: number[]): number {
