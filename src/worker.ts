@@ -15,6 +15,7 @@ import { SHUTTING_DOWN } from "./client/client.ts";
 import { Clients, homeOf } from "./client/clients.ts";
 import type { ClientContext, ClientHandle } from "./client/context.ts";
 import { Moves, type MovesContext } from "./client/moves.ts";
+import { Seats } from "./client/seats.ts";
 import { Budget } from "./client/share.ts";
 import { now } from "./clock.ts";
 import type { Update } from "./config/diff.ts";
@@ -125,6 +126,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 	readonly clients: Clients<ClientRow>;
 	private readonly moves: Moves<ClientRow>;
 	readonly descriptors: Descriptors;
+	readonly seats: Seats;
 	private readonly door: Door;
 	private readonly admins = new Set<AdminSession>();
 	private readonly asked = new Map<number, (answer: CommandAnswer) => void>();
@@ -150,6 +152,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		this.plugins = plugins.active ? plugins : null;
 		this.ledger = new Ledger(setup.capacity, setup.workers, setup.ledger);
 		this.descriptors = new Descriptors(this.ledger.descriptorCounts);
+		this.seats = new Seats(this, this.descriptors);
 		this.door = new Door(this, this.descriptors, (room) => this.onFull(room));
 		this.bans = new Bans(new Vitals(setup.capacity, setup.vitals), this.log, { general, clusters: [] }, setup.slots);
 		this.filling = new Filling(this.ledger, this.bans, this.log);

@@ -4,7 +4,7 @@ import type { ScramCache } from "../auth/scram-keys.ts";
 import type { ParameterSet, ParameterSets } from "../backend/parameters.ts";
 import type { Statements } from "../backend/statements.ts";
 import type { General } from "../config/settings.ts";
-import type { Admin, User } from "../config/snapshot.ts";
+import type { Admin, ClusterSpec, User } from "../config/snapshot.ts";
 import type { Contain, Contained } from "../contain.ts";
 import type { Log } from "../log.ts";
 import type { Stream } from "../net/stream.ts";
@@ -17,6 +17,7 @@ import type { Router } from "../router/router.ts";
 import type { SessionHints } from "../session/hints.ts";
 import type { ShardedStatements } from "../session/sharded-statements.ts";
 import type { MovingClient } from "./moving-client.ts";
+import type { Seats } from "./seats.ts";
 import type { Budget } from "./share.ts";
 
 /** What login/startup.ts found out. */
@@ -98,8 +99,10 @@ export interface ClientContext {
 	/** The settings in force. */
 	readonly general: General;
 	readonly admin: Admin;
+	/** How many clients there may be. */
+	readonly seats: Seats;
 	/** The user and the pools behind a login, or null when there is none such. */
-	find(user: string, database: string): { user: User; cluster: Cluster; router: Router } | null;
+	find(user: string, database: string): { spec: ClusterSpec; user: User; cluster: Cluster; router: Router } | null;
 	/** A session of the admin database takes over the stream of a client that has logged in. */
 	openAdmin(stream: Stream, address: string, parameters: ReadonlyMap<string, string>, minor: number): void;
 	/**

@@ -3,7 +3,6 @@
 
 import type { Socket } from "bun";
 import { now } from "../clock.ts";
-import type { Descriptors } from "../net/descriptors.ts";
 import { adoptSocket, Stream } from "../net/stream.ts";
 import type { Loads } from "../stats/loads.ts";
 import { errorResponse } from "../wire/error-response.ts";
@@ -25,7 +24,6 @@ const SWEEP = 2;
 /** The worker. @template Row what SHOW CLIENTS shows of a client */
 export interface MovesContext<Row> extends ClientContext {
 	readonly worker: number;
-	readonly descriptors: Descriptors;
 	readonly clients: Clients<Row>;
 	readonly loads: Loads;
 	readonly handlers: Parameters<typeof adoptSocket>[1];
@@ -115,12 +113,12 @@ export class Moves<Row> {
 	}
 
 	private async adopt(moving: MovingClient, by: number): Promise<void> {
-		const { descriptors, handlers, log, clients } = this.context;
+		const { seats, handlers, log, clients } = this.context;
 		let socket: Socket<Stream> | null = null;
 		try {
 			socket = await adoptSocket(moving.fd, handlers);
 		} catch (error) {
-			descriptors.free();
+			seats.received(moving).free();
 			log.warn(`a client was lost on its way between workers: ${error} [${moving.address}]`);
 			this.context.onLogout(moving, "connection lost");
 		}
@@ -132,7 +130,7 @@ export class Moves<Row> {
 	private arrive(socket: Socket<Stream>, moving: MovingClient): void {
 		const { context } = this;
 		const stream = new Stream(socket);
-		stream.counted = context.descriptors;
+		stream.counted = context.seats.received(moving);
 		stream.goOnCounting(moving.bytesIn, moving.bytesOut);
 		socket.data = stream;
 		const found = context.find(moving.user, moving.database);

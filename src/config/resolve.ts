@@ -89,8 +89,15 @@ export function clusters(
 		const members = (byName.get(user.database) ?? []).toSorted((a, b) => a.shard - b.shard);
 		const pools = members.map((database) => pool(general, database, user, warnings));
 		const readOnly = user.read_only ?? members.every((database) => database.read_only === true);
-		return { user, database: user.database, readOnly, pools };
+		const max_client_connections = least(members.map((database) => database.max_client_connections));
+		return { user, database: user.database, readOnly, max_client_connections, pools };
 	});
+}
+
+/** The least of the numbers that are given. */
+function least(numbers: readonly (number | undefined)[]): number | undefined {
+	const given = numbers.filter((number) => number !== undefined);
+	return given.length === 0 ? undefined : Math.min(...given);
 }
 
 function pool(general: General, database: Database, user: User, warnings: string[]): PoolSpec {

@@ -72,6 +72,16 @@ export const general = {
 		default: "fill",
 		text: "Ours, not PgDog's: where clients are among several workers. `fill`: those that say something go, between their transactions, to one worker until that has no time left, and then to the next, which costs the least. `spread`: each stays with the worker that has accepted it, so that one that is held up, by a plugin for instance, holds up fewer clients.",
 	}),
+	max_client_connections: integer({
+		default: MAX,
+		min: 1,
+		text: "Ours, not PgDog's: most clients in all workers; those beyond are refused (53300). The admin database is not counted. After a reload that lowers it, or another limit of clients, nobody is disconnected. Whatever it says, clients need file descriptors.",
+	}),
+	max_client_connections_per_address: integer({
+		default: MAX,
+		min: 1,
+		text: "Ours, not PgDog's: most clients from one address (of IPv6 one /64 network). Clients of the Unix socket have none, and are not limited by it.",
+	}),
 	default_pool_size: integer({
 		default: 10,
 		min: 1,
@@ -453,6 +463,11 @@ export const database = {
 		empty: true,
 		text: "Password towards the server. Default: the user's `server_password`, then its own passwords.",
 	}),
+	max_client_connections: integer({
+		default: undefined,
+		min: 1,
+		text: "Ours, not PgDog's: most clients of the database, of all users together. Of several entries of a database the least counts.",
+	}),
 	...poolSettings,
 	...roleSettings,
 };
@@ -482,6 +497,11 @@ export const user = {
 		default: undefined,
 		empty: true,
 		text: "Password towards servers. Default: the user's passwords.",
+	}),
+	max_client_connections: integer({
+		default: undefined,
+		min: 1,
+		text: "Ours, not PgDog's: most clients of the user, in all databases together.",
 	}),
 	...poolSettings,
 	...roleSettings,

@@ -38,6 +38,7 @@ export interface PoolSettings {
 /** An entry of `[[databases]]`. A host that starts with `/` or `@` is the folder of a Unix socket. */
 export interface Database extends PoolSettings {
 	readonly name: string;
+	readonly max_client_connections?: number | undefined;
 	readonly role: Role;
 	readonly host: string;
 	readonly port: number;
@@ -53,6 +54,7 @@ export interface Database extends PoolSettings {
 export interface User extends PoolSettings {
 	readonly name: string;
 	readonly database: string;
+	readonly max_client_connections?: number | undefined;
 	/** Any of them lets a client in; towards servers they are tried in order. */
 	readonly passwords: readonly string[];
 	/** A SCRAM verifier (`SCRAM-SHA-256$…`); clients only. */
@@ -100,6 +102,8 @@ export interface ClusterSpec {
 	readonly database: string;
 	/** `read_only` of the user, or of all its database's entries: its transactions read unless they say READ WRITE. */
 	readonly readOnly: boolean;
+	/** Of its database: the least that an entry says. */
+	readonly max_client_connections?: number | undefined;
 	/** At least one pool: one for each address, by shard, then in the order of the file; at most one primary of each shard. */
 	readonly pools: readonly PoolSpec[];
 }

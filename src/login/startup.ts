@@ -50,8 +50,8 @@ export class Startup implements StreamOwner {
 	/** Bytes came together with an SSLRequest or GSSENCRequest, before it was answered. */
 	private early = false;
 	private login: ClientLogin | null = null;
-	private user = "";
-	private database = "";
+	user = "";
+	database = "";
 	private minor = 0;
 	private readonly parameters = new Map<string, string>();
 	private hints: Hints = NO_HINTS;
@@ -191,8 +191,7 @@ export class Startup implements StreamOwner {
 		// 3.1 does not exist; whoever asks for it gets 3.0.
 		this.minor = minor >= NEWEST_MINOR ? NEWEST_MINOR : 0;
 		if (minor > NEWEST_MINOR || unknown.length > 0) this.stream.writeAll(negotiateProtocolVersion(this.minor, unknown));
-		if (this.refusal === null || this.isAdmin) this.authenticate();
-		else this.turnAway(this.refusal);
+		this.authenticate();
 	}
 
 	/** A setting, or routing hint, that the session begins with. @returns false when its value is invalid: the login has failed */
@@ -213,10 +212,13 @@ export class Startup implements StreamOwner {
 		}
 	}
 
+	/** There is no room for it, which is logged once a minute where it is found out. */
 	private turnAway(error: PgError): void {
 		const pool = this.context.find(this.user, this.database)?.cluster.first;
 		if (pool !== undefined) pool.counters[Stat.errors]!++;
-		this.fail(error);
+		if (this.context.log.debugs)
+			this.context.log.debug(`login failed: ${error.message} [${this.address}]`, this.fields);
+		this.end(error);
 	}
 
 	private get isAdmin(): boolean {
@@ -226,6 +228,11 @@ export class Startup implements StreamOwner {
 
 	private authenticate(): void {
 		const { context } = this;
+		const refusal = this.isAdmin ? null : (this.refusal ?? context.seats.refusal(this, now()));
+		if (refusal !== null) {
+			this.turnAway(refusal);
+			return;
+		}
 		const account = this.isAdmin
 			? { passwords: [context.admin.password] }
 			: (context.find(this.user, this.database)?.user ?? null);
@@ -313,6 +320,14 @@ export class Startup implements StreamOwner {
 		if (context.stopping && !admin) {
 			this.fail(new PgError("FATAL", "57P03", "the database system is shutting down"));
 			return;
+		}
+		if (found !== null) {
+			const seat = context.seats.take({ user, database, address }, found.spec, now());
+			if (seat instanceof PgError) {
+				this.turnAway(seat);
+				return;
+			}
+			stream.counted = seat;
 		}
 		stream.writeAll(AUTHENTICATION_OK);
 		this.over();

@@ -3,7 +3,6 @@
 // Bun's `write` takes what the kernel takes and forgets the rest, so the rest is queued here until `drain`.
 
 import type { Socket, SocketHandler } from "bun";
-import type { Descriptors } from "./descriptors.ts";
 import { closeDescriptor, duplicate } from "./options.ts";
 import { Outgoing, settle } from "./outgoing.ts";
 
@@ -33,6 +32,11 @@ export interface Sink {
 	terminate(): void;
 }
 
+/** What counts a connection. `free`: there is one less; called once. */
+export interface Counted {
+	free(): void;
+}
+
 const UNOWNED: StreamOwner = { onData() {}, onDrain() {}, onClose() {} };
 
 export class Stream implements Sink {
@@ -49,8 +53,8 @@ export class Stream implements Sink {
 	paused = false;
 	private closing = false;
 	closed = false;
-	/** Where its descriptor is counted, until it is closed. */
-	counted: Descriptors | null = null;
+	/** Where its descriptor, and what else it is, is counted, until it is closed. */
+	counted: Counted | null = null;
 
 	/** `owner` may follow, but before the first event. */
 	constructor(socket: Socket<Stream>, owner: StreamOwner = UNOWNED) {

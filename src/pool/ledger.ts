@@ -1,12 +1,15 @@
 // What the threads of the process must agree on about pools, in shared memory: how many server connections each pool has (never
 // more than its size, whatever the threads do at once), who waits, who has idle ones, which state a database's catalogue is in,
-// the number of the next prepared statement, and how many descriptors are in use. One row for each pool; every thread has its own
-// Ledger over the same memory.
+// the number of the next prepared statement, how many descriptors are in use, and how many clients there are. One row for each pool;
+// every thread has its own Ledger over the same memory.
 
 import { Descriptors } from "../net/descriptors.ts";
 import { OnceAMinute } from "../once-a-minute.ts";
+import { Tally } from "../tally.ts";
 
 const SERVERS = 0;
+/** Kinds of limits by which clients are refused (client/seats.ts). */
+const REFUSALS = 4;
 
 export class Ledger {
 	readonly memory: SharedArrayBuffer;
@@ -24,10 +27,15 @@ export class Ledger {
 	private readonly since: Float64Array;
 	/** [0] connections being opened for the sake of `min_pool_size` alone. */
 	private readonly filling: Int32Array;
-	/** The `OnceAMinute` words of the process's complaint about descriptors, then those of each pool's about exhaustion. */
+	/**
+	 * The `OnceAMinute` words of the process's complaint about descriptors, then those of each pool's about exhaustion, then those about
+	 * clients that were refused.
+	 */
 	private readonly said: Int32Array;
 	/** See `Descriptors`. */
 	readonly descriptorCounts: Int32Array;
+	/** Clients, see client/seats.ts. */
+	readonly clients: Tally;
 
 	constructor(pools: number, workers: number, memory?: SharedArrayBuffer) {
 		this.pools = pools;
@@ -36,9 +44,11 @@ export class Ledger {
 		// An even number of words first, so that the doubles behind them are aligned.
 		const words = (1 + 2 * pools + 3 * cells + 1) & ~1;
 		const complaints = words * 4 + cells * 8;
-		const descriptors = complaints + (1 + pools) * OnceAMinute.WORDS * 4;
+		const complaining = 1 + pools + REFUSALS;
+		const descriptors = complaints + complaining * OnceAMinute.WORDS * 4;
 		const filling = descriptors + Descriptors.WORDS * 4;
-		this.memory = memory ?? new SharedArrayBuffer(filling + 4);
+		const clients = (filling + 4 + 7) & ~7;
+		this.memory = memory ?? new SharedArrayBuffer(clients + Tally.BYTES);
 		this.permits = new Int32Array(this.memory, SERVERS, 1 + pools);
 		this.catalogues = new Int32Array(this.memory, (1 + pools) * 4, pools);
 		const first = 1 + 2 * pools;
@@ -47,8 +57,9 @@ export class Ledger {
 		this.held = new Int32Array(this.memory, (first + 2 * cells) * 4, cells);
 		this.since = new Float64Array(this.memory, words * 4, cells);
 		this.filling = new Int32Array(this.memory, filling, 1);
-		this.said = new Int32Array(this.memory, complaints, (1 + pools) * OnceAMinute.WORDS);
+		this.said = new Int32Array(this.memory, complaints, complaining * OnceAMinute.WORDS);
 		this.descriptorCounts = new Int32Array(this.memory, descriptors, Descriptors.WORDS);
+		this.clients = new Tally(this.memory, clients);
 	}
 
 	/** Takes a permit to have one more server connection, if fewer than `limit` are in use. */
@@ -104,6 +115,11 @@ export class Ledger {
 	/** When the process said last that it has no descriptors left. */
 	get descriptors(): OnceAMinute {
 		return this.complaint(0);
+	}
+
+	/** When the process said last that a client was refused by this kind of limit. */
+	refusals(kind: number): OnceAMinute {
+		return this.complaint(1 + this.pools + kind);
 	}
 
 	private complaint(place: number): OnceAMinute {

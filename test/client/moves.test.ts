@@ -20,7 +20,7 @@ test("one whose descriptor cannot be used is told of as gone: in the log, to the
 			(error) => said.push(String(error)),
 			() => {},
 		),
-		descriptors: { free: () => freed++ },
+		seats: { received: () => ({ free: () => freed++ }) },
 		handlers: { data() {} },
 		log: { warn: (text: string) => said.push(text.replace(/workers: .* \[/, "workers: … [")) },
 		onLogout: ({ user }: { user: string }, reason: string) => said.push(`${user}: ${reason}`),

@@ -7,11 +7,13 @@ import fc from "fast-check";
 import { ScramCache } from "../../src/auth/scram-keys.ts";
 import { ParameterSets } from "../../src/backend/parameters.ts";
 import type { ClientContext } from "../../src/client/context.ts";
+import { Seats } from "../../src/client/seats.ts";
 import { Budget } from "../../src/client/share.ts";
 import { type General, general as table } from "../../src/config/settings.ts";
-import type { User } from "../../src/config/snapshot.ts";
+import type { ClusterSpec, User } from "../../src/config/snapshot.ts";
 import { createLog } from "../../src/log.ts";
 import { parseOptions, Startup } from "../../src/login/startup.ts";
+import { Descriptors } from "../../src/net/descriptors.ts";
 import { Stream, socketHandlers } from "../../src/net/stream.ts";
 import { StatementCache } from "../../src/parser/cache.ts";
 import { createFactsCache } from "../../src/parser/facts-cache.ts";
@@ -81,7 +83,7 @@ const cancels: string[] = [];
 const listening = listen();
 
 /** One pool, nothing to route. */
-function reach(pool: Pool): { cluster: Cluster; router: Router } {
+function reach(pool: Pool): { spec: ClusterSpec; cluster: Cluster; router: Router } {
 	const topology = { shards: 1, hasPrimary: true, hasReplicas: false };
 	const policy = {
 		read_write_split: "include_primary",
@@ -89,7 +91,13 @@ function reach(pool: Pool): { cluster: Cluster; router: Router } {
 		checkout_timeout: 5000,
 	} as const;
 	const shard = new Shard([pool], inner.bans.vitals, policy, false);
-	return { cluster: new Cluster([shard]), router: new Router(topology, new StatementCache(new SqlParser()), null) };
+	const user = { name: "u", database: "d", passwords: ["p"] };
+	const spec = { user, database: "d", readOnly: false, pools: [pool.spec] };
+	return {
+		spec,
+		cluster: new Cluster([shard]),
+		router: new Router(topology, new StatementCache(new SqlParser()), null),
+	};
 }
 
 /** A listener whose clients get through to the scripted server by trust. */
@@ -99,13 +107,16 @@ function listen() {
 		auth_type: "trust",
 	} as unknown as General;
 	let id = 0;
+	const log = createLog("text", "off");
+	const seats = new Seats({ general, log, ledger: inner.ledger }, new Descriptors());
 	const context: ClientContext = {
+		seats,
 		sets: new ParameterSets(),
 		collected: new Budget(1 << 30),
 		statements: inner.statements,
 		facts: createFactsCache(),
 		scram: new ScramCache(),
-		log: createLog("text", "off"),
+		log,
 		contain: inner.context.contain,
 		routes: new RouteLog(),
 		time: 0,

@@ -5,11 +5,13 @@ import type { Socket } from "bun";
 import { ScramCache } from "../../src/auth/scram-keys.ts";
 import { ParameterSets } from "../../src/backend/parameters.ts";
 import type { ClientContext, ClientHandle } from "../../src/client/context.ts";
+import { Seats } from "../../src/client/seats.ts";
 import { Budget } from "../../src/client/share.ts";
 import { type General, general as generalTable } from "../../src/config/settings.ts";
 import type { User } from "../../src/config/snapshot.ts";
 import { createLog } from "../../src/log.ts";
 import { Startup } from "../../src/login/startup.ts";
+import { Descriptors } from "../../src/net/descriptors.ts";
 import { Stream, socketHandlers } from "../../src/net/stream.ts";
 import { StatementCache } from "../../src/parser/cache.ts";
 import { createFactsCache } from "../../src/parser/facts-cache.ts";
@@ -267,6 +269,7 @@ export function twoShards(settings: Partial<General> = {}): Rig {
 	const routes = new RouteLog();
 	let serial = 0;
 	const context: Rig["context"] = {
+		seats: new Seats({ general, log: createLog("text", "off"), ledger: pools[0]!.context.ledger }, new Descriptors()),
 		sets: new ParameterSets(),
 		collected: new Budget(1 << 30),
 		statements: pools[0]!.statements,
@@ -280,7 +283,10 @@ export function twoShards(settings: Partial<General> = {}): Rig {
 		plugins: null,
 		general,
 		admin: { name: "admin", user: "admin", password: "secret", generated: false },
-		find: (name, database) => ({ user: { name, database, passwords: ["p"] } as User, cluster, router }),
+		find: (name, database) => {
+			const user: User = { name, database, passwords: ["p"] };
+			return { spec: { user, database, readOnly: false, pools: [] }, user, cluster, router };
+		},
 		openAdmin: (stream) => stream.end(),
 		register: (client) => clients.push(client),
 		unregister() {},
