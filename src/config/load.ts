@@ -1,5 +1,5 @@
 // Reads pgdog.toml and users.toml into a `Snapshot`, or says everything that is wrong with them at once.
-// Called by main.ts at start, at each reload and for `configcheck`. Reads the two files and nothing else: flags and
+// Called by main.ts at start, at each reload and for `configcheck`. Reads the two files, and those with secrets that they name: flags and
 // environment come in as values.
 
 import { existsSync } from "node:fs";
@@ -11,6 +11,7 @@ import { checkTables, entriesOf, type File, missing, readFile, section } from ".
 import { Findings, type Problem, type ValueSource } from "./problem.ts";
 import { checkReads } from "./reads.ts";
 import { clusters, expandUsers, type UserRow } from "./resolve.ts";
+import { withSecrets } from "./secrets.ts";
 import type { Values } from "./setting.ts";
 import type { General, Tcp } from "./settings.ts";
 import * as settings from "./settings.ts";
@@ -20,6 +21,9 @@ import * as unserved from "./unserved.ts";
 
 /** The defaults of an entry of `[[databases]]`. */
 const DATABASE = defaults(settings.database);
+
+/** Secrets of a user that may stand elsewhere. */
+const SECRETS = ["password", "server_password"];
 
 /** Tables of pgdog.toml. */
 const TABLES = ["general", "databases", "admin", "tcp", "plugins", "write_functions", "rewrite"];
@@ -173,7 +177,10 @@ function readWriteFunctions(config: File, report: Findings): string[] {
 
 /** `[admin]` of users.toml wins over that of pgdog.toml, key by key. */
 function readAdmin(config: File, users: File | undefined, input: LoadInput, report: Findings): Admin {
-	const read = (file: File) => section(settings.admin, unserved.unservedAdmin, file, "admin", report).values;
+	const read = (file: File) => {
+		const { values } = section(settings.admin, unserved.unservedAdmin, file, "admin", report);
+		return withSecrets(values, ["password"], { at: "admin", source: file.source }, input.env, report);
+	};
 	const { password: fromEnvironment } = environmentDefaults(
 		{ password: settings.admin.password },
 		input.env,
@@ -217,11 +224,16 @@ function readEntries(config: File, input: LoadInput, report: Findings, notes: st
 	const path = input.usersPath ?? usersPathFor(input.configPath, input.before?.files);
 	const usersFile = readFile(path, needOf(path, input, "--users", input.usersPath !== undefined), report, notes);
 	checkTables(usersFile, ["users", "admin"], { refused: {}, ignored: [] }, report);
+	const rows = entriesOf(settings.user, unserved.unservedUser, usersFile, "users", report);
+	const { source } = usersFile;
 	return {
 		databases: listed.flatMap(({ at, values }) => databaseRow(at, values)),
 		databaseSource: config.source,
-		rows: entriesOf(settings.user, unserved.unservedUser, usersFile, "users", report),
-		userSource: usersFile.source,
+		rows: rows.map(({ at, values }) => ({
+			at,
+			values: withSecrets(values, SECRETS, { at, source }, input.env, report),
+		})),
+		userSource: source,
 		usersFile,
 	};
 }

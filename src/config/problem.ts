@@ -11,7 +11,7 @@ export type Wrong =
 	| "unserved"
 	/** Not TOML at all. */
 	| "syntax"
-	/** The file is there, but cannot be read. */
+	/** The file is there, but cannot be read; with a key: the file that it names. */
 	| "unreadable";
 
 export interface Problem {
@@ -32,7 +32,13 @@ const UNREADABLE: Readonly<Record<string, string>> = {
 	EISDIR: "it is a folder",
 	EACCES: "permission denied",
 	ENOTDIR: "a part of its path is no folder",
+	ENOENT: "there is no such file",
 };
+
+/** Why something cannot be read, by the code of the operating system. */
+export function unreadableText(code = "unknown error"): string {
+	return UNREADABLE[code] ?? code;
+}
 
 /** One line: `pgdog.toml:12: databases[1].port = 70000: accepted is an integer from 1 to 65535`. */
 export function problemText(problem: Problem): string {
@@ -50,7 +56,7 @@ export function problemText(problem: Problem): string {
 		case "syntax":
 			return `${place}: not valid TOML: ${found}`;
 		case "unreadable":
-			return `${place}: cannot be read: ${UNREADABLE[found] ?? found}`;
+			return `${place}: ${key === "" ? "" : `${key} `}cannot be read: ${unreadableText(found)}`;
 	}
 }
 

@@ -350,6 +350,16 @@ export const tcp = {
 	}),
 };
 
+/** `x_file` and `x_env`, for a secret `x` that is to stand elsewhere (secrets.ts). */
+function secretElsewhere<N extends string>(name: N, more: string) {
+	const file = text({ default: undefined, text: `Ours, not PgDog's: a file with it, instead of \`${name}\`.${more}` });
+	const env = text({
+		default: undefined,
+		text: `Ours, not PgDog's: the name of an environment variable that has it, instead of \`${name}\`.`,
+	});
+	return { [`${name}_file`]: file, [`${name}_env`]: env } as Record<`${N}_file` | `${N}_env`, typeof file>;
+}
+
 /** Settings of `[admin]`, which stands in either file. */
 export const admin = {
 	name: text({
@@ -362,6 +372,7 @@ export const admin = {
 		env: ["PGDOG_ADMIN_PASSWORD"],
 		text: "Its password. Default: a random one that nobody is told: without it nobody gets in.",
 	}),
+	...secretElsewhere("password", " As with a user's."),
 };
 
 /** What `[[databases]]` and `[[users]]` have in common: a user's wins over a database's, which wins over `[general]`. */
@@ -481,6 +492,10 @@ export const user = {
 	databases: list({ default: undefined, text: "The databases that the user may use, beside `database`." }),
 	all_databases: flag({ default: false, text: "The user may use each of `[[databases]]`." }),
 	password: secret({ default: undefined, empty: true, text: "Password of the user." }),
+	...secretElsewhere(
+		"password",
+		" The file's text without its last newline is the password. A relative path is looked for among systemd's credentials (`$CREDENTIALS_DIRECTORY`, when set) first, then from the folder of the file that it stands in. Read again at each reload; one that everybody may read is warned of.",
+	),
 	passwords: list({
 		default: undefined,
 		secret: true,
@@ -503,6 +518,7 @@ export const user = {
 		min: 1,
 		text: "Ours, not PgDog's: most clients of the user, in all databases together.",
 	}),
+	...secretElsewhere("server_password", " As `password_file`."),
 	...poolSettings,
 	...roleSettings,
 };

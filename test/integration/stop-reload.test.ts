@@ -1,7 +1,8 @@
 // Signals: a graceful stop and a second one, and the reload of both files.
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync, mkdirSync, readdirSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readlinkSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Cluster, freePort, startPostgres } from "../support/postgres.ts";
 import { type Proxy, type ProxyUser, simpleConfig, startProxy } from "../support/proxy.ts";
@@ -443,4 +444,29 @@ test("SIGHUP: a changed server address moves the pool; a setting that needs a re
 	if (error instanceof Error) expect(client.ended).toBe(true);
 	await using fresh = await connect(proxy);
 	expect(await one(fresh, "SELECT name FROM here")).toBe("the other");
+});
+
+test("a reload reads the files with passwords anew; one that is gone changes nothing", async () => {
+	const options = simpleConfig(cluster.primary, { workers: 1 });
+	const users = [{ name: "pgdog", database: "pgdog", password_file: "secret", server_password: "pgdog" }];
+	const folder = mkdtempSync(join(tmpdir(), "pgdog-credentials-"));
+	const secret = join(folder, "secret");
+	writeFileSync(secret, "old\n", { mode: 0o600 });
+	try {
+		await using proxy = await startProxy({ ...options, users, env: { CREDENTIALS_DIRECTORY: folder } });
+		(await connect(proxy, { password: "old" })).close();
+		writeFileSync(secret, "new\n");
+		proxy.signal("SIGHUP");
+		await proxy.waitForLog(/configuration reloaded/);
+		(await connect(proxy, { password: "new" })).close();
+		// Not by `rejects`: Bun (1.4.5) waits there in a loop of its own, and now and then reads the proxy's log no more.
+		expect(await connect(proxy, { password: "old" }).catch(String)).toContain("28000");
+		rmSync(secret);
+		proxy.signal("SIGHUP");
+		const line = await proxy.waitForLog(/reload refused/);
+		expect(line).toMatch(/users\.toml:4: users\[0\]\.password_file cannot be read: .*secret: there is no such file/);
+		(await connect(proxy, { password: "new" })).close();
+	} finally {
+		rmSync(folder, { recursive: true });
+	}
 });
