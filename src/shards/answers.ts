@@ -3,7 +3,7 @@
 import { PgError } from "../errors.ts";
 import { Backend, TxStatus } from "../wire/codes.ts";
 import { errorResponse, readSqlstate } from "../wire/error-response.ts";
-import { HEADER, readInt16 } from "../wire/frame.ts";
+import { HEADER, readInt16, readInt32 } from "../wire/frame.ts";
 import type { Lane } from "./lane.ts";
 
 /** COPY in binary format: bytes of the signature, the flags and the length of the header's extension. */
@@ -55,6 +55,19 @@ export function alike(a: Lane, b: Lane): boolean {
 	return !counted || readInt16(a.chunk, a.at + HEADER) === readInt16(b.chunk, b.at + HEADER);
 }
 
+/** As `alike`, of all that comes before the rows of two whole answers. */
+export function headsAlike(a: Lane, b: Lane): boolean {
+	let other = 0;
+	for (let at = 0; at < a.rows; at += 1 + readInt32(a.chunk, at + 1)) {
+		const code = a.chunk[at];
+		if (other >= b.rows || code !== b.chunk[other]) return false;
+		const counted = code === Backend.RowDescription || code === Backend.ParameterDescription;
+		if (counted && readInt16(a.chunk, at + HEADER) !== readInt16(b.chunk, other + HEADER)) return false;
+		other += 1 + readInt32(b.chunk, other + 1);
+	}
+	return other === b.rows;
+}
+
 function isEndOfRows(code: number): boolean {
 	return code === Backend.CommandComplete || code === Backend.PortalSuspended;
 }
@@ -84,7 +97,11 @@ export function sumOfTags(lanes: readonly Lane[]): Buffer {
 			first = lane;
 			count = start;
 		} else if (count === 0 && isRollback(lane)) return lane.message;
-		if (count > 0 && start > 0) sum += countAt(lane, start);
+		if (count > 0 && start > 0) {
+			let rows = 0;
+			for (let i = start; i < lane.head - 1; i++) rows = 10 * rows + lane.chunk[i]! - 0x30;
+			sum += rows;
+		}
 	}
 	if (count === 0) return first!.message;
 	const { chunk, at } = first!;
@@ -102,13 +119,6 @@ export function sumOfTags(lanes: readonly Lane[]): Buffer {
 
 function isRollback({ chunk, at, head }: Lane): boolean {
 	return chunk[at + HEADER] === 0x52 && chunk.latin1Slice(at + HEADER, head - 1) === "ROLLBACK";
-}
-
-/** The number that the tag of a CommandComplete ends in. @param start of its digits */
-function countAt({ chunk, head }: Lane, start: number): number {
-	let count = 0;
-	for (let i = start; i < head - 1; i++) count = 10 * count + chunk[i]! - 0x30;
-	return count;
 }
 
 /** Where the digits are that the tag of a CommandComplete ends in, behind a space; 0 when it has none. */

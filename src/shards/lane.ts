@@ -2,7 +2,7 @@
 // for the other shards, and how much of the answer is still to come.
 
 import { Backend, TxStatus } from "../wire/codes.ts";
-import { HEADER, Tail } from "../wire/frame.ts";
+import { HEADER, readInt32, Tail } from "../wire/frame.ts";
 
 /** Between two reads: no whole message is left. */
 export const EMPTY = Buffer.alloc(0);
@@ -32,6 +32,11 @@ export class Lane {
 	fatal: Buffer | null = null;
 	/** Of COPY in binary format: its signature has come. */
 	signed = false;
+	/** All of the answer has come in one chunk, and waits for the other shards': see `takeWhole`. */
+	isWhole = false;
+	/** Of such an answer: how many replies there are before the rows, and where these begin. */
+	replies = 0;
+	rows = 0;
 
 	constructor(shard: number) {
 		this.shard = shard;
@@ -45,6 +50,66 @@ export class Lane {
 		this.copying = false;
 		this.stopped = false;
 		this.signed = false;
+		this.isWhole = false;
+	}
+
+	/**
+	 * Takes `chunk` when it is all of an answer that nothing has come of, and of the common kind: replies, rows, one tag,
+	 * ReadyForQuery. The message at `at` is that tag then.
+	 */
+	takeWhole(chunk: Buffer): boolean {
+		const end = chunk.length;
+		let replies = 0;
+		let rows = -1;
+		let tag = -1;
+		for (let at = 0; end - at >= HEADER; ) {
+			const next = at + 1 + readInt32(chunk, at + 1);
+			switch (chunk[at]) {
+				case Backend.DataRow:
+					if (tag >= 0) return false;
+					if (rows < 0) rows = at;
+					break;
+				case Backend.CommandComplete:
+					if (tag >= 0) return false;
+					if (rows < 0) rows = at;
+					tag = at;
+					break;
+				case Backend.ReadyForQuery:
+					if (tag < 0 || next !== end || this.chunk !== EMPTY || this.tail.bytes > 0) return false;
+					this.chunk = chunk;
+					this.at = tag;
+					this.head = at;
+					this.code = Backend.CommandComplete;
+					this.status = chunk[at + HEADER]!;
+					this.replies = replies;
+					this.rows = rows;
+					this.isWhole = true;
+					return true;
+				case Backend.RowDescription:
+				case Backend.BindComplete:
+				case Backend.ParseComplete:
+				case Backend.NoData:
+				case Backend.CloseComplete:
+					if (rows >= 0) return false;
+					replies++;
+					break;
+				case Backend.ParameterDescription:
+					if (rows >= 0) return false;
+					break;
+				default:
+					return false;
+			}
+			at = next;
+		}
+		return false;
+	}
+
+	/** A whole answer is dealt with message by message all the same. */
+	unfold(): void {
+		this.isWhole = false;
+		this.at = 0;
+		this.head = 0;
+		this.status = TxStatus.Idle;
 	}
 
 	/**

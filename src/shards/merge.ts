@@ -9,6 +9,7 @@ import {
 	alike,
 	copyData,
 	DISAGREE,
+	headsAlike,
 	isAnswer,
 	isOfTransaction,
 	isTrailer,
@@ -51,6 +52,9 @@ export class Merge {
 	/** The lanes of the shards that are asked, in the order of `begin`. */
 	private asked: Lane[] = [];
 	private readonly output: MergeOutput;
+	/** Nothing has come of the answers but whole ones, so many of them, and that will do: they become one when all are here. */
+	private isFresh = false;
+	private whole = 0;
 	private over = false;
 	private failing = false;
 	/** FATAL or PANIC has gone to the client. */
@@ -93,6 +97,8 @@ export class Merge {
 			lane.begin(replies);
 			this.asked.push(lane);
 		}
+		this.isFresh = replies === TO_READY && firstAnswers === null;
+		this.whole = 0;
 		this.firstAnswers = firstAnswers;
 		this.statement = 0;
 		this.over = false;
@@ -102,25 +108,70 @@ export class Merge {
 		this.signed = false;
 	}
 
-	/** Bytes of one shard; they must not change afterwards. */
-	add(shard: number, bytes: Buffer): void {
+	/**
+	 * Bytes of one shard; they must not change afterwards.
+	 * @returns false when the shard should not send more: `resumeShard` is called when it may
+	 */
+	add(shard: number, bytes: Buffer): boolean {
 		const lane = this.lanes[shard]!;
-		if (lane.head > 0) {
-			lane.tail.hold(bytes);
-			return;
+		if (this.isFresh && !lane.over) {
+			if (!lane.isWhole && lane.takeWhole(bytes)) {
+				if (++this.whole === this.asked.length) this.joinWhole();
+				return true;
+			}
+			this.unfold();
 		}
-		const chunk = lane.tail.add(bytes);
-		if (chunk === null) return;
-		lane.chunk = chunk;
-		lane.at = 0;
-		this.pump();
+		if (lane.head > 0) lane.tail.hold(bytes);
+		else {
+			const chunk = lane.tail.add(bytes);
+			if (chunk === null) return true;
+			lane.chunk = chunk;
+			lane.at = 0;
+			this.pump();
+		}
+		return !this.isAhead(shard);
 	}
 
-	/** True while the shard should not send more; `resumeShard` is called when it may. */
+	/** True while the shard should not send more. */
 	isAhead(shard: number): boolean {
 		const lane = this.lanes[shard]!;
 		lane.ahead = lane.head > 0 && lane.bytes > AHEAD;
 		return lane.ahead;
+	}
+
+	/** Every shard has answered with one chunk: that is so with most requests, and needs no look at what waits for what. */
+	private joinWhole(): void {
+		const { asked, output } = this;
+		const first = asked[0]!;
+		for (const lane of asked) {
+			if (lane === first || headsAlike(lane, first)) continue;
+			this.unfold();
+			return;
+		}
+		for (const lane of asked) {
+			const start = lane === first ? 0 : lane.rows;
+			if (lane.at > start) output.write(lane.chunk, start, lane.at);
+		}
+		for (let reply = 0; reply < first.replies; reply++) output.replied();
+		this.send(asked.length === 1 ? first.message : sumOfTags(asked));
+		output.replied();
+		for (const lane of asked) {
+			lane.chunk = EMPTY;
+			lane.at = 0;
+			lane.head = 0;
+			lane.isWhole = false;
+			lane.over = true;
+		}
+		this.isFresh = false;
+		this.over = true;
+		output.done(worst(asked));
+	}
+
+	/** Whole answers are as others are: another is not. */
+	private unfold(): void {
+		this.isFresh = false;
+		for (const lane of this.asked) if (lane.isWhole) lane.unfold();
+		this.pump();
 	}
 
 	/** Why a shard's session ended, in its server's own words, unless the client has had them. */
@@ -151,7 +202,7 @@ export class Merge {
 	/** These shards were not sent the request, after all. */
 	spare(shards: readonly number[]): void {
 		for (const shard of shards) this.lanes[shard]!.over = true;
-		this.pump();
+		this.unfold();
 	}
 
 	private pump(): void {

@@ -195,6 +195,79 @@ test("what a shard says on its own may come in two pieces, with the next request
 	expect(out.events).toEqual(["done I", "replied", "done I"]);
 });
 
+describe("answers that come in one chunk each", () => {
+	const { parseComplete, bindComplete, noData, parameterDescription, closeComplete } = backend;
+	const selected = (tag: string, ...values: string[]) =>
+		concat(rowDescription("a"), rows(...values), commandComplete(tag), readyForQuery());
+	const batch = (tag: string, ...values: string[]) =>
+		concat(
+			concat(parseComplete(), parameterDescription(23), rowDescription("a"), bindComplete()),
+			concat(rows(...values), commandComplete(tag), readyForQuery("T")),
+		);
+
+	test.each<[string, Uint8Array[]]>([
+		["rows of some", [selected("SELECT 2", "1", "2"), selected("SELECT 0"), selected("SELECT 1", "3")]],
+		["of one shard", [selected("SELECT 1", "1")]],
+		[
+			"no rows",
+			[concat(commandComplete("COMMIT"), readyForQuery()), concat(commandComplete("ROLLBACK"), readyForQuery())],
+		],
+		["a batch", [batch("SELECT 1", "1"), batch("SELECT 2", "2", "3")]],
+		["only a portal's rows", [concat(rows("1"), commandComplete("SELECT 1"), readyForQuery()), selected("SELECT 0")]],
+		[
+			"no tag",
+			[concat(parseComplete(), noData(), readyForQuery()), concat(parseComplete(), noData(), readyForQuery())],
+		],
+		["other parameters", [batch("SELECT 0"), concat(parseComplete(), parameterDescription(23, 23), readyForQuery())]],
+		["fewer replies", [batch("SELECT 0"), concat(parseComplete(), commandComplete("SELECT 0"), readyForQuery())]],
+		["more behind the tag", [0, 1].map(() => concat(commandComplete("SELECT 0"), closeComplete(), readyForQuery()))],
+		["an empty query", [concat(backend.emptyQueryResponse(), readyForQuery()), selected("SELECT 0")]],
+		["an error", [selected("SELECT 1", "1"), concat(rowDescription("a"), error("no"), readyForQuery("E"))]],
+	])("are merged as when they come in pieces: %s", (_, answers) => {
+		const [whole, pieces] = [
+			merged(answers),
+			merged(
+				answers,
+				TO_READY,
+				Array(400)
+					.fill(0)
+					.map((_, turn) => turn % 8),
+			),
+		];
+		const isRow = (word: string) => word.startsWith("D");
+		expect(whole.events).toEqual(pieces.events);
+		expect(whole.words.filter((word) => !isRow(word))).toEqual(pieces.words.filter((word) => !isRow(word)));
+		if (!whole.events.includes("failed")) expect(whole.words.filter(isRow)).toEqual(pieces.words.filter(isRow).sort());
+	});
+
+	test("wait for each other, and for those that do not", () => {
+		const out = new Collected();
+		const merge = new Merge(3, [0, 1, 2], TO_READY, out);
+		merge.add(0, Buffer.from(selected("SELECT 1", "1")));
+		merge.add(2, Buffer.from(selected("SELECT 1", "2")));
+		expect(out.words).toEqual([]);
+		const late = Buffer.from(selected("SELECT 1", "3"));
+		merge.add(1, late.subarray(0, late.length - 8));
+		expect(out.words).toEqual(["T", "D 1", "D 3", "D 2"]);
+		merge.add(1, late.subarray(late.length - 8));
+		expect(out.words.at(-1)).toBe("C SELECT 3");
+		expect(out.events).toEqual(["replied", "replied", "done I"]);
+	});
+
+	test("may have more behind them: what a shard says on its own, and its last words", () => {
+		const out = new Collected();
+		const merge = new Merge(2, [0, 1], TO_READY, out);
+		merge.add(0, Buffer.from(selected("SELECT 1", "1")));
+		merge.add(0, Buffer.from(concat(backend.notificationResponse(7, "c", "p"), error("gone", "FATAL"))));
+		expect(merge.lastWords(0)?.toString("latin1")).toContain("gone");
+		const other = new Merge(2, [0, 1], TO_READY, out);
+		other.add(0, Buffer.from(selected("SELECT 1", "1")));
+		other.spare([1]);
+		expect(out.words).toEqual(["T", "D 1", "C SELECT 1"]);
+		expect(out.events).toEqual(["replied", "replied", "done I"]);
+	});
+});
+
 describe("errors", () => {
 	test("an error of one, or of all, is told once, and the rest is dropped up to ReadyForQuery", () => {
 		const good = concat(commandComplete("INSERT 0 1"), commandComplete("INSERT 0 1"), readyForQuery());
