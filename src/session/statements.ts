@@ -97,10 +97,6 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		return this.names.size;
 	}
 
-	get isEmpty(): boolean {
-		return this.unnamed.serial === 0 && this.names.size === 0;
-	}
-
 	// ---- what the client says to its server --------------------------------------------------------------------------
 
 	// Each handler gets a whole message `chunk[at, next)`. When that does not go to the server as it is, what was to be said instead

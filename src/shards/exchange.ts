@@ -2,6 +2,7 @@
 // and what they answer, merged (merge.ts). At its end the transaction is open on all shards that have begun it, or on none.
 // One per client, of whose requests one is under way at a time; made by sharded-client.ts, which is told how it goes.
 
+import { beginsBatch } from "../client/framing.ts";
 import { PgError } from "../errors.ts";
 import type { Outgoing } from "../net/outgoing.ts";
 import { explainRows, type Place } from "../router/explain.ts";
@@ -11,7 +12,6 @@ import { errorResponse } from "../wire/error-response.ts";
 import { HEADER, readInt32 } from "../wire/frame.ts";
 import { FLUSH, SYNC } from "../wire/frontend-messages.ts";
 import { Merge, type MergeOutput, TO_READY } from "./merge.ts";
-import { isReplied } from "./segments.ts";
 import type { ShardedSession } from "./session.ts";
 import {
 	COPY_FAIL,
@@ -45,8 +45,8 @@ export interface Exchanged {
 interface Sending {
 	/** It stands in a queue for a server. */
 	readonly isWaiting: boolean;
-	/** Bytes of the client; they do not change afterwards. */
-	send(bytes: Buffer): void;
+	/** Bytes of the client; they do not change afterwards. @returns false when it stands in a queue for a server */
+	send(bytes: Buffer): boolean;
 }
 
 /** The client's thread. */
@@ -92,7 +92,8 @@ export class Exchange implements MergeOutput {
 	private steps: Step[] = [];
 	/** How many of the step's shards have been sent it. */
 	private sent = 0;
-	/** Where in the step's chunk the message is whose reply comes next. */
+	/** How many replies have come that nobody has looked at, and where in the step's chunk the message is that the first of them is for. */
+	private replies = 0;
 	private mark = 0;
 	private terminator = Terminator.Sync;
 	/** The request has failed, and the client was told so. */
@@ -164,6 +165,7 @@ export class Exchange implements MergeOutput {
 		if (step.chunk === SYNC) this.involved = [];
 		this.step = step;
 		this.mark = step.at;
+		this.replies = 0;
 		this.merge.begin(step.targets, step.replies, step.firstAnswers);
 		this.sent = 0;
 		this.session.kept.begin(step.targets);
@@ -190,12 +192,10 @@ export class Exchange implements MergeOutput {
 			const shard = targets[this.sent++]!;
 			const link = this.shards.each[shard]!;
 			if (joins) transaction.join(shard);
-			if (bytes.length > 0) link.send(bytes);
-			if (behind !== null) {
-				if (!this.involved.includes(shard)) this.involved = [...this.involved, shard];
-				link.send(behind);
-			}
-			if (link.isWaiting) return;
+			if (behind !== null && !this.involved.includes(shard)) this.involved = [...this.involved, shard];
+			let goesOn = bytes.length === 0 || link.send(bytes);
+			if (behind !== null) goesOn = link.send(behind);
+			if (!goesOn) return;
 		}
 	}
 
@@ -293,9 +293,9 @@ export class Exchange implements MergeOutput {
 
 	// ---- what is answered ------------------------------------------------------------------------------------------
 
-	/** Messages of a shard; they do not change afterwards. */
-	add(shard: number, bytes: Buffer): void {
-		this.merge.add(shard, bytes);
+	/** Messages of a shard; they do not change afterwards. @returns as `Merge.add` */
+	add(shard: number, bytes: Buffer): boolean {
+		return this.merge.add(shard, bytes);
 	}
 
 	write(bytes: Buffer, start: number, end: number): void {
@@ -322,6 +322,7 @@ export class Exchange implements MergeOutput {
 				break;
 			case "DEALLOCATE ALL":
 			case "DISCARD ALL":
+				this.catchUp();
 				this.session.statements.clear();
 				this.hasLearnt = true;
 		}
@@ -336,19 +337,22 @@ export class Exchange implements MergeOutput {
 	}
 
 	replied(): void {
-		const { chunk, end, quiet } = this.step;
-		if (quiet || chunk[this.mark] === Frontend.Query) return;
-		this.toReplied();
-		if (this.mark >= end) return;
-		const next = this.mark + 1 + readInt32(chunk, this.mark + 1);
-		this.learn(chunk, this.mark, next);
-		this.mark = next;
+		this.replies++;
 	}
 
-	/** On to a message that is replied to. */
-	private toReplied(): void {
-		const { chunk, end } = this.step;
-		while (this.mark < end && !isReplied(chunk[this.mark]!)) this.mark += 1 + readInt32(chunk, this.mark + 1);
+	/** Looks at the messages of a batch that have been replied to, and goes on to the next that will be. */
+	private catchUp(): void {
+		const { chunk, at, end, quiet, learns } = this.step;
+		if (quiet || chunk[at] === Frontend.Query) return;
+		for (;;) {
+			while (this.mark < end && !beginsBatch(chunk[this.mark]!)) this.mark += 1 + readInt32(chunk, this.mark + 1);
+			if (this.replies === 0 || this.mark >= end) break;
+			this.replies--;
+			const next = this.mark + 1 + readInt32(chunk, this.mark + 1);
+			if (learns) this.learn(chunk, this.mark, next);
+			this.mark = next;
+		}
+		this.replies = 0;
 	}
 
 	/** A message was done: what it does to the client's statements. */
@@ -356,7 +360,7 @@ export class Exchange implements MergeOutput {
 		const { statements } = this.session;
 		const code = chunk[at];
 		if (code === Frontend.Describe || code === Frontend.Execute) return;
-		if (code === Frontend.Query ? statements.isEmpty : code === Frontend.Bind && !statements.mayDeallocate) return;
+		if (code === Frontend.Bind && !statements.mayDeallocate) return;
 		statements.note(chunk, at, next, this.serials.nextSerial());
 		this.hasLearnt = true;
 	}
@@ -368,7 +372,7 @@ export class Exchange implements MergeOutput {
 		this.hasFailed = true;
 		this.steps = [];
 		this.copying = false;
-		this.toReplied();
+		this.catchUp();
 		// The unnamed statement is gone once a Parse for it has begun.
 		if (this.mark < end && chunk[this.mark] === Frontend.Parse && chunk[this.mark + HEADER] === 0)
 			this.session.statements.forgetUnnamed();
@@ -384,11 +388,12 @@ export class Exchange implements MergeOutput {
 		if (chunk[at] !== Frontend.Query && this.terminator === Terminator.Sync) {
 			// PostgreSQL ignores the Sync that was sent with the COPY: the batch ends at the next.
 			this.terminator = Terminator.Flush;
+			this.catchUp();
 			if (replies !== TO_READY) this.steps.pop();
 			else {
 				let left = 0;
 				for (let next = this.mark; next < end; next += 1 + readInt32(chunk, next + 1))
-					if (isReplied(chunk[next]!)) left++;
+					if (beginsBatch(chunk[next]!)) left++;
 				this.merge.expect(left);
 				this.involved = targets;
 			}
@@ -415,7 +420,10 @@ export class Exchange implements MergeOutput {
 			return;
 		}
 		const { chunk, at, end, quiet } = step;
-		if (chunk[at] === Frontend.Query && !quiet && !this.hasFailed) this.learn(chunk, at, end);
+		if (step.learns && !this.hasFailed) {
+			if (chunk[at] === Frontend.Query) this.learn(chunk, at, end);
+			else this.catchUp();
+		}
 		if (this.hasLearnt || this.hasFailed || quiet) this.session.kept.settle(step.targets, !this.hasFailed && !quiet);
 		this.hasLearnt = false;
 		if (this.steps.length > 0 || (this.hasFailed && this.involved.length > 0)) this.owner.later(() => this.next());

@@ -17,7 +17,7 @@ import type { Route } from "../router/route.ts";
 import type { Router } from "../router/router.ts";
 import { ABORTED, type OwnAnswer, saySetting } from "../session/held-begin.ts";
 import { Frontend, TxStatus } from "../wire/codes.ts";
-import { HEADER } from "../wire/frame.ts";
+import { HEADER, readInt32 } from "../wire/frame.ts";
 import { FLUSH, SYNC } from "../wire/frontend-messages.ts";
 import { type Batch, Batches } from "./segments.ts";
 import type { ShardedSession } from "./session.ts";
@@ -100,7 +100,7 @@ export class Planning {
 
 	/** No transaction is open any more. */
 	endTransaction(committed: boolean): void {
-		this.session.own.hints.end(committed);
+		if (this.session.own.hints.isOpen) this.session.own.hints.end(committed);
 		this.session.own.reading.noteEnd();
 		if (this.requests.wrote) {
 			this.requests.wrote = false;
@@ -146,12 +146,16 @@ export class Planning {
 			// What stands behind the end of a transaction that has failed, in one string with it, runs.
 			if (route.error !== null && isEnd(requests.facts)) return this.refusal(route, route.error, Terminator.Sync);
 		}
+		const { facts } = requests;
 		if (this.isAborted()) return new Refusal(ABORTED, Terminator.Sync);
-		targets = batches.of(transaction.targets(targets, requests.facts, NO_SHARDS));
+		const there = transaction.targets(targets, facts, NO_SHARDS);
+		if (there !== targets) targets = batches.of(there);
 		if (this.mayDivide(targets, chunk, at, next)) return new Refusal(DIVIDES, Terminator.Sync);
-		const steps = involved.length > 0 ? [stepOf(involved, SYNC)] : [];
-		const firstAnswers = requests.facts?.placement.firstAnswers ?? null;
-		steps.push(lastStep(targets, chunk, at, next, true, firstAnswers));
+		const deallocates =
+			code === Frontend.Query && factsOf(this.context.facts, chunk, at + HEADER, next - 1).deallocates !== null;
+		const firstAnswers = facts?.placement.firstAnswers ?? null;
+		const step = lastStep(targets, chunk, at, next, firstAnswers, deallocates);
+		const steps = involved.length > 0 ? [stepOf(involved, SYNC), step] : [step];
 		const explained = this.place(targets, route?.side ?? Side.Primary, route);
 		return { steps, terminator: Terminator.Sync, copyEnds: 0, ends: false, explained };
 	}
@@ -184,7 +188,7 @@ export class Planning {
 		const { requests, session } = this;
 		const { statements, transaction } = session;
 		const batch = this.batches.split(requests, statements, chunk, at, stop, transaction, involved);
-		const { segments, error, route, copyEnds, ends } = batch;
+		const { segments, error, route, copyEnds, ends, learns } = batch;
 		// What is still to come of it may write, in the same implicit transactions where something of it runs.
 		const goesOn = hurried || (terminator === Terminator.Flush && requests.runs);
 		const side = goesOn && batch.side === Side.Any ? requests.router.writeSide : batch.side;
@@ -205,11 +209,11 @@ export class Planning {
 		const explained = this.place(targets, side, route);
 		const first = segments[0]!;
 		if (terminator === Terminator.Sync && segments.length === 1 && involved.length === 0) {
-			const step = lastStep(first.targets, chunk, at, end, true, first.firstAnswers);
+			const step = lastStep(first.targets, chunk, at, end, first.firstAnswers, learns);
 			return { steps: [step], terminator, copyEnds, ends, explained };
 		}
 		// What follows goes when the shards have answered, which they do when they are told to.
-		const steps: Step[] = segments.map((segment) => ({ ...segment, chunk, behind: FLUSH, quiet: false }));
+		const steps: Step[] = segments.map((segment) => ({ ...segment, chunk, behind: FLUSH, learns, quiet: false }));
 		if (terminator === Terminator.Sync) steps.push(stepOf(targets, SYNC));
 		return { steps, terminator, copyEnds, ends, explained };
 	}
@@ -227,7 +231,8 @@ export class Planning {
 	): AnsweredHere | Refusal | null {
 		const { requests, session, shards } = this;
 		const { statements, transaction } = session;
-		if (transaction.isRunning || involved.length > 0 || transaction.heldBegin.failed || !shards.mayHold) return null;
+		if (transaction.isRunning || involved.length > 0 || transaction.heldBegin.failed) return null;
+		if (runsOne(chunk, at, stop) || !shards.mayHold) return null;
 		const next = endOfSolo(chunk, at, statements, true);
 		if (next < 0 || next >= stop) return null;
 		const sql = requests.textOf(chunk, at, statements);
@@ -333,6 +338,16 @@ export class Planning {
 		shards.prefer(targets, transaction.side, transaction.since, route, requests.facts);
 		return requests.facts?.explains && general.expanded_explain ? route : null;
 	}
+}
+
+/** Whether nothing stands behind the first Execute of the batch `[at, stop)`. */
+function runsOne(chunk: Buffer, at: number, stop: number): boolean {
+	let executed = false;
+	while (at < stop && !executed) {
+		executed = chunk[at] === Frontend.Execute;
+		at += 1 + readInt32(chunk, at + 1);
+	}
+	return at >= stop;
 }
 
 /** All shards that a batch concerns. */

@@ -1,6 +1,7 @@
 // Where the messages of an extended-query batch go when there are several shards: a driver may send statements for one, for
 // another, and COMMIT for both in a single batch. Called by planning.ts; sends nothing itself.
 
+import { beginsBatch } from "../client/framing.ts";
 import type { RequestRouter } from "../client/request.ts";
 import { Side } from "../config/snapshot.ts";
 import { PgError } from "../errors.ts";
@@ -37,20 +38,8 @@ export interface Batch {
 	readonly copyEnds: number;
 	/** A COMMIT or ROLLBACK without AND CHAIN is in it. */
 	readonly ends: boolean;
-}
-
-/** Whether PostgreSQL answers a message of this type in a batch. */
-export function isReplied(code: number): boolean {
-	switch (code) {
-		case Frontend.Parse:
-		case Frontend.Bind:
-		case Frontend.Describe:
-		case Frontend.Execute:
-		case Frontend.Close:
-			return true;
-		default:
-			return false;
-	}
+	/** It may change the client's statements. */
+	readonly learns: boolean;
 }
 
 /** The batches of one client, and where the portals of its transaction are. */
@@ -83,8 +72,11 @@ export class Batches {
 		this.portalBytes = 0;
 	}
 
-	/** @returns false when the transaction has more portals than it may have */
-	private notePortal(name: string, portal: Portal): boolean {
+	/** The Bind `chunk[at, next)` makes the portal. @returns false when the transaction has more than it may have */
+	private notePortal(chunk: Buffer, at: number, next: number, portal: Portal): boolean {
+		const end = endOfString(chunk, at + HEADER, next);
+		if (end < 0) return true;
+		const name = end === at + HEADER ? "" : chunk.utf8Slice(at + HEADER, end);
 		if (!this.portals.has(name)) this.portalBytes += name.length + NAME_COST;
 		this.portals.set(name, portal);
 		return this.portalBytes <= MOST_PORTAL_BYTES;
@@ -110,6 +102,7 @@ export class Batches {
 		requests.clearBatch();
 		let copyEnds = 0;
 		let ends = false;
+		let learns = statements.mayDeallocate;
 		// A message before this one has ended the transaction; the segment under way is part of it.
 		let ended = false;
 		let joins = true;
@@ -131,7 +124,7 @@ export class Batches {
 			else if (code === Frontend.Bind) {
 				if (targets !== null) requests.home = transaction.home(requests.home, targets);
 				const route = requests.bind(chunk, at, next, statements, transaction.isRunning);
-				if (route?.error != null) return { segments: [], error: route.error, side, route, copyEnds, ends };
+				if (route?.error != null) return { segments: [], error: route.error, side, route, copyEnds, ends, learns };
 				// What nobody knows may be a write, for a transaction that is begun for one.
 				side = narrower(side, route === null ? requests.router.writeSide : route.side);
 				last = route;
@@ -141,12 +134,10 @@ export class Batches {
 				if (targets !== null && here !== targets && isSame(here, targets)) here = targets;
 				addAll(sent, here);
 				if (route !== null && isEnd(facts) && !facts!.chains) ends = true;
-				const portalEnd = endOfString(chunk, at + HEADER, next);
 				const firstAnswers = route !== null && facts?.placement.firstAnswers?.[0] === true;
-				const portal = { targets: here, firstAnswers };
-				if (portalEnd >= 0 && !this.notePortal(chunk.utf8Slice(at + HEADER, portalEnd), portal))
-					return { segments: [], error: TOO_MANY_PORTALS, side, route, copyEnds, ends };
-			} else if (code === Frontend.Execute || (isReplied(code) && chunk[at + HEADER] !== Target.Statement)) {
+				if (!this.notePortal(chunk, at, next, { targets: here, firstAnswers }))
+					return { segments: [], error: TOO_MANY_PORTALS, side, route, copyEnds, ends, learns };
+			} else if (code === Frontend.Execute || (beginsBatch(code) && chunk[at + HEADER] !== Target.Statement)) {
 				const name = at + HEADER + (code === Frontend.Execute ? 0 : 1);
 				const nameEnd = endOfString(chunk, name, next);
 				const portal = nameEnd < 0 ? "" : chunk.utf8Slice(name, nameEnd);
@@ -155,7 +146,8 @@ export class Batches {
 				if (code === Frontend.Execute) executes = known?.firstAnswers ?? false;
 				if (code === Frontend.Close && this.portals.delete(portal)) this.portalBytes -= portal.length + NAME_COST;
 			}
-			if (isReplied(code)) openReplies++;
+			if (code === Frontend.Parse || code === Frontend.Close) learns = true;
+			if (beginsBatch(code)) openReplies++;
 			if (here !== null) {
 				if (targets !== null && targets !== here) {
 					segments.push({ at: start, end: open, targets, replies, firstAnswers: some(answers), joins });
@@ -175,14 +167,14 @@ export class Batches {
 		}
 		if (targets === null) {
 			const route = requests.batchUnbound(transaction.isRunning);
-			if (route.error !== null) return { segments: [], error: route.error, side, route, copyEnds, ends };
+			if (route.error !== null) return { segments: [], error: route.error, side, route, copyEnds, ends, learns };
 			({ side } = route);
 			targets = this.of(transaction.anywhere(this.targets(route)));
 		} else side = narrower(side, requests.unboundWrite(transaction.isRunning)?.side ?? side);
 		segments.push({ at: start, end, targets, replies: replies + openReplies, firstAnswers: some(answers), joins });
 		// Texts are not kept for a client that sends no more.
 		requests.clearBatch();
-		return { segments, error: null, side, route: last, copyEnds, ends };
+		return { segments, error: null, side, route: last, copyEnds, ends, learns };
 	}
 }
 

@@ -7,14 +7,8 @@ import { Incoming } from "../client/incoming.ts";
 import { Link, type LinkOwner } from "../client/link.ts";
 import type { Speaker } from "../client/saying.ts";
 import { Walk } from "../client/walk.ts";
-import type { Side } from "../config/snapshot.ts";
 import type { PgError } from "../errors.ts";
-import type { StatementFacts } from "../parser/facts.ts";
-import type { Reading } from "../parser/reading.ts";
 import type { Cluster } from "../pool/cluster.ts";
-import type { Place } from "../router/explain.ts";
-import type { Route } from "../router/route.ts";
-import type { Parsing } from "../session/parsing.ts";
 import { READY_IDLE } from "../wire/backend-messages.ts";
 import { TxStatus } from "../wire/codes.ts";
 import { type PortOwner, ShardPort } from "./shard-port.ts";
@@ -31,7 +25,7 @@ export class ShardLink implements LinkOwner, Participant {
 	readonly address: string;
 	private readonly shard: number;
 	private readonly owner: PortOwner;
-	private readonly link: Link;
+	readonly link: Link;
 	private readonly walk: Walk;
 
 	/** @param cluster of this shard alone @param client whose shard it is */
@@ -82,29 +76,6 @@ export class ShardLink implements LinkOwner, Participant {
 		return this.link.server?.status ?? TxStatus.Idle;
 	}
 
-	get reading(): Reading {
-		return this.link.settings.reading;
-	}
-
-	get isSerializable(): boolean {
-		return this.link.settings.isSerializable;
-	}
-
-	/** Where its servers come from. */
-	get servedFrom(): Place {
-		return this.link.servedFrom;
-	}
-
-	/** `pooler_mode` of what it has, or comes to have. */
-	get poolerMode(): string {
-		return this.link.checkout.pool.spec.pooler_mode;
-	}
-
-	/** Its server stays with it for good. */
-	get isLocked(): boolean {
-		return this.link.isLocked;
-	}
-
 	/** It stands in a queue for a server. */
 	get isWaiting(): boolean {
 		return this.link.checkout.queued;
@@ -115,37 +86,13 @@ export class ShardLink implements LinkOwner, Participant {
 		return this.link.routing.heldBegin.open;
 	}
 
-	get queryTime(): number {
-		return this.link.queryTime;
-	}
-
-	get transactionTime(): number {
-		return this.link.transactionTime;
-	}
-
-	get waitTime(): number {
-		return this.link.checkout.waitTime;
-	}
-
-	get parsing(): Parsing {
-		return this.link.parsing;
-	}
-
-	setting(name: string): string | undefined {
-		return this.link.settings.wanted.values.get(name);
-	}
-
 	// ---- what its client tells it ----------------------------------------------------------------------------------
 
-	/** Answers with the settings that its sessions will have. */
-	begin(): void {
-		this.link.begin();
-	}
-
-	/** Bytes of the client; they do not change afterwards. */
-	send(bytes: Buffer): void {
+	/** Bytes of the client; they do not change afterwards. @returns false when it stands in a queue for a server */
+	send(bytes: Buffer): boolean {
 		const whole = this.incoming.add(bytes);
 		if (whole !== null) this.walk.read(whole);
+		return !this.link.checkout.queued;
 	}
 
 	/** The client has taken what it was sent. */
@@ -161,20 +108,6 @@ export class ShardLink implements LinkOwner, Participant {
 
 	letGo(): void {
 		this.link.routing.handOver();
-	}
-
-	/** Where the next transaction goes, and why. See `Cluster.pick`. */
-	prefer(side: Side, since: number, route: Route | null, facts: StatementFacts | null): void {
-		this.link.routing.prefer(side, since, route, facts);
-	}
-
-	cancel(done: () => void): void {
-		this.link.cancel(done);
-	}
-
-	/** A reload made these the pools. */
-	reach(cluster: Cluster): void {
-		this.link.reach(cluster, null);
 	}
 
 	/** The client is gone. */

@@ -2,6 +2,7 @@
 
 import type { ClientContext, Login, Siblings } from "../client/context.ts";
 import type { Speaker } from "../client/saying.ts";
+import { Wait } from "../client/wait.ts";
 import type { Side } from "../config/snapshot.ts";
 import type { StatementFacts } from "../parser/facts.ts";
 import { Reading } from "../parser/reading.ts";
@@ -15,6 +16,7 @@ import type { PortOwner } from "./shard-port.ts";
 export class ShardLinks {
 	/** By the number of the shard. */
 	readonly each: readonly ShardLink[];
+	readonly count: number;
 
 	/** @param client whose shards these are */
 	constructor(
@@ -27,14 +29,11 @@ export class ShardLinks {
 		this.each = cluster.shards.map(
 			(_, shard) => new ShardLink(context, client, cluster.of(shard), login, { ...common, shard }),
 		);
+		this.count = this.each.length;
 	}
 
 	at(shard: number): ShardLink {
 		return this.each[shard]!;
-	}
-
-	get count(): number {
-		return this.each.length;
 	}
 
 	// ---- what they are ---------------------------------------------------------------------------------------------
@@ -52,40 +51,43 @@ export class ShardLinks {
 
 	/** What is sent to some of them is held: for what their last transactions did to settings, at the end of a request. */
 	get isHeld(): boolean {
-		for (const { incoming } of this.each) if (incoming.isHeld) return true;
+		for (const { incoming } of this.each)
+			if (incoming.wait !== Wait.Nothing && incoming.wait !== Wait.Closed) return true;
 		return false;
 	}
 
 	get isLocked(): boolean {
-		return this.each.some((shard) => shard.isLocked);
+		return this.each.some(({ link }) => link.isLocked);
 	}
 
 	/** Servers of some stay for good. */
 	get isSession(): boolean {
-		return this.each.some((shard) => shard.poolerMode === "session");
+		return this.each.some(({ link }) => link.checkout.pool.spec.pooler_mode === "session");
 	}
 
 	/** BEGIN may be held back. */
 	get mayHold(): boolean {
-		return this.each.every((shard) => shard.poolerMode === "transaction" && !shard.isLocked);
+		for (const { link } of this.each)
+			if (link.checkout.pool.spec.pooler_mode !== "transaction" || link.isLocked) return false;
+		return true;
 	}
 
 	/** How all of them read statements; where they differ nothing is certain. */
 	get reading(): Reading {
-		const { reading } = this.each[0]!;
-		for (let shard = 1; shard < this.each.length; shard++)
-			if (this.each[shard]!.reading !== reading) return reading | Reading.Changing;
+		const { reading } = this.each[0]!.link.settings;
+		for (let shard = 1; shard < this.count; shard++)
+			if (this.each[shard]!.link.settings.reading !== reading) return reading | Reading.Changing;
 		return reading;
 	}
 
 	get isSerializable(): boolean {
-		for (const shard of this.each) if (shard.isSerializable) return true;
+		for (const { link } of this.each) if (link.settings.isSerializable) return true;
 		return false;
 	}
 
 	/** No server of theirs has a transaction. */
 	get areIdle(): boolean {
-		for (const { transactionStatus } of this.each) if (transactionStatus !== TxStatus.Idle) return false;
+		for (const { link } of this.each) if (link.server !== null && link.server.status !== TxStatus.Idle) return false;
 		return true;
 	}
 
@@ -98,23 +100,23 @@ export class ShardLinks {
 	}
 
 	places(shards: readonly number[]): Place[] {
-		return shards.map((shard) => ({ ...this.at(shard).servedFrom, shard }));
+		return shards.map((shard) => ({ ...this.at(shard).link.servedFrom, shard }));
 	}
 
 	setting(name: string): string | undefined {
-		return this.at(0).setting(name);
+		return this.at(0).link.settings.wanted.values.get(name);
 	}
 
 	get waitTime(): number {
-		return Math.max(...this.each.map((shard) => shard.waitTime));
+		return Math.max(...this.each.map(({ link }) => link.checkout.waitTime));
 	}
 
 	get queryTime(): number {
-		return Math.max(...this.each.map((shard) => shard.queryTime));
+		return Math.max(...this.each.map(({ link }) => link.queryTime));
 	}
 
 	get transactionTime(): number {
-		return Math.max(...this.each.map((shard) => shard.transactionTime));
+		return Math.max(...this.each.map(({ link }) => link.transactionTime));
 	}
 
 	// ---- what they are told ----------------------------------------------------------------------------------------
@@ -135,7 +137,7 @@ export class ShardLinks {
 		route: Route | null,
 		facts: StatementFacts | null,
 	): void {
-		for (const shard of shards) this.each[shard]!.prefer(side, since, route, facts);
+		for (const shard of shards) this.each[shard]!.link.routing.prefer(side, since, route, facts);
 	}
 
 	/** The client may send again what was held back for them. */
@@ -145,11 +147,11 @@ export class ShardLinks {
 
 	cancel(done: () => void): void {
 		let left = this.each.length;
-		for (const shard of this.each) shard.cancel(() => --left === 0 && done());
+		for (const { link } of this.each) link.cancel(() => --left === 0 && done());
 	}
 
 	reach(cluster: Cluster): void {
-		for (const [i, shard] of this.each.entries()) shard.reach(cluster.of(i));
+		for (const [shard, { link }] of this.each.entries()) link.reach(cluster.of(shard), null);
 	}
 
 	leave(): void {

@@ -71,8 +71,6 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 	private throughThen: (() => void)[] = [];
 	/** The client has to read what it was sent before it may go on. */
 	private unread = false;
-	/** The batch that is here in part has waited long enough for its end. */
-	private hurried = false;
 	/** The client is to be closed as soon as no transaction is open. */
 	private leaving = false;
 
@@ -92,7 +90,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		this.shards = new ShardLinks(context, this, cluster, login, { hints: own.hints, statements: kept });
 		this.session = {
 			own,
-			statements: new ClientStatements(context.statements, context.facts, this.shards.at(0).parsing, null, kept),
+			statements: new ClientStatements(context.statements, context.facts, this.shards.at(0).link.parsing, null, kept),
 			kept,
 			transaction: new ShardedTransaction(this.shards.each, own.heldBegin, kept.areShared),
 		};
@@ -110,7 +108,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 	}
 
 	begin(): void {
-		for (const shard of this.shards.each) if (this.phase === Phase.Login) shard.begin();
+		for (const { link } of this.shards.each) if (this.phase === Phase.Login) link.begin();
 	}
 
 	// ---- bytes of the client ---------------------------------------------------------------------------------------
@@ -123,7 +121,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 			this.flow();
 			return;
 		}
-		const whole = this.tail.add(chunk);
+		const whole = this.tail.isUnused ? chunk : this.tail.add(chunk);
 		if (whole !== null) this.read(whole);
 	}
 
@@ -147,7 +145,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 			return;
 		}
 		if (this.out.fill > 0) this.out.flush();
-		this.flow();
+		if (this.tail.bytes > 0 || this.unread || this.stream.paused) this.flow();
 	}
 
 	private guarded(work: () => void): void {
@@ -206,11 +204,12 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 			}
 			if (this.exchange.copying) at = this.copyMessage(code, chunk, at, next);
 			else {
-				const end = this.isUnread() ? -1 : this.request(code, length, chunk, at, next);
+				const stuck = this.unread || this.out.fill > 0 || this.stream.queued > UNREAD;
+				const end = stuck && this.isUnread() ? -1 : this.request(code, length, chunk, at, next);
 				if (end < 0) break;
 				at = end;
 			}
-			if (!this.isReading) break;
+			if (at < chunk.length && !this.isReading) break;
 		}
 		this.keep(chunk, at);
 	}
@@ -238,7 +237,8 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 	private keep(chunk: Buffer, at: number): void {
 		if (this.phase === Phase.Closed) return;
 		const here = chunk.length - at;
-		this.ahead.move(at);
+		if (this.ahead.end > 0) this.ahead.move(at);
+		if (here === 0 && this.tail.isUnused && this.share.bytes === 0) return;
 		let need = Number.POSITIVE_INFINITY;
 		if (this.isReading) need = here < HEADER ? HEADER : Math.max(here + 1, 1 + readInt32(chunk, at + 1));
 		this.tail.keep(chunk, at, need);
@@ -319,7 +319,8 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 
 	/** The batch that begins at `at`, or what has not been dealt with of it. @returns as `request` */
 	private batch(chunk: Buffer, at: number): number {
-		const { ahead, hurried } = this;
+		const { ahead } = this;
+		const { hurried } = ahead;
 		const found = ahead.look(chunk, at);
 		if (found === Ahead.Open && !(hurried && ahead.isOpen)) return -1;
 		if (found === Ahead.TooLarge) {
@@ -403,19 +404,19 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 	private rest(): void {
 		this.phase = Phase.Idle;
 		this.activeAt = this.context.time;
-		this.shards.unpause();
+		// Its socket is not read while a shard takes no more.
+		if (this.stream.paused) this.shards.unpause();
 		if (this.tail.bytes > 0) this.later(() => this.resume());
-		else this.flow();
+		else if (this.stream.paused) this.flow();
 	}
 
 	// ---- events of the shards, and of the client's socket ----------------------------------------------------------
 
 	onShard(shard: number, bytes: Buffer): boolean {
 		if (this.phase === Phase.Closed) return true;
-		this.exchange.add(shard, bytes);
+		const goesOn = this.exchange.add(shard, bytes);
 		if (this.out.fill > 0) this.out.flush();
-		const ahead = this.exchange.isAhead(shard);
-		return this.stream.queued === 0 && !ahead;
+		return goesOn && this.stream.queued === 0;
 	}
 
 	onShardReads(): void {
@@ -483,9 +484,9 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 			return;
 		}
 		if (this.isReading && time - this.activeAt >= QUIET && this.ahead.isOpen && this.tail.bytes > 0) {
-			this.hurried = true;
+			this.ahead.hurry(true);
 			this.read(this.tail.take());
-			this.hurried = false;
+			this.ahead.hurry(false);
 		}
 		// The shards do not know: one that is not asked is idle, but its client is not.
 		if (this.phase !== Phase.Idle || this.exchange.involved.length > 0) return;

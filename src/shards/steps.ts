@@ -18,6 +18,8 @@ export interface Step {
 	readonly replies: number;
 	/** As for `Merge`. */
 	readonly firstAnswers: readonly boolean[] | null;
+	/** What it does to the client's statements is to be noted: it has a Parse, a Close, or perhaps a DEALLOCATE. */
+	readonly learns: boolean;
 	/** The step is part of the transaction, which shards begin that it is not open on. */
 	readonly joins: boolean;
 	/** The step is our own: the client sees nothing of its answers. */
@@ -54,19 +56,19 @@ export const COPY_FAIL_SYNC = Buffer.concat([COPY_FAIL, SYNC]);
 
 /** All of `chunk` for these shards, up to ReadyForQuery. */
 export function stepOf(targets: readonly number[], chunk: Buffer): Step {
-	return lastStep(targets, chunk, 0, chunk.length, false, null);
+	return { ...lastStep(targets, chunk, 0, chunk.length, null, false), joins: false };
 }
 
-/** `chunk[at, end)` for these shards, up to ReadyForQuery. @param joins, firstAnswers as `Step` has them */
+/** `chunk[at, end)` of the client for these shards, up to ReadyForQuery. @param firstAnswers, learns as `Step` has them */
 export function lastStep(
 	targets: readonly number[],
 	chunk: Buffer,
 	at: number,
 	end: number,
-	joins: boolean,
 	firstAnswers: readonly boolean[] | null,
+	learns: boolean,
 ): Step {
-	return { targets, chunk, at, end, behind: null, replies: TO_READY, firstAnswers, joins, quiet: false };
+	return { targets, chunk, at, end, behind: null, replies: TO_READY, firstAnswers, learns, joins: true, quiet: false };
 }
 
 /** As `stepOf`, of our own. */

@@ -19,13 +19,17 @@ export interface Participant {
 	letGo(): void;
 }
 
+const NO_SHARDS: readonly number[] = [];
+
 export class ShardedTransaction {
 	/** While it is open no shard knows of the transaction. */
 	readonly heldBegin: HeldBegin;
 	/** As the client was told by the last ReadyForQuery. */
 	status: TxStatus = TxStatus.Idle;
 	/** Shards that the transaction is open on, or failed; in order. */
-	begun: readonly number[] = [];
+	begun = NO_SHARDS;
+	/** Some shard knows of the transaction: it is in `begun`. */
+	isRunning = false;
 	/** Statements have been sent since the transaction began. */
 	hasRun = false;
 	/** The transaction has failed, and nothing has been routed since that could change that. */
@@ -45,11 +49,6 @@ export class ShardedTransaction {
 		this.shards = shards;
 		this.sharesNames = sharesNames;
 		this.heldBegin = heldBegin;
-	}
-
-	/** Some shard knows of the transaction. */
-	get isRunning(): boolean {
-		return this.begun.length > 0;
 	}
 
 	/** The client was told that it is in a transaction. */
@@ -84,6 +83,7 @@ export class ShardedTransaction {
 		this.joining = [];
 		if (begun.length === 0) return;
 		this.begun = [...this.begun, ...begun].sort((a, b) => a - b);
+		this.isRunning = true;
 		if (!heldBegin.open) return;
 		this.sql = heldBegin.sql;
 		heldBegin.handOver();
@@ -92,28 +92,31 @@ export class ShardedTransaction {
 	/** The transaction is open on these shards, in order, or has failed on all of them. */
 	runsOn(begun: readonly number[], status: TxStatus): void {
 		this.begun = begun;
+		this.isRunning = begun.length > 0;
 		this.failed = status === TxStatus.Failed;
 	}
 
 	/** The client is told ReadyForQuery. */
 	told(status: TxStatus): void {
 		this.status = status;
-		if (status === TxStatus.Idle) this.end();
+		if (status === TxStatus.Idle && (this.isRunning || this.failed || this.sql !== "")) this.end();
 	}
 
 	/** COMMIT or ROLLBACK has been done, perhaps in a batch that goes on. */
 	end(): void {
-		this.begun = [];
+		this.begun = NO_SHARDS;
+		this.isRunning = false;
 		this.sql = "";
 		this.failed = false;
 	}
 
 	/**
-	 * Where a statement goes that the router would send to `wanted`.
+	 * Where a statement goes that the router would send to `wanted`: that very array, as a rule.
 	 * @param sent shards that the batch has been sent to so far
 	 */
 	targets(wanted: readonly number[], facts: StatementFacts | null, sent: readonly number[]): readonly number[] {
 		const { failed } = this;
+		if (!failed && (facts === null || facts.transaction === TransactionControl.None)) return wanted;
 		const ends = isEnd(facts);
 		// If this does not help, nothing that follows in its batch is run.
 		if (ends || facts?.transaction === TransactionControl.Savepoint) this.failed = false;
