@@ -6,6 +6,7 @@ import type { MovingServer } from "./backend/moving-server.ts";
 import type { ClientMessage } from "./client/moving-client.ts";
 import type { Update } from "./config/diff.ts";
 import type { HostDescription } from "./plugin/abi.ts";
+import type { RoomWanted } from "./pool/caps.ts";
 import type { Lesson } from "./pool/reported.ts";
 import type { ClientRow, RouteRow, ServerRow } from "./status/rows.ts";
 
@@ -40,7 +41,13 @@ export interface WorkerSetup {
 export type PeerMessage =
 	| ClientMessage
 	| { readonly type: "request-server"; readonly slot: number; readonly by: number }
-	| { readonly type: "give-server"; readonly slot: number; readonly server: MovingServer }
+	| {
+			readonly type: "give-server";
+			readonly slot: number;
+			readonly server: MovingServer;
+			readonly caps: readonly string[];
+	  }
+	| RoomWanted
 	| { readonly type: "lesson"; readonly slot: number; readonly identity: string; readonly lesson: Lesson }
 	| { readonly type: "offer-permit"; readonly slot: number }
 	| {

@@ -39,6 +39,7 @@ import { createFactsCache } from "./parser/facts-cache.ts";
 import { SqlParser } from "./parser/parse.ts";
 import { PluginHost } from "./plugin/host.ts";
 import { Bans } from "./pool/bans.ts";
+import { Caps } from "./pool/caps.ts";
 import { Cluster } from "./pool/cluster.ts";
 import type { PoolContext } from "./pool/context.ts";
 import { databasesOf } from "./pool/databases.ts";
@@ -76,6 +77,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 	readonly ledger: Ledger;
 	readonly bans: Bans;
 	readonly filling: Filling;
+	readonly caps: Caps;
 	readonly sets = new ParameterSets();
 	readonly collected = new Budget(COLLECTED);
 	readonly statements: Statements;
@@ -155,6 +157,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		this.seats = new Seats(this, this.descriptors);
 		this.door = new Door(this, this.descriptors, (room) => this.onFull(room));
 		this.bans = new Bans(new Vitals(setup.capacity, setup.vitals), this.log, { general, clusters: [] }, setup.slots);
+		this.caps = new Caps(this, (to, message) => this.toPeer(to, message));
 		this.filling = new Filling(this.ledger, this.bans, this.log);
 		this.counters = new Counters(setup.capacity, setup.workers, setup.counters);
 		this.attendance = new Attendance(setup.workers, setup.attendance);
@@ -289,11 +292,8 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 
 	private cancelHere(pid: number, secret: Uint8Array, done: () => void): void {
 		const client = this.clients.get(pid);
-		if (client === undefined || client.secret.length !== secret.length) {
-			done();
-			return;
-		}
-		if (timingSafeEqual(client.secret, secret)) this.contain.guard(client.stream, () => client.cancel(done));
+		if (client?.secret.length === secret.length && timingSafeEqual(client.secret, secret))
+			this.contain.guard(client.stream, () => client.cancel(done));
 		else done();
 	}
 
@@ -318,8 +318,8 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		this.toPeer(worker, { type: "request-server", slot, by: this.worker });
 	}
 
-	giveServer(worker: number, slot: number, server: MovingServer): void {
-		this.toPeer(worker, { type: "give-server", slot, server });
+	giveServer(worker: number, slot: number, server: MovingServer, caps: readonly string[]): void {
+		this.toPeer(worker, { type: "give-server", slot, server, caps });
 	}
 
 	share(slot: number, identity: string, lesson: Lesson): void {
@@ -347,7 +347,10 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 				this.poolsBySlot.get(message.slot)?.onServerRequested(message.by);
 				break;
 			case "give-server":
-				this.receive(message.slot, message.server);
+				this.receive(message);
+				break;
+			case "want-room":
+				this.caps.onRoomWanted(message);
 				break;
 			case "offer-permit":
 				this.poolsBySlot.get(message.slot)?.onPermitOffered();
@@ -395,22 +398,20 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 				break;
 			case "close":
 				this.close();
-				break;
-			case "setup":
-				break;
 		}
 	}
 
-	private receive(slot: number, moving: MovingServer): void {
+	private receive({ slot, server, caps }: Extract<PeerMessage, { type: "give-server" }>): void {
 		const pool = this.poolsBySlot.get(slot);
+		const permit = Permit.received(this.ledger, slot, caps);
 		if (pool !== undefined) {
-			pool.onServerGiven(moving);
+			pool.onServerGiven(server, permit);
 			return;
 		}
 		// A reload has taken the pool away while the server was on its way here: nobody else would close it.
-		closeDescriptor(moving.fd);
+		closeDescriptor(server.fd);
 		this.descriptors.free();
-		Permit.received(this.ledger, slot).release();
+		permit.release();
 	}
 
 	private async adoptClient(fd: number): Promise<void> {
@@ -447,6 +448,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		for (const [key, { cluster }] of before)
 			if (this.logins.get(key)?.cluster !== cluster) for (const { election } of cluster.shards) election?.end();
 		for (const key of gone) this.remove(key);
+		this.caps.reach(this.pools.values());
 	}
 
 	/** Makes pools and logins of the update; pools that stay keep their servers. @returns the logins of before, by `loginKey` */

@@ -205,7 +205,7 @@ test("a server that another worker gives to a pool that a reload took away is cl
 	const { worker, ledger } = workerOf(after, before);
 	// The other worker's, which it gives away with the server.
 	expect(ledger.acquire(1, 1)).toBe(true);
-	worker.onMessage({ type: "give-server", slot: 1, server: await moving(server.port, 1) });
+	worker.onMessage({ type: "give-server", slot: 1, server: await moving(server.port, 1), caps: [] });
 	await until(() => server.state.closed === 1, "the connection to be closed");
 	expect(ledger.used(1)).toBe(0);
 });
@@ -217,13 +217,13 @@ test("a server that is under way while its pool goes, and comes back as another 
 	const { worker, ledger, servers, reload } = workerOf(before);
 	const { generation } = worker;
 	ledger.acquire(1, 1);
-	worker.onMessage({ type: "give-server", slot: 1, server: await moving(server.port, generation) });
+	worker.onMessage({ type: "give-server", slot: 1, server: await moving(server.port, generation), caps: [] });
 	await until(() => servers() === 1, "the first to be taken in");
 	const second = await moving(server.port, generation);
 	reload(snapshotOf(server.port, [{ name: "stays" }]));
 	reload(snapshotOf(server.port, [{ name: "stays" }, { name: "u", server_user: "two" }]));
 	ledger.acquire(1, 1);
-	worker.onMessage({ type: "give-server", slot: 1, server: second });
+	worker.onMessage({ type: "give-server", slot: 1, server: second, caps: [] });
 	await until(() => server.state.closed === 2, "both to be closed");
 	expect([servers(), ledger.used(1)]).toEqual([0, 0]);
 });

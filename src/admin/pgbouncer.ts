@@ -195,6 +195,7 @@ interface DatabaseEntry {
 	readonly force_user: string | null;
 	readonly pool_size: number;
 	readonly min_pool_size: number;
+	readonly max_db_connections: number;
 	readonly pool_mode: string;
 	readonly pools: readonly PlacedPool[];
 }
@@ -210,8 +211,8 @@ export const BOUNCER_DATABASES: View<DatabaseEntry> = {
 		int("min_pool_size", (d) => d.min_pool_size),
 		int("reserve_pool_size", () => 0),
 		textColumn("pool_mode", (d) => d.pool_mode),
-		// 0: there is no such limit.
-		int("max_connections", () => 0),
+		// 0: there is no limit.
+		int("max_connections", (d) => (d.max_db_connections === Number.MAX_SAFE_INTEGER ? 0 : d.max_db_connections)),
 		int("current_connections", ({ pools }) => sum(pools, ({ servers }) => servers)),
 		bool01("paused", ({ pools }) => pools.length > 0 && pools.every(({ paused }) => paused)),
 		bool01("disabled", () => false),
@@ -227,6 +228,7 @@ export const BOUNCER_DATABASES: View<DatabaseEntry> = {
 			force_user: user ?? null,
 			pool_size: settings.pool_size ?? general.default_pool_size,
 			min_pool_size: settings.min_pool_size ?? general.min_pool_size,
+			max_db_connections: settings.max_db_connections ?? general.max_db_connections,
 			pool_mode: settings.pooler_mode ?? general.pooler_mode,
 			pools: pools.filter(
 				({ place }) => place.database === name && place.host === host && place.port === port && place.shard === shard,

@@ -45,7 +45,7 @@ export class Seat {
 export interface SeatsContext {
 	readonly general: Pick<General, "max_client_connections" | "max_client_connections_per_address">;
 	readonly log: { warn(text: string, fields: LogFields): void };
-	readonly ledger: { readonly clients: Tally; refusals(kind: number): OnceAMinute };
+	readonly ledger: { readonly tally: Tally; refusals(kind: number): OnceAMinute };
 }
 
 export class Seats {
@@ -62,9 +62,9 @@ export class Seats {
 	 * which are nobody's business before that. @param time `now()`
 	 */
 	refusal(guest: Guest, time: number): PgError | null {
-		const { clients } = this.context.ledger;
+		const { tally } = this.context.ledger;
 		const limits = [this.ofAddress(guest), this.ofAll];
-		const full = limits.findIndex(({ name, most }) => most < clients.count(name) + 1);
+		const full = limits.findIndex(({ name, most }) => most < tally.count(name) + 1);
 		return full < 0 ? null : this.refuse(limits[full]!, full, guest, time);
 	}
 
@@ -75,11 +75,11 @@ export class Seats {
 	 * @returns what its Stream gives back instead of the descriptor alone, or why there is none
 	 */
 	take(guest: Guest, spec: ClusterSpec, time: number): Seat | PgError {
-		const { clients } = this.context.ledger;
+		const { tally } = this.context.ledger;
 		const limits = [this.ofAddress(guest), this.ofAll, ofUser(guest, spec), ofDatabase(guest, spec)];
-		const full = limits.findIndex(({ name, most }) => !clients.add(name, most));
+		const full = limits.findIndex(({ name, most }) => !tally.add(name, most));
 		if (full < 0) return new Seat(this, guest);
-		for (const { name } of limits.slice(0, full)) clients.remove(name);
+		for (const { name } of limits.slice(0, full)) tally.remove(name);
 		return this.refuse(limits[full]!, full, guest, time);
 	}
 
@@ -90,9 +90,9 @@ export class Seats {
 
 	/** Called by a Seat only. */
 	leave(guest: Guest): void {
-		const { clients } = this.context.ledger;
+		const { tally } = this.context.ledger;
 		this.descriptors.free();
-		for (const name of [hostName(guest), ALL, userName(guest), databaseName(guest)]) clients.remove(name);
+		for (const name of [hostName(guest), ALL, userName(guest), databaseName(guest)]) tally.remove(name);
 	}
 
 	private get ofAll(): Limit {
@@ -114,9 +114,9 @@ export class Seats {
 		const { user, database, address } = guest;
 		const times = ledger.refusals(kind).due(time);
 		if (times > 0) {
-			const all = `${ledger.clients.count(ALL)} clients in all`;
+			const all = `${ledger.tally.count(ALL)} clients in all`;
 			const most_all = general.max_client_connections;
-			const numbers = `${ledger.clients.count(name)} of ${most} (${setting})`;
+			const numbers = `${ledger.tally.count(name)} of ${most} (${setting})`;
 			const rest = kind === 1 ? "" : `, ${all}${most_all === Number.MAX_SAFE_INTEGER ? "" : ` of ${most_all}`}`;
 			const whose = { user, database, address };
 			log.warn(

@@ -127,6 +127,8 @@ function pool(general: General, database: Database, user: User, warnings: string
 		server_passwords: server_password ? [server_password] : user.passwords,
 		pool_size,
 		min_pool_size: Math.min(min_pool_size, pool_size),
+		max_db_connections: database.max_db_connections ?? general.max_db_connections,
+		max_user_connections: user.max_user_connections ?? general.max_user_connections,
 		lb_weight: database.lb_weight,
 		pooler_mode: user.pooler_mode ?? database.pooler_mode ?? general.pooler_mode,
 		idle_timeout:

@@ -89,6 +89,16 @@ export const general = {
 		aliases: ["max_pool_size"],
 		text: "Most server connections of one pool, that is of one user, database and server. A limit of the whole process.",
 	}),
+	max_db_connections: integer({
+		default: MAX,
+		min: 1,
+		text: "PgBouncer's: most server connections to one entry of `[[databases]]`, of all users' pools together. A client whose pool has none waits, and a connection of another pool there is closed to make room: an idle one, or one that comes back to a pool that has more. Connections for checks are not counted.",
+	}),
+	max_user_connections: integer({
+		default: MAX,
+		min: 1,
+		text: "PgBouncer's: most server connections of one user, of all its databases' pools together; otherwise as `max_db_connections`.",
+	}),
 	min_pool_size: integer({
 		default: 1,
 		max: MAX_POOL,
@@ -479,6 +489,11 @@ export const database = {
 		min: 1,
 		text: "Ours, not PgDog's: most clients of the database, of all users together. Of several entries of a database the least counts.",
 	}),
+	max_db_connections: integer({
+		default: undefined,
+		min: 1,
+		text: "Instead of the general `max_db_connections`, for this entry.",
+	}),
 	...poolSettings,
 	...roleSettings,
 };
@@ -519,6 +534,11 @@ export const user = {
 		text: "Ours, not PgDog's: most clients of the user, in all databases together.",
 	}),
 	...secretElsewhere("server_password", " As `password_file`."),
+	max_user_connections: integer({
+		default: undefined,
+		min: 1,
+		text: "Instead of the general `max_user_connections`.",
+	}),
 	...poolSettings,
 	...roleSettings,
 };

@@ -39,6 +39,7 @@ export interface PoolSettings {
 export interface Database extends PoolSettings {
 	readonly name: string;
 	readonly max_client_connections?: number | undefined;
+	readonly max_db_connections?: number | undefined;
 	readonly role: Role;
 	readonly host: string;
 	readonly port: number;
@@ -55,6 +56,7 @@ export interface User extends PoolSettings {
 	readonly name: string;
 	readonly database: string;
 	readonly max_client_connections?: number | undefined;
+	readonly max_user_connections?: number | undefined;
 	/** Any of them lets a client in; towards servers they are tried in order. */
 	readonly passwords: readonly string[];
 	/** A SCRAM verifier (`SCRAM-SHA-256$…`); clients only. */
@@ -87,6 +89,9 @@ export interface PoolSpec {
 	readonly server_passwords: readonly string[];
 	readonly pool_size: number;
 	readonly min_pool_size: number;
+	/** Of all pools of the entry of `[[databases]]`, and of all pools of the user; `MAX`: no limit. */
+	readonly max_db_connections: number;
+	readonly max_user_connections: number;
 	readonly pooler_mode: PoolerMode;
 	readonly lb_weight: number;
 	readonly idle_timeout: number;

@@ -10,18 +10,28 @@ export interface Shortage {
 	/** Connections that clients have: only when they are all of `size`, the pool is too small (53300). */
 	readonly lent: number;
 	readonly size: number;
+	/** The limit that all pools of its database, or user, have come to together. */
+	readonly cap: { readonly used: number; readonly most: number; readonly setting: string } | undefined;
 	/** Why the last attempt to connect failed; null when it did not. */
 	readonly lastError: PgError | null;
 }
 
-export function checkoutTimeout({ used, lent, size, lastError }: Shortage): PgError {
-	const numbers = `${used} of ${size} server connections of this pool are in use`;
+export function checkoutTimeout({ used, lent, size, cap, lastError }: Shortage): PgError {
+	const together = cap === undefined ? "" : `, and ${cap.used} of ${cap.most} by ${cap.setting}`;
+	const numbers = `${used} of ${size} server connections of this pool are in use${together}`;
 	if (lastError !== null) {
 		const cause = `the last attempt to connect failed: ${lastError.message}`;
 		return new PgError("FATAL", "58000", "checkout timeout", `${numbers}; ${cause}`);
 	}
-	const hint = "Raise default_pool_size or checkout_timeout, or make transactions shorter.";
-	return new PgError("FATAL", lent < size ? "58000" : TOO_MANY_CONNECTIONS, "checkout timeout", numbers, hint);
+	const setting = cap?.setting ?? "default_pool_size";
+	const hint = `Raise ${setting} or checkout_timeout, or make transactions shorter.`;
+	return new PgError(
+		"FATAL",
+		lent < size && cap === undefined ? "58000" : TOO_MANY_CONNECTIONS,
+		"checkout timeout",
+		numbers,
+		hint,
+	);
 }
 
 /** One line for the log. @param longest for how long the first client in the queue of this worker has waited, ms */

@@ -12,6 +12,7 @@ import type { Descriptors } from "../net/descriptors.ts";
 import type { Names } from "../net/names.ts";
 import type { Stream } from "../net/stream.ts";
 import type { Bans } from "./bans.ts";
+import type { Caps } from "./caps.ts";
 import type { Filling } from "./filling.ts";
 import type { Ledger } from "./ledger.ts";
 import type { Lesson } from "./reported.ts";
@@ -23,6 +24,7 @@ export interface PoolContext {
 	readonly ledger: Ledger;
 	readonly bans: Bans;
 	readonly filling: Filling;
+	readonly caps: Caps;
 	readonly sets: ParameterSets;
 	readonly statements: Statements;
 	readonly scram: ScramCache;
@@ -41,8 +43,8 @@ export interface PoolContext {
 	readonly tcp: Tcp;
 	/** Asks another worker, which has idle servers, for one. */
 	requestServer(worker: number, slot: number): void;
-	/** Hands a server over; its permit goes with it. */
-	giveServer(worker: number, slot: number, server: MovingServer): void;
+	/** Hands a server over; its permit goes with it. @param caps of the permit */
+	giveServer(worker: number, slot: number, server: MovingServer, caps: readonly string[]): void;
 	/** Tells all other workers what was learned about a pool's servers. @param identity of those servers */
 	share(slot: number, identity: string, lesson: Lesson): void;
 	/** Tells another worker that a permit is free. */

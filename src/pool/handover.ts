@@ -32,7 +32,7 @@ export interface HandoverPool {
 export interface HandoverContext {
 	readonly worker: number;
 	readonly ledger: Ledger;
-	giveServer(to: number, slot: number, moving: MovingServer): void;
+	giveServer(to: number, slot: number, moving: MovingServer, caps: readonly string[]): void;
 }
 
 export class Handover {
@@ -79,7 +79,7 @@ export class Handover {
 		if (moving === null) return false;
 		using permit = this.pool.giveUp(server);
 		this.gaveAt = now();
-		this.context.giveServer(to, this.pool.slot, moving);
+		this.context.giveServer(to, this.pool.slot, moving, permit?.caps ?? []);
 		permit?.passOn();
 		return true;
 	}

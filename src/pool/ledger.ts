@@ -34,8 +34,8 @@ export class Ledger {
 	private readonly said: Int32Array;
 	/** See `Descriptors`. */
 	readonly descriptorCounts: Int32Array;
-	/** Clients, see client/seats.ts. */
-	readonly clients: Tally;
+	/** Clients (client/seats.ts), and servers of a database or a user (caps.ts). */
+	readonly tally: Tally;
 
 	constructor(pools: number, workers: number, memory?: SharedArrayBuffer) {
 		this.pools = pools;
@@ -47,8 +47,8 @@ export class Ledger {
 		const complaining = 1 + pools + REFUSALS;
 		const descriptors = complaints + complaining * OnceAMinute.WORDS * 4;
 		const filling = descriptors + Descriptors.WORDS * 4;
-		const clients = (filling + 4 + 7) & ~7;
-		this.memory = memory ?? new SharedArrayBuffer(clients + Tally.BYTES);
+		const tally = (filling + 4 + 7) & ~7;
+		this.memory = memory ?? new SharedArrayBuffer(tally + Tally.BYTES);
 		this.permits = new Int32Array(this.memory, SERVERS, 1 + pools);
 		this.catalogues = new Int32Array(this.memory, (1 + pools) * 4, pools);
 		const first = 1 + 2 * pools;
@@ -59,7 +59,7 @@ export class Ledger {
 		this.filling = new Int32Array(this.memory, filling, 1);
 		this.said = new Int32Array(this.memory, complaints, complaining * OnceAMinute.WORDS);
 		this.descriptorCounts = new Int32Array(this.memory, descriptors, Descriptors.WORDS);
-		this.clients = new Tally(this.memory, clients);
+		this.tally = new Tally(this.memory, tally);
 	}
 
 	/** Takes a permit to have one more server connection, if fewer than `limit` are in use. */

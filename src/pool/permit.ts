@@ -6,39 +6,60 @@
 import type { Server } from "../backend/server.ts";
 import type { Ledger } from "./ledger.ts";
 
+/** What a server counts for beside its pool (caps.ts). */
+export interface Cap {
+	readonly name: string;
+	readonly most: number;
+	readonly setting: string;
+}
+
 export class Permit implements Disposable {
 	private readonly ledger: Ledger;
 	private readonly slot: number;
+	/** Names of its caps: with a server it goes to other threads. */
+	readonly caps: readonly string[];
 	/** It belongs to a server of the pool, which gives it back when it is gone. */
 	private isHeld = false;
 	/** It was given back, or belongs to another thread. */
 	private isOver = false;
 
-	private constructor(ledger: Ledger, slot: number) {
+	private constructor(ledger: Ledger, slot: number, caps: readonly string[]) {
 		this.ledger = ledger;
 		this.slot = slot;
+		this.caps = caps;
 	}
 
-	/** @returns null when `limit` are in use */
-	static take(ledger: Ledger, slot: number, limit: number): Permit | null {
-		return ledger.acquire(slot, limit) ? new Permit(ledger, slot) : null;
+	/** @returns null when `limit` are in use, or as many as one of the caps allows */
+	static take(ledger: Ledger, slot: number, limit: number, caps: readonly Cap[] = []): Permit | null {
+		if (!ledger.acquire(slot, limit)) return null;
+		const full = caps.findIndex(({ name, most }) => !ledger.tally.add(name, most));
+		const names = caps.map(({ name }) => name);
+		if (full < 0) return new Permit(ledger, slot, names);
+		new Permit(ledger, slot, names.slice(0, full)).release();
+		return null;
 	}
 
-	/** The permit that came with a server from another thread. */
-	static received(ledger: Ledger, slot: number): Permit {
-		return new Permit(ledger, slot);
+	/** The permit that came with a server from another thread. @param caps that it had there */
+	static received(ledger: Ledger, slot: number, caps: readonly string[] = []): Permit {
+		return new Permit(ledger, slot, caps);
 	}
 
 	release(): void {
 		if (this.isOver) return;
 		this.isOver = true;
 		this.ledger.release(this.slot);
+		this.releaseCaps();
+	}
+
+	private releaseCaps(): void {
+		for (const name of this.caps) this.ledger.tally.remove(name);
 	}
 
 	/** Gives the permit back if more than `keep` of the pool are in use: of threads that look at once no more than are over do. */
 	releaseAbove(keep: number): boolean {
 		if (this.isOver || !this.ledger.releaseAbove(this.slot, keep)) return false;
 		this.isOver = true;
+		this.releaseCaps();
 		return true;
 	}
 

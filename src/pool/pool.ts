@@ -12,12 +12,13 @@ import type { PoolSpec } from "../config/snapshot.ts";
 import { PgError, TOO_MANY_CONNECTIONS } from "../errors.ts";
 import type { LogFields } from "../log.ts";
 import { Stat } from "../stats/counters.ts";
+import type { CappedPool, Heir } from "./caps.ts";
 import { type Checked, Checks } from "./checks.ts";
 import { type Connected, Connecting } from "./connecting.ts";
 import type { PoolContext } from "./context.ts";
 import type { Filled } from "./filling.ts";
 import { Handover, type HandoverPool } from "./handover.ts";
-import { Permit, Servers } from "./permit.ts";
+import { type Permit, Servers } from "./permit.ts";
 import { type Lesson, Reported } from "./reported.ts";
 import { type KeptPool, MOVED, Upkeep } from "./upkeep.ts";
 import { Ban } from "./vitals.ts";
@@ -29,7 +30,7 @@ const PERMANENT = new Set(["28", "3D", "42"]);
 /** Most CancelRequests on their way to one server: each is a connection. */
 const MOST_CANCELS = 4;
 
-export class Pool implements Connected, Checked, Filled, KeptPool, HandoverPool {
+export class Pool implements CappedPool, Connected, Checked, Filled, KeptPool, HandoverPool {
 	spec: PoolSpec;
 	readonly slot: number;
 	/** Its database's place in the ledger, see databases.ts. */
@@ -131,7 +132,7 @@ export class Pool implements Connected, Checked, Filled, KeptPool, HandoverPool 
 			server.close(MOVED);
 			return;
 		}
-		if (this.upkeep.shrinks && this.closeAbove(server, this.spec.pool_size, "pool_size")) return;
+		if (this.upkeep.shrinks && this.upkeep.shed(server)) return;
 		if (this.isShared && this.handover.passOn(server)) return;
 		if (this.waiters.first !== null && this.upkeep.isLate) {
 			// Clients came when the server had another role, the primary's perhaps: the next tick would be too late for a write.
@@ -209,12 +210,14 @@ export class Pool implements Connected, Checked, Filled, KeptPool, HandoverPool 
 			wanted--;
 		}
 		if (!this.connecting.mayTry(time)) return;
-		while (wanted-- > 0 && this.open(this.spec.pool_size));
+		const { pool_size } = this.spec;
+		const { caps } = this.context;
+		while (wanted-- > 0 && (this.open(pool_size) || (caps.makeRoom(this, time) && this.open(pool_size))));
 	}
 
 	/** Opens one connection if fewer than `limit` permits are in use. @param done told when that is over @returns whether it does */
 	private open(limit: number, done = () => {}): boolean {
-		const permit = Permit.take(this.context.ledger, this.slot, limit);
+		const permit = this.context.caps.permit(this, limit, now());
 		if (permit === null) return false;
 		this.dueAt = 0;
 		this.watch(this.connecting.open(permit).finally(done));
@@ -266,10 +269,9 @@ export class Pool implements Connected, Checked, Filled, KeptPool, HandoverPool 
 
 	/** A connection that a check has made beyond the pool's size. @returns false when nobody has use for it */
 	keep(server: Server): boolean {
-		const { ledger } = this.context;
 		const wanted = this.waiters.length > 0 || (this.lacks && this.context.filling.allows(this.slot, now()));
 		if (!wanted || this.retired) return false;
-		using permit = Permit.take(ledger, this.slot, this.spec.pool_size);
+		using permit = this.context.caps.permit(this, this.spec.pool_size, now());
 		if (permit === null) return false;
 		this.connecting.worked();
 		this.enter(server, permit);
@@ -396,9 +398,9 @@ export class Pool implements Connected, Checked, Filled, KeptPool, HandoverPool 
 	}
 
 	/** A server that another worker gives us, with its permit. */
-	onServerGiven(moving: MovingServer): void {
+	onServerGiven(moving: MovingServer, permit: Permit): void {
 		this.dueAt = 0;
-		this.watch(this.connecting.adopt(moving, Permit.received(this.context.ledger, this.slot)));
+		this.watch(this.connecting.adopt(moving, permit));
 	}
 
 	onAdopted(server: Server, permit: Permit): void {
@@ -415,6 +417,11 @@ export class Pool implements Connected, Checked, Filled, KeptPool, HandoverPool 
 	/** The janitor's tick. `time` as `now()`. */
 	tick(time: number): void {
 		this.dueAt = this.upkeep.tick(time);
+	}
+
+	yieldTo(heir: Heir): void {
+		this.upkeep.yieldTo(heir);
+		this.wake();
 	}
 
 	/** Bans or roles have changed, a server is suspected, or there are other settings: the next tick looks. */

@@ -2,12 +2,12 @@
 // missing, and follows what is found out about its server elsewhere: bans, roles, addresses. One for each Pool.
 
 import { type Server, ServerState } from "../backend/server.ts";
-import type { PoolSpec } from "../config/snapshot.ts";
 import { PgError } from "../errors.ts";
 import type { LogFields } from "../log.ts";
 import { timesText } from "../once-a-minute.ts";
 import { Stat } from "../stats/counters.ts";
 import { TxStatus } from "../wire/codes.ts";
+import type { CappedPool, Heir } from "./caps.ts";
 import { checkoutTimeout, type Shortage, shortageText } from "./checkout-timeout.ts";
 import type { Checks } from "./checks.ts";
 import type { PoolContext } from "./context.ts";
@@ -22,10 +22,8 @@ const LONG_QUERY = 1_000;
 const IDLE_LOOK = 1_000;
 
 /** The Pool, as time concerns it. */
-export interface KeptPool extends Filled {
-	readonly spec: PoolSpec;
+export interface KeptPool extends Filled, CappedPool {
 	readonly counters: Float64Array;
-	readonly isPaused: boolean;
 	readonly isRetired: boolean;
 	/** Connections are being opened or adopted. */
 	readonly isConnecting: boolean;
@@ -34,8 +32,6 @@ export interface KeptPool extends Filled {
 	/** Why the last attempt to connect failed. */
 	readonly lastError: PgError | null;
 	readonly all: Iterable<Server> & { readonly size: number };
-	readonly idle: readonly Server[];
-	readonly waiters: { readonly length: number; readonly first: Waiter | null };
 	/** For the log. */
 	readonly fields: LogFields;
 	describe(): string;
@@ -45,8 +41,6 @@ export interface KeptPool extends Filled {
 	publish(): void;
 	/** The server is not to be lent from `idle`. */
 	forget(server: Server): void;
-	/** Closes an idle server if the process has more than `keep` of the pool. @returns whether it has */
-	closeAbove(server: Server, keep: number, reason: string): boolean;
 	/** Who has waited longest gets no server. */
 	refuse(waiter: Waiter, error: PgError): void;
 }
@@ -59,8 +53,10 @@ export class Upkeep {
 	addresses: readonly string[] | null = null;
 	private seenBan = Ban.None;
 	private seenRole = FoundRole.Unknown;
-	/** A reload has made the pool smaller, and there may still be more servers than it has room for: as of the last tick. */
+	/** `shed` has to be asked about servers that come back: a reload has made the pool smaller, as of the last tick, or there is an `heir`. */
 	shrinks = false;
+	/** Who has the place of the next server that comes back; null: it stays. */
+	private heir: Heir | null = null;
 
 	constructor(pool: KeptPool, checks: Checks, context: PoolContext) {
 		this.pool = pool;
@@ -76,6 +72,20 @@ export class Upkeep {
 	/** The pool has become smaller. */
 	shrink(): void {
 		this.shrinks = true;
+	}
+
+	/** The next server that comes back is closed for the sake of `heir`. */
+	yieldTo(heir: Heir): void {
+		this.heir = heir;
+		this.shrinks = true;
+	}
+
+	/** @returns whether `server`, which has come back, is closed: there are more than there should be */
+	shed(server: Server): boolean {
+		const { heir, pool } = this;
+		this.heir = null;
+		if (heir !== null && this.context.caps.pass(pool, server, heir)) return true;
+		return pool.closeAbove(server, pool.spec.pool_size, "pool_size");
 	}
 
 	/** The host's name stands for other addresses than the one of this connection. */
@@ -103,7 +113,7 @@ export class Upkeep {
 		pool.counters[Stat.cl_waiting] = pool.waiters.length;
 		pool.counters[Stat.oldest_wait] = pool.waiters.first?.waitingSince ?? 0;
 		const used = this.context.ledger.used(pool.slot);
-		this.shrinks = used > pool.spec.pool_size;
+		this.shrinks = used > pool.spec.pool_size || this.heir !== null;
 		pool.publish();
 		// Not when servers were closed in this tick: they are in the gauges still.
 		const isIdle = idle === pool.idle.length && idle === pool.all.size && !pool.isConnecting;
@@ -236,7 +246,8 @@ export class Upkeep {
 		let lent = ledger.elsewhere(pool.slot, worker).lent;
 		for (const server of pool.all) if (server.client !== null) lent++;
 		const { lastError } = pool;
-		return { used: ledger.used(pool.slot), lent, size: pool.spec.pool_size, lastError };
+		const cap = this.context.caps.fullOf(pool.spec);
+		return { used: ledger.used(pool.slot), lent, size: pool.spec.pool_size, cap, lastError };
 	}
 }
 

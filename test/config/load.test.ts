@@ -844,6 +844,8 @@ describe("a pool", () => {
 			server_passwords: ["pw"],
 			pool_size: 10,
 			min_pool_size: 1,
+			max_db_connections: Number.MAX_SAFE_INTEGER,
+			max_user_connections: Number.MAX_SAFE_INTEGER,
 			pooler_mode: "transaction",
 			lb_weight: 255,
 			idle_timeout: 60_000,

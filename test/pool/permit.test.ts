@@ -89,7 +89,7 @@ class Fleet {
 				handlers: socketHandlers((_, stream) => stream.terminate()),
 				requestServer: (to, _slot) => queueMicrotask(() => this.pools[to]!.onServerRequested(worker)),
 				offerPermit: (to) => queueMicrotask(() => this.pools[to]!.onPermitOffered()),
-				giveServer: (to, _slot, moving) => {
+				giveServer: (to, slot, moving, caps) => {
 					this.onTheWay++;
 					if (this.losesNext) {
 						closeDescriptor(moving.fd);
@@ -98,7 +98,7 @@ class Fleet {
 					this.losesNext = false;
 					setTimeout(() => {
 						this.onTheWay--;
-						this.pools[to]!.onServerGiven(moving);
+						this.pools[to]!.onServerGiven(moving, Permit.received(made.ledger, slot, caps));
 					});
 				},
 			};

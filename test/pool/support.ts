@@ -16,6 +16,7 @@ import { Names } from "../../src/net/names.ts";
 import { settle } from "../../src/net/outgoing.ts";
 import { socketHandlers } from "../../src/net/stream.ts";
 import { Bans } from "../../src/pool/bans.ts";
+import { Caps } from "../../src/pool/caps.ts";
 import type { PoolContext } from "../../src/pool/context.ts";
 import { Filling } from "../../src/pool/filling.ts";
 import { Ledger } from "../../src/pool/ledger.ts";
@@ -173,6 +174,8 @@ export function testPool(
 		server_passwords: [],
 		pool_size: 2,
 		min_pool_size: 0,
+		max_db_connections: Number.MAX_SAFE_INTEGER,
+		max_user_connections: Number.MAX_SAFE_INTEGER,
 		pooler_mode: "transaction",
 		lb_weight: 255,
 		idle_timeout: 60_000,
@@ -194,6 +197,7 @@ export function testPool(
 		ledger,
 		bans,
 		filling: new Filling(ledger, bans, log),
+		caps: new Caps({ worker: 0, ledger, offerPermit() {} }, () => {}),
 		sets: new ParameterSets(),
 		statements,
 		scram: new ScramCache(),
