@@ -16,8 +16,9 @@ export const enum TransactionControl {
 	SetTransaction,
 	/** SET TRANSACTION READ ONLY, and nothing that a replica could not give. */
 	SetTransactionReadOnly,
+	/** The last of those that are statements like others; those above it, BEGIN, COMMIT and their like, make the block. */
+	LastInside = SetTransactionReadOnly,
 
-	// BEGIN, COMMIT and their like: the router compares with the last of those before them.
 	/** BEGIN, START TRANSACTION. */
 	Begin,
 	/** BEGIN READ ONLY, at an isolation level that a replica can give. */

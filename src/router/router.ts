@@ -299,7 +299,7 @@ export class Router {
 			return noSuchShard(shard, this.#shards, `plugin "${plugin}"`, `Plugin "${plugin}" sends the statement there`);
 		}
 		// BEGIN and its like have a place of their own: a transaction is opened and ended where its statements run.
-		if (facts !== null && facts.transaction > TransactionControl.SetTransactionReadOnly) return own;
+		if (facts !== null && facts.transaction > TransactionControl.LastInside) return own;
 		let routes = this.#byPlugin.get(plugin);
 		if (routes === undefined) {
 			routes = new Routes(`plugin "${plugin}"`);
@@ -323,7 +323,7 @@ export class Router {
 		if (facts.parsed === Parsed.SyntaxError) return this.#bySyntaxError.to(0, this.#sides[Side.Primary]!);
 
 		const { hints } = request;
-		const controls = facts.transaction > TransactionControl.SetTransactionReadOnly;
+		const controls = facts.transaction > TransactionControl.LastInside;
 		let routes = this.#byStatement;
 		let side: Side;
 		if (request.inTransaction) {
