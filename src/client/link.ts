@@ -89,7 +89,7 @@ export class Link implements Borrower {
 		this.stream = client.stream;
 		this.incoming = client.incoming;
 		const session = new Session(login.hints);
-		this.settings = new ClientSettings(context.sets, login.parameters, client.stream, siblings?.hints ?? session.hints);
+		this.settings = new ClientSettings(context.sets, login.parameters, client.stream, siblings ?? session);
 		this.saying = new Saying(context, this);
 		this.routing = new Routing(context, this.saying, session, router);
 		this.checkout = new Checkout(this, cluster, this.routing, this.settings, siblings !== null);

@@ -10,7 +10,7 @@ import { ownSetting } from "../parser/hints.ts";
 import { Unasked } from "../router/refusals.ts";
 import type { Route } from "../router/route.ts";
 import type { Router } from "../router/router.ts";
-import { ABORTED, type HeldBegin, type OwnAnswer, saySetting } from "../session/held-begin.ts";
+import { ABORTED, type HeldBegin, NOT_HELD, type OwnAnswer, saySetting } from "../session/held-begin.ts";
 import type { Session } from "../session/session.ts";
 import type { ClientSettings } from "../session/settings.ts";
 import type { ClientStatements } from "../session/statements.ts";
@@ -50,8 +50,8 @@ export interface RoutingOwner {
 
 export class Routing {
 	readonly session: Session;
-	/** The transaction that no server knows of yet. */
-	readonly heldBegin: HeldBegin;
+	/** The transaction that no server knows of yet; the session's own where there can be one. Written here only. */
+	heldBegin: HeldBegin = NOT_HELD;
 	/** Which server the request wants. */
 	side = Side.Primary;
 	/** It must have what was written by then; 0: any will do. See `Cluster.pick`. */
@@ -79,7 +79,6 @@ export class Routing {
 		this.context = context;
 		this.owner = owner;
 		this.session = session;
-		this.heldBegin = session.heldBegin;
 		this.reach(router);
 	}
 
@@ -89,11 +88,20 @@ export class Routing {
 		this.isLate = this.heldBegin.open;
 		if (this.isLate) return;
 		const wrote = this.requests?.wrote ?? false;
-		// While there was nothing to decide nobody has noted the ends of transactions.
-		if (this.requests === null) this.session.reading.noteEnd();
+		const hasBegun = this.requests === null;
 		this.requests = router?.needed ? new RequestRouter(router, this.session) : null;
 		this.needed = this.requests !== null;
-		if (this.requests !== null) this.requests.wrote = wrote;
+		if (this.requests === null) return;
+		this.requests.wrote = wrote;
+		this.heldBegin = this.session.heldBegin;
+		// While there was nothing to decide nobody has noted the ends of transactions.
+		if (hasBegun) this.session.reading.noteEnd();
+	}
+
+	/** The transaction was begun elsewhere (shards/sharded-client.ts): a server shall run `sql` before the first statement. */
+	hold(sql: string): void {
+		this.heldBegin = this.session.heldBegin;
+		this.heldBegin.hold(sql);
 	}
 
 	/** The server that is chosen stays: what begins with a read may write later, where there is a primary. */
@@ -351,7 +359,7 @@ export class Routing {
 
 	/** A transaction, or a statement outside of one, has ended on a server. @param time `now()` */
 	onEnd(committed: boolean, time: number): void {
-		if (this.session.hints.isOpen) this.session.hints.end(committed);
+		this.session.end(committed);
 		this.isEnding = false;
 		const { requests } = this;
 		if (requests === null) return;

@@ -8,7 +8,7 @@ import { type StatementFacts, TransactionControl } from "../parser/facts.ts";
 import { type OwnName, ownSetting } from "../parser/hints.ts";
 import { Lexer, Token } from "../parser/lexer.ts";
 import { TxStatus } from "../wire/codes.ts";
-import type { SessionHints } from "./hints.ts";
+import { SessionHints } from "./hints.ts";
 
 /** An answer of our own, that the client is told instead of a server's. */
 export interface OwnAnswer {
@@ -146,6 +146,10 @@ export class HeldBegin {
 		this.texts.length = 0;
 	}
 }
+
+/** For all clients that none can be held back for. */
+export const NOT_HELD = new HeldBegin(new SessionHints());
+Object.freeze(NOT_HELD);
 
 function said(tag: string): OwnAnswer {
 	return { tag, row: null, error: null };

@@ -62,13 +62,14 @@ export class ClientSettings {
 	private lastReading = Reading.Standard;
 	private readonly sets: ParameterSets;
 	private readonly stream: Sink;
-	private readonly hints: SessionHints;
+	private readonly session: { readonly hints: SessionHints };
 	/** The server whose reports reach the client as they come: what it was told is what that has reported. */
 	private live: SessionState | null = null;
 	/** How many reports that server had sent when it became `live`. */
 	private liveFrom = 0;
 
-	constructor(sets: ParameterSets, startup: ParameterSet, stream: Sink, hints: SessionHints) {
+	/** @param session whose hints change with settings of ours */
+	constructor(sets: ParameterSets, startup: ParameterSet, stream: Sink, session: { readonly hints: SessionHints }) {
 		this.sets = sets;
 		this.startup = startup;
 		this.wanted = startup;
@@ -76,7 +77,7 @@ export class ClientSettings {
 		this.told = sets.empty;
 		this.same = sets.empty;
 		this.stream = stream;
-		this.hints = hints;
+		this.session = session;
 		sets.keep(startup.bytes);
 	}
 
@@ -165,7 +166,7 @@ export class ClientSettings {
 		const { resetsAll, resets, sets } = traces;
 		const names = new Set([...(sets ?? NONE), ...(resets ?? NONE)]);
 		if (resetsAll) for (const name of server.session.applied.values.keys()) names.add(name);
-		if (resetsAll && traces.stands) this.hints.change({ kind: "reset", name: "all" }, false);
+		if (resetsAll && traces.stands) this.session.hints.change({ kind: "reset", name: "all" }, false);
 		if (traces.isTooMuch) {
 			traces.settle();
 			traces.leave(Dirty.Settings);
@@ -221,8 +222,8 @@ export class ClientSettings {
 			if (own !== null) {
 				// Ours (`pgdog.…`) to keep, and nothing that the next client should find on the server. It is "" after a ROLLBACK or a reset.
 				applied.push([name, value || null]);
-				if (value) this.hints.learn(own, value);
-				else if (server.session.traces.stands) this.hints.change({ kind: "reset", name: own }, false);
+				if (value) this.session.hints.learn(own, value);
+				else if (server.session.traces.stands) this.session.hints.change({ kind: "reset", name: own }, false);
 				continue;
 			}
 			const now = this.settingOf(name, value ?? null, serverUser);

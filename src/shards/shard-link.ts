@@ -103,7 +103,7 @@ export class ShardLink implements LinkOwner, Participant {
 
 	/** The shard's next server runs `sql` first. */
 	join(sql: string): void {
-		this.link.routing.heldBegin.hold(sql);
+		this.link.routing.hold(sql);
 	}
 
 	letGo(): void {

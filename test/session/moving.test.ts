@@ -110,7 +110,7 @@ describe("statements on another thread", () => {
 test("settings are what they were, and are counted where they are", () => {
 	const [here, there] = [rig(), rig()];
 	const make = ({ sets, toClient }: typeof here, startup: [string, string][]) =>
-		new ClientSettings(sets, sets.of(new Map(startup)), toClient.stream, new Session(NO_HINTS).hints);
+		new ClientSettings(sets, sets.of(new Map(startup)), toClient.stream, new Session(NO_HINTS));
 	const settings = make(here, [["application_name", "one"]]);
 	settings.wanted = here.sets.of(new Map([["search_path", "mine"]]));
 	settings.welcome(here.sets.of(new Map([["standard_conforming_strings", "off"]])));
@@ -126,6 +126,16 @@ test("settings are what they were, and are counted where they are", () => {
 	expect(there.sets.kept).toBe(0);
 	settings.wanted = here.sets.of(new Map([["search_path", "x".repeat(1 << 16)]]));
 	expect(settings.mayMove).toBe(false);
+});
+
+test("of a session in which nothing was routed nothing goes along but its StartupMessage's hints", () => {
+	const startup = { role: "replica", shard: null, shardingKey: null } as const;
+	const moving = structuredClone(new Session(startup).depart());
+	expect(moving).toEqual({ startup, hints: null, wroteAt: 0, reading: null });
+	const moved = new Session(moving.startup);
+	moved.arrive(moving);
+	expect(moved.depart()).toEqual(moving);
+	expect([moved.hints.text("role"), moved.heldBegin.open, moved.writes.at]).toEqual(["replica", false, 0]);
 });
 
 test("hints, the client's own writes and how it reads go along", () => {

@@ -15,12 +15,9 @@ const MB = 1 << 20;
 function client(startup: Record<string, string> = {}) {
 	const all = rig();
 	const hints = new SessionHints();
-	const settings = new ClientSettings(
-		all.sets,
-		all.sets.of(new Map(Object.entries(startup))),
-		all.toClient.stream,
+	const settings = new ClientSettings(all.sets, all.sets.of(new Map(Object.entries(startup))), all.toClient.stream, {
 		hints,
-	);
+	});
 	/** Settles what the transaction has set; the server is asked, and answers with these rows, or with an error. */
 	const settle = (...answer: ([string, string | null][] | string)[]): Settled | null => {
 		let outcome: Settled | null = null;
