@@ -72,6 +72,8 @@ const enum Turn {
 const MAX_PASSWORD_MESSAGE = 65535;
 const MAX_SASL_MESSAGE = 1024;
 
+const NO_SALT = Buffer.alloc(0);
+
 export class ClientLogin {
 	readonly #authType: AuthType;
 	readonly #user: string;
@@ -97,7 +99,7 @@ export class ClientLogin {
 		this.#badHash = hash !== undefined && this.#verifier === null;
 		this.#exists = account !== null && (hash !== undefined || account.passwords.length > 0);
 		this.#passwords = hash === undefined ? (account?.passwords.filter((password) => password !== "") ?? []) : [];
-		this.#md5Salt = randomBytes(4);
+		this.#md5Salt = authType === "md5" ? randomBytes(4) : NO_SALT;
 	}
 
 	/** Keys of a client that has logged in with SCRAM: they log in to a server that has the same verifier. */

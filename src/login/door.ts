@@ -52,7 +52,7 @@ export class Door {
 		}
 		const stream = new Stream(socket);
 		stream.counted = this.descriptors;
-		const startup = new Startup(this.context, stream, address, (over) => this.onOver(over));
+		const startup = new Startup(this.context, stream, address, this.onOver);
 		if (room === Room.ToRefuse) {
 			startup.refusal = TOO_MANY_CLIENTS;
 			this.refusing++;
@@ -62,10 +62,11 @@ export class Door {
 		this.startups.add(startup);
 	}
 
-	private onOver(startup: Startup): void {
+	/** One function for all of them. */
+	private readonly onOver = (startup: Startup): void => {
 		this.startups.delete(startup);
 		if (startup.refusal !== null) this.refusing--;
-	}
+	};
 
 	/** Ends log-ins that take too long. @param time `now()` @param patience `client_login_timeout`, ms */
 	tick(time: number, patience: number): void {

@@ -13,7 +13,7 @@ import type { Sink } from "../net/stream.ts";
 import { ownName } from "../parser/hints.ts";
 import { Reading, readingOf } from "../parser/reading.ts";
 import { Dirty } from "../parser/session.ts";
-import { parameterStatus } from "../wire/backend-messages.ts";
+import { parameterStatus, parameterStatuses } from "../wire/backend-messages.ts";
 import type { SessionHints } from "./hints.ts";
 
 /** A setting that differs between a primary and its replicas: the client need not know which one serves it. */
@@ -125,7 +125,7 @@ export class ClientSettings {
 	/** The ParameterStatus messages of the login. */
 	welcome(reported: ParameterSet): Buffer {
 		this.told = reported;
-		return Buffer.concat([...reported.values].map(([name, value]) => parameterStatus(name, value)));
+		return parameterStatuses(reported.values);
 	}
 
 	/** Tells what this server reports otherwise than the client believes. From here on its reports reach the client as they come. */

@@ -39,6 +39,13 @@ export function parameterStatus(name: string, value: string): Buffer {
 	return w().begin(Backend.ParameterStatus).string(name).string(value).end().bytes();
 }
 
+/** A ParameterStatus for each. */
+export function parameterStatuses(values: ReadonlyMap<string, string>): Buffer {
+	const out = new Writer(1024);
+	for (const [name, value] of values) out.begin(Backend.ParameterStatus).string(name).string(value).end();
+	return out.bytes();
+}
+
 /** `secret` is 4 bytes in protocol 3.0 and up to 256 in 3.2. */
 export function backendKeyData(pid: number, secret: Uint8Array): Buffer {
 	return w().begin(Backend.BackendKeyData).int32(pid).raw(secret).end().bytes();
