@@ -1,7 +1,6 @@
 // One client after its login, as its worker, the janitor, a CancelRequest and SHOW CLIENTS see it. What it sends is its Incoming's and is
 // read by its Walk; its servers are its Link's. Made by login/startup.ts; closed through `close` only.
 
-import { randomBytes } from "node:crypto";
 import type { General } from "../config/settings.ts";
 import { PgError } from "../errors.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
@@ -38,8 +37,8 @@ export class Client implements StreamOwner, ClientHandle, LinkOwner {
 	constructor(context: ClientContext, stream: Stream, cluster: Cluster, router: Router, login: Login) {
 		this.context = context;
 		this.stream = stream;
-		this.user = login.user;
-		this.database = login.database;
+		this.user = login.account.name;
+		this.database = login.account.database;
 		this.address = login.address;
 		this.incoming = new Incoming(context, stream);
 		this.link = new Link(context, this, cluster, router, login, null);
@@ -47,7 +46,7 @@ export class Client implements StreamOwner, ClientHandle, LinkOwner {
 		const { moved = null } = login;
 		this.connectedAt = moved?.connectedAt ?? Date.now();
 		this.pid = context.register(this, moved?.pid);
-		this.secret = moved?.secret ?? Uint8Array.from(randomBytes(login.minor >= 2 ? 32 : 4));
+		this.secret = moved?.secret ?? crypto.getRandomValues(new Uint8Array(login.minor >= 2 ? 32 : 4));
 	}
 
 	// ---- the end of the login --------------------------------------------------------------------------------------
@@ -84,11 +83,18 @@ export class Client implements StreamOwner, ClientHandle, LinkOwner {
 	}
 
 	/** A client that was another thread's until now, and knows nothing of that. */
-	static arrive(context: ClientContext, stream: Stream, cluster: Cluster, router: Router, moved: MovingClient): void {
-		const { user, database, address, link } = moved;
+	static arrive(
+		context: ClientContext,
+		stream: Stream,
+		account: Login["account"],
+		cluster: Cluster,
+		router: Router,
+		moved: MovingClient,
+	): void {
+		const { address, link } = moved;
 		const parameters = context.sets.of(new Map(link.settings.startup));
 		// Its minor version was for its secret.
-		const login = { user, database, address, minor: 0, hints: link.session.startup, parameters, moved };
+		const login = { account, address, minor: 0, hints: link.session.startup, parameters, moved };
 		const client = new Client(context, stream, cluster, router, login);
 		stream.owner = client;
 		client.errors = moved.errors;

@@ -22,8 +22,8 @@ import type { Budget } from "./share.ts";
 
 /** What login/startup.ts found out. */
 export interface Login {
-	readonly user: string;
-	readonly database: string;
+	/** The configuration's own, so that thousands of clients have not each the same names. */
+	readonly account: Pick<User, "name" | "database">;
 	/** Minor version of the protocol. */
 	readonly minor: number;
 	readonly parameters: ParameterSet;

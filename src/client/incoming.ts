@@ -29,13 +29,13 @@ export class Incoming {
 	private readonly context: ClientContext;
 	private readonly stream: Sink;
 	private readonly tail = new Tail();
-	private readonly share: Share;
+	/** Null until it has had one. */
+	private share: Share | null = null;
 
 	constructor(context: ClientContext, stream: Sink) {
 		this.context = context;
 		this.stream = stream;
 		this.heardAt = context.time;
-		this.share = new Share(context.collected);
 	}
 
 	/** @returns what is to be read now; null while messages are held, or when more has to come first */
@@ -58,7 +58,7 @@ export class Incoming {
 		this.routed = 0;
 		if (this.ahead.end > 0) this.ahead.move(at);
 		if (at < chunk.length || !this.tail.isUnused) this.tail.keep(chunk, at, need);
-		return this.tail.bytes + this.share.bytes === 0 || this.share.set(counted(this.tail.bytes, need));
+		return (this.tail.bytes === 0 && this.share === null) || this.takeShare(counted(this.tail.bytes, need));
 	}
 
 	/** Holds `chunk[at…]`, to be read again from there when `wait` is over. */
@@ -67,8 +67,15 @@ export class Incoming {
 		this.routed = Math.max(0, this.routed - at);
 		this.ahead.move(at);
 		this.tail.keep(chunk, at, Number.POSITIVE_INFINITY);
-		this.share.set(counted(this.tail.bytes, 0));
+		this.takeShare(counted(this.tail.bytes, 0));
 		if (this.tail.bytes > HELD) this.stream.pause();
+	}
+
+	/** @returns false when so much is not left of what all clients may keep */
+	private takeShare(bytes: number): boolean {
+		if (this.share === null && bytes === 0) return true;
+		this.share ??= new Share(this.context.collected);
+		return this.share.set(bytes);
 	}
 
 	/** What comes is held for this from now on. */
@@ -118,7 +125,7 @@ export class Incoming {
 		this.wait = Wait.Closed;
 		this.heardAt = this.context.time;
 		this.tail.clear();
-		this.share.set(0);
+		this.takeShare(0);
 	}
 
 	get isClosed(): boolean {

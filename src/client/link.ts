@@ -57,7 +57,6 @@ export class Link implements Borrower {
 	readonly saying: Saying;
 	readonly routing: Routing;
 	readonly checkout: Checkout;
-	readonly parsing: Parsing;
 	/** Null with one shard. */
 	readonly kept: KeptStatements | null;
 	/** Null unless one is lent to the client. Written here only, as all that follows. */
@@ -75,6 +74,7 @@ export class Link implements Borrower {
 	transactionTime = 0;
 	private readonly context: ClientContext;
 	private readonly incoming: Incoming;
+	private parsed: Parsing | null = null;
 
 	constructor(
 		context: ClientContext,
@@ -93,7 +93,6 @@ export class Link implements Borrower {
 		this.saying = new Saying(context, this);
 		this.routing = new Routing(context, this.saying, session, router);
 		this.checkout = new Checkout(this, cluster, this.routing, this.settings, siblings !== null);
-		this.parsing = new Parsing(context, this.checkout, this.settings);
 		this.kept = siblings?.statements.partOf(siblings.shard, this.parsing) ?? null;
 	}
 
@@ -360,6 +359,12 @@ export class Link implements Borrower {
 
 	get statements(): ClientStatements | null {
 		return this.saying.statements;
+	}
+
+	/** How its statements are parsed; made when first asked for. */
+	get parsing(): Parsing {
+		this.parsed ??= new Parsing(this.context, this.checkout, this.settings);
+		return this.parsed;
 	}
 
 	onReportsHeld(): void {

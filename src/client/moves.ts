@@ -141,7 +141,8 @@ export class Moves<Row> {
 			context.onLogout(moving, "shutdown");
 			return;
 		}
-		context.contain.guard(stream, () => Client.arrive(context, stream, found.cluster, found.router, moving));
+		const { user, cluster, router } = found;
+		context.contain.guard(stream, () => Client.arrive(context, stream, user, cluster, router, moving));
 	}
 }
 

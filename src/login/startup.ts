@@ -336,8 +336,7 @@ export class Startup implements StreamOwner {
 			const parameters = context.sets.of(this.parameters);
 			const Kind = found.cluster.shards.length > 1 ? ShardedClient : Client;
 			const client = new Kind(context, stream, found.cluster, found.router, {
-				user,
-				database,
+				account: found.user,
 				minor,
 				parameters,
 				hints: this.hints,

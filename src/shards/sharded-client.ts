@@ -2,7 +2,6 @@
 // servers and settings, that is fed the same bytes and answers into a merge (merge.ts). What a request becomes is planned
 // (planning.ts), and done (exchange.ts), one request at a time: the next may go to other shards, and answers must keep their order.
 
-import { randomBytes } from "node:crypto";
 import { idleError, LINGER, QUIET, SHUTTING_DOWN } from "../client/client.ts";
 import type { ClientContext, ClientHandle, Login } from "../client/context.ts";
 import { Ahead, faultOf, LONGEST, LookAhead, MALFORMED, outOfCopy, ROUTED, TOO_LARGE } from "../client/framing.ts";
@@ -79,12 +78,12 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		this.share = new Share(context.collected);
 		this.stream = stream;
 		this.out = stream.out;
-		this.user = login.user;
-		this.database = login.database;
+		this.user = login.account.name;
+		this.database = login.account.database;
 		this.address = login.address;
 		this.activeAt = context.time;
 		this.pid = context.register(this);
-		this.secret = Uint8Array.from(randomBytes(login.minor >= 2 ? 32 : 4));
+		this.secret = crypto.getRandomValues(new Uint8Array(login.minor >= 2 ? 32 : 4));
 		const own = new Session(login.hints);
 		const kept = new ShardedStatements(context.statements, context.general.prepared_statements !== "disabled");
 		this.shards = new ShardLinks(context, this, cluster, login, { hints: own.hints, statements: kept });
