@@ -8,6 +8,7 @@ import { certainText } from "../parser/reading.ts";
 import type { Route } from "../router/route.ts";
 import { type RouteRequest, type Router, routeRequest } from "../router/router.ts";
 import type { SessionHints } from "../session/hints.ts";
+import type { OwnWrites } from "../session/own-writes.ts";
 import { routedText } from "../session/routed.ts";
 import type { Session } from "../session/session.ts";
 import type { SessionReading } from "../session/session-reading.ts";
@@ -18,8 +19,10 @@ import { endOfMessage, endOfString, HEADER, readInt32 } from "../wire/frame.ts";
 /** One per client of a routed cluster. */
 export class RequestRouter {
 	readonly router: Router;
-	private readonly hints: SessionHints;
-	private readonly reading: SessionReading;
+	/** The session's: with each request they are asked. */
+	readonly hints: SessionHints;
+	readonly reading: SessionReading;
+	readonly writes: OwnWrites;
 	private readonly asked: RouteRequest = routeRequest();
 	/** The BEGIN that no server knows of yet. */
 	begun = TransactionControl.None;
@@ -49,6 +52,7 @@ export class RequestRouter {
 		this.router = router;
 		this.hints = session.hints;
 		this.reading = session.reading;
+		this.writes = session.writes;
 	}
 
 	/** What was routed has to wait for the answers that its server owes: only then is it certain what PostgreSQL will read, which plugins have to see. */

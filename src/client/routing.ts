@@ -11,6 +11,7 @@ import { Unasked } from "../router/refusals.ts";
 import type { Route } from "../router/route.ts";
 import type { Router } from "../router/router.ts";
 import { ABORTED, type HeldBegin, NOT_HELD, type OwnAnswer, saySetting } from "../session/held-begin.ts";
+import type { OwnWrites } from "../session/own-writes.ts";
 import type { Session } from "../session/session.ts";
 import type { ClientSettings } from "../session/settings.ts";
 import type { ClientStatements } from "../session/statements.ts";
@@ -95,7 +96,7 @@ export class Routing {
 		this.requests.wrote = wrote;
 		this.heldBegin = this.session.heldBegin;
 		// While there was nothing to decide nobody has noted the ends of transactions.
-		if (hasBegun) this.session.reading.noteEnd();
+		if (hasBegun) this.requests.reading.noteEnd();
 	}
 
 	/** The transaction was begun elsewhere (shards/sharded-client.ts): a server shall run `sql` before the first statement. */
@@ -130,7 +131,7 @@ export class Routing {
 		const { settings } = this.owner;
 		const requests = this.requests!;
 		requests.begun = heldBegin.begun;
-		this.session.reading.settle(settings.reading, this.owner.statements);
+		requests.reading.settle(settings.reading, this.owner.statements);
 		requests.mayWait = false;
 		let route: Route | null = null;
 		this.end = next;
@@ -168,13 +169,12 @@ export class Routing {
 		}
 		this.side = this.wanted(requests, route, chunk);
 		this.since = 0;
-		if (this.session.writes.at > 0) this.heedWrites(route);
+		if (requests.writes.at > 0) this.heedWrites(requests.writes, route);
 		return Choice.Server;
 	}
 
 	/** The client's own writes may forbid the side that the request wants. */
-	private heedWrites(route: Route | null): void {
-		const { writes } = this.session;
+	private heedWrites(writes: OwnWrites, route: Route | null): void {
 		const side = writes.side(this.side, this.context.general, this.context.time);
 		this.since = writes.since;
 		if (side !== this.side) this.decided = writes.told(route, side);
@@ -207,8 +207,9 @@ export class Routing {
 		if (heldBegin.failed) return this.refuse(ABORTED);
 		const choice = this.unseen();
 		if (choice === Choice.Server) {
-			this.side = this.session.writes.side(this.side, this.context.general, this.context.time);
-			this.since = this.session.writes.since;
+			const { writes } = this.requests!;
+			this.side = writes.side(this.side, this.context.general, this.context.time);
+			this.since = writes.since;
 		}
 		return choice;
 	}
@@ -284,8 +285,8 @@ export class Routing {
 	inside(code: number, chunk: Buffer, at: number, next: number, server: Server): Choice {
 		const requests = this.requests!;
 		const { owed, unsynced, copyIn } = server.books;
-		if (owed === 0 && !unsynced) this.session.reading.settle(this.owner.settings.reading, this.owner.statements);
-		requests.mayWait = owed > 0 && !unsynced && !copyIn && this.session.reading.isUnderWay;
+		if (owed === 0 && !unsynced) requests.reading.settle(this.owner.settings.reading, this.owner.statements);
+		requests.mayWait = owed > 0 && !unsynced && !copyIn && requests.reading.isUnderWay;
 		const open = server.status !== TxStatus.Idle;
 		requests.begun = TransactionControl.None;
 		this.end = 0;
@@ -359,15 +360,16 @@ export class Routing {
 
 	/** A transaction, or a statement outside of one, has ended on a server. @param time `now()` */
 	onEnd(committed: boolean, time: number): void {
-		this.session.end(committed);
+		const { ownHints } = this.session;
+		if (ownHints?.isOpen) ownHints.end(committed);
 		this.isEnding = false;
 		const { requests } = this;
 		if (requests === null) return;
-		this.session.reading.noteEnd();
+		requests.reading.noteEnd();
 		if (requests.router.asksPlugins) requests.forgetText();
 		if (!requests.wrote) return;
 		requests.wrote = false;
-		this.session.writes.wrote(time);
+		requests.writes.wrote(time);
 	}
 
 	/** Somebody else has decided (shards/sharded-client.ts). */

@@ -21,7 +21,8 @@ export interface MovingSession {
 
 export class Session {
 	private readonly startup: Hints;
-	private ownHints: SessionHints | null = null;
+	/** Null until `hints` makes them; for who asks at the end of each transaction. Written here only. */
+	ownHints: SessionHints | null = null;
 	private ownBegin: HeldBegin | null = null;
 	private ownWrites: OwnWrites | null = null;
 	private ownReading: SessionReading | null = null;
@@ -53,11 +54,6 @@ export class Session {
 	get reading(): SessionReading {
 		this.ownReading ??= new SessionReading();
 		return this.ownReading;
-	}
-
-	/** The transaction is over. */
-	end(committed: boolean): void {
-		if (this.ownHints?.isOpen) this.ownHints.end(committed);
 	}
 
 	depart(): MovingSession {

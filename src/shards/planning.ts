@@ -100,11 +100,12 @@ export class Planning {
 
 	/** No transaction is open any more. */
 	endTransaction(committed: boolean): void {
-		if (this.session.own.hints.isOpen) this.session.own.hints.end(committed);
-		this.session.own.reading.noteEnd();
+		const { hints, reading } = this.requests;
+		if (hints.isOpen) hints.end(committed);
+		reading.noteEnd();
 		if (this.requests.wrote) {
 			this.requests.wrote = false;
-			this.session.own.writes.wrote(now());
+			this.requests.writes.wrote(now());
 		}
 		this.batches.clear();
 	}
@@ -268,7 +269,7 @@ export class Planning {
 		const { requests, shards } = this;
 		const { transaction, statements } = this.session;
 		// What a batch has begun is not settled before its Sync.
-		if (involved.length === 0) this.session.own.reading.settle(shards.reading, statements);
+		if (involved.length === 0) this.requests.reading.settle(shards.reading, statements);
 		// Each client has a shard of its own for what names no table, and the same for as long as it stays.
 		requests.home = transaction.home(this.asker.pid % shards.count, involved);
 		requests.begun = transaction.heldBegin.begun;
@@ -325,7 +326,7 @@ export class Planning {
 		const { requests, shards } = this;
 		const { general } = this.context;
 		const { transaction } = this.session;
-		const { writes } = this.session.own;
+		const { writes } = this.requests;
 		if (!transaction.isRunning) {
 			// A server that stays for good has to be one that can write.
 			const stays = wanted === Side.Any && requests.router.mayWrite && shards.isSession;
