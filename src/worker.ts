@@ -526,7 +526,10 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		for (const [key, database] of databasesOf(clusters, slots)) this.pools.get(key)!.database = database;
 		const shards = [...this.logins.values()].flatMap(({ cluster }) => cluster.shards);
 		this.electing = shards.filter(({ election }) => election !== null);
-		this.size = shards.reduce((sum, { pools }) => pools.reduce((all, { spec }) => all + spec.pool_size, sum), 0);
+		this.size = shards.reduce(
+			(sum, { pools }) => pools.reduce((all, { spec }) => all + spec.pool_size + spec.reserve_pool_size, sum),
+			0,
+		);
 	}
 
 	private drain(): void {

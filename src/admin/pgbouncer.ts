@@ -195,6 +195,7 @@ interface DatabaseEntry {
 	readonly force_user: string | null;
 	readonly pool_size: number;
 	readonly min_pool_size: number;
+	readonly reserve_pool_size: number;
 	readonly max_db_connections: number;
 	readonly pool_mode: string;
 	readonly pools: readonly PlacedPool[];
@@ -209,7 +210,7 @@ export const BOUNCER_DATABASES: View<DatabaseEntry> = {
 		textColumn("force_user", (d) => d.force_user),
 		int("pool_size", (d) => d.pool_size),
 		int("min_pool_size", (d) => d.min_pool_size),
-		int("reserve_pool_size", () => 0),
+		int("reserve_pool_size", (d) => d.reserve_pool_size),
 		textColumn("pool_mode", (d) => d.pool_mode),
 		// 0: there is no limit.
 		int("max_connections", (d) => (d.max_db_connections === Number.MAX_SAFE_INTEGER ? 0 : d.max_db_connections)),
@@ -228,6 +229,7 @@ export const BOUNCER_DATABASES: View<DatabaseEntry> = {
 			force_user: user ?? null,
 			pool_size: settings.pool_size ?? general.default_pool_size,
 			min_pool_size: settings.min_pool_size ?? general.min_pool_size,
+			reserve_pool_size: settings.reserve_pool_size ?? general.reserve_pool_size,
 			max_db_connections: settings.max_db_connections ?? general.max_db_connections,
 			pool_mode: settings.pooler_mode ?? general.pooler_mode,
 			pools: pools.filter(

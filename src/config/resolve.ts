@@ -81,7 +81,7 @@ export function clusters(
 			warnings.push(`database "${name}" has no user: it gets no pool, and nobody can connect to it`);
 		}
 	}
-	return users.map((user) => {
+	const all = users.map((user) => {
 		if (user.database === admin.name && user.name === admin.user) {
 			warnings.push(`user "${user.name}" of database "${user.database}" is out of reach: [admin] has the same names`);
 		}
@@ -92,6 +92,15 @@ export function clusters(
 		const max_client_connections = least(members.map((database) => database.max_client_connections));
 		return { user, database: user.database, readOnly, max_client_connections, pools };
 	});
+	const { reserve_pool_timeout, checkout_timeout } = general;
+	if (
+		reserve_pool_timeout >= checkout_timeout &&
+		all.some(({ pools }) => pools.some((each) => each.reserve_pool_size > 0))
+	)
+		warnings.push(
+			`reserve_pool_timeout ${reserve_pool_timeout} is not below checkout_timeout ${checkout_timeout}: no client waits long enough for the reserve`,
+		);
+	return all;
 }
 
 /** The least of the numbers that are given. */
@@ -113,6 +122,7 @@ function pool(general: General, database: Database, user: User, warnings: string
 	if (min_pool_size > pool_size) {
 		warnings.push(`pool ${key}: min_pool_size ${min_pool_size} is above its size, ${pool_size} is used`);
 	}
+	const reserve_pool_size = user.reserve_pool_size ?? database.reserve_pool_size ?? general.reserve_pool_size;
 	const server_password = database.password || user.server_password;
 	return {
 		key,
@@ -127,6 +137,7 @@ function pool(general: General, database: Database, user: User, warnings: string
 		server_passwords: server_password ? [server_password] : user.passwords,
 		pool_size,
 		min_pool_size: Math.min(min_pool_size, pool_size),
+		reserve_pool_size: general.reserve_pool_timeout === 0 ? 0 : reserve_pool_size,
 		max_db_connections: database.max_db_connections ?? general.max_db_connections,
 		max_user_connections: user.max_user_connections ?? general.max_user_connections,
 		lb_weight: database.lb_weight,

@@ -4,6 +4,7 @@
 // Names, defaults and units are PgDog's; a setting of our own says so in its text.
 
 import type { LogLevel } from "../log.ts";
+import { databaseLimits, limits, userLimits } from "./limits.ts";
 import { bytes, choice, flag, integer, list, MAX, milliseconds, parsed, secret, text, type Values } from "./setting.ts";
 
 /** Largest value (ms) that PostgreSQL takes for its own timeouts: a larger one would fail each new server connection. */
@@ -72,32 +73,13 @@ export const general = {
 		default: "fill",
 		text: "Ours, not PgDog's: where clients are among several workers. `fill`: those that say something go, between their transactions, to one worker until that has no time left, and then to the next, which costs the least. `spread`: each stays with the worker that has accepted it, so that one that is held up, by a plugin for instance, holds up fewer clients.",
 	}),
-	max_client_connections: integer({
-		default: MAX,
-		min: 1,
-		text: "Ours, not PgDog's: most clients in all workers; those beyond are refused (53300). The admin database is not counted. After a reload that lowers it, or another limit of clients, nobody is disconnected. Whatever it says, clients need file descriptors.",
-	}),
-	max_client_connections_per_address: integer({
-		default: MAX,
-		min: 1,
-		text: "Ours, not PgDog's: most clients from one address (of IPv6 one /64 network). Clients of the Unix socket have none, and are not limited by it.",
-	}),
+	...limits,
 	default_pool_size: integer({
 		default: 10,
 		min: 1,
 		max: MAX_POOL,
 		aliases: ["max_pool_size"],
 		text: "Most server connections of one pool, that is of one user, database and server. A limit of the whole process.",
-	}),
-	max_db_connections: integer({
-		default: MAX,
-		min: 1,
-		text: "PgBouncer's: most server connections to one entry of `[[databases]]`, of all users' pools together. A client whose pool has none waits, and a connection of another pool there is closed to make room: an idle one, or one that comes back to a pool that has more. Connections for checks are not counted.",
-	}),
-	max_user_connections: integer({
-		default: MAX,
-		min: 1,
-		text: "PgBouncer's: most server connections of one user, of all its databases' pools together; otherwise as `max_db_connections`.",
 	}),
 	min_pool_size: integer({
 		default: 1,
@@ -395,6 +377,11 @@ const poolSettings = {
 		text: "Instead of `default_pool_size`.",
 	}),
 	min_pool_size: integer({ default: undefined, max: MAX_POOL, text: "Instead of the general `min_pool_size`." }),
+	reserve_pool_size: integer({
+		default: undefined,
+		max: MAX_POOL,
+		text: "Instead of the general `reserve_pool_size`.",
+	}),
 	pooler_mode: choice(poolerModes, { default: undefined, text: "Instead of the general `pooler_mode`." }),
 	statement_timeout: milliseconds({
 		default: undefined,
@@ -484,16 +471,7 @@ export const database = {
 		empty: true,
 		text: "Password towards the server. Default: the user's `server_password`, then its own passwords.",
 	}),
-	max_client_connections: integer({
-		default: undefined,
-		min: 1,
-		text: "Ours, not PgDog's: most clients of the database, of all users together. Of several entries of a database the least counts.",
-	}),
-	max_db_connections: integer({
-		default: undefined,
-		min: 1,
-		text: "Instead of the general `max_db_connections`, for this entry.",
-	}),
+	...databaseLimits,
 	...poolSettings,
 	...roleSettings,
 };
@@ -528,17 +506,8 @@ export const user = {
 		empty: true,
 		text: "Password towards servers. Default: the user's passwords.",
 	}),
-	max_client_connections: integer({
-		default: undefined,
-		min: 1,
-		text: "Ours, not PgDog's: most clients of the user, in all databases together.",
-	}),
 	...secretElsewhere("server_password", " As `password_file`."),
-	max_user_connections: integer({
-		default: undefined,
-		min: 1,
-		text: "Instead of the general `max_user_connections`.",
-	}),
+	...userLimits,
 	...poolSettings,
 	...roleSettings,
 };

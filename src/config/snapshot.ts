@@ -20,6 +20,7 @@ type PoolerMode = "transaction" | "session" | "statement";
 export interface PoolSettings {
 	readonly pool_size?: number | undefined;
 	readonly min_pool_size?: number | undefined;
+	readonly reserve_pool_size?: number | undefined;
 	readonly pool_size_primary?: number | undefined;
 	readonly pool_size_replica?: number | undefined;
 	readonly min_pool_size_primary?: number | undefined;
@@ -89,6 +90,8 @@ export interface PoolSpec {
 	readonly server_passwords: readonly string[];
 	readonly pool_size: number;
 	readonly min_pool_size: number;
+	/** More, while a client has waited for `reserve_pool_timeout`; 0 when that is 0. */
+	readonly reserve_pool_size: number;
 	/** Of all pools of the entry of `[[databases]]`, and of all pools of the user; `MAX`: no limit. */
 	readonly max_db_connections: number;
 	readonly max_user_connections: number;

@@ -210,9 +210,9 @@ export class Pool implements CappedPool, Connected, Checked, Filled, KeptPool, H
 			wanted--;
 		}
 		if (!this.connecting.mayTry(time)) return;
-		const { pool_size } = this.spec;
+		const size = this.upkeep.sizeAt(time);
 		const { caps } = this.context;
-		while (wanted-- > 0 && (this.open(pool_size) || (caps.makeRoom(this, time) && this.open(pool_size))));
+		while (wanted-- > 0 && (this.open(size) || (caps.makeRoom(this, time) && this.open(size))));
 	}
 
 	/** Opens one connection if fewer than `limit` permits are in use. @param done told when that is over @returns whether it does */

@@ -85,7 +85,21 @@ export class Upkeep {
 		const { heir, pool } = this;
 		this.heir = null;
 		if (heir !== null && this.context.caps.pass(pool, server, heir)) return true;
-		return pool.closeAbove(server, pool.spec.pool_size, "pool_size");
+		return pool.closeAbove(server, this.most, "pool_size");
+	}
+
+	/** Servers that the pool may ever have. */
+	private get most(): number {
+		const { pool_size, reserve_pool_size } = this.pool.spec;
+		return pool_size + reserve_pool_size;
+	}
+
+	/** Servers that the pool may have now: the reserve is for a client that has waited for long. @param time `now()` */
+	sizeAt(time: number): number {
+		const { spec, waiters } = this.pool;
+		if (spec.reserve_pool_size === 0 || waiters.first === null) return spec.pool_size;
+		const isLong = time - waiters.first.waitingSince >= this.context.general.reserve_pool_timeout;
+		return isLong ? this.most : spec.pool_size;
 	}
 
 	/** The host's name stands for other addresses than the one of this connection. */
@@ -113,11 +127,11 @@ export class Upkeep {
 		pool.counters[Stat.cl_waiting] = pool.waiters.length;
 		pool.counters[Stat.oldest_wait] = pool.waiters.first?.waitingSince ?? 0;
 		const used = this.context.ledger.used(pool.slot);
-		this.shrinks = used > pool.spec.pool_size || this.heir !== null;
+		this.shrinks = used > this.most || this.heir !== null;
 		pool.publish();
 		// Not when servers were closed in this tick: they are in the gauges still.
 		const isIdle = idle === pool.idle.length && idle === pool.all.size && !pool.isConnecting;
-		const isQuiet = isIdle && pool.waiters.length === 0 && !this.shrinks;
+		const isQuiet = isIdle && pool.waiters.length === 0 && !this.shrinks && used <= pool.spec.pool_size;
 		return isQuiet ? this.nextDue(time) : 0;
 	}
 
@@ -236,8 +250,14 @@ export class Upkeep {
 	private closeSurplus(server: Server, time: number): boolean {
 		const { pool } = this;
 		const { pool_size, min_pool_size, idle_timeout } = pool.spec;
-		if (pool.closeAbove(server, pool_size, "pool_size")) return true;
-		return time - server.usedAt > idle_timeout && pool.closeAbove(server, min_pool_size, "idle_timeout");
+		if (pool.closeAbove(server, this.most, "pool_size")) return true;
+		const idleFor = time - server.usedAt;
+		if (
+			idleFor > this.context.general.reserve_pool_timeout &&
+			pool.closeAbove(server, pool_size, "reserve_pool_timeout")
+		)
+			return true;
+		return idleFor > idle_timeout && pool.closeAbove(server, min_pool_size, "idle_timeout");
 	}
 
 	private get shortage(): Shortage {
@@ -247,7 +267,7 @@ export class Upkeep {
 		for (const server of pool.all) if (server.client !== null) lent++;
 		const { lastError } = pool;
 		const cap = this.context.caps.fullOf(pool.spec);
-		return { used: ledger.used(pool.slot), lent, size: pool.spec.pool_size, cap, lastError };
+		return { used: ledger.used(pool.slot), lent, size: this.most, cap, lastError };
 	}
 }
 

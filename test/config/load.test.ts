@@ -844,6 +844,7 @@ describe("a pool", () => {
 			server_passwords: ["pw"],
 			pool_size: 10,
 			min_pool_size: 1,
+			reserve_pool_size: 0,
 			max_db_connections: Number.MAX_SAFE_INTEGER,
 			max_user_connections: Number.MAX_SAFE_INTEGER,
 			pooler_mode: "transaction",

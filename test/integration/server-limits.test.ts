@@ -144,3 +144,37 @@ test("who waits in vain is told which limit it is", async () => {
 	expect(fields.H).toContain("max_db_connections");
 	expect((await first!.query("COMMIT")).errors).toEqual([]);
 });
+
+test.each([1, 2])(
+	"the reserve is for clients that have waited, and given up when nobody needs it, with %p workers",
+	async (workers) => {
+		const reserve = { default_pool_size: 1, reserve_pool_size: 2, reserve_pool_timeout: 400 };
+		await using proxy = await startProxy(files({ workers, ...reserve }));
+		const clients = await of(proxy, "a", 5);
+		// The pool is large enough for who waits for less.
+		await Promise.all(clients.map((client) => one(client, "SELECT pg_sleep(0.02)")));
+		expect(await backends(cluster)).toHaveLength(1);
+		await clients[0]!.query("BEGIN");
+		const began = performance.now();
+		await clients[1]!.query("BEGIN");
+		expect(performance.now() - began).toBeGreaterThan(300);
+		await clients[2]!.query("BEGIN");
+		expect(await backends(cluster)).toHaveLength(3);
+		const last = one(clients[3]!, "SELECT 'served'");
+		await Bun.sleep(800);
+		expect(await backends(cluster)).toHaveLength(3);
+		await clients[2]!.query("COMMIT");
+		expect(await last).toBe("served");
+		for (const client of clients.slice(0, 2)) await client.query("COMMIT");
+		await until(async () => (await backends(cluster)).length === 1, "the reserve to be given up");
+		expect(proxy.log).toContain("closing server connection: reserve_pool_timeout");
+		// A reload that takes it away ends no transaction.
+		await Promise.all(clients.slice(0, 2).map((client) => client.query("BEGIN")));
+		proxy.writeConfig(files({ workers, ...reserve, reserve_pool_size: 0 }).config);
+		await using console = await admin(proxy);
+		expect((await console.query("RELOAD")).errors).toEqual([]);
+		for (const client of clients.slice(0, 2)) expect(await one(client, "SELECT 1")).toBe("1");
+		for (const client of clients.slice(0, 2)) await client.query("COMMIT");
+		await until(async () => (await backends(cluster)).length === 1, "one to be closed");
+	},
+);

@@ -174,6 +174,7 @@ export function testPool(
 		server_passwords: [],
 		pool_size: 2,
 		min_pool_size: 0,
+		reserve_pool_size: 0,
 		max_db_connections: Number.MAX_SAFE_INTEGER,
 		max_user_connections: Number.MAX_SAFE_INTEGER,
 		pooler_mode: "transaction",

@@ -1,0 +1,64 @@
+// The settings by which an operator bounds what clients, users and databases take: part of the one table (settings.ts).
+
+import { integer, MAX, milliseconds } from "./setting.ts";
+
+/** Of `[general]`. */
+export const limits = {
+	max_client_connections: integer({
+		default: MAX,
+		min: 1,
+		text: "Ours, not PgDog's: most clients in all workers; those beyond are refused (53300). The admin database is not counted. After a reload that lowers it, or another limit of clients, nobody is disconnected. Whatever it says, clients need file descriptors.",
+	}),
+	max_client_connections_per_address: integer({
+		default: MAX,
+		min: 1,
+		text: "Ours, not PgDog's: most clients from one address (of IPv6 one /64 network). Clients of the Unix socket have none, and are not limited by it.",
+	}),
+	max_db_connections: integer({
+		default: MAX,
+		min: 1,
+		text: "PgBouncer's: most server connections to one entry of `[[databases]]`, of all users' pools together. A client whose pool has none waits, and a connection of another pool there is closed to make room: an idle one, or one that comes back to a pool that has more. Connections for checks are not counted.",
+	}),
+	max_user_connections: integer({
+		default: MAX,
+		min: 1,
+		text: "PgBouncer's: most server connections of one user, of all its databases' pools together; otherwise as `max_db_connections`.",
+	}),
+	reserve_pool_size: integer({
+		default: 0,
+		max: 65535,
+		text: "PgBouncer's: so many more server connections a pool may have while a client has waited for `reserve_pool_timeout`. They are closed when nobody has needed them for as long.",
+	}),
+	reserve_pool_timeout: milliseconds({
+		default: 1_000,
+		text: "PgBouncer's, in milliseconds: see `reserve_pool_size`. 0: no reserve. Not PgBouncer's 5 s, which is all the time that `checkout_timeout` gives here.",
+	}),
+};
+
+/** Of `[[databases]]`. */
+export const databaseLimits = {
+	max_client_connections: integer({
+		default: undefined,
+		min: 1,
+		text: "Ours, not PgDog's: most clients of the database, of all users together. Of several entries of a database the least counts.",
+	}),
+	max_db_connections: integer({
+		default: undefined,
+		min: 1,
+		text: "Instead of the general `max_db_connections`, for this entry.",
+	}),
+};
+
+/** Of `[[users]]`. */
+export const userLimits = {
+	max_client_connections: integer({
+		default: undefined,
+		min: 1,
+		text: "Ours, not PgDog's: most clients of the user, in all databases together.",
+	}),
+	max_user_connections: integer({
+		default: undefined,
+		min: 1,
+		text: "Instead of the general `max_user_connections`.",
+	}),
+};
