@@ -12,7 +12,7 @@ import { PgError } from "../errors.ts";
 import { asBuffer, cString, sameBytes } from "./bytes.ts";
 import { md5Response } from "./md5.ts";
 import { preparePassword } from "./saslprep.ts";
-import { SCRAM_SHA_256, ScramServer } from "./scram.ts";
+import { SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramServer } from "./scram.ts";
 import {
 	DEFAULT_ITERATIONS,
 	type DerivedKeys,
@@ -84,13 +84,26 @@ export class ClientLogin {
 	readonly #verifier: ScramVerifier | null;
 	readonly #badHash: boolean;
 	readonly #md5Salt: Buffer;
+	readonly #endPoint: string | null;
 	#turn = Turn.Start;
 	#scram: ScramServer | null = null;
+	/** The client has chosen SCRAM-SHA-256-PLUS. */
+	#plus = false;
 	#keys: ScramKeys | null = null;
 	#passwordIndex = -1;
 
-	/** `account` is null for an unknown user or database; one without password and hash is treated the same. */
-	constructor(authType: AuthType, user: string, account: Account | null, cache: ScramCache) {
+	/**
+	 * @param account null for an unknown user or database; one without password and hash is treated the same
+	 * @param endPoint what SCRAM may bind the login to (`tls-server-end-point`, base64); null: nothing
+	 */
+	constructor(
+		authType: AuthType,
+		user: string,
+		account: Account | null,
+		cache: ScramCache,
+		endPoint: string | null = null,
+	) {
+		this.#endPoint = endPoint;
 		this.#authType = authType;
 		this.#user = user;
 		this.#cache = cache;
@@ -121,9 +134,14 @@ export class ClientLogin {
 			case "md5":
 				return this.#ask(Turn.Password, AuthCode.MD5Password, this.#md5Salt);
 			case "scram":
-				// A list of names, each ended by a NUL, and a NUL for the end of the list.
-				return this.#ask(Turn.SaslInitial, AuthCode.SASL, Buffer.from(`${SCRAM_SHA_256}\0\0`, "latin1"));
+				// Names, each ended by a NUL, and a NUL for the end of the list.
+				return this.#ask(Turn.SaslInitial, AuthCode.SASL, Buffer.from(`${this.#mechanisms.join("\0")}\0\0`, "latin1"));
 		}
+	}
+
+	/** The SASL mechanisms that the client may choose from, the best first. */
+	get #mechanisms(): readonly string[] {
+		return this.#endPoint === null ? [SCRAM_SHA_256] : [SCRAM_SHA_256_PLUS, SCRAM_SHA_256];
 	}
 
 	/**
@@ -138,7 +156,8 @@ export class ClientLogin {
 					return this.#authType === "md5" ? this.#checkMd5(password) : this.#checkPlain(password);
 				}
 				case Turn.SaslInitial: {
-					const first = readSaslInitialResponse(body);
+					const { mechanism, first } = readSaslInitialResponse(body, this.#mechanisms);
+					this.#plus = mechanism === SCRAM_SHA_256_PLUS;
 					if (first === null) return this.#ask(Turn.SaslFirst, AuthCode.SASLContinue, new Uint8Array(0));
 					return this.#challenge(first);
 				}
@@ -157,8 +176,8 @@ export class ClientLogin {
 	#challenge(clientFirst: Uint8Array): AuthRequest {
 		checkLength(clientFirst, MAX_SASL_MESSAGE);
 		const salt = this.#verifier?.salt ?? this.#cache.saltFor(this.#user);
-		this.#scram = new ScramServer(salt, this.#verifier?.iterations ?? DEFAULT_ITERATIONS);
-		return this.#ask(Turn.SaslFinal, AuthCode.SASLContinue, this.#scram.first(clientFirst));
+		this.#scram = new ScramServer(salt, this.#verifier?.iterations ?? DEFAULT_ITERATIONS, this.#endPoint);
+		return this.#ask(Turn.SaslFinal, AuthCode.SASLContinue, this.#scram.first(clientFirst, this.#plus));
 	}
 
 	#checkProof(clientFinal: Uint8Array): AuthRequest | Promise<AuthRequest> {
@@ -279,21 +298,23 @@ function readPasswordMessage(body: Uint8Array): Uint8Array {
 	return password;
 }
 
-/** The data of a SASLInitialResponse for the one mechanism that we offer; null when the client sends none. */
-function readSaslInitialResponse(body: Uint8Array): Uint8Array | null {
+/** A SASLInitialResponse; `first` is null when the client sends no data with it. */
+function readSaslInitialResponse(
+	body: Uint8Array,
+	offered: readonly string[],
+): { readonly mechanism: string; readonly first: Uint8Array | null } {
 	checkLength(body, MAX_SASL_MESSAGE);
-	const mechanism = cString(body, 0);
-	if (mechanism === null) throw protocolViolation("invalid string in message");
-	if (asBuffer(mechanism).toString("latin1") !== SCRAM_SHA_256) {
-		throw protocolViolation("client selected an invalid SASL authentication mechanism");
-	}
-	const start = mechanism.length + 5;
+	const name = cString(body, 0);
+	if (name === null) throw protocolViolation("invalid string in message");
+	const mechanism = asBuffer(name).toString("latin1");
+	if (!offered.includes(mechanism)) throw protocolViolation("client selected an invalid SASL authentication mechanism");
+	const start = name.length + 5;
 	if (body.length < start) throw protocolViolation("insufficient data left in message");
 	const length = asBuffer(body).readInt32BE(start - 4);
-	if (length === -1 && body.length === start) return null;
+	if (length === -1 && body.length === start) return { mechanism, first: null };
 	if (length < 0 || body.length < start + length) throw protocolViolation("insufficient data left in message");
 	if (body.length > start + length) throw protocolViolation("invalid message format");
-	return body.subarray(start);
+	return { mechanism, first: body.subarray(start) };
 }
 
 function checkLength(body: Uint8Array, max: number): void {

@@ -8,6 +8,16 @@ import { hmac, KEY_LENGTH, type ScramKeys, type StoredKeys } from "./scram-keys.
 import { isPrintable, malformed, printable, ScramMessage } from "./scram-message.ts";
 
 export const SCRAM_SHA_256 = "SCRAM-SHA-256";
+/** With channel binding: the proof holds on this TLS connection only, and no one can be in the middle of it. */
+export const SCRAM_SHA_256_PLUS = "SCRAM-SHA-256-PLUS";
+/** The one type of channel binding that PostgreSQL knows (RFC 5929, section 4), and the header of its messages. */
+const BINDING_TYPE = "tls-server-end-point";
+const BINDING_HEADER = `p=${BINDING_TYPE},,`;
+
+/** The attribute `c` of client-final-message: the header, and what the login is bound to. @param endPoint base64 */
+function boundTo(endPoint: string): string {
+	return Buffer.concat([Buffer.from(BINDING_HEADER, "latin1"), Buffer.from(endPoint, "base64")]).toString("base64");
+}
 
 /** Most iterations that a server may ask for: more would hold a thread for over a second (PostgreSQL: 4096). Our guess. */
 const MAX_ITERATIONS = 10_000_000;
@@ -21,21 +31,31 @@ function newNonce(): string {
 export class ScramClient {
 	readonly #nonce: string;
 	readonly #firstBare: string;
+	readonly #header: string;
+	/** The attribute `c` of client-final-message. */
+	readonly #binding: string;
 	/** Set by `challenge`, read by `final`. */
 	#withoutProof = "";
 	#authMessage: Buffer | null = null;
 	/** Set by `final`, read by `verify`. */
 	#serverSignature: Buffer | null = null;
 
-	constructor(nonce = newNonce()) {
+	/**
+	 * @param endPoint what the login is bound to (SCRAM-SHA-256-PLUS); null: to nothing
+	 * @param could it would have been bound, had the server offered that: a server that has offered it to us, and sees this, knows that
+	 * somebody in the middle has taken it out of the offer
+	 */
+	constructor(endPoint: string | null = null, could = false, nonce = newNonce()) {
 		this.#nonce = nonce;
+		this.#header = endPoint !== null ? BINDING_HEADER : could ? "y,," : "n,,";
+		this.#binding = endPoint !== null ? boundTo(endPoint) : Buffer.from(this.#header, "latin1").toString("base64");
 		// The user name stays empty as in libpq: the server takes it from the StartupMessage.
 		this.#firstBare = `n=,r=${nonce}`;
 	}
 
-	/** client-first-message. `n`: we do not support channel binding. */
+	/** client-first-message. */
 	first(): Buffer {
-		return Buffer.from(`n,,${this.#firstBare}`, "latin1");
+		return Buffer.from(`${this.#header}${this.#firstBare}`, "latin1");
 	}
 
 	/** Reads server-first-message. The keys for `final` are to be derived from what it gives. */
@@ -53,8 +73,7 @@ export class ScramClient {
 		if (iterations < 1 || iterations > MAX_ITERATIONS)
 			throw malformed("Invalid iteration count in server-first-message.");
 		while (!message.atEnd) message.anyAttribute();
-		// biws is base64 of the `n,,` that the first message began with.
-		this.#withoutProof = `c=biws,r=${nonce}`;
+		this.#withoutProof = `c=${this.#binding},r=${nonce}`;
 		this.#authMessage = Buffer.from(`${this.#firstBare},${message.text},${this.#withoutProof}`, "latin1");
 		return { salt, iterations };
 	}
@@ -99,23 +118,30 @@ export class ScramServer {
 	readonly #salt: Uint8Array;
 	readonly #iterations: number;
 	readonly #serverNonce: string;
-	#bindingFlag = "";
+	readonly #endPoint: string | null;
+	/** Set by `first`, read by `final`: the attribute `c` that has to come. */
+	#binding = "";
+	#usesBinding = false;
 	#firstBare = "";
 	#serverFirst = "";
 	#nonce = "";
 	#authMessage: Buffer | null = null;
 	#proof: Buffer | null = null;
 
-	constructor(salt: Uint8Array, iterations: number, nonce = newNonce()) {
+	/** @param endPoint what a login can be bound to, and the client was offered (SCRAM-SHA-256-PLUS); null: it was not */
+	constructor(salt: Uint8Array, iterations: number, endPoint: string | null = null, nonce = newNonce()) {
 		this.#salt = salt;
 		this.#iterations = iterations;
+		this.#endPoint = endPoint;
 		this.#serverNonce = nonce;
 	}
 
-	/** Reads client-first-message, gives server-first-message. */
-	first(clientFirst: Uint8Array): Buffer {
+	/** Reads client-first-message, gives server-first-message. @param plus the client has chosen SCRAM-SHA-256-PLUS */
+	first(clientFirst: Uint8Array, plus = false): Buffer {
 		const message = new ScramMessage(clientFirst);
-		this.#bindingFlag = readBindingFlag(message);
+		const flag = readBindingFlag(message, plus, this.#endPoint !== null);
+		this.#usesBinding = flag === "p";
+		this.#binding = flag === "p" ? boundTo(this.#endPoint as string) : flag === "n" ? "biws" : "eSws";
 		if (message.peek() === "a") throw unsupported("client uses authorization identity, but it is not supported");
 		if (message.peek() !== ",") {
 			throw malformed(`Unexpected attribute "${printable(message.peek())}" in client-first-message.`);
@@ -138,8 +164,9 @@ export class ScramServer {
 	final(clientFinal: Uint8Array): void {
 		const message = new ScramMessage(clientFinal);
 		const binding = message.attribute("c");
-		// base64 of the header that the first message began with: `n,,` or `y,,`.
-		if (binding !== (this.#bindingFlag === "n" ? "biws" : "eSws")) {
+		// base64 of the header that the first message began with, and of what the login is bound to.
+		if (binding !== this.#binding) {
+			if (this.#usesBinding) throw new PgError("FATAL", "28000", "SCRAM channel binding check failed");
 			throw new PgError("FATAL", "08P01", "unexpected SCRAM channel-binding attribute in client-final-message");
 		}
 		const nonce = message.attribute("r");
@@ -180,17 +207,38 @@ export class ScramServer {
 }
 
 /**
- * The gs2-cbind-flag and its comma. `p` is refused because we offer only SCRAM-SHA-256; `y` ("I could, you cannot") is
- * true for the same reason, with or without TLS, and must be refused from the day that SCRAM-SHA-256-PLUS is offered.
+ * The gs2-cbind-flag, with what belongs to it, and its comma: `n` (cannot), `y` ("I could, you cannot") or `p` (does). Errors as in
+ * PostgreSQL's auth-scram.c.
+ * @param plus the client has chosen SCRAM-SHA-256-PLUS @param offered it was offered that
  */
-function readBindingFlag(message: ScramMessage): string {
+function readBindingFlag(message: ScramMessage, plus: boolean, offered: boolean): string {
 	const flag = message.peek();
-	if (flag === "p") {
+	if (flag !== "n" && flag !== "y" && flag !== "p")
+		throw malformed(`Unexpected channel-binding flag "${printable(flag)}".`);
+	if (flag !== "p" && plus) {
+		throw malformed(
+			"The client selected SCRAM-SHA-256-PLUS, but the SCRAM message does not include channel binding data.",
+		);
+	}
+	if (flag === "p" && !plus) {
 		throw malformed(
 			"The client selected SCRAM-SHA-256 without channel binding, but the SCRAM message includes channel binding data.",
 		);
 	}
-	if (flag !== "n" && flag !== "y") throw malformed(`Unexpected channel-binding flag "${printable(flag)}".`);
+	if (flag === "y" && offered) {
+		throw new PgError(
+			"FATAL",
+			"28000",
+			"SCRAM channel binding negotiation error",
+			"The client supports SCRAM channel binding but thinks the server does not.  However, this server does support channel binding.",
+		);
+	}
+	if (flag === "p") {
+		const type = message.attribute("p");
+		if (type !== BINDING_TYPE)
+			throw new PgError("FATAL", "08P01", `unsupported SCRAM channel-binding type "${printable(type)}"`);
+		return flag;
+	}
 	message.at++;
 	if (message.peek() !== ",") throw malformed(`Comma expected, but found character "${printable(message.peek())}".`);
 	message.at++;
