@@ -496,7 +496,7 @@ export class Proxy implements AdminSource {
 		const lost = losses(this.current, loaded.snapshot);
 		if (lost.length > 0 && !force) return this.refuseReload(lost, true);
 		const difference = diff(this.current, loaded.snapshot);
-		const { settings, pools, pluginsChanged, writeFunctionsChanged, next } = difference;
+		const { settings, pools, pluginsChanged, writeFunctionsChanged, tlsChanged, next } = difference;
 		if (this.slots.size + pools.added.length > this.capacity)
 			return this.refuseReload([`more than ${this.capacity} pools since the start: restart to add more`]);
 		const notices: Notice[] = [];
@@ -510,6 +510,7 @@ export class Proxy implements AdminSource {
 		for (const change of settings)
 			tell(change.reloadable ? "NOTICE" : "WARNING", `reload: ${settingChangeText(change)}`);
 		if (pluginsChanged) tell("WARNING", "reload: [[plugins]] differs: takes effect after a restart");
+		if (tlsChanged) tell("NOTICE", "reload: TLS certificates read anew: connections from now on are shown them");
 		if (writeFunctionsChanged) tell("NOTICE", "reload: [[write_functions]] differs");
 		const known = new Set(allPools(this.current).map(({ key }) => key));
 		this.assignSlots(next);

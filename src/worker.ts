@@ -21,6 +21,7 @@ import { now } from "./clock.ts";
 import type { Update } from "./config/diff.ts";
 import type { General, Tcp } from "./config/settings.ts";
 import type { Admin, ClusterSpec, PoolSpec, User } from "./config/snapshot.ts";
+import type { TlsFiles } from "./config/tls.ts";
 import { Contain } from "./contain.ts";
 import { ProtocolError, traceOf } from "./errors.ts";
 import { createLog, type Log } from "./log.ts";
@@ -106,6 +107,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 	/** The settings in force. */
 	general: General;
 	tcp: Tcp;
+	tls: TlsFiles;
 	admin: Admin;
 	private readonly counters: Counters;
 	private readonly attendance: Attendance;
@@ -147,6 +149,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		const { general } = setup.update;
 		this.general = general;
 		this.tcp = setup.update.tcp;
+		this.tls = setup.update.tls;
 		this.admin = setup.update.admin;
 		const { log_format, log_level } = general;
 		this.log = createLog(log_format, log_level, new Lines());
@@ -430,6 +433,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		const { general, writeFunctions } = update;
 		this.general = general;
 		this.tcp = update.tcp;
+		this.tls = update.tls;
 		this.admin = update.admin;
 		this.generation++;
 		this.log.set(general.log_format, general.log_level);

@@ -20,7 +20,7 @@ const ARROWS: Record<string, string[]> = {
 	backend: ["auth", "net", "parser", "stats", "wire"],
 	net: [],
 	stats: [],
-	config: [],
+	config: ["net"],
 	wire: [],
 	parser: [],
 	auth: [],

@@ -50,7 +50,7 @@ export const BOUNCER_CLIENTS = extended<ClientRow>(
 		int("wait_us", (c) => waiting(c) % 1e6),
 		int("close_needed", () => 0),
 		textColumn("ptr", (c) => `c${c.id}`),
-		textColumn("tls", () => ""),
+		textColumn("tls", (c) => c.tls),
 	],
 	CLIENTS,
 );

@@ -48,6 +48,8 @@ export const CLIENTS: View<ClientRow> = {
 		textColumn("application_name", (c) => c.application_name),
 		bool("locked", (c) => c.locked),
 		int("prepared_statements", (c) => c.prepared_statements),
+		// Ours, not PgDog's.
+		textColumn("tls", (c) => c.tls),
 	],
 	items: (source) => source.clients(),
 };

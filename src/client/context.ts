@@ -1,10 +1,12 @@
 // What the clients of one worker share. Made by worker.ts, which knows every room; a test can make a smaller one.
 
+import type { SocketHandler } from "bun";
 import type { ScramCache } from "../auth/scram-keys.ts";
 import type { ParameterSet, ParameterSets } from "../backend/parameters.ts";
 import type { Statements } from "../backend/statements.ts";
 import type { General } from "../config/settings.ts";
 import type { Admin, ClusterSpec, User } from "../config/snapshot.ts";
+import type { TlsFiles } from "../config/tls.ts";
 import type { Contain, Contained } from "../contain.ts";
 import type { Log } from "../log.ts";
 import type { Stream } from "../net/stream.ts";
@@ -49,7 +51,7 @@ export interface ClientHandle {
 	readonly user: string;
 	readonly database: string;
 	readonly address: string;
-	readonly stream: Contained & { readonly bytesIn: number; readonly bytesOut: number };
+	readonly stream: Contained & Pick<Stream, "bytesIn" | "bytesOut" | "secured">;
 	/** For SHOW CLIENTS. */
 	readonly stateName: string;
 	readonly connectedAt: number;
@@ -98,9 +100,12 @@ export interface ClientContext {
 	readonly stopping: boolean;
 	/** The settings in force. */
 	readonly general: General;
+	readonly tls: TlsFiles;
 	readonly admin: Admin;
 	/** How many clients there may be. */
 	readonly seats: Seats;
+	/** Of every socket of this thread. */
+	readonly handlers: SocketHandler<Stream>;
 	/** The user and the pools behind a login, or null when there is none such. */
 	find(user: string, database: string): { spec: ClusterSpec; user: User; cluster: Cluster; router: Router } | null;
 	/** A session of the admin database takes over the stream of a client that has logged in. */

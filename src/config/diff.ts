@@ -4,6 +4,7 @@ import type { Settings } from "./setting.ts";
 import { type General, general, type Tcp, tcp } from "./settings.ts";
 import { showValue } from "./show.ts";
 import type { Admin, ClusterSpec, PoolSpec, Snapshot } from "./snapshot.ts";
+import type { TlsFiles } from "./tls.ts";
 
 export interface SettingChange {
 	readonly table: "general" | "tcp";
@@ -28,6 +29,8 @@ export interface Difference {
 	/** By user and database: what clients log in with, and what they reach. A changed pool changes its cluster too. */
 	readonly clusters: Changes<ClusterSpec>;
 	readonly adminChanged: boolean;
+	/** The certificate, the key or the authorities for TLS say something else, in the same files or in others. */
+	readonly tlsChanged: boolean;
 	/** `[[plugins]]` says something else: plugins are loaded at the start only. */
 	readonly pluginsChanged: boolean;
 	/** `[[write_functions]]` says something else: what is cached of statements may be wrong. */
@@ -40,6 +43,7 @@ export interface Difference {
 export interface Update {
 	readonly general: General;
 	readonly tcp: Tcp;
+	readonly tls: TlsFiles;
 	readonly admin: Admin;
 	/** `general` says something else than before. */
 	readonly generalChanged: boolean;
@@ -58,10 +62,11 @@ interface Login {
 }
 
 export function updateOf({ next, settings, clusters, writeFunctionsChanged }: Difference): Update {
-	const { general, tcp, admin, writeFunctions } = next;
+	const { general, tcp, tls, admin, writeFunctions } = next;
 	return {
 		general,
 		tcp,
+		tls,
 		admin,
 		generalChanged: settings.some(({ table }) => table === "general"),
 		writeFunctions: writeFunctionsChanged ? writeFunctions : null,
@@ -71,8 +76,8 @@ export function updateOf({ next, settings, clusters, writeFunctionsChanged }: Di
 }
 
 /** The whole configuration as an update, for a worker that starts. */
-export function firstUpdate({ general, tcp, admin, writeFunctions, clusters }: Snapshot): Update {
-	return { general, tcp, admin, generalChanged: true, writeFunctions, clusters, gone: [] };
+export function firstUpdate({ general, tcp, tls, admin, writeFunctions, clusters }: Snapshot): Update {
+	return { general, tcp, tls, admin, generalChanged: true, writeFunctions, clusters, gone: [] };
 }
 
 /** Compares two loads. `before` is what the process runs with, that is the `next` of the last reload. */
@@ -88,6 +93,7 @@ export function diff(before: Snapshot, after: Snapshot): Difference {
 		pools: changes(pools(before), pools(after)),
 		clusters: changes(byUser(before), byUser(after)),
 		adminChanged: !same(before.admin, after.admin),
+		tlsChanged: !same(before.tls, after.tls),
 		pluginsChanged: !same(before.plugins, after.plugins),
 		writeFunctionsChanged: !same(before.writeFunctions.toSorted(), after.writeFunctions.toSorted()),
 		next: Object.freeze({

@@ -1,6 +1,6 @@
 // Reads pgdog.toml and users.toml into a `Snapshot`, or says everything that is wrong with them at once.
-// Called by main.ts at start, at each reload and for `configcheck`. Reads the two files, and those with secrets that they name: flags and
-// environment come in as values.
+// Called by main.ts at start, at each reload and for `configcheck`. Reads the two files, and those with secrets and for TLS that they
+// name: flags and environment come in as values.
 
 import { existsSync } from "node:fs";
 import { dirname, join } from "node:path";
@@ -17,6 +17,7 @@ import type { General, Tcp } from "./settings.ts";
 import * as settings from "./settings.ts";
 import type { Admin, PluginEntry, Snapshot, User } from "./snapshot.ts";
 import { checkSocketPath } from "./socket-path.ts";
+import { readTls } from "./tls.ts";
 import * as unserved from "./unserved.ts";
 
 /** The defaults of an entry of `[[databases]]`. */
@@ -81,6 +82,7 @@ export function load(input: LoadInput): Loaded {
 	checkTables(config, TABLES, unserved.unservedTables, report);
 
 	const general = readGeneral(config, input, report);
+	const tls = readTls(general, config.source, report);
 	const { values: tcpValues } = section(settings.tcp, unserved.unservedTcp, config, "tcp", report);
 	const tcp: Tcp = { ...defaults(settings.tcp), ...tcpValues };
 	section({}, unserved.unservedRewrite, config, "rewrite", report);
@@ -99,6 +101,7 @@ export function load(input: LoadInput): Loaded {
 	const snapshot: Snapshot = {
 		general,
 		tcp,
+		tls,
 		admin,
 		databases,
 		users,

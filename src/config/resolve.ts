@@ -30,7 +30,7 @@ export function expandUsers(
 		const { name, database, databases: several, all_databases, password, passwords, ...rest } = values;
 		if (name === undefined) continue;
 		const secrets = [...new Set([password, ...(passwords ?? [])])].filter((each): each is string => !!each);
-		if (secrets.length === 0 && rest.password_hash === undefined) {
+		if (secrets.length === 0 && rest.password_hash === undefined && rest.identity === undefined) {
 			report.warn(source, at, `user "${name}" has no password: it gets no pool and cannot log in`);
 			continue;
 		}

@@ -195,6 +195,26 @@ export const general = {
 		default: undefined,
 		text: "After `shutdown_timeout`: cancel the running queries and wait this long for them to end.",
 	}),
+	tls_certificate: text({
+		default: undefined,
+		text: "PEM file of the certificate that clients are shown, with those that lead to its authority behind it. Together with `tls_private_key` it turns TLS towards clients on; both are read again by a reload, and each new connection is shown the newest.",
+	}),
+	tls_private_key: text({
+		default: undefined,
+		text: "PEM file of the private key of `tls_certificate`, without passphrase. A key for ECDSA makes a new connection half as dear as one for RSA.",
+	}),
+	tls_client_required: flag({
+		default: false,
+		text: "Clients that do not begin TLS are refused (08004), but for those of the Unix socket and for CancelRequests.",
+	}),
+	tls_client_ca_certificate: text({
+		default: undefined,
+		text: "PEM file of the authorities whose certificates clients have to show over TLS. A certificate that is not valid, or not of theirs, ends the connection.",
+	}),
+	tls_min_version: choice(["1.2", "1.3"], {
+		default: "1.2",
+		text: "Ours, not PgDog's: the oldest version of TLS that clients may speak.",
+	}),
 	tls_verify: choice(["disabled", "prefer"], {
 		default: "prefer",
 		later: ["verify_ca", "verify_full"],
@@ -499,6 +519,14 @@ export const user = {
 		pattern: SCRAM_VERIFIER,
 		accepted: "a SCRAM verifier as `pgdog hash` prints it (SCRAM-SHA-256$4096:…)",
 		text: "SCRAM verifier instead of a password. It lets clients in, but says nothing to servers.",
+	}),
+	identity: text({
+		default: undefined,
+		text: "The name in a client certificate, its first DNS name or else its CN, that lets a client in as this user: no password is asked for then, and none lets in. It takes `tls_client_ca_certificate`.",
+	}),
+	tls_client_certificate_required: flag({
+		default: true,
+		text: "With `tls_client_ca_certificate`: whether a client over TLS has to show a certificate.",
 	}),
 	server_user: text({ default: undefined, text: "User towards servers. Default: `name`." }),
 	server_password: secret({

@@ -2,6 +2,7 @@
 // Field names are the setting names of `pgdog.toml`, so a grep finds a setting everywhere.
 
 import type { General, Tcp } from "./settings.ts";
+import type { TlsFiles } from "./tls.ts";
 
 /** Role of a server: `primary` takes writes, `replica` is read from; `auto`: whichever it is found to be. */
 export type Role = "primary" | "replica" | "auto";
@@ -62,6 +63,10 @@ export interface User extends PoolSettings {
 	readonly passwords: readonly string[];
 	/** A SCRAM verifier (`SCRAM-SHA-256$…`); clients only. */
 	readonly password_hash?: string | undefined;
+	/** The name in the certificate that lets a client in, without a password. */
+	readonly identity?: string | undefined;
+	/** False: a client over TLS need not show a certificate, though there is `tls_client_ca_certificate`. */
+	readonly tls_client_certificate_required?: boolean | undefined;
 	readonly server_user?: string | undefined;
 	readonly server_password?: string | undefined;
 }
@@ -125,6 +130,8 @@ export interface PluginEntry {
 export interface Snapshot {
 	readonly general: General;
 	readonly tcp: Tcp;
+	/** What the files hold that `general` names for TLS. */
+	readonly tls: TlsFiles;
 	readonly admin: Admin;
 	readonly databases: readonly Database[];
 	readonly users: readonly User[];

@@ -12,10 +12,6 @@ export interface Unserved {
 
 export const unservedGeneral: Unserved = {
 	refused: {
-		tls_certificate: [],
-		tls_private_key: [],
-		tls_client_required: [false],
-		tls_client_ca_certificate: [],
 		tls_server_ca_certificate: [],
 		tls_server_certificate: [],
 		tls_server_private_key: [],
@@ -88,7 +84,6 @@ export const unservedDatabase: Unserved = {
 
 export const unservedUser: Unserved = {
 	refused: {
-		identity: [],
 		cross_shard_disabled: [false],
 		two_phase_commit: [false],
 		two_phase_commit_auto: [false],
@@ -100,8 +95,8 @@ export const unservedUser: Unserved = {
 		server_vault_path: [],
 		vault_path: [],
 	},
-	// The first only matters with a client CA, the second with Vault: both are refused.
-	ignored: ["tls_client_certificate_required", "vault_refresh_percent"],
+	// It only matters with Vault, which is refused.
+	ignored: ["vault_refresh_percent"],
 };
 
 /** `config`: PgDog hands that path to plugins of the crate's version 0.3.0 and later, which are not loaded yet. */

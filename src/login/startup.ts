@@ -7,7 +7,10 @@ import type { ClientContext } from "../client/context.ts";
 import { now } from "../clock.ts";
 import { PgError } from "../errors.ts";
 import type { LogFields } from "../log.ts";
+import { acceptDirectTls } from "../net/direct-tls.ts";
+import { acceptTls } from "../net/secure.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
+import { CLIENT_HELLO, type Secured, type TlsIdentity } from "../net/tls.ts";
 import { type Hints, NO_HINTS, ownName } from "../parser/hints.ts";
 import { hintsOf } from "../session/hints.ts";
 import { ShardedClient } from "../shards/sharded-client.ts";
@@ -19,11 +22,17 @@ import { endOfString, HEADER, readInt32, Tail } from "../wire/frame.ts";
 
 /** The newest minor version of protocol 3 that we speak. */
 const NEWEST_MINOR = 2;
+type User = NonNullable<ReturnType<ClientContext["find"]>>["user"];
+
 const NO = Buffer.from("N");
+/** The answer to an SSLRequest: TLS begins. */
+const YES = Buffer.from("S");
 
 const enum Phase {
 	/** The first packets, which have no type byte. */
 	Packets,
+	/** TLS is being agreed on; what comes is the handshake's. */
+	Handshake,
 	/** An answer to an Authentication request is to come. */
 	Login,
 	/** The answer is being checked; nothing may come. */
@@ -47,6 +56,8 @@ export class Startup implements StreamOwner {
 	private phase = Phase.Packets;
 	private sslAsked = false;
 	private gssAsked = false;
+	/** With which TLS was agreed on; null: the connection is not encrypted. */
+	private identity: TlsIdentity | null = null;
 	/** Bytes came together with an SSLRequest or GSSENCRequest, before it was answered. */
 	private early = false;
 	private login: ClientLogin | null = null;
@@ -100,6 +111,10 @@ export class Startup implements StreamOwner {
 
 	/** One packet without a type byte. @returns what is behind it, or null when nothing is (now) */
 	private packet(chunk: Buffer): Buffer | null {
+		if (chunk[0] === CLIENT_HELLO && this.mayBeginTls) {
+			this.handshake(this.context.tls.clients!, chunk);
+			return null;
+		}
 		if (chunk.length < 4) {
 			this.tail.keep(chunk, 0, 4);
 			return null;
@@ -120,18 +135,8 @@ export class Startup implements StreamOwner {
 		const rest = chunk.length > length ? chunk.subarray(length) : null;
 		switch (code) {
 			case StartupCode.SSLRequest:
-			case StartupCode.GSSENCRequest: {
-				const again = code === StartupCode.SSLRequest ? this.sslAsked : this.gssAsked;
-				if (again || length !== 8) {
-					this.fail(unsupported(code));
-					return null;
-				}
-				if (code === StartupCode.SSLRequest) this.sslAsked = true;
-				else this.gssAsked = true;
-				this.stream.writeAll(NO);
-				this.early = rest !== null;
-				return rest;
-			}
+			case StartupCode.GSSENCRequest:
+				return this.encryption(code, length, rest);
 			case StartupCode.CancelRequest:
 				if (length < 16) this.leave("CancelRequest");
 				else this.cancel(readInt32(chunk, 8), Uint8Array.prototype.slice.call(chunk, 12, length));
@@ -143,6 +148,66 @@ export class Startup implements StreamOwner {
 		}
 		this.startup(chunk, length, code & 0xffff);
 		return rest;
+	}
+
+	/** Answers a request for encryption. @returns what is behind it, or null when nothing is (now) */
+	private encryption(code: StartupCode, length: number, rest: Buffer | null): Buffer | null {
+		const again = code === StartupCode.SSLRequest ? this.sslAsked : this.gssAsked;
+		if (again || length !== 8) {
+			this.fail(unsupported(code));
+			return null;
+		}
+		const { clients } = this.context.tls;
+		if (code === StartupCode.SSLRequest && clients !== null && !this.isUnix) {
+			// Somebody in the middle could have put it there: nothing that came in plain text is taken for what TLS protects.
+			if (rest !== null) this.fail(UNENCRYPTED);
+			else {
+				this.stream.writeAll(YES);
+				this.handshake(clients, null);
+			}
+			return null;
+		}
+		if (code === StartupCode.SSLRequest) this.sslAsked = true;
+		else this.gssAsked = true;
+		this.stream.writeAll(NO);
+		this.early = rest !== null;
+		return rest;
+	}
+
+	/** PostgreSQL has no TLS over its Unix socket either. */
+	private get isUnix(): boolean {
+		return this.address === "unix";
+	}
+
+	/** TLS may begin without SSLRequest: with the connection's first byte only. */
+	private get mayBeginTls(): boolean {
+		const untouched = !this.sslAsked && !this.gssAsked && this.identity === null;
+		return untouched && this.context.tls.clients !== null && !this.isUnix;
+	}
+
+	/** Has TLS begin. @param first its first bytes, where they have come already */
+	private handshake(identity: TlsIdentity, first: Buffer | null): void {
+		const { stream, context } = this;
+		this.phase = Phase.Handshake;
+		this.identity = identity;
+		// Neither is for an encrypted connection: PostgreSQL does not know them there.
+		this.sslAsked = true;
+		this.gssAsked = true;
+		const done = (outcome: Secured | string) => this.onHandshake(outcome);
+		if (first === null) acceptTls(stream, identity, context.handlers, done);
+		else acceptDirectTls(stream, first, identity, context.handlers, done);
+	}
+
+	private onHandshake(outcome: Secured | string): void {
+		if (this.phase !== Phase.Handshake) return;
+		if (typeof outcome !== "string") {
+			this.phase = Phase.Packets;
+			return;
+		}
+		// Nothing is said to the client but what TLS itself has told it.
+		this.context.log.info(`TLS handshake failed: ${outcome} [${this.address}]`, this.fields);
+		this.stream.end();
+		this.over();
 	}
 
 	/**
@@ -191,7 +256,9 @@ export class Startup implements StreamOwner {
 		// 3.1 does not exist; whoever asks for it gets 3.0.
 		this.minor = minor >= NEWEST_MINOR ? NEWEST_MINOR : 0;
 		if (minor > NEWEST_MINOR || unknown.length > 0) this.stream.writeAll(negotiateProtocolVersion(this.minor, unknown));
-		this.authenticate();
+		const needsTls = this.context.general.tls_client_required && this.identity === null && !this.isUnix;
+		if (needsTls) this.fail(TLS_ONLY);
+		else this.authenticate();
 	}
 
 	/** A setting, or routing hint, that the session begins with. @returns false when its value is invalid: the login has failed */
@@ -233,11 +300,33 @@ export class Startup implements StreamOwner {
 			this.turnAway(refusal);
 			return;
 		}
-		const account = this.isAdmin
-			? { passwords: [context.admin.password] }
-			: (context.find(this.user, this.database)?.user ?? null);
-		this.login = new ClientLogin(context.general.auth_type, this.user, account, context.scram);
+		const user = this.isAdmin ? null : (context.find(this.user, this.database)?.user ?? null);
+		const wrong = this.judgeCertificate(user);
+		if (wrong !== null) {
+			this.refuse(wrong);
+			return;
+		}
+		if (user?.identity !== undefined) {
+			this.letIn();
+			return;
+		}
+		const account = this.isAdmin ? { passwords: [context.admin.password] } : user;
+		const endPoint = this.identity?.endPoint ?? null;
+		this.login = new ClientLogin(context.general.auth_type, this.user, account, context.scram, endPoint);
 		this.proceed(this.login.start());
+	}
+
+	/** What is wrong with the certificate that the client has shown, or has not shown; null: nothing. @param user null: admin, unknown */
+	private judgeCertificate(user: User | null): string | null {
+		const names = this.stream.secured?.names ?? null;
+		if (user?.identity !== undefined) {
+			if (names === null) return "it has shown no certificate, which its identity asks for";
+			const name = names.dns[0] ?? names.common;
+			return name === user.identity ? null : `its certificate is of ${JSON.stringify(name)}, its identity is another`;
+		}
+		const asked = this.identity !== null && this.identity.authorities !== null;
+		if (!asked || names !== null || user?.tls_client_certificate_required === false) return null;
+		return "it has shown no certificate";
 	}
 
 	/** One answer to an Authentication request. @returns the bytes behind it, or null when there are none (now) */
@@ -391,7 +480,7 @@ export class Startup implements StreamOwner {
 
 	/** Whoever has not logged in when the process shuts down does not get in. */
 	shutDown(): void {
-		if (this.phase === Phase.Packets) this.leave("shutdown");
+		if (this.phase === Phase.Packets || this.phase === Phase.Handshake) this.leave("shutdown");
 		else this.fail(new PgError("FATAL", "57P03", "the database system is shutting down"));
 	}
 
@@ -403,6 +492,9 @@ export class Startup implements StreamOwner {
 		this.over();
 	}
 }
+
+/** PgDog's error for a client that goes on in plain text where `tls_client_required` forbids it. */
+const TLS_ONLY = new PgError("FATAL", "08004", "only TLS connections are allowed");
 
 /** PostgreSQL's error for a client that begins TLS without waiting for the answer. A StartupMessage sent early does no harm. */
 const UNENCRYPTED = new PgError(

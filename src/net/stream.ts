@@ -1,10 +1,13 @@
 // A Bun socket with an output queue. Who writes is told when to stop; nothing is dropped, nothing is reordered.
-// Its `owner` is a client or a server, or logs in to be one; it knows none of them, and nobody else knows TCP from Unix.
+// Its `owner` is a client or a server, or logs in to be one; it knows none of them, and nobody else knows TCP from Unix, or TLS from
+// plain text.
 // Bun's `write` takes what the kernel takes and forgets the rest, so the rest is queued here until `drain`.
 
 import type { Socket, SocketHandler } from "bun";
+import { reasonOf } from "../errors.ts";
 import { closeDescriptor, duplicate } from "./options.ts";
 import { Outgoing, settle } from "./outgoing.ts";
+import { inspect, type Secured } from "./tls.ts";
 
 export interface StreamOwner {
 	onData(chunk: Buffer): void;
@@ -41,7 +44,7 @@ const UNOWNED: StreamOwner = { onData() {}, onDrain() {}, onClose() {} };
 
 export class Stream implements Sink {
 	owner: StreamOwner;
-	readonly socket: Socket<Stream>;
+	private socket: Socket<Stream>;
 	readonly out: Outgoing = new Outgoing(this);
 	midMessage = false;
 	private queue: Uint8Array[] | null = null;
@@ -55,6 +58,10 @@ export class Stream implements Sink {
 	closed = false;
 	/** Where its descriptor, and what else it is, is counted, until it is closed. */
 	counted: Counted | null = null;
+	/** How it is encrypted; null: it is not (yet). */
+	secured: Secured | null = null;
+	/** Hears how a handshake has ended, while there is one. */
+	private onHandshake: ((outcome: Secured | string) => void) | null = null;
 
 	/** `owner` may follow, but before the first event. */
 	constructor(socket: Socket<Stream>, owner: StreamOwner = UNOWNED) {
@@ -150,7 +157,7 @@ export class Stream implements Sink {
 
 	/** All that was written has gone, whole messages, and the peer is read: what it sends next may as well be another's to read. */
 	get isQuiet(): boolean {
-		if (this.closed || this.closing || this.paused || this.midMessage) return false;
+		if (this.closed || this.closing || this.paused || this.midMessage || this.secured !== null) return false;
 		return this.queue === null && this.out.fill === 0;
 	}
 
@@ -161,10 +168,34 @@ export class Stream implements Sink {
 	}
 
 	/**
+	 * Goes on encrypted (secure.ts): what has been written before goes out in plain text.
+	 * @param put has another socket take over, whose `data` this stream is
+	 * @param done what the handshake has come to, or why it has failed: the connection is then to be ended. Not called when the peer
+	 * leaves before (`onClose`)
+	 */
+	encrypt(put: (socket: Socket<Stream>) => Socket<Stream>, done: (outcome: Secured | string) => void): void {
+		this.out.flush();
+		this.onHandshake = done;
+		this.socket = put(this.socket);
+	}
+
+	/** Called by the socket handlers only. @param verified what is wrong with the peer's certificate */
+	shookHands(ok: boolean, verified: Error | undefined): void {
+		const done = this.onHandshake;
+		if (done === null) return;
+		this.onHandshake = null;
+		const outcome = ok ? inspect(this.socket, verified) : reasonOf(verified ?? "broken off");
+		if (typeof outcome !== "string") this.secured = outcome;
+		done(outcome);
+	}
+
+	/**
 	 * Gives the connection up without closing it. Its descriptor stays counted: whoever adopts it says when it is closed.
-	 * @returns another descriptor of the connection, or -1 when there is none to be had (the stream then goes on)
+	 * @returns another descriptor of the connection, or -1 when there is none to be had (the stream then goes on): what TLS has agreed
+	 * on cannot go with it
 	 */
 	detach(): number {
+		if (this.secured !== null) return -1;
 		const fd = duplicate(this.socket);
 		if (fd < 0) return -1;
 		// Nothing may be read here any more: what the peer sends next is for the new owner.
@@ -210,6 +241,14 @@ export function socketHandlers(failed: Failed): SocketHandler<Stream> {
 				socket.data.drain();
 			} catch (error) {
 				failed(error, socket.data);
+			}
+			settle();
+		},
+		handshake(socket, ok, error) {
+			try {
+				socket.data.shookHands(ok, error ?? undefined);
+			} catch (failure) {
+				failed(failure, socket.data);
 			}
 			settle();
 		},

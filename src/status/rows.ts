@@ -28,6 +28,8 @@ export interface ClientRow {
 	/** The client keeps its server (session pooling). */
 	readonly locked: boolean;
 	readonly prepared_statements: number;
+	/** `version/cipher`; empty: not encrypted. */
+	readonly tls: string;
 }
 
 export interface ServerRow {
@@ -129,7 +131,12 @@ export function clientRow(client: ClientHandle): ClientRow {
 		application_name: client.setting("application_name") ?? "",
 		locked: client.isLocked,
 		prepared_statements: client.statementCount,
+		tls: tlsText(client.stream.secured),
 	};
+}
+
+function tlsText(secured: ClientHandle["stream"]["secured"]): string {
+	return secured === null ? "" : `${secured.version}/${secured.cipher}`;
 }
 
 /** @param pool `PoolSpec.key` */

@@ -33,7 +33,7 @@ const SHOWS: readonly [sql: string, tag: string, rows: number, columns: string][
 		"SHOW CLIENTS",
 		"SHOW CLIENTS",
 		1,
-		"id, user, database, addr, port, state, replication, connect_time, last_request, queries, transactions, transactions_2pc, wait_time, query_time, transaction_time, bytes_received, bytes_sent, errors, application_name, locked, prepared_statements",
+		"id, user, database, addr, port, state, replication, connect_time, last_request, queries, transactions, transactions_2pc, wait_time, query_time, transaction_time, bytes_received, bytes_sent, errors, application_name, locked, prepared_statements, tls",
 	],
 	[
 		"SHOW SERVERS",

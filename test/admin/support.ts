@@ -50,6 +50,7 @@ export const CLIENT: ClientRow = {
 	application_name: "web ö",
 	locked: true,
 	prepared_statements: 3,
+	tls: "",
 };
 
 export const SERVER: ServerRow = {

@@ -545,8 +545,8 @@ describe("each kind of mistake names file, line, key, the value found and what i
 		[
 			"a user's setting that is not served yet",
 			"",
-			"[[users]]\nname = 'a'\nidentity = 'x'",
-			{ file: "users.toml", wrong: "unserved", line: 3, key: "users[0].identity", found: "", accepted: "" },
+			"[[users]]\nname = 'a'\nvault_path = 'x'",
+			{ file: "users.toml", wrong: "unserved", line: 3, key: "users[0].vault_path", found: "", accepted: "" },
 		],
 		[
 			"an empty password of the admin",
@@ -712,6 +712,13 @@ describe("the environment", () => {
 								: name === "unix_socket_mode"
 									? ["0750", '"0750"']
 									: ["/x", '"/x"'];
+			// Half of what TLS needs, or a file that is not there: the same mistake, wherever it is made.
+			if (/^tls_.*(certificate|key)$/.test(name)) {
+				const inFile = problems(loadText(`[general]\n${name} = ${toml}`)).map(({ key }) => key);
+				const inEnvironment = problems(loadText("", "", { env: { [environmentNames(name, setting)[0]!]: value } }));
+				expect(inEnvironment.map(({ key }) => key)).toEqual(inFile);
+				continue;
+			}
 			const fromFile = snapshot(`[general]\n${name} = ${toml}`).general;
 			for (const variable of environmentNames(name, setting)) {
 				expect([variable, snapshot("", "", { env: { [variable]: value } }).general]).toEqual([variable, fromFile]);

@@ -11,6 +11,7 @@ import { Seats } from "../../src/client/seats.ts";
 import { Budget } from "../../src/client/share.ts";
 import { type General, general as table } from "../../src/config/settings.ts";
 import type { ClusterSpec, User } from "../../src/config/snapshot.ts";
+import { NO_TLS } from "../../src/config/tls.ts";
 import { createLog } from "../../src/log.ts";
 import { parseOptions, Startup } from "../../src/login/startup.ts";
 import { Descriptors } from "../../src/net/descriptors.ts";
@@ -117,6 +118,8 @@ function listen() {
 		facts: createFactsCache(),
 		scram: new ScramCache(),
 		log,
+		tls: NO_TLS,
+		handlers: inner.context.handlers,
 		contain: inner.context.contain,
 		routes: new RouteLog(),
 		time: 0,

@@ -9,6 +9,7 @@ import { Seats } from "../../src/client/seats.ts";
 import { Budget } from "../../src/client/share.ts";
 import { type General, general as generalTable } from "../../src/config/settings.ts";
 import type { User } from "../../src/config/snapshot.ts";
+import { NO_TLS } from "../../src/config/tls.ts";
 import { createLog } from "../../src/log.ts";
 import { Startup } from "../../src/login/startup.ts";
 import { Descriptors } from "../../src/net/descriptors.ts";
@@ -276,6 +277,8 @@ export function twoShards(settings: Partial<General> = {}): Rig {
 		facts: createFactsCache(),
 		scram: new ScramCache(),
 		log: createLog("text", "off"),
+		tls: NO_TLS,
+		handlers: pools[0]!.context.handlers,
 		contain: pools[0]!.context.contain,
 		routes,
 		time: 0,

@@ -26,6 +26,19 @@ export interface RawClientOptions {
 	version?: number;
 	/** Milliseconds that each wait may last. Default 10,000. */
 	timeout?: number;
+	/** Begin TLS by an SSLRequest, before the login. */
+	tls?: Tls;
+	/** Begin TLS with the first byte. */
+	directTls?: Tls;
+}
+
+/** PEM texts; nothing of the server's is verified. `ALPNProtocols`: as on the wire; default "postgresql". */
+export interface Tls {
+	cert?: string;
+	key?: string;
+	minVersion?: number;
+	maxVersion?: number;
+	ALPNProtocols?: Buffer;
 }
 
 export interface QueryResult {
@@ -58,6 +71,8 @@ export class RawClient implements AsyncDisposable {
 	#socket: Bun.Socket<undefined> | undefined;
 	#buffer: Buffer = Buffer.alloc(0);
 	#raw = false;
+	/** TLS reads what comes. */
+	#deaf = false;
 	#read = 0;
 	#broken: Error | undefined;
 	#outgoing: Buffer[] = [];
@@ -71,7 +86,7 @@ export class RawClient implements AsyncDisposable {
 	static async open(options: RawClientOptions): Promise<RawClient> {
 		const client = new RawClient(options.timeout ?? 10_000);
 		const socket = {
-			data: (_: unknown, chunk: Buffer) => client.#onData(chunk),
+			data: (_: unknown, chunk: Buffer) => (client.#deaf ? undefined : client.#onData(chunk)),
 			drain: () => client.#flush(),
 			close: () => client.#onEnd(),
 			end: () => client.#onEnd(),
@@ -81,14 +96,54 @@ export class RawClient implements AsyncDisposable {
 			? Bun.connect({ unix: options.unix, socket })
 			: Bun.connect({ hostname: options.host ?? "127.0.0.1", port: options.port ?? 5432, socket });
 		client.#socket = (await within(opening, "the connection", client.#timeout)) as Bun.Socket<undefined>;
+		if (options.directTls) await client.startTls(options.directTls);
 		client.#flush();
 		return client;
+	}
+
+	/** Goes on with TLS, as its client. Throws when the handshake fails. @returns the certificate that the server has shown */
+	async startTls(tls: Tls = {}): Promise<{ raw: Buffer; protocol: string }> {
+		const { promise, resolve, reject } = Promise.withResolvers<void>();
+		const socket = {
+			data: (_: unknown, chunk: Buffer) => this.#onData(chunk),
+			drain: () => this.#flush(),
+			handshake: (_: unknown, ok: boolean, error: Error | null) =>
+				ok || /CERT|self.signed|issuer/i.test(`${(error as { code?: string } | null)?.code} ${error?.message}`)
+					? resolve()
+					: reject(error ?? new Error("the handshake failed")),
+			close: () => {
+				reject(new Error("the connection ended in the handshake"));
+				this.#onEnd();
+			},
+			end: () => this.#onEnd(),
+			error: () => this.#onEnd(),
+		};
+		const options = { rejectUnauthorized: false, ALPNProtocols: Buffer.from("\x0apostgresql"), ...tls };
+		const upgraded = this.#socket!.upgradeTLS({ tls: options, data: undefined, socket });
+		// The plain one hears of the ciphertext.
+		this.#deaf = true;
+		this.#socket = upgraded[1] as Bun.Socket<undefined>;
+		await within(promise, "the handshake", this.#timeout);
+		const encrypted = this.#socket as unknown as {
+			getPeerCertificate(): { raw: Buffer };
+			getTLSVersion(): string;
+		};
+		return { raw: encrypted.getPeerCertificate().raw, protocol: encrypted.getTLSVersion() };
+	}
+
+	/** SSLRequest, its answer, and TLS. Throws when the answer is not S. */
+	async requestTls(tls: Tls = {}): Promise<{ raw: Buffer; protocol: string }> {
+		this.send(frontend.sslRequest());
+		const answer = await this.nextByte();
+		if (answer !== "S") throw new Error(`the answer to SSLRequest is ${answer}`);
+		return this.startTls(tls);
 	}
 
 	/** Opens and logs in, up to the first ReadyForQuery. Throws the server's ErrorResponse as text. */
 	static async connect(options: RawClientOptions): Promise<RawClient> {
 		const client = await RawClient.open(options);
 		try {
+			if (options.tls) await client.requestTls(options.tls);
 			await client.login(options);
 		} catch (error) {
 			client.close();
