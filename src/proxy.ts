@@ -150,8 +150,11 @@ export class Proxy implements AdminSource {
 		}
 		const { healthcheck_port } = this.current.general;
 		if (healthcheck_port !== undefined) {
-			// "down" during a shutdown: a load balancer is to send new clients elsewhere.
-			this.health = serveHealth(healthcheck_port, () => !this.stopping && isUp(this.pools()));
+			this.health = serveHealth(healthcheck_port, {
+				isUp: () => isUp(this.pools()),
+				isLive: () => this.attendance.stuck.length === 0,
+				isStopping: () => this.stopping,
+			});
 			this.log.info(`healthcheck endpoint http://0.0.0.0:${this.health.port}`);
 		}
 		this.discover(this.current, new Set());

@@ -1,5 +1,5 @@
-// The HTTP up/down endpoint (`healthcheck_port`) for load balancers and orchestrators in front of the proxy. Run by the main
-// thread; knows HTTP and nothing of how health is found out.
+// The HTTP endpoint (`healthcheck_port`) for load balancers and orchestrators: whether to send clients here (`/`, `/ready`), and
+// whether to start the process anew (`/live`). Run by the main thread; knows HTTP and nothing of how health is found out.
 
 import { cannotListen } from "../errors.ts";
 import type { PoolRow } from "../status/rows.ts";
@@ -18,13 +18,22 @@ export function isUp(pools: readonly PoolRow[]): boolean {
 	return pools.some(({ vitals }) => vitals.healthy);
 }
 
+/** How the proxy is, asked anew for each request. */
+export interface Health {
+	/** Some server is well (`isUp`). */
+	isUp(): boolean;
+	/** Every worker comes back to its event loop; that the main thread does is seen by its answer. */
+	isLive(): boolean;
+	/** It is being stopped: no new clients. */
+	isStopping(): boolean;
+}
+
 /**
- * Answers any request, whatever its path and method: 200 `up` or 502 `down`.
+ * Answers requests of any method.
  * @param port 0: any free one
- * @param up asked anew for each request
  * @throws Error that names the port when it cannot be had
  */
-export function serveHealth(port: number, up: () => boolean): HealthEndpoint {
+export function serveHealth(port: number, health: Health): HealthEndpoint {
 	try {
 		const server = Bun.serve({
 			hostname: "0.0.0.0",
@@ -33,7 +42,8 @@ export function serveHealth(port: number, up: () => boolean): HealthEndpoint {
 			development: false,
 			// Bun shares the port when not in development: two proxies would then answer for each other in turn.
 			reusePort: false,
-			fetch: () => reply(up()),
+			// Of a request without a Host, which HTTP/1.0 permits, the URL has none.
+			fetch: ({ url }) => answerTo(URL.parse(url, "http://proxy")?.pathname ?? "", health),
 		});
 		return { port: server.port!, stop: () => void server.stop(true) };
 	} catch (error) {
@@ -41,8 +51,23 @@ export function serveHealth(port: number, up: () => boolean): HealthEndpoint {
 	}
 }
 
-function reply(up: boolean): Response {
+function answerTo(path: string, health: Health): Response {
+	switch (path) {
+		// PgDog's: 502 is also what it says during a shutdown.
+		case "/":
+			return health.isUp() && !health.isStopping() ? reply(200, "up") : reply(502, "down");
+		case "/ready":
+			if (health.isStopping()) return reply(503, "shutting down");
+			return health.isUp() ? reply(200, "up") : reply(502, "down");
+		case "/live":
+			return health.isLive() ? reply(200, "live") : reply(503, "a worker is stuck");
+		default:
+			return reply(404, "not found");
+	}
+}
+
+function reply(status: number, text: string): Response {
 	// A connection for each request: kept ones would add up, and one that times out just as it is used again looks like "down".
 	const headers = { "Content-Type": "text/plain", "Cache-Control": "no-store", Connection: "close" };
-	return new Response(up ? "up" : "down", { status: up ? 200 : 502, headers });
+	return new Response(text, { status, headers });
 }

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { isUp, serveHealth } from "../../src/admin/health-endpoint.ts";
+import { type Health, isUp, serveHealth } from "../../src/admin/health-endpoint.ts";
 import type { PoolRow } from "../../src/status/rows.ts";
 import { PlainSource, VITALS } from "./support.ts";
 
@@ -41,15 +41,19 @@ test("a banned pool whose server is well counts as well", () => {
 	expect(isUp(pools(true).map((pool) => ({ ...pool, vitals: { ...pool.vitals, ban: "by hand" } })))).toBe(true);
 });
 
-test("each request is answered with the health of its moment, whatever its path and method", async () => {
+const UP: Health = { isUp: () => true, isLive: () => true, isStopping: () => false };
+const DOWN: Health = { ...UP, isUp: () => false };
+
+test("each request is answered with the health of its moment, whatever its method", async () => {
 	let up = true;
-	const endpoint = serveHealth(0, () => up);
+	const health = { ...UP, isUp: () => up };
+	const endpoint = serveHealth(0, health);
 	try {
 		const url = `http://127.0.0.1:${endpoint.port}`;
 		for (const [path, method] of [
 			["/", "GET"],
-			["/healthz?deep=1", "GET"],
-			["/a/b", "POST"],
+			["/?deep=1", "GET"],
+			["/ready", "POST"],
 			["/", "DELETE"],
 			["/", "OPTIONS"],
 		] as const) {
@@ -71,11 +75,30 @@ test("each request is answered with the health of its moment, whatever its path 
 	}
 });
 
+test.each<[string, Health, Record<string, number>]>([
+	["well", UP, { "/": 200, "/ready": 200, "/live": 200 }],
+	["without a server", DOWN, { "/": 502, "/ready": 502, "/live": 200 }],
+	["stopping", { ...UP, isStopping: () => true }, { "/": 502, "/ready": 503, "/live": 200 }],
+	["stuck", { ...UP, isLive: () => false }, { "/": 200, "/ready": 200, "/live": 503 }],
+])("a proxy that is %s", async (_, health, expected) => {
+	const endpoint = serveHealth(0, health);
+	try {
+		const status = async (path: string) => (await fetch(`http://127.0.0.1:${endpoint.port}${path}`)).status;
+		const found = Object.fromEntries(
+			await Promise.all(Object.keys(expected).map(async (path) => [path, await status(path)])),
+		);
+		expect(found).toEqual(expected);
+		expect([await status("/healthz"), await status("/live/x")]).toEqual([404, 404]);
+	} finally {
+		endpoint.stop();
+	}
+});
+
 // A balancer that asks every second over kept connections would hold them all; and one from before keep-alive waits for the end.
 test.each(["GET / HTTP/1.1\r\nHost: proxy\r\nConnection: keep-alive\r\n\r\n", "GET / HTTP/1.0\r\n\r\n"])(
 	"a connection is closed behind its answer: %j",
 	async (request) => {
-		const endpoint = serveHealth(0, () => true);
+		const endpoint = serveHealth(0, UP);
 		try {
 			const answer = await raw(endpoint.port, request);
 			expect(answer).toStartWith("HTTP/1.1 200 OK\r\n");
@@ -87,9 +110,9 @@ test.each(["GET / HTTP/1.1\r\nHost: proxy\r\nConnection: keep-alive\r\n\r\n", "G
 );
 
 test("a port that is taken is an error that names the port, the setting and the reason", () => {
-	const endpoint = serveHealth(0, () => true);
+	const endpoint = serveHealth(0, UP);
 	try {
-		expect(() => serveHealth(endpoint.port, () => true)).toThrow(
+		expect(() => serveHealth(endpoint.port, UP)).toThrow(
 			`cannot listen on 0.0.0.0:${endpoint.port} (healthcheck_port): address already in use`,
 		);
 	} finally {
@@ -98,13 +121,13 @@ test("a port that is taken is an error that names the port, the setting and the 
 });
 
 test("stop frees the port at once, and closes a connection that has asked half", async () => {
-	const first = serveHealth(0, () => true);
+	const first = serveHealth(0, UP);
 	const open = raw(first.port, "GET / HT");
 	// It is accepted: the listener answers in order, and this came later.
 	await raw(first.port, "GET / HTTP/1.0\r\n\r\n");
 	first.stop();
 	expect(await open).toBe("");
-	const second = serveHealth(first.port, () => false);
+	const second = serveHealth(first.port, DOWN);
 	try {
 		expect(await raw(second.port, "GET / HTTP/1.0\r\n\r\n")).toEndWith("down");
 	} finally {
