@@ -25,6 +25,8 @@ export type CommandLine =
 	| { readonly kind: "hash"; readonly password: string | null }
 	/** Print what plugins must be built with; exit 1 when this build takes none. No file is read. */
 	| { readonly kind: "plugin-info" }
+	/** Print the unit for systemd on standard output; no file is read. */
+	| { readonly kind: "install"; readonly files: Files }
 	| { readonly kind: "version" }
 	/** Print `text` on standard output, exit 0. */
 	| { readonly kind: "help"; readonly text: string }
@@ -92,13 +94,12 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
 		.action((password: string) => {
 			command = { kind: "hash", password: password === "-" ? null : password };
 		});
-	program
-		.command("plugin-info")
-		.allowExcessArguments(false)
-		.description("print the versions that Rust plugins must be built with")
-		.action(() => {
-			command = { kind: "plugin-info" };
-		});
+	addPluginInfo(program, () => {
+		command = { kind: "plugin-info" };
+	});
+	addInstall(program, () => {
+		command = { kind: "install", files: files(program) };
+	});
 	try {
 		program.parse(argv, { from: "user" });
 	} catch (error) {
@@ -107,6 +108,23 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
 		return { kind: error.exitCode === 0 ? "help" : "usage", text: printed };
 	}
 	return command ?? { kind: "usage", text: program.helpInformation() };
+}
+
+function addPluginInfo(program: Commander, chosen: () => void): void {
+	program
+		.command("plugin-info")
+		.allowExcessArguments(false)
+		.description("print the versions that Rust plugins must be built with")
+		.action(chosen);
+}
+
+function addInstall(program: Commander, chosen: () => void): void {
+	program
+		.command("install")
+		.allowExcessArguments(false)
+		.description("print what makes this executable a service, and the lines that install it")
+		.requiredOption("--systemd", "a unit for systemd")
+		.action(chosen);
 }
 
 function files(program: Commander): Files {

@@ -7,8 +7,10 @@ import { type CommandLine, type Files, parseCommandLine } from "./cli.ts";
 import { type Loaded, load, type Overrides } from "./config/load.ts";
 import { problemText } from "./config/problem.ts";
 import type { PluginEntry, Snapshot } from "./config/snapshot.ts";
+import { systemdUnit } from "./config/systemd-unit.ts";
 import { createLog, type Log, type LogFormat } from "./log.ts";
 import { raiseDescriptorLimit } from "./net/options.ts";
+import { ServiceManager } from "./net/service-manager.ts";
 import { Lines } from "./net/standard-error.ts";
 import { type HostDescription, NO_PLUGINS, PLUGIN_CRATES } from "./plugin/abi.ts";
 import { type Bridge, BridgeError, findBridge, openBridge } from "./plugin/bridge.ts";
@@ -31,6 +33,9 @@ async function main(command: CommandLine): Promise<number> {
 			return hash(command.password);
 		case "plugin-info":
 			return pluginInfo();
+		case "install":
+			process.stdout.write(systemdUnit(process.execPath, command.files));
+			return 0;
 		case "configcheck":
 			return check(command.files);
 		case "run":
@@ -125,6 +130,15 @@ async function bringPlugins(
 	}
 }
 
+function bringService(log: Log): ServiceManager | null {
+	try {
+		return new ServiceManager(process.env);
+	} catch (error) {
+		log.error((error as Error).message);
+		return null;
+	}
+}
+
 async function run(files: Files, overrides: Overrides): Promise<number> {
 	raiseDescriptorLimit();
 	const loaded = read(files, overrides);
@@ -138,6 +152,8 @@ async function run(files: Files, overrides: Overrides): Promise<number> {
 	if (snapshot === null) return 1;
 	if (snapshot.admin.generated)
 		log.warn("admin password has been randomly generated; set one in [admin] to use the admin database");
+	const service = bringService(log);
+	if (service === null) return 1;
 	let proxy: Proxy | null = null;
 	let stopped = false as boolean;
 	// Signal handlers before anything that takes time: as process 1 of a container, a signal without a handler is ignored.
@@ -154,7 +170,7 @@ async function run(files: Files, overrides: Overrides): Promise<number> {
 	const plugins = await bringPlugins(snapshot.plugins, log, log_format);
 	if (plugins === null) return 1;
 	if (stopped) return 0;
-	proxy = new Proxy(snapshot, plugins, log, (before) => read(files, overrides, before));
+	proxy = new Proxy(snapshot, plugins, log, service, (before) => read(files, overrides, before));
 	return proxy.run();
 }
 

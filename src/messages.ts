@@ -33,6 +33,8 @@ export interface WorkerSetup {
 	readonly vitals: SharedArrayBuffer;
 	readonly attendance: SharedArrayBuffer;
 	readonly loads: SharedArrayBuffer;
+	/** Descriptors of sockets that listen already, for all workers; empty: each opens its own. */
+	readonly sockets: readonly number[];
 	/** `ScramCacheOptions.secret`, the same for all workers: a user's salt must not depend on the thread. */
 	readonly scramSecret: Uint8Array;
 }

@@ -11,7 +11,7 @@ import { diff, firstUpdate, settingChangeText, updateOf } from "./config/diff.ts
 import type { Loaded } from "./config/load.ts";
 import { losses } from "./config/loss.ts";
 import { problemText } from "./config/problem.ts";
-import type { PoolSpec, Snapshot } from "./config/snapshot.ts";
+import { allPools, type PoolSpec, type Snapshot } from "./config/snapshot.ts";
 import { Contain } from "./contain.ts";
 import { cannotListen, ProtocolError, traceOf } from "./errors.ts";
 import type { Log } from "./log.ts";
@@ -21,6 +21,7 @@ import { releaseCode } from "./net/code.ts";
 import { Descriptors, Room } from "./net/descriptors.ts";
 import { closeDescriptor, descriptor, duplicate, endListener, lowestFreeDescriptor } from "./net/options.ts";
 import { settle } from "./net/outgoing.ts";
+import type { ServiceManager } from "./net/service-manager.ts";
 import { listenUnix, unixSocketPath } from "./net/unix.ts";
 import type { HostDescription } from "./plugin/abi.ts";
 import { PluginHost } from "./plugin/host.ts";
@@ -28,8 +29,8 @@ import { Bans, banText } from "./pool/bans.ts";
 import { Ledger } from "./pool/ledger.ts";
 import { Monitor } from "./pool/monitor.ts";
 import { lsnText } from "./pool/replication.ts";
-import { Ban, FoundRole, Vital, Vitals } from "./pool/vitals.ts";
-import { Attendance, LOOK } from "./stats/attendance.ts";
+import { Ban, foundText, Vital, Vitals } from "./pool/vitals.ts";
+import { Attendance, ENDED, LOOK, stuckListeners } from "./stats/attendance.ts";
 import { Counters } from "./stats/counters.ts";
 import { Loads } from "./stats/loads.ts";
 import { AverageSampler } from "./status/averages.ts";
@@ -54,14 +55,13 @@ const MEASURE = 60_000;
 const CLOSE_TIMEOUT = 5_000;
 /** ms from a load of the configuration to the garbage collection of what it has left behind. */
 const TIDY = 1_000;
-/** `listeners[worker]` when that worker is stuck and its listener was ended. */
-const ENDED = -1;
 
 export class Proxy implements AdminSource {
 	readonly version = versionLine();
 	private current: Snapshot;
 	private readonly log: Log;
 	private readonly read: (before: Snapshot) => Loaded;
+	private readonly service: ServiceManager;
 	private readonly plugins: PluginHost;
 	private readonly description: HostDescription;
 	private readonly threads: Thread[] = [];
@@ -96,7 +96,14 @@ export class Proxy implements AdminSource {
 	private readonly periodic: Timer[] = [];
 
 	/** @param plugins those that were loaded @param read loads the configuration files again, for a reload */
-	constructor(snapshot: Snapshot, plugins: HostDescription, log: Log, read: (before: Snapshot) => Loaded) {
+	constructor(
+		snapshot: Snapshot,
+		plugins: HostDescription,
+		log: Log,
+		service: ServiceManager,
+		read: (before: Snapshot) => Loaded,
+	) {
+		this.service = service;
 		this.current = snapshot;
 		this.description = plugins;
 		this.plugins = new PluginHost(plugins, { log });
@@ -139,7 +146,7 @@ export class Proxy implements AdminSource {
 		this.checkDescriptors();
 		// The plugins' init comes before anything listens: no client may be routed before it.
 		this.plugins.init();
-		if (workers > 1 || unix_socket_dir !== undefined) {
+		if (this.service.sockets.length === 0 && (workers > 1 || unix_socket_dir !== undefined)) {
 			// Workers share the port by SO_REUSEPORT, and so would another proxy, unnoticed: listen once without it, which fails then.
 			// And that before its socket's file is looked at, where one that has no time to answer would be taken for dead.
 			try {
@@ -152,7 +159,7 @@ export class Proxy implements AdminSource {
 		if (healthcheck_port !== undefined) {
 			this.health = serveHealth(healthcheck_port, {
 				isUp: () => isUp(this.pools()),
-				isLive: () => this.attendance.stuck.length === 0,
+				isLive: () => this.attendance.isWell,
 				isStopping: () => this.stopping,
 			});
 			this.log.info(`healthcheck endpoint http://0.0.0.0:${this.health.port}`);
@@ -179,6 +186,7 @@ export class Proxy implements AdminSource {
 				attendance: this.attendance.memory,
 				loads: loads.memory,
 				scramSecret: this.scramSecret,
+				sockets: this.service.sockets,
 			};
 			this.threads.push(workers === 0 ? await this.startHere(setup) : this.startThread(setup));
 		}
@@ -339,8 +347,20 @@ export class Proxy implements AdminSource {
 	private onListening(): void {
 		const { host, port, unix_socket_dir } = this.current.general;
 		this.descriptors.measure();
-		this.log.info(`🐕 PgDog listening on ${host}:${port}`);
+		const where = this.service.sockets.length > 0 ? "sockets of the service manager" : `${host}:${port}`;
+		this.log.info(`🐕 PgDog listening on ${where}`);
+		this.service.ready();
+		const { contain, service } = this;
+		this.periodic.push(
+			...service.attend(contain, { isWell: () => this.attendance.isWell, status: () => this.statusLine() }),
+		);
 		if (unix_socket_dir !== undefined) this.log.info(`🐕 PgDog listening on ${unixSocketPath(unix_socket_dir, port)}`);
+	}
+
+	private statusLine(): string {
+		const { connections } = this.descriptors;
+		const size = allPools(this.current).reduce((sum, { pool_size }) => sum + pool_size, 0);
+		return `${connections} connections, ${this.ledger.usedByAll} of them to servers, of ${size} that pools may have`;
 	}
 
 	/** Ends the process with exit code 1: half a proxy is worse than none, and systemd starts a new one. */
@@ -367,6 +387,7 @@ export class Proxy implements AdminSource {
 		this.log.info(
 			`🐕 PgDog is shutting down [${signal}], waiting up to ${shutdown_timeout / 1000}s for clients to finish transactions`,
 		);
+		this.service.stopping(shutdown_timeout + (shutdown_termination_timeout ?? 0) + CLOSE_TIMEOUT);
 		this.unixListener?.stop();
 		this.send({ type: "drain" });
 		this.shutdownTimer = this.contain.later(shutdown_timeout, null, () => {
@@ -493,6 +514,15 @@ export class Proxy implements AdminSource {
 	}
 
 	async reload(force = false): Promise<Reloaded> {
+		this.service.reloading();
+		try {
+			return this.readAnew(force);
+		} finally {
+			this.service.ready();
+		}
+	}
+
+	private readAnew(force: boolean): Reloaded {
 		const loaded = this.read(this.current);
 		for (const note of loaded.notes) this.log.info(note);
 		if (!loaded.ok) return this.refuseReload(loaded.problems.map(problemText));
@@ -563,31 +593,6 @@ export class Proxy implements AdminSource {
 	}
 }
 
-/** Workers whose listeners are to be ended: stuck ones, unless no other worker has an open listener and nobody would accept. */
-export function stuckListeners(listeners: readonly number[], attendance: Pick<Attendance, "isStuck">): number[] {
-	const open = [...listeners.keys()].filter((worker) => (listeners[worker] ?? ENDED) !== ENDED);
-	const stuck = open.filter((worker) => attendance.isStuck(worker));
-	return stuck.length < open.length ? stuck : [];
-}
-
-function allPools(snapshot: Snapshot): PoolSpec[] {
-	return snapshot.clusters.flatMap(({ pools }) => pools);
-}
-
 function loginOf({ user, database }: PoolSpec): string {
 	return JSON.stringify([user, database]);
-}
-
-/** A role that was found out, in the words of SHOW POOLS. */
-function foundText(role: FoundRole): string {
-	switch (role) {
-		case FoundRole.Primary:
-			return "primary";
-		case FoundRole.Replica:
-			return "replica";
-		case FoundRole.Outdated:
-			return "outdated";
-		case FoundRole.Unknown:
-			return "auto";
-	}
 }

@@ -138,7 +138,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 	private readonly cancelling = new Map<number, () => void>();
 	private lastAsked = 0;
 	private lastSerial = 0;
-	private readonly listener = new Listener(this);
+	private readonly listener: Listener;
 	private readonly deafness = new OnceAMinute();
 	private janitor: Timer | null = null;
 
@@ -163,6 +163,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		this.caps = new Caps(this, (to, message) => this.toPeer(to, message));
 		this.filling = new Filling(this.ledger, this.bans, this.log);
 		this.counters = new Counters(setup.capacity, setup.workers, setup.counters);
+		this.listener = new Listener(this, setup.sockets);
 		this.attendance = new Attendance(setup.workers, setup.attendance);
 		this.loads = new Loads(setup.workers, setup.loads);
 		this.clients = new Clients(this.worker, (to, message) => this.toPeer(to, message));

@@ -68,6 +68,7 @@ function workerOf(snapshot: Snapshot, largest = snapshot, index = 0) {
 		attendance: new SharedArrayBuffer(4 * 8),
 		loads: loads.memory,
 		scramSecret: new Uint8Array(32),
+		sockets: [],
 	};
 	const said: FromWorker[] = [];
 	const worker = new Worker(setup, (message) => said.push(message));

@@ -145,3 +145,7 @@ export interface Snapshot {
 	/** Harmless oddities, logged at start and at each reload. */
 	readonly warnings: readonly string[];
 }
+
+export function allPools(snapshot: Snapshot): PoolSpec[] {
+	return snapshot.clusters.flatMap(({ pools }) => pools);
+}

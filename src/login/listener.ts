@@ -3,6 +3,7 @@
 
 import type { Socket, SocketHandler } from "bun";
 import { cannotListen } from "../errors.ts";
+import { duplicateDescriptor } from "../net/options.ts";
 import type { Stream } from "../net/stream.ts";
 
 /** The thread that it is of. */
@@ -19,29 +20,32 @@ export interface ListenerOwner {
 
 export class Listener {
 	private readonly owner: ListenerOwner;
-	private socket: { stop(): void } | null = null;
+	private readonly passed: readonly number[];
+	private sockets: { stop(): void }[] = [];
 	/** The main thread has ended the listener, and no other could be opened yet. */
 	private isDeaf = false;
 
-	constructor(owner: ListenerOwner) {
+	/** @param passed sockets that listen already (`ServiceManager.sockets`), and that all workers accept on, in place of sockets of their own */
+	constructor(owner: ListenerOwner, passed: readonly number[]) {
 		this.owner = owner;
+		this.passed = passed;
 	}
 
 	/** @param shared other workers listen on the same port @throws Error that says why it cannot */
 	listen(shared: boolean): void {
 		const { owner } = this;
 		const { host, port } = owner.general;
-		const options = {
-			hostname: host,
-			port,
-			reusePort: shared,
-			socket: { ...owner.handlers, open: (socket: Socket<Stream>) => owner.accept(socket) },
-		};
+		const socket = { ...owner.handlers, open: (socket: Socket<Stream>) => owner.accept(socket) };
+		if (this.passed.length > 0) {
+			// `fd` is not in Bun's types. Its end by the main thread would be the end for all: the others accept in its stead.
+			for (const fd of this.passed) this.sockets.push(listenOn({ fd: duplicateDescriptor(fd), socket }));
+			owner.onListening(-1);
+			return;
+		}
 		try {
-			const socket = Bun.listen<Stream>(options);
-			this.socket = socket;
-			// `fd` is not in Bun's types.
-			owner.onListening((socket as unknown as { fd?: number }).fd ?? -1);
+			const listener = listenOn({ hostname: host, port, reusePort: shared, socket });
+			this.sockets.push(listener);
+			owner.onListening(listener.fd ?? -1);
 		} catch (error) {
 			throw cannotListen(error, `${host}:${port}`);
 		}
@@ -67,8 +71,16 @@ export class Listener {
 
 	/** For good, unless `listen` follows. */
 	stop(): void {
-		this.socket?.stop();
-		this.socket = null;
+		for (const socket of this.sockets) socket.stop();
+		this.sockets = [];
 		this.isDeaf = false;
 	}
+}
+
+/** `fd`, as an option and of what comes back, is not in Bun's types. */
+function listenOn(options: { readonly socket: SocketHandler<Stream>; readonly [option: string]: unknown }) {
+	return Bun.listen<Stream>(options as unknown as Parameters<typeof Bun.listen<Stream>>[0]) as {
+		stop(): void;
+		readonly fd?: number;
+	};
 }

@@ -39,6 +39,10 @@ function open() {
 			getrlimit: { args: ["i32", "ptr"], returns: "i32" },
 			setrlimit: { args: ["i32", "ptr"], returns: "i32" },
 			poll: { args: ["ptr", "u64", "i32"], returns: "i32" },
+			getsockopt: { args: ["i32", "i32", "i32", "ptr", "ptr"], returns: "i32" },
+			sendto: { args: ["i32", "ptr", "u64", "i32", "ptr", "u32"], returns: "i64" },
+			fcntl: { args: ["i32", "i32", "i32"], returns: "i32" },
+			clock_gettime: { args: ["i32", "ptr"], returns: "i32" },
 			madvise: { args: ["ptr", "u64", "i32"], returns: "i32" },
 		}).symbols;
 	} catch {
@@ -139,6 +143,64 @@ export function lowestFreeDescriptor(): number {
 	const fd = libc.socket(AF_UNIX, SOCK_STREAM, 0);
 	if (fd >= 0) libc.close(fd);
 	return fd;
+}
+
+const SOCK_DGRAM = 2;
+
+/** Sends one datagram to a Unix socket, without waiting; `@` as first letter: a name of Linux's abstract namespace (unix(7)). */
+export function sendDatagram(path: string, text: string): void {
+	if (libc === null || !linux) return;
+	const name = Buffer.from(path.startsWith("@") ? `\0${path.slice(1)}` : `${path}\0`);
+	const address = Buffer.alloc(2 + name.length);
+	address.writeUInt16LE(AF_UNIX);
+	name.copy(address, 2);
+	const message = Buffer.from(text);
+	const fd = libc.socket(AF_UNIX, SOCK_DGRAM, 0);
+	if (fd < 0) return;
+	libc.sendto(fd, message, message.length, MSG_DONTWAIT | MSG_NOSIGNAL, address, address.length);
+	libc.close(fd);
+}
+
+const SO_DOMAIN = 39;
+const SO_ACCEPTCONN = 30;
+const AF_INET = 2;
+const AF_INET6 = 10;
+/** Length of what `getsockopt` writes. */
+const valueLength = new Uint32Array(new ArrayBuffer(4));
+
+function optionOf(fd: number, option: number): number {
+	valueLength[0] = 4;
+	return libc?.getsockopt(fd, SOL_SOCKET, option, value, valueLength) === 0 ? value[0]! : -1;
+}
+
+/** Whether a descriptor is a TCP socket that listens; Linux only. */
+export function listensByTcp(fd: number): boolean {
+	const domain = linux ? optionOf(fd, SO_DOMAIN) : -1;
+	return (domain === AF_INET || domain === AF_INET6) && optionOf(fd, SO_ACCEPTCONN) === 1;
+}
+
+const F_GETFL = 3;
+const F_SETFL = 4;
+const O_NONBLOCK = 0x800;
+
+/** Linux only. */
+export function setNonBlocking(fd: number): void {
+	if (linux) libc?.fcntl(fd, F_SETFL, libc.fcntl(fd, F_GETFL, 0) | O_NONBLOCK);
+}
+
+/** A second descriptor for the same socket; -1 when it cannot be had. */
+export function duplicateDescriptor(fd: number): number {
+	return libc === null ? -1 : libc.dup(fd);
+}
+
+const CLOCK_MONOTONIC = linux ? 1 : 6;
+/** A struct timespec: seconds and nanoseconds. */
+const timespec = new BigInt64Array(new ArrayBuffer(16));
+
+/** The system's clock that never goes back, µs. */
+export function monotonicMicroseconds(): bigint {
+	if (libc?.clock_gettime(CLOCK_MONOTONIC, timespec) !== 0) return 0n;
+	return timespec[0]! * 1_000_000n + timespec[1]! / 1000n;
 }
 
 const MADV_DONTNEED = 4;

@@ -213,3 +213,17 @@ export class Vitals {
 function place(slot: number, word: Word): number {
 	return HEAD + slot * Word.COUNT + word;
 }
+
+/** A role that was found out, in the words of SHOW POOLS. */
+export function foundText(role: FoundRole): string {
+	switch (role) {
+		case FoundRole.Primary:
+			return "primary";
+		case FoundRole.Replica:
+			return "replica";
+		case FoundRole.Outdated:
+			return "outdated";
+		case FoundRole.Unknown:
+			return "auto";
+	}
+}

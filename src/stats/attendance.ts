@@ -46,7 +46,22 @@ export class Attendance {
 		return this.since[worker]! >= LOOKS;
 	}
 
+	/** All workers come back to their event loops. */
+	get isWell(): boolean {
+		return this.stuck.length === 0;
+	}
+
 	get stuck(): number[] {
 		return [...this.since.keys()].filter((worker) => this.isStuck(worker));
 	}
+}
+
+/** `listeners[worker]` when that worker is stuck and its listener was ended. */
+export const ENDED = -1;
+
+/** Workers whose listeners are to be ended: stuck ones, unless no other worker has an open listener and nobody would accept. */
+export function stuckListeners(listeners: readonly number[], attendance: Pick<Attendance, "isStuck">): number[] {
+	const open = [...listeners.keys()].filter((worker) => (listeners[worker] ?? ENDED) !== ENDED);
+	const stuck = open.filter((worker) => attendance.isStuck(worker));
+	return stuck.length < open.length ? stuck : [];
 }

@@ -44,6 +44,7 @@ test.each<[string, string[], CommandLine]>([
 	["hash takes a password of standard input", ["hash", "-"], { kind: "hash", password: null }],
 	["hash takes a password that looks like a flag after --", ["hash", "--", "-V"], { kind: "hash", password: "-V" }],
 	["plugin-info", ["plugin-info"], { kind: "plugin-info" }],
+	["install --systemd", ["install", "--systemd"], { kind: "install", files }],
 	["-V", ["-V"], { kind: "version" }],
 	["--version", ["--version"], { kind: "version" }],
 ])("%s", (_, argv, command) => {
@@ -65,6 +66,7 @@ test.each<[string, string[], string]>([
 	["an unknown command", ["serve"], "unknown command 'serve'"],
 	["a command of PgDog's that is not served", ["schema-sync"], "'schema-sync' is known to PgDog, not served yet"],
 	["a flag without its value", ["-c"], "argument missing"],
+	["install without what for", ["install"], "required option '--systemd'"],
 	["hash without a password", ["hash"], "missing required argument"],
 	["hash with two passwords", ["hash", "a", "b"], "too many arguments"],
 	["plugin-info with a plugin", ["plugin-info", "x.so"], "too many arguments"],

@@ -62,7 +62,18 @@ beforeAll(async () => {
 	};
 	const plugins = { bridge: [], plugins: [] };
 	const scramSecret = new Uint8Array(32);
-	const setup = { index: 0, workers: 1, version: "test", update, plugins, slots, capacity, scramSecret, ...memory };
+	const setup = {
+		index: 0,
+		workers: 1,
+		version: "test",
+		update,
+		plugins,
+		slots,
+		capacity,
+		scramSecret,
+		sockets: [],
+		...memory,
+	};
 	worker = new Worker(setup as ConstructorParameters<typeof Worker>[0], () => {});
 	worker.start(false);
 	reload = () => worker.onMessage({ type: "reload", update, slots, paused: new Set() });

@@ -1,8 +1,7 @@
 // Who comes back to its event loop, and who does not.
 
 import { expect, test } from "bun:test";
-import { stuckListeners } from "../../src/proxy.ts";
-import { Attendance } from "../../src/stats/attendance.ts";
+import { Attendance, stuckListeners } from "../../src/stats/attendance.ts";
 
 test("a worker that does not tick for some looks is stuck until it does", () => {
 	const main = new Attendance(3);

@@ -1,0 +1,90 @@
+// The unit that `pgdog install --systemd` prints. Hardened as far as a program can be that compiles code while it runs, loads
+// plugins, and talks to any address: `systemd-analyze security` must not rate it above 3 (test/config/systemd-unit.test.ts).
+
+import { resolve } from "node:path";
+
+/** Where a file lies that was not named. */
+const CONFIG = "/etc/pgdog/pgdog.toml";
+
+/** What the service may not do. */
+const HARDENED = `DynamicUser=yes
+RuntimeDirectory=pgdog
+UMask=0077
+CapabilityBoundingSet=
+NoNewPrivileges=yes
+LockPersonality=yes
+PrivateDevices=yes
+PrivateTmp=yes
+PrivateUsers=yes
+ProtectClock=yes
+ProtectControlGroups=yes
+ProtectHome=yes
+ProtectHostname=yes
+ProtectKernelLogs=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectProc=invisible
+ProtectSystem=strict
+RemoveIPC=yes
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@privileged @resources
+SystemCallFilter=setrlimit prlimit64
+SystemCallErrorNumber=EPERM`;
+
+interface Named {
+	readonly configPath: string;
+	readonly configNamed: boolean;
+	readonly usersPath: string | undefined;
+}
+
+/** @param executable its path */
+export function systemdUnit(executable: string, { configPath, configNamed, usersPath }: Named): string {
+	const config = configNamed ? resolve(configPath) : CONFIG;
+	const flags = usersPath === undefined ? [config] : [config, "--users", resolve(usersPath)];
+	const start = [executable, "--config", ...flags].map(quoted).join(" ");
+	return `# Install it with:
+#
+#   sudo install -d -m 0755 /etc/pgdog && sudo install -d -m 0700 /etc/pgdog/secrets
+#   ${quoted(executable)} install --systemd | sudo tee /etc/systemd/system/pgdog.service
+#   sudo systemctl daemon-reload && sudo systemctl enable --now pgdog
+#
+# The configuration has to be readable for the service's user, who is nobody's: put secrets into /etc/pgdog/secrets, one a file.
+# systemd hands each to the service alone: to /etc/pgdog/secrets/alice leads password_file = "secrets_alice". It does so at the
+# start: a changed secret takes a restart, everything else a reload.
+
+[Unit]
+Description=PgDog, a proxy for PostgreSQL
+After=network-online.target
+Wants=network-online.target
+
+[Service]
+Type=notify
+ExecStart=${start}
+ExecReload=/bin/kill -HUP $MAINPID
+Restart=on-failure
+RestartSec=1
+WatchdogSec=30
+# Beyond shutdown_timeout (60 s), within which transactions may end.
+TimeoutStopSec=90
+LimitNOFILE=1048576
+LoadCredential=secrets:/etc/pgdog/secrets
+UnsetEnvironment=BUN_OPTIONS BUN_BE_BUN
+
+${HARDENED}
+# No MemoryDenyWriteExecute: the program is compiled while it runs.
+
+[Install]
+WantedBy=multi-user.target
+`;
+}
+
+/** A word of a command line, as systemd reads it (systemd.service(5), "Command lines"). */
+function quoted(word: string): string {
+	const escaped = word.replaceAll("%", "%%").replaceAll("$", "$$$$");
+	return /^[\w@%+=:,./$-]+$/.test(escaped) ? escaped : `"${escaped.replace(/["\\]/g, "\\$&")}"`;
+}

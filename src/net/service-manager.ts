@@ -1,0 +1,85 @@
+// systemd, or what speaks as it does (sd_notify(3), sd_listen_fds(3)): it is told how the service is by datagrams to the Unix socket
+// that `NOTIFY_SOCKET` names, and hands over sockets that it listens on already. Where there is none, nothing is said.
+
+import type { Contain } from "../contain.ts";
+import { listensByTcp, monotonicMicroseconds, sendDatagram, setNonBlocking } from "./options.ts";
+
+type Environment = Readonly<Record<string, string | undefined>>;
+
+/** ms between two lines for `systemctl status`. */
+const STATUS_PERIOD = 5_000;
+/** The first descriptor that a service manager passes on (SD_LISTEN_FDS_START). */
+const FIRST_PASSED = 3;
+
+interface Attended {
+	/** Whether all threads come back to their loops: else nothing is said, and the manager may start the process anew. */
+	isWell(): boolean;
+	/** One line for `systemctl status`. */
+	status(): string;
+}
+
+export class ServiceManager {
+	private readonly socket: string | undefined;
+	/** ms within which it wants to hear of us twice; null: it does not watch. */
+	private readonly watchdog: number | null;
+	/** Descriptors of sockets to accept clients on that it has passed on (`LISTEN_FDS`); empty: we open our own. */
+	readonly sockets: readonly number[];
+	private status = "";
+
+	/** @throws Error that names a socket that was passed on and is none for us */
+	constructor(env: Environment) {
+		this.socket = env.NOTIFY_SOCKET || undefined;
+		this.sockets = passedSockets(env);
+		const { WATCHDOG_USEC, WATCHDOG_PID } = env;
+		const isForUs = WATCHDOG_PID === undefined || Number(WATCHDOG_PID) === process.pid;
+		this.watchdog =
+			this.socket !== undefined && isForUs && Number(WATCHDOG_USEC) > 0 ? Number(WATCHDOG_USEC) / 1000 : null;
+	}
+
+	private tell(...lines: readonly string[]): void {
+		if (this.socket !== undefined) sendDatagram(this.socket, lines.join("\n"));
+	}
+
+	/** It listens, or has read the configuration anew, in force or refused. */
+	ready(): void {
+		this.tell("READY=1");
+	}
+
+	reloading(): void {
+		this.tell("RELOADING=1", `MONOTONIC_USEC=${monotonicMicroseconds()}`);
+	}
+
+	/** @param patience ms that it may take, at most */
+	stopping(patience: number): void {
+		this.tell("STOPPING=1", `EXTEND_TIMEOUT_USEC=${Math.min(patience * 1000, Number.MAX_SAFE_INTEGER)}`);
+	}
+
+	/** Keeps it informed from now on. @returns what is to be cleared in the end */
+	attend(contain: Contain, { isWell, status }: Attended): Timer[] {
+		if (this.socket === undefined) return [];
+		const timers = [contain.every(STATUS_PERIOD, () => this.say(status()))];
+		if (this.watchdog !== null)
+			timers.push(contain.every(this.watchdog / 2, () => isWell() && this.tell("WATCHDOG=1")));
+		this.say(status());
+		return timers;
+	}
+
+	private say(status: string): void {
+		if (status === this.status) return;
+		this.status = status;
+		this.tell(`STATUS=${status}`);
+	}
+}
+
+function passedSockets({ LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES = "" }: Environment): number[] {
+	if (Number(LISTEN_PID) !== process.pid) return [];
+	const names = LISTEN_FDNAMES.split(":");
+	const sockets = Array.from({ length: Number(LISTEN_FDS) || 0 }, (_, i) => FIRST_PASSED + i);
+	for (const [i, fd] of sockets.entries()) {
+		if (!listensByTcp(fd))
+			throw new Error(`LISTEN_FDS: descriptor ${fd} (${names[i] || "unknown"}) is no TCP socket that listens`);
+		// Several threads accept there: one that comes too late must not wait.
+		setNonBlocking(fd);
+	}
+	return sockets;
+}

@@ -1,0 +1,193 @@
+// What systemd is told, by a socket of the test's own, and a socket that is passed on to the executable as systemd does.
+
+import { dlopen } from "bun:ffi";
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { stringify } from "smol-toml";
+import { Contain } from "../../src/contain.ts";
+import { ServiceManager } from "../../src/net/service-manager.ts";
+import { type Cluster, startPostgres } from "../support/postgres.ts";
+import { proxyCommand, simpleConfig, startProxy } from "../support/proxy.ts";
+import { RawClient } from "../support/raw-client.ts";
+import { adopt } from "../support/reaper.ts";
+import { until } from "../support/until.ts";
+import { admin, connect } from "./support.ts";
+
+setDefaultTimeout(30_000);
+
+const linux = process.platform === "linux";
+const folder = mkdtempSync(join(tmpdir(), "pgdog-manager-"));
+let cluster: Cluster;
+beforeAll(async () => {
+	cluster = await startPostgres();
+});
+afterAll(async () => {
+	await cluster?.stop();
+	rmSync(folder, { recursive: true });
+});
+
+const AF_UNIX = 1;
+const SOCK_DGRAM = 2;
+const MSG_DONTWAIT = 0x40;
+
+/** A Unix socket for datagrams: Bun has none. */
+class Datagrams implements Disposable {
+	/** In the order in which they came. */
+	readonly got: string[] = [];
+	readonly #libc = dlopen("libc.so.6", {
+		socket: { args: ["i32", "i32", "i32"], returns: "i32" },
+		bind: { args: ["i32", "ptr", "u32"], returns: "i32" },
+		recv: { args: ["i32", "ptr", "u64", "i32"], returns: "i64" },
+		close: { args: ["i32"], returns: "i32" },
+	});
+	readonly #fd: number;
+	readonly #buffer = Buffer.alloc(4096);
+
+	/** @param name as in NOTIFY_SOCKET */
+	constructor(name: string) {
+		const { socket, bind } = this.#libc.symbols;
+		this.#fd = socket(AF_UNIX, SOCK_DGRAM, 0);
+		const path = Buffer.from(name.startsWith("@") ? `\0${name.slice(1)}` : `${name}\0`);
+		const address = Buffer.concat([Buffer.from([AF_UNIX, 0]), path]);
+		expect(bind(this.#fd, address, address.length)).toBe(0);
+	}
+
+	read(): string[] {
+		for (;;) {
+			const length = Number(this.#libc.symbols.recv(this.#fd, this.#buffer, this.#buffer.length, MSG_DONTWAIT));
+			if (length < 0) return this.got;
+			this.got.push(this.#buffer.toString("utf8", 0, length));
+		}
+	}
+
+	/** Waits until something was told, from the `from`th datagram on. */
+	async until(pattern: RegExp, from = 0): Promise<void> {
+		await until(
+			() =>
+				this.read()
+					.slice(from)
+					.some((each) => pattern.test(each)),
+			`${pattern} among ${this.got}`,
+		);
+	}
+
+	[Symbol.dispose](): void {
+		this.#libc.symbols.close(this.#fd);
+	}
+}
+
+function config(general: Record<string, unknown> = {}) {
+	const { config, users } = simpleConfig(cluster.primary, general);
+	return { config: { ...(config as object), admin: { password: "pgdog" } }, users };
+}
+
+const names = ["a path", "an abstract name"] as const;
+test.skipIf(!linux).each(names)("systemd is told of the start, reloads and the stop, by %s", async (kind) => {
+	const name = kind === "a path" ? join(folder, "notify") : `@pgdog-test-${process.pid}`;
+	using manager = new Datagrams(name);
+	const env = { NOTIFY_SOCKET: name };
+	await using proxy = await startProxy({ ...config({ workers: 2, shutdown_timeout: 7_000 }), env });
+	await manager.until(/^STATUS=/);
+	expect(manager.got[0]).toBe("READY=1");
+	expect(manager.got[1]).toMatch(/^STATUS=\d+ connections, \d+ of them to servers, of 10 that pools may have$/);
+	for (const refused of [false, true]) {
+		const from = manager.read().length;
+		if (refused) proxy.writeConfig("[general]\nworkers = -1\n");
+		proxy.signal("SIGHUP");
+		await manager.until(/^READY=1$/, from);
+		expect(manager.got[from]).toMatch(/^RELOADING=1\nMONOTONIC_USEC=[1-9]\d+$/);
+	}
+	await using console = await admin(proxy);
+	const from = manager.read().length;
+	await console.query("RELOAD");
+	await manager.until(/^READY=1$/, from);
+	proxy.signal("SIGTERM");
+	expect(await proxy.exited).toBe(0);
+	expect(manager.read().at(-1)).toBe("STOPPING=1\nEXTEND_TIMEOUT_USEC=12000000");
+});
+
+test.skipIf(!linux)(
+	"the watchdog is fed while all threads come back to their loops, and only if it is for us",
+	async () => {
+		using manager = new Datagrams(join(folder, "watchdog"));
+		const env = { NOTIFY_SOCKET: join(folder, "watchdog"), WATCHDOG_USEC: "100000" };
+		{
+			await using _proxy = await startProxy({ ...config({ workers: 2 }), env });
+			await until(() => manager.read().filter((each) => each === "WATCHDOG=1").length > 5, "some more WATCHDOG=1");
+		}
+		manager.read();
+		const from = manager.got.length;
+		await using other = await startProxy({ ...config(), env: { ...env, WATCHDOG_PID: "1" } });
+		(await connect(other)).close();
+		await manager.until(/^STATUS=/, from);
+		expect(manager.got.slice(from)).not.toContain("WATCHDOG=1");
+	},
+);
+
+test.skipIf(!linux)("the watchdog is not fed while a thread does not come back", async () => {
+	const path = join(folder, "stuck");
+	using manager = new Datagrams(path);
+	let isWell = false;
+	let asked = 0;
+	const attended = {
+		isWell: () => {
+			asked++;
+			return isWell;
+		},
+		status: () => "",
+	};
+	const service = new ServiceManager({ NOTIFY_SOCKET: path, WATCHDOG_USEC: "2000" });
+	const timers = service.attend(new Contain(console.error, () => {}), attended);
+	await until(() => asked > 5, "it to have been due some times");
+	expect(manager.read()).toEqual([]);
+	isWell = true;
+	await manager.until(/^WATCHDOG=1$/);
+	for (const timer of timers) clearInterval(timer);
+});
+
+/** Runs the executable with `fd` as its descriptor 3. */
+function startWith(fd: number, variables: string, general: Record<string, unknown>) {
+	const { config: tables, users } = config(general);
+	writeFileSync(join(folder, "pgdog.toml"), stringify(tables));
+	writeFileSync(join(folder, "users.toml"), stringify({ users }));
+	const command = [...proxyCommand(), "--config", join(folder, "pgdog.toml")];
+	const child = Bun.spawn(["sh", "-c", `${variables} exec "$0" "$@"`, ...command], {
+		cwd: folder,
+		stdio: ["ignore", "pipe", "pipe", fd],
+	});
+	adopt(child);
+	return child;
+}
+
+test.skipIf(!linux).each([0, 1, 2])(
+	"with %p workers clients come by the socket that was passed on",
+	async (workers) => {
+		const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+		const { port } = listener;
+		// The port of the settings is somebody else's: it is not bound.
+		using taken = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+		const { fd } = listener as unknown as { fd: number };
+		const general = { workers, host: "127.0.0.1", port: taken.port };
+		const child = startWith(fd, "LISTEN_FDS=1 LISTEN_FDNAMES=pgdog LISTEN_PID=$$", general);
+		// The queue goes on: who connects before the process has begun is served.
+		listener.stop();
+		const login = { port, user: "pgdog", password: "pgdog", database: "pgdog" };
+		const clients = await Promise.all(Array.from({ length: 20 }, () => RawClient.connect(login)));
+		for (const client of clients) expect((await client.query("SELECT 1")).rows).toEqual([["1"]]);
+		child.kill("SIGTERM");
+		for (const client of clients) await client.closed;
+		expect(await child.exited).toBe(0);
+	},
+);
+
+test.skipIf(!linux)("what is passed on and is no TCP socket that listens ends the start with its name", async () => {
+	const path = join(folder, "a.sock");
+	const listener = Bun.listen({ unix: path, socket: { data() {} } });
+	const { fd } = listener as unknown as { fd: number };
+	const child = startWith(fd, "LISTEN_FDS=1 LISTEN_FDNAMES=odd LISTEN_PID=$$", {});
+	expect(await child.exited).toBe(1);
+	expect(await child.stderr.text()).toContain("LISTEN_FDS: descriptor 3 (odd) is no TCP socket that listens");
+	listener.stop();
+});
