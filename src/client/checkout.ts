@@ -29,6 +29,8 @@ export interface Borrower extends ServerClient {
 	onLent(server: Server | null): void;
 	/** `server` is ready for the request that is held. */
 	onServerReady(server: Server): void;
+	/** None was to be had for so long that it is to be told. */
+	onLongWait(notice: Buffer): void;
 	/** None is to be had for it. */
 	onNoServer(error: PgError): void;
 	/** The request fails, and the client goes on. */
@@ -66,6 +68,8 @@ export class Checkout implements Waiter {
 	/** When the request under way asked for a server first, and whether it has left a queue in which nothing came back. */
 	private askedAt = 0;
 	private wasLate = false;
+	/** The client was told that it waits. */
+	private isTold = false;
 
 	constructor(client: Borrower, cluster: Cluster, routing: Routing, settings: ClientSettings, isRouted: boolean) {
 		this.client = client;
@@ -114,6 +118,7 @@ export class Checkout implements Waiter {
 		const time = now();
 		this.askedAt = time;
 		this.wasLate = false;
+		this.isTold = false;
 		const { pool } = this;
 		this.queue = pool;
 		this.waited = 0;
@@ -254,6 +259,16 @@ export class Checkout implements Waiter {
 	onElsewhere(late: boolean): void {
 		try {
 			this.lookElsewhere(late);
+		} catch (bug) {
+			this.client.onBug(bug);
+		}
+	}
+
+	onLongWait(notice: Buffer): void {
+		if (this.isTold || !this.loggedIn) return;
+		this.isTold = true;
+		try {
+			this.client.onLongWait(notice);
 		} catch (bug) {
 			this.client.onBug(bug);
 		}

@@ -1,6 +1,7 @@
 // One client after its login, as its worker, the janitor, a CancelRequest and SHOW CLIENTS see it. What it sends is its Incoming's and is
 // read by its Walk; its servers are its Link's. Made by login/startup.ts; closed through `close` only.
 
+import { MAX } from "../config/setting.ts";
 import type { General } from "../config/settings.ts";
 import { PgError } from "../errors.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
@@ -13,6 +14,7 @@ import type { ClientContext, ClientHandle, Login } from "./context.ts";
 import { Incoming } from "./incoming.ts";
 import { Link, type LinkOwner } from "./link.ts";
 import type { MovingClient } from "./moving-client.ts";
+import { TRANSACTION_TIMEOUT, TransactionClock } from "./transaction-clock.ts";
 import { Wait } from "./wait.ts";
 import { Walk } from "./walk.ts";
 
@@ -33,6 +35,8 @@ export class Client implements StreamOwner, ClientHandle, LinkOwner {
 	private readonly context: ClientContext;
 	private readonly link: Link;
 	private readonly walk: Walk;
+	/** Null while there is no `transaction_timeout`. */
+	private clock: TransactionClock | null = null;
 
 	constructor(context: ClientContext, stream: Stream, cluster: Cluster, router: Router, login: Login) {
 		this.context = context;
@@ -200,6 +204,21 @@ export class Client implements StreamOwner, ClientHandle, LinkOwner {
 		this.link.reach(cluster, router);
 	}
 
+	onLongWait(notice: Buffer): void {
+		// What it was sent before is whole messages, and of what it waits for nothing is answered yet.
+		if (!this.incoming.isClosed && !this.stream.midMessage) this.stream.writeAll(notice);
+	}
+
+	/** @returns whether its transaction is over */
+	private isOvertime(time: number): boolean {
+		const { transaction_timeout } = this.context.general;
+		if (transaction_timeout === MAX) return false;
+		const { server, routing, transactions } = this.link;
+		const isUnderway = server !== null && (server.status !== TxStatus.Idle || server.books.owed > 0);
+		this.clock ??= new TransactionClock();
+		return this.clock.isOver(routing.heldBegin.open || isUnderway, transactions, time, transaction_timeout);
+	}
+
 	/** The janitor's look. `time` as `now()`. */
 	check(time: number): void {
 		const { incoming, link } = this;
@@ -211,6 +230,10 @@ export class Client implements StreamOwner, ClientHandle, LinkOwner {
 		}
 		if (incoming.wait === Wait.Nothing && this.idleFor(time) >= QUIET) this.walk.onQuiet();
 		if (incoming.isClosed) return;
+		if (this.isOvertime(time)) {
+			this.close("transaction_timeout", TRANSACTION_TIMEOUT);
+			return;
+		}
 		const { server } = link;
 		const owed = server?.books.owed ?? 0;
 		const { general } = this.context;

@@ -45,6 +45,8 @@ export interface LinkOwner extends Speaker {
 	/** The request that is held fails, and the client goes on. */
 	refuseHeld(error: PgError): void;
 	countError(): void;
+	/** It has waited for so long that it is to be told, by this message. */
+	onLongWait(notice: Buffer): void;
 	close(reason: string, error?: PgError): void;
 	/** Closes it because it is to leave. */
 	shutDown(force: true): void;
@@ -117,6 +119,10 @@ export class Link implements Borrower {
 
 	onServerReady(): void {
 		this.client.resume();
+	}
+
+	onLongWait(notice: Buffer): void {
+		this.client.onLongWait(notice);
 	}
 
 	onNoServer(error: PgError): void {

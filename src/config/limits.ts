@@ -33,6 +33,15 @@ export const limits = {
 		default: 1_000,
 		text: "PgBouncer's, in milliseconds: see `reserve_pool_size`. 0: no reserve. Not PgBouncer's 5 s, which is all the time that `checkout_timeout` gives here.",
 	}),
+	query_wait_notify: milliseconds({
+		default: 0,
+		text: "PgBouncer's, in milliseconds: a client that has waited for a server connection for so long is told by a NOTICE that it queues, once for each wait, where that is between two answers. 0: none is. So by default, since what waits for `checkout_timeout`'s 5 s, PgBouncer's value here, is told by an error. Not at log-in, and not clients of several shards.",
+	}),
+	transaction_timeout: milliseconds({
+		default: MAX,
+		min: 1,
+		text: "PgBouncer's, in milliseconds: a client whose transaction is open, or whose statement runs, for longer is disconnected (25P04), and its server connection brought to order. Looked at some times a second.",
+	}),
 };
 
 /** Of `[[databases]]`. */

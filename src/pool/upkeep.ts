@@ -7,13 +7,14 @@ import type { LogFields } from "../log.ts";
 import { timesText } from "../once-a-minute.ts";
 import { Stat } from "../stats/counters.ts";
 import { TxStatus } from "../wire/codes.ts";
+import { noticeResponse } from "../wire/error-response.ts";
 import type { CappedPool, Heir } from "./caps.ts";
 import { checkoutTimeout, type Shortage, shortageText } from "./checkout-timeout.ts";
 import type { Checks } from "./checks.ts";
 import type { PoolContext } from "./context.ts";
 import type { Filled } from "./filling.ts";
 import { Ban, FoundRole } from "./vitals.ts";
-import type { Waiter } from "./waiters.ts";
+import type { Waiter, Waiters } from "./waiters.ts";
 
 /** A query under way for so long, ms, or for half of `checkout_timeout`, is a reason to ask whether its server still answers. */
 const LONG_QUERY = 1_000;
@@ -32,6 +33,7 @@ export interface KeptPool extends Filled, CappedPool {
 	/** Why the last attempt to connect failed. */
 	readonly lastError: PgError | null;
 	readonly all: Iterable<Server> & { readonly size: number };
+	readonly waiters: Waiters;
 	/** For the log. */
 	readonly fields: LogFields;
 	describe(): string;
@@ -122,6 +124,8 @@ export class Upkeep {
 		this.expireWaiters(time);
 		this.closeIdle(time);
 		pool.grow(time);
+		const { query_wait_notify } = this.context.general;
+		if (query_wait_notify > 0) pool.waiters.tellLong(QUEUED, time, query_wait_notify);
 		if (pool.waiters.length > 0 && pool.isConnecting) this.context.filling.hungry();
 		if (pool.lacks) this.context.filling.wants(pool);
 		pool.counters[Stat.cl_waiting] = pool.waiters.length;
@@ -270,6 +274,11 @@ export class Upkeep {
 		return { used: ledger.used(pool.slot), lent, size: this.most, cap, lastError };
 	}
 }
+
+/** PgBouncer's words. */
+const QUEUED = noticeResponse(
+	new PgError("NOTICE", "00000", "No server connection available in postgres backend, client being queued"),
+);
 
 export const MOVED = "the host has another address";
 

@@ -19,6 +19,8 @@ export interface Waiter {
 	 * @param late it has waited for long enough there, where nothing comes back
 	 */
 	onElsewhere(late: boolean): void;
+	/** It has waited for `query_wait_notify`; called again and again. @param notice a NoticeResponse that says so */
+	onLongWait(notice: Buffer): void;
 }
 
 export class Waiters {
@@ -47,6 +49,12 @@ export class Waiters {
 		const all: Waiter[] = [];
 		for (let waiter = this.first; waiter !== null; waiter = waiter.nextWaiter) all.push(waiter);
 		for (const waiter of all) waiter.onElsewhere(false);
+	}
+
+	/** Tells those who have waited for `patience` ms. */
+	tellLong(notice: Buffer, time: number, patience: number): void {
+		for (let waiter = this.first; waiter !== null && time - waiter.waitingSince >= patience; waiter = waiter.nextWaiter)
+			waiter.onLongWait(notice);
 	}
 
 	/** All begin to wait anew: time under PAUSE does not count towards `checkout_timeout`. */

@@ -61,6 +61,9 @@ export class ShardLink implements LinkOwner, Participant {
 	/** The client counts what it is told. */
 	countError(): void {}
 
+	/** Others of its client's shards may be answering. */
+	onLongWait(): void {}
+
 	shutDown(): void {}
 
 	close(reason: string, error?: PgError): void {

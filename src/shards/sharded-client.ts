@@ -7,6 +7,8 @@ import type { ClientContext, ClientHandle, Login } from "../client/context.ts";
 import { Ahead, faultOf, LONGEST, LookAhead, MALFORMED, outOfCopy, ROUTED, TOO_LARGE } from "../client/framing.ts";
 import { HELD, UNREAD } from "../client/incoming.ts";
 import { counted, NO_ROOM, Share } from "../client/share.ts";
+import { TRANSACTION_TIMEOUT, TransactionClock } from "../client/transaction-clock.ts";
+import { MAX } from "../config/setting.ts";
 import { PgError, ProtocolError } from "../errors.ts";
 import type { Outgoing } from "../net/outgoing.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
@@ -48,6 +50,8 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 	activeAt: number;
 	queries = 0;
 	transactions = 0;
+	/** Null while there is no `transaction_timeout`. */
+	private clock: TransactionClock | null = null;
 	errors = 0;
 
 	private readonly context: ClientContext;
@@ -487,11 +491,25 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 			this.read(this.tail.take());
 			this.ahead.hurry(false);
 		}
+		if (this.isOvertime(time)) {
+			this.close("transaction_timeout", TRANSACTION_TIMEOUT);
+			return;
+		}
 		// The shards do not know: one that is not asked is idle, but its client is not.
 		if (this.phase !== Phase.Idle || this.exchange.involved.length > 0) return;
 		const general = this.context.general;
 		const setting = this.session.transaction.isOpen ? "client_idle_in_transaction_timeout" : "client_idle_timeout";
 		if (time - this.activeAt > general[setting]) this.close(setting, idleError(setting, general));
+	}
+
+	/** @returns whether its transaction is over */
+	private isOvertime(time: number): boolean {
+		const { transaction_timeout } = this.context.general;
+		if (transaction_timeout === MAX) return false;
+		const isAsked = (this.phase === Phase.Busy && !this.shards.isWaiting) || this.exchange.involved.length > 0;
+		const isUnderway = this.session.transaction.isOpen || isAsked;
+		this.clock ??= new TransactionClock();
+		return this.clock.isOver(isUnderway, this.transactions, time, transaction_timeout);
 	}
 
 	/** Which shards there are does not change under a client: with others it has to come again. */

@@ -250,6 +250,8 @@ export class TestWaiter implements Waiter {
 	/** How often it was told that there may be a better place. */
 	told = 0;
 
+	onLongWait(): void {}
+
 	onElsewhere(): void {
 		this.told++;
 	}

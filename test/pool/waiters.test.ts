@@ -12,6 +12,7 @@ const waiter = (): Waiter => ({
 	onServer() {},
 	onCheckoutFailed() {},
 	onElsewhere() {},
+	onLongWait() {},
 });
 
 test("arrival order is served whoever gives up, and who left can come again", () => {
