@@ -2,6 +2,7 @@
 
 import type { AdminShape } from "./admin/command.ts";
 import type { CommandAnswer } from "./admin/commands.ts";
+import type { ScramKeys } from "./auth/scram-keys.ts";
 import type { MovingServer } from "./backend/moving-server.ts";
 import type { ClientMessage } from "./client/moving-client.ts";
 import type { Update } from "./config/diff.ts";
@@ -62,8 +63,16 @@ export type PeerMessage =
 	/** The answer to `cancel` with this `id`: the CancelRequest has done what it can. */
 	| { readonly type: "cancelled"; readonly id: number };
 
+/** Keys that a client has proven, by its verifier: for all workers, and the main thread. */
+interface Proven {
+	readonly type: "proven";
+	readonly verifier: string;
+	readonly keys: ScramKeys;
+}
+
 export type ToWorker =
 	| PeerMessage
+	| Proven
 	| { readonly type: "setup"; readonly setup: WorkerSetup }
 	/** A client of the Unix socket, by its descriptor: the main thread accepts there for all workers. */
 	| { readonly type: "client"; readonly fd: number }
@@ -91,6 +100,7 @@ export type FromWorker =
 	/** The worker listens, by a listener with this descriptor: at the start, and after each `listen`. */
 	| { readonly type: "listening"; readonly fd: number }
 	| { readonly type: "failed"; readonly reason: string }
+	| Proven
 	| { readonly type: "peer"; readonly to: number; readonly message: PeerMessage }
 	| { readonly type: "rows"; readonly id: number; readonly rows: AnyRow[] }
 	| { readonly type: "ask"; readonly id: number; readonly sql: string; readonly shape: AdminShape }

@@ -306,6 +306,9 @@ export class Proxy implements AdminSource {
 			case "peer":
 				this.threads[message.to]?.send(message.message);
 				break;
+			case "proven":
+				if (this.monitor.keyring.learn(message.verifier, message.keys)) this.send(message);
+				break;
 			case "ask":
 				this.contain.when(null, answer(message.sql, this, message.shape), (said) =>
 					this.threads[from]?.send({ type: "answer", id: message.id, answer: said }),

@@ -7,7 +7,8 @@ import type { Socket, SocketHandler } from "bun";
 import { type AdminShape, shapeOf } from "./admin/command.ts";
 import type { CommandAnswer } from "./admin/commands.ts";
 import { AdminSession } from "./admin/session.ts";
-import { ScramCache } from "./auth/scram-keys.ts";
+import { Keyring } from "./auth/keyring.ts";
+import { ScramCache, type ScramKeys } from "./auth/scram-keys.ts";
 import type { MovingServer } from "./backend/moving-server.ts";
 import { ParameterSets } from "./backend/parameters.ts";
 import { Statements } from "./backend/statements.ts";
@@ -84,6 +85,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 	readonly statements: Statements;
 	readonly facts = createFactsCache();
 	readonly scram: ScramCache;
+	readonly keyring = new Keyring();
 	readonly log: Log;
 	readonly plugins: PluginHost | null;
 	readonly contain: Contain;
@@ -254,6 +256,11 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		return promise;
 	}
 
+	onProven({ password_hash }: User, keys: ScramKeys): void {
+		if (password_hash !== undefined && this.keyring.learn(password_hash, keys))
+			this.post({ type: "proven", verifier: password_hash, keys: { ...keys } });
+	}
+
 	register(client: ClientHandle, known?: number): number {
 		return this.clients.register(client, known);
 	}
@@ -364,12 +371,14 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 			case "lesson":
 				this.poolsBySlot.get(message.slot)?.onLesson(message.identity, message.lesson);
 				break;
+			case "proven":
+				this.keyring.learn(message.verifier, message.keys);
+				break;
 			case "cancel":
 				this.onCancel(message);
 				break;
 			case "cancelled":
-				this.cancelling.get(message.id)?.();
-				this.cancelling.delete(message.id);
+				take(this.cancelling, message.id)?.();
 				break;
 			case "give-client":
 			case "client-arrived":
@@ -390,8 +399,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 				this.post({ type: "rows", id: message.id, rows: this.rowsOf(message.of) });
 				break;
 			case "answer":
-				this.asked.get(message.id)?.(message.answer);
-				this.asked.delete(message.id);
+				take(this.asked, message.id)?.(message.answer);
 				break;
 			case "listen":
 				if (!this.stopping) this.listener.listenAgain();
@@ -455,6 +463,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		for (const [key, { cluster }] of before)
 			if (this.logins.get(key)?.cluster !== cluster) for (const { election } of cluster.shards) election?.end();
 		for (const key of gone) this.remove(key);
+		this.keyring.reach([...this.pools.values()].map(({ spec }) => spec.server_verifier));
 		this.caps.reach(this.pools.values());
 	}
 
@@ -602,6 +611,13 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 				return this.routes.rows();
 		}
 	}
+}
+
+/** What waits under this number, which waits no more. */
+function take<T>(waiting: Map<number, T>, id: number): T | undefined {
+	const found = waiting.get(id);
+	waiting.delete(id);
+	return found;
 }
 
 function loginKey(user: string, database: string): string {

@@ -36,7 +36,7 @@ const TOP: Record<string, { rooms: string[]; files: string[] }> = {
 	"worker.ts": { rooms: ["*"], files: ["messages.ts"] },
 	"worker-thread.ts": { rooms: ["*"], files: ["messages.ts", "worker.ts"] },
 	// What threads say to each other: types only.
-	"messages.ts": { rooms: ["admin", "backend", "client", "config", "plugin", "pool", "status"], files: [] },
+	"messages.ts": { rooms: ["admin", "auth", "backend", "client", "config", "plugin", "pool", "status"], files: [] },
 	"version.ts": { rooms: ["config", "plugin"], files: [] },
 	"cli.ts": { rooms: ["config", "auth"], files: [] },
 };

@@ -115,7 +115,7 @@ export class ClientLogin {
 		this.#md5Salt = authType === "md5" ? randomBytes(4) : NO_SALT;
 	}
 
-	/** Keys of a client that has logged in with SCRAM: they log in to a server that has the same verifier. */
+	/** Keys of a client that has logged in with SCRAM, or by a verifier: they log in to a server that has the same verifier. */
 	get keys(): ScramKeys | null {
 		return this.#keys;
 	}
@@ -232,13 +232,18 @@ export class ClientLogin {
 	#checkAgainst(password: Uint8Array, verifier: ScramVerifier): AuthRequest | Promise<AuthRequest> {
 		const { salt, iterations } = verifier;
 		const known = this.#cache.known(password, salt, iterations);
-		if (known !== undefined && sameBytes(known.storedKey, verifier.storedKey)) return this.#ok(null);
+		if (known !== undefined && sameBytes(known.storedKey, verifier.storedKey)) return this.#proven(known);
 		return this.#later(async () => {
 			const keys = await deriveKeys(password, salt, iterations);
 			if (!sameBytes(keys.storedKey, verifier.storedKey)) return this.#refuse();
 			this.#cache.remember(password, salt, iterations, keys);
-			return this.#ok(null);
+			return this.#proven(keys);
 		});
+	}
+
+	#proven(keys: ScramKeys): AuthRequest {
+		this.#keys = keys;
+		return this.#ok(null);
 	}
 
 	/** Refuses after a derivation for its time alone. */

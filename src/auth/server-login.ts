@@ -5,12 +5,21 @@ import { PgError } from "../errors.ts";
 import { asBuffer } from "./bytes.ts";
 import { md5Response } from "./md5.ts";
 import { SCRAM_SHA_256, ScramClient } from "./scram.ts";
-import type { ScramCache, ScramKeys } from "./scram-keys.ts";
+import type { ScramCache, ScramKeys, ScramVerifier } from "./scram-keys.ts";
 
-/** What to log in with: passwords, tried one per connection, or keys that a client's proof gave (`ClientLogin.keys`). */
-export type ServerCredentials =
-	| { readonly passwords: readonly string[]; readonly passwordIndex?: number }
-	| { readonly keys: ScramKeys };
+/**
+ * What to log in with: passwords, tried one per connection, or keys that a client's proof gave (`ClientLogin.keys`; null: none
+ * has yet). With the verifier that the keys are of, they are shown to no server that has another.
+ */
+export type ServerCredentials = { readonly passwords: readonly string[]; readonly passwordIndex?: number } | ProvenKeys;
+
+interface ProvenKeys {
+	readonly keys: ScramKeys | null;
+	readonly verifier?: ScramVerifier | undefined;
+}
+
+/** The server asks for a password, and no client has proven yet to have the keys. */
+export const NO_KEYS = new PgError("FATAL", "28000", "no password supplied: no client has logged in by SCRAM yet");
 
 /** What to do next. `error`: close; `sqlstate` is ours and never 28P01, which only a server says. */
 export type ServerStep =
@@ -120,6 +129,7 @@ export class ServerLogin {
 		}
 		// Fails before anything is sent: without a password there is nothing to prove.
 		if (!("keys" in this.#credentials)) this.#password();
+		else if (this.#credentials.keys === null) throw NO_KEYS;
 		this.#scram = new ScramClient();
 		const first = this.#scram.first();
 		const length = Buffer.alloc(4);
@@ -131,10 +141,20 @@ export class ServerLogin {
 		const scram = this.#scram as ScramClient;
 		const { salt, iterations } = scram.challenge(serverFirst);
 		const keys =
-			"keys" in this.#credentials ? this.#credentials.keys : this.#cache.keys(this.#password(), salt, iterations);
+			"keys" in this.#credentials
+				? this.#proven(this.#credentials, salt, iterations)
+				: this.#cache.keys(this.#password(), salt, iterations);
 		if (!(keys instanceof Promise)) return this.#finish(scram, keys);
 		this.#turn = Turn.Working;
 		return keys.then((derived) => this.#finish(scram, derived)).catch((error) => this.#fail(error));
+	}
+
+	#proven({ keys, verifier }: ProvenKeys, salt: Uint8Array, iterations: number): ScramKeys {
+		if (keys === null) throw NO_KEYS;
+		// A proof that cannot be right would count as a failed login there.
+		if (verifier !== undefined && (iterations !== verifier.iterations || !asBuffer(salt).equals(verifier.salt)))
+			throw new PgError("FATAL", "28000", "the server has another SCRAM verifier than password_hash");
+		return keys;
 	}
 
 	#finish(scram: ScramClient, keys: ScramKeys): ServerStep {
@@ -145,6 +165,7 @@ export class ServerLogin {
 
 	#password(): string {
 		if ("keys" in this.#credentials) {
+			if (this.#credentials.keys === null) throw NO_KEYS;
 			throw new PgError("FATAL", "28000", "server asked for a password, but only SCRAM keys are known");
 		}
 		const index = this.#credentials.passwordIndex ?? 0;

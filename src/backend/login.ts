@@ -4,7 +4,7 @@
 
 import type { SocketHandler } from "bun";
 import type { ScramCache } from "../auth/scram-keys.ts";
-import { ServerLogin } from "../auth/server-login.ts";
+import { type ServerCredentials, ServerLogin } from "../auth/server-login.ts";
 import { asPgError, PgError } from "../errors.ts";
 import { connect, unreachable } from "../net/connect.ts";
 import { type Descriptors, NoDescriptor } from "../net/descriptors.ts";
@@ -31,9 +31,7 @@ export interface LoginOptions {
 	readonly names: Names;
 	readonly database: string;
 	readonly user: string;
-	readonly passwords: readonly string[];
-	/** Which password to try. */
-	readonly passwordIndex: number;
+	readonly credentials: ServerCredentials;
 	/** Parameters of the StartupMessage beside user and database. */
 	readonly startup: Readonly<Record<string, string>>;
 	/** For connecting and logging in together, ms. */
@@ -89,8 +87,7 @@ class Login implements StreamOwner {
 		this.options = options;
 		this.home = home;
 		this.reports = new Reports(home.sets);
-		const { passwords, passwordIndex } = options;
-		this.auth = new ServerLogin(options.user, { passwords, passwordIndex }, options.cache);
+		this.auth = new ServerLogin(options.user, options.credentials, options.cache);
 		// A failure before anyone waits must not count as unhandled.
 		this.outcome.catch(() => {});
 	}

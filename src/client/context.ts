@@ -1,7 +1,7 @@
 // What the clients of one worker share. Made by worker.ts, which knows every room; a test can make a smaller one.
 
 import type { SocketHandler } from "bun";
-import type { ScramCache } from "../auth/scram-keys.ts";
+import type { ScramCache, ScramKeys } from "../auth/scram-keys.ts";
 import type { ParameterSet, ParameterSets } from "../backend/parameters.ts";
 import type { Statements } from "../backend/statements.ts";
 import type { General } from "../config/settings.ts";
@@ -108,6 +108,8 @@ export interface ClientContext {
 	readonly handlers: SocketHandler<Stream>;
 	/** The user and the pools behind a login, or null when there is none such. */
 	find(user: string, database: string): { spec: ClusterSpec; user: User; cluster: Cluster; router: Router } | null;
+	/** A client of this user has logged in and proven to have these keys. */
+	onProven(user: User, keys: ScramKeys): void;
 	/** A session of the admin database takes over the stream of a client that has logged in. */
 	openAdmin(stream: Stream, address: string, parameters: ReadonlyMap<string, string>, minor: number): void;
 	/**

@@ -135,6 +135,7 @@ function pool(general: General, database: Database, user: User, warnings: string
 		database_name: database.database_name,
 		server_user: database.user ?? user.server_user ?? user.name,
 		server_passwords: server_password ? [server_password] : user.passwords,
+		server_verifier: server_password || user.passwords.length > 0 ? undefined : user.password_hash,
 		pool_size,
 		min_pool_size: Math.min(min_pool_size, pool_size),
 		reserve_pool_size: general.reserve_pool_timeout === 0 ? 0 : reserve_pool_size,

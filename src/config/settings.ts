@@ -518,7 +518,7 @@ export const user = {
 		default: undefined,
 		pattern: SCRAM_VERIFIER,
 		accepted: "a SCRAM verifier as `pgdog hash` prints it (SCRAM-SHA-256$4096:…)",
-		text: "SCRAM verifier instead of a password. It lets clients in, but says nothing to servers.",
+		text: "SCRAM verifier instead of a password, as servers keep it in `pg_authid`. It lets clients in; where there is no password beside it, and the server has the same verifier, what the first client to log in has proven logs in to the server.",
 	}),
 	identity: text({
 		default: undefined,

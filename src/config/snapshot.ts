@@ -93,6 +93,8 @@ export interface PoolSpec {
 	readonly server_user: string;
 	/** In the order in which they are tried; empty means that the server must not ask for one. */
 	readonly server_passwords: readonly string[];
+	/** There are none, and the keys that a client's log-in by this verifier proves log in to the server. */
+	readonly server_verifier?: string | undefined;
 	readonly pool_size: number;
 	readonly min_pool_size: number;
 	/** More, while a client has waited for `reserve_pool_timeout`; 0 when that is 0. */

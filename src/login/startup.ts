@@ -420,6 +420,8 @@ export class Startup implements StreamOwner {
 		}
 		stream.writeAll(AUTHENTICATION_OK);
 		this.over();
+		const keys = this.login?.keys ?? null;
+		if (found !== null && keys !== null) context.onProven(found.user, keys);
 		if (found === null) context.openAdmin(stream, address, this.parameters, minor);
 		else {
 			const parameters = context.sets.of(this.parameters);

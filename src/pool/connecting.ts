@@ -3,6 +3,7 @@
 // way an attempt ends, it is with one of them or given back. One for each Pool.
 
 import type { Socket } from "bun";
+import { NO_KEYS } from "../auth/server-login.ts";
 import { login } from "../backend/login.ts";
 import type { MovingServer } from "../backend/moving-server.ts";
 import type { ServerHome } from "../backend/server.ts";
@@ -51,6 +52,16 @@ export class Connecting {
 	constructor(pool: Connected, context: PoolContext) {
 		this.pool = pool;
 		this.context = context;
+	}
+
+	/** The server wants keys that no client has proven yet: the next one to log in brings them. */
+	get lacksKeys(): boolean {
+		const { spec } = this.pool;
+		return this.lastError === NO_KEYS && spec.server_verifier !== undefined && !this.hasKeys(spec);
+	}
+
+	private hasKeys({ server_verifier }: PoolSpec): boolean {
+		return server_verifier !== undefined && this.context.keyring.has(server_verifier);
 	}
 
 	/** Whether the pause after a failure is over (`RETRY_FIRST` to `RETRY_LAST`). @param time `now()` */
@@ -161,6 +172,8 @@ export class Connecting {
 				pool.counters[Stat.connect_time]! += now() - started;
 				return server;
 			} catch (error) {
+				// A client has logged in meanwhile, and waits for this.
+				if (error === NO_KEYS && this.hasKeys(spec)) continue;
 				const wrongPassword = error instanceof PgError && error.sqlstate === "28P01";
 				if (wrongPassword && refused++ < passwords) {
 					this.passwordIndex = passwordIndex + 1;

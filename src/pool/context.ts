@@ -1,6 +1,7 @@
 // What a Pool needs of the worker that it is a share of. Implemented by worker.ts.
 
 import type { SocketHandler } from "bun";
+import type { Keyring } from "../auth/keyring.ts";
 import type { ScramCache } from "../auth/scram-keys.ts";
 import type { MovingServer } from "../backend/moving-server.ts";
 import type { ParameterSets } from "../backend/parameters.ts";
@@ -28,6 +29,7 @@ export interface PoolContext {
 	readonly sets: ParameterSets;
 	readonly statements: Statements;
 	readonly scram: ScramCache;
+	readonly keyring: Keyring;
 	readonly handlers: SocketHandler<Stream>;
 	readonly names: Names;
 	readonly descriptors: Descriptors;

@@ -1,6 +1,7 @@
 // How one logs in to the server of a PoolSpec: the same for a pool's connections (pool.ts) and the monitor's (watch.ts).
 
 import type { SocketHandler } from "bun";
+import type { Keyring } from "../auth/keyring.ts";
 import type { ScramCache } from "../auth/scram-keys.ts";
 import type { LoginOptions } from "../backend/login.ts";
 import type { Tcp } from "../config/settings.ts";
@@ -15,6 +16,7 @@ export interface LoginContext {
 	readonly descriptors: Descriptors;
 	/** The settings in force. */
 	readonly tcp: Tcp;
+	readonly keyring: Keyring;
 }
 
 /** The StartupMessage without application_name, which is each client's: RESET goes back to PostgreSQL's own default, none. */
@@ -28,16 +30,16 @@ export function loginOptions(
 	passwordIndex: number,
 	timeout: number,
 	cache: ScramCache,
-	{ handlers, names, descriptors, tcp }: LoginContext,
+	{ handlers, names, descriptors, tcp, keyring }: LoginContext,
 ): LoginOptions {
+	const { server_passwords: passwords, server_verifier } = spec;
 	return {
 		host: spec.host,
 		port: spec.port,
 		names,
 		database: spec.database_name,
 		user: spec.server_user,
-		passwords: spec.server_passwords,
-		passwordIndex,
+		credentials: server_verifier === undefined ? { passwords, passwordIndex } : keyring.credentials(server_verifier),
 		startup: unnamed(spec.startup),
 		timeout,
 		cache,

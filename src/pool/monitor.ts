@@ -3,6 +3,7 @@
 // depends on it. A server is asked once for all users, by a connection of the monitor's own.
 
 import type { SocketHandler } from "bun";
+import { Keyring } from "../auth/keyring.ts";
 import { now } from "../clock.ts";
 import { MAX } from "../config/setting.ts";
 import type { General, Tcp } from "../config/settings.ts";
@@ -56,6 +57,8 @@ export class Monitor {
 	readonly names = new Names(() => this.general.dns_ttl);
 	readonly contain: Contain;
 	readonly descriptors: Descriptors;
+	/** What clients of all workers have proven. */
+	readonly keyring = new Keyring();
 	private slots: ReadonlyMap<string, number> = new Map();
 	private snapshot: Snapshot;
 	private groups = new Map<string, Group>();
@@ -86,6 +89,7 @@ export class Monitor {
 		const before = this.groups;
 		this.groups = new Map();
 		const specs = snapshot.clusters.flatMap(({ pools }) => pools);
+		this.keyring.reach(specs.map(({ server_verifier }) => server_verifier));
 		const byShard = Map.groupBy(specs, ({ database, shard }) => JSON.stringify([database, shard]));
 		for (const [key, members] of byShard) {
 			if (!isWatched(members, general)) {

@@ -2,6 +2,7 @@
 // wait here. How many there may be in the process, and who else waits, is in the ledger. `take` and `release` are on
 // the hot path; connecting, probing, moving between workers and the janitor's tick are not.
 
+import { NO_KEYS } from "../auth/server-login.ts";
 import { sendCancel } from "../backend/cancel.ts";
 import { OUT_OF_DESCRIPTORS } from "../backend/login.ts";
 import type { MovingServer } from "../backend/moving-server.ts";
@@ -235,7 +236,7 @@ export class Pool implements CappedPool, Connected, Checked, Filled, KeptPool, H
 
 	/** A server that is not well is checked instead (checks.ts). */
 	mayFill(time: number): boolean {
-		return this.connecting.mayTry(time) && this.context.bans.vitals.isHealthy(this.slot);
+		return this.connecting.mayTry(time) && !this.connecting.lacksKeys && this.context.bans.vitals.isHealthy(this.slot);
 	}
 
 	fill(done: () => void): boolean {
@@ -304,8 +305,14 @@ export class Pool implements CappedPool, Connected, Checked, Filled, KeptPool, H
 		const { bans, log, ledger, filling } = this.context;
 		// Nobody waits here, and what is known of the slot may be another pool's by now.
 		if (this.retired) return;
-		this.counters[Stat.errors]!++;
 		const news = this.connecting.lastError?.message !== error.message;
+		if (error === NO_KEYS && this.waiters.length === 0) {
+			// Only `min_pool_size` wanted it. Each worker finds that out for itself; one of them says so.
+			if (news && this.context.worker === 0)
+				log.info(`min_pool_size has to wait for the first client to log in by SCRAM [${this.describe()}]`, this.fields);
+			return;
+		}
+		this.counters[Stat.errors]!++;
 		log[news ? "warn" : "debug"](`server connection failed: ${error.sqlstate} ${error.message} [${this.describe()}]`);
 		const refused = PERMANENT.has(error.sqlstate.slice(0, 2)) && this.all.size === 0;
 		// A server that answers, and only has no room for one more connection, is not down.

@@ -129,6 +129,7 @@ function listen() {
 		admin: { name: "admin", user: "admin", password: "secret", generated: false },
 		find: (user, database) =>
 			user === "u" ? { user: { name: user, database, passwords: ["p"] } as User, ...reach(inner.pool) } : null,
+		onProven() {},
 		openAdmin: (stream) => stream.end(),
 		register: () => ++id,
 		unregister() {},

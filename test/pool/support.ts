@@ -1,6 +1,7 @@
 // A Pool in front of a server that speaks just enough of the protocol to log in, and answers queries when told to.
 
 import type { Socket } from "bun";
+import { Keyring } from "../../src/auth/keyring.ts";
 import { ScramCache } from "../../src/auth/scram-keys.ts";
 import { ParameterSets } from "../../src/backend/parameters.ts";
 import type { Server } from "../../src/backend/server.ts";
@@ -202,6 +203,7 @@ export function testPool(
 		sets: new ParameterSets(),
 		statements,
 		scram: new ScramCache(),
+		keyring: new Keyring(),
 		handlers: socketHandlers((error) => {
 			throw error;
 		}),

@@ -290,6 +290,7 @@ export function twoShards(settings: Partial<General> = {}): Rig {
 			const user: User = { name, database, passwords: ["p"] };
 			return { spec: { user, database, readOnly: false, pools: [] }, user, cluster, router };
 		},
+		onProven() {},
 		openAdmin: (stream) => stream.end(),
 		register: (client) => clients.push(client),
 		unregister() {},
