@@ -2,11 +2,14 @@
 // and its Stream gives that back with the descriptor, once, however it ends; a client that moves keeps it. Counted in shared memory;
 // one for each thread. A reload that lowers a limit unseats nobody.
 
+import type { limits } from "../config/limits.ts";
+import { MAX } from "../config/setting.ts";
 import type { General } from "../config/settings.ts";
 import type { ClusterSpec } from "../config/snapshot.ts";
 import { PgError, TOO_MANY_CONNECTIONS } from "../errors.ts";
 import type { LogFields } from "../log.ts";
 import type { Descriptors } from "../net/descriptors.ts";
+import { Failures } from "../net/failures.ts";
 import { type OnceAMinute, timesText } from "../once-a-minute.ts";
 import type { Tally } from "../tally.ts";
 
@@ -26,6 +29,17 @@ interface Limit {
 	readonly message: string;
 }
 
+/** Kinds of limits: each has its own line in the log once a minute. */
+const enum Refused {
+	/** Places of the limits in `take`. */
+	Address,
+	All,
+	User,
+	Database,
+	Login,
+	Failed,
+}
+
 /** What a Stream that has a seat gives back. */
 export class Seat {
 	private readonly seats: Seats;
@@ -43,19 +57,67 @@ export class Seat {
 
 /** Its thread. */
 export interface SeatsContext {
-	readonly general: Pick<General, "max_client_connections" | "max_client_connections_per_address">;
-	readonly log: { warn(text: string, fields: LogFields): void };
-	readonly ledger: { readonly tally: Tally; refusals(kind: number): OnceAMinute };
+	readonly general: Pick<General, keyof typeof limits>;
+	readonly log: { warn(text: string, fields?: LogFields): void };
+	readonly ledger: { readonly tally: Tally; readonly failures: Int32Array; refusals(kind: number): OnceAMinute };
 }
 
 export class Seats {
 	private readonly context: SeatsContext;
 	private readonly descriptors: Descriptors;
+	private readonly failures: Failures;
 
 	constructor(context: SeatsContext, descriptors: Descriptors) {
 		this.context = context;
 		this.descriptors = descriptors;
+		this.failures = new Failures(context.ledger.failures);
 	}
+
+	// ---- before it has logged in -----------------------------------------------------------------------------------
+
+	/** Counts one more connection that has not logged in. @returns whether it may go on, and counts until `endLogin` */
+	beginLogin(): boolean {
+		return this.context.ledger.tally.add(LOGINS, this.context.general.max_client_logins);
+	}
+
+	endLogin(): void {
+		this.context.ledger.tally.remove(LOGINS);
+	}
+
+	/** What one is told that `beginLogin` has turned away. */
+	crowded(guest: Guest, time: number): PgError {
+		const setting = "max_client_logins";
+		const most = this.context.general.max_client_logins;
+		return this.refuse({ name: LOGINS, most, setting, message: ALL_TAKEN }, Refused.Login, guest, time);
+	}
+
+	/** Why a client need not say its password: too many from there have said a wrong one. */
+	barred(guest: Guest, time: number): PgError | null {
+		const { max_failed_logins: most, failed_login_pause } = this.context.general;
+		if (most === MAX) return null;
+		const host = networkOf(guest.address);
+		const failed = this.failures.count(host, time, failed_login_pause);
+		if (failed < most) return null;
+		const message = `too many failed log-ins from address "${host}"`;
+		const numbers = `${failed} of ${most} (max_failed_logins)`;
+		this.say(Refused.Failed, `${message}: ${numbers}, for ${failed_login_pause / 1000} s from the last`, guest, time);
+		return new PgError("FATAL", "28000", message, undefined, "Try again later.");
+	}
+
+	/** Its password was wrong, or it has none. @returns ms after which it is to be told */
+	failed({ address }: Guest, time: number): number {
+		const { failed_login_pause, failed_login_delay } = this.context.general;
+		const host = networkOf(address);
+		if (host !== UNIX) this.failures.add(host, time, failed_login_pause);
+		return failed_login_delay;
+	}
+
+	/** It has said the right one. */
+	proven({ address }: Guest, time: number): void {
+		this.failures.clear(networkOf(address), time);
+	}
+
+	// ---- after -----------------------------------------------------------------------------------------------------
 
 	/**
 	 * Why a client that has not said its password yet need not: there will be no seat for it. Says nothing of its user or database,
@@ -97,39 +159,42 @@ export class Seats {
 
 	private get ofAll(): Limit {
 		const { max_client_connections: most } = this.context.general;
-		return { name: ALL, most, setting: "max_client_connections", message: "sorry, too many clients already" };
+		return { name: ALL, most, setting: "max_client_connections", message: ALL_TAKEN };
 	}
 
 	private ofAddress(guest: Guest): Limit {
 		const host = networkOf(guest.address);
 		// All of the machine's programs have the Unix socket's one address: a limit would be one on all of them together.
-		const most = host === "unix" ? Number.POSITIVE_INFINITY : this.context.general.max_client_connections_per_address;
+		const most = host === UNIX ? Number.POSITIVE_INFINITY : this.context.general.max_client_connections_per_address;
 		const setting = "max_client_connections_per_address";
 		return { name: hostName(guest), most, setting, message: `too many connections from address "${host}"` };
 	}
 
-	/** Logs it, once a minute for each kind of limit. @param kind place of `limit` among the four */
-	private refuse({ name, most, setting, message }: Limit, kind: number, guest: Guest, time: number): PgError {
-		const { ledger, log, general } = this.context;
-		const { user, database, address } = guest;
-		const times = ledger.refusals(kind).due(time);
-		if (times > 0) {
-			const all = `${ledger.tally.count(ALL)} clients in all`;
-			const most_all = general.max_client_connections;
-			const numbers = `${ledger.tally.count(name)} of ${most} (${setting})`;
-			const rest = kind === 1 ? "" : `, ${all}${most_all === Number.MAX_SAFE_INTEGER ? "" : ` of ${most_all}`}`;
-			const whose = { user, database, address };
-			log.warn(
-				`${message}: ${numbers}${rest}; refused user "${user}" and database "${database}" [${address}]${timesText(times)}`,
-				whose,
-			);
-		}
+	/** Logs it, once a minute for each kind of limit. @param kind of `limit` */
+	private refuse({ name, most, setting, message }: Limit, kind: Refused, guest: Guest, time: number): PgError {
+		const { ledger, general } = this.context;
+		const total = general.max_client_connections;
+		const all = `${ledger.tally.count(ALL)} clients in all${total === MAX ? "" : ` of ${total}`}`;
+		const numbers = `${ledger.tally.count(name)} of ${most} (${setting})`;
+		this.say(kind, `${message}: ${kind === Refused.All ? numbers : `${numbers}, ${all}`}`, guest, time);
 		return new PgError("FATAL", TOO_MANY_CONNECTIONS, message, `${setting} is ${most}.`);
+	}
+
+	private say(kind: Refused, text: string, { user, database, address }: Guest, time: number): void {
+		const { ledger, log } = this.context;
+		const times = ledger.refusals(kind).due(time);
+		if (times === 0) return;
+		const whose = user === "" ? "" : `; refused user "${user}" and database "${database}"`;
+		log.warn(`${text}${whose} [${address}]${timesText(times)}`, { user, database, address });
 	}
 }
 
-/** The name of all clients in the Tally; those of others have a letter in front. */
+/** The names of all clients, and of all who log in, in the Tally; others have a letter in front of something. */
 const ALL = "";
+const LOGINS = "login";
+/** The address of all clients of the Unix socket. */
+const UNIX = "unix";
+const ALL_TAKEN = "sorry, too many clients already";
 
 function hostName({ address }: Guest): string {
 	return `a${networkOf(address)}`;

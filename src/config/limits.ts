@@ -33,6 +33,26 @@ export const limits = {
 		default: 1_000,
 		text: "PgBouncer's, in milliseconds: see `reserve_pool_size`. 0: no reserve. Not PgBouncer's 5 s, which is all the time that `checkout_timeout` gives here.",
 	}),
+	max_client_logins: integer({
+		default: MAX,
+		min: 1,
+		text: "Ours, not PgDog's: most connections in all workers that have not logged in yet; those beyond are told (53300) as soon as they say who they are. A CancelRequest is served, and an admin let in.",
+	}),
+	failed_login_delay: milliseconds({
+		default: 100,
+		max: 60_000,
+		text: "Ours, not PgDog's: who fails to log in is told so much later, as PostgreSQL's `auth_delay` has it.",
+	}),
+	max_failed_logins: integer({
+		default: MAX,
+		min: 1,
+		text: "Ours, not PgDog's: after so many failed log-ins in a row from one address (of IPv6 one /64 network) those that follow, the admin's too, are refused (28000) without a look at the password, until `failed_login_pause` is over; a log-in that succeeds before forgets them. Disabled by default, since behind one address there may be many. Clients of the Unix socket have none.",
+	}),
+	failed_login_pause: milliseconds({
+		default: 60_000,
+		min: 1,
+		text: "Ours, not PgDog's: an address whose last failed log-in is longer ago has failed no more.",
+	}),
 	query_wait_notify: milliseconds({
 		default: 0,
 		text: "PgBouncer's, in milliseconds: a client that has waited for a server connection for so long is told by a NOTICE that it queues, once for each wait, where that is between two answers. 0: none is. So by default, since what waits for `checkout_timeout`'s 5 s, PgBouncer's value here, is told by an error. Not at log-in, and not clients of several shards.",

@@ -2,6 +2,7 @@
 
 import type { Socket } from "bun";
 import type { ClientContext } from "../client/context.ts";
+import { now } from "../clock.ts";
 import { PgError, TOO_MANY_CONNECTIONS } from "../errors.ts";
 import { type Descriptors, Room } from "../net/descriptors.ts";
 import { descriptor } from "../net/options.ts";
@@ -26,7 +27,7 @@ export class Door {
 	private readonly descriptors: Descriptors;
 	private readonly onFull: (room: Room) => void;
 	private readonly startups = new Set<Startup>();
-	/** How many of `startups` are only let in to be told that there is no room (`Room.ToRefuse`). */
+	/** How many of `startups` are only let in to be told that there is no room. */
 	private refusing = 0;
 
 	/** @param onFull called when a client is turned away for want of descriptors */
@@ -53,10 +54,9 @@ export class Door {
 		const stream = new Stream(socket);
 		stream.counted = this.descriptors;
 		const startup = new Startup(this.context, stream, address, this.onOver);
-		if (room === Room.ToRefuse) {
-			startup.refusal = TOO_MANY_CLIENTS;
-			this.refusing++;
-		}
+		if (room === Room.ToRefuse) startup.refusal = TOO_MANY_CLIENTS;
+		else if (!this.context.seats.beginLogin()) startup.refusal = this.context.seats.crowded(startup, now());
+		if (startup.refusal !== null) this.refusing++;
 		stream.owner = startup;
 		socket.data = stream;
 		this.startups.add(startup);
@@ -66,6 +66,7 @@ export class Door {
 	private readonly onOver = (startup: Startup): void => {
 		this.startups.delete(startup);
 		if (startup.refusal !== null) this.refusing--;
+		else this.context.seats.endLogin();
 	};
 
 	/** Ends log-ins that take too long. @param time `now()` @param patience `client_login_timeout`, ms */

@@ -37,6 +37,8 @@ const enum Phase {
 	Login,
 	/** The answer is being checked; nothing may come. */
 	Checking,
+	/** It has failed, and is told so in a moment. */
+	Refused,
 	/** A CancelRequest has come and is being passed on; nothing else counts. */
 	Cancelling,
 	/** Someone else owns the stream, or it is closed. */
@@ -92,14 +94,15 @@ export class Startup implements StreamOwner {
 	}
 
 	onData(chunk: Buffer): void {
-		if (this.phase === Phase.Over || this.phase === Phase.Cancelling) return;
+		if (this.phase >= Phase.Refused) return;
 		if (this.phase === Phase.Checking) {
 			this.fail(new PgError("FATAL", "08P01", "a message came before it was asked for"));
 			return;
 		}
 		let rest = this.tail.add(chunk);
 		this.early = false;
-		while (rest !== null && !this.isOver) rest = this.phase === Phase.Packets ? this.packet(rest) : this.answer(rest);
+		while (rest !== null && this.phase < Phase.Refused)
+			rest = this.phase === Phase.Packets ? this.packet(rest) : this.answer(rest);
 		if (rest !== null) this.passOn(rest);
 	}
 
@@ -295,7 +298,9 @@ export class Startup implements StreamOwner {
 
 	private authenticate(): void {
 		const { context } = this;
-		const refusal = this.isAdmin ? null : (this.refusal ?? context.seats.refusal(this, now()));
+		const time = now();
+		const noSeat = this.isAdmin ? null : (this.refusal ?? context.seats.refusal(this, time));
+		const refusal = noSeat ?? context.seats.barred(this, time);
 		if (refusal !== null) {
 			this.turnAway(refusal);
 			return;
@@ -410,6 +415,7 @@ export class Startup implements StreamOwner {
 			this.fail(new PgError("FATAL", "57P03", "the database system is shutting down"));
 			return;
 		}
+		context.seats.proven(this, now());
 		if (found !== null) {
 			const seat = context.seats.take({ user, database, address }, found.spec, now());
 			if (seat instanceof PgError) {
@@ -446,10 +452,17 @@ export class Startup implements StreamOwner {
 
 	/** Sends 28000 with one text for every cause, so that nobody learns which users there are; the log has the true cause. */
 	private refuse(reason: string): void {
-		const { user, database, address } = this;
-		this.context.log.warn(`user "${user}" and database "${database}" auth error: ${reason} [${address}]`, this.fields);
+		const { user, database, address, context } = this;
+		context.log.warn(`user "${user}" and database "${database}" auth error: ${reason} [${address}]`, this.fields);
 		const message = `password for user "${user}" and database "${database}" is wrong, or the database does not exist`;
-		this.end(new PgError("FATAL", "28000", message));
+		const error = new PgError("FATAL", "28000", message);
+		const delay = context.seats.failed(this, now());
+		if (delay === 0) {
+			this.end(error);
+			return;
+		}
+		this.phase = Phase.Refused;
+		context.contain.later(delay, this.stream, () => this.isOver || this.end(error));
 	}
 
 	fail(error: PgError): void {

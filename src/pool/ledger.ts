@@ -4,12 +4,13 @@
 // every thread has its own Ledger over the same memory.
 
 import { Descriptors } from "../net/descriptors.ts";
+import { Failures } from "../net/failures.ts";
 import { OnceAMinute } from "../once-a-minute.ts";
 import { Tally } from "../tally.ts";
 
 const SERVERS = 0;
-/** Kinds of limits by which clients are refused (client/seats.ts). */
-const REFUSALS = 4;
+/** Kinds of limits by which clients are refused (`Refused` of client/seats.ts). */
+const REFUSALS = 6;
 
 export class Ledger {
 	readonly memory: SharedArrayBuffer;
@@ -36,6 +37,8 @@ export class Ledger {
 	readonly descriptorCounts: Int32Array;
 	/** Clients (client/seats.ts), and servers of a database or a user (caps.ts). */
 	readonly tally: Tally;
+	/** See `Failures`. */
+	readonly failures: Int32Array;
 
 	constructor(pools: number, workers: number, memory?: SharedArrayBuffer) {
 		this.pools = pools;
@@ -48,7 +51,8 @@ export class Ledger {
 		const descriptors = complaints + complaining * OnceAMinute.WORDS * 4;
 		const filling = descriptors + Descriptors.WORDS * 4;
 		const tally = (filling + 4 + 7) & ~7;
-		this.memory = memory ?? new SharedArrayBuffer(tally + Tally.BYTES);
+		const failures = tally + Tally.BYTES;
+		this.memory = memory ?? new SharedArrayBuffer(failures + Failures.WORDS * 4);
 		this.permits = new Int32Array(this.memory, SERVERS, 1 + pools);
 		this.catalogues = new Int32Array(this.memory, (1 + pools) * 4, pools);
 		const first = 1 + 2 * pools;
@@ -60,6 +64,7 @@ export class Ledger {
 		this.said = new Int32Array(this.memory, complaints, complaining * OnceAMinute.WORDS);
 		this.descriptorCounts = new Int32Array(this.memory, descriptors, Descriptors.WORDS);
 		this.tally = new Tally(this.memory, tally);
+		this.failures = new Int32Array(this.memory, failures, Failures.WORDS);
 	}
 
 	/** Takes a permit to have one more server connection, if fewer than `limit` are in use. */
