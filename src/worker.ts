@@ -202,8 +202,9 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 	accept(socket: Socket<Stream>): void {
 		const { remoteAddress, remotePort } = socket;
 		// Joined it is one string: a template would keep its pieces, for as long as nobody reads it.
-		const address = remoteAddress === undefined ? "unix" : [remoteAddress, remotePort].join(":");
-		if (address !== "unix") setKeepAlive(socket, this.tcp);
+		// One that was reset before it was accepted has none any more; what it has sent is read all the same.
+		const address = remoteAddress === undefined ? "unknown" : [remoteAddress, remotePort].join(":");
+		setKeepAlive(socket, this.tcp);
 		this.door.enter(socket, address);
 	}
 

@@ -364,6 +364,22 @@ describe("client certificates", () => {
 		expect((await running).errors[0]?.C).toBe("57014");
 	});
 
+	test("who has sent in plain text and reset the connection before it was accepted is no client of the Unix socket", async () => {
+		const wanted = withTls(localhost, { tls_client_required: true, auth_type: "trust", workers: 1 });
+		await using trusting = await startProxy(wanted);
+		process.kill(trusting.pid, "SIGSTOP");
+		for (let i = 0; i < 5; i++) {
+			const client = await RawClient.open({ port: trusting.port });
+			client.send(concat(STARTUP, f.query("SELECT 1")));
+			client.reset();
+		}
+		process.kill(trusting.pid, "SIGCONT");
+		await trusting.waitForLog(/only TLS connections are allowed/);
+		await using client = await connect(trusting, { tls: {} });
+		expect(await one(client, "SELECT 'in'")).toBe("in");
+		expect(trusting.log).not.toContain("[unix");
+	});
+
 	test("a CancelRequest in TLS", async () => {
 		await using client = await connect(proxy, { tls: {} });
 		const running = client.query("SELECT pg_sleep(20)");
