@@ -59,16 +59,19 @@ class Wire extends Duplex implements StreamOwner {
 class DirectSocket {
 	readonly data: Stream;
 	private readonly tls: TLSSocket;
+	private readonly wire: Wire;
 
-	constructor(tls: TLSSocket, data: Stream) {
+	constructor(tls: TLSSocket, wire: Wire, data: Stream) {
 		this.tls = tls;
+		this.wire = wire;
 		this.data = data;
 	}
 
 	/** Takes all or nothing. @returns how much it took; -1 when it is closed */
 	write(bytes: Uint8Array, start = 0, length = bytes.length): number {
 		if (this.tls.destroyed || this.tls.writableEnded) return -1;
-		if (this.tls.writableNeedDrain) return 0;
+		// Bun's TLSSocket (1.4.5) does not wait for the Duplex that it writes to.
+		if (this.tls.writableNeedDrain || this.wire.writableNeedDrain) return 0;
 		// A copy: the Stream's buffers are filled again.
 		this.tls.write(Buffer.from(bytes.subarray(start, start + length)));
 		return length;
@@ -135,7 +138,7 @@ function overWire(
 		ALPNProtocols: [ALPN],
 	} as TLSSocketOptions;
 	const tls = new TLSSocket(wire as never, options);
-	const direct = new DirectSocket(tls, stream) as unknown as Socket<Stream>;
+	const direct = new DirectSocket(tls, wire, stream) as unknown as Socket<Stream>;
 	tls.on("secure", () => {
 		// A client that does not say what it is about to speak may have been sent here by somebody else (ALPACA).
 		const agreed = (tls as { alpnProtocol?: string | false | null }).alpnProtocol === ALPN;
@@ -145,7 +148,8 @@ function overWire(
 		handlers.handshake?.(direct, agreed, agreed ? (wrong ? new Error(String(wrong)) : null) : without);
 	});
 	tls.on("data", (chunk: Buffer) => handlers.data?.(direct, chunk));
-	tls.on("drain", () => handlers.drain?.(direct));
+	// Whichever of them is full has the other told, too: `write` asks both.
+	for (const end of [tls, wire]) end.on("drain", () => handlers.drain?.(direct));
 	tls.on("error", (error: Error) => handlers.handshake?.(direct, false, error));
 	tls.on("close", () => handlers.close?.(direct));
 	wire.push(first);

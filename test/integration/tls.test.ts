@@ -2,7 +2,7 @@
 
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createHash, X509Certificate } from "node:crypto";
-import { writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { SQL } from "bun";
 import { Client } from "pg";
 import postgres from "postgres";
@@ -411,6 +411,26 @@ describe("a session over TLS", () => {
 			client.send(Buffer.from([0, 0, 0, 0, 1]));
 			const last = (await client.closed).map(({ body }) => body.toString());
 			expect(last.join()).toContain("FATAL");
+		});
+	}
+
+	for (const way of ["tls", "directTls"] as const) {
+		test(`${way}: whoever does not read holds up his server, and costs no memory`, async () => {
+			await using its = await startProxy(withTls(localhost, { workers: 1 }));
+			await using client = await connect(its, { [way]: {} });
+			const memory = () => Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${its.pid}/status`, "utf8"))![1]) >> 10;
+			const before = memory();
+			client.pause();
+			client.send(f.query("SELECT repeat('x', 1000000) FROM generate_series(1, 200)"));
+			let stuck = 0;
+			await until(async () => {
+				const query = "SELECT wait_event FROM pg_stat_activity WHERE query LIKE 'SELECT repeat%'";
+				const [row] = (await cluster.primary.sql(query)) as { wait_event: string | null }[];
+				stuck = row?.wait_event === "ClientWrite" ? stuck + 1 : 0;
+				return stuck === 20;
+			}, "the server to be held up");
+			expect(memory() - before).toBeLessThan(60);
+			client.reset();
 		});
 	}
 
