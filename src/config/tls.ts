@@ -43,17 +43,21 @@ class Files {
 		this.report.problem(this.source, `general.${name}`, "value", show(path), `${what} (${why})`);
 	}
 
-	/** The certificates of a PEM text, at least one; none when they cannot be read, which has been reported. */
+	/**
+	 * The certificates of a PEM file, at least one, and their text with nothing around it, which Bun may stumble over at each
+	 * handshake. Undefined: they cannot be read, which has been reported.
+	 */
 	certificates(
 		name: keyof General,
 		path: string,
 	): { readonly pem: string; readonly chain: X509Certificate[] } | undefined {
-		const pem = this.read(name, path, CERTIFICATES);
-		if (pem === undefined) return undefined;
-		const blocks = pem.match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? [];
+		const text = this.read(name, path, CERTIFICATES);
+		if (text === undefined) return undefined;
+		const blocks = text.match(/-----BEGIN CERTIFICATE-----[^-]*-----END CERTIFICATE-----/g) ?? [];
 		try {
+			if (text.split("-----BEGIN CERTIFICATE-----").length > blocks.length + 1) throw new Error("one is cut off");
 			if (blocks.length === 0) throw new Error("it holds none");
-			return { pem, chain: blocks.map((block) => new X509Certificate(block)) };
+			return { pem: blocks.join("\n"), chain: blocks.map((block) => new X509Certificate(block)) };
 		} catch (error) {
 			this.wrong(name, path, CERTIFICATES, (error as Error).message);
 			return undefined;

@@ -479,11 +479,16 @@ describe("a reload", () => {
 		expect(notices.map(({ M }) => M).join()).toContain("TLS certificates read anew");
 		for (const way of ["tls", "direct"] as const) expect(await shown(way)).toBe(is(second));
 		expect(await one(old, "SELECT 'still here'")).toBe("still here");
-		for (const broken of ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]) {
+		const cutOff = `${second.certificatePem}\n${authority.pem.slice(0, -40)}`;
+		for (const broken of ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", cutOff]) {
 			writeFileSync(first.certificate, broken);
 			expect((await console.query("RELOAD")).errors[0]?.D ?? "").toContain("a PEM file of certificates");
 		}
 		expect(await shown("tls")).toBe(is(second));
+		writeFileSync(first.certificate, `\ufeff${first.certificatePem}\n-----BEGIN OF WHAT IS NONE`);
+		writeFileSync(first.key, first.keyPem);
+		expect((await console.query("RELOAD")).errors).toEqual([]);
+		for (const way of ["tls", "direct"] as const) expect(await shown(way)).toBe(is(first));
 		await using client = await connect(changing, { tls: {} });
 		expect(await one(client, "SELECT 'in'")).toBe("in");
 	});
