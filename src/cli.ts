@@ -18,7 +18,7 @@ export interface Files {
 
 export type CommandLine =
 	/** Serve. */
-	| { readonly kind: "run"; readonly files: Files; readonly overrides: Overrides }
+	| { readonly kind: "run"; readonly files: Files; readonly overrides: Overrides; readonly takeover: boolean }
 	/** Load both files, log the verdict, exit 0 or 1. */
 	| { readonly kind: "configcheck"; readonly files: Files }
 	/** Print a SCRAM verifier on standard output; no file is read. Null: the password comes by standard input. */
@@ -55,11 +55,13 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
 			"users file (default: users.toml beside a config file that is named with its folder, else here)",
 		)
 		.option("-d, --database-url <url>", "database to serve instead of those in the files; repeatable", collect, [])
+		.option("--takeover", "go on in place of the process that runs with this configuration (takeover_socket)", false)
 		.version("", "-V, --version", "print the version")
 		.allowExcessArguments()
 		.action(() => {
 			const [name] = program.args;
-			if (name === undefined) command = { kind: "run", files: files(program), overrides: {} };
+			if (name === undefined)
+				command = { kind: "run", files: files(program), overrides: {}, takeover: program.opts().takeover };
 			else if (later.includes(name)) program.error(`error: command '${name}' is known to PgDog, not served yet`);
 			else program.error(`error: unknown command '${name}'`);
 		});
@@ -77,7 +79,7 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
 				...(minPoolSize !== undefined && { min_pool_size: minPoolSize }),
 				...(sessionMode !== undefined && { pooler_mode: sessionMode === "true" ? "session" : "transaction" }),
 			};
-			command = { kind: "run", files: files(program), overrides };
+			command = { kind: "run", files: files(program), overrides, takeover: program.opts().takeover };
 		});
 	program
 		.command("configcheck")
@@ -94,11 +96,8 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
 		.action((password: string) => {
 			command = { kind: "hash", password: password === "-" ? null : password };
 		});
-	addPluginInfo(program, () => {
-		command = { kind: "plugin-info" };
-	});
-	addInstall(program, () => {
-		command = { kind: "install", files: files(program) };
+	addOthers(program, (chosen) => {
+		command = chosen;
 	});
 	try {
 		program.parse(argv, { from: "user" });
@@ -110,21 +109,19 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
 	return command ?? { kind: "usage", text: program.helpInformation() };
 }
 
-function addPluginInfo(program: Commander, chosen: () => void): void {
+/** Subcommands that print what they know of this executable. */
+function addOthers(program: Commander, choose: (command: CommandLine) => void): void {
 	program
 		.command("plugin-info")
 		.allowExcessArguments(false)
 		.description("print the versions that Rust plugins must be built with")
-		.action(chosen);
-}
-
-function addInstall(program: Commander, chosen: () => void): void {
+		.action(() => choose({ kind: "plugin-info" }));
 	program
 		.command("install")
 		.allowExcessArguments(false)
 		.description("print what makes this executable a service, and the lines that install it")
 		.requiredOption("--systemd", "a unit for systemd")
-		.action(chosen);
+		.action(() => choose({ kind: "install", files: files(program) }));
 }
 
 function files(program: Commander): Files {

@@ -12,10 +12,11 @@ import { createLog, type Log, type LogFormat } from "./log.ts";
 import { raiseDescriptorLimit } from "./net/options.ts";
 import { ServiceManager } from "./net/service-manager.ts";
 import { Lines } from "./net/standard-error.ts";
+import { Takeover } from "./net/takeover.ts";
 import { type HostDescription, NO_PLUGINS, PLUGIN_CRATES } from "./plugin/abi.ts";
 import { type Bridge, BridgeError, findBridge, openBridge } from "./plugin/bridge.ts";
 import { loadPlugins, RequiredPluginError } from "./plugin/loader.ts";
-import { Proxy } from "./proxy.ts";
+import { type Passed, Proxy } from "./proxy.ts";
 import { versionLine } from "./version.ts";
 
 async function main(command: CommandLine): Promise<number> {
@@ -39,7 +40,7 @@ async function main(command: CommandLine): Promise<number> {
 		case "configcheck":
 			return check(command.files);
 		case "run":
-			return run(command.files, command.overrides);
+			return run(command);
 	}
 }
 
@@ -130,16 +131,23 @@ async function bringPlugins(
 	}
 }
 
-function bringService(log: Log): ServiceManager | null {
+/** What other processes have for this one. @returns null when that cannot be had, which has been logged */
+function bringPassed(takeover: boolean, { general }: Snapshot, log: Log): Passed | null {
+	const { takeover_socket, host, port } = general;
 	try {
-		return new ServiceManager(process.env);
+		const service = new ServiceManager(process.env);
+		if (!takeover) return { service, predecessor: null };
+		if (takeover_socket === undefined) throw new Error("--takeover: general.takeover_socket is not set");
+		const predecessor = Takeover.begin(takeover_socket, { host, port });
+		if (predecessor === null) log.info(`nobody answers on ${takeover_socket}: there is nothing to take over`);
+		return { service, predecessor };
 	} catch (error) {
 		log.error((error as Error).message);
 		return null;
 	}
 }
 
-async function run(files: Files, overrides: Overrides): Promise<number> {
+async function run({ files, overrides, takeover }: Extract<CommandLine, { kind: "run" }>): Promise<number> {
 	raiseDescriptorLimit();
 	const loaded = read(files, overrides);
 	// Format and level of the log are settings themselves: where the files have mistakes, text at level info.
@@ -152,8 +160,6 @@ async function run(files: Files, overrides: Overrides): Promise<number> {
 	if (snapshot === null) return 1;
 	if (snapshot.admin.generated)
 		log.warn("admin password has been randomly generated; set one in [admin] to use the admin database");
-	const service = bringService(log);
-	if (service === null) return 1;
 	let proxy: Proxy | null = null;
 	let stopped = false as boolean;
 	// Signal handlers before anything that takes time: as process 1 of a container, a signal without a handler is ignored.
@@ -170,7 +176,9 @@ async function run(files: Files, overrides: Overrides): Promise<number> {
 	const plugins = await bringPlugins(snapshot.plugins, log, log_format);
 	if (plugins === null) return 1;
 	if (stopped) return 0;
-	proxy = new Proxy(snapshot, plugins, log, service, (before) => read(files, overrides, before));
+	const passed = bringPassed(takeover, snapshot, log);
+	if (passed === null) return 1;
+	proxy = new Proxy(snapshot, plugins, log, passed, (before) => read(files, overrides, before));
 	return proxy.run();
 }
 

@@ -89,8 +89,8 @@ export type ToWorker =
 	| { readonly type: "answer"; readonly id: number; readonly answer: CommandAnswer }
 	/** Listen again: the main thread ended the worker's listener while the worker was stuck. */
 	| { readonly type: "listen" }
-	/** Accept no more; clients leave as their transactions end. */
-	| { readonly type: "drain" }
+	/** Accept no more; clients leave as their transactions end, or, after a takeover, when they like (`gently`). */
+	| { readonly type: "drain"; readonly gently: boolean }
 	/** `shutdown_timeout` is over: cancel the statements that run. */
 	| { readonly type: "cancel-all" }
 	/** Disconnect all clients and servers, then answer `closed`. */

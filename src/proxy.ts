@@ -14,28 +14,29 @@ import { problemText } from "./config/problem.ts";
 import { allPools, type PoolSpec, type Snapshot } from "./config/snapshot.ts";
 import { Contain } from "./contain.ts";
 import { cannotListen, ProtocolError, traceOf } from "./errors.ts";
+import { KnownPools } from "./known-pools.ts";
 import type { Log } from "./log.ts";
 import { turnAway } from "./login/door.ts";
 import type { AnyRow, FromWorker, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
 import { releaseCode } from "./net/code.ts";
 import { Descriptors, Room } from "./net/descriptors.ts";
-import { closeDescriptor, descriptor, duplicate, endListener, lowestFreeDescriptor } from "./net/options.ts";
+import { closeDescriptor, descriptor, duplicate, endListener } from "./net/options.ts";
 import { settle } from "./net/outgoing.ts";
 import type { ServiceManager } from "./net/service-manager.ts";
+import { type Takeover, TakeoverListener } from "./net/takeover.ts";
 import { listenUnix, unixSocketPath } from "./net/unix.ts";
 import type { HostDescription } from "./plugin/abi.ts";
 import { PluginHost } from "./plugin/host.ts";
-import { Bans, banText } from "./pool/bans.ts";
+import { Bans } from "./pool/bans.ts";
 import { Ledger } from "./pool/ledger.ts";
 import { Monitor } from "./pool/monitor.ts";
-import { lsnText } from "./pool/replication.ts";
-import { Ban, foundText, Vital, Vitals } from "./pool/vitals.ts";
+import { Vitals } from "./pool/vitals.ts";
 import { Attendance, ENDED, LOOK, stuckListeners } from "./stats/attendance.ts";
 import { Counters } from "./stats/counters.ts";
 import { Loads } from "./stats/loads.ts";
 import { AverageSampler } from "./status/averages.ts";
 import { Gathering } from "./status/gathering.ts";
-import type { ClientRow, PoolRow, PoolVitals, RouteRow, ServerRow } from "./status/rows.ts";
+import type { ClientRow, PoolRow, RouteRow, ServerRow } from "./status/rows.ts";
 import { versionLine } from "./version.ts";
 
 /** A worker as the main thread reaches it: a thread, or with `workers = 0` the Worker on this one. */
@@ -47,8 +48,6 @@ interface Thread {
 const SPARE_POOLS = 1024;
 /** File descriptors that a worker thread takes for itself, as seen with Bun 1.4.5. */
 const FILES_OF_A_WORKER = 4;
-/** Fewer clients than this beside the pools are worth a warning at the start. */
-const FEW_CLIENTS = 100;
 /** ms between two counts of the descriptors that are open beside connections (`Descriptors.measure`). */
 const MEASURE = 60_000;
 /** ms that a worker may take to close before the process ends without it: a plugin may be stuck in its route. */
@@ -56,18 +55,32 @@ const CLOSE_TIMEOUT = 5_000;
 /** ms from a load of the configuration to the garbage collection of what it has left behind. */
 const TIDY = 1_000;
 
+/** What main.ts has from other processes. */
+export interface Passed {
+	readonly service: ServiceManager;
+	/** The process that this one replaces. */
+	readonly predecessor: Takeover | null;
+}
+
 export class Proxy implements AdminSource {
 	readonly version = versionLine();
 	private current: Snapshot;
 	private readonly log: Log;
 	private readonly read: (before: Snapshot) => Loaded;
 	private readonly service: ServiceManager;
+	private readonly predecessor: Takeover | null;
+	/** `WorkerSetup.sockets`. */
+	private readonly sockets: readonly number[];
+	private readonly takeover: TakeoverListener;
+	/** Another process goes on in our place; clients may stay for a while. */
+	private isReplaced = false;
 	private readonly plugins: PluginHost;
 	private readonly description: HostDescription;
 	private readonly threads: Thread[] = [];
 	private readonly workers: number;
 	private readonly capacity: number;
 	private readonly slots = new Map<string, number>();
+	private readonly known: KnownPools;
 	private readonly ledger: Ledger;
 	private readonly counters: Counters;
 	private readonly attendance: Attendance;
@@ -76,8 +89,6 @@ export class Proxy implements AdminSource {
 	private readonly bans: Bans;
 	private readonly contain: Contain;
 	private readonly monitor: Monitor;
-	/** Paused logins, by `loginOf` (user and database): a pool that a reload adds to one is paused like its others. */
-	private readonly paused = new Set<string>();
 	private readonly descriptors: Descriptors;
 	private readonly over = Promise.withResolvers<number>();
 	private readonly scramSecret = Uint8Array.from(randomBytes(32));
@@ -100,10 +111,12 @@ export class Proxy implements AdminSource {
 		snapshot: Snapshot,
 		plugins: HostDescription,
 		log: Log,
-		service: ServiceManager,
+		passed: Passed,
 		read: (before: Snapshot) => Loaded,
 	) {
-		this.service = service;
+		this.service = passed.service;
+		this.predecessor = passed.predecessor;
+		this.sockets = this.predecessor?.sockets ?? this.service.sockets;
 		this.current = snapshot;
 		this.description = plugins;
 		this.plugins = new PluginHost(plugins, { log });
@@ -117,12 +130,18 @@ export class Proxy implements AdminSource {
 		this.counters = new Counters(this.capacity, this.workers);
 		this.attendance = new Attendance(this.workers);
 		this.bans = new Bans(new Vitals(this.capacity), log, snapshot, this.slots);
+		this.known = new KnownPools(this.slots, this.ledger, this.counters, this.bans);
 		this.contain = new Contain((error) => {
 			if (error instanceof ProtocolError) log.warn(`a server said to the monitor what it should not: ${error.message}`);
 			else log.error(`internal error: ${traceOf(error)}`);
 		}, settle);
 		this.monitor = new Monitor(this.bans, log, this.contain, snapshot, this.descriptors);
 		this.averages = new AverageSampler();
+		this.takeover = new TakeoverListener(snapshot.general, {
+			offer: () => this.offer(),
+			onTakenOver: (pid) => this.onReplaced(pid),
+			refused: (why) => log.warn(`takeover refused: ${why}`),
+		});
 		const { attendance, workers } = this;
 		const respondents = {
 			count: workers,
@@ -141,12 +160,13 @@ export class Proxy implements AdminSource {
 	}
 
 	private async start(): Promise<void> {
-		const { host, port, workers, unix_socket_dir, unix_socket_mode } = this.current.general;
+		const { host, port, workers, unix_socket_dir } = this.current.general;
 		this.descriptors.measure(FILES_OF_A_WORKER * this.workers);
-		this.checkDescriptors();
+		const shortage = this.descriptors.shortage(FILES_OF_A_WORKER * this.workers, this.size);
+		if (shortage !== null) this.log.warn(shortage);
 		// The plugins' init comes before anything listens: no client may be routed before it.
 		this.plugins.init();
-		if (this.service.sockets.length === 0 && (workers > 1 || unix_socket_dir !== undefined)) {
+		if (this.sockets.length === 0 && (workers > 1 || unix_socket_dir !== undefined)) {
 			// Workers share the port by SO_REUSEPORT, and so would another proxy, unnoticed: listen once without it, which fails then.
 			// And that before its socket's file is looked at, where one that has no time to answer would be taken for dead.
 			try {
@@ -155,21 +175,8 @@ export class Proxy implements AdminSource {
 				throw cannotListen(error, `${host}:${port}`);
 			}
 		}
-		const { healthcheck_port } = this.current.general;
-		if (healthcheck_port !== undefined) {
-			this.health = serveHealth(healthcheck_port, {
-				isUp: () => isUp(this.pools()),
-				isLive: () => this.attendance.isWell,
-				isStopping: () => this.stopping,
-			});
-			this.log.info(`healthcheck endpoint http://0.0.0.0:${this.health.port}`);
-		}
 		this.discover(this.current, new Set());
-		if (unix_socket_dir !== undefined) {
-			const path = unixSocketPath(unix_socket_dir, port);
-			const mode = Number.parseInt(unix_socket_mode, 8);
-			this.unixListener = await listenUnix(path, mode, (socket) => this.accept(socket));
-		}
+		if (this.predecessor === null) await this.listenBeside();
 		const loads = new Loads(this.workers);
 		for (let index = 0; index < this.workers; index++) {
 			const setup: WorkerSetup = {
@@ -186,7 +193,7 @@ export class Proxy implements AdminSource {
 				attendance: this.attendance.memory,
 				loads: loads.memory,
 				scramSecret: this.scramSecret,
-				sockets: this.service.sockets,
+				sockets: this.sockets,
 			};
 			this.threads.push(workers === 0 ? await this.startHere(setup) : this.startThread(setup));
 		}
@@ -195,19 +202,28 @@ export class Proxy implements AdminSource {
 		this.periodic.push(this.contain.every(MEASURE, () => this.descriptors.measure()));
 		this.tidy();
 		const period = this.current.general.stats_period;
-		this.periodic.push(this.contain.every(period, () => this.averages.sample(this.samples(), Date.now())));
+		this.periodic.push(
+			this.contain.every(period, () => this.averages.sample(this.known.samples(allPools(this.current)), Date.now())),
+		);
 	}
 
-	/** Warns when the process may open too few files for the pools and for clients beside them. */
-	private checkDescriptors(): void {
-		const { limit } = this.descriptors;
-		const servers = allPools(this.current).reduce((sum, { pool_size }) => sum + pool_size, 0);
-		const clients = this.descriptors.clientsThatFit(lowestFreeDescriptor() + FILES_OF_A_WORKER * this.workers, servers);
-		if (clients >= Math.max(FEW_CLIENTS, servers)) return;
-		const room = clients > 0 ? `leave room for ${clients} clients` : "leave no room for clients";
-		this.log.warn(
-			`${limit} file descriptors (LimitNOFILE, ulimit -n) and pools of up to ${servers} server connections ${room}: raise the limit`,
-		);
+	/** Opens what no two processes have at once: only clients' sockets go on when another takes over. */
+	private async listenBeside(): Promise<void> {
+		const { healthcheck_port, port, takeover_socket, unix_socket_dir, unix_socket_mode } = this.current.general;
+		if (healthcheck_port !== undefined) {
+			this.health = serveHealth(healthcheck_port, {
+				isUp: () => isUp(this.pools()),
+				isLive: () => this.attendance.isWell,
+				isStopping: () => this.stopping,
+			});
+			this.log.info(`healthcheck endpoint http://0.0.0.0:${this.health.port}`);
+		}
+		if (unix_socket_dir !== undefined) {
+			const path = unixSocketPath(unix_socket_dir, port);
+			const mode = Number.parseInt(unix_socket_mode, 8);
+			this.unixListener = await listenUnix(path, mode, (socket) => this.accept(socket));
+		}
+		if (takeover_socket !== undefined) await this.takeover.listen(takeover_socket);
 	}
 
 	/**
@@ -298,7 +314,7 @@ export class Proxy implements AdminSource {
 		switch (message.type) {
 			case "listening":
 				this.listeners[from] = message.fd;
-				if (++this.listening === this.workers) this.onListening();
+				if (++this.listening === this.workers) this.contain.when(null, this.onListening(), () => {});
 				break;
 			case "failed":
 				this.fail(message.reason);
@@ -347,10 +363,14 @@ export class Proxy implements AdminSource {
 		}
 	}
 
-	private onListening(): void {
+	private async onListening(): Promise<void> {
+		if (this.predecessor !== null) await this.replace(this.predecessor);
 		const { host, port, unix_socket_dir } = this.current.general;
 		this.descriptors.measure();
-		const where = this.service.sockets.length > 0 ? "sockets of the service manager" : `${host}:${port}`;
+		const where =
+			this.service.sockets.length > 0 && this.predecessor === null
+				? "sockets of the service manager"
+				: `${host}:${port}`;
 		this.log.info(`🐕 PgDog listening on ${where}`);
 		this.service.ready();
 		const { contain, service } = this;
@@ -360,10 +380,38 @@ export class Proxy implements AdminSource {
 		if (unix_socket_dir !== undefined) this.log.info(`🐕 PgDog listening on ${unixSocketPath(unix_socket_dir, port)}`);
 	}
 
+	/** All workers listen on the sockets that were handed over: the process of before makes way. */
+	private async replace(predecessor: Takeover): Promise<void> {
+		if (!predecessor.finish()) this.log.warn("takeover: the process of before does not say that it makes way");
+		try {
+			await this.listenBeside();
+		} catch (error) {
+			// Clients come by the port, and would lose more than this.
+			this.log.error(`takeover: ${(error as Error).message}`);
+		}
+	}
+
+	/** `Predecessor.offer` */
+	private offer(): readonly number[] | null {
+		if (this.stopping || this.listening < this.workers) return null;
+		return this.sockets.length > 0 ? this.sockets : this.listeners.filter((fd) => fd !== ENDED);
+	}
+
+	/** Another process listens: what clients there are may stay as long as at a shutdown. */
+	private onReplaced(pid: number): void {
+		this.isReplaced = true;
+		this.health?.stop();
+		this.leave(true, `goes on as process ${pid}; clients may stay here for $s`);
+	}
+
+	/** Server connections that all pools may have together. */
+	private get size(): number {
+		return allPools(this.current).reduce((sum, { pool_size }) => sum + pool_size, 0);
+	}
+
 	private statusLine(): string {
 		const { connections } = this.descriptors;
-		const size = allPools(this.current).reduce((sum, { pool_size }) => sum + pool_size, 0);
-		return `${connections} connections, ${this.ledger.usedByAll} of them to servers, of ${size} that pools may have`;
+		return `${connections} connections, ${this.ledger.usedByAll} of them to servers, of ${this.size} that pools may have`;
 	}
 
 	/** Ends the process with exit code 1: half a proxy is worse than none, and systemd starts a new one. */
@@ -371,6 +419,7 @@ export class Proxy implements AdminSource {
 		this.log.error(reason);
 		this.closing = true;
 		this.unixListener?.stop();
+		this.takeover.stop();
 		// The plugins' fini only while no worker listens: with clients, nobody knows what the threads are doing.
 		if (this.listening === 0) this.plugins.fini();
 		this.over.resolve(1);
@@ -380,19 +429,25 @@ export class Proxy implements AdminSource {
 
 	/** The first call lets transactions finish for `shutdown_timeout`; the second stops at once. */
 	stop(signal: string): void {
-		if (this.stopping) {
+		if (this.stopping && !this.isReplaced) {
 			this.log.warn(`${signal} again: stopping at once`);
 			this.closeAll();
 			return;
 		}
+		this.isReplaced = false;
+		this.leave(false, `is shutting down [${signal}], waiting up to $s for clients to finish transactions`);
+	}
+
+	/** @param why for the log; `$` is the time in which clients may leave */
+	private leave(gently: boolean, why: string): void {
 		this.stopping = true;
 		const { shutdown_timeout, shutdown_termination_timeout } = this.current.general;
-		this.log.info(
-			`🐕 PgDog is shutting down [${signal}], waiting up to ${shutdown_timeout / 1000}s for clients to finish transactions`,
-		);
+		this.log.info(`🐕 PgDog ${why.replace("$", String(shutdown_timeout / 1000))}`);
 		this.service.stopping(shutdown_timeout + (shutdown_termination_timeout ?? 0) + CLOSE_TIMEOUT);
 		this.unixListener?.stop();
-		this.send({ type: "drain" });
+		this.takeover.stop();
+		this.send({ type: "drain", gently });
+		if (this.shutdownTimer !== null) clearTimeout(this.shutdownTimer);
 		this.shutdownTimer = this.contain.later(shutdown_timeout, null, () => {
 			this.log.warn("terminating client connections due to shutdown timeout");
 			if (shutdown_termination_timeout === undefined) {
@@ -445,69 +500,19 @@ export class Proxy implements AdminSource {
 	}
 
 	pools(): PoolRow[] {
-		return allPools(this.current).map((spec) => {
-			const { key } = spec;
-			const id = this.slots.get(key)!;
-			return {
-				key,
-				id,
-				paused: this.paused.has(loginOf(spec)),
-				counters: this.counters.sum(id),
-				servers: this.ledger.used(id),
-				vitals: this.vitalsOf(spec, id),
-			};
-		});
-	}
-
-	private *samples(): Generator<Pick<PoolRow, "key" | "counters">> {
-		for (const { pools } of this.current.clusters)
-			for (const { key } of pools) yield { key, counters: this.counters.sum(this.slots.get(key)!) };
-	}
-
-	private vitalsOf({ role }: PoolSpec, slot: number): PoolVitals {
-		const { vitals } = this.bans;
-		const ban = vitals.banOf(slot);
-		return {
-			role: role === "auto" ? foundText(vitals.roleOf(slot)) : role,
-			healthy: vitals.isHealthy(slot),
-			ban: ban === Ban.None ? null : banText(ban),
-			ban_time_left: this.bans.timeLeft(slot, now()),
-			lsn_at: vitals.get(slot, Vital.lsnAt),
-			in_recovery: vitals.isInRecovery(slot),
-			lsn: lsnText(vitals.get(slot, Vital.lsn)),
-			lag_bytes: vitals.get(slot, Vital.lagBytes),
-			lag: vitals.get(slot, Vital.lag),
-		};
-	}
-
-	/** Slot of the pool with this `PoolRow.id`, if there is one; undefined: of all pools. */
-	private slotsOf(id: number | undefined): number[] {
-		const all = allPools(this.current).map(({ key }) => this.slots.get(key)!);
-		return id === undefined ? all : all.filter((slot) => slot === id);
+		return this.known.rows(allPools(this.current));
 	}
 
 	ban(id: number | undefined): number {
-		const slots = this.slotsOf(id);
-		for (const slot of slots) this.bans.banByHand(slot, now());
-		return slots.length;
+		return this.known.each(allPools(this.current), id, (slot) => this.bans.banByHand(slot, now()));
 	}
 
 	unban(id: number | undefined): number {
-		const slots = this.slotsOf(id);
-		for (const slot of slots) this.bans.unbanByHand(slot, now());
-		return slots.length;
+		return this.known.each(allPools(this.current), id, (slot) => this.bans.unbanByHand(slot, now()));
 	}
 
 	healthcheck(id: number | undefined): number {
-		const slots = this.slotsOf(id);
-		for (const slot of slots) this.bans.vitals.suspect(slot);
-		return slots.length;
-	}
-
-	private find(user: string | undefined, database: string | undefined): PoolSpec[] {
-		return allPools(this.current).filter(
-			(pool) => (user === undefined || pool.user === user) && (database === undefined || pool.database === database),
-		);
+		return this.known.each(allPools(this.current), id, (slot) => this.bans.vitals.suspect(slot));
 	}
 
 	/** Sends an order to all workers. @returns how many pools it is for */
@@ -555,13 +560,11 @@ export class Proxy implements AdminSource {
 		this.bans.lift("reload", now());
 		this.discover(next, known);
 		this.log.set(next.general.log_format, next.general.log_level);
-		const logins = new Set(allPools(next).map(loginOf));
-		for (const login of this.paused) if (!logins.has(login)) this.paused.delete(login);
-		const paused = allPools(next).filter((spec) => this.paused.has(loginOf(spec)));
+		const paused = this.known.reach(allPools(next));
 		const update = updateOf(difference);
 		const keys = update.clusters.flatMap((cluster) => cluster.pools.map(({ key }) => key));
 		const slots = new Map(keys.map((key) => [key, this.slots.get(key)!]));
-		this.send({ type: "reload", update, slots, paused: new Set(paused.map(({ key }) => key)) });
+		this.send({ type: "reload", update, slots, paused });
 		const counts = `${pools.added.length} pools added, ${pools.changed.length} changed, ${pools.removed.length} removed`;
 		tell("NOTICE", `configuration reloaded: ${counts}`);
 		this.tidy();
@@ -575,15 +578,11 @@ export class Proxy implements AdminSource {
 	}
 
 	async pause(user: string | undefined, database: string | undefined): Promise<number> {
-		const pools = this.find(user, database);
-		for (const spec of pools) this.paused.add(loginOf(spec));
-		return this.order("pause", pools);
+		return this.order("pause", this.known.pause(allPools(this.current), user, database));
 	}
 
 	async resume(user: string | undefined, database: string | undefined): Promise<number> {
-		const pools = this.find(user, database);
-		for (const spec of pools) this.paused.delete(loginOf(spec));
-		return this.order("resume", pools);
+		return this.order("resume", this.known.resume(allPools(this.current), user, database));
 	}
 
 	async reconnect(): Promise<void> {
@@ -594,8 +593,4 @@ export class Proxy implements AdminSource {
 	shutdown(): void {
 		this.stop("SHUTDOWN");
 	}
-}
-
-function loginOf({ user, database }: PoolSpec): string {
-	return JSON.stringify([user, database]);
 }

@@ -61,6 +61,8 @@ import { type ClientRow, clientRow, serverRow } from "./status/rows.ts";
 
 /** ms between two ticks of the janitor: every timeout is rounded up to them. */
 const TICK = 100;
+/** Ticks without any client after which a worker that is replaced has none. */
+const DESERTED = 5;
 /** Most CancelRequests for other workers' clients under way at a time; more are dropped. A guess. */
 const MOST_CANCELLING = 4096;
 /** Bytes that large messages of all clients may take until they are sent on: four of the longest that is routed. A guess. */
@@ -100,6 +102,8 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 	generation = 0;
 	stopping = false;
 	private drained = false;
+	/** Ticks without any client since another process took over; -1: none has. */
+	private deserted = -1;
 	/** `Vitals.version` and `Vitals.suspicions` as of the last tick. */
 	private vitalsVersion = 0;
 	private suspicions = 0;
@@ -406,7 +410,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 				if (!this.stopping) this.listener.listenAgain();
 				break;
 			case "drain":
-				this.drain();
+				this.drain(message.gently);
 				break;
 			case "cancel-all":
 				this.eachClient((client) => client.cancel(() => {}));
@@ -547,9 +551,21 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		);
 	}
 
-	private drain(): void {
-		this.stopping = true;
+	/** After a takeover: a client may be on its way between two workers, so once without any is not enough. */
+	private lookForClients(): void {
+		this.deserted = this.clients.isEmpty && this.door.isEmpty ? this.deserted + 1 : 0;
+		if (this.deserted < DESERTED || this.drained) return;
+		this.drained = true;
+		this.post({ type: "drained" });
+	}
+
+	private drain(gently: boolean): void {
 		this.listener.stop();
+		if (gently) {
+			this.deserted = 0;
+			return;
+		}
+		this.stopping = true;
 		this.door.shutDown();
 		this.eachClient((client) => client.shutDown(false));
 		this.tellDrained();
@@ -593,7 +609,8 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		const check = () => client.check(time);
 		for (client of this.clients.turn()) contain.guard(client.stream, check);
 		this.door.tick(time, general.client_login_timeout);
-		contain.guard(null, () => this.moves.tick(time));
+		if (this.deserted >= 0) this.lookForClients();
+		else contain.guard(null, () => this.moves.tick(time));
 		const [used, size] = this.connections();
 		this.descriptors.look(Math.max(0, size - used));
 	}

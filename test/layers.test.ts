@@ -32,7 +32,8 @@ const LEAVES = ["log.ts", "clock.ts", "contain.ts", "errors.ts", "once-a-minute.
 /** Files beside the rooms: the rooms they may import ("*": all) and the files of that kind. */
 const TOP: Record<string, { rooms: string[]; files: string[] }> = {
 	"main.ts": { rooms: ["*"], files: ["cli.ts", "proxy.ts", "version.ts"] },
-	"proxy.ts": { rooms: ["*"], files: ["messages.ts", "version.ts", "worker.ts"] },
+	"known-pools.ts": { rooms: ["config", "pool", "stats", "status"], files: [] },
+	"proxy.ts": { rooms: ["*"], files: ["known-pools.ts", "messages.ts", "version.ts", "worker.ts"] },
 	"worker.ts": { rooms: ["*"], files: ["messages.ts"] },
 	"worker-thread.ts": { rooms: ["*"], files: ["messages.ts", "worker.ts"] },
 	// What threads say to each other: types only.

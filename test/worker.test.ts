@@ -304,7 +304,7 @@ test("a client that another worker gives is here what it was there, and goes on 
 	expect(structuredClone(again.client)).toEqual(structuredClone({ ...client, fd: again.client.fd }));
 	// It is shown, and waited for, until it has arrived.
 	expect(rows()).toEqual([expect.objectContaining(row)]);
-	worker.onMessage({ type: "drain" });
+	worker.onMessage({ type: "drain", gently: false });
 	expect(said.some(({ type }) => type === "drained")).toBe(false);
 	worker.onMessage({ type: "client-arrived", pid: 77 });
 	expect(said.some(({ type }) => type === "drained")).toBe(true);

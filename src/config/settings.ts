@@ -63,6 +63,13 @@ export const general = {
 		accepted: 'permissions in octal, as text: "0770"',
 		text: "Ours, not PgDog's: permissions of the Unix socket's file. Whoever may write to it may connect.",
 	}),
+	takeover_socket: text({
+		default: undefined,
+		reloadable: false,
+		pattern: /^\/.{1,106}$/,
+		accepted: "an absolute path of at most 107 bytes",
+		text: "Ours, not PgDog's: a Unix socket, for the same user only, by which another process that is started with `--takeover` and this configuration goes on in place of this one: it is handed the sockets that clients connect to, and this one leaves when its clients have, at the latest after `shutdown_timeout`. Linux only.",
+	}),
 	workers: integer({
 		default: 2,
 		max: 256,

@@ -69,6 +69,11 @@ export class Door {
 		else this.context.seats.endLogin();
 	};
 
+	/** Nobody logs in. */
+	get isEmpty(): boolean {
+		return this.startups.size === 0;
+	}
+
 	/** Ends log-ins that take too long. @param time `now()` @param patience `client_login_timeout`, ms */
 	tick(time: number, patience: number): void {
 		for (const startup of this.startups)

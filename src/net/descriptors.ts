@@ -26,6 +26,9 @@ const OWN_NEEDS = 32;
 const CONNECTIONS = 0;
 const OTHERS = 1;
 
+/** Fewer clients than this beside the pools are worth a warning at the start. */
+const FEW_CLIENTS = 100;
+
 /** No descriptor is left for a connection, which Bun would report as a refused one. */
 export class NoDescriptor extends Error {
 	constructor() {
@@ -106,6 +109,14 @@ export class Descriptors {
 		const free = this.limit - this.used(fd + 1);
 		if (free >= this.reserved + 2 * needed) return Room.Enough;
 		return free >= needed && refusing < needed ? Room.ToRefuse : Room.None;
+	}
+
+	/** A warning, when the process may open too few files. @param own files to be opened beside @param servers those of all pools */
+	shortage(own: number, servers: number): string | null {
+		const clients = this.clientsThatFit(lowestFreeDescriptor() + own, servers);
+		if (clients >= Math.max(FEW_CLIENTS, servers)) return null;
+		const room = clients > 0 ? `leave room for ${clients} clients` : "leave no room for clients";
+		return `${this.limit} file descriptors (LimitNOFILE, ulimit -n) and pools of up to ${servers} server connections ${room}: raise the limit`;
 	}
 
 	/** How many more clients fit, or fewer than none. @param lowestFree the next descriptor @param unopened as in `look` */

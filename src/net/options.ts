@@ -1,7 +1,7 @@
 // Socket options, descriptors and pages that Bun does not offer, through libc. The only file outside plugin/ that imports
 // bun:ffi. Every call is optional: where libc is not found, the option stays as the system has it.
 
-import { dlopen, type Pointer } from "bun:ffi";
+import { dlopen, type Pointer, ptr } from "bun:ffi";
 import type { Socket } from "bun";
 
 /** `[tcp]` of the configuration: durations in ms, `retries` a number; undefined leaves the system's default. */
@@ -25,7 +25,8 @@ const TCP_KEEPCNT = linux ? 6 : 0x102;
 /** Linux only. */
 const TCP_USER_TIMEOUT = 18;
 
-const libc = open();
+/** For this room only. */
+export const libc = open();
 
 function open() {
 	try {
@@ -43,11 +44,19 @@ function open() {
 			sendto: { args: ["i32", "ptr", "u64", "i32", "ptr", "u32"], returns: "i64" },
 			fcntl: { args: ["i32", "i32", "i32"], returns: "i32" },
 			clock_gettime: { args: ["i32", "ptr"], returns: "i32" },
+			connect: { args: ["i32", "ptr", "u32"], returns: "i32" },
+			sendmsg: { args: ["i32", "ptr", "i32"], returns: "i64" },
+			recvmsg: { args: ["i32", "ptr", "i32"], returns: "i64" },
 			madvise: { args: ["ptr", "u64", "i32"], returns: "i32" },
 		}).symbols;
 	} catch {
 		return null;
 	}
+}
+
+/** Where `bytes` is; of an `ArrayBuffer` of its own, which stays there as long as something holds it. */
+export function addressOf(bytes: Uint8Array | BigUint64Array): bigint {
+	return BigInt(ptr(bytes));
 }
 
 /** One int of native memory; `new Uint8Array(n)` would move when touched (see Bun's FFI docs, "Pointers"). */

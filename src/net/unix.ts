@@ -2,7 +2,7 @@
 // that starts with `@` is a name of Linux's abstract namespace, where there are no files, as for libpq.
 
 import { chmodSync, lstatSync, statSync, unlinkSync } from "node:fs";
-import type { Socket, UnixSocketListener } from "bun";
+import type { Socket, SocketHandler, UnixSocketListener } from "bun";
 import { cannotListen, reasonOf } from "../errors.ts";
 
 /** Whether a host is the folder of a Unix socket: neither a name nor an IP address. */
@@ -43,8 +43,9 @@ export async function listenUnix(
 	path: string,
 	mode: number,
 	open: (socket: Socket<undefined>) => void,
+	handlers: Omit<SocketHandler<undefined>, "open"> = { data() {} },
 ): Promise<UnixSocketListener<undefined>> {
-	const listen = () => Bun.listen<undefined>({ unix: socketAddress(path), socket: { open, data() {}, error() {} } });
+	const listen = () => Bun.listen<undefined>({ unix: socketAddress(path), socket: { error() {}, ...handlers, open } });
 	try {
 		// Bun makes the file with what the umask leaves, which lets nobody else write to it until `chmod`.
 		const listener = await listenOver(path, listen);

@@ -4,8 +4,12 @@ import { type CommandLine, parseCommandLine } from "../../src/cli.ts";
 const files = { configPath: "pgdog.toml", configNamed: false, usersPath: undefined, databaseUrls: [] };
 
 test.each<[string, string[], CommandLine]>([
-	["nothing serves with the files of the working directory", [], { kind: "run", files, overrides: {} }],
-	["run does the same", ["run"], { kind: "run", files, overrides: {} }],
+	[
+		"nothing serves with the files of the working directory",
+		[],
+		{ kind: "run", files, overrides: {}, takeover: false },
+	],
+	["run does the same", ["run"], { kind: "run", files, overrides: {}, takeover: false }],
 	[
 		"flags may stand before the command or after it",
 		["-c", "/etc/a.toml", "run", "--users", "b.toml"],
@@ -13,22 +17,33 @@ test.each<[string, string[], CommandLine]>([
 			kind: "run",
 			files: { ...files, configPath: "/etc/a.toml", configNamed: true, usersPath: "b.toml" },
 			overrides: {},
+			takeover: false,
 		},
 	],
 	[
 		"database URLs add up",
 		["-d", "postgres://a/b", "--database-url=postgres://c/d"],
-		{ kind: "run", files: { ...files, databaseUrls: ["postgres://a/b", "postgres://c/d"] }, overrides: {} },
+		{
+			kind: "run",
+			files: { ...files, databaseUrls: ["postgres://a/b", "postgres://c/d"] },
+			overrides: {},
+			takeover: false,
+		},
 	],
 	[
 		"run overrides sizes and mode",
 		["run", "-p", "5", "--min-pool-size", "0", "-s", "true"],
-		{ kind: "run", files, overrides: { default_pool_size: 5, min_pool_size: 0, pooler_mode: "session" } },
+		{
+			kind: "run",
+			files,
+			overrides: { default_pool_size: 5, min_pool_size: 0, pooler_mode: "session" },
+			takeover: false,
+		},
 	],
 	[
 		"session mode false is transaction mode",
 		["run", "--session-mode", "false"],
-		{ kind: "run", files, overrides: { pooler_mode: "transaction" } },
+		{ kind: "run", files, overrides: { pooler_mode: "transaction" }, takeover: false },
 	],
 	[
 		"configcheck",
@@ -38,12 +53,14 @@ test.each<[string, string[], CommandLine]>([
 	[
 		"the default's name, when a flag says it, is a name like another",
 		["-c", "pgdog.toml"],
-		{ kind: "run", files: { ...files, configNamed: true }, overrides: {} },
+		{ kind: "run", files: { ...files, configNamed: true }, overrides: {}, takeover: false },
 	],
 	["hash takes one password", ["hash", "pass word"], { kind: "hash", password: "pass word" }],
 	["hash takes a password of standard input", ["hash", "-"], { kind: "hash", password: null }],
 	["hash takes a password that looks like a flag after --", ["hash", "--", "-V"], { kind: "hash", password: "-V" }],
 	["plugin-info", ["plugin-info"], { kind: "plugin-info" }],
+	["--takeover", ["--takeover"], { kind: "run", files, overrides: {}, takeover: true }],
+	["run after --takeover", ["--takeover", "run"], { kind: "run", files, overrides: {}, takeover: true }],
 	["install --systemd", ["install", "--systemd"], { kind: "install", files }],
 	["-V", ["-V"], { kind: "version" }],
 	["--version", ["--version"], { kind: "version" }],

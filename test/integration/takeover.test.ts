@@ -1,0 +1,169 @@
+// A new process goes on in place of the running one (`--takeover`): nobody who connects meanwhile is refused, and nobody is dropped.
+
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { existsSync, mkdtempSync, rmSync, statSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { type Cluster, freePort, startPostgres } from "../support/postgres.ts";
+import { failProxy, type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
+import { RawClient } from "../support/raw-client.ts";
+import { until } from "../support/until.ts";
+import { connect, one } from "./support.ts";
+
+setDefaultTimeout(60_000);
+
+const folder = mkdtempSync(join(tmpdir(), "pgdog-takeover-"));
+const takeover_socket = join(folder, "takeover");
+let cluster: Cluster;
+beforeAll(async () => {
+	cluster = await startPostgres();
+});
+afterAll(async () => {
+	await cluster?.stop();
+	rmSync(folder, { recursive: true });
+});
+
+const linuxOnly = test.skipIf(process.platform !== "linux");
+
+function options(general: Record<string, unknown>) {
+	return simpleConfig(cluster.primary, { host: "127.0.0.1", takeover_socket, shutdown_timeout: 20_000, ...general });
+}
+
+function successor(general: Record<string, unknown>): Promise<Proxy> {
+	return startProxy({ ...options(general), args: ["--takeover"] });
+}
+
+/** Clients that come, ask and go, one after another, until it is stopped. */
+function visitors(port: number) {
+	let stopped = false;
+	let served = 0;
+	const errors: unknown[] = [];
+	const visit = async () => {
+		while (!stopped) {
+			try {
+				const client = await RawClient.connect({ port, user: "pgdog", password: "pgdog", database: "pgdog" });
+				expect((await client.query("SELECT 1")).rows).toEqual([["1"]]);
+				client.close();
+				served++;
+			} catch (error) {
+				errors.push(error);
+			}
+		}
+	};
+	const all = Promise.all(Array.from({ length: 4 }, visit));
+	return {
+		get served() {
+			return served;
+		},
+		async stop() {
+			stopped = true;
+			await all;
+			return errors;
+		},
+	};
+}
+
+linuxOnly.each([
+	[1, 1],
+	[2, 2],
+	[2, 1],
+	[1, 3],
+	[0, 2],
+])("from %p workers to %p, and on: who comes is served, who is there stays", async (before, after) => {
+	const port = freePort();
+	const healthcheck_port = freePort();
+	const general = { port, healthcheck_port, workers: before };
+	await using old = await startProxy(options(general));
+	expect(statSync(takeover_socket).mode & 0o777).toBe(0o600);
+	await using idle = await connect(old);
+	await using busy = await connect(old);
+	await busy.query("BEGIN");
+	const crowd = visitors(port);
+	await using next = await successor({ ...general, workers: after });
+	await old.waitForLog(new RegExp(`goes on as process ${next.pid}`));
+	const served = crowd.served;
+	await until(() => crowd.served > served + 20, "some more to be served");
+	expect(await one(idle, "SELECT 'idle'")).toBe("idle");
+	await using last = await successor({ ...general, workers: before });
+	await next.waitForLog(new RegExp(`goes on as process ${last.pid}`));
+	const servedAgain = crowd.served;
+	await until(() => crowd.served > servedAgain + 20, "some more to be served");
+	expect(await crowd.stop()).toEqual([]);
+	// Whoever had come is gone.
+	expect(await next.exited).toBe(0);
+	expect((await busy.query("COMMIT")).tags).toEqual(["COMMIT"]);
+	expect(await one(idle, "SELECT 'idle'")).toBe("idle");
+	idle.close();
+	expect(old.running).toBe(true);
+	busy.close();
+	expect(await old.exited).toBe(0);
+	const health = await fetch(`http://127.0.0.1:${healthcheck_port}/ready`);
+	expect(await health.text()).toBe("up");
+	expect(await last.stop("SIGTERM")).toBe(0);
+	expect(existsSync(takeover_socket)).toBe(false);
+});
+
+linuxOnly("who stays in the old process beyond shutdown_timeout is told 57P01", async () => {
+	const general = { port: freePort(), shutdown_timeout: 300 };
+	await using old = await startProxy(options(general));
+	await using busy = await connect(old);
+	await busy.query("BEGIN");
+	await using _next = await successor(general);
+	const error = (await busy.closed).find(({ code }) => code === "E");
+	expect(error?.body.toString("latin1")).toContain("C57P01\0");
+	expect(await old.exited).toBe(0);
+});
+
+linuxOnly("a stop of the old process lets transactions end", async () => {
+	const general = { port: freePort() };
+	await using old = await startProxy(options(general));
+	await using idle = await connect(old);
+	await using busy = await connect(old);
+	await busy.query("BEGIN");
+	await using _next = await successor(general);
+	await old.waitForLog(/goes on as process/);
+	old.signal("SIGTERM");
+	await idle.closed;
+	expect((await busy.query("COMMIT")).tags).toEqual(["COMMIT"]);
+	expect(await old.exited).toBe(0);
+});
+
+linuxOnly("where nobody runs, it starts as ever", async () => {
+	await using proxy = await successor({ port: freePort() });
+	expect(proxy.log).toContain(`nobody answers on ${takeover_socket}: there is nothing to take over`);
+	expect(await one(await connect(proxy), "SELECT 1")).toBe("1");
+});
+
+linuxOnly("another port, no setting and strangers change nothing for the running process", async () => {
+	const general = { port: freePort() };
+	await using old = await startProxy(options(general));
+	const other = freePort();
+	const wrong = await failProxy({ ...options({ port: other }), args: ["--takeover"] });
+	expect(wrong.code).toBe(1);
+	const where = `127.0.0.1:${general.port}, and not on 127.0.0.1:${other}`;
+	expect(wrong.log).toContain(`takeover: the running process listens on ${where}`);
+	const unset = await failProxy({ ...simpleConfig(cluster.primary, general), args: ["--takeover"] });
+	expect([unset.code, unset.log]).toEqual([1, expect.stringContaining("general.takeover_socket is not set")]);
+	for (const line of ["listening\n", "GET / HTTP/1.1\r\n"]) {
+		const { promise, resolve } = Promise.withResolvers<string>();
+		await Bun.connect({
+			unix: takeover_socket,
+			socket: { open: (socket) => void socket.write(line), data: (_, chunk) => resolve(chunk.toString()) },
+		});
+		expect(await promise).toStartWith("refused: ");
+	}
+	// A process that is offered the sockets and dies leaves the way free for the next.
+	const { promise, resolve } = Promise.withResolvers<void>();
+	await Bun.connect({
+		unix: takeover_socket,
+		socket: {
+			open: (socket) => void socket.write("takeover\n"),
+			data: (socket) => void socket.terminate(),
+			close: () => resolve(),
+		},
+	});
+	await promise;
+	expect(await one(await connect(old), "SELECT 1")).toBe("1");
+	await using next = await successor(general);
+	await old.waitForLog(new RegExp(`goes on as process ${next.pid}`));
+});
