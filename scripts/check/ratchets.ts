@@ -35,7 +35,7 @@ export const BEYOND: Readonly<Record<Measure, Readonly<Record<string, number>>>>
 		"client/request.ts RequestRouter.routeBatch": 34,
 		"parser/touches.ts next": 34,
 		"login/startup.ts Startup.startup": 33,
-		"parser/session.ts Facts.anywhere": 32,
+		"parser/session.ts Facts.anywhere": 27,
 		"client/framing.ts LookAhead.search": 28,
 		"parser/facts.ts isHarmless": 28,
 		"parser/session.ts restoringStatements": 28,

@@ -208,8 +208,10 @@ export class Server implements StreamOwner, RelayOwner {
 		if (this.status === TxStatus.Idle) this.transactions++;
 	}
 
+	/** A transaction has ended, and the client keeps it. */
 	goOn(): void {
 		this.lentAt = this.readyAt;
+		this.session.traces.goOn();
 	}
 
 	/** The transaction that was held back for the client has begun here. @param time `now()` */

@@ -35,6 +35,8 @@ export class SessionState {
 	readonly traces: Traces;
 	/** Session pooling: lent for as long as the client stays; what it does is not followed. */
 	locked = false;
+	/** The client keeps it when its transaction ends: as `locked`, or for its advisory locks. */
+	stays = false;
 	/** Settings that have to go back to the client's StartupMessage before it hears that its request is over; else null. */
 	restoring: Restoring | null = null;
 	/** The request under way sets something by name: a report of that needs no other cause. Ends with it (relay.ts). */
@@ -58,6 +60,7 @@ export class SessionState {
 	/** A client has the session from now on. @param locked for as long as the client stays */
 	lent(locked: boolean): void {
 		this.locked = locked;
+		this.stays = locked;
 		this.restoring = null;
 		this.givesValues = false;
 		this.traces.begin();
@@ -115,6 +118,19 @@ export class SessionState {
 		return this.restoring;
 	}
 
+	// ---- advisory locks --------------------------------------------------------------------------------------------
+
+	/** Outside of a transaction: has the client keep the server as long as the session holds advisory locks. */
+	askLocks(done: () => void): void {
+		const { traces } = this;
+		this.server.run(ASK_LOCKS, (rows, error) => {
+			// Without an answer the client may hold some: it is asked for again.
+			this.stays = error !== null || rows[0]?.[0] !== "0";
+			if (error === null) traces.settleLocks(!this.stays);
+			done();
+		});
+	}
+
 	// ---- queries of ours about settings ----------------------------------------------------------------------------
 
 	/** Brings the client's settings back. On an error they are the server's. */
@@ -169,3 +185,7 @@ const READ_ONLY_REPORTS = new Set([
 	"in_hot_standby",
 	"is_superuser",
 ]);
+
+/** The locks of transactions are gone when one asks outside of one. */
+const ASK_LOCKS =
+	"SELECT pg_catalog.count(*) FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid()";

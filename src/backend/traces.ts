@@ -29,6 +29,8 @@ export class Traces {
 	private hasErrors = false;
 	/** A statement of this loan had a closer look (parser/session.ts): the tags SET and RESET are no surprise. */
 	private looked = false;
+	/** A statement may have taken advisory locks of the session, or given them back, and nobody has asked since which it has. */
+	asksLocks = false;
 	/** CREATE, ALTER, DROP was said, whose transaction has not ended. */
 	alters = false;
 	/** Temporary tables that were made here in this loan, and whether anything temporary was. */
@@ -61,8 +63,14 @@ export class Traces {
 		return this.bytes > NAMES_LIMIT;
 	}
 
-	/** Settings have to be asked for before the server may go on. */
+	/** The server has to be asked something before it may go on. */
 	get unsettled(): boolean {
+		if (this.setNames !== null || this.resetNames !== null || this.resetsEverything || this.asksLocks) return true;
+		return (this.dirty & Dirty.Settings) !== 0;
+	}
+
+	/** Settings are among what it has to be asked for. */
+	get changesSettings(): boolean {
 		if (this.setNames !== null || this.resetNames !== null || this.resetsEverything) return true;
 		return (this.dirty & Dirty.Settings) !== 0;
 	}
@@ -99,11 +107,21 @@ export class Traces {
 		if (this.temporaries.size > 0) this.temporaries.clear();
 	}
 
+	/** A transaction has ended, and the client keeps the server. What it has made, and reads texts by, stays. */
+	goOn(): void {
+		// What it has prepared under names that are not followed may give locks back unseen.
+		this.asksLocks ||= (this.dirty & Dirty.Prepared) !== 0;
+		this.looked = false;
+		this.hasErrors = false;
+		this.rolledBack = false;
+	}
+
 	/** A statement is said: what it does to its session. @param isBound its parameters come in a Bind */
 	note(facts: SessionFacts, isBound: boolean): void {
 		this.looked = true;
 		this.readBits |= facts.reads;
 		this.dirty |= facts.dirty;
+		this.asksLocks ||= facts.locks;
 		if (facts.parameterSets.length > 0 && !isBound) this.dirty |= Dirty.Settings;
 		if (facts.sets.length > 0) this.noteSets(facts.sets);
 		if (facts.resets.length > 0) this.noteResets(facts.resets);
@@ -211,10 +229,17 @@ export class Traces {
 		this.bytes = 0;
 	}
 
+	/** The session's advisory locks have been asked for, or nobody is to ask. @param isFree it has none */
+	settleLocks(isFree: boolean): void {
+		this.asksLocks = false;
+		if (isFree) this.dirty &= ~Dirty.AdvisoryLock;
+	}
+
 	/** As `settle`, when the client is gone: the settings cannot be asked for on anyone's behalf, and have to be cleaned. */
 	giveUp(): void {
-		if (this.unsettled) this.dirty |= Dirty.Settings;
+		if (this.changesSettings) this.dirty |= Dirty.Settings;
 		this.settle();
+		this.asksLocks = false;
 	}
 
 	/** The session is cleaned, or about to be. @returns bits of `Dirty`: what it had */

@@ -212,7 +212,7 @@ export class Checkout implements Waiter {
 
 	/** Behind the end of a transaction on a replica comes another, which may have to be elsewhere. */
 	isBehindEnd(server: Server): boolean {
-		if (!this.routing.isEnding || server.books.owed === 0 || server.books.unsynced || server.session.locked)
+		if (!this.routing.isEnding || server.books.owed === 0 || server.books.unsynced || server.session.stays)
 			return false;
 		return this.cluster.pick(0, Side.Primary, 0) !== this.pool;
 	}
@@ -220,14 +220,14 @@ export class Checkout implements Waiter {
 	/** Behind what is under way outside of a transaction comes something that this server is not for. */
 	isMisplaced(server: Server): boolean {
 		const { side } = this.routing;
-		if (side === Side.Any || server.status !== TxStatus.Idle || server.session.locked) return false;
+		if (side === Side.Any || server.status !== TxStatus.Idle || server.session.stays) return false;
 		if (server.books.owed === 0 || server.books.unsynced) return false;
 		return (this.cluster.pick(0, Side.Primary, 0) === this.pool) !== (side === Side.Primary);
 	}
 
 	/** Of what this server was asked nothing can have run yet, and what comes next it must not. */
 	isOnReplica(server: Server): boolean {
-		if (server.session.locked || server.status !== TxStatus.Idle) return false;
+		if (server.session.stays || server.status !== TxStatus.Idle) return false;
 		if (!this.isRouted && !this.routing.needed) return false;
 		if (this.routing.side !== Side.Primary && !this.settings.isSerializable) return false;
 		const primary = this.cluster.pick(0, Side.Primary, 0);

@@ -237,7 +237,7 @@ export class Client implements StreamOwner, ClientHandle, LinkOwner {
 		const { server } = link;
 		const owed = server?.books.owed ?? 0;
 		const { general } = this.context;
-		if (server === null || server.session.locked) {
+		if (server === null || server.session.stays) {
 			const busy = incoming.isHeld || heldBegin.open || owed > 0;
 			if (!busy && this.idleFor(time) > general.client_idle_timeout)
 				this.close("client_idle_timeout", idleError("client_idle_timeout", general));

@@ -265,15 +265,20 @@ export class Link implements Borrower {
 
 	/** Nothing is open on the server: in transaction pooling the client lets go of it. */
 	endTransaction(server: Server): void {
-		if (server.session.locked) {
-			server.goOn();
-			this.saying.statements?.onAnswered();
-			if (this.isLeaving) this.client.shutDown(true);
-		} else if (server.session.traces.unsettled) {
+		const { locked, stays, traces } = server.session;
+		if (!locked && traces.unsettled) {
 			this.settle(server);
 			return;
-		} else this.release(server);
+		}
+		if (stays) this.keep(server);
+		else this.release(server);
 		if (this.incoming.wait >= Wait.Answers) this.client.resume();
+	}
+
+	private keep(server: Server): void {
+		server.goOn();
+		this.saying.statements?.onAnswered();
+		if (this.isLeaving) this.client.shutDown(true);
 	}
 
 	private release(server: Server): void {
@@ -284,19 +289,33 @@ export class Link implements Borrower {
 		if (this.client.leaving || this.context.stopping) this.client.shutDown(true);
 	}
 
-	/** A transaction changed settings: the client goes on when it is known which. */
+	/** A transaction changed settings, or took locks that outlive it: the client goes on when it is known which. */
 	private settle(server: Server): void {
 		this.incoming.waitFor(Wait.Task);
+		if (!server.session.traces.changesSettings) {
+			this.settleLocks(server, Settled.Known);
+			return;
+		}
 		this.settings.settle(server, this.checkout.pool.spec.server_user, (settled) => {
-			if (settled === Settled.Failed) {
-				// What it has been told that it has set is nowhere any more.
-				this.close("its settings could not be read", UNREADABLE);
-				return;
-			}
-			this.release(server);
-			if (settled === Settled.TooMany) this.overdue = tooManySettings();
-			this.client.resume();
+			// What it has been told that it has set is nowhere any more.
+			if (settled === Settled.Failed) this.close("its settings could not be read", UNREADABLE);
+			else this.settleLocks(server, settled);
 		});
+	}
+
+	/** Who holds advisory locks of the session keeps the server that has them. */
+	private settleLocks(server: Server, settled: Settled): void {
+		const { session } = server;
+		const pins = this.context.general.pin_session_locks && this.checkout.pool.spec.pooler_mode === "transaction";
+		if (session.traces.asksLocks && (session.stays || pins)) session.askLocks(() => this.settled(server, settled));
+		else this.settled(server, settled);
+	}
+
+	private settled(server: Server, settled: Settled): void {
+		if (server.session.stays) this.keep(server);
+		else this.release(server);
+		if (settled === Settled.TooMany) this.overdue = tooManySettings();
+		this.client.resume();
 	}
 
 	/** Ends the client's batch on its server without the client, and the loan with it: nothing of it may be under way. */
@@ -318,8 +337,10 @@ export class Link implements Borrower {
 	 */
 	isIdleInBatch(server: Server): boolean {
 		const { books } = server;
-		if (server.session.locked || server.status !== TxStatus.Idle || books.owed > 0) return false;
-		return books.skipping || (books.onlyPrepares && (server.session.traces.dirty & Dirty.Prepared) === 0);
+		const { stays, traces } = server.session;
+		// What a batch that has failed has locked, it still has.
+		if (stays || traces.asksLocks || server.status !== TxStatus.Idle || books.owed > 0) return false;
+		return books.skipping || (books.onlyPrepares && (traces.dirty & Dirty.Prepared) === 0);
 	}
 
 	/** The client took everything: its server may go on, and what it sent meanwhile is read. */
@@ -411,9 +432,9 @@ export class Link implements Borrower {
 		this.refuseHeld(new PgError("ERROR", "57014", "canceling statement due to user request"));
 	}
 
-	/** Its server stays with it for good. */
+	/** Its server stays with it when its transaction ends. */
 	get isLocked(): boolean {
-		return this.server?.session.locked ?? false;
+		return this.server?.session.stays ?? false;
 	}
 
 	/** What became known too late is told now. */

@@ -170,7 +170,7 @@ export class Walk {
 					return;
 				}
 				if (routing.decided !== null) link.onDecided(routing.decided, server);
-				if (books.owed === 0 && (server.status !== TxStatus.Idle || server.session.locked)) {
+				if (books.owed === 0 && (server.status !== TxStatus.Idle || server.session.stays)) {
 					server.beginRequest(now());
 					link.checkout.pool.counters[Stat.idle_xact_time]! += server.requestAt - server.readyAt;
 				}

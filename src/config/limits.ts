@@ -1,6 +1,6 @@
 // The settings by which an operator bounds what clients, users and databases take: part of the one table (settings.ts).
 
-import { integer, MAX, milliseconds } from "./setting.ts";
+import { flag, integer, MAX, milliseconds } from "./setting.ts";
 
 /** Of `[general]`. */
 export const limits = {
@@ -56,6 +56,10 @@ export const limits = {
 	query_wait_notify: milliseconds({
 		default: 0,
 		text: "PgBouncer's, in milliseconds: a client that has waited for a server connection for so long is told by a NOTICE that it queues, once for each wait, where that is between two answers. 0: none is. So by default, since what waits for `checkout_timeout`'s 5 s, PgBouncer's value here, is told by an error. Not at log-in, and not clients of several shards.",
+	}),
+	pin_session_locks: flag({
+		default: true,
+		text: "Ours; PgDog does so always. In transaction mode a client that takes a session-level advisory lock keeps its server connection until it has given all of them back: migrations rely on it. What a function or view of the database locks cannot be seen. Off: such locks end with the transaction, for the next client's sake.",
 	}),
 	transaction_timeout: milliseconds({
 		default: MAX,

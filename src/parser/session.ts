@@ -1,8 +1,7 @@
-// What a statement does to the session it runs in: settings it changes, and things it leaves behind that the next
-// client must not see. Two steps: `touchesSession` (touches.ts) looks at the bytes of every query (a few nanoseconds a byte) and
-// says whether a closer look is needed; `sessionFacts` takes it, once per text (`facts-cache.ts`).
-// Both err on the side of "it may": a false alarm costs a round trip, a miss shows one client's state to another.
-// What a function does inside the server cannot be seen here; only settings that it reports come back.
+// What a statement does to the session it runs in: settings it changes, and things it leaves behind that the next client must not see.
+// Two steps: `touchesSession` (touches.ts) looks at the bytes of every query (a few nanoseconds a byte) and says whether a closer look is
+// needed; `sessionFacts` takes it, once per text (`facts-cache.ts`). Both err on the side of "it may": a false alarm costs a round trip, a
+// miss shows one client's state to another. What a function does inside the server cannot be seen; only settings it reports come back.
 
 import { flat } from "./flat.ts";
 import { Backslash, fold, Lexer, Token } from "./lexer.ts";
@@ -72,6 +71,8 @@ export interface SessionFacts {
 	readonly restores: Restores | null;
 	/** Bits of `Dirty`. */
 	readonly dirty: number;
+	/** It takes advisory locks of the session or gives them back, or may. */
+	readonly locks: boolean;
 	/** The one statement is DEALLOCATE of this name (never ALL). */
 	readonly deallocates: string | null;
 	/** DEALLOCATE ALL or DISCARD ALL. */
@@ -113,6 +114,7 @@ export const NO_FACTS: SessionFacts = {
 	resetsAll: false,
 	restores: null,
 	dirty: Dirty.None,
+	locks: false,
 	deallocates: null,
 	deallocatesAll: false,
 	transaction: false,
@@ -128,6 +130,7 @@ export const UNKNOWN_FACTS: SessionFacts = {
 	...NO_FACTS,
 	restores: { all: false, any: true, names: [], local: [], sure: false, hidden: true },
 	dirty: Dirty.Everything,
+	locks: true,
 	reads: Reads.Everything,
 };
 
@@ -223,6 +226,7 @@ class Facts implements SessionFacts {
 	private discardsAll = false;
 	private readonly unsureLocals: string[] = [];
 	dirty: number = Dirty.None;
+	locks = false;
 	deallocates: string | null = null;
 	deallocatesAll = false;
 	transaction = false;
@@ -244,6 +248,7 @@ class Facts implements SessionFacts {
 		for (const setting of this.resets) this.reads |= readsOf(setting);
 		if (this.resetsAll || (this.dirty & Dirty.Settings) !== 0) this.reads |= Reads.Everything;
 		if (this.alters || this.drops.length > 0 || (this.dirty & Dirty.Temporary) !== 0) this.reads |= Reads.Names;
+		if (this.discardsAll || (this.dirty & Dirty.AdvisoryLock) !== 0) this.locks = true;
 	}
 
 	statement(items: readonly Item[]): void {
@@ -463,16 +468,26 @@ class Facts implements SessionFacts {
 			if (text === "set_config") {
 				closing ??= closingParentheses(items);
 				this.setConfig(items, i, closing);
-			} else if (text.startsWith("pg_temp")) this.dirty |= Dirty.Temporary;
-			else if (text.startsWith("pg_advisory_lock") || text.startsWith("pg_try_advisory_lock"))
-				this.dirty |= Dirty.AdvisoryLock;
-			else if (text === "pg_settings") this.view(items);
+			} else if (text.startsWith("pg_")) this.ofPostgres(text, items);
 			else if (token !== Token.Word) continue;
 			else if ((text === "temp" || text === "temporary") && BEFORE_TEMP.has(previous)) this.dirty |= Dirty.Temporary;
 			else if (text === "hold" && previous === "with") this.dirty |= Dirty.HoldCursor;
 			else if (text === "into" && !BEFORE_INTO.has(previous) && !OF_TEMP.has(items[i + 1]?.text ?? ""))
 				this.alters = true;
 		}
+	}
+
+	private ofPostgres(name: string, items: readonly Item[]): void {
+		if (name.startsWith("pg_temp")) this.dirty |= Dirty.Temporary;
+		else if (/^pg_(try_)?advisory_(un)?lock/.test(name)) this.lock(name);
+		// UPDATE of this view is a SET.
+		else if (name === "pg_settings" && items.some(({ token, text }) => token === Token.Word && text === "update"))
+			this.dirty |= Dirty.Settings;
+	}
+
+	private lock(name: string): void {
+		if (name.includes("advisory_lock")) this.dirty |= Dirty.AdvisoryLock;
+		else if (name.includes("advisory_unlock")) this.locks = true;
 	}
 
 	/** `set_config('name', value, is_local)`: the name must be there to read, or nothing can be followed. */
@@ -500,11 +515,6 @@ class Facts implements SessionFacts {
 		if (!UNFOLLOWED.has(name)) (isLocal ? this.unsureLocals : this.unsure).push(name);
 	}
 
-	/** UPDATE of the view pg_settings is a SET. */
-	private view(items: readonly Item[]): void {
-		if (items.some(({ token, text }) => token === Token.Word && text === "update")) this.dirty |= Dirty.Settings;
-	}
-
 	/** The body of a DO block, where statements are not told apart: a word is enough. */
 	private body(text: string | null, depth = 0): void {
 		if (text === null || depth > DEEPEST) {
@@ -528,7 +538,7 @@ class Facts implements SessionFacts {
 			if (word === "execute") this.doubt();
 			if (word === "create" || word === "alter" || word === "drop" || word === "import") this.alters = true;
 			if (word === "temp" || word === "temporary" || word.startsWith("pg_temp")) this.dirty |= Dirty.Temporary;
-			if (word.includes("advisory_lock")) this.dirty |= Dirty.AdvisoryLock;
+			this.lock(word);
 			if (word === "listen") this.dirty |= Dirty.Listen;
 			if (word === "hold") this.dirty |= Dirty.HoldCursor;
 			if (word === "load") this.dirty |= Dirty.Beyond;

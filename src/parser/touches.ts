@@ -16,6 +16,7 @@ const ANYWHERE = [
 	"hold",
 	"pg_temp",
 	"pg_advisory_lock",
+	"pg_advisory_unlock",
 	"pg_try_advisory_lock",
 	"pg_settings",
 	"u&",
@@ -92,7 +93,7 @@ for (let byte = 0; byte < 256; byte++) CLASS[byte] = CLASSES.indexOf(classOf(byt
 const UNKNOWN = 0;
 const TOUCHES = 1;
 const START = STRIDE;
-/** More than there are: 271. */
+/** More than there are: 286. */
 const MOST_PLACES = 512;
 
 /** `NEXT[place + class]` is the place behind a byte of that class. `ENDS[place]`: a text that ends there touches. */

@@ -9,6 +9,8 @@ export interface Shortage {
 	readonly used: number;
 	/** Connections that clients have: only when they are all of `size`, the pool is too small (53300). */
 	readonly lent: number;
+	/** Of these those that their clients keep for advisory locks. */
+	readonly kept: number;
 	readonly size: number;
 	/** The limit that all pools of its database, or user, have come to together. */
 	readonly cap: { readonly used: number; readonly most: number; readonly setting: string } | undefined;
@@ -16,9 +18,10 @@ export interface Shortage {
 	readonly lastError: PgError | null;
 }
 
-export function checkoutTimeout({ used, lent, size, cap, lastError }: Shortage): PgError {
+export function checkoutTimeout({ used, lent, kept, size, cap, lastError }: Shortage): PgError {
 	const together = cap === undefined ? "" : `, and ${cap.used} of ${cap.most} by ${cap.setting}`;
-	const numbers = `${used} of ${size} server connections of this pool are in use${together}`;
+	const held = kept === 0 ? "" : `, ${kept} by clients that hold advisory locks`;
+	const numbers = `${used} of ${size} server connections of this pool are in use${held}${together}`;
 	if (lastError !== null) {
 		const cause = `the last attempt to connect failed: ${lastError.message}`;
 		return new PgError("FATAL", "58000", "checkout timeout", `${numbers}; ${cause}`);

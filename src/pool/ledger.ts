@@ -20,10 +20,11 @@ export class Ledger {
 	private readonly permits: Int32Array;
 	/** For each database, in the place of one of its pools (databases.ts): a number that each change of its catalogue replaces. */
 	private readonly catalogues: Int32Array;
-	/** For each (pool, worker): clients waiting, idle servers, servers held. */
+	/** For each (pool, worker): clients waiting, idle servers, servers held, those that clients keep for advisory locks. */
 	private readonly waiting: Int32Array;
 	private readonly idle: Int32Array;
 	private readonly held: Int32Array;
+	private readonly kept: Int32Array;
 	/** For each (pool, worker): when the client that waits longest began to, ms since the epoch. */
 	private readonly since: Float64Array;
 	/** [0] connections being opened for the sake of `min_pool_size` alone. */
@@ -45,7 +46,7 @@ export class Ledger {
 		this.workers = workers;
 		const cells = pools * workers;
 		// An even number of words first, so that the doubles behind them are aligned.
-		const words = (1 + 2 * pools + 3 * cells + 1) & ~1;
+		const words = (1 + 2 * pools + 4 * cells + 1) & ~1;
 		const complaints = words * 4 + cells * 8;
 		const complaining = 1 + pools + REFUSALS;
 		const descriptors = complaints + complaining * OnceAMinute.WORDS * 4;
@@ -59,6 +60,7 @@ export class Ledger {
 		this.waiting = new Int32Array(this.memory, first * 4, cells);
 		this.idle = new Int32Array(this.memory, (first + cells) * 4, cells);
 		this.held = new Int32Array(this.memory, (first + 2 * cells) * 4, cells);
+		this.kept = new Int32Array(this.memory, (first + 3 * cells) * 4, cells);
 		this.since = new Float64Array(this.memory, words * 4, cells);
 		this.filling = new Int32Array(this.memory, filling, 1);
 		this.said = new Int32Array(this.memory, complaints, complaining * OnceAMinute.WORDS);
@@ -157,6 +159,17 @@ export class Ledger {
 		const cell = slot * this.workers + worker;
 		Atomics.store(this.held, cell, held);
 		Atomics.store(this.idle, cell, idle);
+	}
+
+	setKept(slot: number, worker: number, kept: number): void {
+		this.kept[slot * this.workers + worker] = kept;
+	}
+
+	/** Servers of the pool that clients keep for advisory locks, as of the workers' last ticks. */
+	keptOf(slot: number): number {
+		let kept = 0;
+		for (let worker = 0; worker < this.workers; worker++) kept += this.kept[slot * this.workers + worker]!;
+		return kept;
 	}
 
 	idleOf(slot: number, worker: number): number {

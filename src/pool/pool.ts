@@ -553,6 +553,7 @@ export class Pool implements CappedPool, Connected, Checked, Filled, KeptPool, H
 		this.retired = true;
 		ledger.setServers(this.slot, worker, 0, 0);
 		ledger.setWaiting(this.slot, worker, 0, 0);
+		ledger.setKept(this.slot, worker, 0);
 		for (const server of [...this.idle]) server.close("the pool is gone");
 		this.failAll(SHUT_DOWN);
 	}

@@ -146,17 +146,20 @@ export class Upkeep {
 		const long = Math.min(LONG_QUERY, checkout_timeout / 2);
 		let idle = 0;
 		let inTransaction = 0;
+		let kept = 0;
 		for (const server of pool.all) {
 			if (server.state === ServerState.Idle) idle++;
 			else if (server.deadline > 0 && time > server.deadline) server.close("no answer to our own query");
 			else if (server.state === ServerState.Draining) server.cancelAgain();
 			else if (server.state === ServerState.Lent) {
+				kept += Number(isKept(server));
 				if (server.books.owed === 0) inTransaction += server.status === TxStatus.Idle ? 0 : 1;
 				else if (time - server.requestAt > query_timeout) server.timeOut();
 				else if (time - Math.max(server.requestAt, pool.provenAt) > long) this.checks.suspect(time);
 			}
 		}
 		if (pool.isRetired) return idle;
+		this.context.ledger.setKept(pool.slot, this.context.worker, kept);
 		pool.counters[Stat.sv_idle] = idle;
 		pool.counters[Stat.sv_idle_xact] = inTransaction;
 		pool.counters[Stat.sv_active] = pool.all.size - idle - inTransaction;
@@ -271,8 +274,13 @@ export class Upkeep {
 		for (const server of pool.all) if (server.client !== null) lent++;
 		const { lastError } = pool;
 		const cap = this.context.caps.fullOf(pool.spec);
-		return { used: ledger.used(pool.slot), lent, size: this.most, cap, lastError };
+		return { used: ledger.used(pool.slot), lent, kept: ledger.keptOf(pool.slot), size: this.most, cap, lastError };
 	}
+}
+
+/** Whether its client has it for advisory locks. */
+function isKept({ session }: Server): boolean {
+	return session.stays && !session.locked;
 }
 
 /** PgBouncer's words. */

@@ -15,7 +15,12 @@ let proxy: Proxy;
 beforeAll(async () => {
 	cluster = await startPostgres();
 	proxy = await startProxy(
-		simpleConfig(cluster.primary, { workers: 1, default_pool_size: 1, client_connection_recovery: "recover" }),
+		simpleConfig(cluster.primary, {
+			workers: 1,
+			default_pool_size: 1,
+			client_connection_recovery: "recover",
+			pin_session_locks: false,
+		}),
 	);
 });
 afterAll(async () => {

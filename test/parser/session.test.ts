@@ -25,6 +25,29 @@ function dirt(facts: SessionFacts): string {
 		.join("+");
 }
 
+test("what takes advisory locks of the session, or gives them back", () => {
+	const locks = (sql: string) => touches(sql) && sessionFacts(sql).locks;
+	for (const sql of [
+		"SELECT pg_advisory_lock(1)",
+		"SELECT pg_try_advisory_lock_shared(1)",
+		'SELECT x FROM a WHERE "pg_catalog"."pg_advisory_unlock"(x)',
+		"SELECT PG_ADVISORY_UNLOCK_SHARED(1, 2)",
+		"/* migrations */ SELECT pg_advisory_unlock_all()",
+		"DO $$ BEGIN PERFORM pg_advisory_unlock(1); END $$",
+		"DO $$ BEGIN EXECUTE 'x' || 'y'; END $$",
+		"DISCARD ALL",
+	])
+		expect([sql, locks(sql)]).toEqual([sql, true]);
+	for (const sql of [
+		"SELECT pg_advisory_xact_lock(1)",
+		"SELECT pg_try_advisory_xact_lock_shared(1)",
+		"SELECT 'pg_advisory_lock(1)'",
+		"DISCARD TEMP",
+		"ROLLBACK",
+	])
+		expect([sql, locks(sql)]).toEqual([sql, false]);
+});
+
 /** All facts in a line: `sets a b; resets c; dirty x`. "" when the statement does nothing to its session. */
 function line(facts: SessionFacts): string {
 	const parts: string[] = [];
@@ -347,6 +370,7 @@ describe("the quick look and the closer look", () => {
 			"schema",
 			"set_config(",
 			"pg_advisory_lock(",
+			"pg_advisory_unlock(",
 			"pg_try_advisory_lock_shared(",
 			"pg_settings",
 			"update",
@@ -379,7 +403,7 @@ describe("the quick look and the closer look", () => {
 		fc.assert(
 			fc.property(text, (sql) => {
 				const facts = sessionFacts(sql);
-				if (line(facts) === "") return;
+				if (line(facts) === "" && !facts.locks) return;
 				const lexer = new Lexer(sql);
 				while (lexer.next() !== Token.End);
 				// An open comment or string is an error to PostgreSQL: nothing runs.

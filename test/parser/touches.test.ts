@@ -7,7 +7,7 @@ import { touchesSession } from "../../src/parser/touches.ts";
 const FIRST =
 	/^(set|reset|discard|listen|unlisten|prepare|deallocate|load|do|create|alter|drop|import|grant|revoke|commit|end)$/i;
 const ANYWHERE =
-	/(?<![\w$\x80-\xff])(set_config|temp|hold|pg_temp|pg_advisory_lock|pg_try_advisory_lock|pg_settings|u&)/i;
+	/(?<![\w$\x80-\xff])(set_config|temp|hold|pg_temp|pg_advisory_lock|pg_advisory_unlock|pg_try_advisory_lock|pg_settings|u&)/i;
 const INTO = /(?<![\w$\x80-\xff])into/i;
 
 /** `text` as latin1. */
@@ -25,7 +25,7 @@ function expected(text: string): boolean {
 
 const PIECES =
 	"set reset discard listen unlisten unliste prepare deallocate load do create alter drop import grant revoke commit end " +
-	"insert into temp template hold pg_temp pg_tem pg_advisory_lock pg_try_advisory_lock pg_settings set_config set_confi u& U x w _ " +
+	"insert into temp template hold pg_temp pg_tem pg_advisory_lock pg_advisory_unlock pg_try_advisory_lock pg_settings set_config set_confi u& U x w _ " +
 	"1 $ é ; / * - ( ) ' & Commit INTO iNsErT";
 
 const text = fc
