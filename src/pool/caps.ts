@@ -18,6 +18,8 @@ const MADE_ROOM = "another pool of its database or user needs the room";
 export interface Heir {
 	readonly worker: number;
 	readonly slot: number;
+	/** Only if nobody waits in the other pool then. */
+	readonly isSecond: boolean;
 }
 
 /** The Pool, as one of several. */
@@ -30,8 +32,12 @@ export interface CappedPool {
 	readonly waiters: { readonly length: number; readonly first: Waiter | null };
 	/** Closes an idle server if the process has more than `keep` of the pool. @returns whether it has */
 	closeAbove(server: Server, keep: number, reason: string): boolean;
-	/** The next server that comes back is closed, and its place is for `heir`. */
-	yieldTo(heir: Heir): void;
+	readonly upkeep: {
+		/** There is an heir. */
+		readonly isYielding: boolean;
+		/** The next server that comes back is closed, and its place is for `heir`. */
+		yieldTo(heir: Heir): void;
+	};
 	/** There may be a place for one more server. */
 	onPermitOffered(): void;
 }
@@ -40,7 +46,18 @@ export interface CappedPool {
 export interface CapsContext {
 	readonly worker: number;
 	readonly ledger: Ledger;
+	/** ms since the epoch as of the janitor's last tick. */
+	readonly time: number;
 	offerPermit(worker: number, slot: number): void;
+}
+
+interface Lively {
+	readonly at: number;
+	readonly holders: readonly CappedPool[];
+	/** In the order of their turns. */
+	readonly hungry: readonly CappedPool[];
+	/** Those before it are heirs. */
+	next: number;
 }
 
 /** To another worker, whose share of the pool is to close a server. */
@@ -55,7 +72,8 @@ export class Caps {
 	/** Pools that have a cap in common, by its name, and all of them by slot. */
 	private readonly sharers = new Map<string, CappedPool[]>();
 	private readonly pools = new Map<number, CappedPool>();
-
+	/** Of the sharers of a cap those that are looked at, see `lively`. */
+	private readonly found = new Map<string, Lively>();
 	private readonly tell: (to: number, message: RoomWanted) => void;
 
 	constructor(context: CapsContext, tell: (to: number, message: RoomWanted) => void) {
@@ -67,6 +85,7 @@ export class Caps {
 	reach(pools: Iterable<CappedPool>): void {
 		this.sharers.clear();
 		this.pools.clear();
+		this.found.clear();
 		for (const pool of pools) {
 			for (const { name, most } of capsOf(pool.spec)) {
 				if (most === Number.MAX_SAFE_INTEGER) continue;
@@ -93,8 +112,8 @@ export class Caps {
 		const since = pool.waiters.first?.waitingSince ?? Number.POSITIVE_INFINITY;
 		if (time - since > COURTESY) return true;
 		for (const { name, most } of caps) {
-			if (most - ledger.tally.count(name) > 1) continue;
-			for (const other of this.sharers.get(name) ?? []) {
+			if (most - ledger.tally.count(name) !== 1) continue;
+			for (const other of this.lively(name).hungry) {
 				if (other === pool || other.isPaused) continue;
 				const theirs = ledger.used(other.slot);
 				if (theirs > used || theirs >= other.spec.pool_size) continue;
@@ -103,6 +122,24 @@ export class Caps {
 			}
 		}
 		return true;
+	}
+
+	/**
+	 * Pools that have a cap in common and have servers, or clients that wait, as of the janitor's last tick: they may have thousands in
+	 * common of which most have neither, and each client that waits asks.
+	 */
+	private lively(name: string): Lively {
+		const { time, ledger } = this.context;
+		let found = this.found.get(name);
+		if (found === undefined || found.at !== time) {
+			const sharers = this.sharers.get(name) ?? [];
+			const holders = sharers.filter(({ slot }) => ledger.used(slot) > 0);
+			const hungry = sharers.filter((pool) => this.waitingSince(pool) > 0);
+			const since = new Map(hungry.map((pool) => [pool, this.waitingSince(pool)]));
+			found = { at: time, holders, hungry: hungry.sort((a, b) => since.get(a)! - since.get(b)!), next: 0 };
+			this.found.set(name, found);
+		}
+		return found;
 	}
 
 	/** Since when a client waits for a server of the pool, in whatever thread; 0: none does. */
@@ -123,14 +160,13 @@ export class Caps {
 		if (!this.pools.has(pool.slot) || ledger.used(pool.slot) >= pool.spec.pool_size) return false;
 		const full = capsOf(pool.spec).filter(({ name, most }) => ledger.tally.count(name) >= most);
 		let made = full.length > 0;
-		for (const { name } of full) if (!this.makeRoomIn(this.sharers.get(name) ?? [], pool, time)) made = false;
+		for (const { name } of full) if (!this.makeRoomIn(this.lively(name).holders, pool, time)) made = false;
 		return made;
 	}
 
-	private makeRoomIn(sharers: readonly CappedPool[], pool: CappedPool, time: number): boolean {
+	private makeRoomIn(holders: readonly CappedPool[], pool: CappedPool, time: number): boolean {
 		const { ledger, worker } = this.context;
-		const heir = { worker, slot: pool.slot };
-		for (const other of sharers) {
+		for (const other of holders) {
 			if (other === pool || other.waiters.length > 0) continue;
 			const server = other.idle[0];
 			if (server !== undefined && other.closeAbove(server, 0, MADE_ROOM)) return true;
@@ -138,13 +174,33 @@ export class Caps {
 		const mine = ledger.used(pool.slot);
 		const isTurn = mine === 0 && time - (pool.waiters.first?.waitingSince ?? time) >= TURN;
 		let [giver, most]: [CappedPool | null, number] = [null, 0];
-		for (const other of sharers) {
+		for (const other of holders) {
 			const used = ledger.used(other.slot);
-			if (other === pool || used <= most) continue;
+			if (other === pool || used <= most || other.upkeep.isYielding) continue;
 			if (used > mine + 1 || isTurn || this.waitingSince(other) === 0) [giver, most] = [other, used];
 		}
-		if (giver !== null) this.askFor(giver, heir);
+		if (giver !== null) this.askFor(giver, { worker, slot: pool.slot, isSecond: most <= mine + 1 && !isTurn });
 		return false;
+	}
+
+	/** `pool` has one server more: whoever has waited longest for room there is its heir. */
+	opened(pool: CappedPool): void {
+		const { tally } = this.context.ledger;
+		if (!this.pools.has(pool.slot) || pool.upkeep.isYielding) return;
+		const full = capsOf(pool.spec).find(({ name, most }) => tally.count(name) >= most);
+		const heir = full === undefined ? null : this.nextOf(this.lively(full.name), pool);
+		if (heir !== null) this.giveUp(pool, heir);
+	}
+
+	private nextOf(lively: Lively, pool: CappedPool): Heir | null {
+		const { ledger, worker } = this.context;
+		while (lively.next < lively.hungry.length) {
+			const { slot, waiters, isPaused } = lively.hungry[lively.next++]!;
+			if (slot === pool.slot || isPaused || ledger.used(slot) > 0) continue;
+			const at = waiters.length > 0 ? worker : ledger.longestWaiting(slot, worker);
+			if (at >= 0) return { worker: at, slot, isSecond: true };
+		}
+		return null;
 	}
 
 	/** Has the thread that has most servers of the pool close one. */
@@ -158,21 +214,25 @@ export class Caps {
 			if (held > most) [at, most] = [other, held];
 		}
 		if (most === 0) return;
-		if (at === worker) giver.yieldTo(heir);
+		if (at === worker) giver.upkeep.yieldTo(heir);
 		else this.tell(at, { type: "want-room", slot: giver.slot, heir });
 	}
 
 	/** Another thread's client needs the place of a server of this pool. */
 	onRoomWanted({ slot, heir }: RoomWanted): void {
 		const pool = this.pools.get(slot);
-		if (pool === undefined) return;
+		if (pool !== undefined) this.giveUp(pool, heir);
+	}
+
+	private giveUp(pool: CappedPool, heir: Heir): void {
 		const server = pool.idle[0];
-		if (server === undefined) pool.yieldTo(heir);
-		else if (this.isWaiting(heir)) this.pass(pool, server, heir);
+		if (server === undefined) pool.upkeep.yieldTo(heir);
+		else this.pass(pool, server, heir);
 	}
 
 	/** Closes `server`, which nobody has, for the sake of `heir`. @returns whether it has */
 	pass(pool: CappedPool, server: Server, heir: Heir): boolean {
+		if (heir.isSecond && pool.waiters.length > 0) return false;
 		if (!this.isWaiting(heir) || !pool.closeAbove(server, 0, MADE_ROOM)) return false;
 		if (heir.worker === this.context.worker) this.pools.get(heir.slot)?.onPermitOffered();
 		else this.context.offerPermit(heir.worker, heir.slot);

@@ -13,7 +13,7 @@ import type { PoolSpec } from "../config/snapshot.ts";
 import { PgError, TOO_MANY_CONNECTIONS } from "../errors.ts";
 import type { LogFields } from "../log.ts";
 import { Stat } from "../stats/counters.ts";
-import type { CappedPool, Heir } from "./caps.ts";
+import type { CappedPool } from "./caps.ts";
 import { type Checked, Checks } from "./checks.ts";
 import { type Connected, Connecting } from "./connecting.ts";
 import type { PoolContext } from "./context.ts";
@@ -48,7 +48,7 @@ export class Pool implements CappedPool, Connected, Checked, Filled, KeptPool, H
 	private readonly checks: Checks;
 	private readonly connecting: Connecting;
 	private readonly handover: Handover;
-	private readonly upkeep: Upkeep;
+	readonly upkeep: Upkeep;
 	/** When `tick` has something to do next, ms since the epoch; 0: at each tick. What happens in between makes it 0. */
 	dueAt = 0;
 	private paused = false;
@@ -261,6 +261,7 @@ export class Pool implements CappedPool, Connected, Checked, Filled, KeptPool, H
 
 	onOpened(server: Server, permit: Permit): void {
 		this.enter(server, permit);
+		this.context.caps.opened(this);
 	}
 
 	/** @param timeout of each attempt, ms */
@@ -424,11 +425,6 @@ export class Pool implements CappedPool, Connected, Checked, Filled, KeptPool, H
 	/** The janitor's tick. `time` as `now()`. */
 	tick(time: number): void {
 		this.dueAt = this.upkeep.tick(time);
-	}
-
-	yieldTo(heir: Heir): void {
-		this.upkeep.yieldTo(heir);
-		this.wake();
 	}
 
 	/** Bans or roles have changed, a server is suspected, or there are other settings: the next tick looks. */

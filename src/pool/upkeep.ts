@@ -76,6 +76,10 @@ export class Upkeep {
 		this.shrinks = true;
 	}
 
+	get isYielding(): boolean {
+		return this.heir !== null;
+	}
+
 	/** The next server that comes back is closed for the sake of `heir`. */
 	yieldTo(heir: Heir): void {
 		this.heir = heir;

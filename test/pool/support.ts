@@ -199,7 +199,7 @@ export function testPool(
 		ledger,
 		bans,
 		filling: new Filling(ledger, bans, log),
-		caps: new Caps({ worker: 0, ledger, offerPermit() {} }, () => {}),
+		caps: new Caps({ worker: 0, ledger, time: 0, offerPermit() {} }, () => {}),
 		sets: new ParameterSets(),
 		statements,
 		scram: new ScramCache(),
