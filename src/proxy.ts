@@ -522,11 +522,13 @@ export class Proxy implements AdminSource {
 	}
 
 	async reload(force = false): Promise<Reloaded> {
-		this.service.reloading();
+		// Before it listens, and while it stops, it is not ready when this is over.
+		const isServing = this.listening >= this.workers && !this.stopping;
+		if (isServing) this.service.reloading();
 		try {
 			return this.readAnew(force);
 		} finally {
-			this.service.ready();
+			if (isServing) this.service.ready();
 		}
 	}
 

@@ -134,6 +134,24 @@ linuxOnly("where nobody runs, it starts as ever", async () => {
 	expect(await one(await connect(proxy), "SELECT 1")).toBe("1");
 });
 
+linuxOnly("of two that come at once one is refused, and the running process goes on", async () => {
+	const general = { port: freePort() };
+	await using old = await startProxy(options(general));
+	const offered = Promise.withResolvers<void>();
+	const first = await Bun.connect({
+		unix: takeover_socket,
+		socket: { open: (socket) => void socket.write("takeover\n"), data: () => offered.resolve() },
+	});
+	await offered.promise;
+	const second = await failProxy({ ...options(general), args: ["--takeover"] });
+	expect(second.code).toBe(1);
+	expect(second.log).toContain("refused: it starts, stops, or is being taken over already");
+	expect(await one(await connect(old), "SELECT 1")).toBe("1");
+	first.terminate();
+	await using third = await successor(general);
+	await old.waitForLog(new RegExp(`goes on as process ${third.pid}`));
+});
+
 linuxOnly("another port, no setting and strangers change nothing for the running process", async () => {
 	const general = { port: freePort() };
 	await using old = await startProxy(options(general));
