@@ -4,6 +4,7 @@ import type { AdminShape } from "./admin/command.ts";
 import type { CommandAnswer } from "./admin/commands.ts";
 import type { ScramKeys } from "./auth/scram-keys.ts";
 import type { MovingServer } from "./backend/moving-server.ts";
+import type { CancelMessage } from "./client/cancel-requests.ts";
 import type { ClientMessage } from "./client/moving-client.ts";
 import type { Update } from "./config/diff.ts";
 import type { HostDescription } from "./plugin/abi.ts";
@@ -47,21 +48,14 @@ export type PeerMessage =
 	| {
 			readonly type: "give-server";
 			readonly slot: number;
-			readonly server: MovingServer;
+			/** Null: it could not go, and its place is given. */
+			readonly server: MovingServer | null;
 			readonly caps: readonly string[];
 	  }
 	| RoomWanted
 	| { readonly type: "lesson"; readonly slot: number; readonly identity: string; readonly lesson: Lesson }
 	| { readonly type: "offer-permit"; readonly slot: number }
-	| {
-			readonly type: "cancel";
-			readonly pid: number;
-			readonly secret: Uint8Array;
-			readonly id: number;
-			readonly by: number;
-	  }
-	/** The answer to `cancel` with this `id`: the CancelRequest has done what it can. */
-	| { readonly type: "cancelled"; readonly id: number };
+	| CancelMessage;
 
 /** Keys that a client has proven, by its verifier: for all workers, and the main thread. */
 interface Proven {

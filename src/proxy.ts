@@ -539,7 +539,8 @@ export class Proxy implements AdminSource {
 		const lost = losses(this.current, loaded.snapshot);
 		if (lost.length > 0 && !force) return this.refuseReload(lost, true);
 		const difference = diff(this.current, loaded.snapshot);
-		const { settings, pools, pluginsChanged, writeFunctionsChanged, tlsChanged, next } = difference;
+		const { settings, pools, pluginsChanged, writeFunctionsChanged, clientTlsChanged, serverTlsChanged, next } =
+			difference;
 		if (this.slots.size + pools.added.length > this.capacity)
 			return this.refuseReload([`more than ${this.capacity} pools since the start: restart to add more`]);
 		const notices: Notice[] = [];
@@ -553,7 +554,8 @@ export class Proxy implements AdminSource {
 		for (const change of settings)
 			tell(change.reloadable ? "NOTICE" : "WARNING", `reload: ${settingChangeText(change)}`);
 		if (pluginsChanged) tell("WARNING", "reload: [[plugins]] differs: takes effect after a restart");
-		if (tlsChanged) tell("NOTICE", "reload: TLS certificates read anew: connections from now on are shown them");
+		if (clientTlsChanged) tell("NOTICE", "reload: TLS certificates read anew: clients from now on are shown them");
+		if (serverTlsChanged) tell("NOTICE", "reload: TLS towards servers differs: their connections are replaced");
 		if (writeFunctionsChanged) tell("NOTICE", "reload: [[write_functions]] differs");
 		const known = new Set(allPools(this.current).map(({ key }) => key));
 		this.assignSlots(next);
@@ -567,6 +569,7 @@ export class Proxy implements AdminSource {
 		const keys = update.clusters.flatMap((cluster) => cluster.pools.map(({ key }) => key));
 		const slots = new Map(keys.map((key) => [key, this.slots.get(key)!]));
 		this.send({ type: "reload", update, slots, paused });
+		if (serverTlsChanged) this.order("reconnect", allPools(next));
 		const counts = `${pools.added.length} pools added, ${pools.changed.length} changed, ${pools.removed.length} removed`;
 		tell("NOTICE", `configuration reloaded: ${counts}`);
 		this.tidy();

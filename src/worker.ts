@@ -2,18 +2,17 @@
 // thread knows hangs off one Worker, so that several can live in a process (tests), or one on the main thread.
 // Talks to the main thread by messages (messages.ts); knows every room, and only proxy.ts and worker-thread.ts know it.
 
-import { timingSafeEqual } from "node:crypto";
 import type { Socket, SocketHandler } from "bun";
-import { type AdminShape, shapeOf } from "./admin/command.ts";
-import type { CommandAnswer } from "./admin/commands.ts";
-import { AdminSession } from "./admin/session.ts";
+import { shapeOf } from "./admin/command.ts";
+import { AdminSessions } from "./admin/sessions.ts";
 import { Keyring } from "./auth/keyring.ts";
 import { ScramCache, type ScramKeys } from "./auth/scram-keys.ts";
 import type { MovingServer } from "./backend/moving-server.ts";
 import { ParameterSets } from "./backend/parameters.ts";
 import { Statements } from "./backend/statements.ts";
+import { CancelRequests } from "./client/cancel-requests.ts";
 import { SHUTTING_DOWN } from "./client/client.ts";
-import { Clients, homeOf } from "./client/clients.ts";
+import { Clients } from "./client/clients.ts";
 import type { ClientContext, ClientHandle } from "./client/context.ts";
 import { Moves, type MovesContext } from "./client/moves.ts";
 import { Seats } from "./client/seats.ts";
@@ -29,6 +28,7 @@ import { createLog, type Log } from "./log.ts";
 import { Door } from "./login/door.ts";
 import { Listener, type ListenerOwner } from "./login/listener.ts";
 import type { AnyRow, FromWorker, PeerMessage, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
+import type { Dialling } from "./net/connect.ts";
 import { Descriptors, Room } from "./net/descriptors.ts";
 import { Names } from "./net/names.ts";
 import { closeDescriptor, setKeepAlive } from "./net/options.ts";
@@ -63,8 +63,6 @@ import { type ClientRow, clientRow, serverRow } from "./status/rows.ts";
 const TICK = 100;
 /** Ticks without any client after which a worker that is replaced has none. */
 const DESERTED = 5;
-/** Most CancelRequests for other workers' clients under way at a time; more are dropped. A guess. */
-const MOST_CANCELLING = 4096;
 /** Bytes that large messages of all clients may take until they are sent on: four of the longest that is routed. A guess. */
 const COLLECTED = 256 << 20;
 
@@ -138,11 +136,8 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 	readonly descriptors: Descriptors;
 	readonly seats: Seats;
 	private readonly door: Door;
-	private readonly admins = new Set<AdminSession>();
-	private readonly asked = new Map<number, (answer: CommandAnswer) => void>();
-	/** Called when a CancelRequest for another worker's client is over, by the number that this worker gave it. */
-	private readonly cancelling = new Map<number, () => void>();
-	private lastAsked = 0;
+	private readonly admins: AdminSessions;
+	private readonly cancels: CancelRequests;
 	private lastSerial = 0;
 	private readonly listener: Listener;
 	private readonly deafness = new OnceAMinute();
@@ -152,6 +147,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		this.setup = setup;
 		this.post = post;
 		this.worker = setup.index;
+		this.admins = new AdminSessions(setup.version, (question) => post({ type: "ask", ...question }));
 		const { general } = setup.update;
 		this.general = general;
 		this.tcp = setup.update.tcp;
@@ -173,6 +169,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		this.attendance = new Attendance(setup.workers, setup.attendance);
 		this.loads = new Loads(setup.workers, setup.loads);
 		this.clients = new Clients(this.worker, (to, message) => this.toPeer(to, message));
+		this.cancels = new CancelRequests(this, setup.workers, (to, message) => this.toPeer(to, message));
 		this.moves = new Moves(this, setup.workers);
 		this.scram = new ScramCache({ secret: setup.scramSecret });
 		this.statements = new Statements(() => this.ledger.nextStatement());
@@ -201,6 +198,11 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 	private onFailure(error: unknown): void {
 		if (error instanceof ProtocolError) this.log.warn(`server broke the protocol: ${error.message}`);
 		else this.log.error(`internal error: ${traceOf(error)}`);
+	}
+
+	get dialling(): Dialling {
+		const { handlers, descriptors, tcp, tls } = this;
+		return { handlers, keepAlive: tcp, descriptors, tls: tls.servers };
 	}
 
 	accept(socket: Socket<Stream>): void {
@@ -239,26 +241,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 	}
 
 	openAdmin(stream: Stream, address: string, parameters: ReadonlyMap<string, string>): void {
-		const shape = shapeOf(this.admin);
-		const session: AdminSession = new AdminSession(stream, {
-			version: this.setup.version,
-			shape,
-			address,
-			parameters,
-			ask: (sql) => this.ask(sql, shape),
-			onOver: () => this.admins.delete(session),
-		});
-		this.admins.add(session);
-		stream.owner = session;
-		session.begin();
-	}
-
-	private ask(sql: string, shape: AdminShape): Promise<CommandAnswer> {
-		const { promise, resolve } = Promise.withResolvers<CommandAnswer>();
-		const id = ++this.lastAsked;
-		this.asked.set(id, resolve);
-		this.post({ type: "ask", id, sql, shape });
-		return promise;
+		this.admins.open(stream, address, parameters, shapeOf(this.admin));
 	}
 
 	onProven({ password_hash }: User, keys: ScramKeys): void {
@@ -298,29 +281,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 	}
 
 	cancel(pid: number, secret: Uint8Array, done: () => void): void {
-		const owner = this.clients.placeOf(pid);
-		if (owner === this.worker) this.cancelHere(pid, secret, done);
-		else if (owner >= this.setup.workers || this.cancelling.size >= MOST_CANCELLING) done();
-		else {
-			const id = ++this.lastAsked;
-			this.cancelling.set(id, done);
-			this.toPeer(owner, { type: "cancel", pid, secret, id, by: this.worker });
-		}
-	}
-
-	private cancelHere(pid: number, secret: Uint8Array, done: () => void): void {
-		const client = this.clients.get(pid);
-		if (client?.secret.length === secret.length && timingSafeEqual(client.secret, secret))
-			this.contain.guard(client.stream, () => client.cancel(done));
-		else done();
-	}
-
-	/** Another worker passes a CancelRequest on: the client is here, or has logged in here and gone elsewhere. */
-	private onCancel(message: Extract<PeerMessage, { type: "cancel" }>): void {
-		const { pid, secret, id, by } = message;
-		const place = this.clients.placeOf(pid);
-		if (place !== this.worker && homeOf(pid) === this.worker) this.toPeer(place, message);
-		else this.cancelHere(pid, secret, () => this.toPeer(by, { type: "cancelled", id }));
+		this.cancels.pass(pid, secret, done);
 	}
 
 	/** Runs `work` for every client: a bug costs the one that it happens in, and the others still have their turn. */
@@ -336,7 +297,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		this.toPeer(worker, { type: "request-server", slot, by: this.worker });
 	}
 
-	giveServer(worker: number, slot: number, server: MovingServer, caps: readonly string[]): void {
+	giveServer(worker: number, slot: number, server: MovingServer | null, caps: readonly string[]): void {
 		this.toPeer(worker, { type: "give-server", slot, server, caps });
 	}
 
@@ -380,10 +341,8 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 				this.keyring.learn(message.verifier, message.keys);
 				break;
 			case "cancel":
-				this.onCancel(message);
-				break;
 			case "cancelled":
-				take(this.cancelling, message.id)?.();
+				this.cancels.onMessage(message);
 				break;
 			case "give-client":
 			case "client-arrived":
@@ -404,7 +363,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 				this.post({ type: "rows", id: message.id, rows: this.rowsOf(message.of) });
 				break;
 			case "answer":
-				take(this.asked, message.id)?.(message.answer);
+				this.admins.answered(message.id, message.answer);
 				break;
 			case "listen":
 				if (!this.stopping) this.listener.listenAgain();
@@ -428,8 +387,10 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 			return;
 		}
 		// A reload has taken the pool away while the server was on its way here: nobody else would close it.
-		closeDescriptor(server.fd);
-		this.descriptors.free();
+		if (server !== null) {
+			closeDescriptor(server.fd);
+			this.descriptors.free();
+		}
 		permit.release();
 	}
 
@@ -575,7 +536,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		this.stopping = true;
 		this.listener.stop();
 		this.eachClient((client) => client.shutDown(true));
-		for (const session of [...this.admins]) session.close(SHUTTING_DOWN);
+		this.admins.close(SHUTTING_DOWN);
 		for (const pool of this.allPools()) pool.shutDown();
 		if (this.janitor !== null) clearInterval(this.janitor);
 		// Not at once: what was written last leaves the process with the next turn of the loop.
@@ -629,13 +590,6 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 				return this.routes.rows();
 		}
 	}
-}
-
-/** What waits under this number, which waits no more. */
-function take<T>(waiting: Map<number, T>, id: number): T | undefined {
-	const found = waiting.get(id);
-	waiting.delete(id);
-	return found;
 }
 
 function loginKey(user: string, database: string): string {

@@ -173,14 +173,12 @@ async function movingClient(user: string) {
 
 /** A connection as another worker would give it away. */
 async function moving(port: number, generation: number): Promise<MovingServer> {
-	const stream = await connect(
-		{ host: "127.0.0.1", port },
-		5_000,
-		UNHEARD,
+	const stream = await connect({ host: "127.0.0.1", port }, 5_000, UNHEARD, {
 		handlers,
-		{ keepalive: false },
-		new Descriptors(),
-	);
+		keepAlive: { keepalive: false },
+		descriptors: new Descriptors(),
+		tls: null,
+	});
 	return {
 		fd: stream.detach(),
 		address: "127.0.0.1",

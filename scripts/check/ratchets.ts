@@ -45,7 +45,6 @@ export const BEYOND: Readonly<Record<Measure, Readonly<Record<string, number>>>>
 	},
 	parameters: {
 		"session/statements.ts ClientStatements.refer": 9,
-		"backend/cancel.ts sendCancel": 7,
 		"backend/statement.ts new Statement": 7,
 		"errors.ts new PgError": 7,
 		"client/saying.ts Saying.insert": 7,

@@ -68,7 +68,7 @@ export const BOUNCER_SERVERS = extended<PlacedServer>(
 		when("last_received", (s) => s.last_received_at),
 		textColumn("ptr", (s) => `s${s.remote_pid}`),
 		textColumn("link", (s) => (s.client_id === null ? "" : `c${s.client_id}`)),
-		textColumn("tls", () => ""),
+		textColumn("tls", (s) => s.tls),
 	],
 	SERVERS,
 );

@@ -4,7 +4,7 @@
 import { PgError } from "../errors.ts";
 import { asBuffer } from "./bytes.ts";
 import { md5Response } from "./md5.ts";
-import { SCRAM_SHA_256, ScramClient } from "./scram.ts";
+import { SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramClient } from "./scram.ts";
 import type { ScramCache, ScramKeys, ScramVerifier } from "./scram-keys.ts";
 
 /**
@@ -62,11 +62,14 @@ export class ServerLogin {
 	readonly #user: string;
 	readonly #credentials: ServerCredentials;
 	readonly #cache: ScramCache;
+	readonly #endPoint: string | null;
 	#turn = Turn.Start;
 	#usedPassword = -1;
 	#scram: ScramClient | null = null;
 
-	constructor(user: string, credentials: ServerCredentials, cache: ScramCache) {
+	/** @param endPoint what SCRAM can bind the login to (`tls-server-end-point`, base64); null: nothing */
+	constructor(user: string, credentials: ServerCredentials, cache: ScramCache, endPoint: string | null = null) {
+		this.#endPoint = endPoint;
 		this.#user = user;
 		this.#credentials = credentials;
 		this.#cache = cache;
@@ -124,17 +127,19 @@ export class ServerLogin {
 	}
 
 	#beginSasl(mechanisms: Uint8Array): Uint8Array {
-		if (!asBuffer(mechanisms).toString("latin1").split("\0").includes(SCRAM_SHA_256)) {
+		const offered = asBuffer(mechanisms).toString("latin1").split("\0");
+		const plus = this.#endPoint !== null && offered.includes(SCRAM_SHA_256_PLUS);
+		if (!plus && !offered.includes(SCRAM_SHA_256)) {
 			throw new PgError("FATAL", "0A000", "none of the server's SASL authentication mechanisms are supported");
 		}
 		// Fails before anything is sent: without a password there is nothing to prove.
 		if (!("keys" in this.#credentials)) this.#password();
 		else if (this.#credentials.keys === null) throw NO_KEYS;
-		this.#scram = new ScramClient();
+		this.#scram = new ScramClient(plus ? this.#endPoint : null, this.#endPoint !== null);
 		const first = this.#scram.first();
 		const length = Buffer.alloc(4);
 		length.writeInt32BE(first.length);
-		return Buffer.concat([cString(SCRAM_SHA_256), length, first]);
+		return Buffer.concat([cString(plus ? SCRAM_SHA_256_PLUS : SCRAM_SHA_256), length, first]);
 	}
 
 	#prove(serverFirst: Uint8Array): ServerStep | Promise<ServerStep> {

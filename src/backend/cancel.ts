@@ -1,13 +1,10 @@
-// A CancelRequest goes to the server over a connection of its own (PostgreSQL docs, "Canceling Requests in Progress").
-// The promise settles when the server has closed that connection: its signal is sent by then, and a query that we
-// send afterwards cannot be hit by it.
+// A CancelRequest goes to the server over a connection of its own (PostgreSQL docs, "Canceling Requests in Progress"), encrypted
+// where the server's is: it bears the key. The promise settles when the server has closed that connection: its signal is sent by
+// then, and a query that we send afterwards cannot be hit by it.
 
-import type { SocketHandler } from "bun";
-import { connect, type Host } from "../net/connect.ts";
-import type { Descriptors } from "../net/descriptors.ts";
-import type { KeepAlive } from "../net/options.ts";
-import type { Stream } from "../net/stream.ts";
+import { connect, type Dialling } from "../net/connect.ts";
 import { cancelRequest } from "../wire/frontend-messages.ts";
+import type { Server } from "./server.ts";
 
 /**
  * Sends a CancelRequest, which has no answer: never rejects.
@@ -16,19 +13,18 @@ import { cancelRequest } from "../wire/frontend-messages.ts";
  * request, at any time later
  */
 export async function sendCancel(
-	target: Host,
-	pid: number,
-	secret: Uint8Array,
+	{ address, stream: { secured }, pid, secret }: Server,
+	{ name, port }: { readonly name: string; readonly port: number },
 	timeout: number,
-	handlers: SocketHandler<Stream>,
-	keepAlive: KeepAlive,
-	descriptors: Descriptors,
+	dialling: Dialling,
 ): Promise<boolean> {
 	const { promise, resolve } = Promise.withResolvers<void>();
 	const owner = { onData() {}, onDrain() {}, onClose: () => resolve() };
 	let isLate = false;
 	try {
-		const stream = await connect(target, timeout, owner, handlers, keepAlive, descriptors);
+		// To the address of this connection, and as it is: the host's name may stand for another one by now.
+		const target = { host: address, port, name };
+		const stream = await connect(target, timeout, owner, secured === null ? { ...dialling, tls: null } : dialling);
 		const timer = setTimeout(() => {
 			isLate = true;
 			stream.terminate();

@@ -2,14 +2,12 @@
 // and its key. The Server exists once ReadyForQuery has come; before that there is nothing to lend.
 // Called by pool/; PostgreSQL docs, "Start-up".
 
-import type { SocketHandler } from "bun";
 import type { ScramCache } from "../auth/scram-keys.ts";
 import { type ServerCredentials, ServerLogin } from "../auth/server-login.ts";
 import { asPgError, PgError } from "../errors.ts";
-import { connect, unreachable } from "../net/connect.ts";
-import { type Descriptors, NoDescriptor } from "../net/descriptors.ts";
+import { connect, type Dialling, unreachable } from "../net/connect.ts";
+import { NoDescriptor } from "../net/descriptors.ts";
 import type { Names } from "../net/names.ts";
-import type { KeepAlive } from "../net/options.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
 import { Backend } from "../wire/codes.ts";
 import { readError } from "../wire/error-response.ts";
@@ -24,7 +22,7 @@ const MESSAGE_LIMIT = 1 << 20;
 /** SQLSTATE "insufficient_resources": this process has too few descriptors, whatever the server has. */
 export const OUT_OF_DESCRIPTORS = "53000";
 
-export interface LoginOptions {
+export interface LoginOptions extends Dialling {
 	/** A name or an address, or the folder of a Unix socket. */
 	readonly host: string;
 	readonly port: number;
@@ -37,9 +35,6 @@ export interface LoginOptions {
 	/** For connecting and logging in together, ms. */
 	readonly timeout: number;
 	readonly cache: ScramCache;
-	readonly handlers: SocketHandler<Stream>;
-	readonly keepAlive: KeepAlive;
-	readonly descriptors: Descriptors;
 }
 
 /**
@@ -72,7 +67,7 @@ class Login implements StreamOwner {
 	readonly outcome = this.promise.promise;
 	private readonly options: LoginOptions;
 	private readonly home: ServerHome;
-	private readonly auth: ServerLogin;
+	private auth!: ServerLogin;
 	private readonly tail = new Tail();
 	private readonly reports: Reports;
 	private stream: Stream | null = null;
@@ -87,7 +82,6 @@ class Login implements StreamOwner {
 		this.options = options;
 		this.home = home;
 		this.reports = new Reports(home.sets);
-		this.auth = new ServerLogin(options.user, options.credentials, options.cache);
 		// A failure before anyone waits must not count as unhandled.
 		this.outcome.catch(() => {});
 	}
@@ -95,13 +89,13 @@ class Login implements StreamOwner {
 	/** Connects to the first of the host's addresses that takes it; one that says nothing leaves the others their share of time. */
 	async connect(): Promise<void> {
 		const { options } = this;
-		const { host, port, timeout, handlers, keepAlive, descriptors } = options;
+		const { host, port, timeout } = options;
 		const end = performance.now() + timeout;
 		const addresses = await options.names.addresses(host, timeout);
 		for (const [i, address] of addresses.entries()) {
 			const share = Math.max(1, (end - performance.now()) / (addresses.length - i));
 			try {
-				this.stream = await connect({ host: address, port }, share, this, handlers, keepAlive, descriptors);
+				this.stream = await connect({ host: address, port, name: host }, share, this, options);
 				this.address = address;
 				return;
 			} catch (error) {
@@ -111,7 +105,9 @@ class Login implements StreamOwner {
 	}
 
 	begin(): void {
-		const { user, database, startup } = this.options;
+		const { user, database, startup, credentials, cache } = this.options;
+		const endPoint = this.stream!.secured?.endPoint ?? null;
+		this.auth = new ServerLogin(user, credentials, cache, endPoint);
 		this.stream!.writeAll(startupMessage({ user, database, ...startup }));
 	}
 

@@ -459,6 +459,11 @@ export class Server implements StreamOwner, RelayOwner {
 
 	// ---- moving between threads ------------------------------------------------------------------------------------
 
+	/** Whether the connection can be another thread's: what TLS has agreed on cannot. */
+	get canMove(): boolean {
+		return this.stream.secured === null;
+	}
+
 	/** Lets go of the connection, which lives on under a descriptor of its own; null when it cannot. Idle only. */
 	leave(): MovingServer | null {
 		if (this.cancels.count > 0 || this.stream.queued > 0 || this.books.owed > 0 || !this.relay.isBetweenMessages)

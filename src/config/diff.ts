@@ -29,8 +29,10 @@ export interface Difference {
 	/** By user and database: what clients log in with, and what they reach. A changed pool changes its cluster too. */
 	readonly clusters: Changes<ClusterSpec>;
 	readonly adminChanged: boolean;
-	/** The certificate, the key or the authorities for TLS say something else, in the same files or in others. */
-	readonly tlsChanged: boolean;
+	/** What clients are shown of TLS, and asked for, is something else, in the same files or in others. */
+	readonly clientTlsChanged: boolean;
+	/** As `clientTlsChanged`, of servers: connections that were made by the old are replaced. */
+	readonly serverTlsChanged: boolean;
 	/** `[[plugins]]` says something else: plugins are loaded at the start only. */
 	readonly pluginsChanged: boolean;
 	/** `[[write_functions]]` says something else: what is cached of statements may be wrong. */
@@ -93,7 +95,8 @@ export function diff(before: Snapshot, after: Snapshot): Difference {
 		pools: changes(pools(before), pools(after)),
 		clusters: changes(byUser(before), byUser(after)),
 		adminChanged: !same(before.admin, after.admin),
-		tlsChanged: !same(before.tls, after.tls),
+		clientTlsChanged: !same(before.tls.clients, after.tls.clients),
+		serverTlsChanged: !same(before.tls.servers, after.tls.servers),
 		pluginsChanged: !same(before.plugins, after.plugins),
 		writeFunctionsChanged: !same(before.writeFunctions.toSorted(), after.writeFunctions.toSorted()),
 		next: Object.freeze({

@@ -222,10 +222,21 @@ export const general = {
 		default: "1.2",
 		text: "Ours, not PgDog's: the oldest version of TLS that clients may speak.",
 	}),
-	tls_verify: choice(["disabled", "prefer"], {
+	tls_verify: choice(["disabled", "prefer", "verify_ca", "verify_full"], {
 		default: "prefer",
-		later: ["verify_ca", "verify_full"],
-		text: "TLS towards servers. There is none yet: `prefer`, too, connects in plain text.",
+		text: "TLS towards servers. `disabled`: none. `prefer`: where the server has it, with whatever certificate. `verify_ca`: always, with a certificate of `tls_server_ca_certificate`. `verify_full`: and of the host that `[[databases]]` names. Connections that are encrypted cannot go from worker to worker: another is opened there. Those of Unix sockets are never encrypted.",
+	}),
+	tls_server_ca_certificate: text({
+		default: undefined,
+		text: "PEM file of the authorities whose certificates servers have to show. Default: those that Bun has built in, which are Mozilla's.",
+	}),
+	tls_server_certificate: text({
+		default: undefined,
+		text: "PEM file of the certificate that servers are shown when they ask for one; together with `tls_server_private_key`.",
+	}),
+	tls_server_private_key: text({
+		default: undefined,
+		text: "PEM file of the private key of `tls_server_certificate`, without passphrase.",
 	}),
 	prepared_statements: choice(["disabled", "extended", "extended_anonymous"], {
 		default: "extended",

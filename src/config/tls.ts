@@ -1,9 +1,9 @@
 // Reads the files that TLS needs. What they hold is part of the snapshot, so that a reload that cannot read one changes nothing,
 // and workers touch no files.
 
-import { createHash, createPrivateKey, X509Certificate } from "node:crypto";
+import { createPrivateKey, X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
-import type { TlsIdentity } from "../net/tls.ts";
+import { endPointOf, type TlsDemands, type TlsIdentity } from "../net/tls.ts";
 import { type Findings, show, type ValueSource } from "./problem.ts";
 import type { General } from "./settings.ts";
 
@@ -11,9 +11,11 @@ import type { General } from "./settings.ts";
 export interface TlsFiles {
 	/** For clients; null: they are not offered TLS. */
 	readonly clients: TlsIdentity | null;
+	/** For servers; null: they are not asked for TLS. */
+	readonly servers: TlsDemands | null;
 }
 
-export const NO_TLS: TlsFiles = { clients: null };
+export const NO_TLS: TlsFiles = { clients: null, servers: null };
 
 /** Less than this before a certificate ends, ms: it is warned of. */
 const SOON = 7 * 24 * 3600 * 1000;
@@ -37,6 +39,10 @@ class Files {
 			this.wrong(name, path, what, code === "ENOENT" ? "there is no such file" : (code ?? String(error)));
 			return undefined;
 		}
+	}
+
+	missing(name: keyof General, accepted: string): void {
+		this.report.problem(this.source, `general.${name}`, "missing", "", accepted);
 	}
 
 	wrong(name: keyof General, path: string, what: string, why: string): void {
@@ -79,7 +85,56 @@ const KEY = "a PEM file of a private key without passphrase";
 
 /** @param now for the dates in certificates, ms since the epoch */
 export function readTls(general: General, source: ValueSource, report: Findings, now = Date.now()): TlsFiles {
-	return { clients: readIdentity(general, new Files(source, report), source, report, now) };
+	const files = new Files(source, report);
+	return {
+		clients: readIdentity(general, files, source, report, now),
+		servers: readDemands(general, files, source, report, now),
+	};
+}
+
+/** A certificate with its key, of which both have to be named, or neither. */
+function readPair(
+	general: General,
+	certificate: "tls_certificate" | "tls_server_certificate",
+	key: "tls_private_key" | "tls_server_private_key",
+	files: Files,
+	now: number,
+): { readonly certificate: string; readonly key: string; readonly leaf: X509Certificate } | null {
+	const [path, keyPath] = [general[certificate], general[key]];
+	if (path === undefined || keyPath === undefined) {
+		if (path !== keyPath)
+			files.missing(path === undefined ? certificate : key, `${certificate} and ${key}, or neither`);
+		return null;
+	}
+	const own = files.certificates(certificate, path);
+	const secret = files.read(key, keyPath, KEY);
+	if (own === undefined || secret === undefined) return null;
+	const leaf = own.chain[0]!;
+	try {
+		if (!leaf.checkPrivateKey(createPrivateKey(secret))) {
+			files.wrong(key, keyPath, `the key of ${certificate}`, "it does not fit the certificate");
+			return null;
+		}
+	} catch (error) {
+		files.wrong(key, keyPath, KEY, (error as Error).message);
+		return null;
+	}
+	files.judgeDates(certificate, path, leaf, now);
+	return { certificate: own.pem, key: secret, leaf };
+}
+
+/** The certificates of authorities; null where none are named. */
+function readAuthorities(
+	general: General,
+	name: "tls_client_ca_certificate" | "tls_server_ca_certificate",
+	files: Files,
+	now: number,
+): string | null {
+	const path = general[name];
+	if (path === undefined) return null;
+	const found = files.certificates(name, path);
+	for (const authority of found?.chain ?? []) files.judgeDates(name, path, authority, now);
+	return found?.pem ?? null;
 }
 
 function readIdentity(
@@ -89,63 +144,35 @@ function readIdentity(
 	report: Findings,
 	now: number,
 ): TlsIdentity | null {
-	const { tls_certificate, tls_private_key, tls_client_ca_certificate, tls_client_required, tls_min_version } = general;
-	if (tls_certificate === undefined || tls_private_key === undefined) {
-		const half = tls_certificate === undefined ? "tls_certificate" : "tls_private_key";
-		const whole = tls_certificate === undefined && tls_private_key === undefined;
-		if (!whole)
-			report.problem(source, `general.${half}`, "missing", "", "tls_certificate and tls_private_key, or neither");
-		else if (tls_client_required) needed("tls_client_required", "true");
-		else if (tls_client_ca_certificate !== undefined)
-			needed("tls_client_ca_certificate", show(tls_client_ca_certificate));
+	const pair = readPair(general, "tls_certificate", "tls_private_key", files, now);
+	if (general.tls_certificate === undefined && general.tls_private_key === undefined) {
+		const alone = "that only together with tls_certificate and tls_private_key";
+		const { tls_client_ca_certificate: path } = general;
+		if (general.tls_client_required) report.problem(source, "general.tls_client_required", "value", "true", alone);
+		if (path !== undefined) report.problem(source, "general.tls_client_ca_certificate", "value", show(path), alone);
 		return null;
 	}
-	const own = files.certificates("tls_certificate", tls_certificate);
-	const key = files.read("tls_private_key", tls_private_key, KEY);
-	const authorities =
-		tls_client_ca_certificate === undefined
-			? null
-			: files.certificates("tls_client_ca_certificate", tls_client_ca_certificate);
-	if (own === undefined || key === undefined || authorities === undefined) return null;
-	const leaf = own.chain[0]!;
-	try {
-		if (!leaf.checkPrivateKey(createPrivateKey(key))) {
-			files.wrong("tls_private_key", tls_private_key, "the key of tls_certificate", "it does not fit the certificate");
-			return null;
-		}
-	} catch (error) {
-		files.wrong("tls_private_key", tls_private_key, KEY, (error as Error).message);
-		return null;
-	}
-	files.judgeDates("tls_certificate", tls_certificate, leaf, now);
-	for (const authority of authorities?.chain ?? [])
-		files.judgeDates("tls_client_ca_certificate", tls_client_ca_certificate!, authority, now);
-	return {
-		certificate: own.pem,
-		key,
-		authorities: authorities?.pem ?? null,
-		minimum: tls_min_version === "1.3" ? 0x304 : 0x303,
-		endPoint: endPointOf(leaf),
-	};
-
-	function needed(name: string, value: string): void {
-		report.problem(
-			source,
-			`general.${name}`,
-			"value",
-			value,
-			"that only together with tls_certificate and tls_private_key",
-		);
-	}
+	const authorities = readAuthorities(general, "tls_client_ca_certificate", files, now);
+	if (pair === null) return null;
+	const { certificate, key, leaf } = pair;
+	const minimum = general.tls_min_version === "1.3" ? 0x304 : 0x303;
+	return { certificate, key, authorities, minimum, endPoint: endPointOf(leaf.raw) };
 }
 
-/**
- * `tls-server-end-point` of a certificate, in base64: its hash by the algorithm that it is signed with, SHA-256 in place of MD5 and
- * SHA-1 (RFC 5929, section 4.1). Null: its signature has no hash function of that kind (Ed25519).
- */
-function endPointOf(certificate: X509Certificate): string | null {
-	const name = /sha-?(1|224|256|384|512)|md5/i.exec(certificate.signatureAlgorithm ?? "");
-	if (name === null) return null;
-	const bits = name[1] === undefined || name[1] === "1" ? "256" : name[1];
-	return createHash(`sha${bits}`).update(certificate.raw).digest("base64");
+function readDemands(
+	general: General,
+	files: Files,
+	source: ValueSource,
+	report: Findings,
+	now: number,
+): TlsDemands | null {
+	const identity = readPair(general, "tls_server_certificate", "tls_server_private_key", files, now);
+	const authorities = readAuthorities(general, "tls_server_ca_certificate", files, now);
+	const { tls_verify: verify, tls_server_ca_certificate: path } = general;
+	if (path !== undefined && (verify === "disabled" || verify === "prefer")) {
+		const text = `tls_server_ca_certificate has no effect with tls_verify = "${verify}": no certificate is verified`;
+		report.warn(source, "general.tls_server_ca_certificate", text);
+	}
+	if (verify === "disabled") return null;
+	return { verify, authorities, identity: identity && { certificate: identity.certificate, key: identity.key } };
 }

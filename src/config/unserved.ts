@@ -12,9 +12,6 @@ export interface Unserved {
 
 export const unservedGeneral: Unserved = {
 	refused: {
-		tls_server_ca_certificate: [],
-		tls_server_certificate: [],
-		tls_server_private_key: [],
 		query_log_stdout: [false],
 		openmetrics_port: [],
 		passthrough_auth: ["disabled"],

@@ -5,13 +5,26 @@ import type { SocketHandler } from "bun";
 import { reasonOf } from "../errors.ts";
 import type { Descriptors } from "./descriptors.ts";
 import { type KeepAlive, setKeepAlive } from "./options.ts";
+import { requestTls } from "./secure.ts";
 import { Stream, type StreamOwner } from "./stream.ts";
+import type { TlsDemands } from "./tls.ts";
 import { isSocketFolder, socketAddress, socketFailure, unixSocketPath } from "./unix.ts";
 
 export interface Host {
 	/** A host name or address, or the folder of a Unix socket. */
 	readonly host: string;
 	readonly port: number;
+	/** Whose address it is, for its certificate. Default: `host`. */
+	readonly name?: string;
+}
+
+/** What connections to servers have in common. */
+export interface Dialling {
+	readonly handlers: SocketHandler<Stream>;
+	readonly keepAlive: KeepAlive;
+	readonly descriptors: Descriptors;
+	/** Null: servers are not asked for TLS. Unix sockets never are. */
+	readonly tls: TlsDemands | null;
 }
 
 /** What to say of a server that `connect` cannot reach; of a socket in libpq's words. */
@@ -22,16 +35,14 @@ export function unreachable({ host, port }: Host, error: unknown): string {
 }
 
 /**
- * Connects within `timeout` ms.
+ * Connects within `timeout` ms, TLS included.
  * @throws NoDescriptor, or an Error with `code` ECONNREFUSED, ENOTFOUND, ETIMEDOUT …
  */
 export async function connect(
 	target: Host,
 	timeout: number,
 	owner: StreamOwner,
-	handlers: SocketHandler<Stream>,
-	keepAlive: KeepAlive,
-	descriptors: Descriptors,
+	{ handlers, keepAlive, descriptors, tls }: Dialling,
 ): Promise<Stream> {
 	const unix = isSocketFolder(target.host);
 	const where = unix
@@ -62,7 +73,15 @@ export async function connect(
 		const stream = new Stream(socket, owner);
 		stream.counted = descriptors;
 		socket.data = stream;
-		if (!unix) setKeepAlive(socket, keepAlive);
+		if (unix) return stream;
+		setKeepAlive(socket, keepAlive);
+		if (tls === null) return stream;
+		try {
+			await Promise.race([requestTls(stream, tls, target.name ?? target.host, handlers, owner), expired]);
+		} catch (error) {
+			stream.terminate();
+			throw error;
+		}
 		return stream;
 	} finally {
 		clearTimeout(timer);

@@ -6,7 +6,7 @@ import { Duplex } from "node:stream";
 import { TLSSocket, type TLSSocketOptions } from "node:tls";
 import type { Socket, SocketHandler } from "bun";
 import { Stream, type StreamOwner } from "./stream.ts";
-import { ALPN, type Secured, type TlsIdentity } from "./tls.ts";
+import { ALPN, judgeClient, type Secured, type TlsIdentity } from "./tls.ts";
 
 /** The connection as node:tls reads and writes it: ciphertext. */
 class Wire extends Duplex implements StreamOwner {
@@ -55,7 +55,7 @@ class Wire extends Duplex implements StreamOwner {
 	}
 }
 
-/** What a Stream, and `inspect`, ask of a socket, answered by node:tls. */
+/** What a Stream, and whoever judges its handshake, ask of a socket, answered by node:tls. */
 class DirectSocket {
 	readonly data: Stream;
 	private readonly tls: TLSSocket;
@@ -117,7 +117,7 @@ export function acceptDirectTls(
 	handlers: SocketHandler<Stream>,
 	done: (outcome: Secured | string) => void,
 ): void {
-	stream.encrypt((socket) => overWire(socket, first, stream, identity, handlers), done);
+	stream.encrypt((socket) => overWire(socket, first, stream, identity, handlers), judgeClient, done);
 }
 
 function overWire(

@@ -4,10 +4,9 @@
 // Bun's `write` takes what the kernel takes and forgets the rest, so the rest is queued here until `drain`.
 
 import type { Socket, SocketHandler } from "bun";
-import { reasonOf } from "../errors.ts";
 import { closeDescriptor, duplicate } from "./options.ts";
 import { Outgoing, settle } from "./outgoing.ts";
-import { inspect, type Secured } from "./tls.ts";
+import type { Judge, Secured } from "./tls.ts";
 
 export interface StreamOwner {
 	onData(chunk: Buffer): void;
@@ -60,8 +59,8 @@ export class Stream implements Sink {
 	counted: Counted | null = null;
 	/** How it is encrypted; null: it is not (yet). */
 	secured: Secured | null = null;
-	/** Hears how a handshake has ended, while there is one. */
-	private onHandshake: ((outcome: Secured | string) => void) | null = null;
+	/** Who judges a handshake and hears of it, while there is one. */
+	private handshake: { readonly judge: Judge; readonly done: (outcome: Secured | string) => void } | null = null;
 
 	/** `owner` may follow, but before the first event. */
 	constructor(socket: Socket<Stream>, owner: StreamOwner = UNOWNED) {
@@ -173,20 +172,24 @@ export class Stream implements Sink {
 	 * @param done what the handshake has come to, or why it has failed: the connection is then to be ended. Not called when the peer
 	 * leaves before (`onClose`)
 	 */
-	encrypt(put: (socket: Socket<Stream>) => Socket<Stream>, done: (outcome: Secured | string) => void): void {
+	encrypt(
+		put: (socket: Socket<Stream>) => Socket<Stream>,
+		judge: Judge,
+		done: (outcome: Secured | string) => void,
+	): void {
 		this.out.flush();
-		this.onHandshake = done;
+		this.handshake = { judge, done };
 		this.socket = put(this.socket);
 	}
 
 	/** Called by the socket handlers only. @param verified what is wrong with the peer's certificate */
 	shookHands(ok: boolean, verified: Error | undefined): void {
-		const done = this.onHandshake;
-		if (done === null) return;
-		this.onHandshake = null;
-		const outcome = ok ? inspect(this.socket, verified) : reasonOf(verified ?? "broken off");
+		const { handshake } = this;
+		if (handshake === null) return;
+		this.handshake = null;
+		const outcome = handshake.judge(this.socket, ok, verified);
 		if (typeof outcome !== "string") this.secured = outcome;
-		done(outcome);
+		handshake.done(outcome);
 	}
 
 	/**

@@ -6,9 +6,10 @@ import type { ScramCache } from "../auth/scram-keys.ts";
 import type { MovingServer } from "../backend/moving-server.ts";
 import type { ParameterSets } from "../backend/parameters.ts";
 import type { Statements } from "../backend/statements.ts";
-import type { General, Tcp } from "../config/settings.ts";
+import type { General } from "../config/settings.ts";
 import type { Contain } from "../contain.ts";
 import type { Log } from "../log.ts";
+import type { Dialling } from "../net/connect.ts";
 import type { Descriptors } from "../net/descriptors.ts";
 import type { Names } from "../net/names.ts";
 import type { Stream } from "../net/stream.ts";
@@ -31,6 +32,8 @@ export interface PoolContext {
 	readonly scram: ScramCache;
 	readonly keyring: Keyring;
 	readonly handlers: SocketHandler<Stream>;
+	/** How servers are connected to. */
+	readonly dialling: Dialling;
 	readonly names: Names;
 	readonly descriptors: Descriptors;
 	readonly log: Log;
@@ -42,11 +45,10 @@ export interface PoolContext {
 	readonly generation: number;
 	/** The settings in force. */
 	readonly general: General;
-	readonly tcp: Tcp;
 	/** Asks another worker, which has idle servers, for one. */
 	requestServer(worker: number, slot: number): void;
-	/** Hands a server over; its permit goes with it. @param caps of the permit */
-	giveServer(worker: number, slot: number, server: MovingServer, caps: readonly string[]): void;
+	/** Hands a server over; its permit goes with it. @param server null: the permit only @param caps of the permit */
+	giveServer(worker: number, slot: number, server: MovingServer | null, caps: readonly string[]): void;
 	/** Tells all other workers what was learned about a pool's servers. @param identity of those servers */
 	share(slot: number, identity: string, lesson: Lesson): void;
 	/** Tells another worker that a permit is free. */

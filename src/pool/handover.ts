@@ -16,6 +16,9 @@ const SLACK = 0.5;
 /** Least time between two hand-overs to a worker that has servers of the pool, ms: queues swing, and servers must not. */
 const PATIENCE = 20;
 
+/** An encrypted one cannot go, only its place: so much dearer is the connection that is opened there. A guess. */
+const DEARER = 20;
+
 /** The Pool, as its servers leave it for other workers. */
 export interface HandoverPool {
 	readonly slot: number;
@@ -32,7 +35,8 @@ export interface HandoverPool {
 export interface HandoverContext {
 	readonly worker: number;
 	readonly ledger: Ledger;
-	giveServer(to: number, slot: number, moving: MovingServer, caps: readonly string[]): void;
+	/** @param moving null: only the right to have a server goes */
+	giveServer(to: number, slot: number, moving: MovingServer | null, caps: readonly string[]): void;
 }
 
 export class Handover {
@@ -54,9 +58,10 @@ export class Handover {
 		if (other < 0) return false;
 		const time = now();
 		const bare = ledger.heldBy(slot, other) === 0;
-		if (!bare && time - this.gaveAt < PATIENCE) return false;
+		const price = server.canMove ? 1 : DEARER;
+		if (!bare && time - this.gaveAt < PATIENCE * price) return false;
 		if (first !== null) {
-			const slack = bare ? QUANTUM : SLACK;
+			const slack = (bare ? QUANTUM : SLACK) * price;
 			const theirs = time - ledger.waitingSince(slot, other);
 			if (theirs < 2 * (time - first.waitingSince) + slack) return false;
 		}
@@ -75,9 +80,11 @@ export class Handover {
 	}
 
 	private give(server: Server, to: number): boolean {
-		const moving = server.leave();
-		if (moving === null) return false;
+		const { canMove } = server;
+		const moving = canMove ? server.leave() : null;
+		if (canMove && moving === null) return false;
 		using permit = this.pool.giveUp(server);
+		if (!canMove) server.close("its place goes to another worker");
 		this.gaveAt = now();
 		this.context.giveServer(to, this.pool.slot, moving, permit?.caps ?? []);
 		permit?.passOn();

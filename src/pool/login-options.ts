@@ -1,21 +1,15 @@
 // How one logs in to the server of a PoolSpec: the same for a pool's connections (pool.ts) and the monitor's (watch.ts).
 
-import type { SocketHandler } from "bun";
 import type { Keyring } from "../auth/keyring.ts";
 import type { ScramCache } from "../auth/scram-keys.ts";
 import type { LoginOptions } from "../backend/login.ts";
-import type { Tcp } from "../config/settings.ts";
 import type { PoolSpec } from "../config/snapshot.ts";
-import type { Descriptors } from "../net/descriptors.ts";
+import type { Dialling } from "../net/connect.ts";
 import type { Names } from "../net/names.ts";
-import type { Stream } from "../net/stream.ts";
 
 export interface LoginContext {
-	readonly handlers: SocketHandler<Stream>;
 	readonly names: Names;
-	readonly descriptors: Descriptors;
-	/** The settings in force. */
-	readonly tcp: Tcp;
+	readonly dialling: Dialling;
 	readonly keyring: Keyring;
 }
 
@@ -30,7 +24,7 @@ export function loginOptions(
 	passwordIndex: number,
 	timeout: number,
 	cache: ScramCache,
-	{ handlers, names, descriptors, tcp, keyring }: LoginContext,
+	{ names, dialling, keyring }: LoginContext,
 ): LoginOptions {
 	const { server_passwords: passwords, server_verifier } = spec;
 	return {
@@ -43,8 +37,6 @@ export function loginOptions(
 		startup: unnamed(spec.startup),
 		timeout,
 		cache,
-		handlers,
-		keepAlive: tcp,
-		descriptors,
+		...dialling,
 	};
 }

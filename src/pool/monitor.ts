@@ -6,10 +6,11 @@ import type { SocketHandler } from "bun";
 import { Keyring } from "../auth/keyring.ts";
 import { now } from "../clock.ts";
 import { MAX } from "../config/setting.ts";
-import type { General, Tcp } from "../config/settings.ts";
+import type { General } from "../config/settings.ts";
 import type { PoolSpec, Snapshot } from "../config/snapshot.ts";
 import type { Contain } from "../contain.ts";
 import type { Log } from "../log.ts";
+import type { Dialling } from "../net/connect.ts";
 import type { Descriptors } from "../net/descriptors.ts";
 import { Names } from "../net/names.ts";
 import { type Stream, socketHandlers } from "../net/stream.ts";
@@ -73,8 +74,9 @@ export class Monitor {
 		this.descriptors = descriptors;
 	}
 
-	get tcp(): Tcp {
-		return this.snapshot.tcp;
+	get dialling(): Dialling {
+		const { handlers, descriptors, snapshot } = this;
+		return { handlers, keepAlive: snapshot.tcp, descriptors, tls: snapshot.tls.servers };
 	}
 
 	private get general(): General {

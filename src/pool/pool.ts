@@ -405,10 +405,10 @@ export class Pool implements CappedPool, Connected, Checked, Filled, KeptPool, H
 		this.grow();
 	}
 
-	/** A server that another worker gives us, with its permit. */
-	onServerGiven(moving: MovingServer, permit: Permit): void {
+	/** Another worker gives us a server with its permit, or the permit only. */
+	onServerGiven(moving: MovingServer | null, permit: Permit): void {
 		this.dueAt = 0;
-		this.watch(this.connecting.adopt(moving, permit));
+		this.watch(moving === null ? this.connecting.open(permit) : this.connecting.adopt(moving, permit));
 	}
 
 	onAdopted(server: Server, permit: Permit): void {
@@ -456,11 +456,9 @@ export class Pool implements CappedPool, Connected, Checked, Filled, KeptPool, H
 			return;
 		}
 		server.cancels.sent();
-		const { general, handlers, tcp, descriptors, contain } = this.context;
-		// To the address of this connection: the host's name may stand for another one by now.
-		const where = { host: server.address, port: this.spec.port };
-		const sent = sendCancel(where, server.pid, server.secret, general.connect_timeout, handlers, tcp, descriptors);
-		contain.when(server.stream, sent, (isOver) => {
+		const { general, dialling, contain } = this.context;
+		const { host: name, port } = this.spec;
+		contain.when(server.stream, sendCancel(server, { name, port }, general.connect_timeout, dialling), (isOver) => {
 			done();
 			server.cancels.landed(isOver);
 		});

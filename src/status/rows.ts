@@ -53,6 +53,8 @@ export interface ServerRow {
 	readonly last_sent_at: number;
 	readonly last_received_at: number;
 	readonly application_name: string;
+	/** As `ClientRow.tls`. */
+	readonly tls: string;
 }
 
 /** A decision of the router, for SHOW ROUTES. */
@@ -170,5 +172,6 @@ export function serverRow(pool: string, server: Server): ServerRow {
 			server.session.applied.values.get("application_name") ??
 			server.session.reports.now.values.get("application_name") ??
 			"",
+		tls: tlsText(server.stream.secured),
 	};
 }

@@ -71,6 +71,7 @@ export const SERVER: ServerRow = {
 	last_sent_at: 0,
 	last_received_at: 1_790_000_001_600,
 	application_name: "PgDog",
+	tls: "",
 };
 
 /** A primary that is well, and whose replication nobody asked about. */

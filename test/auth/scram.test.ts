@@ -57,6 +57,30 @@ const password = fc.string({ unit: "grapheme", minLength: 1, maxLength: 20 });
 const salt = fc.uint8Array({ minLength: 1, maxLength: 24 });
 const iterations = fc.integer({ min: 1, max: 20 });
 
+test("with channel binding both roles agree on one certificate only, and notice an offer that was taken away", async () => {
+	const keys = await deriveKeys("pencil", RFC.salt, 2);
+	const endPoint = fc.uint8Array({ minLength: 20, maxLength: 64 }).map((hash) => Buffer.from(hash).toString("base64"));
+	fc.assert(
+		fc.property(endPoint, endPoint, (ours, theirs) => {
+			const client = new ScramClient(theirs, true);
+			const server = new ScramServer(RFC.salt, 2, ours);
+			client.challenge(server.first(client.first(), true));
+			const final = () => server.final(client.final(keys));
+			if (ours !== theirs)
+				expect(caught(final)).toMatchObject({ sqlstate: "28000", message: "SCRAM channel binding check failed" });
+			else {
+				final();
+				client.verify(server.check([keys])!.serverFinal);
+			}
+			const deceived = new ScramClient(null, true);
+			expect(caught(() => new ScramServer(RFC.salt, 2, ours).first(deceived.first())).sqlstate).toBe("28000");
+			// Whoever has nothing to bind to may log in without.
+			const bare = new ScramClient();
+			expect(new ScramServer(RFC.salt, 2, ours).first(bare.first()).length).toBeGreaterThan(0);
+		}),
+	);
+});
+
 test("both roles agree on any password, salt and iteration count, and the server recovers working keys", async () => {
 	await fc.assert(
 		fc.asyncProperty(password, salt, iterations, async (password, salt, iterations) => {

@@ -162,18 +162,6 @@ describe("each kind of mistake names file, line, key, the value found and what i
 			},
 		],
 		[
-			"certificates that are to be verified",
-			"[general]\ntls_verify = 'verify_full'",
-			"",
-			{
-				wrong: "unserved",
-				line: 2,
-				key: "general.tls_verify",
-				found: '"verify_full"',
-				accepted: '"disabled", "prefer"',
-			},
-		],
-		[
 			"an unknown log level",
 			"[general]\nlog_level = 'loud'",
 			"",

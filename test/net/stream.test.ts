@@ -114,7 +114,12 @@ describe("on real sockets", () => {
 			},
 		});
 		const owner = new Owner();
-		const stream = await connect({ host: "127.0.0.1", port: peer.port }, 5000, owner, handlers, keepAlive, descriptors);
+		const stream = await connect({ host: "127.0.0.1", port: peer.port }, 5000, owner, {
+			handlers,
+			keepAlive,
+			descriptors,
+			tls: null,
+		});
 		const data = Buffer.alloc(16 << 20, 7);
 		expect(stream.writeAll(data)).toBe(false);
 		stream.writeAll(Buffer.from("end"));
@@ -134,7 +139,7 @@ describe("on real sockets", () => {
 		["an address that does not answer", { host: "192.0.2.1", port: 5432 }],
 	])("%s is an error, not a wait, and its descriptor is not counted any more", async (_, target) => {
 		const descriptors = new Descriptors();
-		expect(connect(target, 100, new Owner(), handlers, keepAlive, descriptors)).rejects.toThrow();
+		expect(connect(target, 100, new Owner(), { handlers, keepAlive, descriptors, tls: null })).rejects.toThrow();
 		await until(() => descriptors.connections === 0, "none");
 	});
 
@@ -145,14 +150,12 @@ describe("on real sockets", () => {
 			socket: { data: (socket, chunk) => void socket.write(`got ${chunk}`) },
 		});
 		const before = new Owner();
-		const stream = await connect(
-			{ host: "127.0.0.1", port: peer.port },
-			5000,
-			before,
+		const stream = await connect({ host: "127.0.0.1", port: peer.port }, 5000, before, {
 			handlers,
 			keepAlive,
 			descriptors,
-		);
+			tls: null,
+		});
 		const fd = stream.detach();
 		expect(fd).toBeGreaterThan(0);
 		// Whoever adopts it gives that back.

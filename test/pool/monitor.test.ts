@@ -4,6 +4,7 @@ import { afterEach, expect, test } from "bun:test";
 import { now } from "../../src/clock.ts";
 import { type General, general as generalTable, type Tcp, tcp as tcpTable } from "../../src/config/settings.ts";
 import type { PoolSpec, Snapshot } from "../../src/config/snapshot.ts";
+import { NO_TLS } from "../../src/config/tls.ts";
 import { Contain } from "../../src/contain.ts";
 import type { Log } from "../../src/log.ts";
 import { Descriptors } from "../../src/net/descriptors.ts";
@@ -61,7 +62,7 @@ function scene(members: readonly Partial<PoolSpec>[], settings: Partial<General>
 			lsn_check_timeout: 300,
 			...some,
 		};
-		return { general, tcp: defaults<Tcp>(tcpTable), clusters: [{ pools }] } as unknown as Snapshot;
+		return { general, tcp: defaults<Tcp>(tcpTable), tls: NO_TLS, clusters: [{ pools }] } as unknown as Snapshot;
 	};
 	const first = snapshot(settings, begin);
 	const vitals = new Vitals(8);

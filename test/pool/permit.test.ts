@@ -83,15 +83,17 @@ class Fleet {
 		this.ledger = made.ledger;
 		this.descriptors = made.context.descriptors;
 		const share = (worker: number): Pool => {
+			const handlers = socketHandlers((_, stream) => stream.terminate());
 			const context: PoolContext = {
 				...made.context,
 				worker,
-				handlers: socketHandlers((_, stream) => stream.terminate()),
+				handlers,
+				dialling: { ...made.context.dialling, handlers },
 				requestServer: (to, _slot) => queueMicrotask(() => this.pools[to]!.onServerRequested(worker)),
 				offerPermit: (to) => queueMicrotask(() => this.pools[to]!.onPermitOffered()),
 				giveServer: (to, slot, moving, caps) => {
 					this.onTheWay++;
-					if (this.losesNext) {
+					if (this.losesNext && moving !== null) {
 						closeDescriptor(moving.fd);
 						moving = { ...moving, fd: -1 };
 					}

@@ -194,6 +194,10 @@ export function testPool(
 		[mate.key, slot + 1],
 	]);
 	const bans = new Bans(new Vitals(slot + 2), log, known, slots);
+	const handlers = socketHandlers((error) => {
+		throw error;
+	});
+	const descriptors = new Descriptors();
 	const context = {
 		worker: 0,
 		ledger,
@@ -204,17 +208,15 @@ export function testPool(
 		statements,
 		scram: new ScramCache(),
 		keyring: new Keyring(),
-		handlers: socketHandlers((error) => {
-			throw error;
-		}),
+		handlers,
+		dialling: { handlers, keepAlive: defaults<Tcp>(tcpTable), descriptors, tls: null },
 		names: new Names(() => general.dns_ttl),
-		descriptors: new Descriptors(),
+		descriptors,
 		log,
 		contain: new Contain((bug) => log.error(`internal error: ${bug}`), settle),
 		time: 0,
 		generation: 0,
 		general,
-		tcp: defaults<Tcp>(tcpTable),
 		requestServer() {},
 		giveServer() {},
 		share() {},

@@ -13,6 +13,8 @@ import { until } from "./until.ts";
 export interface PostgresOptions {
 	/** Streaming replicas beside the primary. Default 0. */
 	replicas?: number;
+	/** Files put into the data folder of each server: name to text. */
+	files?: Record<string, string>;
 	/** Lines put before the default pg_hba.conf, so that they win. */
 	hba?: string[];
 	/** postgresql.conf of all servers: name to value as written there (quotes are added). */
@@ -188,9 +190,15 @@ export class PostgresServer {
 		await copyTemplate(this.#home, this.dataDir);
 		const hba = [...(this.#options.hba ?? []), ...DEFAULT_HBA].join("\n");
 		writeOwned(join(this.dataDir, "pg_hba.conf"), `${hba}\n`, this.#home.runAs);
+		for (const [name, text] of Object.entries(this.#options.files ?? {})) this.write(name, text);
 		if (this.#primary) writeOwned(join(this.dataDir, "standby.signal"), "", this.#home.runAs);
 		this.port = freePort();
 		this.#writeSettings();
+	}
+
+	/** Writes a file of the data folder. */
+	write(name: string, text: string): void {
+		writeOwned(join(this.dataDir, name), text, this.#home.runAs);
 	}
 
 	#writeSettings(): void {
