@@ -152,12 +152,12 @@ export class Caps {
 	}
 
 	/**
-	 * A client waits for a server of `pool`, which may have more than it has, and a cap may be what stands against it: has another
-	 * pool make room. @param time `now()` @returns whether there is room now
+	 * A client waits for a server of `pool`, which may have `limit` now, and a cap may be what stands against it: has another pool make
+	 * room. @param time `now()` @returns whether there is room now
 	 */
-	makeRoom(pool: CappedPool, time: number): boolean {
+	makeRoom(pool: CappedPool, limit: number, time: number): boolean {
 		const { ledger } = this.context;
-		if (!this.pools.has(pool.slot) || ledger.used(pool.slot) >= pool.spec.pool_size) return false;
+		if (!this.pools.has(pool.slot) || ledger.used(pool.slot) >= limit) return false;
 		const full = capsOf(pool.spec).filter(({ name, most }) => ledger.tally.count(name) >= most);
 		let made = full.length > 0;
 		for (const { name } of full) if (!this.makeRoomIn(this.lively(name).holders, pool, time)) made = false;

@@ -213,7 +213,7 @@ export class Pool implements CappedPool, Connected, Checked, Filled, KeptPool, H
 		if (!this.connecting.mayTry(time)) return;
 		const size = this.upkeep.sizeAt(time);
 		const { caps } = this.context;
-		while (wanted-- > 0 && (this.open(size) || (caps.makeRoom(this, time) && this.open(size))));
+		while (wanted-- > 0 && (this.open(size) || (caps.makeRoom(this, size, time) && this.open(size))));
 	}
 
 	/** Opens one connection if fewer than `limit` permits are in use. @param done told when that is over @returns whether it does */
