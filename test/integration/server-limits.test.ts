@@ -179,14 +179,17 @@ test.each([1, 2])(
 	},
 );
 
-test.each([1, 2])("an idle server of another user makes room for the reserve, too, with %p workers", async (workers) => {
-	const reserve = { default_pool_size: 1, reserve_pool_size: 1, reserve_pool_timeout: 200, max_db_connections: 2 };
-	await using proxy = await startProxy(files({ workers, ...reserve, checkout_timeout: 3_000 }));
-	const clients = await of(proxy, "a", 2);
-	await using other = await connect(proxy, { user: "b" });
-	expect(await one(other, "SELECT 1")).toBe("1");
-	for (const client of clients) expect((await client.query("BEGIN")).errors).toEqual([]);
-	expect(proxy.log).toContain("another pool of its database or user needs the room");
-	for (const client of clients) await client.query("COMMIT");
-	expect(await one(other, "SELECT 1")).toBe("1");
-});
+test.each([1, 2])(
+	"an idle server of another user makes room for the reserve, too, with %p workers",
+	async (workers) => {
+		const reserve = { default_pool_size: 1, reserve_pool_size: 1, reserve_pool_timeout: 200, max_db_connections: 2 };
+		await using proxy = await startProxy(files({ workers, ...reserve, checkout_timeout: 3_000 }));
+		const clients = await of(proxy, "a", 2);
+		await using other = await connect(proxy, { user: "b" });
+		expect(await one(other, "SELECT 1")).toBe("1");
+		for (const client of clients) expect((await client.query("BEGIN")).errors).toEqual([]);
+		expect(proxy.log).toContain("another pool of its database or user needs the room");
+		for (const client of clients) await client.query("COMMIT");
+		expect(await one(other, "SELECT 1")).toBe("1");
+	},
+);

@@ -69,9 +69,9 @@ test("an idle server of another pool is closed at once", () => {
 	expect([open(a), open(a), open(b)]).toEqual([true, true, false]);
 	a.idle.push({} as Server);
 	b.wait(1_000);
-	expect([caps.makeRoom(b, 1_000), open(b), a.permits.length, a.heir]).toEqual([true, true, 1, null]);
+	expect([caps.makeRoom(b, 3, 1_000), open(b), a.permits.length, a.heir]).toEqual([true, true, 1, null]);
 	// At its own size there is no need for another's.
-	expect([caps.makeRoom(a, 1_000), b.heir]).toEqual([false, null]);
+	expect([caps.makeRoom(a, 3, 1_000), b.heir]).toEqual([false, null]);
 });
 
 test("without an idle one the next that comes back is closed, of whoever has more", () => {
@@ -79,7 +79,7 @@ test("without an idle one the next that comes back is closed, of whoever has mor
 	const [a, b, c] = pools as [FakePool, FakePool, FakePool];
 	for (const pool of [a, a, a, b]) open(pool);
 	for (const pool of [a, b, c]) pool.wait(1_000);
-	expect([caps.makeRoom(c, 1_000), a.heir, b.heir]).toEqual([false, { worker: 0, slot: 2, isSecond: false }, null]);
+	expect([caps.makeRoom(c, 3, 1_000), a.heir, b.heir]).toEqual([false, { worker: 0, slot: 2, isSecond: false }, null]);
 	a.waiters = { length: 1, first: null };
 	expect(caps.pass(a, {} as Server, a.heir!)).toBe(true);
 	expect([c.offers, a.permits.length, open(c)]).toEqual([1, 2, true]);
@@ -93,8 +93,8 @@ test("with one server in all, one whose clients wait has it for a while, then th
 	b.wait(1_000);
 	// The janitor's next tick.
 	context.time++;
-	expect([caps.makeRoom(b, 1_050), a.heir]).toEqual([false, null]);
-	expect([caps.makeRoom(b, 1_100), a.heir]).toEqual([false, { worker: 0, slot: 1, isSecond: false }]);
+	expect([caps.makeRoom(b, 3, 1_050), a.heir]).toEqual([false, null]);
+	expect([caps.makeRoom(b, 3, 1_100), a.heir]).toEqual([false, { worker: 0, slot: 1, isSecond: false }]);
 });
 
 test("who has got the last place is followed by whoever has waited longest, each by another", () => {
