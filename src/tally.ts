@@ -63,9 +63,10 @@ export class Tally {
 		for (let place = first; place < first + BUCKET; place++) {
 			const found = halves[2 * place + 1]!;
 			if (found === tag) {
-				at = place;
-				count = Atomics.load(halves, 2 * place);
-				sum += count;
+				const here = Atomics.load(halves, 2 * place);
+				// It may have become nobody's just now, and the count be in another place.
+				if (here > 0) [at, count] = [place, here];
+				sum += here;
 			} else if (found === 0 && free < 0) free = place;
 		}
 		return count > 0 ? { at, count, sum } : { at: free, count: 0, sum };

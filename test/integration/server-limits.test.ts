@@ -68,7 +68,7 @@ test.each([1, 2])("max_db_connections with %p workers: an idle server of another
 		const began = performance.now();
 		const answers = await Promise.all(clients.map((client) => one(client, "SELECT 'here', pg_sleep(0.05)")));
 		expect(answers).toEqual(["here", "here", "here", "here"]);
-		expect(performance.now() - began).toBeLessThan(2_000);
+		expect(performance.now() - began).toBeLessThan(5_000);
 		await watch();
 		for (const client of clients) client.close();
 	}
@@ -148,7 +148,7 @@ test("who waits in vain is told which limit it is", async () => {
 test.each([1, 2])(
 	"the reserve is for clients that have waited, and given up when nobody needs it, with %p workers",
 	async (workers) => {
-		const reserve = { default_pool_size: 1, reserve_pool_size: 2, reserve_pool_timeout: 400 };
+		const reserve = { default_pool_size: 1, reserve_pool_size: 2, reserve_pool_timeout: 1_000 };
 		await using proxy = await startProxy(files({ workers, ...reserve }));
 		const clients = await of(proxy, "a", 5);
 		// The pool is large enough for who waits for less.
@@ -157,11 +157,11 @@ test.each([1, 2])(
 		await clients[0]!.query("BEGIN");
 		const began = performance.now();
 		await clients[1]!.query("BEGIN");
-		expect(performance.now() - began).toBeGreaterThan(300);
+		expect(performance.now() - began).toBeGreaterThan(900);
 		await clients[2]!.query("BEGIN");
 		expect(await backends(cluster)).toHaveLength(3);
 		const last = one(clients[3]!, "SELECT 'served'");
-		await Bun.sleep(800);
+		await Bun.sleep(1_500);
 		expect(await backends(cluster)).toHaveLength(3);
 		await clients[2]!.query("COMMIT");
 		expect(await last).toBe("served");
