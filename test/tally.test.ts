@@ -44,6 +44,18 @@ test("it counts as a Map does, and leaves nothing behind", () => {
 	expect(new BigUint64Array(memory).every((word) => word === 0n)).toBe(true);
 });
 
+test("a place that another thread frees while it is looked at hides no other", () => {
+	const memory = new SharedArrayBuffer(Tally.BYTES);
+	const words = new BigUint64Array(memory);
+	const tally = new Tally(memory);
+	tally.add("a", 1);
+	const at = words.findIndex((word) => word !== 0n);
+	// Of a second place of the name the tag is read, and then a count that is 0 already.
+	words[at + 1] = words[at]! & ~0xffffffffn;
+	tally.remove("a");
+	expect(words[at]).toBe(0n);
+});
+
 test("100,000 names have room", () => {
 	const tally = new Tally();
 	for (let i = 0; i < 100_000; i++)
