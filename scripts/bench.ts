@@ -19,13 +19,14 @@ const USAGE = `npm run bench -- [options]
   --scale N        pgbench scale (2)
   --modes LIST     of simple,extended,prepared (all)
   --clients LIST   numbers of clients (1,10,50)
-  --only LIST      of direct,pgbouncer,pgdog,workers=N,replicas=N,plugin=N,shards=N,sockets=N (direct,
-                   pgbouncer,workers=1,workers=2,replicas=1,shards=1, plugin=1 where cargo can build it, and pgdog where
-                   PGDOG_BIN names PgDog's executable);
+  --only LIST      of direct,pgbouncer,pgbouncer-tls,pgdog,workers=N,replicas=N,plugin=N,shards=N,sockets=N,tls=N
+                   (direct,pgbouncer,workers=1,workers=2,replicas=1,shards=1,pgbouncer-tls,tls=1, plugin=1 where cargo can
+                   build it, and pgdog where PGDOG_BIN names PgDog's executable);
                    replicas=N: N workers before the primary and two replicas;
                    plugin=N: N workers with a plugin that walks the tree of each statement;
                    shards=N: N workers before two shards that are both asked;
-                   sockets=N: N workers that reach the primary by its Unix socket
+                   sockets=N: N workers that reach the primary by its Unix socket;
+                   tls=N: N workers with clients that speak TLS, as with pgbouncer-tls
   --json FILE      also write every sample there`;
 
 const { values } = parseArgs({
@@ -38,7 +39,7 @@ const { values } = parseArgs({
 		only: {
 			type: "string",
 			default: [
-				...["direct", "pgbouncer", "workers=1", "workers=2", "replicas=1", "shards=1"],
+				...["direct", "pgbouncer", "workers=1", "workers=2", "replicas=1", "shards=1", "pgbouncer-tls", "tls=1"],
 				...(missingTool() === null ? ["plugin=1"] : []),
 				...(process.env.PGDOG_BIN ? ["pgdog"] : []),
 			].join(),

@@ -4,6 +4,7 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { Authority, type Pair } from "../../test/support/certificates.ts";
 import { type Cluster, freePort, startPostgres } from "../../test/support/postgres.ts";
 import { own, type RunAs, temporaryFolder, unprivileged } from "../../test/support/postgres-home.ts";
 import { type Proxy, startProxy } from "../../test/support/proxy.ts";
@@ -21,6 +22,8 @@ export interface Contestant {
 	pid: number | undefined;
 	/** Whether it serves prepared statements in transaction mode (PgBouncer: since 1.21). */
 	prepares: boolean;
+	/** pgbench speaks TLS with it. */
+	encrypts?: boolean;
 }
 
 /** What tells one of ours from `workers=1`. */
@@ -31,6 +34,8 @@ interface Extras {
 	shards?: boolean;
 	/** Its server is reached by a Unix socket. */
 	sockets?: boolean;
+	/** It is spoken to by TLS. */
+	tls?: Pair;
 	/** Files of the libraries that it loads. */
 	plugins?: string[];
 	env?: Record<string, string>;
@@ -59,9 +64,10 @@ const MOST_CLIENTS = 10_000;
 /**
  * `workers=N`: ours with N threads before the primary; `replicas=N`: the same, with reads spread over its replicas too;
  * `plugin=N`: as `workers=N`, with a plugin that walks the tree of each statement; `shards=N`: as `workers=N`, before two shards, each
- * of which is asked for every row; `sockets=N`: as `workers=N`, with the primary's Unix socket in place of its port.
+ * of which is asked for every row; `sockets=N`: as `workers=N`, with the primary's Unix socket in place of its port; `tls=N`: as
+ * `workers=N`, with clients that speak TLS, as with `pgbouncer-tls`.
  */
-const OURS = /^(workers|replicas|plugin|shards|sockets)=(\d+)$/;
+const OURS = /^(workers|replicas|plugin|shards|sockets|tls)=(\d+)$/;
 
 /** The example that looks at every table a statement names; it routes none, for its list has one that pgbench does not know. */
 const PLUGIN = "primary_only_tables";
@@ -86,13 +92,16 @@ export async function startContestants(names: string[], scale: number): Promise<
 		versions.PostgreSQL = String(row?.server_version);
 		versions.pgbench = (await runTool([requireTool("pgbench"), "--version"])).stdout.trim();
 		const contestants: Contestant[] = [];
+		const authority = stack.use(await Authority.create());
+		const pair = await authority.issue({ name: "localhost" });
 		for (const name of names) {
 			const ours = OURS.exec(name);
 			if (name === "direct") contestants.push({ name, port: cluster.port, pid: undefined, prepares: true });
-			else if (name === "pgbouncer") {
+			else if (name === "pgbouncer" || name === "pgbouncer-tls") {
 				const binary = await newestPgBouncer();
 				versions.PgBouncer = await versionOf(binary);
-				contestants.push(await startPgBouncer(binary, cluster, versions.PgBouncer, stack));
+				const tls = name === "pgbouncer" ? undefined : pair;
+				contestants.push({ ...(await startPgBouncer(binary, cluster, versions.PgBouncer, stack, tls)), name });
 			} else if (name === "pgdog") {
 				const binary = process.env.PGDOG_BIN;
 				if (!binary) throw new Error("PGDOG_BIN is to name PgDog's executable");
@@ -105,14 +114,15 @@ export async function startContestants(names: string[], scale: number): Promise<
 					spread: kind === "replicas",
 					shards: kind === "shards",
 					sockets: kind === "sockets",
+					...(kind === "tls" && { tls: pair }),
 					...(kind === "plugin" && withPlugin(stack)),
 				};
 				const proxy = stack.use(await startOurs(cluster, Number(ours[2]), extras));
 				versions.pgdog = (await runTool([join(import.meta.dir, "../../dist/pgdog"), "--version"])).stdout.trim();
-				contestants.push({ name, port: proxy.port, pid: proxy.pid, prepares: true });
+				contestants.push({ name, port: proxy.port, pid: proxy.pid, prepares: true, encrypts: kind === "tls" });
 			} else
 				throw new Error(
-					`nobody is called ${name}: direct, pgbouncer, pgdog, workers=N, replicas=N, plugin=N, shards=N, sockets=N`,
+					`nobody is called ${name}: direct, pgbouncer, pgbouncer-tls, pgdog, workers=N, replicas=N, plugin=N, shards=N, sockets=N, tls=N`,
 				);
 		}
 		return { contestants, versions, [Symbol.asyncDispose]: () => stack.disposeAsync() };
@@ -147,7 +157,7 @@ function withPlugin(stack: AsyncDisposableStack): Extras {
 }
 
 function startOurs(cluster: Cluster, workers: number, extras: Extras): Promise<Proxy> {
-	const { spread = false, shards = false, sockets = false, plugins = [], env, binary } = extras;
+	const { spread = false, shards = false, sockets = false, plugins = [], env, binary, tls } = extras;
 	const servers = spread ? [cluster.primary, ...cluster.replicas] : [cluster.primary];
 	const second = { shard: 1, database_name: SECOND_SHARD };
 	return startProxy({
@@ -160,6 +170,7 @@ function startOurs(cluster: Cluster, workers: number, extras: Extras): Promise<P
 				workers,
 				default_pool_size: POOL,
 				auth_type: "trust",
+				...(tls && { tls_certificate: tls.certificate, tls_private_key: tls.key, tls_client_required: true }),
 				// pgbench counts the branches first, which no merge adds up.
 				...(shards && { cross_shard_unmerged: "permit" }),
 				...(spread && { read_write_split: "include_primary", load_balancing_strategy: "random" }),
@@ -183,6 +194,7 @@ async function startPgBouncer(
 	cluster: Cluster,
 	version: string,
 	stack: AsyncDisposableStack,
+	tls: Pair | undefined,
 ): Promise<Contestant> {
 	const [major = 0, minor = 0] = version.split(".").map(Number);
 	const prepares = major > 1 || minor >= 21;
@@ -196,7 +208,18 @@ async function startPgBouncer(
 	const port = freePort();
 	const users = join(folder, "users.txt");
 	writeFileSync(users, `"${USER}" ""\n`);
+	const file = (name: string, text: string) => {
+		const path = join(folder, name);
+		writeFileSync(path, text, { mode: 0o600 });
+		own(path, runAs);
+		return path;
+	};
 	const settings = {
+		...(tls && {
+			client_tls_sslmode: "require",
+			client_tls_cert_file: file("server.pem", tls.certificatePem),
+			client_tls_key_file: file("server.key", tls.keyPem),
+		}),
 		listen_addr: "127.0.0.1",
 		listen_port: port,
 		unix_socket_dir: "",
@@ -227,9 +250,11 @@ async function startPgBouncer(
 	});
 	await until(async () => {
 		if (child.exitCode !== null) throw new Error(`pgbouncer exited ${child.exitCode}`);
-		const client = await RawClient.connect({ port, user: USER, database: DATABASE }).catch(() => undefined);
+		const client = await RawClient.connect({ port, user: USER, database: DATABASE, ...(tls && { tls: {} }) }).catch(
+			() => undefined,
+		);
 		client?.close();
 		return client !== undefined;
 	}, "pgbouncer to answer");
-	return { name: "pgbouncer", port, pid: child.pid, prepares };
+	return { name: "pgbouncer", port, pid: child.pid, prepares, encrypts: tls !== undefined };
 }

@@ -55,7 +55,7 @@ export async function measure(
 				...["-l", "--sampling-rate=0.1", `--log-prefix=${join(folder, "log")}`],
 				...["-h", "127.0.0.1", "-p", String(contestant.port), "-U", USER, DATABASE],
 			],
-			{},
+			{ PGSSLMODE: contestant.encrypts ? "require" : "disable" },
 			(seconds + 60) * 1000,
 		);
 		const after = cpuTime(contestant.pid);

@@ -39,6 +39,7 @@ const TARGETS: readonly Target[] = [
 	{ ...TWO_WORKERS, against: ONE_WORKER, ...atMost(1.1) },
 	{ ...SHARDS, modes: ["simple"], ...atMost(2.2) },
 	{ ...TWO_WORKERS, figure: "tps", clients: 50, sign: "≥", limit: 1 },
+	{ contestant: "tls=1", where: ", TLS", against: "pgbouncer-tls", modes: ["prepared"], ...atMost(0.85), clients: 50 },
 ];
 
 /** What the table's reader is told of contestants by the beginning of their names. */
@@ -49,6 +50,10 @@ const NOTES = [
 	],
 	["plugin=", "plugin=N: N workers with a plugin that looks at every table in the tree of each statement."],
 	["shards=", "shards=N: N workers before two shards, databases of one server, both of which are asked for every row."],
+	[
+		"tls=",
+		"tls=N: N workers with clients that speak TLS, as pgbouncer-tls has; the columns set both against PgBouncer without.",
+	],
 	["sockets=", "sockets=N: N workers that reach the primary by its Unix socket; the others by its port."],
 ] as const;
 
@@ -167,7 +172,7 @@ function measured(samples: Sample[], cells: Cell[]): Cell[] {
 function verdict({ figure, where, sign, limit, against }: Target, place: string, value: number): string {
 	if (Number.isNaN(value)) return "";
 	const met = sign === "≤" ? value <= limit : value >= limit;
-	const other = against === undefined ? "PgBouncer" : "one worker";
+	const other = against === undefined ? "PgBouncer" : against === ONE_WORKER ? "one worker" : "PgBouncer's with TLS";
 	return `| ${figure}, ${place}${where} ${sign} ${limit} × ${other} | ${value.toFixed(2)} | ${met ? "met" : "**missed**"} |`;
 }
 
