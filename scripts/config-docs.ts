@@ -1,5 +1,6 @@
 // Writes docs/config.md from the table of settings: `bun scripts/config-docs.ts`. A test fails when it has not been run.
 
+import { peer } from "../src/config/peers.ts";
 import { environmentNames, MAX, type Setting, type Settings } from "../src/config/setting.ts";
 import { admin, database, general, plugin, tcp, user, writeFunction } from "../src/config/settings.ts";
 import {
@@ -65,6 +66,13 @@ const tables: readonly [title: string, text: string, settings: Settings, env: bo
 		"In `pgdog.toml`; ours, not PgDog's. Functions of yours that write (or lock, or must see the latest data), one for each entry:\n" +
 			"a SELECT does not show what the functions in it do. Those of PostgreSQL's own that write are known.",
 		writeFunction,
+		false,
+	],
+	[
+		"`[[peers]]`",
+		"In `pgdog.toml`; as PgBouncer's. All instances of the proxy behind one address, this one (`peer_id`) among them, so that they can\n" +
+			"have the same list. A CancelRequest that is for a client of another is passed on to it, once.",
+		peer,
 		false,
 	],
 	["`[admin]`", "In `pgdog.toml` or `users.toml`; where both set a key, the latter wins.", admin, true],

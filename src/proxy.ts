@@ -556,6 +556,7 @@ export class Proxy implements AdminSource {
 		if (pluginsChanged) tell("WARNING", "reload: [[plugins]] differs: takes effect after a restart");
 		if (clientTlsChanged) tell("NOTICE", "reload: TLS certificates read anew: clients from now on are shown them");
 		if (serverTlsChanged) tell("NOTICE", "reload: TLS towards servers differs: their connections are replaced");
+		if (difference.peersChanged) tell("NOTICE", "reload: [[peers]] differs");
 		if (writeFunctionsChanged) tell("NOTICE", "reload: [[write_functions]] differs");
 		const known = new Set(allPools(this.current).map(({ key }) => key));
 		this.assignSlots(next);

@@ -168,7 +168,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		this.listener = new Listener(this, setup.sockets);
 		this.attendance = new Attendance(setup.workers, setup.attendance);
 		this.loads = new Loads(setup.workers, setup.loads);
-		this.clients = new Clients(this.worker, (to, message) => this.toPeer(to, message));
+		this.clients = new Clients(this.worker, (to, message) => this.toPeer(to, message), general.peer_id);
 		this.cancels = new CancelRequests(this, setup.workers, (to, message) => this.toPeer(to, message));
 		this.moves = new Moves(this, setup.workers);
 		this.scram = new ScramCache({ secret: setup.scramSecret });
@@ -413,6 +413,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		this.generation++;
 		this.log.set(general.log_format, general.log_level);
 		if (writeFunctions !== null) this.parsed.setWriteFunctions(writeFunctions);
+		this.cancels.reach(update.peers);
 		if (!update.generalChanged && update.clusters.length + update.gone.length === 0) return;
 		const gone = new Set(this.pools.keys());
 		const before = this.replaceLogins(update, slots, paused);

@@ -2,9 +2,25 @@
 // where the server's is: it bears the key. The promise settles when the server has closed that connection: its signal is sent by
 // then, and a query that we send afterwards cannot be hit by it.
 
-import { connect, type Dialling } from "../net/connect.ts";
+import { connect, type Dialling, type Host } from "../net/connect.ts";
 import { cancelRequest } from "../wire/frontend-messages.ts";
 import type { Server } from "./server.ts";
+
+/**
+ * Sends a CancelRequest for what the server runs.
+ * @param name of the server's host
+ * @returns as `sendCancel`
+ */
+export function cancelServer(
+	{ address, stream: { secured }, pid, secret }: Server,
+	{ name, port }: { readonly name: string; readonly port: number },
+	timeout: number,
+	dialling: Dialling,
+): Promise<boolean> {
+	// To the address of this connection, and as it is: the host's name may stand for another one by now.
+	const target = { host: address, port, name };
+	return sendCancel(target, pid, secret, timeout, secured === null ? { ...dialling, tls: null } : dialling);
+}
 
 /**
  * Sends a CancelRequest, which has no answer: never rejects.
@@ -13,8 +29,9 @@ import type { Server } from "./server.ts";
  * request, at any time later
  */
 export async function sendCancel(
-	{ address, stream: { secured }, pid, secret }: Server,
-	{ name, port }: { readonly name: string; readonly port: number },
+	target: Host,
+	pid: number,
+	secret: Uint8Array,
 	timeout: number,
 	dialling: Dialling,
 ): Promise<boolean> {
@@ -22,9 +39,7 @@ export async function sendCancel(
 	const owner = { onData() {}, onDrain() {}, onClose: () => resolve() };
 	let isLate = false;
 	try {
-		// To the address of this connection, and as it is: the host's name may stand for another one by now.
-		const target = { host: address, port, name };
-		const stream = await connect(target, timeout, owner, secured === null ? { ...dialling, tls: null } : dialling);
+		const stream = await connect(target, timeout, owner, dialling);
 		const timer = setTimeout(() => {
 			isLate = true;
 			stream.terminate();

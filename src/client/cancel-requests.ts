@@ -1,11 +1,24 @@
-// CancelRequests, in the worker that hears of them: their clients are here, or another worker's, which is asked then.
+// CancelRequests, in the worker that hears of them: their clients are here, or another worker's, which is asked then, or another
+// instance's behind the same address (`[[peers]]`), to which they are passed on.
 
 import { timingSafeEqual } from "node:crypto";
+import { sendCancel } from "../backend/cancel.ts";
+import type { Peer } from "../config/peers.ts";
 import type { Contain } from "../contain.ts";
-import { type Clients, homeOf } from "./clients.ts";
+import type { Dialling } from "../net/connect.ts";
+import { type Clients, homeOf, instanceOf } from "./clients.ts";
+import type { ClientContext } from "./context.ts";
 
 /** Most for other workers' clients under way at a time; more are dropped. A guess. */
 const MOST = 4096;
+/** Most to other instances: each is a connection, and who asks need not have logged in. A guess. */
+const MOST_FORWARDED = 64;
+
+/**
+ * One that an instance has passed on has this bit in its process id, which none of ours has: it is for a client there, or for none.
+ * So it goes no further, whatever `[[peers]]` say.
+ */
+const FORWARDED = 1 << 31;
 
 /** From one worker to another. */
 export type CancelMessage =
@@ -23,6 +36,8 @@ export type CancelMessage =
 interface Context {
 	readonly worker: number;
 	readonly contain: Contain;
+	readonly general: ClientContext["general"];
+	readonly dialling: Dialling;
 	readonly clients: Pick<Clients<unknown>, "placeOf" | "get">;
 }
 
@@ -33,6 +48,9 @@ export class CancelRequests {
 	/** Called when one for another worker's client is over, by the number that it was given here. */
 	private readonly abroad = new Map<number, () => void>();
 	private lastId = 0;
+	/** Other instances. */
+	private peers: ReadonlyMap<number, Peer> = new Map();
+	private forwarded = 0;
 
 	/** @param workers how many there are */
 	constructor(context: Context, workers: number, tell: (to: number, message: CancelMessage) => void) {
@@ -41,9 +59,21 @@ export class CancelRequests {
 		this.tell = tell;
 	}
 
-	/** One has come. @param done called when it has done what it can, or nothing */
-	pass(pid: number, secret: Uint8Array, done: () => void): void {
+	/** These are the instances from now on. */
+	reach(peers: readonly Peer[]): void {
+		const { peer_id: own } = this.context.general;
+		this.peers = new Map(peers.flatMap((peer) => (peer.peer_id === own ? [] : [[peer.peer_id, peer]])));
+	}
+
+	/** One has come. @param named the process id in it @param done called when it has done what it can, or nothing */
+	pass(named: number, secret: Uint8Array, done: () => void): void {
 		const { worker, clients } = this.context;
+		const pid = named & ~FORWARDED;
+		const peer = pid === named ? this.peers.get(instanceOf(pid)) : undefined;
+		if (peer !== undefined) {
+			this.forward(peer, pid, secret, done);
+			return;
+		}
 		const owner = clients.placeOf(pid);
 		if (owner === worker) this.here(pid, secret, done);
 		else if (owner >= this.workers || this.abroad.size >= MOST) done();
@@ -52,6 +82,21 @@ export class CancelRequests {
 			this.abroad.set(id, done);
 			this.tell(owner, { type: "cancel", pid, secret, id, by: worker });
 		}
+	}
+
+	/** In clear text, as clients send theirs. That instance closes the connection when it has done what it can. */
+	private forward(peer: Peer, pid: number, secret: Uint8Array, done: () => void): void {
+		if (this.forwarded >= MOST_FORWARDED) {
+			done();
+			return;
+		}
+		this.forwarded++;
+		const { general, dialling, contain } = this.context;
+		const sent = sendCancel(peer, pid | FORWARDED, secret, general.connect_timeout, { ...dialling, tls: null });
+		contain.when(null, sent, () => {
+			this.forwarded--;
+			done();
+		});
 	}
 
 	private here(pid: number, secret: Uint8Array, done: () => void): void {

@@ -1,11 +1,17 @@
 // The clients of one worker, and those that are not here and yet concern it: a client's process id names the worker that it has logged
 // in on, which knows where the client is when that has moved (moves.ts).
 
+import { PgError, TOO_MANY_CONNECTIONS } from "../errors.ts";
 import type { ClientHandle } from "./context.ts";
 import type { ClientMessage, MovingClient } from "./moving-client.ts";
 
-/** Process ids of clients: the low bits count, those above name the worker; together a positive int32. */
+/**
+ * Process ids of clients: the low bits count, those above name the worker; together a positive int32. With `peer_id` the upper ones of
+ * those that count name the instance.
+ */
 const ID_BITS = 23;
+const PEER_BITS = 6;
+const COUNT_BITS = ID_BITS - PEER_BITS;
 
 /** So many clients are looked at with every tick; of more a share, so that each has its turn within `TURNS` ticks. Guesses. */
 export const FEW = 500;
@@ -14,6 +20,11 @@ export const TURNS = 5;
 /** The worker that a client with this process id has logged in on; there may be none such. */
 export function homeOf(pid: number): number {
 	return pid >>> ID_BITS;
+}
+
+/** The instance that a client with this process id has logged in to, if all of them have a `peer_id`. */
+export function instanceOf(pid: number): number {
+	return (pid >>> COUNT_BITS) & ((1 << PEER_BITS) - 1);
 }
 
 /** @template Row what SHOW CLIENTS shows of a client */
@@ -26,11 +37,17 @@ export class Clients<Row> {
 	/** Clients that were given away and have not arrived yet. */
 	private readonly underway = new Map<number, Row>();
 	private lastId = 0;
+	/** What all process ids that are given here have in common, and the bits that count. */
+	private readonly common: number;
+	private readonly counting: number;
 	/** Those that are still to have their turn before all have it again. */
 	private waiting = this.here.values();
 
-	constructor(worker: number, tell: (to: number, message: ClientMessage) => void) {
+	/** @param peer `peer_id`; 0 for none */
+	constructor(worker: number, tell: (to: number, message: ClientMessage) => void, peer = 0) {
 		this.worker = worker;
+		this.common = (worker << ID_BITS) | (peer << COUNT_BITS);
+		this.counting = (1 << (peer === 0 ? ID_BITS : COUNT_BITS)) - 1;
 		this.tell = tell;
 	}
 
@@ -43,10 +60,12 @@ export class Clients<Row> {
 	}
 
 	private nextId(): number {
+		// There are no more; one would be looked for without end.
+		if (this.here.size + this.abroad.size >= this.counting) throw TOO_MANY;
 		let id: number;
 		do {
-			this.lastId = (this.lastId + 1) & ((1 << ID_BITS) - 1);
-			id = (this.worker << ID_BITS) | this.lastId;
+			this.lastId = (this.lastId + 1) & this.counting;
+			id = this.common | this.lastId;
 		} while (id === 0 || this.here.has(id) || this.abroad.has(id));
 		return id;
 	}
@@ -133,3 +152,5 @@ export class Clients<Row> {
 		else if (home !== worker) this.tell(home, { type: "client-at", pid, worker });
 	}
 }
+
+const TOO_MANY = new PgError("FATAL", TOO_MANY_CONNECTIONS, "sorry, too many clients already");

@@ -1,5 +1,6 @@
 // What a reload changed, and what of it takes effect now. Called by proxy.ts; applies nothing itself.
 
+import type { Peer } from "./peers.ts";
 import type { Settings } from "./setting.ts";
 import { type General, general, type Tcp, tcp } from "./settings.ts";
 import { showValue } from "./show.ts";
@@ -37,6 +38,7 @@ export interface Difference {
 	readonly pluginsChanged: boolean;
 	/** `[[write_functions]]` says something else: what is cached of statements may be wrong. */
 	readonly writeFunctionsChanged: boolean;
+	readonly peersChanged: boolean;
 	/** The snapshot to go on with: the new one, with the old values of what needs a restart. */
 	readonly next: Snapshot;
 }
@@ -49,6 +51,7 @@ export interface Update {
 	readonly admin: Admin;
 	/** `general` says something else than before. */
 	readonly generalChanged: boolean;
+	readonly peers: readonly Peer[];
 	/** `[[write_functions]]`; null: as before. */
 	readonly writeFunctions: readonly string[] | null;
 	/** Clusters that are new, or say something else. */
@@ -64,12 +67,13 @@ interface Login {
 }
 
 export function updateOf({ next, settings, clusters, writeFunctionsChanged }: Difference): Update {
-	const { general, tcp, tls, admin, writeFunctions } = next;
+	const { general, tcp, tls, admin, peers, writeFunctions } = next;
 	return {
 		general,
 		tcp,
 		tls,
 		admin,
+		peers,
 		generalChanged: settings.some(({ table }) => table === "general"),
 		writeFunctions: writeFunctionsChanged ? writeFunctions : null,
 		clusters: [...clusters.added, ...clusters.changed.map(({ after }) => after)],
@@ -78,8 +82,8 @@ export function updateOf({ next, settings, clusters, writeFunctionsChanged }: Di
 }
 
 /** The whole configuration as an update, for a worker that starts. */
-export function firstUpdate({ general, tcp, tls, admin, writeFunctions, clusters }: Snapshot): Update {
-	return { general, tcp, tls, admin, generalChanged: true, writeFunctions, clusters, gone: [] };
+export function firstUpdate({ general, tcp, tls, admin, peers, writeFunctions, clusters }: Snapshot): Update {
+	return { general, tcp, tls, admin, peers, generalChanged: true, writeFunctions, clusters, gone: [] };
 }
 
 /** Compares two loads. `before` is what the process runs with, that is the `next` of the last reload. */
@@ -99,6 +103,7 @@ export function diff(before: Snapshot, after: Snapshot): Difference {
 		serverTlsChanged: !same(before.tls.servers, after.tls.servers),
 		pluginsChanged: !same(before.plugins, after.plugins),
 		writeFunctionsChanged: !same(before.writeFunctions.toSorted(), after.writeFunctions.toSorted()),
+		peersChanged: !same(before.peers, after.peers),
 		next: Object.freeze({
 			...after,
 			plugins: before.plugins,

@@ -8,6 +8,7 @@ import { defaults, environmentDefaults, unservedKeys } from "./check.ts";
 import { checkClusters, type DatabaseRow } from "./cluster.ts";
 import { environmentUrls, readDatabaseUrl } from "./database-url.ts";
 import { checkTables, entriesOf, type File, missing, readFile, section } from "./file.ts";
+import { checkPeers, peer } from "./peers.ts";
 import { Findings, type Problem, type ValueSource } from "./problem.ts";
 import { checkReads } from "./reads.ts";
 import { clusters, expandUsers, type UserRow } from "./resolve.ts";
@@ -27,7 +28,7 @@ const DATABASE = defaults(settings.database);
 const SECRETS = ["password", "server_password"];
 
 /** Tables of pgdog.toml. */
-const TABLES = ["general", "databases", "admin", "tcp", "plugins", "write_functions", "rewrite"];
+const TABLES = ["general", "databases", "admin", "tcp", "plugins", "write_functions", "peers", "rewrite"];
 
 /** Settings given with `run`: they win over file and environment. */
 export interface Overrides {
@@ -90,6 +91,8 @@ export function load(input: LoadInput): Loaded {
 	const admin = readAdmin(config, entries.usersFile, input, report);
 	const plugins = readPlugins(config, report);
 	const writeFunctions = readWriteFunctions(config, report);
+	const peerRows = entriesOf(peer, unserved.unservedPeer, config, "peers", report);
+	const peers = checkPeers(peerRows, general.peer_id, config.source, report);
 	const databases = checkClusters(entries.databases, entries.databaseSource, report);
 	checkFiles(input, report);
 	if (report.problems.length > 0) {
@@ -107,6 +110,7 @@ export function load(input: LoadInput): Loaded {
 		users,
 		clusters: clusters(general, databases, users, admin, report.warnings),
 		plugins,
+		peers,
 		writeFunctions,
 		files: report.files,
 		warnings: report.warnings,

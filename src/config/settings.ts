@@ -5,6 +5,7 @@
 
 import type { LogLevel } from "../log.ts";
 import { databaseLimits, limits, userLimits } from "./limits.ts";
+import { peering } from "./peers.ts";
 import { bytes, choice, flag, integer, list, MAX, milliseconds, parsed, secret, text, type Values } from "./setting.ts";
 
 /** Largest value (ms) that PostgreSQL takes for its own timeouts: a larger one would fail each new server connection. */
@@ -81,6 +82,7 @@ export const general = {
 		text: "Ours, not PgDog's: where clients are among several workers. `fill`: those that say something go, between their transactions, to one worker until that has no time left, and then to the next, which costs the least. `spread`: each stays with the worker that has accepted it, so that one that is held up, by a plugin for instance, holds up fewer clients.",
 	}),
 	...limits,
+	...peering,
 	default_pool_size: integer({
 		default: 10,
 		min: 1,

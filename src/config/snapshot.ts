@@ -1,6 +1,7 @@
 // One immutable picture of the configuration: what `load.ts` makes and every other room reads.
 // Field names are the setting names of `pgdog.toml`, so a grep finds a setting everywhere.
 
+import type { Peer } from "./peers.ts";
 import type { General, Tcp } from "./settings.ts";
 import type { TlsFiles } from "./tls.ts";
 
@@ -140,6 +141,7 @@ export interface Snapshot {
 	/** In the order of the file. */
 	readonly clusters: readonly ClusterSpec[];
 	readonly plugins: readonly PluginEntry[];
+	readonly peers: readonly Peer[];
 	/** `[[write_functions]]`, as PostgreSQL stores them: `name` or `schema.name`, each once. A SELECT that calls one is a write. */
 	readonly writeFunctions: readonly string[];
 	/** Paths of the files that all this was read from: a reload has to find them again. */

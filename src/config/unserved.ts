@@ -102,6 +102,9 @@ export const unservedPlugin: Unserved = { refused: { config: [] }, ignored: [] }
 /** `[[write_functions]]` is ours alone: PgDog has no keys there. */
 export const unservedWriteFunction: Unserved = { refused: {}, ignored: [] };
 
+/** As `[[write_functions]]`. */
+export const unservedPeer: Unserved = { refused: {}, ignored: [] };
+
 /** Without `[[sharded_tables]]`, which are refused, there is no key that a statement could change or spread over shards. */
 export const unservedRewrite: Unserved = {
 	refused: {

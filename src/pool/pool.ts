@@ -3,7 +3,7 @@
 // the hot path; connecting, probing, moving between workers and the janitor's tick are not.
 
 import { NO_KEYS } from "../auth/server-login.ts";
-import { sendCancel } from "../backend/cancel.ts";
+import { cancelServer } from "../backend/cancel.ts";
 import { OUT_OF_DESCRIPTORS } from "../backend/login.ts";
 import type { MovingServer } from "../backend/moving-server.ts";
 import type { ParameterSet, ParameterSets } from "../backend/parameters.ts";
@@ -458,7 +458,7 @@ export class Pool implements CappedPool, Connected, Checked, Filled, KeptPool, H
 		server.cancels.sent();
 		const { general, dialling, contain } = this.context;
 		const { host: name, port } = this.spec;
-		contain.when(server.stream, sendCancel(server, { name, port }, general.connect_timeout, dialling), (isOver) => {
+		contain.when(server.stream, cancelServer(server, { name, port }, general.connect_timeout, dialling), (isOver) => {
 			done();
 			server.cancels.landed(isOver);
 		});

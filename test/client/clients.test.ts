@@ -1,7 +1,7 @@
 // Who knows where a client is that has gone to another worker: three workers whose messages go through one thread, in order.
 
 import { expect, test } from "bun:test";
-import { Clients, FEW, homeOf, TURNS } from "../../src/client/clients.ts";
+import { Clients, FEW, homeOf, instanceOf, TURNS } from "../../src/client/clients.ts";
 import type { ClientHandle } from "../../src/client/context.ts";
 import type { ClientMessage, MovingClient } from "../../src/client/moving-client.ts";
 
@@ -37,6 +37,27 @@ function workers() {
 	const rows = () => all.map((clients) => clients.rows(({ pid }) => `row ${pid}`));
 	return { all, deliver, enter, give, found, rows };
 }
+
+test("a process id names the instance, where that has a number, and the worker", () => {
+	const ids = [1, 63].flatMap((peer) =>
+		[0, 2, 255].map((worker) => {
+			const clients = new Clients<string>(worker, () => {}, peer);
+			const pid = clients.register({} as ClientHandle);
+			expect([instanceOf(pid), homeOf(pid), pid > 0]).toEqual([peer, worker, true]);
+			return pid;
+		}),
+	);
+	expect(new Set(ids).size).toBe(ids.length);
+	const alone = new Clients<string>(1, () => {});
+	expect([1, 2, 3].map(() => instanceOf(alone.register({} as ClientHandle)))).toEqual([0, 0, 0]);
+});
+
+test("an instance that has no process id left refuses", () => {
+	const clients = new Clients<string>(0, () => {}, 5);
+	const most = (1 << 17) - 1;
+	for (let i = 0; i < most; i++) expect(instanceOf(clients.register({} as ClientHandle))).toBe(5);
+	expect(() => clients.register({} as ClientHandle)).toThrow("too many clients");
+});
 
 test("a client is found wherever it has gone, and home again", () => {
 	const { all, deliver, enter, give, found } = workers();

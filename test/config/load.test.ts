@@ -354,6 +354,30 @@ describe("each kind of mistake names file, line, key, the value found and what i
 			},
 		],
 		[
+			"two instances of one id",
+			'[general]\npeer_id = 1\n[[peers]]\npeer_id = 1\nhost = "a"\n[[peers]]\npeer_id = 1\nhost = "b"',
+			"",
+			{ wrong: "value", line: 7, key: "peers[1].peer_id", found: "1", accepted: "another than that of peers[0]" },
+		],
+		[
+			"an own id that is nobody's",
+			'[general]\npeer_id = 2\n[[peers]]\npeer_id = 1\nhost = "a"',
+			"",
+			{ wrong: "value", line: 2, key: "general.peer_id", found: "2", accepted: "the peer_id of one of [[peers]]" },
+		],
+		[
+			"instances none of which this one is",
+			'[[peers]]\npeer_id = 1\nhost = "a"',
+			"",
+			{
+				wrong: "missing",
+				line: undefined,
+				key: "general.peer_id",
+				found: "",
+				accepted: "which of [[peers]] this instance is",
+			},
+		],
+		[
 			"a function that writes without a name",
 			"[[write_functions]]\n",
 			"",
@@ -692,7 +716,7 @@ describe("the environment", () => {
 				setting.type === "boolean"
 					? ["false", "false"]
 					: ["integer", "milliseconds", "bytes"].includes(setting.type)
-						? ["77", "77"]
+						? ["33", "33"]
 						: setting.type === "choice"
 							? [JSON.parse(setting.accepted.split(", ").at(-1)!), setting.accepted.split(", ").at(-1)!]
 							: name === "log_level"
@@ -700,8 +724,8 @@ describe("the environment", () => {
 								: name === "unix_socket_mode"
 									? ["0750", '"0750"']
 									: ["/x", '"/x"'];
-			// Half of what TLS needs, or a file that is not there: the same mistake, wherever it is made.
-			if (/^tls_.*(certificate|key)$/.test(name)) {
+			// Half of what TLS needs, a file that is not there, an instance that nobody knows: the same mistake, wherever it is made.
+			if (/^(tls_.*(certificate|key)|peer_id)$/.test(name)) {
 				const inFile = problems(loadText(`[general]\n${name} = ${toml}`)).map(({ key }) => key);
 				const inEnvironment = problems(loadText("", "", { env: { [environmentNames(name, setting)[0]!]: value } }));
 				expect(inEnvironment.map(({ key }) => key)).toEqual(inFile);
