@@ -1,6 +1,6 @@
 // Has a Stream go on with TLS, once both ends have said that they will (PostgreSQL docs, "SSL Session Encryption").
 
-import type { Socket, SocketHandler } from "bun";
+import type { Socket, SocketHandler, TLSOptions } from "bun";
 import { Stream, type StreamOwner } from "./stream.ts";
 import {
 	ALPN_LIST,
@@ -15,6 +15,28 @@ import {
 /** Bun goes on telling of an encrypted connection's bytes on the wire, which nobody wants to hear of. */
 const CIPHERTEXT: Stream = new Stream({} as Socket<Stream>);
 CIPHERTEXT.closed = true;
+
+/**
+ * Bun (1.4.5) would wait for the peer to end TLS, too, for as long as it likes, and after `end` not even `terminate` closes the
+ * descriptor.
+ */
+function endAtOnce(this: Socket<unknown>): number {
+	this.shutdown();
+	this.close();
+	return 0;
+}
+
+function upgrade(
+	socket: Socket<Stream>,
+	stream: Stream,
+	tls: TLSOptions,
+	handlers: SocketHandler<Stream>,
+): Socket<Stream> {
+	const [plain, encrypted] = socket.upgradeTLS<Stream>({ tls, data: stream, socket: handlers });
+	plain.data = CIPHERTEXT;
+	encrypted.end = endAtOnce;
+	return encrypted;
+}
 
 /**
  * Goes on with TLS, as its server: nothing that is read from here on is taken for anything but TLS.
@@ -37,15 +59,7 @@ export function acceptTls(
 		minVersion: minimum,
 		ALPNProtocols: ALPN_LIST,
 	};
-	stream.encrypt(
-		(socket) => {
-			const [plain, encrypted] = socket.upgradeTLS<Stream>({ tls, data: stream, socket: handlers });
-			plain.data = CIPHERTEXT;
-			return encrypted;
-		},
-		judgeClient,
-		done,
-	);
+	stream.encrypt((socket) => upgrade(socket, stream, tls, handlers), judgeClient, done);
 }
 
 /**
@@ -104,13 +118,5 @@ function connectTls(
 		minVersion: 0x303,
 		ALPNProtocols: ALPN_LIST,
 	};
-	stream.encrypt(
-		(socket) => {
-			const [plain, encrypted] = socket.upgradeTLS<Stream>({ tls, data: stream, socket: handlers });
-			plain.data = CIPHERTEXT;
-			return encrypted;
-		},
-		judgeServer(verify),
-		done,
-	);
+	stream.encrypt((socket) => upgrade(socket, stream, tls, handlers), judgeServer(verify), done);
 }

@@ -2,7 +2,7 @@
 
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createHash, X509Certificate } from "node:crypto";
-import { readFileSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { SQL } from "bun";
 import { Client } from "pg";
 import postgres from "postgres";
@@ -433,6 +433,25 @@ describe("a session over TLS", () => {
 			client.reset();
 		});
 	}
+
+	test("who is ended, and neither reads nor ends TLS himself, keeps no descriptor", async () => {
+		const open = () => readdirSync(`/proc/${proxy.pid}/fd`).length;
+		const before = open();
+		const clients: RawClient[] = [];
+		for (const way of ["tls", "directTls"] as const) {
+			for (let i = 0; i < 20; i++) {
+				// Some log in, some do not get so far.
+				const client = i % 2 === 0 ? await connect(proxy, { [way]: {} }) : await RawClient.open({ port: proxy.port });
+				clients.push(client);
+				if (i % 2 === 1) await (way === "tls" ? client.requestTls() : client.startTls());
+				client.pause();
+				client.send(i % 2 === 1 ? f.startupMessage({ user: "pgdog" }, 0x00020000) : Buffer.from([0, 0, 0, 0, 1]));
+			}
+		}
+		// A server connection, or two, may be new.
+		await until(() => open() < before + 10, "their descriptors to be closed");
+		for (const client of clients) client.reset();
+	});
 
 	test("clients of TLS and of plain text, busy in two workers, see their own rows; those of TLS stay where they are", async () => {
 		await using both = await startProxy(withTls(localhost, { workers: 2, default_pool_size: 4 }));
