@@ -53,12 +53,14 @@ export async function connect(
 	const attempt = Bun.connect<Stream>({ ...where, socket: handlers } as Parameters<typeof Bun.connect<Stream>>[0]);
 	attempt.catch(() => descriptors.free());
 	let timer: Timer | undefined;
+	let stream: Stream | null = null;
 	const expired = new Promise<never>((_, reject) => {
 		timer = setTimeout(() => {
 			const error = new Error(`no answer within ${Math.round(timeout)} ms`) as Error & { code: string };
 			error.code = "ETIMEDOUT";
 			reject(error);
-			// A connection that opens after all has nobody to serve.
+			// A connection that opens after all has nobody to serve. One that is open already is its stream's to close.
+			if (stream !== null) return;
 			attempt.then(
 				(late) => {
 					late.terminate();
@@ -70,7 +72,7 @@ export async function connect(
 	});
 	try {
 		const socket = await Promise.race([attempt, expired]);
-		const stream = new Stream(socket, owner);
+		stream = new Stream(socket, owner);
 		stream.counted = descriptors;
 		socket.data = stream;
 		if (unix) return stream;
