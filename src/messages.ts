@@ -9,6 +9,8 @@ import type { ClientMessage } from "./client/moving-client.ts";
 import type { Update } from "./config/diff.ts";
 import type { HostDescription } from "./plugin/abi.ts";
 import type { RoomWanted } from "./pool/caps.ts";
+import type { Found } from "./pool/informant.ts";
+import type { LookedUp } from "./pool/learning.ts";
 import type { Lesson } from "./pool/reported.ts";
 import type { ClientRow, RouteRow, ServerRow } from "./status/rows.ts";
 
@@ -81,6 +83,8 @@ export type ToWorker =
 	| { readonly type: "order"; readonly order: "pause" | "resume" | "reconnect"; readonly keys: readonly string[] }
 	| { readonly type: "rows"; readonly id: number; readonly of: RowKind }
 	| { readonly type: "answer"; readonly id: number; readonly answer: CommandAnswer }
+	/** The answer to a `look-up` or a `join`. */
+	| { readonly type: "told"; readonly id: number; readonly answer: LookedUp | Joined }
 	/** Listen again: the main thread ended the worker's listener while the worker was stuck. */
 	| { readonly type: "listen" }
 	/** Accept no more; clients leave as their transactions end, or, after a takeover, when they like (`gently`). */
@@ -90,6 +94,16 @@ export type ToWorker =
 	/** Disconnect all clients and servers, then answer `closed`. */
 	| { readonly type: "close" };
 
+/** Why a user who has logged in can have no pools; null: they are there, the answer comes behind the update that makes them. */
+export type Joined = { readonly sqlstate: string; readonly message: string } | null;
+
+/** Questions of a worker's, which is `told` with the same `id`. */
+export type Asking =
+	/** What lets this user in, whom the configuration does not have? */
+	| { readonly type: "look-up"; readonly user: string; readonly database: string }
+	/** It has logged in by what was found: it is to have pools. */
+	| { readonly type: "join"; readonly user: string; readonly database: string; readonly found: Found };
+
 export type FromWorker =
 	/** The worker listens, by a listener with this descriptor: at the start, and after each `listen`. */
 	| { readonly type: "listening"; readonly fd: number }
@@ -98,6 +112,9 @@ export type FromWorker =
 	| { readonly type: "peer"; readonly to: number; readonly message: PeerMessage }
 	| { readonly type: "rows"; readonly id: number; readonly rows: AnyRow[] }
 	| { readonly type: "ask"; readonly id: number; readonly sql: string; readonly shape: AdminShape }
+	| (Asking & { readonly id: number })
+	/** A log-in by what was found for this user has failed. */
+	| { readonly type: "doubt"; readonly user: string; readonly database: string }
 	/** The answer to `drain`: no client is left. */
 	| { readonly type: "drained" }
 	| { readonly type: "closed" };

@@ -6,18 +6,19 @@ import type { Socket } from "bun";
 import { answer } from "./admin/commands.ts";
 import { type HealthEndpoint, isUp, serveHealth } from "./admin/health-endpoint.ts";
 import type { AdminSource, Notice, Reloaded } from "./admin/source.ts";
+import { clientsOf } from "./client/seats.ts";
 import { now } from "./clock.ts";
-import { diff, firstUpdate, settingChangeText, updateOf } from "./config/diff.ts";
+import { diff, firstUpdate, type LoginKey, settingChangeText, type Update, updateOf } from "./config/diff.ts";
 import type { Loaded } from "./config/load.ts";
 import { losses } from "./config/loss.ts";
 import { problemText } from "./config/problem.ts";
-import { allPools, type PoolSpec, type Snapshot } from "./config/snapshot.ts";
+import { allPools, type ClusterSpec, type PoolSpec, type Snapshot } from "./config/snapshot.ts";
 import { Contain } from "./contain.ts";
-import { cannotListen, ProtocolError, traceOf } from "./errors.ts";
+import { asPgError, cannotListen, PgError, ProtocolError, TOO_MANY_CONNECTIONS, traceOf } from "./errors.ts";
 import { KnownPools } from "./known-pools.ts";
 import type { Log } from "./log.ts";
 import { turnAway } from "./login/door.ts";
-import type { AnyRow, FromWorker, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
+import type { AnyRow, FromWorker, Joined, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
 import { releaseCode } from "./net/code.ts";
 import { Descriptors, Room } from "./net/descriptors.ts";
 import { closeDescriptor, descriptor, duplicate, endListener } from "./net/options.ts";
@@ -28,6 +29,7 @@ import { listenUnix, unixSocketPath } from "./net/unix.ts";
 import type { HostDescription } from "./plugin/abi.ts";
 import { PluginHost } from "./plugin/host.ts";
 import { Bans } from "./pool/bans.ts";
+import { Learning } from "./pool/learning.ts";
 import { Ledger } from "./pool/ledger.ts";
 import { Monitor } from "./pool/monitor.ts";
 import { Vitals } from "./pool/vitals.ts";
@@ -46,6 +48,10 @@ interface Thread {
 
 /** Pools that a reload may still add: rows in shared memory cannot be added later. Empty ones cost no memory. */
 const SPARE_POOLS = 1024;
+/** Pools of users who are not in the configuration, all that ever come: a slot is of the same pool for as long as the process lives. */
+const LEARNED_POOLS = 8192;
+/** ms between two looks for learned users whom nobody is any more. */
+const TIDY_LEARNED = 1_000;
 /** File descriptors that a worker thread takes for itself, as seen with Bun 1.4.5. */
 const FILES_OF_A_WORKER = 4;
 /** ms between two counts of the descriptors that are open beside connections (`Descriptors.measure`). */
@@ -89,6 +95,7 @@ export class Proxy implements AdminSource {
 	private readonly bans: Bans;
 	private readonly contain: Contain;
 	private readonly monitor: Monitor;
+	private readonly learning: Learning;
 	private readonly descriptors: Descriptors;
 	private readonly over = Promise.withResolvers<number>();
 	private readonly scramSecret = Uint8Array.from(randomBytes(32));
@@ -124,7 +131,8 @@ export class Proxy implements AdminSource {
 		this.read = read;
 		this.workers = Math.max(1, snapshot.general.workers);
 		this.assignSlots(snapshot);
-		this.capacity = this.slots.size + SPARE_POOLS;
+		const learned = snapshot.general.auth_query_user === undefined ? 0 : LEARNED_POOLS;
+		this.capacity = this.slots.size + SPARE_POOLS + learned;
 		this.ledger = new Ledger(this.capacity, this.workers);
 		this.descriptors = new Descriptors(this.ledger.descriptorCounts);
 		this.counters = new Counters(this.capacity, this.workers);
@@ -136,6 +144,7 @@ export class Proxy implements AdminSource {
 			else log.error(`internal error: ${traceOf(error)}`);
 		}, settle);
 		this.monitor = new Monitor(this.bans, log, this.contain, snapshot, this.descriptors);
+		this.learning = new Learning(snapshot, log, this.monitor);
 		this.averages = new AverageSampler();
 		this.takeover = new TakeoverListener(snapshot.general, {
 			offer: () => this.offer(),
@@ -199,6 +208,7 @@ export class Proxy implements AdminSource {
 		}
 		// With `workers = 0` nobody could see the worker stuck: it has the very thread that would look.
 		if (workers > 0) this.periodic.push(this.contain.every(LOOK, () => this.watchWorkers()));
+		this.periodic.push(this.contain.every(TIDY_LEARNED, () => this.forgetLearned()));
 		this.periodic.push(this.contain.every(MEASURE, () => this.descriptors.measure()));
 		this.tidy();
 		const period = this.current.general.stats_period;
@@ -329,6 +339,17 @@ export class Proxy implements AdminSource {
 				this.contain.when(null, answer(message.sql, this, message.shape), (said) =>
 					this.threads[from]?.send({ type: "answer", id: message.id, answer: said }),
 				);
+				break;
+			case "look-up":
+				this.contain.when(null, this.learning.lookUp(message.user, message.database), (answer) =>
+					this.threads[from]?.send({ type: "told", id: message.id, answer }),
+				);
+				break;
+			case "join":
+				this.threads[from]?.send({ type: "told", id: message.id, answer: this.join(message) });
+				break;
+			case "doubt":
+				this.learning.doubt(message.user, message.database);
 				break;
 			case "rows": {
 				this.gathering.received(message.id, from, message.rows);
@@ -465,6 +486,7 @@ export class Proxy implements AdminSource {
 		if (this.shutdownTimer !== null) clearTimeout(this.shutdownTimer);
 		for (const timer of this.periodic) clearInterval(timer);
 		this.monitor.stop();
+		this.learning.stop();
 		this.health?.stop();
 		this.send({ type: "close" });
 		this.contain.later(CLOSE_TIMEOUT, null, () => {
@@ -521,6 +543,55 @@ export class Proxy implements AdminSource {
 		return pools.length;
 	}
 
+	// ---- users who are not in the configuration --------------------------------------------------------------------
+
+	private join({ user, database, found }: Extract<FromWorker, { type: "join" }>): Joined {
+		try {
+			const spec = this.learning.join(user, database, found);
+			if (spec === null) return null;
+			const fresh = spec.pools.filter(({ key }) => !this.slots.has(key)).length;
+			if (this.slots.size + fresh > this.capacity)
+				throw new PgError("FATAL", TOO_MANY_CONNECTIONS, `more than ${this.capacity} pools since the start`);
+			this.relearn([{ user, database }], [spec]);
+			return null;
+		} catch (error) {
+			const { sqlstate, message } = asPgError(error);
+			this.log.error(`no pools for user "${user}" of database "${database}": ${message}`);
+			return { sqlstate, message };
+		}
+	}
+
+	private forgetLearned(): void {
+		const { tally } = this.ledger;
+		const gone = this.learning.idle(now(), (user) => clientsOf(tally, user));
+		if (gone.length > 0 && !this.closing)
+			this.relearn(
+				gone.map(({ name: user, database }) => ({ user, database })),
+				[],
+			);
+	}
+
+	/** Learned users are not, or not any more, what they were: `specs` take the place of these logins' clusters. */
+	private relearn(logins: readonly LoginKey[], specs: readonly ClusterSpec[]): void {
+		const known = new Set(allPools(this.current).map(({ key }) => key));
+		const next = this.learning.replace(logins, specs);
+		const kept = new Set(allPools(next).map(({ key }) => key));
+		for (const key of known) if (!kept.has(key)) this.bans.vitals.clear(this.slots.get(key)!);
+		this.assignSlots(next);
+		this.current = next;
+		this.discover(next, known);
+		const update = { ...firstUpdate(next), generalChanged: false, writeFunctions: null, clusters: specs };
+		this.put({ ...update, gone: specs.length > 0 ? [] : logins });
+	}
+
+	/** Has the workers put an update in force. */
+	private put(update: Update): void {
+		const keys = update.clusters.flatMap((cluster) => cluster.pools.map(({ key }) => key));
+		const slots = new Map(keys.map((key) => [key, this.slots.get(key)!]));
+		const paused = this.known.reach(allPools(this.current));
+		this.send({ type: "reload", update, slots, paused });
+	}
+
 	async reload(force = false): Promise<Reloaded> {
 		// Before it listens, and while it stops, it is not ready when this is over.
 		const isServing = this.listening >= this.workers && !this.stopping;
@@ -538,7 +609,7 @@ export class Proxy implements AdminSource {
 		if (!loaded.ok) return this.refuseReload(loaded.problems.map(problemText));
 		const lost = losses(this.current, loaded.snapshot);
 		if (lost.length > 0 && !force) return this.refuseReload(lost, true);
-		const difference = diff(this.current, loaded.snapshot);
+		const difference = diff(this.current, this.learning.with(loaded.snapshot));
 		const { settings, pools, pluginsChanged, writeFunctionsChanged, clientTlsChanged, serverTlsChanged, next } =
 			difference;
 		if (this.slots.size + pools.added.length > this.capacity)
@@ -561,15 +632,12 @@ export class Proxy implements AdminSource {
 		const known = new Set(allPools(this.current).map(({ key }) => key));
 		this.assignSlots(next);
 		this.current = next;
+		this.learning.reach(next);
 		for (const { key } of pools.removed) this.bans.vitals.clear(this.slots.get(key)!);
 		this.bans.lift("reload", now());
 		this.discover(next, known);
 		this.log.set(next.general.log_format, next.general.log_level);
-		const paused = this.known.reach(allPools(next));
-		const update = updateOf(difference);
-		const keys = update.clusters.flatMap((cluster) => cluster.pools.map(({ key }) => key));
-		const slots = new Map(keys.map((key) => [key, this.slots.get(key)!]));
-		this.send({ type: "reload", update, slots, paused });
+		this.put(updateOf(difference));
 		if (serverTlsChanged) this.order("reconnect", allPools(next));
 		const counts = `${pools.added.length} pools added, ${pools.changed.length} changed, ${pools.removed.length} removed`;
 		tell("NOTICE", `configuration reloaded: ${counts}`);

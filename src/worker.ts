@@ -27,7 +27,7 @@ import { ProtocolError, traceOf } from "./errors.ts";
 import { createLog, type Log } from "./log.ts";
 import { Door } from "./login/door.ts";
 import { Listener, type ListenerOwner } from "./login/listener.ts";
-import type { AnyRow, FromWorker, PeerMessage, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
+import type { AnyRow, Asking, FromWorker, Joined, PeerMessage, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
 import type { Dialling } from "./net/connect.ts";
 import { Descriptors, Room } from "./net/descriptors.ts";
 import { Names } from "./net/names.ts";
@@ -46,6 +46,8 @@ import { Cluster } from "./pool/cluster.ts";
 import type { PoolContext } from "./pool/context.ts";
 import { databasesOf } from "./pool/databases.ts";
 import { Filling } from "./pool/filling.ts";
+import type { Found } from "./pool/informant.ts";
+import type { LookedUp } from "./pool/learning.ts";
 import { Ledger } from "./pool/ledger.ts";
 import { Permit } from "./pool/permit.ts";
 import { Pool } from "./pool/pool.ts";
@@ -138,6 +140,8 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 	private readonly door: Door;
 	private readonly admins: AdminSessions;
 	private readonly cancels: CancelRequests;
+	private readonly asked = new Map<number, (answer: LookedUp | Joined) => void>();
+	private lastAsked = 0;
 	private lastSerial = 0;
 	private readonly listener: Listener;
 	private readonly deafness = new OnceAMinute();
@@ -244,6 +248,27 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		this.admins.open(stream, address, parameters, shapeOf(this.admin));
 	}
 
+	/** Asks the main thread about a user whom the configuration does not have. */
+	private ask<T extends LookedUp | Joined>(question: Asking): Promise<T> {
+		const { promise, resolve } = Promise.withResolvers<T>();
+		const id = ++this.lastAsked;
+		this.asked.set(id, (answer) => resolve(answer as T));
+		this.post({ ...question, id });
+		return promise;
+	}
+
+	lookUp(user: string, database: string): Promise<LookedUp> {
+		return this.ask<LookedUp>({ type: "look-up", user, database });
+	}
+
+	join(user: string, database: string, found: Found): Promise<Joined> {
+		return this.ask<Joined>({ type: "join", user, database, found });
+	}
+
+	doubt(user: string, database: string): void {
+		this.post({ type: "doubt", user, database });
+	}
+
 	onProven({ password_hash }: User, keys: ScramKeys): void {
 		if (password_hash !== undefined && this.keyring.learn(password_hash, keys))
 			this.post({ type: "proven", verifier: password_hash, keys: { ...keys } });
@@ -338,7 +363,8 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 				this.poolsBySlot.get(message.slot)?.onLesson(message.identity, message.lesson);
 				break;
 			case "proven":
-				this.keyring.learn(message.verifier, message.keys);
+			case "told":
+				this.hear(message);
 				break;
 			case "cancel":
 			case "cancelled":
@@ -376,6 +402,15 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 				break;
 			case "close":
 				this.close();
+		}
+	}
+
+	/** What the main thread knows of users. */
+	private hear(message: Extract<ToWorker, { type: "proven" | "told" }>): void {
+		if (message.type === "proven") this.keyring.learn(message.verifier, message.keys);
+		else {
+			this.asked.get(message.id)?.(message.answer);
+			this.asked.delete(message.id);
 		}
 	}
 

@@ -3,6 +3,7 @@
 // In memory only, and gone with the verifier.
 
 import { asBuffer, sha256 } from "./bytes.ts";
+import { isMd5Hash } from "./md5.ts";
 import type { ScramKeys, ScramVerifier } from "./scram-keys.ts";
 import type { ServerCredentials } from "./server-login.ts";
 import { parseVerifier } from "./verifier.ts";
@@ -27,8 +28,9 @@ export class Keyring {
 		}
 	}
 
-	/** What logs in to a server that has this verifier. */
+	/** What logs in to a server that has this verifier, or this MD5 hash. */
 	credentials(verifier: string): ServerCredentials {
+		if (isMd5Hash(verifier)) return { md5: verifier };
 		return this.entries.get(verifier) ?? { keys: null };
 	}
 

@@ -10,7 +10,7 @@
 import { randomBytes } from "node:crypto";
 import { PgError } from "../errors.ts";
 import { asBuffer, cString, sameBytes } from "./bytes.ts";
-import { md5Response } from "./md5.ts";
+import { isMd5Hash, md5Hash, md5Response, md5Salted } from "./md5.ts";
 import { preparePassword } from "./saslprep.ts";
 import { SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramServer } from "./scram.ts";
 import {
@@ -31,7 +31,7 @@ export type AuthType = "scram" | "md5" | "plain" | "trust";
 export interface Account {
 	/** Any of them lets the client in. An empty one never does, as in PostgreSQL. */
 	readonly passwords: readonly string[];
-	/** A SCRAM verifier. When there is one, it alone counts: `passwords` are then for the servers. */
+	/** A SCRAM verifier, or an MD5 hash. When there is one, it alone counts: `passwords` are then for the servers. */
 	readonly password_hash?: string | undefined;
 }
 
@@ -82,6 +82,8 @@ export class ClientLogin {
 	readonly #passwords: readonly string[];
 	/** From `password_hash`; null also when that is no verifier, and then nothing matches. */
 	readonly #verifier: ScramVerifier | null;
+	/** `password_hash` when it is an MD5 hash. */
+	readonly #md5: string | null;
 	readonly #badHash: boolean;
 	readonly #md5Salt: Buffer;
 	readonly #endPoint: string | null;
@@ -109,7 +111,8 @@ export class ClientLogin {
 		this.#cache = cache;
 		const hash = account?.password_hash;
 		this.#verifier = hash === undefined ? null : parseVerifier(hash);
-		this.#badHash = hash !== undefined && this.#verifier === null;
+		this.#md5 = hash !== undefined && isMd5Hash(hash) ? hash : null;
+		this.#badHash = hash !== undefined && this.#verifier === null && this.#md5 === null;
 		this.#exists = account !== null && (hash !== undefined || account.passwords.length > 0);
 		this.#passwords = hash === undefined ? (account?.passwords.filter((password) => password !== "") ?? []) : [];
 		this.#md5Salt = authType === "md5" ? randomBytes(4) : NO_SALT;
@@ -210,6 +213,10 @@ export class ClientLogin {
 	}
 
 	#checkMd5(response: Uint8Array): AuthRequest {
+		if (this.#md5 !== null) {
+			const expected = Buffer.from(md5Salted(this.#md5, this.#md5Salt), "latin1");
+			return sameBytes(response, expected) ? this.#ok(null) : this.#refuse();
+		}
 		// Without a password to compare, one comparison that cannot succeed.
 		const candidates = this.#passwords.length > 0 ? this.#passwords : [randomBytes(16)];
 		candidates.forEach((password, index) => {
@@ -221,6 +228,10 @@ export class ClientLogin {
 
 	#checkPlain(password: Uint8Array): AuthRequest | Promise<AuthRequest> {
 		if (this.#verifier !== null) return this.#checkAgainst(password, this.#verifier);
+		if (this.#md5 !== null) {
+			const isRight = sameBytes(Buffer.from(md5Hash(password, this.#user)), Buffer.from(this.#md5));
+			return isRight ? this.#ok(null) : this.#refuseSlowly(password);
+		}
 		const prepared = preparePassword(password);
 		const candidates = this.#passwords.length > 0 ? this.#passwords : [randomBytes(16)];
 		candidates.forEach((candidate, index) => {
@@ -281,7 +292,9 @@ export class ClientLogin {
 		if (!this.#exists) reason = "unknown user or database, or no password is configured";
 		else if (this.#badHash) reason = "password_hash is not a SCRAM-SHA-256 verifier";
 		else if (this.#authType === "md5" && this.#verifier !== null) reason = "auth_type md5 cannot check a password_hash";
-		else if (this.#verifier === null && this.#passwords.length === 0) reason = "the configured password is empty";
+		else if (this.#authType === "scram" && this.#md5 !== null) reason = "auth_type scram cannot check an MD5 hash";
+		else if (this.#verifier === null && this.#md5 === null && this.#passwords.length === 0)
+			reason = "the configured password is empty";
 		return { kind: "refused", reason };
 	}
 

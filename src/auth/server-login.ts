@@ -3,15 +3,19 @@
 
 import { PgError } from "../errors.ts";
 import { asBuffer } from "./bytes.ts";
-import { md5Response } from "./md5.ts";
+import { md5Response, md5Salted } from "./md5.ts";
 import { SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramClient } from "./scram.ts";
 import type { ScramCache, ScramKeys, ScramVerifier } from "./scram-keys.ts";
 
 /**
  * What to log in with: passwords, tried one per connection, or keys that a client's proof gave (`ClientLogin.keys`; null: none
  * has yet). With the verifier that the keys are of, they are shown to no server that has another.
+ * An MD5 hash does where the server asks for just that.
  */
-export type ServerCredentials = { readonly passwords: readonly string[]; readonly passwordIndex?: number } | ProvenKeys;
+export type ServerCredentials =
+	| { readonly passwords: readonly string[]; readonly passwordIndex?: number }
+	| ProvenKeys
+	| { readonly md5: string };
 
 interface ProvenKeys {
 	readonly keys: ScramKeys | null;
@@ -104,7 +108,7 @@ export class ServerLogin {
 				return this.#answer(code, Turn.Answered, cString(this.#password()));
 			case 5:
 				if (rest.length !== 4) throw broken("invalid AuthenticationMD5Password message");
-				return this.#answer(code, Turn.Answered, cString(md5Response(this.#password(), this.#user, rest)));
+				return this.#answer(code, Turn.Answered, cString(this.#md5(rest)));
 			case 10:
 				return this.#answer(code, Turn.SaslContinue, this.#beginSasl(rest));
 			case 11:
@@ -118,6 +122,11 @@ export class ServerLogin {
 			default:
 				throw new PgError("FATAL", "0A000", UNSUPPORTED[code] ?? `authentication method ${code} not supported`);
 		}
+	}
+
+	#md5(salt: Uint8Array): string {
+		const credentials = this.#credentials;
+		return "md5" in credentials ? md5Salted(credentials.md5, salt) : md5Response(this.#password(), this.#user, salt);
 	}
 
 	#answer(code: number, turn: Turn, body: Uint8Array): ServerStep {
@@ -169,6 +178,8 @@ export class ServerLogin {
 	}
 
 	#password(): string {
+		if ("md5" in this.#credentials)
+			throw new PgError("FATAL", "28000", "server asked for a password, but only an MD5 hash is known");
 		if ("keys" in this.#credentials) {
 			if (this.#credentials.keys === null) throw NO_KEYS;
 			throw new PgError("FATAL", "28000", "server asked for a password, but only SCRAM keys are known");

@@ -8,12 +8,15 @@ import type { General } from "../config/settings.ts";
 import type { Admin, ClusterSpec, User } from "../config/snapshot.ts";
 import type { TlsFiles } from "../config/tls.ts";
 import type { Contain, Contained } from "../contain.ts";
+import type { PgError } from "../errors.ts";
 import type { Log } from "../log.ts";
 import type { Stream } from "../net/stream.ts";
 import type { FactsCache } from "../parser/facts-cache.ts";
 import type { Hints } from "../parser/hints.ts";
 import type { PluginHost } from "../plugin/host.ts";
 import type { Cluster } from "../pool/cluster.ts";
+import type { Found } from "../pool/informant.ts";
+import type { LookedUp } from "../pool/learning.ts";
 import type { RouteLog } from "../router/route-log.ts";
 import type { Router } from "../router/router.ts";
 import type { SessionHints } from "../session/hints.ts";
@@ -108,6 +111,12 @@ export interface ClientContext {
 	readonly handlers: SocketHandler<Stream>;
 	/** The user and the pools behind a login, or null when there is none such. */
 	find(user: string, database: string): { spec: ClusterSpec; user: User; cluster: Cluster; router: Router } | null;
+	/** What lets a user in whom the configuration does not have (`auth_query`). */
+	lookUp(user: string, database: string): Promise<LookedUp>;
+	/** It has logged in by that. @returns when `find` has it; or why it never will */
+	join(user: string, database: string, found: Found): Promise<Pick<PgError, "sqlstate" | "message"> | null>;
+	/** A log-in by that has failed. */
+	doubt(user: string, database: string): void;
 	/** A client of this user has logged in and proven to have these keys. */
 	onProven(user: User, keys: ScramKeys): void;
 	/** A session of the admin database takes over the stream of a client that has logged in. */

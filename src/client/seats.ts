@@ -200,7 +200,12 @@ function hostName({ address }: Guest): string {
 	return `a${networkOf(address)}`;
 }
 
-function userName({ user }: Guest): string {
+/** How many clients a user has, in all databases. */
+export function clientsOf(tally: Tally, user: string): number {
+	return tally.count(userName({ user }));
+}
+
+function userName({ user }: Pick<Guest, "user">): string {
 	return `u${user}`;
 }
 

@@ -57,11 +57,11 @@ export interface Update {
 	/** Clusters that are new, or say something else. */
 	readonly clusters: readonly ClusterSpec[];
 	/** Logins whose clusters are no more. */
-	readonly gone: readonly Login[];
+	readonly gone: readonly LoginKey[];
 }
 
 /** User and database that clients log in to. */
-interface Login {
+export interface LoginKey {
 	readonly user: string;
 	readonly database: string;
 }

@@ -94,6 +94,15 @@ export function load(input: LoadInput): Loaded {
 	const peerRows = entriesOf(peer, unserved.unservedPeer, config, "peers", report);
 	const peers = checkPeers(peerRows, general.peer_id, config.source, report);
 	const databases = checkClusters(entries.databases, entries.databaseSource, report);
+	const { auth_query_database: asked } = general;
+	if (asked !== undefined && !databases.some(({ name }) => name === asked))
+		report.problem(
+			config.source,
+			"general.auth_query_database",
+			"value",
+			asked,
+			"the name of an entry of [[databases]]",
+		);
 	checkFiles(input, report);
 	if (report.problems.length > 0) {
 		return { ok: false, problems: inOrder(report.problems, config.source.name), warnings: report.warnings, notes };

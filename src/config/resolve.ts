@@ -77,7 +77,7 @@ export function clusters(
 	const used = new Set(users.map(({ database }) => database));
 	const byName = Map.groupBy(databases, ({ name }) => name);
 	for (const { name } of databases) {
-		if (!used.has(name)) {
+		if (!used.has(name) && general.auth_query_user === undefined) {
 			warnings.push(`database "${name}" has no user: it gets no pool, and nobody can connect to it`);
 		}
 	}

@@ -4,6 +4,7 @@
 // Names, defaults and units are PgDog's; a setting of our own says so in its text.
 
 import type { LogLevel } from "../log.ts";
+import { authQuery } from "./auth-query.ts";
 import { databaseLimits, limits, userLimits } from "./limits.ts";
 import { peering } from "./peers.ts";
 import { bytes, choice, flag, integer, list, MAX, milliseconds, parsed, secret, text, type Values } from "./setting.ts";
@@ -83,6 +84,7 @@ export const general = {
 	}),
 	...limits,
 	...peering,
+	...authQuery,
 	default_pool_size: integer({
 		default: 10,
 		min: 1,

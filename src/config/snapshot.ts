@@ -68,6 +68,8 @@ export interface User extends PoolSettings {
 	readonly identity?: string | undefined;
 	/** False: a client over TLS need not show a certificate, though there is `tls_client_ca_certificate`. */
 	readonly tls_client_certificate_required?: boolean | undefined;
+	/** `auth_query` has found it: it is not in the configuration. `password_hash` may be an MD5 hash then. */
+	readonly learned?: boolean;
 	readonly server_user?: string | undefined;
 	readonly server_password?: string | undefined;
 }

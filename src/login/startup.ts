@@ -12,6 +12,7 @@ import { acceptTls } from "../net/secure.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
 import { CLIENT_HELLO, type Secured, type TlsIdentity } from "../net/tls.ts";
 import { type Hints, NO_HINTS, ownName } from "../parser/hints.ts";
+import type { Found } from "../pool/informant.ts";
 import { hintsOf } from "../session/hints.ts";
 import { ShardedClient } from "../shards/sharded-client.ts";
 import { Stat } from "../stats/counters.ts";
@@ -19,6 +20,7 @@ import { AUTHENTICATION_OK, authentication, negotiateProtocolVersion } from "../
 import { Auth, Frontend, MAX_AUTH_TOKEN_LENGTH, MAX_STARTUP_PACKET_LENGTH, StartupCode } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
 import { endOfString, HEADER, readInt32, Tail } from "../wire/frame.ts";
+import { parseOptions } from "./options.ts";
 
 /** The newest minor version of protocol 3 that we speak. */
 const NEWEST_MINOR = 2;
@@ -63,6 +65,9 @@ export class Startup implements StreamOwner {
 	/** Bytes came together with an SSLRequest or GSSENCRequest, before it was answered. */
 	private early = false;
 	private login: ClientLogin | null = null;
+	/** The configuration does not have its user: a server was asked, and what it has said of it; null: nothing. */
+	private isStranger = false;
+	private found: Found | null = null;
 	user = "";
 	database = "";
 	private minor = 0;
@@ -101,8 +106,13 @@ export class Startup implements StreamOwner {
 		}
 		let rest = this.tail.add(chunk);
 		this.early = false;
-		while (rest !== null && this.phase < Phase.Refused)
+		while (rest !== null && this.phase < Phase.Refused) {
+			if (this.isChecking) {
+				this.tail.hold(rest);
+				return;
+			}
 			rest = this.phase === Phase.Packets ? this.packet(rest) : this.answer(rest);
+		}
 		if (rest !== null) this.passOn(rest);
 	}
 
@@ -306,6 +316,28 @@ export class Startup implements StreamOwner {
 			return;
 		}
 		const user = this.isAdmin ? null : (context.find(this.user, this.database)?.user ?? null);
+		const isOurs = this.isAdmin || (user !== null && user.learned !== true);
+		if (isOurs || context.general.auth_query_user === undefined) this.prove(user);
+		else this.lookUp();
+	}
+
+	/** Asks a server for a user whom the configuration does not have. */
+	private lookUp(): void {
+		this.isStranger = true;
+		this.check(this.context.lookUp(this.user, this.database), (answer) => {
+			if ("sqlstate" in answer) {
+				this.fail(new PgError("FATAL", answer.sqlstate, answer.message));
+				return;
+			}
+			this.found = answer.found;
+			const { user: name, database } = this;
+			this.prove(answer.found === null ? null : { ...answer.found, name, database });
+		});
+	}
+
+	/** Has the client prove who it is. @param user null: the admin, or nobody whom we know */
+	private prove(user: User | null): void {
+		const { context } = this;
 		const wrong = this.judgeCertificate(user);
 		if (wrong !== null) {
 			this.refuse(wrong);
@@ -361,23 +393,31 @@ export class Startup implements StreamOwner {
 		const rest = chunk.length > length + 1 ? chunk.subarray(length + 1) : null;
 		const outcome = this.login!.step(body);
 		if (outcome instanceof Promise) {
-			this.phase = Phase.Checking;
 			if (rest !== null) this.tail.hold(rest);
-			this.context.contain.when(this.stream, outcome, (request) => this.checked(request));
+			this.check(outcome, (request) => this.proceed(request));
 			return null;
 		}
 		this.proceed(outcome);
 		return rest;
 	}
 
-	private checked(request: AuthRequest): void {
-		if (this.isOver) return;
-		const rest = this.tail.bytes > 0 ? this.tail.take() : null;
-		this.phase = Phase.Login;
-		this.proceed(request);
-		if (rest === null) return;
-		if (this.isOver) this.passOn(rest);
-		else this.onData(rest);
+	/** Goes on with what `outcome` comes to; nothing may come meanwhile. What has come with the message before waits. */
+	private check<T>(outcome: Promise<T>, then: (outcome: T) => void): void {
+		this.phase = Phase.Checking;
+		this.context.contain.when(this.stream, outcome, (found) => {
+			if (this.isOver) return;
+			const rest = this.tail.bytes > 0 ? this.tail.take() : null;
+			this.phase = Phase.Login;
+			then(found);
+			if (rest === null) return;
+			if (this.isOver) this.passOn(rest);
+			else if (this.isChecking) this.tail.hold(rest);
+			else this.onData(rest);
+		});
+	}
+
+	private get isChecking(): boolean {
+		return this.phase === Phase.Checking;
 	}
 
 	private get isOver(): boolean {
@@ -405,6 +445,10 @@ export class Startup implements StreamOwner {
 	private letIn(): void {
 		const { context, stream, user, database, address, minor } = this;
 		const admin = this.isAdmin;
+		if (this.found !== null && !this.hasPools(this.found)) {
+			this.join(this.found);
+			return;
+		}
 		// A reload may have taken the user away since the login began.
 		const found = admin ? null : context.find(user, database);
 		if (!admin && found === null) {
@@ -444,6 +488,22 @@ export class Startup implements StreamOwner {
 		}
 	}
 
+	/** Whether there are pools already for the user who has logged in by what was found, and they log in to servers just so. */
+	private hasPools({ passwords, password_hash }: Found): boolean {
+		const user = this.context.find(this.user, this.database)?.user;
+		return user?.password_hash === password_hash && user?.passwords.join() === passwords.join();
+	}
+
+	/** The user who has logged in gets pools. */
+	private join(found: Found): void {
+		this.check(this.context.join(this.user, this.database, found), (refusal) => {
+			// Should another log-in have changed them meanwhile, they are no worse for this one.
+			this.found = null;
+			if (refusal === null) this.letIn();
+			else this.fail(new PgError("FATAL", refusal.sqlstate, refusal.message));
+		});
+	}
+
 	/** For the log: user and database, once it has said who it is. */
 	private get fields(): LogFields {
 		const { user, database, address } = this;
@@ -456,6 +516,7 @@ export class Startup implements StreamOwner {
 		context.log.warn(`user "${user}" and database "${database}" auth error: ${reason} [${address}]`, this.fields);
 		const message = `password for user "${user}" and database "${database}" is wrong, or the database does not exist`;
 		const error = new PgError("FATAL", "28000", message);
+		if (this.isStranger) context.doubt(user, database);
 		const delay = context.seats.failed(this, now());
 		if (delay === 0) {
 			this.end(error);
@@ -523,41 +584,4 @@ function unsupported(code: number): PgError {
 	const version = `${code >>> 16}.${code & 0xffff}`;
 	const message = `unsupported frontend protocol ${version}: server supports 3.0 to 3.${NEWEST_MINOR}`;
 	return new PgError("FATAL", "0A000", message);
-}
-
-/**
- * `-c name=value` and `--name=value` of the startup parameter `options` (PostgreSQL docs, "libpq: options"): separated by
- * spaces, a backslash takes the next character as it is.
- */
-export function parseOptions(options: string): [string, string][] {
-	const words: string[] = [];
-	let word = "";
-	let open = false;
-	for (let i = 0; i < options.length; i++) {
-		const c = options[i]!;
-		if (c === "\\" && i + 1 < options.length) {
-			word += options[++i];
-			open = true;
-		} else if (/\s/.test(c)) {
-			if (open) words.push(word);
-			word = "";
-			open = false;
-		} else {
-			word += c;
-			open = true;
-		}
-	}
-	if (open) words.push(word);
-	const found: [string, string][] = [];
-	for (let i = 0; i < words.length; i++) {
-		let setting = words[i]!;
-		if (setting === "-c") setting = words[++i] ?? "";
-		else if (setting.startsWith("-c")) setting = setting.slice(2);
-		else if (setting.startsWith("--")) setting = setting.slice(2);
-		else continue;
-		const equals = setting.indexOf("=");
-		if (equals > 0)
-			found.push([setting.slice(0, equals).toLowerCase().replaceAll("-", "_"), setting.slice(equals + 1)]);
-	}
-	return found;
 }

@@ -710,6 +710,13 @@ describe("the environment", () => {
 		expect(warnings).toEqual(["environment: PGDOG_OPENMETRICS_PORT is known to PgDog, not served yet: ignored"]);
 	});
 
+	test("of auth_query: what cannot be asked is a mistake", () => {
+		const keys = (text: string) => problems(loadText(`[general]\n${text}`)).map(({ key }) => key);
+		expect(keys('auth_query = "SELECT 1, 2"')).toEqual(["general.auth_query"]);
+		expect(keys('auth_query = "SELECT f($10)"')).toEqual(["general.auth_query"]);
+		expect(keys('auth_query_database = "nowhere"')).toEqual(["general.auth_query_database"]);
+	});
+
 	test("means for each setting what the same text means in the file", () => {
 		for (const [name, setting] of Object.entries(generalSettings)) {
 			const [value, toml] =
@@ -723,9 +730,11 @@ describe("the environment", () => {
 								? ["trace", '"trace"']
 								: name === "unix_socket_mode"
 									? ["0750", '"0750"']
-									: ["/x", '"/x"'];
-			// Half of what TLS needs, a file that is not there, an instance that nobody knows: the same mistake, wherever it is made.
-			if (/^(tls_.*(certificate|key)|peer_id)$/.test(name)) {
+									: name === "auth_query"
+										? ["SELECT $1", '"SELECT $1"']
+										: ["/x", '"/x"'];
+			// Half of what TLS needs, a file, database or instance that is not there: the same mistake, wherever it is made.
+			if (/^(tls_.*(certificate|key)|peer_id|auth_query_database)$/.test(name)) {
 				const inFile = problems(loadText(`[general]\n${name} = ${toml}`)).map(({ key }) => key);
 				const inEnvironment = problems(loadText("", "", { env: { [environmentNames(name, setting)[0]!]: value } }));
 				expect(inEnvironment.map(({ key }) => key)).toEqual(inFile);

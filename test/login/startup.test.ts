@@ -13,7 +13,8 @@ import { type General, general as table } from "../../src/config/settings.ts";
 import type { ClusterSpec, User } from "../../src/config/snapshot.ts";
 import { NO_TLS } from "../../src/config/tls.ts";
 import { createLog } from "../../src/log.ts";
-import { parseOptions, Startup } from "../../src/login/startup.ts";
+import { parseOptions } from "../../src/login/options.ts";
+import { Startup } from "../../src/login/startup.ts";
 import { Descriptors } from "../../src/net/descriptors.ts";
 import { Stream, socketHandlers } from "../../src/net/stream.ts";
 import { StatementCache } from "../../src/parser/cache.ts";
@@ -130,6 +131,9 @@ function listen() {
 		find: (user, database) =>
 			user === "u" ? { user: { name: user, database, passwords: ["p"] } as User, ...reach(inner.pool) } : null,
 		onProven() {},
+		lookUp: async () => ({ found: null }),
+		join: async () => null,
+		doubt() {},
 		openAdmin: (stream) => stream.end(),
 		register: () => ++id,
 		unregister() {},

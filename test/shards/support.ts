@@ -291,6 +291,9 @@ export function twoShards(settings: Partial<General> = {}): Rig {
 			return { spec: { user, database, readOnly: false, pools: [] }, user, cluster, router };
 		},
 		onProven() {},
+		lookUp: async () => ({ found: null }),
+		join: async () => null,
+		doubt() {},
 		openAdmin: (stream) => stream.end(),
 		register: (client) => clients.push(client),
 		unregister() {},

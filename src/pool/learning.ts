@@ -1,0 +1,211 @@
+// Users whom the configuration does not have: who is asked for them (`auth_query`), what was answered, and who of them has logged
+// in and has pools. Once in the process, on the main thread, so that a thousand log-ins of one name ask once.
+
+import { LRUCache } from "lru-cache";
+import { now } from "../clock.ts";
+import type { LoginKey } from "../config/diff.ts";
+import { clusters } from "../config/resolve.ts";
+import type { ClusterSpec, Database, Snapshot, User } from "../config/snapshot.ts";
+import type { Contain } from "../contain.ts";
+import { asPgError, PgError } from "../errors.ts";
+import type { Log } from "../log.ts";
+import { OnceAMinute, timesText } from "../once-a-minute.ts";
+import { type Found, Informant } from "./informant.ts";
+import type { LoginContext } from "./login-options.ts";
+
+/** What is said of a user: null, there is none such; or why nothing can be said, for the client. Plain data: it crosses threads. */
+export type LookedUp = { readonly found: Found | null } | { readonly sqlstate: string; readonly message: string };
+
+/** Answers that are kept, each kind: so that names that do not exist push nobody out who does. */
+const MOST_KEPT = 10_000;
+/** How long it is believed that there is no such user, ms. */
+const NOBODY_TTL = 2_000;
+/** An answer is asked again after a log-in that failed, but not more often than this, ms. */
+const DOUBT = 1_000;
+
+interface Answer {
+	readonly found: Found | null;
+	readonly at: number;
+}
+
+interface Learned {
+	readonly user: User;
+	/** When one last began to log in. */
+	usedAt: number;
+}
+
+export class Learning {
+	private readonly log: Log;
+	private readonly context: LoginContext & { readonly contain: Contain };
+	private snapshot: Snapshot;
+	private readonly users = new Map<string, Learned>();
+	private readonly known = new LRUCache<string, Answer>({ max: MOST_KEPT });
+	private readonly unknown = new LRUCache<string, Answer>({ max: MOST_KEPT });
+	/** Questions under way, by the same names as answers. */
+	private readonly asked = new Map<string, Promise<LookedUp>>();
+	/** Who is asked, by the entry of `[[databases]]`. */
+	private readonly informants = new Map<string, Informant>();
+	private readonly failures = new OnceAMinute();
+
+	constructor(snapshot: Snapshot, log: Log, context: LoginContext & { readonly contain: Contain }) {
+		this.snapshot = snapshot;
+		this.log = log;
+		this.context = context;
+	}
+
+	/** What a configuration that is loaded comes to with the users who have been learned, as far as it leaves them. */
+	with(snapshot: Snapshot): Snapshot {
+		const isOn = snapshot.general.auth_query_user !== undefined;
+		const taken = new Set(snapshot.clusters.map(({ user, database }) => loginKey(user.name, database)));
+		const users = [...this.users].filter(([key]) => isOn && !taken.has(key)).map(([, { user }]) => user);
+		const specs = users.flatMap((user) => clusterOf(snapshot, user) ?? []);
+		return specs.length === 0 ? snapshot : { ...snapshot, clusters: [...snapshot.clusters, ...specs] };
+	}
+
+	/** Takes over the configuration in force, which `with` has made: whatever was answered is asked again. */
+	reach(snapshot: Snapshot): void {
+		this.snapshot = snapshot;
+		const learned = snapshot.clusters.filter(({ user }) => user.learned === true);
+		const left = new Set(learned.map(({ user, database }) => loginKey(user.name, database)));
+		for (const key of this.users.keys()) if (!left.has(key)) this.users.delete(key);
+		this.known.clear();
+		this.unknown.clear();
+		for (const informant of this.informants.values()) informant.close();
+		this.informants.clear();
+	}
+
+	/** Never rejects. */
+	async lookUp(user: string, database: string): Promise<LookedUp> {
+		const { general, databases } = this.snapshot;
+		const learned = this.users.get(loginKey(user, database));
+		if (learned !== undefined) learned.usedAt = now();
+		if (general.auth_query_user === undefined || !databases.some(({ name }) => name === database))
+			return { found: null };
+		const target = general.auth_query_database ?? database;
+		const key = loginKey(user, target);
+		const kept = this.known.get(key) ?? this.unknown.get(key);
+		const ttl = kept?.found === null ? Math.min(NOBODY_TTL, general.auth_query_ttl) : general.auth_query_ttl;
+		if (kept !== undefined && now() - kept.at < ttl) return kept;
+		let asked = this.asked.get(key);
+		if (asked === undefined) {
+			asked = this.ask(user, target, key).finally(() => this.asked.delete(key));
+			this.asked.set(key, asked);
+		}
+		return asked;
+	}
+
+	/** A log-in has failed: the answer that it was judged by may be old. */
+	doubt(user: string, database: string): void {
+		const key = loginKey(user, this.snapshot.general.auth_query_database ?? database);
+		const kept = this.known.peek(key);
+		if (kept !== undefined && now() - kept.at > DOUBT) this.known.delete(key);
+	}
+
+	private async ask(user: string, target: string, key: string): Promise<LookedUp> {
+		try {
+			const informant = this.informantOf(target);
+			const found = await informant.ask(user);
+			const answer: Answer = { found, at: now() };
+			// A reload has come: the next one asks anew.
+			if (this.informants.get(target) !== informant) return answer;
+			this.known.delete(key);
+			this.unknown.delete(key);
+			(found === null ? this.unknown : this.known).set(key, answer);
+			return answer;
+		} catch (error) {
+			const { sqlstate, message, detail } = asPgError(error);
+			const times = this.failures.due(now());
+			const why = detail === undefined ? message : `${message} (${detail})`;
+			if (times > 0) this.log.error(`auth_query failed: ${sqlstate} ${why} [${target}]${timesText(times)}`);
+			return { sqlstate: sqlstate.startsWith("08") ? "08006" : "58000", message: CANNOT_SAY };
+		}
+	}
+
+	private informantOf(target: string): Informant {
+		const { snapshot, context } = this;
+		let informant = this.informants.get(target);
+		if (informant === undefined) {
+			informant = new Informant(serversOf(snapshot, target), snapshot.general, context);
+			this.informants.set(target, informant);
+		}
+		return informant;
+	}
+
+	/**
+	 * A user has logged in by what was found.
+	 * @returns the cluster that is to be there from now on; null: it is there, just so
+	 * @throws PgError when there can be none
+	 */
+	join(name: string, database: string, found: Found): ClusterSpec | null {
+		const key = loginKey(name, database);
+		const { clusters } = this.snapshot;
+		const there = clusters.find((each) => each.user.name === name && each.database === database);
+		// A reload has given the configuration this user, meanwhile.
+		if (there !== undefined && !this.users.has(key)) throw new PgError("FATAL", "57P03", "the user was reconfigured");
+		const user: User = { ...found, name, database, learned: true };
+		if (there !== undefined && Bun.deepEquals(there.user, user)) return null;
+		const spec = clusterOf(this.snapshot, user);
+		if (spec === null) throw new PgError("FATAL", "57P03", "the database has left the configuration");
+		const keys = new Set(spec.pools.map((pool) => pool.key));
+		// With an @ in a user's or database's name two could come to the same.
+		const others = clusters.filter((each) => each !== there).flatMap(({ pools }) => pools);
+		if (others.some((pool) => keys.has(pool.key))) throw new PgError("FATAL", "58000", "two pools would have one name");
+		return spec;
+	}
+
+	/** @returns the configuration in force from now on, with `specs` in the place of these logins' clusters */
+	replace(logins: readonly LoginKey[], specs: readonly ClusterSpec[]): Snapshot {
+		const { snapshot } = this;
+		const gone = new Set(logins.map(({ user, database }) => loginKey(user, database)));
+		for (const { user, database } of specs) this.users.set(loginKey(user.name, database), { user, usedAt: now() });
+		const left = snapshot.clusters.filter(({ user, database }) => !gone.has(loginKey(user.name, database)));
+		this.snapshot = { ...snapshot, clusters: [...left, ...specs] };
+		return this.snapshot;
+	}
+
+	/**
+	 * Learned users who have no clients and have not begun to log in for long; they are forgotten here.
+	 * @param clients how many a user has
+	 */
+	idle(time: number, clients: (user: string) => number): User[] {
+		const { idle_timeout, client_login_timeout } = this.snapshot.general;
+		const patience = Math.max(idle_timeout, client_login_timeout);
+		const gone: User[] = [];
+		for (const [key, { user, usedAt }] of this.users) {
+			if (time - usedAt <= patience || clients(user.name) > 0) continue;
+			this.users.delete(key);
+			gone.push(user);
+		}
+		return gone;
+	}
+
+	stop(): void {
+		for (const informant of this.informants.values()) informant.close();
+	}
+}
+
+const CANNOT_SAY = "the user could not be looked up";
+
+/** The pools of a user who is not in the configuration; null: its database is not either. */
+function clusterOf({ general, databases, admin }: Snapshot, user: User): ClusterSpec | null {
+	const members = databases.filter(({ name }) => name === user.database);
+	return members.length === 0 ? null : (clusters(general, members, [user], admin, [])[0] ?? null);
+}
+
+/** The servers of the first shard of a database as `auth_query_user` reaches them, a primary first. */
+function serversOf(snapshot: Snapshot, target: string): ClusterSpec["pools"] {
+	const { auth_query_user: name, auth_query_password: password } = snapshot.general;
+	const members: Database[] = snapshot.databases.filter((database) => database.name === target);
+	const passwords = password === undefined ? [] : [password];
+	const spec = clusterOf({ ...snapshot, databases: members }, { name: name!, database: target, passwords });
+	const pools = spec?.pools ?? [];
+	// Another user or password of the entry is for clients.
+	return pools
+		.filter(({ shard }) => shard === pools[0]!.shard)
+		.toSorted((a, b) => Number(b.role === "primary") - Number(a.role === "primary"))
+		.map((pool) => ({ ...pool, server_user: name!, server_passwords: passwords }));
+}
+
+function loginKey(user: string, database: string): string {
+	return `${user}\0${database}`;
+}
