@@ -1,6 +1,7 @@
 // Random sessions of SET, RESET and all that has to do with them, through the proxy and straight: after each statement both
 // have the same settings, were answered alike and told alike. Clients share few servers, so that whoever RESETs has often a
-// server on which another has set something else. In transaction mode, in session mode and over two shards.
+// server on which another has set something else. In transaction mode, without advisory locks and with them, in
+// session mode and over two shards.
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import fc from "fast-check";
@@ -20,12 +21,14 @@ beforeAll(async () => {
 	cluster = await startPostgres({ databases: ["s0", "s1"] });
 	await cluster.primary.sql("CREATE ROLE one; CREATE ROLE two; GRANT one, two TO pgdog");
 	const simple = (general: Record<string, unknown>) => startProxy(simpleConfig(cluster.primary, general));
-	const [transaction, session, sharded] = await Promise.all([
+	const [transaction, pinned, session, sharded] = await Promise.all([
 		simple({ workers: 1, default_pool_size: 1 }),
+		// Whoever has locks keeps its server (session-locks.test.ts).
+		simple({ workers: 1, default_pool_size: 2 }),
 		simple({ workers: 1, default_pool_size: 5, pooler_mode: "session" }),
 		startProxy(shardedOptions(cluster, { shards: 2 })),
 	]);
-	Object.assign(proxies, { transaction, session, sharded });
+	Object.assign(proxies, { transaction, pinned, session, sharded });
 });
 afterAll(async () => {
 	await Promise.all(Object.values(proxies).map((proxy) => proxy.stop("SIGKILL")));
@@ -103,6 +106,16 @@ interface Step {
 }
 const how = fc.constantFrom(...HOW, "query" as const, "batch" as const);
 const step: fc.Arbitrary<Step> = fc.record({ client: fc.nat(1), sql: statement, how });
+const locking = fc.constantFrom(
+	"SELECT pg_advisory_lock_shared(1) IS NULL",
+	"SELECT pg_try_advisory_lock_shared(2)",
+	"SELECT pg_advisory_unlock_all() IS NULL",
+);
+const pinnedStep: fc.Arbitrary<Step> = fc.record({
+	client: fc.nat(1),
+	sql: fc.oneof({ weight: 3, arbitrary: statement }, { weight: 1, arbitrary: locking }),
+	how,
+});
 const parameters = fc.record(
 	{
 		work_mem: fc.constantFrom(...SETTINGS.work_mem!),
@@ -191,12 +204,12 @@ async function run(mode: string, startups: readonly Record<string, string>[], st
 
 const RUNS = Number(process.env.RUNS ?? 40);
 
-for (const mode of ["transaction", "session", "sharded"]) {
+for (const mode of ["transaction", "pinned", "session", "sharded"]) {
 	test(`${mode}: settings are what PostgreSQL says, after each statement`, async () => {
 		await fc.assert(
 			fc.asyncProperty(
 				fc.tuple(parameters, parameters),
-				fc.array(step, { minLength: 3, maxLength: 14 }),
+				fc.array(mode === "pinned" ? pinnedStep : step, { minLength: 3, maxLength: 14 }),
 				(startups, steps) => run(mode, startups, steps),
 			),
 			{ numRuns: RUNS, ...(process.env.SEED ? { seed: Number(process.env.SEED) } : {}) },
