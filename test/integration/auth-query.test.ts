@@ -224,3 +224,30 @@ test("pools of learned users stay over a reload, go when nobody has used them, a
 	await using again = await connect(proxy, { user: "alice", password: "configured" });
 	expect(await one(again, "SELECT session_user")).toBe("alice");
 });
+
+for (const workers of [0, 2])
+	test(`workers = ${workers}: reloads in the middle of first log-ins cost nobody his`, async () => {
+		await using proxy = await start({ workers, auth_query: NOTED, auth_query_ttl: 0, idle_timeout: 200 });
+		await using console = await admin(proxy);
+		await cluster.primary.sql("INSERT INTO lookup.slow VALUES (0.05)");
+		let isOver = false;
+		const logins = async () => {
+			for (let i = 0; i < 5; i++) {
+				await using client = await connect(proxy, { user: "alice", password: "of alice" });
+				expect(await one(client, "SELECT session_user")).toBe("alice");
+			}
+		};
+		const reloads = async () => {
+			while (!isOver) {
+				expect((await console.query("RELOAD")).errors).toEqual([]);
+				// Without a pause the main thread would do nothing else.
+				await Bun.sleep(20);
+			}
+		};
+		const reloading = reloads();
+		await Promise.all(Array.from({ length: 3 }, logins)).finally(() => {
+			isOver = true;
+		});
+		await reloading;
+		expect(proxy.log).not.toMatch(/internal error|auth_query failed/);
+	});
