@@ -90,7 +90,11 @@ export class Channel {
 	/** What comes next; an empty text when nothing came in time. */
 	receive(): { readonly text: string; readonly descriptors: readonly number[] } {
 		const message = new Message(LONGEST, HEADER + 4 * MOST + 4);
-		const length = libc === null ? -1 : Number(libc.recvmsg(this.fd, message.header, MSG_CMSG_CLOEXEC));
+		const until = performance.now() + PATIENCE * 1000;
+		let length = -1;
+		// A signal ends the call early (EINTR): the runtime's own, or one that its handler hears of once nobody waits here.
+		do length = libc === null ? 0 : Number(libc.recvmsg(this.fd, message.header, MSG_CMSG_CLOEXEC));
+		while (length < 0 && performance.now() < until);
 		if (length <= 0) return { text: "", descriptors: [] };
 		const { control, header, data } = message;
 		const descriptors: number[] = [];
