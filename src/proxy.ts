@@ -75,8 +75,8 @@ export class Proxy implements AdminSource {
 	private readonly read: (before: Snapshot) => Loaded;
 	private readonly service: ServiceManager;
 	private readonly predecessor: Takeover | null;
-	/** `WorkerSetup.sockets`. */
-	private readonly sockets: readonly number[];
+	/** `WorkerSetup.sockets`; empty again once it leaves. */
+	private sockets: readonly number[];
 	private readonly takeover: TakeoverListener;
 	/** Another process goes on in our place; clients may stay for a while. */
 	private isReplaced = false;
@@ -185,7 +185,10 @@ export class Proxy implements AdminSource {
 			}
 		}
 		this.discover(this.current, new Set());
-		if (this.predecessor === null) await this.listenBeside();
+		if (this.predecessor === null)
+			await this.listenBeside((error) => {
+				throw error;
+			});
 		const loads = new Loads(this.workers);
 		for (let index = 0; index < this.workers; index++) {
 			const setup: WorkerSetup = {
@@ -218,22 +221,27 @@ export class Proxy implements AdminSource {
 	}
 
 	/** Opens what no two processes have at once: only clients' sockets go on when another takes over. */
-	private async listenBeside(): Promise<void> {
+	private async listenBeside(onError: (error: Error) => void): Promise<void> {
 		const { healthcheck_port, port, takeover_socket, unix_socket_dir, unix_socket_mode } = this.current.general;
-		if (healthcheck_port !== undefined) {
-			this.health = serveHealth(healthcheck_port, {
-				isUp: () => isUp(this.pools()),
-				isLive: () => this.attendance.isWell,
-				isStopping: () => this.stopping,
-			});
-			this.log.info(`healthcheck endpoint http://0.0.0.0:${this.health.port}`);
-		}
-		if (unix_socket_dir !== undefined) {
-			const path = unixSocketPath(unix_socket_dir, port);
-			const mode = Number.parseInt(unix_socket_mode, 8);
-			this.unixListener = await listenUnix(path, mode, (socket) => this.accept(socket));
-		}
-		if (takeover_socket !== undefined) await this.takeover.listen(takeover_socket);
+		const open = [
+			async () => {
+				if (healthcheck_port === undefined) return;
+				this.health = serveHealth(healthcheck_port, {
+					isUp: () => isUp(this.pools()),
+					isLive: () => this.attendance.isWell,
+					isStopping: () => this.stopping,
+				});
+				this.log.info(`healthcheck endpoint http://0.0.0.0:${this.health.port}`);
+			},
+			async () => {
+				if (unix_socket_dir === undefined) return;
+				const path = unixSocketPath(unix_socket_dir, port);
+				const mode = Number.parseInt(unix_socket_mode, 8);
+				this.unixListener = await listenUnix(path, mode, (socket) => this.accept(socket));
+			},
+			async () => takeover_socket !== undefined && this.takeover.listen(takeover_socket),
+		];
+		for (const each of open) await each().catch(onError);
 	}
 
 	/**
@@ -385,6 +393,8 @@ export class Proxy implements AdminSource {
 	}
 
 	private async onListening(): Promise<void> {
+		// Told to stop before it has taken the place of another process: that one goes on.
+		if (this.stopping) return this.letGoOfSockets();
 		if (this.predecessor !== null) await this.replace(this.predecessor);
 		const { host, port, unix_socket_dir } = this.current.general;
 		this.descriptors.measure();
@@ -398,18 +408,15 @@ export class Proxy implements AdminSource {
 		this.periodic.push(
 			...service.attend(contain, { isWell: () => this.attendance.isWell, status: () => this.statusLine() }),
 		);
-		if (unix_socket_dir !== undefined) this.log.info(`🐕 PgDog listening on ${unixSocketPath(unix_socket_dir, port)}`);
+		if (this.unixListener !== null && unix_socket_dir !== undefined)
+			this.log.info(`🐕 PgDog listening on ${unixSocketPath(unix_socket_dir, port)}`);
 	}
 
 	/** All workers listen on the sockets that were handed over: the process of before makes way. */
 	private async replace(predecessor: Takeover): Promise<void> {
 		if (!predecessor.finish()) this.log.warn("takeover: the process of before does not say that it makes way");
-		try {
-			await this.listenBeside();
-		} catch (error) {
-			// Clients come by the port, and would lose more than this.
-			this.log.error(`takeover: ${(error as Error).message}`);
-		}
+		// Clients come by the port, and would lose more than this.
+		await this.listenBeside(({ message }) => this.log.error(`takeover: ${message}`));
 	}
 
 	/** `Predecessor.offer` */
@@ -420,8 +427,10 @@ export class Proxy implements AdminSource {
 
 	/** Another process listens: what clients there are may stay as long as at a shutdown. */
 	private onReplaced(pid: number): void {
-		this.isReplaced = true;
 		this.health?.stop();
+		// It was told to stop meanwhile, and does so: its clients have no more time for that.
+		if (this.stopping) return;
+		this.isReplaced = true;
 		this.leave(true, `goes on as process ${pid}; clients may stay here for $s`);
 	}
 
@@ -467,6 +476,7 @@ export class Proxy implements AdminSource {
 		this.service.stopping(shutdown_timeout + (shutdown_termination_timeout ?? 0) + CLOSE_TIMEOUT);
 		this.unixListener?.stop();
 		this.takeover.stop();
+		if (this.listening >= this.workers) this.letGoOfSockets();
 		this.send({ type: "drain", gently });
 		if (this.shutdownTimer !== null) clearTimeout(this.shutdownTimer);
 		this.shutdownTimer = this.contain.later(shutdown_timeout, null, () => {
@@ -478,6 +488,12 @@ export class Proxy implements AdminSource {
 			this.send({ type: "cancel-all" });
 			this.shutdownTimer = this.contain.later(shutdown_termination_timeout, null, () => this.closeAll());
 		});
+	}
+
+	/** All workers have descriptors of their own. As long as there are ours, clients come to a queue where nobody may accept any more. */
+	private letGoOfSockets(): void {
+		for (const fd of this.sockets) closeDescriptor(fd);
+		this.sockets = [];
 	}
 
 	private closeAll(): void {

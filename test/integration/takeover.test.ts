@@ -1,11 +1,11 @@
 // A new process goes on in place of the running one (`--takeover`): nobody who connects meanwhile is refused, and nobody is dropped.
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync, mkdtempSync, rmSync, statSync } from "node:fs";
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Cluster, freePort, startPostgres } from "../support/postgres.ts";
-import { failProxy, type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
+import { failProxy, Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { until } from "../support/until.ts";
 import { connect, one } from "./support.ts";
@@ -31,6 +31,21 @@ function options(general: Record<string, unknown>) {
 
 function successor(general: Record<string, unknown>): Promise<Proxy> {
 	return startProxy({ ...options(general), args: ["--takeover"] });
+}
+
+async function isRefused(port: number): Promise<boolean> {
+	try {
+		(await Bun.connect({ hostname: "127.0.0.1", port, socket: { data() {} } })).end();
+		return false;
+	} catch {
+		return true;
+	}
+}
+
+/** Until the process is not ended by SIGHUP any more, the last signal that it takes care of (proc(5)). */
+function catchesSignals({ pid }: Proxy): Promise<void> {
+	const caught = () => /^SigCgt:\s*(\w+)$/m.exec(readFileSync(`/proc/${pid}/status`, "latin1"))![1]!;
+	return until(() => (Number.parseInt(caught().at(-1)!, 16) & 1) === 1, "signals to be caught");
 }
 
 /** Clients that come, ask and go, one after another, until it is stopped. */
@@ -184,4 +199,90 @@ linuxOnly("another port, no setting and strangers change nothing for the running
 	expect(await one(await connect(old), "SELECT 1")).toBe("1");
 	await using next = await successor(general);
 	await old.waitForLog(new RegExp(`goes on as process ${next.pid}`));
+});
+
+linuxOnly(
+	"one that was handed its sockets refuses who comes once it stops, and the port is free for another",
+	async () => {
+		const general = { port: freePort() };
+		await using old = await startProxy(options(general));
+		await using next = await successor(general);
+		expect(await old.exited).toBe(0);
+		await using busy = await connect(next);
+		await busy.query("BEGIN");
+		next.signal("SIGTERM");
+		await next.waitForLog(/is shutting down/);
+		await until(() => isRefused(general.port), "connections to be refused");
+		await using after = await startProxy(options(general));
+		expect(await one(await connect(after), "SELECT 1")).toBe("1");
+		expect((await busy.query("COMMIT")).tags).toEqual(["COMMIT"]);
+		expect(await next.exited).toBe(0);
+	},
+);
+
+linuxOnly("a new process that is told to stop before it listens leaves the old one in its place", async () => {
+	const general = { port: freePort() };
+	await using old = await startProxy(options(general));
+	// So many threads take a while, in which the signal comes.
+	await using next = new Proxy({ ...options({ ...general, workers: 12 }), args: ["--takeover"] });
+	await catchesSignals(next);
+	next.signal("SIGTERM");
+	expect(await next.exited).toBe(0);
+	expect(old.log).not.toContain("goes on as process");
+	expect(await one(await connect(old), "SELECT 1")).toBe("1");
+	await using third = await successor(general);
+	await old.waitForLog(new RegExp(`goes on as process ${third.pid}`));
+});
+
+linuxOnly("a signal while the other process is waited for is no answer", async () => {
+	const general = { port: freePort() };
+	await using old = await startProxy(options(general));
+	old.signal("SIGSTOP");
+	await using next = new Proxy({ ...options(general), args: ["--takeover"] });
+	await catchesSignals(next);
+	// Some of them come while it waits.
+	for (let i = 0; i < 20; i++) {
+		next.signal("SIGHUP");
+		await Bun.sleep(10);
+	}
+	old.signal("SIGCONT");
+	await next.waitForLog(/PgDog listening on/);
+	await old.waitForLog(new RegExp(`goes on as process ${next.pid}`));
+	expect(next.log).not.toContain("does not say that it makes way");
+});
+
+linuxOnly("a stop of the old process remains one where another takes its place just then", async () => {
+	const general = { port: freePort() };
+	await using old = await startProxy(options(general));
+	await using busy = await connect(old);
+	await busy.query("BEGIN");
+	const over = Promise.withResolvers<void>();
+	await Bun.connect({
+		unix: takeover_socket,
+		socket: {
+			open: (socket) => void socket.write("takeover\n"),
+			data: (socket, chunk) => {
+				if (chunk.toString() === "yours\n") return void socket.end();
+				old.signal("SIGTERM");
+				void old.waitForLog(/is shutting down/).then(() => socket.write("listening\n"));
+			},
+			close: () => over.resolve(),
+		},
+	});
+	await over.promise;
+	expect(old.log).not.toContain("goes on as process");
+	expect((await busy.query("COMMIT")).tags).toEqual(["COMMIT"]);
+	expect(await old.exited).toBe(0);
+});
+
+linuxOnly("what cannot be opened after a takeover keeps nothing else from being opened", async () => {
+	const general = { port: freePort(), unix_socket_dir: folder };
+	await using old = await startProxy(options(general));
+	using taken = Bun.serve({ port: 0, hostname: "0.0.0.0", fetch: () => new Response() });
+	await using next = await successor({ ...general, healthcheck_port: taken.port });
+	await old.waitForLog(new RegExp(`goes on as process ${next.pid}`));
+	expect(next.log).toContain(`takeover: cannot listen on 0.0.0.0:${taken.port}`);
+	expect(existsSync(join(folder, `.s.PGSQL.${general.port}`))).toBe(true);
+	await using _third = await successor(general);
+	await next.waitForLog(/goes on as process/);
 });
