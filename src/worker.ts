@@ -560,6 +560,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		this.listener.stop();
 		if (gently) {
 			this.deserted = 0;
+			this.moves.end();
 			return;
 		}
 		this.stopping = true;

@@ -61,6 +61,11 @@ export class Moves<Row> {
 		if (!this.isSweeping) this.sweep();
 	}
 
+	/** No client goes any more: where it came to may have said already that none is left there. */
+	end(): void {
+		this.left = 0;
+	}
+
 	private begin({ to, share }: Order, time: number): void {
 		this.lively = this.context.clients.all().filter((client) => isLively(client, time));
 		this.to = to;

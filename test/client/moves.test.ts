@@ -4,6 +4,7 @@ import { expect, test } from "bun:test";
 import { Clients } from "../../src/client/clients.ts";
 import { Moves, type MovesContext } from "../../src/client/moves.ts";
 import type { ClientMessage, MovingClient } from "../../src/client/moving-client.ts";
+import { now } from "../../src/clock.ts";
 import { Contain } from "../../src/contain.ts";
 import { Loads } from "../../src/stats/loads.ts";
 import { until } from "../support/until.ts";
@@ -36,4 +37,38 @@ test("one whose descriptor cannot be used is told of as gone: in the log, to the
 		[2, { type: "client-at", pid, worker: -1 }],
 		[0, { type: "client-arrived", pid }],
 	]);
+});
+
+test.each([
+	[false, 1],
+	[true, 0],
+])("a sweep under way when the worker is left (%p) gives away %p of its clients", (isLeft, given) => {
+	const time = now();
+	const loads = new Loads(2);
+	new Loads(2, loads.memory).measure(0, time);
+	let departures = 0;
+	const depart = () => {
+		departures++;
+		return null;
+	};
+	const client = { activeAt: time, queries: 1000, isQuiet: false, depart };
+	const sweeps: (() => void)[] = [];
+	const context = {
+		worker: 1,
+		loads,
+		clients: { all: () => [client] },
+		general: { client_placement: "fill" },
+		contain: {
+			guard: (_: unknown, work: () => void) => work(),
+			later: (_: number, __: unknown, work: () => void) => sweeps.push(work),
+		},
+		rowOf: () => "",
+	};
+	const moves = new Moves(context as unknown as MovesContext<string>, 2);
+	moves.tick(time);
+	expect([departures, sweeps.length]).toEqual([0, 1]);
+	if (isLeft) moves.end();
+	client.isQuiet = true;
+	sweeps[0]!();
+	expect(departures).toBe(given);
 });
