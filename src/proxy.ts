@@ -651,6 +651,7 @@ export class Proxy implements AdminSource {
 		this.learning.reach(next);
 		for (const { key } of pools.removed) this.bans.vitals.clear(this.slots.get(key)!);
 		this.bans.lift("reload", now());
+		if (serverTlsChanged) this.monitor.reconnect();
 		this.discover(next, known);
 		this.log.set(next.general.log_format, next.general.log_level);
 		this.put(updateOf(difference));

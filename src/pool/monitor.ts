@@ -139,6 +139,11 @@ export class Monitor {
 		};
 	}
 
+	/** Has all its connections replaced: other settings for them are about to be in force (`reach`). */
+	reconnect(): void {
+		for (const { watches } of this.groups.values()) for (const watch of watches) watch.reconnect();
+	}
+
 	private forgive(spec: PoolSpec): void {
 		const slot = this.slots.get(spec.key)!;
 		const time = now();

@@ -38,6 +38,8 @@ export class Watch implements ServerHome {
 	private credentials = 0;
 	private onLost: ((error: PgError) => void) | null = null;
 	private closed = false;
+	/** The connection was made by settings that are no longer in force: another one asks the next question. */
+	private isOutdated = false;
 
 	constructor(specs: readonly PoolSpec[], context: WatchContext) {
 		this.specs = specs;
@@ -54,6 +56,9 @@ export class Watch implements ServerHome {
 		this.asking = true;
 		try {
 			this.leaveOldAddress();
+			if (this.isOutdated) this.server?.close("reconnect");
+			// While one is being opened, settings may change once more.
+			this.isOutdated = false;
 			const server = this.server ?? (await this.connect(timeout));
 			this.report = await this.question(server, timeout);
 			this.failure = null;
@@ -114,6 +119,12 @@ export class Watch implements ServerHome {
 		});
 		if (server.state === ServerState.Closed) this.onLost?.(new PgError("FATAL", "08006", "connection lost"));
 		return promise;
+	}
+
+	/** Has the connection replaced soon, and not in the middle of a question. */
+	reconnect(): void {
+		this.isOutdated = true;
+		if (this.asking || this.server !== null) this.nextAt = 0;
 	}
 
 	close(): void {

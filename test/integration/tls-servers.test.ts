@@ -7,7 +7,7 @@ import { type Proxy, type ProxyOptions, type ProxyUser, startProxy } from "../su
 import { RawClient } from "../support/raw-client.ts";
 import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
-import { admin, connect, connectToBothWorkers, one, show, untilRunning } from "./support.ts";
+import { admin, backends, connect, connectToBothWorkers, one, show, untilRunning } from "./support.ts";
 
 setDefaultTimeout(60_000);
 
@@ -152,6 +152,28 @@ describe("tls_verify", () => {
 		await busy.query("COMMIT");
 		expect(await one(busy, "SELECT pg_backend_pid()")).not.toBe(kept);
 	});
+});
+
+test("a reload that asks for more replaces the monitor's connection, too", async () => {
+	const { config, users } = before(encrypted, { tls_verify: "prefer", lsn_check_interval: 300 }, { role: "auto" });
+	await using proxy = await startProxy({ config, users });
+	await using console = await admin(proxy);
+	const monitors = async () =>
+		(await backends(encrypted)).filter(({ query }) => query.includes("pg_is_in_recovery")).map(({ pid }) => pid);
+	await until(async () => (await monitors()).length === 1, "the monitor's connection");
+	const [old] = await monitors();
+	const general = {
+		...(config as { general: object }).general,
+		tls_verify: "verify_full",
+		tls_server_ca_certificate: authority.path,
+	};
+	proxy.writeConfig({ ...(config as object), general });
+	await console.query("RELOAD");
+	await until(async () => {
+		const now = await monitors();
+		return now.length === 1 && now[0] !== old;
+	}, "another one");
+	expect(proxy.log).not.toContain("cannot be asked");
 });
 
 describe("servers that are not what they should be", () => {
