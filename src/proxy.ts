@@ -386,6 +386,8 @@ export class Proxy implements AdminSource {
 				if (this.listeners[worker] === ENDED) this.threads[worker]?.send({ type: "listen" });
 			}
 		}
+		// The end of a socket that another process has, too, would be its end there, where a listener that ended takes all of a thread's time.
+		if (this.takeover.isOffered) return;
 		for (const worker of stuckListeners(this.listeners, this.attendance)) {
 			endListener(this.listeners[worker]!);
 			this.listeners[worker] = ENDED;

@@ -44,6 +44,11 @@ export class TakeoverListener {
 		this.listener = await listenUnix(path, 0o600, () => {}, handlers);
 	}
 
+	/** Whether another process has our sockets, and may have them for good. */
+	get isOffered(): boolean {
+		return this.heir !== null;
+	}
+
 	private onLine(socket: Socket<undefined>, line: string): void {
 		const { uid, pid } = peerOf(descriptor(socket));
 		if (uid !== process.getuid?.() && uid !== 0) this.refuse(socket, `user ${uid} is another than ours`);

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { describeWithCargo, folder, run } from "../plugin/support.ts";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
 import { type Proxy, proxyCommand, startProxy } from "../support/proxy.ts";
-import { within } from "../support/until.ts";
+import { until, within } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
 import { admin, connect, connectToBothWorkers, show, workerOf } from "./support.ts";
 
@@ -61,10 +61,10 @@ describeWithCargo("plugins that do wrong", () => {
 		return library;
 	}
 	/** At the default log level. */
-	function start(name: string, workers = 1): Promise<Proxy> {
+	function start(name: string, workers = 1, more: Record<string, unknown> = {}): Promise<Proxy> {
 		return startProxy({
 			config: {
-				general: { workers, client_placement: "spread", min_pool_size: 0 },
+				general: { workers, client_placement: "spread", min_pool_size: 0, ...more },
 				databases: [{ name: "pgdog", host: cluster.primary.host, port: cluster.port }],
 				plugins: [{ name }],
 				admin: { password: "pgdog" },
@@ -122,6 +122,31 @@ describeWithCargo("plugins that do wrong", () => {
 		const [again] = await connectToBothWorkers(proxy, 1);
 		expect((await again[0]!.query("SELECT 'again'")).rows).toEqual([["again"]]);
 		expect((await show(console, "SHOW CLIENTS")).length).toBeGreaterThan(others.length + 2);
+	}, 30_000);
+
+	test("where one does not come back, its worker's listener stays as long as another process may take it over", async () => {
+		const place = folder();
+		const takeover_socket = join(place, "takeover");
+		const release = join(place, "release");
+		const library = plugin("waits", ONCE(`while (access(${JSON.stringify(release)}, 0) != 0) usleep(10000);`));
+		await using proxy = await start(library, 2, { takeover_socket });
+		const address = `:${proxy.port.toString(16).toUpperCase().padStart(4, "0")} 00000000:0000 0A`;
+		const listeners = () => readFileSync("/proc/net/tcp", "latin1").split(address).length - 1;
+		const [[caught]] = await connectToBothWorkers(proxy, 1);
+		const offered = Promise.withResolvers<void>();
+		const heir = await Bun.connect({
+			unix: takeover_socket,
+			socket: { open: (socket) => void socket.write("takeover\n"), data: () => offered.resolve() },
+		});
+		await offered.promise;
+		caught!.send(f.query("SELECT 'caught'"));
+		await proxy.waitForLog(/WARNING? worker 0 does not come back to its event loop/);
+		expect(listeners()).toBe(2);
+		heir.terminate();
+		await until(() => listeners() === 1, "its end");
+		writeFileSync(release, "");
+		expect((await caught!.result()).rows).toEqual([["caught"]]);
+		await until(() => listeners() === 2, "another");
 	}, 30_000);
 
 	test("one whose file is overwritten in place goes on as it was loaded", async () => {
