@@ -349,7 +349,10 @@ export class Startup implements StreamOwner {
 		}
 		const account = this.isAdmin ? { passwords: [context.admin.password] } : user;
 		const endPoint = this.identity?.endPoint ?? null;
-		this.login = new ClientLogin(context.general.auth_type, this.user, account, context.scram, endPoint);
+		const { auth_type } = context.general;
+		// Whoever may reach the port could stop the proxy there.
+		const method = this.isAdmin && auth_type === "trust" ? "scram" : auth_type;
+		this.login = new ClientLogin(method, this.user, account, context.scram, endPoint);
 		this.proceed(this.login.start());
 	}
 

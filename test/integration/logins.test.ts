@@ -15,6 +15,8 @@ setDefaultTimeout(30_000);
 const AUTH_TYPES = ["scram", "md5", "plain", "trust"] as const;
 type AuthType = (typeof AUTH_TYPES)[number];
 
+const ADMIN_PASSWORD = "of the admin";
+
 let cluster: Cluster;
 const proxies = {} as Record<AuthType, Proxy>;
 let verifier: string;
@@ -29,6 +31,7 @@ beforeAll(async () => {
 		proxies[auth_type] = await startProxy({
 			config: {
 				general: { auth_type, default_pool_size: 2, client_connection_recovery: "recover" },
+				admin: { password: ADMIN_PASSWORD },
 				databases: [
 					{ name: "pgdog", host, port },
 					{ name: "by_socket", host: socketDir, port, database_name: "pgdog" },
@@ -71,6 +74,23 @@ afterAll(async () => {
 });
 
 for (const auth of AUTH_TYPES) {
+	test("whatever clients are asked for, the admin database asks for its password", async () => {
+		for (const auth_type of AUTH_TYPES) {
+			const { port } = proxies[auth_type];
+			for (const password of ["", "wrong"]) {
+				const login = RawClient.connect({ port, user: "admin", database: "admin", password });
+				expect([auth_type, await login.then(() => "in", String)]).not.toEqual([auth_type, "in"]);
+			}
+			await using console = await RawClient.connect({
+				port,
+				user: "admin",
+				database: "admin",
+				password: ADMIN_PASSWORD,
+			});
+			expect((await console.query("SHOW VERSION")).errors).toEqual([]);
+		}
+	});
+
 	test(`auth_type = ${auth}: pg, postgres, Bun.sql and a raw client log in`, async () => {
 		const url = proxies[auth].url();
 		const pg = new Client(url);
