@@ -27,6 +27,7 @@ import { ProtocolError, traceOf } from "./errors.ts";
 import { createLog, type Log } from "./log.ts";
 import { Door } from "./login/door.ts";
 import { Listener, type ListenerOwner } from "./login/listener.ts";
+import { Logins } from "./logins.ts";
 import type { AnyRow, Asking, FromWorker, Joined, PeerMessage, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
 import type { Dialling } from "./net/connect.ts";
 import { Descriptors, Room } from "./net/descriptors.ts";
@@ -36,13 +37,10 @@ import { settle } from "./net/outgoing.ts";
 import { Lines } from "./net/standard-error.ts";
 import { adoptSocket, type Stream, socketHandlers } from "./net/stream.ts";
 import { OnceAMinute, timesText } from "./once-a-minute.ts";
-import { StatementCache } from "./parser/cache.ts";
 import { createFactsCache } from "./parser/facts-cache.ts";
-import { SqlParser } from "./parser/parse.ts";
 import { PluginHost } from "./plugin/host.ts";
 import { Bans } from "./pool/bans.ts";
 import { Caps } from "./pool/caps.ts";
-import { Cluster } from "./pool/cluster.ts";
 import type { PoolContext } from "./pool/context.ts";
 import { databasesOf } from "./pool/databases.ts";
 import { Filling } from "./pool/filling.ts";
@@ -52,10 +50,8 @@ import { Ledger } from "./pool/ledger.ts";
 import { Permit } from "./pool/permit.ts";
 import { Pool } from "./pool/pool.ts";
 import type { Lesson } from "./pool/reported.ts";
-import { Shard } from "./pool/shard.ts";
 import { Vitals } from "./pool/vitals.ts";
 import { RouteLog } from "./router/route-log.ts";
-import { Router, type Topology } from "./router/router.ts";
 import { Attendance } from "./stats/attendance.ts";
 import { Counters, Stat } from "./stats/counters.ts";
 import { Loads } from "./stats/loads.ts";
@@ -67,14 +63,6 @@ const TICK = 100;
 const DESERTED = 5;
 /** Bytes that large messages of all clients may take until they are sent on: four of the longest that is routed. A guess. */
 const COLLECTED = 256 << 20;
-
-/** User, pools and router behind a login, by user and database (`loginKey`). */
-interface Login {
-	readonly spec: ClusterSpec;
-	readonly user: User;
-	readonly cluster: Cluster;
-	readonly router: Router;
-}
 
 export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwner {
 	readonly worker: number;
@@ -124,15 +112,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 	private readonly poolsBySlot = new Map<number, Pool>();
 	/** Pools that left the configuration and still have servers. One that comes back is another Pool in the same slot. */
 	private readonly leaving = new Set<Pool>();
-	private readonly logins = new Map<string, Login>();
-	/** Routers by topology: they know nothing but the settings and the shape of a cluster, so one serves all of that shape. */
-	private readonly routers = new Map<string, Router>();
-	/** Shards with `role = "auto"`: clients may wait there (`Election`) until the primary is found. */
-	private electing: readonly Shard[] = [];
-	/** Server connections that all pools may have together: the sum of their `pool_size`. */
-	private size = 0;
-	/** SQL texts and their facts, for all routers of this thread. */
-	private readonly parsed = new StatementCache(new SqlParser());
+	private readonly logins: Logins;
 	readonly clients: Clients<ClientRow>;
 	private readonly moves: Moves<ClientRow>;
 	readonly descriptors: Descriptors;
@@ -166,6 +146,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		this.seats = new Seats(this, this.descriptors);
 		this.door = new Door(this, this.descriptors, (room) => this.onFull(room));
 		this.bans = new Bans(new Vitals(setup.capacity, setup.vitals), this.log, { general, clusters: [] }, setup.slots);
+		this.logins = new Logins(this.pools, this.bans.vitals, this.plugins);
 		this.caps = new Caps(this, (to, message) => this.toPeer(to, message));
 		this.filling = new Filling(this.ledger, this.bans, this.log);
 		this.counters = new Counters(setup.capacity, setup.workers, setup.counters);
@@ -221,8 +202,8 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 	/** Counts and logs that a client is turned away for want of file descriptors. */
 	private onFull(room: Room): void {
 		// The client has not said its user and database: its error is counted only where there is one login in all.
-		if (room === Room.None && this.logins.size === 1)
-			for (const { cluster } of this.logins.values()) cluster.first.counters[Stat.errors]!++;
+		const login = this.logins.only;
+		if (room === Room.None && login !== null) login.cluster.first.counters[Stat.errors]!++;
 		const times = this.ledger.descriptors.due(now());
 		if (times === 0) return;
 		const { limit } = this.descriptors;
@@ -235,13 +216,13 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 
 	/** Server connections that all pools have, and may have. */
 	private connections(): [used: number, size: number] {
-		return [this.ledger.usedByAll, this.size];
+		return [this.ledger.usedByAll, this.logins.size];
 	}
 
 	// ---- what pools and clients ask of their worker ----------------------------------------------------------------
 
-	find(user: string, database: string): Login | null {
-		return this.logins.get(loginKey(user, database)) ?? null;
+	find(user: string, database: string): ReturnType<Logins["find"]> {
+		return this.logins.find(user, database);
 	}
 
 	openAdmin(stream: Stream, address: string, parameters: ReadonlyMap<string, string>): void {
@@ -447,36 +428,28 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		this.admin = update.admin;
 		this.generation++;
 		this.log.set(general.log_format, general.log_level);
-		if (writeFunctions !== null) this.parsed.setWriteFunctions(writeFunctions);
+		if (writeFunctions !== null) this.logins.setWriteFunctions(writeFunctions);
 		this.cancels.reach(update.peers);
 		if (!update.generalChanged && update.clusters.length + update.gone.length === 0) return;
 		const gone = new Set(this.pools.keys());
-		const before = this.replaceLogins(update, slots, paused);
-		const clusters = [...this.logins.values()].map(({ spec }) => spec);
+		this.changePools(update, slots, paused);
+		const before = this.logins.replace(update);
+		const clusters = this.logins.specs();
 		for (const { pools } of clusters) for (const { key } of pools) gone.delete(key);
 		this.reachAll(clusters);
 		this.eachClient((client) => {
-			const key = loginKey(client.user, client.database);
-			const found = this.logins.get(key);
-			if (found === undefined) client.shutDown(false);
-			else if (before.get(key) !== found) client.reach(found.cluster, found.router);
+			const found = this.logins.find(client.user, client.database);
+			if (found === null) client.shutDown(false);
+			else if (!before.has(found)) client.reach(found.cluster, found.router);
 		});
-		// Clients that `reach` could not send to another queue still wait in an election that is no more: they are refused.
-		for (const [key, { cluster }] of before)
-			if (this.logins.get(key)?.cluster !== cluster) for (const { election } of cluster.shards) election?.end();
+		this.logins.endElections(before);
 		for (const key of gone) this.remove(key);
 		this.keyring.reach([...this.pools.values()].map(({ spec }) => spec.server_verifier));
 		this.caps.reach(this.pools.values());
 	}
 
-	/** Makes pools and logins of the update; pools that stay keep their servers. @returns the logins of before, by `loginKey` */
-	private replaceLogins(
-		update: Update,
-		slots: ReadonlyMap<string, number>,
-		paused: ReadonlySet<string>,
-	): ReadonlyMap<string, Login> {
-		const before = new Map(this.logins);
-		for (const { user, database } of update.gone) this.logins.delete(loginKey(user, database));
+	/** Makes the pools of the update; those that stay keep their servers. */
+	private changePools(update: Update, slots: ReadonlyMap<string, number>, paused: ReadonlySet<string>): void {
 		for (const { pools } of update.clusters) {
 			for (const spec of pools) {
 				const pool = this.pools.get(spec.key);
@@ -484,18 +457,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 				else pool.change(spec);
 			}
 		}
-		const changed = new Map(update.clusters.map((spec) => [loginKey(spec.user.name, spec.database), spec]));
-		// Shards and routers decide by the settings that they were made with: all are made anew.
-		if (update.generalChanged) {
-			this.routers.clear();
-			for (const [key, { spec }] of this.logins) if (!changed.has(key)) changed.set(key, spec);
-			for (const pool of this.pools.values()) pool.wake();
-		}
-		for (const [key, spec] of changed) {
-			if (spec.pools.length > 0) this.logins.set(key, this.login(spec));
-			else this.logins.delete(key);
-		}
-		return before;
+		if (update.generalChanged) for (const pool of this.pools.values()) pool.wake();
 	}
 
 	private add(spec: PoolSpec, slot: number, isPaused: boolean): void {
@@ -513,39 +475,11 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		this.leaving.add(pool);
 	}
 
-	private login(spec: ClusterSpec): Login {
-		const { general } = this;
-		const shards = [...Map.groupBy(spec.pools, ({ shard }) => shard).values()].map((specs) => {
-			const members = specs.map(({ key }) => this.pools.get(key)!);
-			return new Shard(members, this.bans.vitals, general, spec.readOnly);
-		});
-		const cluster = new Cluster(shards);
-		const { hasPrimary, hasReplicas, hasChoice } = cluster;
-		const topology = { shards: shards.length, hasPrimary, hasReplicas, hasChoice, readOnly: spec.readOnly };
-		return { spec, user: spec.user, cluster, router: this.routerOf(topology) };
-	}
-
-	private routerOf(topology: Required<Topology>): Router {
-		const key = Object.values(topology).join();
-		let router = this.routers.get(key);
-		if (router === undefined) {
-			router = new Router(topology, this.parsed, this.plugins, this.general);
-			this.routers.set(key, router);
-		}
-		return router;
-	}
-
-	/** Works out what depends on all clusters together: bans, each pool's `database`, elections, and `size`. */
+	/** Works out what depends on all clusters together: bans, and each pool's `database`. */
 	private reachAll(clusters: readonly ClusterSpec[]): void {
 		const slots = { get: (key: string) => this.pools.get(key)?.slot };
 		this.bans.reach({ general: this.general, clusters }, slots);
 		for (const [key, database] of databasesOf(clusters, slots)) this.pools.get(key)!.database = database;
-		const shards = [...this.logins.values()].flatMap(({ cluster }) => cluster.shards);
-		this.electing = shards.filter(({ election }) => election !== null);
-		this.size = shards.reduce(
-			(sum, { pools }) => pools.reduce((all, { spec }) => all + spec.pool_size + spec.reserve_pool_size, sum),
-			0,
-		);
 	}
 
 	/** After a takeover: a client may be on its way between two workers, so once without any is not enough. */
@@ -601,7 +535,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		if (changed) for (const pool of this.pools.values()) contain.guard(null, () => pool.reconsider());
 		for (const pool of this.leaving) if (pool.isOver) this.leaving.delete(pool);
 		contain.guard(null, () => this.filling.tick(this.pools.values(), time));
-		for (const shard of this.electing) contain.guard(null, () => shard.tick(time, changed));
+		for (const shard of this.logins.electing) contain.guard(null, () => shard.tick(time, changed));
 		// One function for all of them.
 		let client: ClientHandle;
 		const check = () => client.check(time);
@@ -627,8 +561,4 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 				return this.routes.rows();
 		}
 	}
-}
-
-function loginKey(user: string, database: string): string {
-	return `${user}\0${database}`;
 }

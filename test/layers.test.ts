@@ -34,7 +34,8 @@ const TOP: Record<string, { rooms: string[]; files: string[] }> = {
 	"main.ts": { rooms: ["*"], files: ["cli.ts", "proxy.ts", "version.ts"] },
 	"known-pools.ts": { rooms: ["config", "pool", "stats", "status"], files: [] },
 	"proxy.ts": { rooms: ["*"], files: ["known-pools.ts", "messages.ts", "version.ts", "worker.ts"] },
-	"worker.ts": { rooms: ["*"], files: ["messages.ts"] },
+	"logins.ts": { rooms: ["config", "parser", "plugin", "pool", "router"], files: [] },
+	"worker.ts": { rooms: ["*"], files: ["logins.ts", "messages.ts"] },
 	"worker-thread.ts": { rooms: ["*"], files: ["messages.ts", "worker.ts"] },
 	// What threads say to each other: types only.
 	"messages.ts": { rooms: ["admin", "auth", "backend", "client", "config", "plugin", "pool", "status"], files: [] },

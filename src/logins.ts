@@ -1,0 +1,121 @@
+// Who may log in to what, as one worker has it: user, pools and router behind each user and database. Made and asked by worker.ts,
+// which has the pools.
+
+import type { Update } from "./config/diff.ts";
+import type { General } from "./config/settings.ts";
+import type { ClusterSpec, User } from "./config/snapshot.ts";
+import { StatementCache } from "./parser/cache.ts";
+import { SqlParser } from "./parser/parse.ts";
+import type { PluginHost } from "./plugin/host.ts";
+import { Cluster } from "./pool/cluster.ts";
+import type { Pool } from "./pool/pool.ts";
+import { Shard } from "./pool/shard.ts";
+import type { Vitals } from "./pool/vitals.ts";
+import { Router, type Topology } from "./router/router.ts";
+
+/** User, pools and router behind a login, by user and database (`loginKey`). */
+interface Login {
+	readonly spec: ClusterSpec;
+	readonly user: User;
+	readonly cluster: Cluster;
+	readonly router: Router;
+}
+
+export class Logins {
+	/** The worker's, by `PoolSpec.key`. */
+	private readonly pools: ReadonlyMap<string, Pool>;
+	private readonly vitals: Vitals;
+	private readonly plugins: PluginHost | null;
+	private readonly logins = new Map<string, Login>();
+	/** Routers by topology: they know nothing but the settings and the shape of a cluster, so one serves all of that shape. */
+	private readonly routers = new Map<string, Router>();
+	/** SQL texts and their facts, for all routers of this thread. */
+	private readonly parsed = new StatementCache(new SqlParser());
+	/** Shards with `role = "auto"`: clients may wait there (`Election`) until the primary is found. */
+	electing: readonly Shard[] = [];
+	/** Server connections that all pools may have together: the sum of their `pool_size`. */
+	size = 0;
+
+	constructor(pools: ReadonlyMap<string, Pool>, vitals: Vitals, plugins: PluginHost | null) {
+		this.pools = pools;
+		this.vitals = vitals;
+		this.plugins = plugins;
+	}
+
+	find(user: string, database: string): Login | null {
+		return this.logins.get(loginKey(user, database)) ?? null;
+	}
+
+	/** The login there is, where there is one in all. */
+	get only(): Login | null {
+		if (this.logins.size !== 1) return null;
+		return this.logins.values().next().value ?? null;
+	}
+
+	specs(): ClusterSpec[] {
+		return [...this.logins.values()].map(({ spec }) => spec);
+	}
+
+	setWriteFunctions(names: readonly string[]): void {
+		this.parsed.setWriteFunctions(names);
+	}
+
+	/** Makes the logins of an update, whose pools are there. @returns the logins of before */
+	replace({ general, generalChanged, clusters, gone }: Update): ReadonlySet<Login> {
+		const before = new Set(this.logins.values());
+		for (const { user, database } of gone) this.logins.delete(loginKey(user, database));
+		const changed = new Map(clusters.map((spec) => [loginKey(spec.user.name, spec.database), spec]));
+		// Shards and routers decide by the settings that they were made with: all are made anew.
+		if (generalChanged) {
+			this.routers.clear();
+			for (const [key, { spec }] of this.logins) if (!changed.has(key)) changed.set(key, spec);
+		}
+		for (const [key, spec] of changed) {
+			if (spec.pools.length > 0) this.logins.set(key, this.login(spec, general));
+			else this.logins.delete(key);
+		}
+		this.count();
+		return before;
+	}
+
+	private login(spec: ClusterSpec, general: General): Login {
+		const shards = [...Map.groupBy(spec.pools, ({ shard }) => shard).values()].map((specs) => {
+			const members = specs.map(({ key }) => this.pools.get(key)!);
+			return new Shard(members, this.vitals, general, spec.readOnly);
+		});
+		const cluster = new Cluster(shards);
+		const { hasPrimary, hasReplicas, hasChoice } = cluster;
+		const topology = { shards: shards.length, hasPrimary, hasReplicas, hasChoice, readOnly: spec.readOnly };
+		return { spec, user: spec.user, cluster, router: this.routerOf(topology, general) };
+	}
+
+	private routerOf(topology: Required<Topology>, general: General): Router {
+		const key = Object.values(topology).join();
+		let router = this.routers.get(key);
+		if (router === undefined) {
+			router = new Router(topology, this.parsed, this.plugins, general);
+			this.routers.set(key, router);
+		}
+		return router;
+	}
+
+	/** Works out what depends on all logins together: elections, and `size`. */
+	private count(): void {
+		const shards = [...this.logins.values()].flatMap(({ cluster }) => cluster.shards);
+		this.electing = shards.filter(({ election }) => election !== null);
+		this.size = shards.reduce(
+			(sum, { pools }) => pools.reduce((all, { spec }) => all + spec.pool_size + spec.reserve_pool_size, sum),
+			0,
+		);
+	}
+
+	/** Clients that `reach` could not send to another queue still wait in an election that is no more: they are refused. */
+	endElections(before: ReadonlySet<Login>): void {
+		const left = new Set(this.logins.values());
+		for (const login of before) if (!left.has(login)) for (const { election } of login.cluster.shards) election?.end();
+	}
+}
+
+function loginKey(user: string, database: string): string {
+	return `${user}\0${database}`;
+}
