@@ -5,20 +5,18 @@ import { randomBytes } from "node:crypto";
 import type { Socket } from "bun";
 import { answer } from "./admin/commands.ts";
 import { type HealthEndpoint, isUp, serveHealth } from "./admin/health-endpoint.ts";
-import type { AdminSource, Notice, Reloaded } from "./admin/source.ts";
-import { clientsOf } from "./client/seats.ts";
+import type { AdminSource, Reloaded } from "./admin/source.ts";
 import { now } from "./clock.ts";
-import { diff, firstUpdate, type LoginKey, settingChangeText, type Update, updateOf } from "./config/diff.ts";
+import { firstUpdate } from "./config/diff.ts";
 import type { Loaded } from "./config/load.ts";
-import { losses } from "./config/loss.ts";
-import { problemText } from "./config/problem.ts";
-import { allPools, type ClusterSpec, type PoolSpec, type Snapshot } from "./config/snapshot.ts";
+import type { Snapshot } from "./config/snapshot.ts";
+import { Configuration } from "./configuration.ts";
 import { Contain } from "./contain.ts";
-import { asPgError, cannotListen, PgError, ProtocolError, TOO_MANY_CONNECTIONS, traceOf } from "./errors.ts";
+import { cannotListen, ProtocolError, traceOf } from "./errors.ts";
 import { KnownPools } from "./known-pools.ts";
 import type { Log } from "./log.ts";
 import { turnAway } from "./login/door.ts";
-import type { AnyRow, FromWorker, Joined, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
+import type { AnyRow, FromWorker, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
 import { releaseCode } from "./net/code.ts";
 import { Descriptors, Room } from "./net/descriptors.ts";
 import { closeDescriptor, descriptor, duplicate, endListener } from "./net/options.ts";
@@ -33,6 +31,7 @@ import { Learning } from "./pool/learning.ts";
 import { Ledger } from "./pool/ledger.ts";
 import { Monitor } from "./pool/monitor.ts";
 import { Vitals } from "./pool/vitals.ts";
+import { PoolSlots } from "./pool-slots.ts";
 import { Attendance, ENDED, LOOK, stuckListeners } from "./stats/attendance.ts";
 import { Counters } from "./stats/counters.ts";
 import { Loads } from "./stats/loads.ts";
@@ -46,10 +45,6 @@ interface Thread {
 	send(message: ToWorker): void;
 }
 
-/** Pools that a reload may still add: rows in shared memory cannot be added later. Empty ones cost no memory. */
-const SPARE_POOLS = 1024;
-/** Pools of users who are not in the configuration, all that ever come: a slot is of the same pool for as long as the process lives. */
-const LEARNED_POOLS = 8192;
 /** ms between two looks for learned users whom nobody is any more. */
 const TIDY_LEARNED = 1_000;
 /** File descriptors that a worker thread takes for itself, as seen with Bun 1.4.5. */
@@ -70,9 +65,7 @@ export interface Passed {
 
 export class Proxy implements AdminSource {
 	readonly version = versionLine();
-	private current: Snapshot;
 	private readonly log: Log;
-	private readonly read: (before: Snapshot) => Loaded;
 	private readonly service: ServiceManager;
 	private readonly predecessor: Takeover | null;
 	/** `WorkerSetup.sockets`; empty again once it leaves. */
@@ -84,8 +77,8 @@ export class Proxy implements AdminSource {
 	private readonly description: HostDescription;
 	private readonly threads: Thread[] = [];
 	private readonly workers: number;
-	private readonly capacity: number;
-	private readonly slots = new Map<string, number>();
+	private readonly slots: PoolSlots;
+	private readonly configuration: Configuration;
 	private readonly known: KnownPools;
 	private readonly ledger: Ledger;
 	private readonly counters: Counters;
@@ -124,27 +117,35 @@ export class Proxy implements AdminSource {
 		this.service = passed.service;
 		this.predecessor = passed.predecessor;
 		this.sockets = this.predecessor?.sockets ?? this.service.sockets;
-		this.current = snapshot;
 		this.description = plugins;
 		this.plugins = new PluginHost(plugins, { log });
 		this.log = log;
-		this.read = read;
 		this.workers = Math.max(1, snapshot.general.workers);
-		this.assignSlots(snapshot);
-		const learned = snapshot.general.auth_query_user === undefined ? 0 : LEARNED_POOLS;
-		this.capacity = this.slots.size + SPARE_POOLS + learned;
-		this.ledger = new Ledger(this.capacity, this.workers);
+		this.slots = new PoolSlots(snapshot);
+		const { capacity, byKey } = this.slots;
+		this.ledger = new Ledger(capacity, this.workers);
 		this.descriptors = new Descriptors(this.ledger.descriptorCounts);
-		this.counters = new Counters(this.capacity, this.workers);
+		this.counters = new Counters(capacity, this.workers);
 		this.attendance = new Attendance(this.workers);
-		this.bans = new Bans(new Vitals(this.capacity), log, snapshot, this.slots);
-		this.known = new KnownPools(this.slots, this.ledger, this.counters, this.bans);
+		this.bans = new Bans(new Vitals(capacity), log, snapshot, byKey);
+		this.known = new KnownPools(byKey, this.ledger, this.counters, this.bans);
 		this.contain = new Contain((error) => {
 			if (error instanceof ProtocolError) log.warn(`a server said to the monitor what it should not: ${error.message}`);
 			else log.error(`internal error: ${traceOf(error)}`);
 		}, settle);
 		this.monitor = new Monitor(this.bans, log, this.contain, snapshot, this.descriptors);
 		this.learning = new Learning(snapshot, log, this.monitor);
+		const { slots, ledger, bans, known, monitor, learning } = this;
+		this.configuration = new Configuration(snapshot, read, {
+			log,
+			slots,
+			tally: ledger.tally,
+			bans,
+			known,
+			monitor,
+			learning,
+			send: (message) => this.send(message),
+		});
 		this.averages = new AverageSampler();
 		this.takeover = new TakeoverListener(snapshot.general, {
 			offer: () => this.offer(),
@@ -169,9 +170,9 @@ export class Proxy implements AdminSource {
 	}
 
 	private async start(): Promise<void> {
-		const { host, port, workers, unix_socket_dir } = this.current.general;
+		const { host, port, workers, unix_socket_dir } = this.configuration.snapshot.general;
 		this.descriptors.measure(FILES_OF_A_WORKER * this.workers);
-		const shortage = this.descriptors.shortage(FILES_OF_A_WORKER * this.workers, this.size);
+		const shortage = this.descriptors.shortage(FILES_OF_A_WORKER * this.workers, this.configuration.size);
 		if (shortage !== null) this.log.warn(shortage);
 		// The plugins' init comes before anything listens: no client may be routed before it.
 		this.plugins.init();
@@ -184,7 +185,7 @@ export class Proxy implements AdminSource {
 				throw cannotListen(error, `${host}:${port}`);
 			}
 		}
-		this.discover(this.current, new Set());
+		this.configuration.begin();
 		if (this.predecessor === null)
 			await this.listenBeside((error) => {
 				throw error;
@@ -195,10 +196,10 @@ export class Proxy implements AdminSource {
 				index,
 				workers: this.workers,
 				version: this.version,
-				update: firstUpdate(this.current),
+				update: firstUpdate(this.configuration.snapshot),
 				plugins: this.description,
-				slots: this.slots,
-				capacity: this.capacity,
+				slots: this.slots.byKey,
+				capacity: this.slots.capacity,
 				ledger: this.ledger.memory,
 				counters: this.counters.memory,
 				vitals: this.bans.vitals.memory,
@@ -214,15 +215,16 @@ export class Proxy implements AdminSource {
 		this.periodic.push(this.contain.every(TIDY_LEARNED, () => this.forgetLearned()));
 		this.periodic.push(this.contain.every(MEASURE, () => this.descriptors.measure()));
 		this.tidy();
-		const period = this.current.general.stats_period;
+		const period = this.configuration.snapshot.general.stats_period;
 		this.periodic.push(
-			this.contain.every(period, () => this.averages.sample(this.known.samples(allPools(this.current)), Date.now())),
+			this.contain.every(period, () => this.averages.sample(this.known.samples(this.configuration.pools), Date.now())),
 		);
 	}
 
 	/** Opens what no two processes have at once: only clients' sockets go on when another takes over. */
 	private async listenBeside(onError: (error: Error) => void): Promise<void> {
-		const { healthcheck_port, port, takeover_socket, unix_socket_dir, unix_socket_mode } = this.current.general;
+		const { healthcheck_port, port, takeover_socket, unix_socket_dir, unix_socket_mode } =
+			this.configuration.snapshot.general;
 		const open = [
 			async () => {
 				if (healthcheck_port === undefined) return;
@@ -250,7 +252,7 @@ export class Proxy implements AdminSource {
 	 */
 	private tidy(): void {
 		// With `workers = 0` this thread has clients, who would wait for it.
-		if (this.current.general.workers === 0) return;
+		if (this.configuration.snapshot.general.workers === 0) return;
 		this.contain.later(TIDY, null, () => {
 			Bun.gc(true);
 			releaseCode();
@@ -307,21 +309,6 @@ export class Proxy implements AdminSource {
 		return this.threads[this.nextThread++ % this.workers];
 	}
 
-	private assignSlots(snapshot: Snapshot): void {
-		for (const { key } of allPools(snapshot)) if (!this.slots.has(key)) this.slots.set(key, this.slots.size);
-	}
-
-	/**
-	 * Tells bans and monitor of the servers in force; with `require_healthcheck_on_discovery` new ones have to pass a check first.
-	 * @param known keys of pools that were there before
-	 */
-	private discover(snapshot: Snapshot, known: ReadonlySet<string>): void {
-		this.bans.reach(snapshot, this.slots);
-		if (snapshot.general.require_healthcheck_on_discovery)
-			for (const { key } of allPools(snapshot)) if (!known.has(key)) this.bans.unchecked(this.slots.get(key)!, now());
-		this.monitor.reach(snapshot, this.slots);
-	}
-
 	private send(message: ToWorker): void {
 		for (const thread of this.threads) thread.send(message);
 	}
@@ -354,7 +341,7 @@ export class Proxy implements AdminSource {
 				);
 				break;
 			case "join":
-				this.threads[from]?.send({ type: "told", id: message.id, answer: this.join(message) });
+				this.threads[from]?.send({ type: "told", id: message.id, answer: this.configuration.join(message) });
 				break;
 			case "doubt":
 				this.learning.doubt(message.user, message.database);
@@ -398,7 +385,7 @@ export class Proxy implements AdminSource {
 		// Told to stop before it has taken the place of another process: that one goes on.
 		if (this.stopping) return this.letGoOfSockets();
 		if (this.predecessor !== null) await this.replace(this.predecessor);
-		const { host, port, unix_socket_dir } = this.current.general;
+		const { host, port, unix_socket_dir } = this.configuration.snapshot.general;
 		this.descriptors.measure();
 		const where =
 			this.service.sockets.length > 0 && this.predecessor === null
@@ -436,14 +423,9 @@ export class Proxy implements AdminSource {
 		this.leave(true, `goes on as process ${pid}; clients may stay here for $s`);
 	}
 
-	/** Server connections that all pools may have together. */
-	private get size(): number {
-		return allPools(this.current).reduce((sum, { pool_size }) => sum + pool_size, 0);
-	}
-
 	private statusLine(): string {
 		const { connections } = this.descriptors;
-		return `${connections} connections, ${this.ledger.usedByAll} of them to servers, of ${this.size} that pools may have`;
+		return `${connections} connections, ${this.ledger.usedByAll} of them to servers, of ${this.configuration.size} that pools may have`;
 	}
 
 	/** Ends the process with exit code 1: half a proxy is worse than none, and systemd starts a new one. */
@@ -473,7 +455,7 @@ export class Proxy implements AdminSource {
 	/** @param why for the log; `$` is the time in which clients may leave */
 	private leave(gently: boolean, why: string): void {
 		this.stopping = true;
-		const { shutdown_timeout, shutdown_termination_timeout } = this.current.general;
+		const { shutdown_timeout, shutdown_termination_timeout } = this.configuration.snapshot.general;
 		this.log.info(`🐕 PgDog ${why.replace("$", String(shutdown_timeout / 1000))}`);
 		this.service.stopping(shutdown_timeout + (shutdown_termination_timeout ?? 0) + CLOSE_TIMEOUT);
 		this.unixListener?.stop();
@@ -517,7 +499,7 @@ export class Proxy implements AdminSource {
 	// ---- the admin database ----------------------------------------------------------------------------------------
 
 	snapshot(): Snapshot {
-		return this.current;
+		return this.configuration.snapshot;
 	}
 
 	get stuckWorkers(): readonly number[] {
@@ -540,74 +522,23 @@ export class Proxy implements AdminSource {
 	}
 
 	pools(): PoolRow[] {
-		return this.known.rows(allPools(this.current));
+		return this.known.rows(this.configuration.pools);
 	}
 
 	ban(id: number | undefined): number {
-		return this.known.each(allPools(this.current), id, (slot) => this.bans.banByHand(slot, now()));
+		return this.known.each(this.configuration.pools, id, (slot) => this.bans.banByHand(slot, now()));
 	}
 
 	unban(id: number | undefined): number {
-		return this.known.each(allPools(this.current), id, (slot) => this.bans.unbanByHand(slot, now()));
+		return this.known.each(this.configuration.pools, id, (slot) => this.bans.unbanByHand(slot, now()));
 	}
 
 	healthcheck(id: number | undefined): number {
-		return this.known.each(allPools(this.current), id, (slot) => this.bans.vitals.suspect(slot));
-	}
-
-	/** Sends an order to all workers. @returns how many pools it is for */
-	private order(order: "pause" | "resume" | "reconnect", pools: readonly PoolSpec[]): number {
-		this.send({ type: "order", order, keys: pools.map(({ key }) => key) });
-		return pools.length;
-	}
-
-	// ---- users who are not in the configuration --------------------------------------------------------------------
-
-	private join({ user, database, found }: Extract<FromWorker, { type: "join" }>): Joined {
-		try {
-			const spec = this.learning.join(user, database, found);
-			if (spec === null) return null;
-			const fresh = spec.pools.filter(({ key }) => !this.slots.has(key)).length;
-			if (this.slots.size + fresh > this.capacity)
-				throw new PgError("FATAL", TOO_MANY_CONNECTIONS, `more than ${this.capacity} pools since the start`);
-			this.relearn([{ user, database }], [spec]);
-			return null;
-		} catch (error) {
-			const { sqlstate, message } = asPgError(error);
-			this.log.error(`no pools for user "${user}" of database "${database}": ${message}`);
-			return { sqlstate, message };
-		}
+		return this.known.each(this.configuration.pools, id, (slot) => this.bans.vitals.suspect(slot));
 	}
 
 	private forgetLearned(): void {
-		const { tally } = this.ledger;
-		const gone = this.learning.idle(now(), (user) => clientsOf(tally, user));
-		if (gone.length > 0 && !this.closing)
-			this.relearn(
-				gone.map(({ name: user, database }) => ({ user, database })),
-				[],
-			);
-	}
-
-	/** Learned users are not, or not any more, what they were: `specs` take the place of these logins' clusters. */
-	private relearn(logins: readonly LoginKey[], specs: readonly ClusterSpec[]): void {
-		const known = new Set(allPools(this.current).map(({ key }) => key));
-		const next = this.learning.replace(logins, specs);
-		const kept = new Set(allPools(next).map(({ key }) => key));
-		for (const key of known) if (!kept.has(key)) this.bans.vitals.clear(this.slots.get(key)!);
-		this.assignSlots(next);
-		this.current = next;
-		this.discover(next, known);
-		const update = { ...firstUpdate(next), generalChanged: false, writeFunctions: null, clusters: specs };
-		this.put({ ...update, gone: specs.length > 0 ? [] : logins });
-	}
-
-	/** Has the workers put an update in force. */
-	private put(update: Update): void {
-		const keys = update.clusters.flatMap((cluster) => cluster.pools.map(({ key }) => key));
-		const slots = new Map(keys.map((key) => [key, this.slots.get(key)!]));
-		const paused = this.known.reach(allPools(this.current));
-		this.send({ type: "reload", update, slots, paused });
+		if (!this.closing) this.configuration.forgetLearned();
 	}
 
 	async reload(force = false): Promise<Reloaded> {
@@ -615,72 +546,25 @@ export class Proxy implements AdminSource {
 		const isServing = this.listening >= this.workers && !this.stopping;
 		if (isServing) this.service.reloading();
 		try {
-			return this.readAnew(force);
+			const reloaded = this.configuration.reload(force);
+			if (reloaded.refused.length === 0) this.tidy();
+			return reloaded;
 		} finally {
 			if (isServing) this.service.ready();
 		}
 	}
 
-	private readAnew(force: boolean): Reloaded {
-		const loaded = this.read(this.current);
-		for (const note of loaded.notes) this.log.info(note);
-		if (!loaded.ok) return this.refuseReload(loaded.problems.map(problemText));
-		const lost = losses(this.current, loaded.snapshot);
-		if (lost.length > 0 && !force) return this.refuseReload(lost, true);
-		const difference = diff(this.current, this.learning.with(loaded.snapshot));
-		const { settings, pools, pluginsChanged, writeFunctionsChanged, clientTlsChanged, serverTlsChanged, next } =
-			difference;
-		if (this.slots.size + pools.added.length > this.capacity)
-			return this.refuseReload([`more than ${this.capacity} pools since the start: restart to add more`]);
-		const notices: Notice[] = [];
-		const tell = (severity: Notice["severity"], message: string) => {
-			if (severity === "WARNING") this.log.warn(message);
-			else this.log.info(message);
-			notices.push({ severity, message });
-		};
-		for (const warning of [...loaded.snapshot.warnings, ...lost.map((each) => `forced: ${each}`)])
-			tell("WARNING", warning);
-		for (const change of settings)
-			tell(change.reloadable ? "NOTICE" : "WARNING", `reload: ${settingChangeText(change)}`);
-		if (pluginsChanged) tell("WARNING", "reload: [[plugins]] differs: takes effect after a restart");
-		if (clientTlsChanged) tell("NOTICE", "reload: TLS certificates read anew: clients from now on are shown them");
-		if (serverTlsChanged) tell("NOTICE", "reload: TLS towards servers differs: their connections are replaced");
-		if (difference.peersChanged) tell("NOTICE", "reload: [[peers]] differs");
-		if (writeFunctionsChanged) tell("NOTICE", "reload: [[write_functions]] differs");
-		const known = new Set(allPools(this.current).map(({ key }) => key));
-		this.assignSlots(next);
-		this.current = next;
-		this.learning.reach(next);
-		for (const { key } of pools.removed) this.bans.vitals.clear(this.slots.get(key)!);
-		this.bans.lift("reload", now());
-		if (serverTlsChanged) this.monitor.reconnect();
-		this.discover(next, known);
-		this.log.set(next.general.log_format, next.general.log_level);
-		this.put(updateOf(difference));
-		if (serverTlsChanged) this.order("reconnect", allPools(next));
-		const counts = `${pools.added.length} pools added, ${pools.changed.length} changed, ${pools.removed.length} removed`;
-		tell("NOTICE", `configuration reloaded: ${counts}`);
-		this.tidy();
-		return { refused: [], forcible: false, notices };
-	}
-
-	private refuseReload(refused: readonly string[], forcible = false): Reloaded {
-		const all = forcible ? "; RELOAD FORCE on the admin database takes it all the same" : "";
-		for (const problem of refused) this.log.error(`reload refused: ${problem}${all}`);
-		return { refused, forcible, notices: [] };
-	}
-
 	async pause(user: string | undefined, database: string | undefined): Promise<number> {
-		return this.order("pause", this.known.pause(allPools(this.current), user, database));
+		return this.configuration.order("pause", this.known.pause(this.configuration.pools, user, database));
 	}
 
 	async resume(user: string | undefined, database: string | undefined): Promise<number> {
-		return this.order("resume", this.known.resume(allPools(this.current), user, database));
+		return this.configuration.order("resume", this.known.resume(this.configuration.pools, user, database));
 	}
 
 	async reconnect(): Promise<void> {
 		this.bans.lift("reconnect", now());
-		this.order("reconnect", allPools(this.current));
+		this.configuration.order("reconnect", this.configuration.pools);
 	}
 
 	shutdown(): void {

@@ -33,7 +33,15 @@ const LEAVES = ["log.ts", "clock.ts", "contain.ts", "errors.ts", "once-a-minute.
 const TOP: Record<string, { rooms: string[]; files: string[] }> = {
 	"main.ts": { rooms: ["*"], files: ["cli.ts", "proxy.ts", "version.ts"] },
 	"known-pools.ts": { rooms: ["config", "pool", "stats", "status"], files: [] },
-	"proxy.ts": { rooms: ["*"], files: ["known-pools.ts", "messages.ts", "version.ts", "worker.ts"] },
+	"pool-slots.ts": { rooms: ["config"], files: [] },
+	"configuration.ts": {
+		rooms: ["admin", "client", "config", "pool"],
+		files: ["known-pools.ts", "messages.ts", "pool-slots.ts"],
+	},
+	"proxy.ts": {
+		rooms: ["*"],
+		files: ["configuration.ts", "known-pools.ts", "messages.ts", "pool-slots.ts", "version.ts", "worker.ts"],
+	},
 	"logins.ts": { rooms: ["config", "parser", "plugin", "pool", "router"], files: [] },
 	"worker.ts": { rooms: ["*"], files: ["logins.ts", "messages.ts"] },
 	"worker-thread.ts": { rooms: ["*"], files: ["messages.ts", "worker.ts"] },

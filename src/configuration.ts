@@ -1,0 +1,196 @@
+// The configuration in force: how another takes its place, by a reload or for users whom it does not have, and who is told of it.
+// Made and asked by proxy.ts.
+
+import type { Notice, Reloaded } from "./admin/source.ts";
+import { clientsOf } from "./client/seats.ts";
+import { now } from "./clock.ts";
+import { diff, firstUpdate, type LoginKey, settingChangeText, type Update, updateOf } from "./config/diff.ts";
+import type { Loaded } from "./config/load.ts";
+import { losses } from "./config/loss.ts";
+import { problemText } from "./config/problem.ts";
+import { allPools, type ClusterSpec, type PoolSpec, type Snapshot } from "./config/snapshot.ts";
+import { asPgError, PgError, TOO_MANY_CONNECTIONS } from "./errors.ts";
+import type { KnownPools } from "./known-pools.ts";
+import type { Log } from "./log.ts";
+import type { FromWorker, Joined, ToWorker } from "./messages.ts";
+import type { Bans } from "./pool/bans.ts";
+import type { Learning } from "./pool/learning.ts";
+import type { Monitor } from "./pool/monitor.ts";
+import type { PoolSlots } from "./pool-slots.ts";
+import type { Tally } from "./tally.ts";
+
+/** Who is told of it, on the main thread and beyond. */
+interface Audience {
+	readonly log: Log;
+	readonly slots: PoolSlots;
+	/** How many clients each user has. */
+	readonly tally: Tally;
+	readonly bans: Bans;
+	readonly known: KnownPools;
+	readonly monitor: Monitor;
+	readonly learning: Learning;
+	/** To all workers. */
+	readonly send: (message: ToWorker) => void;
+}
+
+export class Configuration {
+	private current: Snapshot;
+	private readonly read: (before: Snapshot) => Loaded;
+	private readonly log: Log;
+	private readonly slots: PoolSlots;
+	private readonly tally: Tally;
+	private readonly bans: Bans;
+	private readonly known: KnownPools;
+	private readonly monitor: Monitor;
+	private readonly learning: Learning;
+	private readonly send: (message: ToWorker) => void;
+
+	/** @param read loads the configuration files again */
+	constructor(snapshot: Snapshot, read: (before: Snapshot) => Loaded, audience: Audience) {
+		this.current = snapshot;
+		this.read = read;
+		this.log = audience.log;
+		this.slots = audience.slots;
+		this.tally = audience.tally;
+		this.bans = audience.bans;
+		this.known = audience.known;
+		this.monitor = audience.monitor;
+		this.learning = audience.learning;
+		this.send = audience.send;
+	}
+
+	get snapshot(): Snapshot {
+		return this.current;
+	}
+
+	get pools(): PoolSpec[] {
+		return allPools(this.current);
+	}
+
+	/** The one that the process starts with is in force. */
+	begin(): void {
+		this.discover(new Set());
+	}
+
+	/**
+	 * Tells bans and monitor of the servers in force; with `require_healthcheck_on_discovery` new ones have to pass a check first.
+	 * @param known keys of pools that were there before
+	 */
+	private discover(known: ReadonlySet<string>): void {
+		const snapshot = this.current;
+		this.bans.reach(snapshot, this.slots.byKey);
+		if (snapshot.general.require_healthcheck_on_discovery)
+			for (const { key } of this.pools) if (!known.has(key)) this.bans.unchecked(this.slots.of(key), now());
+		this.monitor.reach(snapshot, this.slots.byKey);
+	}
+
+	/** Server connections that all pools may have together. */
+	get size(): number {
+		return this.pools.reduce((sum, { pool_size }) => sum + pool_size, 0);
+	}
+
+	/** Sends an order to all workers. @returns how many pools it is for */
+	order(order: "pause" | "resume" | "reconnect", pools: readonly PoolSpec[]): number {
+		this.send({ type: "order", order, keys: pools.map(({ key }) => key) });
+		return pools.length;
+	}
+
+	// ---- users who are not in the configuration --------------------------------------------------------------------
+
+	join({ user, database, found }: Extract<FromWorker, { type: "join" }>): Joined {
+		try {
+			const spec = this.learning.join(user, database, found);
+			if (spec === null) return null;
+			const fresh = spec.pools.filter(({ key }) => !this.slots.byKey.has(key)).length;
+			if (!this.slots.hasRoomFor(fresh))
+				throw new PgError("FATAL", TOO_MANY_CONNECTIONS, `more than ${this.slots.capacity} pools since the start`);
+			this.relearn([{ user, database }], [spec]);
+			return null;
+		} catch (error) {
+			const { sqlstate, message } = asPgError(error);
+			this.log.error(`no pools for user "${user}" of database "${database}": ${message}`);
+			return { sqlstate, message };
+		}
+	}
+
+	forgetLearned(): void {
+		const gone = this.learning.idle(now(), (user) => clientsOf(this.tally, user));
+		if (gone.length > 0)
+			this.relearn(
+				gone.map(({ name: user, database }) => ({ user, database })),
+				[],
+			);
+	}
+
+	/** Learned users are not, or not any more, what they were: `specs` take the place of these logins' clusters. */
+	private relearn(logins: readonly LoginKey[], specs: readonly ClusterSpec[]): void {
+		const known = new Set(this.pools.map(({ key }) => key));
+		const next = this.learning.replace(logins, specs);
+		const kept = new Set(allPools(next).map(({ key }) => key));
+		for (const key of known) if (!kept.has(key)) this.bans.vitals.clear(this.slots.of(key));
+		this.slots.assign(next);
+		this.current = next;
+		this.discover(known);
+		const update = { ...firstUpdate(next), generalChanged: false, writeFunctions: null, clusters: specs };
+		this.put({ ...update, gone: specs.length > 0 ? [] : logins });
+	}
+
+	/** Has the workers put an update in force. */
+	private put(update: Update): void {
+		const keys = update.clusters.flatMap((cluster) => cluster.pools.map(({ key }) => key));
+		const slots = new Map(keys.map((key) => [key, this.slots.of(key)]));
+		const paused = this.known.reach(this.pools);
+		this.send({ type: "reload", update, slots, paused });
+	}
+
+	// ---- reload ----------------------------------------------------------------------------------------------------
+
+	/** @param force whatever is lost */
+	reload(force: boolean): Reloaded {
+		const loaded = this.read(this.current);
+		for (const note of loaded.notes) this.log.info(note);
+		if (!loaded.ok) return this.refuse(loaded.problems.map(problemText));
+		const lost = losses(this.current, loaded.snapshot);
+		if (lost.length > 0 && !force) return this.refuse(lost, true);
+		const difference = diff(this.current, this.learning.with(loaded.snapshot));
+		const { settings, pools, pluginsChanged, writeFunctionsChanged, clientTlsChanged, serverTlsChanged, next } =
+			difference;
+		if (!this.slots.hasRoomFor(pools.added.length))
+			return this.refuse([`more than ${this.slots.capacity} pools since the start: restart to add more`]);
+		const notices: Notice[] = [];
+		const tell = (severity: Notice["severity"], message: string) => {
+			if (severity === "WARNING") this.log.warn(message);
+			else this.log.info(message);
+			notices.push({ severity, message });
+		};
+		for (const warning of [...loaded.snapshot.warnings, ...lost.map((each) => `forced: ${each}`)])
+			tell("WARNING", warning);
+		for (const change of settings)
+			tell(change.reloadable ? "NOTICE" : "WARNING", `reload: ${settingChangeText(change)}`);
+		if (pluginsChanged) tell("WARNING", "reload: [[plugins]] differs: takes effect after a restart");
+		if (clientTlsChanged) tell("NOTICE", "reload: TLS certificates read anew: clients from now on are shown them");
+		if (serverTlsChanged) tell("NOTICE", "reload: TLS towards servers differs: their connections are replaced");
+		if (difference.peersChanged) tell("NOTICE", "reload: [[peers]] differs");
+		if (writeFunctionsChanged) tell("NOTICE", "reload: [[write_functions]] differs");
+		const known = new Set(this.pools.map(({ key }) => key));
+		this.slots.assign(next);
+		this.current = next;
+		this.learning.reach(next);
+		for (const { key } of pools.removed) this.bans.vitals.clear(this.slots.of(key));
+		this.bans.lift("reload", now());
+		if (serverTlsChanged) this.monitor.reconnect();
+		this.discover(known);
+		this.log.set(next.general.log_format, next.general.log_level);
+		this.put(updateOf(difference));
+		if (serverTlsChanged) this.order("reconnect", allPools(next));
+		const counts = `${pools.added.length} pools added, ${pools.changed.length} changed, ${pools.removed.length} removed`;
+		tell("NOTICE", `configuration reloaded: ${counts}`);
+		return { refused: [], forcible: false, notices };
+	}
+
+	private refuse(refused: readonly string[], forcible = false): Reloaded {
+		const all = forcible ? "; RELOAD FORCE on the admin database takes it all the same" : "";
+		for (const problem of refused) this.log.error(`reload refused: ${problem}${all}`);
+		return { refused, forcible, notices: [] };
+	}
+}
