@@ -15,6 +15,7 @@ import { cleaning } from "./clean.ts";
 import type { MovingServer } from "./moving-server.ts";
 import type { ParameterSets } from "./parameters.ts";
 import { Relay, type RelayClient, type RelayOwner } from "./relay.ts";
+import { ServerState } from "./server-state.ts";
 import { ServerStatements } from "./server-statements.ts";
 import { SessionState } from "./session-state.ts";
 import type { Statements } from "./statements.ts";
@@ -47,20 +48,6 @@ export interface ServerHome {
 	/** Sends a CancelRequest; `cancelLanded` is called when no later query can be hit by it. */
 	cancel(server: Server): void;
 	rollbackTimeout(): number;
-}
-
-export const enum ServerState {
-	/** StartupMessage sent; not in the pool yet. */
-	Login,
-	/** In the pool, clean, nobody's. */
-	Idle,
-	/** Lent to `client`. */
-	Lent,
-	/** Runs a query of ours; `client` may be waiting for its end. */
-	Task,
-	/** Its client is gone in mid-request: the answer is read and thrown away, then it is cleaned. */
-	Draining,
-	Closed,
 }
 
 export class Server implements StreamOwner, RelayOwner {

@@ -4,7 +4,8 @@
 // walk.ts asks whether what comes next may go there.
 
 import type { ParameterSet } from "../backend/parameters.ts";
-import { type Server, type ServerClient, ServerState } from "../backend/server.ts";
+import type { Server, ServerClient } from "../backend/server.ts";
+import { ServerState } from "../backend/server-state.ts";
 import { now } from "../clock.ts";
 import { Side } from "../config/snapshot.ts";
 import { PgError } from "../errors.ts";

@@ -5,7 +5,8 @@
 
 import { Reply } from "../backend/books.ts";
 import type { ParameterSet } from "../backend/parameters.ts";
-import { type Server, ServerState } from "../backend/server.ts";
+import type { Server } from "../backend/server.ts";
+import { ServerState } from "../backend/server-state.ts";
 import { now } from "../clock.ts";
 import { PgError, TOO_MANY_CONNECTIONS } from "../errors.ts";
 import type { Sink } from "../net/stream.ts";

@@ -1,7 +1,8 @@
 // What a pool does with time, at the janitor's tick: ends what takes too long, closes what is too old or too many, fills what is
 // missing, and follows what is found out about its server elsewhere: bans, roles, addresses. One for each Pool.
 
-import { type Server, ServerState } from "../backend/server.ts";
+import type { Server } from "../backend/server.ts";
+import { ServerState } from "../backend/server-state.ts";
 import { PgError } from "../errors.ts";
 import type { LogFields } from "../log.ts";
 import { timesText } from "../once-a-minute.ts";

@@ -4,7 +4,8 @@
 import { ScramCache } from "../auth/scram-keys.ts";
 import { login } from "../backend/login.ts";
 import { ParameterSets } from "../backend/parameters.ts";
-import { type Server, type ServerHome, ServerState } from "../backend/server.ts";
+import type { Server, ServerHome } from "../backend/server.ts";
+import { ServerState } from "../backend/server-state.ts";
 import { now } from "../clock.ts";
 import type { PoolSpec } from "../config/snapshot.ts";
 import type { Contain } from "../contain.ts";

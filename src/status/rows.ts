@@ -1,7 +1,8 @@
 // What is known of clients, servers, pools and decisions, a row for each: plain data that crosses threads. Workers make the rows of
 // theirs, the main thread puts them together (gathering.ts), and the admin database shows them.
 
-import { type Server, ServerState } from "../backend/server.ts";
+import type { Server } from "../backend/server.ts";
+import { ServerState } from "../backend/server-state.ts";
 import type { ClientHandle } from "../client/context.ts";
 import { TxStatus } from "../wire/codes.ts";
 

@@ -4,7 +4,7 @@
 import { describe, expect, test } from "bun:test";
 import { Reply } from "../../src/backend/books.ts";
 import type { Copy } from "../../src/backend/copy.ts";
-import { ServerState } from "../../src/backend/server.ts";
+import { ServerState } from "../../src/backend/server-state.ts";
 import { Statement } from "../../src/backend/statement.ts";
 import { NO_FACTS } from "../../src/parser/session.ts";
 import { backend, concat, frontend, message } from "../support/wire-frames.ts";

@@ -3,7 +3,7 @@
 import { expect, test } from "bun:test";
 import { ParameterSets } from "../../src/backend/parameters.ts";
 import { Reports } from "../../src/backend/reports.ts";
-import { ServerState } from "../../src/backend/server.ts";
+import { ServerState } from "../../src/backend/server-state.ts";
 import { spent } from "../support/processor.ts";
 import { backend } from "../support/wire-frames.ts";
 import { rig } from "./support.ts";

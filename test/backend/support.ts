@@ -5,7 +5,8 @@ import type { Socket } from "bun";
 import { type Books, Reply } from "../../src/backend/books.ts";
 import type { Moment } from "../../src/backend/copy.ts";
 import { ParameterSets } from "../../src/backend/parameters.ts";
-import { Server, type ServerClient, type ServerHome, ServerState } from "../../src/backend/server.ts";
+import { Server, type ServerClient, type ServerHome } from "../../src/backend/server.ts";
+import { ServerState } from "../../src/backend/server-state.ts";
 import { Stream } from "../../src/net/stream.ts";
 import { Stat } from "../../src/stats/counters.ts";
 

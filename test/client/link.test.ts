@@ -2,7 +2,7 @@
 // The server is real, between sockets that only remember; the client and the pool are played.
 
 import { expect, test } from "bun:test";
-import { ServerState } from "../../src/backend/server.ts";
+import { ServerState } from "../../src/backend/server-state.ts";
 import type { ClientContext, Login } from "../../src/client/context.ts";
 import { Incoming } from "../../src/client/incoming.ts";
 import { Link, type LinkOwner } from "../../src/client/link.ts";

@@ -1,7 +1,8 @@
 // One worker's share of a pool: who gets a server, how many there are, and who is told what when there is none.
 
 import { expect, test } from "bun:test";
-import { type Server, ServerState } from "../../src/backend/server.ts";
+import type { Server } from "../../src/backend/server.ts";
+import { ServerState } from "../../src/backend/server-state.ts";
 import { now } from "../../src/clock.ts";
 import { NO_FACTS } from "../../src/parser/session.ts";
 import { Pool } from "../../src/pool/pool.ts";

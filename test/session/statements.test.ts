@@ -3,7 +3,7 @@
 
 import { describe, expect, test } from "bun:test";
 import { Reply } from "../../src/backend/books.ts";
-import { ServerState } from "../../src/backend/server.ts";
+import { ServerState } from "../../src/backend/server-state.ts";
 import { StatementCache } from "../../src/parser/cache.ts";
 import { SqlParser } from "../../src/parser/parse.ts";
 import { Reading } from "../../src/parser/reading.ts";
