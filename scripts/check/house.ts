@@ -1,11 +1,11 @@
 // The rules of the house that no linter has: what nobody but contain.ts may do, who writes the fields of a Server, that a promise is
-// waited for, and how long, how branched and how wide a function may be (ratchets.ts). Run by `npm run check`.
+// waited for, how long a file may be, and how long, how branched and how wide a function (ratchets.ts). Run by `npm run check`.
 
 import { join } from "node:path";
 import { type Node, type SourceFile, SyntaxKind } from "typescript/unstable/ast";
 import type { Checker, Project } from "typescript/unstable/async";
 import { hasBody, SOURCE, treesOf, walk, withProject } from "../syntax.ts";
-import { BEYOND, LIMITS, type Measure, UNCONTAINED } from "./ratchets.ts";
+import { BEYOND, LIMITS, type Measure, MOST_LINES, UNCONTAINED } from "./ratchets.ts";
 
 const ROOT = join(SOURCE, "..");
 const BACKEND = "/src/backend/";
@@ -105,6 +105,16 @@ export function beyond(
 	return faults;
 }
 
+/** A file that is longer has more than one noun. */
+export function tooLong(trees: Trees, most = MOST_LINES): string[] {
+	const faults: string[] = [];
+	for (const [file, tree] of trees) {
+		const { line } = tree.getLineAndCharacterOfPosition(tree.end);
+		if (line > most) faults.push(`src/${file}: ${line} lines, more than ${most}`);
+	}
+	return faults;
+}
+
 // ---- what runs outside of contain.ts --------------------------------------------------------------------------------
 
 const UNGUARDED = new Set(["setTimeout", "setInterval", "setImmediate", "queueMicrotask"]);
@@ -190,6 +200,7 @@ function isCaught(statement: Node): boolean {
 async function faults(project: Project): Promise<string[]> {
 	const trees = await treesOf(project, SOURCE);
 	return [
+		...tooLong(trees),
 		...beyond("lines", sizes(trees).lines),
 		...beyond("parameters", sizes(trees).parameters),
 		...beyond("complexity", complexities(trees)),

@@ -4,7 +4,7 @@ import { afterAll, expect, test } from "bun:test";
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { beyond, floating, sizes, uncontained, writtenByOthers } from "../../scripts/check/house.ts";
+import { beyond, floating, sizes, tooLong, uncontained, writtenByOthers } from "../../scripts/check/house.ts";
 import { treesOf, withProject } from "../../scripts/syntax.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "pgdog-house-"));
@@ -57,6 +57,7 @@ test("a Server is written by its own room, timers run in contain.ts, and promise
 			"src/client/client.ts:6: fields of backend/ are written there only",
 		]);
 		expect(await floating(trees, project.checker)).toEqual(["src/net/timer.ts:3: nobody waits for this promise"]);
+		expect(tooLong(trees, 8)).toEqual(["src/net/timer.ts: 11 lines, more than 8"]);
 		expect(uncontained(trees, {})).toEqual([
 			"a timer, a microtask or a then goes through contain.ts, but for 0 in net/timer.ts: src/net/timer.ts:6, src/net/timer.ts:7",
 		]);
