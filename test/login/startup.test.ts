@@ -2,34 +2,14 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { createConnection } from "node:net";
-import type { Socket } from "bun";
 import fc from "fast-check";
-import { ScramCache } from "../../src/auth/scram-keys.ts";
-import { ParameterSets } from "../../src/backend/parameters.ts";
-import type { ClientContext } from "../../src/client/context.ts";
-import { Seats } from "../../src/client/seats.ts";
-import { Budget } from "../../src/client/share.ts";
-import { type General, general as table } from "../../src/config/settings.ts";
-import type { ClusterSpec, User } from "../../src/config/snapshot.ts";
-import { NO_TLS } from "../../src/config/tls.ts";
-import { createLog } from "../../src/log.ts";
 import { parseOptions } from "../../src/login/options.ts";
-import { Startup } from "../../src/login/startup.ts";
-import { Descriptors } from "../../src/net/descriptors.ts";
-import { Stream, socketHandlers } from "../../src/net/stream.ts";
-import { StatementCache } from "../../src/parser/cache.ts";
-import { createFactsCache } from "../../src/parser/facts-cache.ts";
-import { SqlParser } from "../../src/parser/parse.ts";
-import { Cluster } from "../../src/pool/cluster.ts";
-import type { Pool } from "../../src/pool/pool.ts";
-import { Shard } from "../../src/pool/shard.ts";
-import { RouteLog } from "../../src/router/route-log.ts";
-import { Router } from "../../src/router/router.ts";
 import { ScriptedServer, testPool } from "../pool/support.ts";
 import { errorFields } from "../support/message.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { until } from "../support/until.ts";
 import { bytes, concat, cstring, frontend, int32 } from "../support/wire-frames.ts";
+import { listen } from "./support.ts";
 
 describe("the startup parameter `options`", () => {
 	test.each([
@@ -81,88 +61,14 @@ describe("the startup parameter `options`", () => {
 
 const postgres = new ScriptedServer();
 const inner = testPool(postgres.port, { pool_size: 20 });
-const cancels: string[] = [];
-const listening = listen();
-
-/** One pool, nothing to route. */
-function reach(pool: Pool): { spec: ClusterSpec; cluster: Cluster; router: Router } {
-	const topology = { shards: 1, hasPrimary: true, hasReplicas: false };
-	const policy = {
-		read_write_split: "include_primary",
-		load_balancing_strategy: "random",
-		checkout_timeout: 5000,
-	} as const;
-	const shard = new Shard([pool], inner.bans.vitals, policy, false);
-	const user = { name: "u", database: "d", passwords: ["p"] };
-	const spec = { user, database: "d", readOnly: false, pools: [pool.spec] };
-	return {
-		spec,
-		cluster: new Cluster([shard]),
-		router: new Router(topology, new StatementCache(new SqlParser()), null),
-	};
-}
-
-/** A listener whose clients get through to the scripted server by trust. */
-function listen() {
-	const general = {
-		...Object.fromEntries(Object.entries(table).map(([name, setting]) => [name, setting.default])),
-		auth_type: "trust",
-	} as unknown as General;
-	let id = 0;
-	const log = createLog("text", "off");
-	const seats = new Seats({ general, log, ledger: inner.ledger }, new Descriptors());
-	const context: ClientContext = {
-		seats,
-		sets: new ParameterSets(),
-		collected: new Budget(1 << 30),
-		statements: inner.statements,
-		facts: createFactsCache(),
-		scram: new ScramCache(),
-		log,
-		tls: NO_TLS,
-		handlers: inner.context.handlers,
-		contain: inner.context.contain,
-		routes: new RouteLog(),
-		time: 0,
-		stopping: false,
-		plugins: null,
-		general,
-		admin: { name: "admin", user: "admin", password: "secret", generated: false },
-		find: (user, database) =>
-			user === "u" ? { user: { name: user, database, passwords: ["p"] } as User, ...reach(inner.pool) } : null,
-		onProven() {},
-		lookUp: async () => ({ found: null }),
-		join: async () => null,
-		doubt() {},
-		openAdmin: (stream) => stream.end(),
-		register: () => ++id,
-		unregister() {},
-		onLogin() {},
-		onLogout() {},
-		cancel: (pid, secret, done) => {
-			cancels.push(`${pid} ${Buffer.from(secret).toString("hex")}`);
-			done();
-		},
-		nextSerial: () => ++id,
-	};
-	const handlers = socketHandlers((error) => {
-		throw error;
-	});
-	return Bun.listen<Stream>({
-		hostname: "127.0.0.1",
-		port: 0,
-		socket: {
-			...handlers,
-			open(socket: Socket<Stream>) {
-				socket.data = new Stream(socket);
-				socket.data.owner = new Startup(context, socket.data, "test", () => {});
-			},
-		},
-	});
-}
+const listening = listen(inner, [
+	{ name: "u", database: "u", passwords: ["p"] },
+	{ name: "u", database: "d", passwords: ["p"] },
+]);
+const { cancels } = listening;
 
 afterAll(() => {
-	listening.stop(true);
+	listening.stop();
 	inner.pool.shutDown();
 	postgres[Symbol.dispose]();
 });

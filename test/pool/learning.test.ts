@@ -1,0 +1,340 @@
+// Users whom the configuration does not have: who is asked for them, for how long an answer is believed, and who of them has pools.
+
+import { expect, test } from "bun:test";
+import type { Socket } from "bun";
+import { now } from "../../src/clock.ts";
+import { load } from "../../src/config/load.ts";
+import type { General } from "../../src/config/settings.ts";
+import type { Snapshot } from "../../src/config/snapshot.ts";
+import { createLog } from "../../src/log.ts";
+import { Learning } from "../../src/pool/learning.ts";
+import { Body, cut } from "../support/message.ts";
+import { until } from "../support/until.ts";
+import { backend, concat } from "../support/wire-frames.ts";
+import { testPool } from "./support.ts";
+
+type Rows = (string | null)[][];
+
+/** A server that has a row for each user, and answers Parse, Bind, Execute and Sync at once with those of the name that is bound. */
+class Register implements Disposable {
+	readonly port: number;
+	/** Names that were asked for, in order. */
+	readonly asked: string[] = [];
+	/** StartupMessages, in order. */
+	readonly logins: Record<string, string>[] = [];
+	rows: Record<string, Rows> = { alice: [["alice", "secret"]], bob: [["bob", "geheim"]] };
+	/** Says this SQLSTATE instead of an answer. */
+	error = "";
+	/** While true nothing is answered. */
+	hold = false;
+	/** While true it refuses whoever logs in. */
+	closed = false;
+	private readonly held: (() => void)[] = [];
+	private readonly open = new Set<Socket<{ buffer: Buffer; isIn: boolean; name: string }>>();
+	private readonly listener;
+
+	constructor() {
+		this.listener = Bun.listen<{ buffer: Buffer; isIn: boolean; name: string }>({
+			hostname: "127.0.0.1",
+			port: 0,
+			socket: {
+				open: (socket) => {
+					socket.data = { buffer: Buffer.alloc(0), isIn: false, name: "" };
+					this.open.add(socket);
+				},
+				close: (socket) => {
+					this.open.delete(socket);
+				},
+				data: (socket, chunk) => this.onData(socket, chunk),
+			},
+		});
+		this.port = this.listener.port;
+	}
+
+	get connections(): number {
+		return this.open.size;
+	}
+
+	private onData(socket: Socket<{ buffer: Buffer; isIn: boolean; name: string }>, chunk: Buffer): void {
+		const state = socket.data;
+		state.buffer = Buffer.concat([state.buffer, chunk]);
+		if (!state.isIn) {
+			const words = state.buffer.toString("utf8", 8).split("\0");
+			this.logins.push(
+				Object.fromEntries(words.flatMap((name, i) => (i % 2 === 0 && name !== "" ? [[name, words[i + 1]!]] : []))),
+			);
+			state.buffer = Buffer.alloc(0);
+			if (this.closed) {
+				socket.end(backend.errorResponse({ S: "FATAL", V: "FATAL", C: "57P03", M: "not now" }));
+				return;
+			}
+			state.isIn = true;
+			socket.write(concat(backend.authenticationOk(), backend.backendKeyData(1, 7), backend.readyForQuery()));
+			return;
+		}
+		const { messages, rest } = cut(state.buffer);
+		state.buffer = Buffer.from(rest);
+		for (const { code, body } of messages) {
+			if (code === "B") {
+				const reader = new Body(body);
+				const [, , , , length] = [reader.cstring(), reader.cstring(), reader.int16(), reader.int16(), reader.int32()];
+				state.name = reader.bytes(length).toString("utf8");
+				this.asked.push(state.name);
+			} else if (code === "S") {
+				const { name } = state;
+				const answer = () => this.answer(socket, name);
+				if (this.hold) this.held.push(answer);
+				else answer();
+			}
+		}
+	}
+
+	private answer(socket: Socket<unknown>, name: string): void {
+		const rows = (this.rows[name] ?? []).map((row) => backend.dataRow(...row));
+		const said =
+			this.error === ""
+				? [backend.parseComplete(), backend.bindComplete(), ...rows, backend.commandComplete("SELECT 1")]
+				: [backend.errorResponse({ S: "ERROR", V: "ERROR", C: this.error, M: "refused", D: "the detail" })];
+		socket.write(concat(...said, backend.readyForQuery()));
+	}
+
+	goOn(): void {
+		this.hold = false;
+		for (const answer of this.held.splice(0)) answer();
+	}
+
+	/** Ends all connections without a word. */
+	drop(): void {
+		for (const socket of this.open) socket.terminate();
+	}
+
+	[Symbol.dispose](): void {
+		this.listener.stop(true);
+	}
+}
+
+/** What the main thread has: user "u" of the configuration, and an entry "d" of `[[databases]]` that asks the register. */
+function stage(settings: Partial<General> = {}, urls: (port: number) => string[] = () => []) {
+	const register = new Register();
+	const loaded = load({
+		configPath: "/nowhere/pgdog.toml",
+		databaseUrls: [`postgres://u:p@127.0.0.1:${register.port}/d`, ...urls(register.port)],
+		overrides: {},
+		env: {},
+	});
+	if (!loaded.ok) throw new Error(JSON.stringify(loaded.problems));
+	const asks = { auth_query_user: "asker", auth_query_password: "asks" };
+	const snapshot: Snapshot = { ...loaded.snapshot, general: { ...loaded.snapshot.general, ...asks, ...settings } };
+	const lines: string[] = [];
+	const log = createLog("text", "warn", { write: (line) => lines.push(line) });
+	const learning = new Learning(snapshot, log, testPool(register.port).context);
+	return {
+		register,
+		learning,
+		snapshot,
+		lines,
+		[Symbol.dispose]() {
+			learning.stop();
+			register[Symbol.dispose]();
+		},
+	};
+}
+
+const ALICE = { found: { passwords: ["secret"] } };
+const NOBODY = { found: null };
+const CANNOT_SAY = "the user could not be looked up";
+
+test("one connection asks for all users, as the one who may, and what came is kept", async () => {
+	using main = stage();
+	const { learning, register } = main;
+	expect(await learning.lookUp("alice", "d")).toMatchObject(ALICE);
+	expect(await learning.lookUp("alice", "d")).toMatchObject(ALICE);
+	expect(await learning.lookUp("bob", "d")).toMatchObject({ found: { passwords: ["geheim"] } });
+	expect(register.asked).toEqual(["alice", "bob"]);
+	expect(register.logins).toHaveLength(1);
+	expect(register.logins[0]).toMatchObject({ user: "asker", database: "d", search_path: "pg_catalog, pg_temp" });
+});
+
+test("log-ins of one name at the same moment ask once", async () => {
+	using main = stage({ auth_query_ttl: 0 });
+	main.register.hold = true;
+	const asked = Array.from({ length: 20 }, () => main.learning.lookUp("alice", "d"));
+	await until(() => main.register.asked.length > 0, "the question");
+	main.register.goOn();
+	for (const found of await Promise.all(asked)) expect(found).toMatchObject(ALICE);
+	expect(main.register.asked).toEqual(["alice"]);
+	// Nothing is kept: whoever comes afterwards asks again.
+	await main.learning.lookUp("alice", "d");
+	expect(main.register.asked).toEqual(["alice", "alice"]);
+});
+
+test.each([
+	["no row", [], NOBODY],
+	["no secret", [["alice", null]], NOBODY],
+	["an empty secret", [["alice", ""]], NOBODY],
+	["the row of another user", [["bob", "secret"]], NOBODY],
+	["a password", [["alice", "secret"]], ALICE],
+	[
+		"an MD5 hash",
+		[["alice", `md5${"0a".repeat(16)}`]],
+		{ found: { passwords: [], password_hash: `md5${"0a".repeat(16)}` } },
+	],
+	[
+		"two rows",
+		[
+			["alice", "secret"],
+			["alice", "other"],
+		],
+		{ sqlstate: "58000", message: CANNOT_SAY },
+	],
+	["one column", [["alice"]], { sqlstate: "58000", message: CANNOT_SAY }],
+] as [string, Rows, object][])("%s is understood", async (_, rows, expected) => {
+	using main = stage();
+	main.register.rows = { alice: rows };
+	expect(await main.learning.lookUp("alice", "d")).toMatchObject(expected);
+});
+
+test("nobody is asked for a database that there is not, nor where auth_query is off", async () => {
+	using main = stage();
+	expect(await main.learning.lookUp("alice", "elsewhere")).toEqual(NOBODY);
+	const { auth_query_user: _, ...general } = main.snapshot.general;
+	main.learning.reach({ ...main.snapshot, general: general as General });
+	expect(await main.learning.lookUp("alice", "d")).toEqual(NOBODY);
+	expect(main.register.logins).toEqual([]);
+});
+
+test("an error of the server is told as one text and logged with its own, and is not kept", async () => {
+	using main = stage();
+	main.register.error = "42501";
+	expect(await main.learning.lookUp("alice", "d")).toEqual({ sqlstate: "58000", message: CANNOT_SAY });
+	expect(main.lines).toHaveLength(1);
+	expect(main.lines[0]).toContain("auth_query failed: 42501 refused (the detail) [d]");
+	main.register.error = "";
+	expect(await main.learning.lookUp("alice", "d")).toMatchObject(ALICE);
+	// Its connection was none the worse for it.
+	expect(main.register.logins).toHaveLength(1);
+});
+
+test("a connection that was lost meanwhile is opened anew for the question that finds it so", async () => {
+	using main = stage();
+	const { learning, register } = main;
+	await learning.lookUp("alice", "d");
+	register.drop();
+	await until(() => register.connections === 0, "the connection to be gone");
+	expect(await learning.lookUp("bob", "d")).toMatchObject({ found: { passwords: ["geheim"] } });
+	expect(register.logins).toHaveLength(2);
+});
+
+test("a server that lets nobody in is tried again by whoever asks next", async () => {
+	using main = stage();
+	main.register.closed = true;
+	expect(await main.learning.lookUp("alice", "d")).toMatchObject({ message: CANNOT_SAY });
+	expect(main.lines.join()).toContain("57P03");
+	main.register.closed = false;
+	expect(await main.learning.lookUp("alice", "d")).toMatchObject(ALICE);
+});
+
+test("of several servers of a database the first that lets us in is asked", async () => {
+	using closed = new Register();
+	closed.closed = true;
+	using main = stage();
+	const [entry] = main.snapshot.databases;
+	const primary = { ...entry!, role: "primary" as const, port: closed.port };
+	const replica = { ...entry!, role: "replica" as const };
+	main.learning.reach({ ...main.snapshot, databases: [replica, primary] });
+	expect(await main.learning.lookUp("alice", "d")).toMatchObject(ALICE);
+	expect([closed.logins.length, main.register.logins.length]).toEqual([1, 1]);
+});
+
+test("who does not answer in time is not waited for, neither by this question nor by the next", async () => {
+	using main = stage({ client_login_timeout: 60 });
+	const { learning, register } = main;
+	register.hold = true;
+	expect(await learning.lookUp("alice", "d")).toEqual({ sqlstate: "08006", message: CANNOT_SAY });
+	expect(main.lines[0]).toContain("no answer within 30 ms");
+	register.hold = false;
+	await until(() => register.connections === 0, "the connection to be closed");
+});
+
+test("after a log-in that failed an answer is asked again, unless it is quite new", async () => {
+	using main = stage();
+	const { learning, register } = main;
+	await learning.lookUp("alice", "d");
+	learning.doubt("alice", "d");
+	learning.doubt("nobody", "d");
+	await learning.lookUp("alice", "d");
+	expect(register.asked).toEqual(["alice"]);
+});
+
+test("a reload forgets the answers and closes the connection, once what was asked is answered", async () => {
+	using main = stage();
+	const { learning, register, snapshot } = main;
+	register.hold = true;
+	const asked = learning.lookUp("alice", "d");
+	await until(() => register.asked.length === 1, "the question");
+	learning.reach(snapshot);
+	register.goOn();
+	expect(await asked).toMatchObject(ALICE);
+	await until(() => register.connections === 0, "the connection to be closed");
+	// What came afterwards was an answer of the configuration before.
+	await learning.lookUp("alice", "d");
+	expect(register.asked).toEqual(["alice", "alice"]);
+	expect(register.logins).toHaveLength(2);
+});
+
+test("auth_query_database is asked for the users of all others", async () => {
+	using main = stage({ auth_query_database: "central" }, (port) => [`postgres://u:p@127.0.0.1:${port}/central`]);
+	expect(await main.learning.lookUp("alice", "d")).toMatchObject(ALICE);
+	expect(await main.learning.lookUp("alice", "central")).toMatchObject(ALICE);
+	expect(main.register.logins.map(({ database }) => database)).toEqual(["central"]);
+	expect(main.register.asked).toEqual(["alice"]);
+});
+
+test("who has logged in by what was found gets pools, once, and others when that has changed", () => {
+	using main = stage();
+	const { learning } = main;
+	const first = learning.join("alice", "d", { passwords: ["secret"] });
+	expect(first).toMatchObject({ database: "d", user: { name: "alice", learned: true } });
+	expect(first!.pools.map(({ user, server_passwords }) => [user, server_passwords])).toEqual([["alice", ["secret"]]]);
+	const after = learning.replace([], [first!]);
+	expect(after.clusters.map(({ user }) => user.name)).toEqual(["u", "alice"]);
+	expect(learning.join("alice", "d", { passwords: ["secret"] })).toBe(null);
+	const second = learning.join("alice", "d", { passwords: ["changed"] });
+	expect(second!.pools[0]!.server_passwords).toEqual(["changed"]);
+	const last = learning.replace([{ user: "alice", database: "d" }], [second!]);
+	expect(last.clusters.map(({ user }) => user.passwords)).toEqual([["p"], ["changed"]]);
+	const joining = (name: string, database: string) => () => learning.join(name, database, { passwords: ["x"] });
+	expect(joining("u", "d")).toThrow("the user was reconfigured");
+	expect(joining("alice", "elsewhere")).toThrow("the database has left the configuration");
+});
+
+test("a reload keeps users who were learned as far as their database is there, and auth_query on", () => {
+	using main = stage();
+	const { learning, snapshot } = main;
+	learning.replace([], [learning.join("alice", "d", { passwords: ["secret"] })!]);
+	const names = (of: Snapshot) => learning.with(of).clusters.map(({ user }) => user.name);
+	expect(names(snapshot)).toEqual(["u", "alice"]);
+	expect(names({ ...snapshot, databases: [] })).toEqual(["u"]);
+	const { auth_query_user: _, ...general } = snapshot.general;
+	expect(names({ ...snapshot, general: general as General })).toEqual(["u"]);
+	// The configuration has got a user of the name: it is that one's.
+	const own = { ...snapshot.clusters[0]!, user: { ...snapshot.clusters[0]!.user, name: "alice" } };
+	expect(learning.with({ ...snapshot, clusters: [own] }).clusters).toEqual([own]);
+	learning.reach({ ...snapshot, clusters: [own] });
+	expect(names(snapshot)).toEqual(["u"]);
+});
+
+test("users who have no clients and have not come for long are forgotten, each once", async () => {
+	using main = stage({ idle_timeout: 60_000, client_login_timeout: 1_000 });
+	const { learning } = main;
+	learning.replace(
+		[],
+		["alice", "bob"].map((name) => learning.join(name, "d", { passwords: ["secret"] })!),
+	);
+	const gone = (later: number, clients: Record<string, number> = {}) =>
+		learning.idle(now() + later, (user) => clients[user] ?? 0).map(({ name }) => name);
+	expect(gone(50_000)).toEqual([]);
+	expect(gone(70_000, { alice: 1 })).toEqual(["bob"]);
+	expect(gone(70_000, { alice: 1 })).toEqual([]);
+	expect(gone(70_000)).toEqual(["alice"]);
+});
