@@ -63,6 +63,11 @@ export function printable(character: string): string {
 	return code >= 0x21 && code <= 0x7e ? `'${character}'` : `0x${code.toString(16).padStart(2, "0")}`;
 }
 
+/** Some text of a peer's message for an error text, as PostgreSQL shows it: its beginning, and nothing that is not printable. */
+export function printableText(text: string): string {
+	return text.slice(0, 30).replace(/[^\x21-\x7e]/g, "?");
+}
+
 /** The `printable` of RFC 5802: 0x21 to 0x7e without the comma. */
 export function isPrintable(text: string): boolean {
 	return /^[\x21-\x2b\x2d-\x7e]*$/.test(text);

@@ -5,7 +5,7 @@ import { randomBytes, timingSafeEqual } from "node:crypto";
 import { PgError } from "../errors.ts";
 import { decodeBase64, sameBytes, sha256 } from "./bytes.ts";
 import { hmac, KEY_LENGTH, type ScramKeys, type StoredKeys } from "./scram-keys.ts";
-import { isPrintable, malformed, printable, ScramMessage } from "./scram-message.ts";
+import { isPrintable, malformed, printable, printableText, ScramMessage } from "./scram-message.ts";
 
 export const SCRAM_SHA_256 = "SCRAM-SHA-256";
 /** With channel binding: the proof holds on this TLS connection only, and no one can be in the middle of it. */
@@ -236,7 +236,7 @@ function readBindingFlag(message: ScramMessage, plus: boolean, offered: boolean)
 	if (flag === "p") {
 		const type = message.attribute("p");
 		if (type !== BINDING_TYPE)
-			throw new PgError("FATAL", "08P01", `unsupported SCRAM channel-binding type "${printable(type)}"`);
+			throw new PgError("FATAL", "08P01", `unsupported SCRAM channel-binding type "${printableText(type)}"`);
 		return flag;
 	}
 	message.at++;

@@ -205,6 +205,32 @@ test.each(firstMessages)("client-first-message %j is refused as PostgreSQL does"
 	expect([error.severity, error.sqlstate, error.message, error.detail]).toEqual(["FATAL", sqlstate, message, detail]);
 });
 
+// Whom SCRAM-SHA-256-PLUS was offered, and who has chosen it or not.
+test.each([
+	[
+		"n,,n=,r=a",
+		true,
+		"08P01",
+		malformed,
+		"The client selected SCRAM-SHA-256-PLUS, but the SCRAM message does not include channel binding data.",
+	],
+	["p=tls\nunique,,n=,r=a", true, "08P01", 'unsupported SCRAM channel-binding type "tls?unique"', undefined],
+	["p=tls-unique,,n=,r=a", true, "08P01", 'unsupported SCRAM channel-binding type "tls-unique"', undefined],
+	[
+		"y,,n=,r=a",
+		false,
+		"28000",
+		"SCRAM channel binding negotiation error",
+		"The client supports SCRAM channel binding but thinks the server does not.  However, this server does support channel binding.",
+	],
+])(
+	"client-first-message %j of one who has chosen it: %p is refused as PostgreSQL does",
+	(text, plus, sqlstate, message, detail) => {
+		const error = caught(() => new ScramServer(RFC.salt, 1, "AAAA").first(bytes(text), plus));
+		expect([error.severity, error.sqlstate, error.message, error.detail]).toEqual(["FATAL", sqlstate, message, detail]);
+	},
+);
+
 const nonce = "aSERVER";
 const zeros = Buffer.alloc(32).toString("base64");
 const finalMessages: [string, string, string | undefined][] = [
