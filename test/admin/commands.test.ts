@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import { showTime } from "../../src/admin/command.ts";
+import { shapeOf, showTime } from "../../src/admin/command.ts";
 import { type Answered, answer, type CommandAnswer, understand } from "../../src/admin/commands.ts";
 import { PgError } from "../../src/errors.ts";
 import { Stat } from "../../src/stats/counters.ts";
@@ -572,4 +572,19 @@ test("any text is answered, with plain data and as many values as columns", asyn
 		}),
 		{ numRuns: 500 },
 	);
+});
+
+test("of workers that do not come back a command says that it tells nothing", async () => {
+	const source = Object.assign(new PlainSource(), { stuckWorkers: [1, 3] });
+	expect((await ask("SHOW VERSION", source)).notices).toEqual([
+		{
+			severity: "WARNING",
+			message: "not of workers 1, 3, which do not come back to their event loop: see the log",
+		},
+	]);
+	expect((await ask("SHOW VERSION")).notices).toEqual([]);
+});
+
+test("the admin database has PgBouncer's shape by its name alone", () => {
+	expect(["pgbouncer", "admin", "PgBouncer"].map((name) => shapeOf({ name }))).toEqual(["pgbouncer", "pgdog", "pgdog"]);
 });

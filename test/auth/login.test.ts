@@ -1,8 +1,9 @@
 import { expect, test } from "bun:test";
+import { createHash } from "node:crypto";
 import fc from "fast-check";
 import { type Account, type AuthRequest, type AuthType, ClientLogin } from "../../src/auth/login.ts";
-import { ScramCache } from "../../src/auth/scram-keys.ts";
-import { type ServerCredentials, ServerLogin, type ServerStep } from "../../src/auth/server-login.ts";
+import { deriveKeys, ScramCache } from "../../src/auth/scram-keys.ts";
+import { NO_KEYS, type ServerCredentials, ServerLogin, type ServerStep } from "../../src/auth/server-login.ts";
 import { hashPassword } from "../../src/auth/verifier.ts";
 import type { PgError } from "../../src/errors.ts";
 
@@ -182,6 +183,34 @@ test("when there is a hash, it alone counts for clients", async () => {
 	for (const password of hashed.passwords) {
 		expect((await talk("md5", "alice", hashed, { passwords: [password] })).last.kind).toBe("refused");
 	}
+});
+
+test("an MD5 hash is what MD5 and plain are held against, and SCRAM cannot be", async () => {
+	// As PostgreSQL keeps it: of password and name.
+	const hash = `md5${createHash("md5").update("secretalice").digest("hex")}`;
+	const hashed = { passwords: [], password_hash: hash };
+	const outcome = async (type: AuthType, password: string) =>
+		(await talk(type, "alice", hashed, { passwords: [password] })).last;
+	for (const type of ["md5", "plain"] as const) {
+		expect(await outcome(type, "secret")).toEqual({ kind: "ok", saslFinal: null });
+		expect(await outcome(type, "Secret")).toEqual({ kind: "refused", reason: "wrong password" });
+	}
+	expect(await outcome("scram", "secret")).toEqual({
+		kind: "refused",
+		reason: "auth_type scram cannot check an MD5 hash",
+	});
+	// The hash alone is enough for a server that asks for MD5, and for no other.
+	expect((await talk("md5", "alice", account("secret"), { md5: hash })).last.kind).toBe("ok");
+	expect((await talk("plain", "alice", account("secret"), { md5: hash })).answer).toEqual(
+		error("28000", "server asked for a password, but only an MD5 hash is known"),
+	);
+});
+
+test("who has the keys of SCRAM only has no password to show", async () => {
+	const keys = await deriveKeys("secret", Buffer.from("salt"), 4096);
+	const asked = (credentials: ServerCredentials) => new ServerLogin("alice", credentials, cache).step(request(3));
+	expect(asked({ keys })).toEqual(error("28000", "server asked for a password, but only SCRAM keys are known"));
+	expect(asked({ keys: null })).toEqual({ kind: "error", error: NO_KEYS });
 });
 
 test("the keys of a client's proof log in where the same verifier is kept, and only there", async () => {

@@ -14,10 +14,10 @@ test("a worker that does not tick for some looks is stuck until it does", () => 
 	for (let i = 0; i < 10; i++) expect(look(0, 1)).toEqual([]);
 	for (let i = 0; i < 3; i++) expect(look(0)).toEqual([]);
 	expect(look(0)).toEqual([1]);
-	expect(main.stuck).toEqual([1]);
+	expect([main.stuck, main.isWell]).toEqual([[1], false]);
 	for (let i = 0; i < 10; i++) expect(look(0)).toEqual([]);
 	expect(look(0, 1)).toEqual([1]);
-	expect(main.stuck).toEqual([]);
+	expect([main.stuck, main.isWell]).toEqual([[], true]);
 	// Slow is not stuck.
 	for (let i = 0; i < 20; i++) expect(i % 3 === 0 ? look(0, 1, 2) : look(0)).toEqual([]);
 });
