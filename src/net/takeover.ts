@@ -98,16 +98,16 @@ export class Takeover {
 		this.channel = channel;
 		channel.send("takeover\n");
 		const { text, descriptors } = channel.receive();
-		const fail = (why: string): never => {
+		const failure = (why: string): Error => {
 			for (const fd of descriptors) closeDescriptor(fd);
 			channel.close();
-			throw new Error(`takeover: ${why}`);
+			return new Error(`takeover: ${why}`);
 		};
-		if (!text.startsWith("{")) fail(`the running process says: ${text.trim() || "nothing"}`);
-		const offer: Offer = JSON.parse(text);
+		const offer = offerIn(text);
+		if (offer === null) throw failure(`the running process says: ${text.trim() || "nothing"}`);
 		if (offer.host !== host || offer.port !== port)
-			fail(`the running process listens on ${offer.host}:${offer.port}, and not on ${host}:${port}`);
-		if (descriptors.length === 0) fail("no sockets came");
+			throw failure(`the running process listens on ${offer.host}:${offer.port}, and not on ${host}:${port}`);
+		if (descriptors.length === 0) throw failure("no sockets came");
 		for (const fd of descriptors) setNonBlocking(fd);
 		this.sockets = descriptors;
 	}
@@ -124,5 +124,14 @@ export class Takeover {
 		const { text } = this.channel.receive();
 		this.channel.close();
 		return text === "yours\n";
+	}
+}
+
+/** Null: the text is something else, or not all of it. */
+function offerIn(text: string): Offer | null {
+	try {
+		return text.startsWith("{") ? JSON.parse(text) : null;
+	} catch {
+		return null;
 	}
 }
