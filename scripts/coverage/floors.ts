@@ -10,7 +10,7 @@ export const FLOORS: Floors = {
 	client: 75,
 	config: 99,
 	login: 75,
-	net: 88,
+	net: 93,
 	parser: 99,
 	plugin: 90,
 	pool: 95,

@@ -1,13 +1,11 @@
 // What systemd is told, by a socket of the test's own, and a socket that is passed on to the executable as systemd does.
 
-import { dlopen } from "bun:ffi";
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { stringify } from "smol-toml";
-import { Contain } from "../../src/contain.ts";
-import { ServiceManager } from "../../src/net/service-manager.ts";
+import { Datagrams } from "../support/datagrams.ts";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
 import { proxyCommand, simpleConfig, startProxy } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
@@ -27,56 +25,6 @@ afterAll(async () => {
 	await cluster?.stop();
 	rmSync(folder, { recursive: true });
 });
-
-const AF_UNIX = 1;
-const SOCK_DGRAM = 2;
-const MSG_DONTWAIT = 0x40;
-
-/** A Unix socket for datagrams: Bun has none. */
-class Datagrams implements Disposable {
-	/** In the order in which they came. */
-	readonly got: string[] = [];
-	readonly #libc = dlopen("libc.so.6", {
-		socket: { args: ["i32", "i32", "i32"], returns: "i32" },
-		bind: { args: ["i32", "ptr", "u32"], returns: "i32" },
-		recv: { args: ["i32", "ptr", "u64", "i32"], returns: "i64" },
-		close: { args: ["i32"], returns: "i32" },
-	});
-	readonly #fd: number;
-	readonly #buffer = Buffer.alloc(4096);
-
-	/** @param name as in NOTIFY_SOCKET */
-	constructor(name: string) {
-		const { socket, bind } = this.#libc.symbols;
-		this.#fd = socket(AF_UNIX, SOCK_DGRAM, 0);
-		const path = Buffer.from(name.startsWith("@") ? `\0${name.slice(1)}` : `${name}\0`);
-		const address = Buffer.concat([Buffer.from([AF_UNIX, 0]), path]);
-		expect(bind(this.#fd, address, address.length)).toBe(0);
-	}
-
-	read(): string[] {
-		for (;;) {
-			const length = Number(this.#libc.symbols.recv(this.#fd, this.#buffer, this.#buffer.length, MSG_DONTWAIT));
-			if (length < 0) return this.got;
-			this.got.push(this.#buffer.toString("utf8", 0, length));
-		}
-	}
-
-	/** Waits until something was told, from the `from`th datagram on. */
-	async until(pattern: RegExp, from = 0): Promise<void> {
-		await until(
-			() =>
-				this.read()
-					.slice(from)
-					.some((each) => pattern.test(each)),
-			`${pattern} among ${this.got}`,
-		);
-	}
-
-	[Symbol.dispose](): void {
-		this.#libc.symbols.close(this.#fd);
-	}
-}
 
 function config(general: Record<string, unknown> = {}) {
 	const { config, users } = simpleConfig(cluster.primary, general);
@@ -125,27 +73,6 @@ test.skipIf(!linux)(
 		expect(manager.got.slice(from)).not.toContain("WATCHDOG=1");
 	},
 );
-
-test.skipIf(!linux)("the watchdog is not fed while a thread does not come back", async () => {
-	const path = join(folder, "stuck");
-	using manager = new Datagrams(path);
-	let isWell = false;
-	let asked = 0;
-	const attended = {
-		isWell: () => {
-			asked++;
-			return isWell;
-		},
-		status: () => "",
-	};
-	const service = new ServiceManager({ NOTIFY_SOCKET: path, WATCHDOG_USEC: "2000" });
-	const timers = service.attend(new Contain(console.error, () => {}), attended);
-	await until(() => asked > 5, "it to have been due some times");
-	expect(manager.read()).toEqual([]);
-	isWell = true;
-	await manager.until(/^WATCHDOG=1$/);
-	for (const timer of timers) clearInterval(timer);
-});
 
 /** Runs the executable with `fd` as its descriptor 3. */
 function startWith(fd: number, variables: string, general: Record<string, unknown>) {

@@ -17,8 +17,11 @@ export interface Wanted {
 	/** When it becomes valid, and ends, in days from now. Default: yesterday and in ten days. */
 	readonly from?: number;
 	readonly to?: number;
-	readonly kind?: "ecdsa" | "ecdsa-384" | "rsa" | "ed25519";
+	readonly kind?: Kind;
 }
+
+/** Of a key, and of what it signs. */
+type Kind = keyof typeof ALGORITHMS;
 
 /** A certificate and its key, as PEM files. */
 export interface Pair {
@@ -37,6 +40,12 @@ const ALGORITHMS = {
 		publicExponent: new Uint8Array([1, 0, 1]),
 		hash: "SHA-256",
 	},
+	"rsa-sha1": {
+		name: "RSASSA-PKCS1-v1_5",
+		modulusLength: 2048,
+		publicExponent: new Uint8Array([1, 0, 1]),
+		hash: "SHA-1",
+	},
 	ed25519: { name: "Ed25519" },
 } as const;
 
@@ -47,32 +56,34 @@ export class Authority implements Disposable {
 	readonly path: string;
 	readonly pem: string;
 	private readonly name: string;
+	private readonly kind: Kind;
 	private readonly keys: CryptoKeyPair;
 	private serial = 1;
 
-	private constructor(name: string, keys: CryptoKeyPair, certificate: x509.X509Certificate) {
+	private constructor(name: string, kind: Kind, keys: CryptoKeyPair, certificate: x509.X509Certificate) {
 		this.name = name;
+		this.kind = kind;
 		this.keys = keys;
 		this.pem = certificate.toString("pem");
 		this.folder = mkdtempSync(join(tmpdir(), "pgdog-tls-"));
 		this.path = this.write("authority.pem", this.pem);
 	}
 
-	static async create(name = "Test authority"): Promise<Authority> {
-		const keys = await generate("ecdsa");
+	static async create(name = "Test authority", kind: Kind = "ecdsa"): Promise<Authority> {
+		const keys = await generate(kind);
 		const certificate = await x509.X509CertificateGenerator.createSelfSigned({
 			serialNumber: "01",
 			name: `CN=${name}`,
 			notBefore: new Date(Date.now() - DAY),
 			notAfter: new Date(Date.now() + 100 * DAY),
-			signingAlgorithm: ALGORITHMS.ecdsa,
+			signingAlgorithm: ALGORITHMS[kind],
 			keys,
 			extensions: [
 				new x509.BasicConstraintsExtension(true, undefined, true),
 				new x509.KeyUsagesExtension(x509.KeyUsageFlags.keyCertSign | x509.KeyUsageFlags.cRLSign, true),
 			],
 		});
-		return new Authority(name, keys, certificate);
+		return new Authority(name, kind, keys, certificate);
 	}
 
 	/** A certificate that this authority has signed, with its key. */
@@ -90,7 +101,7 @@ export class Authority implements Disposable {
 			issuer: `CN=${this.name}`,
 			notBefore: new Date(Date.now() + from * DAY),
 			notAfter: new Date(Date.now() + to * DAY),
-			signingAlgorithm: ALGORITHMS.ecdsa,
+			signingAlgorithm: ALGORITHMS[this.kind],
 			publicKey: keys.publicKey,
 			signingKey: this.keys.privateKey,
 			extensions: names.length > 0 ? [new x509.SubjectAlternativeNameExtension(names)] : [],
@@ -116,6 +127,6 @@ export class Authority implements Disposable {
 	}
 }
 
-async function generate(kind: keyof typeof ALGORITHMS): Promise<CryptoKeyPair> {
+async function generate(kind: Kind): Promise<CryptoKeyPair> {
 	return (await crypto.subtle.generateKey(ALGORITHMS[kind], true, ["sign", "verify"])) as CryptoKeyPair;
 }
