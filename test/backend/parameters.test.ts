@@ -12,6 +12,7 @@ import {
 } from "../../src/backend/parameters.ts";
 import { sessionFacts } from "../../src/parser/session.ts";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
+import { rejects } from "../support/rejects.ts";
 
 const sets = new ParameterSets();
 const set = (values: Record<string, string>) => sets.of(new Map(Object.entries(values)));
@@ -153,7 +154,7 @@ describe("on a real PostgreSQL", () => {
 	test("a set that is refused changes nothing", async () => {
 		const to = set({ "app.tenant": "new", work_mem: "much" });
 		await change(sets.empty, set({ "app.tenant": "old" }));
-		expect(change(set({ "app.tenant": "old" }), to)).rejects.toThrow("work_mem");
+		await rejects(change(set({ "app.tenant": "old" }), to), "work_mem");
 		expect(await current("app.tenant")).toBe("old");
 		await change(set({ "app.tenant": "old" }), sets.empty);
 	});

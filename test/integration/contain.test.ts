@@ -23,6 +23,7 @@ import { Loads } from "../../src/stats/loads.ts";
 import { Worker } from "../../src/worker.ts";
 import { type Cluster, freePort, startPostgres } from "../support/postgres.ts";
 import { RawClient } from "../support/raw-client.ts";
+import { rejects } from "../support/rejects.ts";
 import { until, within } from "../support/until.ts";
 import { concat, frontend } from "../support/wire-frames.ts";
 import { untilRunning } from "./support.ts";
@@ -186,7 +187,7 @@ test("a bug in a login that goes on by a promise costs that login alone", async 
 	const count = bug(Startup, "letIn", (self) => parametersOf(self).get("application_name") === "bug");
 	// A user that this worker has not seen: its keys are derived first, by a promise.
 	const login = { port, user: "fresh", password: "fresh", database: "one", parameters: { application_name: "bug" } };
-	await expect(within(RawClient.connect(login), "an end of the login")).rejects.toThrow();
+	await rejects(within(RawClient.connect(login), "an end of the login"));
 	expect(count.met).toBe(1);
 	await othersGoOn(innocent);
 });

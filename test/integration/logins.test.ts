@@ -7,6 +7,7 @@ import postgres from "postgres";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
 import { type Proxy, proxyCommand, startProxy } from "../support/proxy.ts";
 import { type LoginError, RawClient } from "../support/raw-client.ts";
+import { rejects } from "../support/rejects.ts";
 import { runTool, testWithTool } from "../support/tools.ts";
 import { backends, connect, one } from "./support.ts";
 
@@ -171,7 +172,7 @@ test("a SCRAM verifier in users.toml lets in who knows the password, and no one 
 		for (const password of ["wrong", verifier]) {
 			const bad = new Client({ ...where(auth), user: "hashed", password, database: "pgdog" });
 			bad.on("error", () => undefined);
-			await expect(bad.connect()).rejects.toThrow("is wrong, or the database does not exist");
+			await rejects(bad.connect(), "is wrong, or the database does not exist");
 		}
 	}
 });
@@ -180,7 +181,7 @@ test("passwords towards the server are tried in order, and a refused one says wh
 	await using tries = await connect(proxies.scram, { user: "tries", password: "old" });
 	expect(await one(tries, "SELECT session_user")).toBe("pgdog");
 	const refused = connect(proxies.scram, { user: "wrong_server_password", password: "x" });
-	await expect(refused).rejects.toThrow("connection pool for user");
+	await rejects(refused, "connection pool for user");
 	const error = await refused.catch((e: LoginError) => e.fields);
 	expect(error).toMatchObject({ S: "FATAL", D: 'password authentication failed for user "pgdog"' });
 });
@@ -192,7 +193,7 @@ test("the server's Unix socket instead of its port", async () => {
 });
 
 test("trust still asks for a user that exists", async () => {
-	await expect(connect(proxies.trust, { user: "nobody" })).rejects.toThrow("28000");
+	await rejects(connect(proxies.trust, { user: "nobody" }), "28000");
 	await using client = await connect(proxies.trust, { password: "not asked for" });
 	expect(await one(client, "SELECT 1")).toBe("1");
 });

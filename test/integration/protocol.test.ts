@@ -4,6 +4,7 @@ import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
 import { type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
+import { rejects } from "../support/rejects.ts";
 import { runTool, testWithTool } from "../support/tools.ts";
 import { transcript } from "../support/transcript.ts";
 import { frontend as f } from "../support/wire-frames.ts";
@@ -76,7 +77,7 @@ test("SSLRequest and GSSENCRequest are answered N, and the login goes on in plai
 });
 
 test("replication connections are refused, as nothing here could serve them", async () => {
-	await expect(connect(proxy, { parameters: { replication: "database" } })).rejects.toThrow("0A000");
+	await rejects(connect(proxy, { parameters: { replication: "database" } }), "0A000");
 });
 
 testWithTool("psql", "psql with sslmode=prefer goes on without, with require it gives up", async (psql) => {

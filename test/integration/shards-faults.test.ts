@@ -8,6 +8,7 @@ import { inSession } from "../faults/malformed.ts";
 import { type Cluster, freePort, startPostgres } from "../support/postgres.ts";
 import type { Proxy } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
+import { rejects } from "../support/rejects.ts";
 import { until, within } from "../support/until.ts";
 import { concat, frontend as f } from "../support/wire-frames.ts";
 import { HERE, intact, letters, onEach, sane, sqlstates, startSharded, startShards } from "./sharded.ts";
@@ -283,7 +284,7 @@ describe("servers", () => {
 			general: { checkout_timeout: 300, connect_timeout: 300 },
 		});
 		const client = await RawClient.open({ port: none.port });
-		await expect(client.login({ user: "pgdog", password: "pgdog", database: "pgdog" })).rejects.toThrow("58000");
+		await rejects(client.login({ user: "pgdog", password: "pgdog", database: "pgdog" }), "58000");
 		expect((await client.closed).filter(({ code }) => code === "E")).toEqual([]);
 		sane(none);
 	});

@@ -8,6 +8,7 @@ import postgres from "postgres";
 import type { Cluster } from "../support/postgres.ts";
 import { type Proxy, startProxy } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
+import { rejects } from "../support/rejects.ts";
 import { runTool, testWithTool } from "../support/tools.ts";
 import { until } from "../support/until.ts";
 import { concat, frontend as f } from "../support/wire-frames.ts";
@@ -547,7 +548,7 @@ describe("session state", () => {
 	});
 
 	test("a startup parameter that PostgreSQL refuses ends the login with one error", async () => {
-		await expect(connect(proxy, { parameters: { datestyle: "none such" } })).rejects.toThrow("22023");
+		await rejects(connect(proxy, { parameters: { datestyle: "none such" } }), "22023");
 		const raw = await RawClient.open({ port: proxy.port });
 		raw.send(f.startupMessage({ user: "pgdog", database: "pgdog", datestyle: "none such" }));
 		await raw.until("R");
@@ -571,7 +572,7 @@ describe("drivers", () => {
 		}
 		await pg.query("BEGIN");
 		await pg.query("DELETE FROM things");
-		await expect(pg.query("SELECT * FROM lonely")).rejects.toThrow("lonely");
+		await rejects(pg.query("SELECT * FROM lonely"), "lonely");
 		expect((await pg.query("COMMIT")).command).toBe("ROLLBACK");
 		expect((await pg.query("SELECT 1 FROM here")).rowCount).toBe(3);
 		await pg.end();
@@ -589,7 +590,10 @@ describe("drivers", () => {
 			await tx`INSERT INTO things VALUES (2)`;
 		});
 		expect(await counts()).toEqual([2, 2, 2]);
-		await expect(sql.begin((tx) => tx`SELECT * FROM lonely`)).rejects.toThrow("lonely");
+		await rejects(
+			sql.begin((tx) => tx`SELECT * FROM lonely`),
+			"lonely",
+		);
 		const seen: number[] = [];
 		await sql`SELECT id FROM things`.cursor(2, (rows) => {
 			seen.push(...rows.map(({ id }) => id as number));

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { type Cluster, freePort, startPostgres } from "../support/postgres.ts";
 import { type Proxy, type ProxyUser, simpleConfig, startProxy } from "../support/proxy.ts";
 import { type LoginError, RawClient } from "../support/raw-client.ts";
+import { rejects } from "../support/rejects.ts";
 import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
 import { admin, backends, connect, one, show, untilRunning } from "./support.ts";
@@ -41,7 +42,7 @@ for (const signal of ["SIGTERM", "SIGINT"] as const) {
 		await untilRunning(cluster, "pg_sleep");
 		proxy.signal(signal);
 		expect(await lastWords(idle)).toBe("57P01");
-		await expect(connect(proxy)).rejects.toThrow();
+		await rejects(connect(proxy));
 		expect((await query).rows[0]?.[0]).toBe("finished");
 		expect(await lastWords(running)).toBe("57P01");
 		for (let i = 0; i < 5; i++) expect(await one(busy, `SELECT ${i}`)).toBe(String(i));
@@ -213,7 +214,7 @@ test("SIGHUP: users and databases come and go, passwords change for new logins o
 	expect(await one(leaver, "SELECT current_user")).toBe("pgdog_trust");
 	proxy.writeUsers([...USERS, { name: "temp", database: "pgdog", password: "two", server_user: "pgdog_trust" }]);
 	await reload(proxy);
-	await expect(connect(proxy, { user: "temp", password: "one" })).rejects.toThrow("28000");
+	await rejects(connect(proxy, { user: "temp", password: "one" }), "28000");
 	expect(await one(leaver, "SELECT 1")).toBe("1");
 	const again = await connect(proxy, { user: "temp", password: "two" });
 	again.close();
@@ -223,7 +224,7 @@ test("SIGHUP: users and databases come and go, passwords change for new logins o
 	// Its transaction may end.
 	expect((await leaver.query("COMMIT")).tags).toEqual(["COMMIT"]);
 	expect(await lastWords(leaver)).toBe("57P01");
-	await expect(connect(proxy, { user: "temp", password: "two" })).rejects.toThrow("28000");
+	await rejects(connect(proxy, { user: "temp", password: "two" }), "28000");
 	await until(async () => (await backends(cluster, "pgdog_trust")).length === 0, "the removed pool's servers to end");
 	expect(await one(stays, "SELECT 'stays'")).toBe("stays");
 	// A database under a new name, and it comes back after having gone.

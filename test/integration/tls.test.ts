@@ -10,6 +10,7 @@ import { Authority, type Pair } from "../support/certificates.ts";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
 import { failProxy, type Proxy, type ProxyOptions, simpleConfig, startProxy } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
+import { rejects } from "../support/rejects.ts";
 import { runTool, testWithTool } from "../support/tools.ts";
 import { until } from "../support/until.ts";
 import { concat, frontend as f } from "../support/wire-frames.ts";
@@ -229,9 +230,9 @@ describe("what protects it", () => {
 			await using client = await RawClient.open({ port: to.port });
 			expect((await client.requestTls({ maxVersion })).protocol).toBe(protocol);
 		}
-		for (const way of ["tls", "directTls"]) expect(connect(modern, { [way]: { maxVersion: 0x303 } })).rejects.toThrow();
+		for (const way of ["tls", "directTls"]) await rejects(connect(modern, { [way]: { maxVersion: 0x303 } }));
 		for (const ALPNProtocols of [Buffer.from("\x08http/1.1"), Buffer.alloc(0)])
-			expect(connect(proxy, { directTls: { ALPNProtocols } })).rejects.toThrow();
+			await rejects(connect(proxy, { directTls: { ALPNProtocols } }));
 		// After an SSLRequest nobody has to name the protocol.
 		await using client = await connect(proxy, { tls: { ALPNProtocols: Buffer.alloc(0) } });
 		expect(await one(client, "SELECT 'in'")).toBe("in");
@@ -345,7 +346,7 @@ describe("client certificates", () => {
 				if (outcome === null) {
 					await using client = await login;
 					expect(await one(client, "SELECT 'in'")).toBe("in");
-				} else await expect(login, `${user} ${way} ${pair?.certificate}`).rejects.toThrow(outcome);
+				} else await rejects(login, outcome, `${user} ${way} ${pair?.certificate}`);
 			}
 		}
 		stranger[Symbol.dispose]();
@@ -354,7 +355,7 @@ describe("client certificates", () => {
 	});
 
 	test("in plain text nobody gets in, but a CancelRequest does", async () => {
-		await expect(connect(strict)).rejects.toThrow("only TLS connections are allowed");
+		await rejects(connect(strict), "only TLS connections are allowed");
 		await using client = await connect(strict, { user: "guest", password: "guest", tls: {} });
 		const running = client.query("SELECT pg_sleep(20)");
 		await untilRunning(cluster, "pg_sleep");

@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
 import { type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
+import { rejects } from "../support/rejects.ts";
 import { runTool, testWithTool } from "../support/tools.ts";
 import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
@@ -214,7 +215,7 @@ test("a socket file left behind by a killed proxy is taken over; a living proxy'
 			env: { PGDOG_PORT: String(first.port) },
 			timeout: 5_000,
 		});
-	await expect(again()).rejects.toThrow();
+	await rejects(again());
 	await again().catch(() => undefined);
 	first.signal("SIGKILL");
 	await first.exited;

@@ -3,6 +3,7 @@
 import { expect, test } from "bun:test";
 import { now } from "../../src/clock.ts";
 import { Names } from "../../src/net/names.ts";
+import { rejects } from "../support/rejects.ts";
 import { until } from "../support/until.ts";
 
 /** A name server that says what the test wants; `null`: nothing, ever. */
@@ -76,13 +77,13 @@ test("who cannot be looked up, or only slowly, is where it was; who never could 
 	server.answer = null;
 	expect(await mine.addresses("db", 100)).toEqual(["10.0.0.1"]);
 	const silent = names(0, []);
-	expect(silent.mine.addresses("db", 100)).rejects.toThrow('host name "db" has no address');
+	await rejects(silent.mine.addresses("db", 100), 'host name "db" has no address');
 	silent.server.answer = null;
-	expect(silent.mine.addresses("other", 20)).rejects.toThrow("was not resolved within 20 ms");
+	await rejects(silent.mine.addresses("other", 20), "was not resolved within 20 ms");
 });
 
 test("the machine's own names are found", async () => {
 	const mine = new Names(() => 1000);
 	expect(await mine.addresses("localhost", 5_000)).toContain("127.0.0.1");
-	expect(mine.addresses("no-such-host.invalid", 5_000)).rejects.toThrow();
+	await rejects(mine.addresses("no-such-host.invalid", 5_000));
 });

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { unreachable } from "../../src/net/connect.ts";
 import { isSocketFolder, listenUnix, socketFailure, unixSocketPath } from "../../src/net/unix.ts";
+import { rejects } from "../support/rejects.ts";
 import { until } from "../support/until.ts";
 
 const folder = mkdtempSync(join(tmpdir(), "pgdog-net-unix-"));
@@ -81,7 +82,7 @@ describe("a listener", () => {
 		const path = join(folder, "taken");
 		await leave(path);
 		const listener = await listenUnix(path, 0o777, open);
-		expect(listenUnix(path, 0o777, open)).rejects.toThrow(`cannot listen on ${path}: address already in use`);
+		await rejects(listenUnix(path, 0o777, open), `cannot listen on ${path}: address already in use`);
 		await visit(path, () => visits);
 		listener.stop();
 	});
@@ -93,11 +94,11 @@ describe("a listener", () => {
 		mkdirSync(sub);
 		for (const path of [file, sub]) {
 			const refused = `cannot listen on ${path}: what is there is no socket`;
-			expect(listenUnix(path, 0o777, open)).rejects.toThrow(refused);
+			await rejects(listenUnix(path, 0o777, open), refused);
 			expect(existsSync(path)).toBe(true);
 		}
-		expect(listenUnix(join(file, "x"), 0o777, open)).rejects.toThrow("Not a directory");
-		expect(listenUnix(join(folder, "none", "x"), 0o777, open)).rejects.toThrow("No such file or directory");
+		await rejects(listenUnix(join(file, "x"), 0o777, open), "Not a directory");
+		await rejects(listenUnix(join(folder, "none", "x"), 0o777, open), "No such file or directory");
 	});
 
 	test.skipIf(process.platform !== "linux")(
@@ -107,7 +108,7 @@ describe("a listener", () => {
 			const listener = await listenUnix(name, 0o777, open);
 			expect(existsSync(name)).toBe(false);
 			await visit(`\0${name.slice(1)}`, () => visits);
-			expect(listenUnix(name, 0o777, open)).rejects.toThrow("address already in use");
+			await rejects(listenUnix(name, 0o777, open), "address already in use");
 			listener.stop();
 		},
 	);

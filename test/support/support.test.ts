@@ -2,10 +2,11 @@
 // and leaves nothing behind; the raw client and the printer show what a real server says.
 
 import { expect, test } from "bun:test";
-import { existsSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { type PostgresServer, startPostgres } from "./postgres.ts";
 import { RawClient } from "./raw-client.ts";
+import { rejects } from "./rejects.ts";
 import { transcript } from "./transcript.ts";
 import { until } from "./until.ts";
 import { concat, frontend } from "./wire-frames.ts";
@@ -87,7 +88,7 @@ test("each role logs in by its own method, with the right password only", async 
 		expect(client.parameters.server_version).toStartWith("17.");
 		expect(client.backendPid).toBeGreaterThan(0);
 		const refused = RawClient.connect({ port: cluster.port, user, password: "wrong", database: "pgdog" });
-		await expect(refused).rejects.toThrow("28P01");
+		await rejects(refused, "28P01");
 	}
 	await using local = await RawClient.connect({ unix: cluster.primary.socketPath, user: "pgdog", database: "pgdog" });
 	expect((await local.query("SELECT current_user")).rows).toEqual([["pgdog"]]);
@@ -107,7 +108,7 @@ test("the raw client sorts what a query answers, and says what it saw when it wa
 	expect((await client.query("ROLLBACK")).status).toBe("I");
 	await client.sendSplit(concat(frontend.query("SELECT 5")), 3);
 	expect((await client.result()).rows).toEqual([["5"]]);
-	await expect(client.next()).rejects.toThrow(/waited 300 ms for a message; received \d+ messages.*ReadyForQuery I/s);
+	await rejects(client.next(), /waited 300 ms for a message; received \d+ messages.*ReadyForQuery I/s);
 	client.send(frontend.query("SELECT pg_terminate_backend(pg_backend_pid())"));
 	expect(transcript(await client.closed)).toContain('C="57P01"');
 });
@@ -145,4 +146,11 @@ test("servers and folders go away when the process that started them is killed",
 	const parent = join(folder, "..");
 	await until(() => !existsSync(parent), `${parent} to be removed`);
 	expect(() => process.kill(pid, 0)).toThrow();
+});
+
+test("nothing here waits by expect(…).rejects (rejects.ts says why)", () => {
+	const root = join(import.meta.dir, "..");
+	const files = [...new Bun.Glob("**/*.ts").scanSync({ cwd: root })];
+	const offenders = files.filter((file) => /\)\s*\.rejects\s*\./.test(readFileSync(join(root, file), "utf8")));
+	expect(offenders).toEqual([]);
 });
