@@ -48,11 +48,12 @@ class FakePool implements CappedPool {
 	}
 }
 
-function stage(count: number, most: number) {
-	const ledger = new Ledger(6, 1);
-	const told: RoomWanted[] = [];
-	const context = { worker: 0, ledger, time: 1, offerPermit() {} };
-	const caps = new Caps(context, (_to, message) => told.push(message));
+function stage(count: number, most: number, ledger = new Ledger(6, 1), worker = 0) {
+	const told: { to: number; message: RoomWanted }[] = [];
+	const offered: string[] = [];
+	const offerPermit = (to: number, slot: number) => offered.push(`${to} ${slot}`);
+	const context = { worker, ledger, time: 1, offerPermit };
+	const caps = new Caps(context, (to, message) => told.push({ to, message }));
 	const pools = Array.from({ length: count }, (_, slot) => new FakePool(slot, most));
 	caps.reach(pools);
 	const open = (pool: FakePool, time = 1_000): boolean => {
@@ -60,7 +61,7 @@ function stage(count: number, most: number) {
 		if (permit !== null) pool.permits.push(permit);
 		return permit !== null;
 	};
-	return { ledger, caps, pools, open, context };
+	return { ledger, caps, pools, open, context, told, offered };
 }
 
 test("an idle server of another pool is closed at once", () => {
@@ -131,4 +132,41 @@ test("a permit that its cap refuses leaves no trace, and gives all back once", (
 	permit.release();
 	permit.release();
 	expect([ledger.used(0), ledger.tally.count("Ua"), ledger.tally.count("D@d"), open(b)]).toEqual([0, 0, 0, true]);
+});
+
+test("another thread is asked to close a server, and offers the place to the thread whose client waits", () => {
+	const ledger = new Ledger(6, 2);
+	const here = stage(2, 2, ledger, 0);
+	const there = stage(2, 2, ledger, 1);
+	const [theirs] = there.pools as [FakePool];
+	const mine = here.pools[1]!;
+	expect([there.open(theirs), there.open(theirs)]).toEqual([true, true]);
+	ledger.setServers(0, 1, 0, 2);
+	mine.wait(1_000);
+	ledger.setWaiting(1, 0, 1, 1_000);
+	expect(here.caps.makeRoom(mine, 3, 1_000)).toBe(false);
+	const heir: Heir = { worker: 0, slot: 1, isSecond: false };
+	expect(here.told).toEqual([{ to: 1, message: { type: "want-room", slot: 0, heir } }]);
+	// The next that comes back is closed, where none is idle.
+	there.caps.onRoomWanted(here.told[0]!.message);
+	expect([theirs.heir, there.offered]).toEqual([heir, []]);
+	// One that is idle is at once.
+	theirs.idle.push({} as Server);
+	there.caps.onRoomWanted(here.told[0]!.message);
+	expect([there.offered, theirs.permits.length, here.open(mine)]).toEqual([["0 1"], 1, true]);
+	// Whose client has been served meanwhile needs none; a pool that a reload took away has none.
+	ledger.setWaiting(1, 0, 0, 0);
+	theirs.idle.push({} as Server);
+	there.caps.onRoomWanted(here.told[0]!.message);
+	there.caps.reach([]);
+	there.caps.onRoomWanted(here.told[0]!.message);
+	expect([there.offered, theirs.permits.length]).toEqual([["0 1"], 1]);
+});
+
+test("who has waited in vain is told of the cap that is full", () => {
+	const { caps, pools, open } = stage(2, 1);
+	const [a, b] = pools as [FakePool, FakePool];
+	expect(caps.fullOf(b.spec)).toBe(undefined);
+	open(a);
+	expect(caps.fullOf(b.spec)).toEqual({ name: "D@d", most: 1, setting: "max_db_connections", used: 1 });
 });
