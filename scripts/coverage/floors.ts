@@ -5,11 +5,11 @@ import type { Floors } from "./rooms.ts";
 
 export const FLOORS: Floors = {
 	admin: 99,
-	auth: 98,
+	auth: 99,
 	backend: 92,
-	client: 75,
+	client: 78,
 	config: 99,
-	login: 75,
+	login: 98,
 	net: 93,
 	parser: 99,
 	plugin: 90,
@@ -18,6 +18,6 @@ export const FLOORS: Floors = {
 	session: 98,
 	shards: 96,
 	stats: 99,
-	status: 80,
+	status: 97,
 	wire: 99,
 };
