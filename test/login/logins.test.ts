@@ -7,6 +7,7 @@ import { Stat } from "../../src/stats/counters.ts";
 import { ScriptedServer, testPool } from "../pool/support.ts";
 import { errorFields } from "../support/message.ts";
 import { RawClient } from "../support/raw-client.ts";
+import { rejects } from "../support/rejects.ts";
 import { until } from "../support/until.ts";
 import { concat, frontend, int32 } from "../support/wire-frames.ts";
 import { type LoginListener, listen, reach } from "./support.ts";
@@ -61,7 +62,7 @@ test.each(["plain", "md5", "scram"] as const)(
 		await using client = await connect(listening);
 		expect(client.backendPid).toBeGreaterThan(0);
 		expect(listening.startups.size).toBe(0);
-		await expect(connect(listening, "u", "wrong")).rejects.toThrow(WRONG.slice(6));
+		await rejects(connect(listening, "u", "wrong"), WRONG.slice(6));
 		await until(() => listening.startups.size === 0, "the end of the other");
 		expect(listening.lines.filter((line) => line.includes("auth error: wrong password"))).toHaveLength(1);
 		// Only SCRAM proves keys.
@@ -238,7 +239,7 @@ test("a user who leaves the configuration during his log-in is not let in; nor i
 	expect(listening.lines.join()).toContain("the user left the configuration");
 	listening.context.find = find;
 	listening.context.stopping = true;
-	await expect(connect(listening)).rejects.toThrow("57P03: the database system is shutting down");
+	await rejects(connect(listening), "57P03: the database system is shutting down");
 });
 
 test("whoever has not logged in when it shuts down is told so once he has said who he is", async () => {
@@ -308,16 +309,16 @@ test("what is wrong with a stranger has the answer doubted, and what cannot be s
 	const doubted: string[] = [];
 	listening.context.doubt = (user, database) => doubted.push(`${user} ${database}`);
 	listening.context.lookUp = async () => ({ found: FOUND });
-	await expect(connect(listening, "u", "wrong")).rejects.toThrow("28000");
+	await rejects(connect(listening, "u", "wrong"), "28000");
 	expect(doubted).toEqual(["u d"]);
 	listening.context.lookUp = async () => ({ found: null });
-	await expect(connect(listening, "u", "theirs")).rejects.toThrow("28000");
+	await rejects(connect(listening, "u", "theirs"), "28000");
 	expect(doubted).toEqual(["u d", "u d"]);
 	listening.context.lookUp = async () => ({ sqlstate: "08006", message: "the user could not be looked up" });
-	await expect(connect(listening, "u", "theirs")).rejects.toThrow("08006: the user could not be looked up");
+	await rejects(connect(listening, "u", "theirs"), "08006: the user could not be looked up");
 	listening.context.lookUp = async () => ({ found: FOUND });
 	listening.context.join = async () => ({ sqlstate: "57P03", message: "the user was reconfigured" });
-	await expect(connect(listening, "u", "theirs")).rejects.toThrow("57P03: the user was reconfigured");
+	await rejects(connect(listening, "u", "theirs"), "57P03: the user was reconfigured");
 	expect(doubted).toHaveLength(2);
 });
 

@@ -7,6 +7,7 @@ import { ScriptedServer, testPool } from "../pool/support.ts";
 import { Authority, type Pair } from "../support/certificates.ts";
 import { errorFields } from "../support/message.ts";
 import { RawClient, type Tls } from "../support/raw-client.ts";
+import { rejects } from "../support/rejects.ts";
 import { until } from "../support/until.ts";
 import { concat, frontend } from "../support/wire-frames.ts";
 import { type LoginListener, listen } from "./support.ts";
@@ -161,19 +162,19 @@ test("where TLS is required plain text is refused, after the StartupMessage; the
 
 test("where certificates are asked for none lets in nobody but those who need none", async () => {
 	using listening = stage({ auth_type: "plain" }, true);
-	await expect(connect(listening, "u")).rejects.toThrow("28000");
+	await rejects(connect(listening, "u"), "28000");
 	await using guest = await connect(listening, "guest");
 	await using shown = await connect(listening, "u", { cert: alice.certificatePem, key: alice.keyPem });
 	expect([guest.backendPid > 0, shown.backendPid > 0]).toEqual([true, true]);
 	// The password counts all the same.
 	const certified = { cert: alice.certificatePem, key: alice.keyPem };
-	await expect(connect(listening, "u", certified, "wrong")).rejects.toThrow("28000");
+	await rejects(connect(listening, "u", certified, "wrong"), "28000");
 	expect(reasons(listening)).toEqual(["it has shown no certificate", "wrong password"]);
 });
 
 test("a certificate of another authority ends the handshake", async () => {
 	using listening = stage({}, true);
-	await expect(connect(listening, "u", { cert: stranger.certificatePem, key: stranger.keyPem })).rejects.toThrow();
+	await rejects(connect(listening, "u", { cert: stranger.certificatePem, key: stranger.keyPem }));
 	await until(() => listening.startups.size === 0, "the end of the log-in");
 	expect(listening.lines.filter((line) => line.includes("TLS handshake failed: "))).toHaveLength(1);
 });
@@ -183,8 +184,8 @@ test("an identity lets in whose certificate has the name, without a password, an
 	const certified = { cert: alice.certificatePem, key: alice.keyPem };
 	await using client = await connect(listening, "alice", certified, "");
 	expect(client.received.filter(({ code }) => code === "R").map(({ body }) => body.readInt32BE(0))).toEqual([0]);
-	await expect(connect(listening, "bob", certified)).rejects.toThrow("28000");
-	await expect(connect(listening, "alice")).rejects.toThrow("28000");
+	await rejects(connect(listening, "bob", certified), "28000");
+	await rejects(connect(listening, "alice"), "28000");
 	const plain = await open(listening);
 	plain.send(frontend.startupMessage({ user: "alice", database: "d" }));
 	expect((await told(plain)).slice(0, 5)).toBe("28000");

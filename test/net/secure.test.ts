@@ -8,6 +8,7 @@ import { acceptTls, requestTls } from "../../src/net/secure.ts";
 import type { Stream } from "../../src/net/stream.ts";
 import { endPointOf, type Secured, SSL_REQUEST, type TlsDemands, type TlsIdentity } from "../../src/net/tls.ts";
 import { Authority, type Pair } from "../support/certificates.ts";
+import { rejects } from "../support/rejects.ts";
 import { until } from "../support/until.ts";
 import { dial, HANDLERS, Listener, listen, pour } from "./support.ts";
 
@@ -159,15 +160,13 @@ describe("a server's certificate", () => {
 		using server = new Server(identityOf(await signer.issue({ name, dns: [name], ...expired })));
 		const tried = request(server, demands(verify));
 		if (does) expect((await tried).stream.secured).not.toBe(null);
-		else await expect(tried).rejects.toThrow(/^TLS handshake failed: /);
+		else await rejects(tried, /^TLS handshake failed: /);
 	});
 
 	test("of an authority that nobody knows is refused where Bun's own are to judge", async () => {
 		using server = new Server(identityOf(localhost));
-		await expect(request(server, demands("verify_full", { authorities: null }))).rejects.toThrow(
-			"TLS handshake failed",
-		);
-		await expect(request(server, demands("verify_ca", { authorities: null }))).rejects.toThrow("TLS handshake failed");
+		await rejects(request(server, demands("verify_full", { authorities: null })), "TLS handshake failed");
+		await rejects(request(server, demands("verify_ca", { authorities: null })), "TLS handshake failed");
 	});
 });
 
@@ -180,7 +179,7 @@ describe("what a server answers to SSLRequest", () => {
 		stream.writeAll(Buffer.from("in the open"));
 		await until(() => server.owner.length === 11, "it to be heard");
 		for (const verify of ["verify_ca", "verify_full"] as const)
-			await expect(request(server, demands(verify))).rejects.toThrow("the server does not support TLS, but tls_verify");
+			await rejects(request(server, demands(verify)), "the server does not support TLS, but tls_verify");
 	});
 
 	test.each([
@@ -191,7 +190,7 @@ describe("what a server answers to SSLRequest", () => {
 		["", "the server closed the connection during the TLS handshake"],
 	])("%j is an error that says so", async (answer, why) => {
 		using server = new Server(null, answer);
-		await expect(request(server, demands("prefer"))).rejects.toThrow(why);
+		await rejects(request(server, demands("prefer")), why);
 	});
 
 	test("yes, and then something else than TLS, or nothing, is an error", async () => {
@@ -200,12 +199,12 @@ describe("what a server answers to SSLRequest", () => {
 		await until(() => server.owner.length > 0, "a ClientHello");
 		expect(server.owner.heard[0]).toBe(0x16);
 		server.stream!.writeAll(Buffer.from("ERROR:  what?"));
-		await expect(tried).rejects.toThrow();
+		await rejects(tried);
 		server.stream = null;
 		const another = request(server, demands("prefer"));
 		await until(() => server.stream?.bytesIn !== undefined && server.stream.bytesIn > SSL_REQUEST.length, "another");
 		server.stream!.terminate();
-		await expect(another).rejects.toThrow();
+		await rejects(another);
 	});
 });
 

@@ -18,6 +18,7 @@ import type { Socket } from "bun";
 import { closeDescriptor, descriptor, listensByTcp } from "../../src/net/options.ts";
 import { Channel } from "../../src/net/passing.ts";
 import { Takeover, TakeoverListener } from "../../src/net/takeover.ts";
+import { rejects } from "../support/rejects.ts";
 import { until } from "../support/until.ts";
 import type { Part } from "./takeover-thread.ts";
 
@@ -191,7 +192,7 @@ describe.skipIf(!linux)("who is to be taken over", () => {
 		const path = newPath();
 		writeFileSync(path, "somebody's");
 		const takeover = new TakeoverListener(WHERE, { offer: () => null, onTakenOver() {}, refused() {} });
-		await expect(takeover.listen(path)).rejects.toThrow(`cannot listen on ${path}: what is there is no socket`);
+		await rejects(takeover.listen(path), `cannot listen on ${path}: what is there is no socket`);
 		takeover.stop();
 	});
 });
