@@ -59,6 +59,11 @@ export function peerOf(fd: number): { readonly pid: number; readonly uid: number
 	return { pid: peer[0]!, uid: peer[1]! };
 }
 
+/** Whether a process of the user `own` may give sockets to one of the user `peer`: it is its own, or root, whom nothing is refused. */
+export function mayHave(peer: number, own: number | undefined): boolean {
+	return peer === own || peer === 0;
+}
+
 /** A connection that waits: for a process that does not serve anybody yet. Bun's own sockets lose the descriptors. */
 export class Channel {
 	private constructor(private readonly fd: number) {}
@@ -77,7 +82,8 @@ export class Channel {
 			return null;
 		}
 		const { uid } = peerOf(fd);
-		if (uid === process.getuid?.() || uid === 0 || process.getuid?.() === 0) return channel;
+		const own = process.getuid?.();
+		if (mayHave(uid, own) || own === 0) return channel;
 		channel.close();
 		throw new Error(`takeover: who listens on ${path} is of another user (${uid})`);
 	}

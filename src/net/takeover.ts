@@ -4,7 +4,7 @@
 
 import type { Socket, UnixSocketListener } from "bun";
 import { closeDescriptor, descriptor, setNonBlocking } from "./options.ts";
-import { Channel, peerOf, sendDescriptors } from "./passing.ts";
+import { Channel, mayHave, peerOf, sendDescriptors } from "./passing.ts";
 import { listenUnix } from "./unix.ts";
 
 /** Where clients are accepted, as the old process says it with its descriptors. */
@@ -51,7 +51,7 @@ export class TakeoverListener {
 
 	private onLine(socket: Socket<undefined>, line: string): void {
 		const { uid, pid } = peerOf(descriptor(socket));
-		if (uid !== process.getuid?.() && uid !== 0) this.refuse(socket, `user ${uid} is another than ours`);
+		if (!mayHave(uid, process.getuid?.())) this.refuse(socket, `user ${uid} is another than ours`);
 		else if (line === "takeover\n") this.offer(socket);
 		else if (line === "listening\n" && socket === this.heir) {
 			this.stop();

@@ -5,7 +5,7 @@ import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "
 import { type Cluster, freePort, type PostgresServer } from "../support/postgres.ts";
 import type { QueryResult, RawClient } from "../support/raw-client.ts";
 import { until, within } from "../support/until.ts";
-import { backend, concat, liar, text } from "../support/wire-frames.ts";
+import { asksForTls, backend, concat, liar, text } from "../support/wire-frames.ts";
 import {
 	asShards,
 	type EndlessClient,
@@ -78,6 +78,10 @@ function scripted(startup: Uint8Array, query: Uint8Array = NOTHING): Bun.TCPSock
 			// Requests of the proxy are one packet each, and short.
 			data(socket, chunk) {
 				if (chunk[0] === TERMINATE) return;
+				if (asksForTls(chunk)) {
+					socket.write("N");
+					return;
+				}
 				socket.write(socket.data.begun ? query : startup);
 				socket.data.begun = true;
 			},

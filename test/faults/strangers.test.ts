@@ -8,7 +8,18 @@ import { type Proxy, startProxy } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { transcript } from "../support/transcript.ts";
 import { within } from "../support/until.ts";
-import { backend, bytes, concat, cstring, frontend, int16, int32, liar, message } from "../support/wire-frames.ts";
+import {
+	asksForTls,
+	backend,
+	bytes,
+	concat,
+	cstring,
+	frontend,
+	int16,
+	int32,
+	liar,
+	message,
+} from "../support/wire-frames.ts";
 
 setDefaultTimeout(120_000);
 
@@ -90,6 +101,9 @@ function expectOwn(
 	throw new Error(`${said} asked for ${asked} and got\n${transcript(answer.messages)}`);
 }
 
+/** Fewest requests of an innocent client: each kind of request, and one that comes again. */
+const ENOUGH = 6;
+
 /** Asks in every way there is until told to stop, and checks each answer. @returns how many there were */
 async function innocent(kind: Kind | "breaks", number: number, over: () => boolean): Promise<number> {
 	let asked = 0;
@@ -99,7 +113,8 @@ async function innocent(kind: Kind | "breaks", number: number, over: () => boole
 	const two = kind === "shards";
 	client.send(parse("SELECT $1::text, current_user", "mine"), sync());
 	await client.result();
-	while (!over()) {
+	// However short the attack was on this machine, it is asked as much as shows something.
+	while (!over() || asked < ENOUGH) {
 		const token = `${kind}:${number}:${asked++}`;
 		switch (asked % 4) {
 			case 0: {
@@ -140,7 +155,7 @@ async function besideInnocents(kinds: readonly (Kind | "breaks")[], attack: () =
 		failed,
 	]);
 	over = true;
-	for (const count of await within(failed, "the innocent clients to end")) expect(count).toBeGreaterThan(5);
+	for (const count of await within(failed, "the innocent clients to end")) expect(count).toBeGreaterThanOrEqual(ENOUGH);
 }
 
 // ---- bad clients -----------------------------------------------------------------------------------------------------------
@@ -345,6 +360,10 @@ function startBreaker() {
 				socket.data = { in: false };
 			},
 			data(socket, chunk) {
+				if (asksForTls(chunk)) {
+					socket.write("N");
+					return;
+				}
 				if (!socket.data.in) {
 					socket.data.in = true;
 					socket.write(WELCOME);

@@ -237,3 +237,8 @@ export const backend = {
 	/** FunctionCallResponse (B): Int32 length or -1, Byten. */
 	functionCallResponse: (v: string | Uint8Array | null) => message("V", value(v)),
 };
+
+/** Whether the proxy asks for TLS: a server that is played answers N, and is then told who logs in. */
+export function asksForTls(chunk: Buffer): boolean {
+	return chunk.equals(frontend.sslRequest());
+}
