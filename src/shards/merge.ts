@@ -245,6 +245,11 @@ export class Merge {
 		}
 	}
 
+	/** Whether the client is to hear of a notice. Behind an error it has not happened, though on this shard it did. */
+	private isNews(lane: Lane): boolean {
+		return !this.failing && (lane === this.asked[0] || !isOfTransaction(lane));
+	}
+
 	private passes(lane: Lane): Passes {
 		switch (lane.code) {
 			case Backend.DataRow:
@@ -253,7 +258,7 @@ export class Merge {
 				if (lane !== this.asked[0] && this.firstAnswers !== null && this.onlyFirst) return Passes.Dropped;
 				return this.binary ? this.passBinary(lane) : Passes.Yes;
 			case Backend.NoticeResponse:
-				return lane !== this.asked[0] && !lane.over && isOfTransaction(lane) ? Passes.Dropped : Passes.Yes;
+				return lane.over || this.isNews(lane) ? Passes.Yes : Passes.Dropped;
 			case Backend.NotificationResponse:
 				return Passes.Yes;
 			case Backend.ParameterStatus:

@@ -113,6 +113,18 @@ async function play(client: RawClient, steps: Step[], hinted: boolean): Promise<
 		.join("\n");
 }
 
+/** What was found here once: the shard that does not fail warns of the BEGIN behind the error. */
+const FOUND: [Step[]][] = [
+	[
+		[
+			{ sql: "INSERT INTO things VALUES (1)", shard: 1, by: "flush" },
+			{ sql: "START TRANSACTION ISOLATION LEVEL REPEATABLE READ", shard: 0, by: "open" },
+			{ sql: "BEGIN", shard: 0, by: "open" },
+			{ sql: "INSERT INTO things VALUES (1)", shard: 0, by: "query" },
+		],
+	],
+];
+
 test("random sessions are answered as by one server", async () => {
 	const straight = await connect(proxy, { port: cluster.port, database: "straight" });
 	const sharded = await connect(proxy);
@@ -123,7 +135,11 @@ test("random sessions are answered as by one server", async () => {
 			expect(await play(sharded, steps, true)).toBe(wanted);
 			await intact(cluster, witness, JSON.stringify(steps), 3, 4);
 		}),
-		{ numRuns: Number(process.env.RUNS ?? 150), ...(process.env.SEED ? { seed: Number(process.env.SEED) } : {}) },
+		{
+			examples: FOUND,
+			numRuns: Number(process.env.RUNS ?? 150),
+			...(process.env.SEED ? { seed: Number(process.env.SEED) } : {}),
+		},
 	);
 	sane(proxy);
 	straight.close();

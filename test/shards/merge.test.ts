@@ -147,6 +147,15 @@ describe("one answer", () => {
 		}
 	});
 
+	test("no notice of what stands behind an error", () => {
+		const notice = backend.noticeResponse({ S: "NOTICE", V: "NOTICE", C: "00000", M: "look" });
+		const out = merged([
+			concat(notice, error("no"), readyForQuery()),
+			concat(notice, commandComplete("BEGIN"), notice, commandComplete("BEGIN"), readyForQuery("T")),
+		]);
+		expect(out.words).toEqual(["N look", "N look", "E no"]);
+	});
+
 	test("a portal that has ended on one shard only has not ended", () => {
 		const out = merged([
 			concat(rows("1"), commandComplete("SELECT 1"), readyForQuery("T")),
