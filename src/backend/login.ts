@@ -11,7 +11,7 @@ import type { Names } from "../net/names.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
 import { Backend } from "../wire/codes.ts";
 import { readError } from "../wire/error-response.ts";
-import { endOfString, HEADER, readInt32, Tail } from "../wire/frame.ts";
+import { eachMessage, endOfString, HEADER, readInt32, Tail } from "../wire/frame.ts";
 import { authResponse, startupMessage } from "../wire/frontend-messages.ts";
 import { Reports } from "./reports.ts";
 import { Server, type ServerHome } from "./server.ts";
@@ -115,22 +115,11 @@ class Login implements StreamOwner {
 
 	onData(chunk: Buffer): void {
 		if (this.over) return;
-		const whole = this.tail.add(chunk);
-		if (whole === null) return;
-		let at = 0;
-		while (!this.over && whole.length - at >= HEADER) {
-			const length = readInt32(whole, at + 1);
-			if (length < 4 || length > MESSAGE_LIMIT) {
-				this.fail(new PgError("FATAL", "08001", "the server does not speak PostgreSQL's protocol"));
-				return;
-			}
-			const next = at + 1 + length;
-			if (next > whole.length) break;
+		const isProtocol = eachMessage(this.tail, chunk, MESSAGE_LIMIT, (whole, at, next) => {
 			this.onMessage(whole, at, next);
-			at = next;
-		}
-		if (!this.over && at < whole.length)
-			this.tail.keep(whole, at, whole.length - at < HEADER ? HEADER : 1 + readInt32(whole, at + 1));
+			return !this.over;
+		});
+		if (!isProtocol) this.fail(new PgError("FATAL", "08001", "the server does not speak PostgreSQL's protocol"));
 	}
 
 	private onMessage(chunk: Buffer, start: number, end: number): void {

@@ -6,7 +6,7 @@ import { PgError } from "../errors.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
 import { Backend, Frontend } from "../wire/codes.ts";
 import { readError } from "../wire/error-response.ts";
-import { HEADER, readInt32, Tail } from "../wire/frame.ts";
+import { eachMessage, Tail } from "../wire/frame.ts";
 import { SYNC, TERMINATE } from "../wire/frontend-messages.ts";
 import { Writer } from "../wire/writer.ts";
 import type { Server } from "./server.ts";
@@ -70,23 +70,13 @@ export class Questions implements StreamOwner {
 
 	onData(chunk: Buffer): void {
 		if (this.over) return;
-		const whole = this.tail.add(chunk);
-		if (whole === null) return;
-		let at = 0;
-		while (!this.over && whole.length - at >= HEADER) {
-			const length = readInt32(whole, at + 1);
-			if (length < 4 || length > MESSAGE_LIMIT) {
-				this.stream.terminate();
-				this.onClose();
-				return;
-			}
-			const next = at + 1 + length;
-			if (next > whole.length) break;
+		const isProtocol = eachMessage(this.tail, chunk, MESSAGE_LIMIT, (whole, at, next) => {
 			this.onMessage(whole, at, next);
-			at = next;
-		}
-		if (!this.over && at < whole.length)
-			this.tail.keep(whole, at, whole.length - at < HEADER ? HEADER : 1 + readInt32(whole, at + 1));
+			return !this.over;
+		});
+		if (isProtocol) return;
+		this.stream.terminate();
+		this.onClose();
 	}
 
 	private onMessage(chunk: Buffer, at: number, next: number): void {

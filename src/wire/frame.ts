@@ -179,3 +179,30 @@ export class Tail {
 }
 
 const NOTHING = Buffer.alloc(0);
+
+/**
+ * Cuts a chunk into whole messages, with what is cut off kept in `tail`: for connections on which little is said.
+ * @param limit longest message, bytes
+ * @param take is given each, as (chunk, start, end); false: no more is wanted, and nothing is kept
+ * @returns false when a length is none that a message has, or beyond the limit
+ */
+export function eachMessage(
+	tail: Tail,
+	chunk: Buffer,
+	limit: number,
+	take: (chunk: Buffer, start: number, end: number) => boolean,
+): boolean {
+	const whole = tail.add(chunk);
+	if (whole === null) return true;
+	let at = 0;
+	while (whole.length - at >= HEADER) {
+		const length = readInt32(whole, at + 1);
+		if (length < 4 || length > limit) return false;
+		const next = at + 1 + length;
+		if (next > whole.length) break;
+		if (!take(whole, at, next)) return true;
+		at = next;
+	}
+	if (at < whole.length) tail.keep(whole, at, whole.length - at < HEADER ? HEADER : 1 + readInt32(whole, at + 1));
+	return true;
+}

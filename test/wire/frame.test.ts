@@ -2,7 +2,16 @@
 
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { endOfMessage, endOfString, frontendLimit, HEADER, readInt16, readInt32, Tail } from "../../src/wire/frame.ts";
+import {
+	eachMessage,
+	endOfMessage,
+	endOfString,
+	frontendLimit,
+	HEADER,
+	readInt16,
+	readInt32,
+	Tail,
+} from "../../src/wire/frame.ts";
 import { concat, frontend, int16, int32 } from "../support/wire-frames.ts";
 
 /** Walks as the connections do: whole messages are taken, the rest is kept. @returns the messages in hex */
@@ -283,4 +292,26 @@ test("the end of a message is behind its beginning, and within what is here, or 
 			else expect([end, end >= at + 5, end <= bytes.length]).toEqual([at + 1 + length, true, true]);
 		}),
 	);
+});
+
+test("whole messages come out wherever the bytes are cut, until no more are wanted or a length is none", () => {
+	const bytes = Buffer.from("5a0000000549440000000441000000055a", "hex");
+	const play = (pieces: Buffer[], most = 9) => {
+		const tail = new Tail();
+		const seen: string[] = [];
+		const wellFormed = pieces.every((piece) =>
+			eachMessage(tail, piece, 100, (chunk, start, end) => seen.push(chunk.toString("hex", start, end)) < most),
+		);
+		return [wellFormed, ...seen];
+	};
+	for (let at = 0; at <= bytes.length; at++)
+		expect(play([bytes.subarray(0, at), bytes.subarray(at)])).toEqual([
+			true,
+			"5a0000000549",
+			"4400000004",
+			"41000000055a",
+		]);
+	expect(play([bytes], 1)).toEqual([true, "5a0000000549"]);
+	for (const wrong of ["5a00000003", "5a00000065", "5affffffff"])
+		expect(play([Buffer.from(`4400000004${wrong}`, "hex")])).toEqual([false, "4400000004"]);
 });
