@@ -3,11 +3,13 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { createHash, X509Certificate } from "node:crypto";
 import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { SQL } from "bun";
 import { Client } from "pg";
 import postgres from "postgres";
 import { Authority, type Pair } from "../support/certificates.ts";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
+import { postgresHome } from "../support/postgres-home.ts";
 import { failProxy, type Proxy, type ProxyOptions, simpleConfig, startProxy } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { rejects } from "../support/rejects.ts";
@@ -80,9 +82,9 @@ describe("psql", () => {
 	const SSL_MODES = ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
 
 	/** What psql says to `SELECT`, or the first line of its error. */
-	async function psql(path: string, to: Proxy, words: string): Promise<string> {
+	async function psql(path: string, to: Proxy, words: string, env: Record<string, string> = {}): Promise<string> {
 		const target = `host=localhost port=${to.port} user=pgdog password=pgdog dbname=pgdog`;
-		const { stdout, stderr } = await runTool([path, "-XAtqc", "SELECT 'in'", `${target} ${words}`]);
+		const { stdout, stderr } = await runTool([path, "-XAtqc", "SELECT 'in'", `${target} ${words}`], env);
 		return stdout.trim() || (stderr.split("\n")[0] ?? "").replace(/^.*failed: (FATAL: +)?/, "");
 	}
 
@@ -120,6 +122,25 @@ describe("psql", () => {
 		});
 		await Promise.all(tried);
 		other[Symbol.dispose]();
+	});
+
+	testWithTool("psql", "each sslmode and channel_binding with sslnegotiation=direct, by libpq 17", async (path) => {
+		await using required = await startProxy(withTls(localhost, { tls_client_required: true }));
+		// Whatever psql this machine has: what knows of direct TLS is the library, which comes with the tests' PostgreSQL.
+		const env = { LD_LIBRARY_PATH: join((await postgresHome()).bin, "..", "lib") };
+		const cases = SSL_MODES.flatMap((mode) => ["disable", "prefer", "require"].map((binding) => ({ mode, binding })));
+		const tried = cases.map(async ({ mode, binding }) => {
+			const words = `sslnegotiation=direct sslmode=${mode} channel_binding=${binding} sslrootcert=${authority.path}`;
+			const label = `${mode}, ${binding}`;
+			const weak = ["disable", "allow", "prefer"].includes(mode);
+			const where = (to: Proxy) => psql(path, to, words, env).then((said) => `${label}: ${said}`);
+			for (const to of [proxy, required])
+				expect(await where(to)).toMatch(
+					weak ? `weak sslmode "${mode}" may not be used with sslnegotiation=direct` : `${label}: in`,
+				);
+			expect(await where(plain)).toMatch(weak ? "weak sslmode" : /SSL connection has been closed|SSL SYSCALL error/);
+		});
+		await Promise.all(tried);
 	});
 
 	testWithTool(
