@@ -22,8 +22,8 @@ import { Descriptors, Room } from "./net/descriptors.ts";
 import { closeDescriptor, descriptor, duplicate, endListener } from "./net/options.ts";
 import { settle } from "./net/outgoing.ts";
 import type { ServiceManager } from "./net/service-manager.ts";
-import { type Takeover, TakeoverListener } from "./net/takeover.ts";
-import { listenUnix, unixSocketPath } from "./net/unix.ts";
+import { type Predecessor, type Takeover, TakeoverListener } from "./net/takeover.ts";
+import { listenUnix, listenUnixPassed, type UnixListener, unixSocketPath } from "./net/unix.ts";
 import type { HostDescription } from "./plugin/abi.ts";
 import { PluginHost } from "./plugin/host.ts";
 import { Bans } from "./pool/bans.ts";
@@ -98,7 +98,7 @@ export class Proxy implements AdminSource {
 	private stopping = false;
 	private closing = false;
 	private shutdownTimer: Timer | null = null;
-	private unixListener: { stop(): void } | null = null;
+	private unixListener: UnixListener | null = null;
 	private health: HealthEndpoint | null = null;
 	private nextThread = 0;
 	private readonly gathering: Gathering<RowKind, AnyRow>;
@@ -147,11 +147,13 @@ export class Proxy implements AdminSource {
 			send: (message) => this.send(message),
 		});
 		this.averages = new AverageSampler();
-		this.takeover = new TakeoverListener(snapshot.general, {
+		const { host, port, takeover_timeout } = snapshot.general;
+		const predecessor = {
 			offer: () => this.offer(),
-			onTakenOver: (pid) => this.onReplaced(pid),
-			refused: (why) => log.warn(`takeover refused: ${why}`),
-		});
+			onTakenOver: (pid: number) => this.onReplaced(pid),
+			refused: (why: string) => log.warn(`takeover refused: ${why}`),
+		};
+		this.takeover = new TakeoverListener({ host, port }, predecessor, this.contain, takeover_timeout);
 		const { attendance, workers } = this;
 		const respondents = {
 			count: workers,
@@ -236,10 +238,11 @@ export class Proxy implements AdminSource {
 				this.log.info(`healthcheck endpoint http://0.0.0.0:${this.health.port}`);
 			},
 			async () => {
-				if (unix_socket_dir === undefined) return;
-				const path = unixSocketPath(unix_socket_dir, port);
-				const mode = Number.parseInt(unix_socket_mode, 8);
-				this.unixListener = await listenUnix(path, mode, (socket) => this.accept(socket));
+				const path = unix_socket_dir === undefined ? null : unixSocketPath(unix_socket_dir, port);
+				const open = (socket: Socket<undefined>) => this.accept(socket);
+				this.unixListener = listenUnixPassed(this.predecessor?.unix ?? null, path, open);
+				if (path === null || this.unixListener !== null) return;
+				this.unixListener = await listenUnix(path, Number.parseInt(unix_socket_mode, 8), open);
 			},
 			async () => takeover_socket !== undefined && this.takeover.listen(takeover_socket),
 		];
@@ -384,7 +387,7 @@ export class Proxy implements AdminSource {
 	private async onListening(): Promise<void> {
 		// Told to stop before it has taken the place of another process: that one goes on.
 		if (this.stopping) return this.letGoOfSockets();
-		if (this.predecessor !== null) await this.replace(this.predecessor);
+		if (this.predecessor !== null && !(await this.replace(this.predecessor))) return;
 		const { host, port, unix_socket_dir } = this.configuration.snapshot.general;
 		this.descriptors.measure();
 		const where =
@@ -401,17 +404,24 @@ export class Proxy implements AdminSource {
 			this.log.info(`🐕 PgDog listening on ${unixSocketPath(unix_socket_dir, port)}`);
 	}
 
-	/** All workers listen on the sockets that were handed over: the process of before makes way. */
-	private async replace(predecessor: Takeover): Promise<void> {
-		if (!predecessor.finish()) this.log.warn("takeover: the process of before does not say that it makes way");
+	/** All workers listen on the sockets that were handed over: the process of before makes way. @returns false: this one goes */
+	private async replace(predecessor: Takeover): Promise<boolean> {
+		try {
+			if (!predecessor.finish()) this.log.warn("takeover: the process of before does not say that it makes way");
+		} catch (error) {
+			this.fail((error as Error).message);
+			return false;
+		}
 		// Clients come by the port, and would lose more than this.
 		await this.listenBeside(({ message }) => this.log.error(`takeover: ${message}`));
+		return true;
 	}
 
 	/** `Predecessor.offer` */
-	private offer(): readonly number[] | null {
+	private offer(): ReturnType<Predecessor["offer"]> {
 		if (this.stopping || this.listening < this.workers) return null;
-		return this.sockets.length > 0 ? this.sockets : this.listeners.filter((fd) => fd !== ENDED);
+		const tcp = this.sockets.length > 0 ? this.sockets : this.listeners.filter((fd) => fd !== ENDED);
+		return { tcp, unix: this.unixListener };
 	}
 
 	/** Another process listens: what clients there are may stay as long as at a shutdown. */
@@ -458,7 +468,8 @@ export class Proxy implements AdminSource {
 		const { shutdown_timeout, shutdown_termination_timeout } = this.configuration.snapshot.general;
 		this.log.info(`🐕 PgDog ${why.replace("$", String(shutdown_timeout / 1000))}`);
 		this.service.stopping(shutdown_timeout + (shutdown_termination_timeout ?? 0) + CLOSE_TIMEOUT);
-		this.unixListener?.stop();
+		this.unixListener?.stop(gently);
+		this.unixListener = null;
 		this.takeover.stop();
 		if (this.listening >= this.workers) this.letGoOfSockets();
 		this.send({ type: "drain", gently });

@@ -70,6 +70,12 @@ export const general = {
 		accepted: "an absolute path of at most 107 bytes",
 		text: "Ours, not PgDog's: a Unix socket, for the same user only, by which another process that is started with `--takeover` and this configuration goes on in place of this one: it is handed the sockets that clients connect to, and this one leaves when its clients have, at the latest after `shutdown_timeout`. Linux only.",
 	}),
+	takeover_timeout: milliseconds({
+		default: 10_000,
+		min: 1,
+		reloadable: false,
+		text: "Ours, not PgDog's, in milliseconds: a process that has come by `takeover_socket` and does not listen within this time takes over nothing, and ends; this one goes on.",
+	}),
 	workers: integer({
 		default: 2,
 		max: 256,

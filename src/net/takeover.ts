@@ -2,21 +2,34 @@
 // nobody but the same user may use. The sockets go on, and with them who waits in their queues: the new process accepts there before the
 // old one stops to. What both say is a line each: "takeover", the offer with the descriptors, "listening", "yours".
 
-import type { Socket, UnixSocketListener } from "bun";
+import type { Socket } from "bun";
+import type { Contain } from "../contain.ts";
 import { closeDescriptor, descriptor, setNonBlocking } from "./options.ts";
 import { Channel, mayHave, peerOf, sendDescriptors } from "./passing.ts";
-import { listenUnix } from "./unix.ts";
+import { listenUnix, type UnixListener } from "./unix.ts";
+
+/** Most connections at a time: one is of the process that takes over, others are refused and gone. */
+const MOST_VISITORS = 8;
 
 /** Where clients are accepted, as the old process says it with its descriptors. */
 interface Offer {
 	readonly host: string;
 	readonly port: number;
+	/** Path of the Unix socket, whose descriptor is the last. */
+	readonly unix?: string;
+}
+
+/** What another process may go on with. */
+interface Sockets {
+	/** Descriptors of all TCP sockets that clients are accepted on. */
+	readonly tcp: readonly number[];
+	readonly unix: { readonly path: string; readonly fd: number } | null;
 }
 
 /** What the process does that may be taken over. */
 export interface Predecessor {
-	/** Descriptors of all sockets that it listens on, or null when it cannot be taken over (any more). */
-	offer(): readonly number[] | null;
+	/** All sockets that it listens on, or null when it cannot be taken over (any more). */
+	offer(): Sockets | null;
 	/** Another process listens now. */
 	onTakenOver(pid: number): void;
 	refused(why: string): void;
@@ -26,13 +39,20 @@ export interface Predecessor {
 export class TakeoverListener {
 	private readonly where: Offer;
 	private readonly of: Predecessor;
-	private listener: UnixSocketListener<undefined> | null = null;
+	private readonly contain: Contain;
+	private readonly patience: number;
+	private listener: UnixListener | null = null;
+	/** Whoever has come, and when it has to be over. */
+	private readonly visitors = new Map<Socket<undefined>, Timer>();
 	/** Whom the sockets were offered to. */
 	private heir: Socket<undefined> | null = null;
 
-	constructor(where: Offer, of: Predecessor) {
+	/** @param patience ms from a connection until whoever has come listens */
+	constructor(where: Offer, of: Predecessor, contain: Contain, patience: number) {
 		this.where = where;
 		this.of = of;
+		this.contain = contain;
+		this.patience = patience;
 	}
 
 	/** @throws Error that names the path when it cannot be had */
@@ -41,7 +61,7 @@ export class TakeoverListener {
 			data: (socket: Socket<undefined>, chunk: Buffer) => this.onLine(socket, chunk.toString()),
 			close: (socket: Socket<undefined>) => this.onClose(socket),
 		};
-		this.listener = await listenUnix(path, 0o600, () => {}, handlers);
+		this.listener = await listenUnix(path, 0o600, (socket) => this.onVisitor(socket), handlers);
 	}
 
 	/** Whether another process has our sockets, and may have them for good. */
@@ -49,13 +69,31 @@ export class TakeoverListener {
 		return this.heir !== null;
 	}
 
-	private onLine(socket: Socket<undefined>, line: string): void {
-		const { uid, pid } = peerOf(descriptor(socket));
+	private onVisitor(socket: Socket<undefined>): void {
+		const { uid } = peerOf(descriptor(socket));
 		if (!mayHave(uid, process.getuid?.())) this.refuse(socket, `user ${uid} is another than ours`);
-		else if (line === "takeover\n") this.offer(socket);
+		else if (this.visitors.size >= MOST_VISITORS) this.refuse(socket, `${MOST_VISITORS} others are here already`);
+		else
+			this.visitors.set(
+				socket,
+				this.contain.later(this.patience, null, () => this.expire(socket)),
+			);
+	}
+
+	/** Whoever has come does not listen, and may hang: the process goes on as if nobody had come. */
+	private expire(socket: Socket<undefined>): void {
+		const { pid } = peerOf(descriptor(socket));
+		this.refuse(socket, `process ${pid} does not listen within ${this.patience / 1000} s (takeover_timeout)`);
+		if (socket === this.heir) this.heir = null;
+	}
+
+	private onLine(socket: Socket<undefined>, line: string): void {
+		// It has been told to go.
+		if (!this.visitors.has(socket)) return;
+		if (line === "takeover\n") this.offer(socket);
 		else if (line === "listening\n" && socket === this.heir) {
 			this.stop();
-			this.of.onTakenOver(pid);
+			this.of.onTakenOver(peerOf(descriptor(socket)).pid);
 			// What is ours alone is free by now: it may take the same ports and paths.
 			socket.end("yours\n");
 		} else this.refuse(socket, "it does not speak our language");
@@ -63,35 +101,49 @@ export class TakeoverListener {
 
 	private offer(socket: Socket<undefined>): void {
 		const sockets = this.heir === null ? this.of.offer() : null;
-		if (sockets === null) this.refuse(socket, "it starts, stops, or is being taken over already");
-		else {
-			this.heir = socket;
-			if (!sendDescriptors(descriptor(socket), `${JSON.stringify(this.where)}\n`, sockets))
-				this.refuse(socket, "its sockets could not be sent");
+		if (sockets === null) {
+			this.refuse(socket, "it starts, stops, or is being taken over already");
+			return;
 		}
+		this.heir = socket;
+		const { tcp, unix } = sockets;
+		const offer: Offer = unix === null ? this.where : { ...this.where, unix: unix.path };
+		const descriptors = unix === null ? tcp : [...tcp, unix.fd];
+		if (!sendDescriptors(descriptor(socket), `${JSON.stringify(offer)}\n`, descriptors))
+			this.refuse(socket, "its sockets could not be sent");
 	}
 
 	private refuse(socket: Socket<undefined>, why: string): void {
 		this.of.refused(why);
 		socket.end(`refused: ${why}\n`);
+		this.forget(socket);
+	}
+
+	private forget(socket: Socket<undefined>): void {
+		clearTimeout(this.visitors.get(socket));
+		this.visitors.delete(socket);
 	}
 
 	/** The new process may have failed to start: another may try. */
 	private onClose(socket: Socket<undefined>): void {
+		this.forget(socket);
 		if (socket === this.heir) this.heir = null;
 	}
 
 	stop(): void {
 		this.listener?.stop();
 		this.listener = null;
+		for (const timer of this.visitors.values()) clearTimeout(timer);
 	}
 }
 
 /** The new process' end. */
 export class Takeover {
 	private readonly channel: Channel;
-	/** Descriptors of the sockets to accept on. */
+	/** Descriptors of the TCP sockets to accept on. */
 	readonly sockets: readonly number[];
+	/** The Unix socket that the process of before has, too. */
+	readonly unix: Sockets["unix"];
 
 	/** @throws Error that says why there is nothing to take over: the process goes on as if nothing had been */
 	private constructor(channel: Channel, { host, port }: Offer) {
@@ -107,9 +159,12 @@ export class Takeover {
 		if (offer === null) throw failure(`the running process says: ${text.trim() || "nothing"}`);
 		if (offer.host !== host || offer.port !== port)
 			throw failure(`the running process listens on ${offer.host}:${offer.port}, and not on ${host}:${port}`);
-		if (descriptors.length === 0) throw failure("no sockets came");
+		const tcp = [...descriptors];
+		const unix = typeof offer.unix === "string" ? { path: offer.unix, fd: tcp.pop() ?? -1 } : null;
+		if (tcp.length === 0) throw failure("no sockets came");
 		for (const fd of descriptors) setNonBlocking(fd);
-		this.sockets = descriptors;
+		this.sockets = tcp;
+		this.unix = unix;
 	}
 
 	/** @returns null when no process answers at `path` @throws Error */
@@ -118,11 +173,16 @@ export class Takeover {
 		return channel === null ? null : new Takeover(channel, where);
 	}
 
-	/** Called when all workers listen. @returns whether the old process has made way */
+	/**
+	 * Called when all workers listen.
+	 * @returns whether the old process has made way; false: it says nothing
+	 * @throws Error: it goes on, and this one has to go
+	 */
 	finish(): boolean {
 		this.channel.send("listening\n");
 		const { text } = this.channel.receive();
 		this.channel.close();
+		if (text.startsWith("refused: ")) throw new Error(`takeover: the running process says: ${text.trim()}`);
 		return text === "yours\n";
 	}
 }

@@ -1,7 +1,7 @@
 // Unix sockets: which hosts mean one, where it is, and a listener that takes over what a dead process has left behind. A folder
 // that starts with `@` is a name of Linux's abstract namespace, where there are no files, as for libpq.
 
-import { chmodSync, lstatSync, statSync, unlinkSync } from "node:fs";
+import { chmodSync, existsSync, lstatSync, renameSync, rmSync, statSync, unlinkSync } from "node:fs";
 import type { Socket, SocketHandler, UnixSocketListener } from "bun";
 import { cannotListen, reasonOf } from "../errors.ts";
 
@@ -34,8 +34,30 @@ export function socketFailure(path: string, error: unknown): string {
 	}
 }
 
+type Handlers = Omit<SocketHandler<undefined>, "open">;
+
+/** A Unix socket that listens. Its file goes with it, unless another process listens by it from then on. */
+export class UnixListener {
+	readonly path: string;
+	/** Of the socket. */
+	readonly fd: number;
+	private readonly listener: UnixSocketListener<undefined>;
+
+	constructor(listener: UnixSocketListener<undefined>, path: string) {
+		this.listener = listener;
+		this.path = path;
+		this.fd = (listener as unknown as { fd: number }).fd;
+	}
+
+	/** @param keepsFile another process has the socket, too */
+	stop(keepsFile = false): void {
+		this.listener.stop();
+		if (!keepsFile && !isAbstract(this.path)) rmSync(this.path, { force: true });
+	}
+}
+
 /**
- * Listens on `path`; its file goes with the listener.
+ * Listens on `path`.
  * @param mode the file's permissions
  * @throws Error that says why not: a living process listens there, or what is there is no socket
  */
@@ -43,16 +65,59 @@ export async function listenUnix(
 	path: string,
 	mode: number,
 	open: (socket: Socket<undefined>) => void,
-	handlers: Omit<SocketHandler<undefined>, "open"> = { data() {} },
-): Promise<UnixSocketListener<undefined>> {
-	const listen = () => Bun.listen<undefined>({ unix: socketAddress(path), socket: { error() {}, ...handlers, open } });
+	handlers: Handlers = { data() {} },
+): Promise<UnixListener> {
+	const name = nameAtFirst(path);
+	const listen = () => Bun.listen<undefined>({ unix: socketAddress(name), socket: { error() {}, ...handlers, open } });
 	try {
 		// Bun makes the file with what the umask leaves, which lets nobody else write to it until `chmod`.
-		const listener = await listenOver(path, listen);
-		if (!isAbstract(path)) chmodSync(path, mode);
-		return listener;
+		const listener = await listenOver(name, listen);
+		if (!isAbstract(path)) chmodSync(name, mode);
+		if (name !== path) await become(path, name, listener);
+		return new UnixListener(listener, path);
 	} catch (error) {
 		throw cannotListen(error, path);
+	}
+}
+
+/**
+ * Goes on where another process has listened.
+ * @param passed its socket, which is closed where nobody would find it
+ * @param path where it is to be found; null: nowhere
+ * @returns null: it is to be listened there anew, if at all
+ */
+export function listenUnixPassed(
+	passed: { readonly path: string; readonly fd: number } | null,
+	path: string | null,
+	open: (socket: Socket<undefined>) => void,
+): UnixListener | null {
+	if (passed === null) return null;
+	const { fd } = passed;
+	const isFound = passed.path === path && (isAbstract(path) || existsSync(path));
+	// `fd` is not in Bun's types.
+	const options = { fd, socket: { data() {}, error() {}, open } } as unknown as Parameters<typeof Bun.listen>[0];
+	const listener = new UnixListener(Bun.listen(options) as UnixSocketListener<undefined>, passed.path);
+	if (!isFound) listener.stop();
+	return isFound ? listener : null;
+}
+
+/**
+ * The name under which a socket's file is made. Bun (1.4.5) takes away the file that it has made when the listener stops, also where
+ * another process goes on with the socket: of clients' sockets it knows another name than they have in the end.
+ */
+function nameAtFirst(path: string): string {
+	return isAbstract(path) ? path : path.replace(/\/\.s(\.PGSQL\.\d+)$/, "/.n$1");
+}
+
+/** Gives the file `name` of a listener its own name. */
+async function become(path: string, name: string, listener: { stop(): void }): Promise<void> {
+	try {
+		if (existsSync(path) && !(await isAbandoned(path)))
+			throw Object.assign(new Error("address already in use"), { code: "EADDRINUSE" });
+		renameSync(name, path);
+	} catch (error) {
+		listener.stop();
+		throw error;
 	}
 }
 

@@ -1,7 +1,7 @@
 // A new process goes on in place of the running one (`--takeover`): nobody who connects meanwhile is refused, and nobody is dropped.
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, readlinkSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Cluster, freePort, startPostgres } from "../support/postgres.ts";
@@ -46,6 +46,19 @@ async function isRefused(port: number): Promise<boolean> {
 function catchesSignals({ pid }: Proxy): Promise<void> {
 	const caught = () => /^SigCgt:\s*(\w+)$/m.exec(readFileSync(`/proc/${pid}/status`, "latin1"))![1]!;
 	return until(() => (Number.parseInt(caught().at(-1)!, 16) & 1) === 1, "signals to be caught");
+}
+
+/** Sockets of a process (proc(5), "fd"). */
+function socketsOf({ pid }: Proxy): Set<string> {
+	const folder = `/proc/${pid}/fd`;
+	const links = readdirSync(folder).map((fd) => {
+		try {
+			return readlinkSync(join(folder, fd));
+		} catch {
+			return "";
+		}
+	});
+	return new Set(links.filter((link) => link.startsWith("socket:")));
 }
 
 /** Clients that come, ask and go, one after another, until it is stopped. */
@@ -285,4 +298,44 @@ linuxOnly("what cannot be opened after a takeover keeps nothing else from being 
 	expect(existsSync(join(folder, `.s.PGSQL.${general.port}`))).toBe(true);
 	await using _third = await successor(general);
 	await next.waitForLog(/goes on as process/);
+});
+
+linuxOnly("a new process that hangs is given up: the old one goes on, and it goes", async () => {
+	const general = { port: freePort(), takeover_timeout: 1_500 };
+	await using old = await startProxy(options(general));
+	// So many threads take a while, in which it is stopped.
+	await using next = new Proxy({ ...options({ ...general, workers: 12 }), args: ["--takeover"] });
+	await until(() => socketsOf(next).intersection(socketsOf(old)).size > 0, "it to have sockets of the old one");
+	next.signal("SIGSTOP");
+	await old.waitForLog(
+		new RegExp(`takeover refused: process ${next.pid} does not listen within 1.5 s \\(takeover_timeout\\)`),
+	);
+	expect(await one(await connect(old), "SELECT 1")).toBe("1");
+	next.signal("SIGCONT");
+	expect(await next.exited).toBe(1);
+	expect(next.log).toContain("takeover: the running process says: refused: process");
+	expect(await one(await connect(old), "SELECT 1")).toBe("1");
+	await using third = await successor(general);
+	await old.waitForLog(new RegExp(`goes on as process ${third.pid}`));
+});
+
+linuxOnly("the Unix socket goes over, too: its file is there all the time", async () => {
+	const general = { port: freePort(), unix_socket_dir: folder, unix_socket_mode: "0700" };
+	const unix = join(folder, `.s.PGSQL.${general.port}`);
+	const login = { unix, user: "pgdog", password: "pgdog", database: "pgdog" };
+	const proxies = [await startProxy(options(general))];
+	const { ino } = statSync(unix);
+	for (let i = 0; i < 2; i++) {
+		const next = await successor(general);
+		await proxies.at(-1)!.waitForLog(new RegExp(`goes on as process ${next.pid}`));
+		expect(statSync(unix).ino).toBe(ino);
+		proxies.push(next);
+		await using client = await RawClient.connect(login);
+		expect(await one(client, "SELECT 1")).toBe("1");
+	}
+	// Another folder from now on: what is left there is nobody's.
+	const last = await successor({ port: general.port });
+	expect(existsSync(unix)).toBe(false);
+	await last.stop("SIGTERM");
+	for (const proxy of proxies) expect(await proxy.exited).toBe(0);
 });

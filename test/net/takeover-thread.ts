@@ -1,6 +1,7 @@
 // A process that is to be taken over, played by a thread: who takes over waits for it, and hears nobody else meanwhile. See
 // takeover.test.ts.
 
+import { Contain } from "../../src/contain.ts";
 import { descriptor } from "../../src/net/options.ts";
 import { sendDescriptors } from "../../src/net/passing.ts";
 import { type Predecessor, TakeoverListener } from "../../src/net/takeover.ts";
@@ -17,14 +18,19 @@ export interface Part {
 	readonly says?: readonly string[];
 }
 
+const CONTAIN = new Contain(
+	(error) => self.postMessage(String(error)),
+	() => {},
+);
+
 self.onmessage = async ({ data: { path, where, sockets, says } }: MessageEvent<Part>) => {
 	if (says === undefined) {
 		const of: Predecessor = {
-			offer: () => sockets,
+			offer: () => ({ tcp: sockets, unix: null }),
 			onTakenOver: (pid) => self.postMessage(`taken over by ${pid}`),
 			refused: (why) => self.postMessage(`refused: ${why}`),
 		};
-		await new TakeoverListener(where, of).listen(path);
+		await new TakeoverListener(where, of, CONTAIN, 60_000).listen(path);
 	} else {
 		const answers = [...says];
 		const listener = await listenUnix(path, 0o600, () => listener.stop(), {

@@ -15,6 +15,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Socket } from "bun";
+import { Contain } from "../../src/contain.ts";
 import { closeDescriptor, descriptor, listensByTcp } from "../../src/net/options.ts";
 import { Channel } from "../../src/net/passing.ts";
 import { Takeover, TakeoverListener } from "../../src/net/takeover.ts";
@@ -29,6 +30,13 @@ afterAll(() => rmSync(folder, { recursive: true }));
 const WHERE = { host: "127.0.0.1", port: 6432 };
 const OFFER = `${JSON.stringify(WHERE)}\n`;
 
+const CONTAIN = new Contain(
+	(error) => {
+		throw error;
+	},
+	() => {},
+);
+
 let count = 0;
 function newPath(): string {
 	return join(folder, `${count++}`);
@@ -40,17 +48,23 @@ class Old implements Disposable {
 	readonly said: string[] = [];
 	sockets: readonly number[] | null = [];
 	asked = 0;
-	readonly takeover: TakeoverListener = new TakeoverListener(WHERE, {
-		offer: () => {
-			this.asked++;
-			return this.sockets;
-		},
-		onTakenOver: (pid) => void this.said.push(`taken over by ${pid}`),
-		refused: (why) => void this.said.push(why),
-	});
+	unix: { readonly path: string; readonly fd: number } | null = null;
+	readonly takeover: TakeoverListener;
 
-	static async start(): Promise<Old> {
-		const old = new Old();
+	private constructor(patience: number) {
+		const predecessor = {
+			offer: () => {
+				this.asked++;
+				return this.sockets && { tcp: this.sockets, unix: this.unix };
+			},
+			onTakenOver: (pid: number) => void this.said.push(`taken over by ${pid}`),
+			refused: (why: string) => void this.said.push(why),
+		};
+		this.takeover = new TakeoverListener(WHERE, predecessor, CONTAIN, patience);
+	}
+
+	static async start(patience = 60_000): Promise<Old> {
+		const old = new Old(patience);
 		await old.takeover.listen(old.path);
 		return old;
 	}
@@ -174,10 +188,38 @@ describe.skipIf(!linux)("who is to be taken over", () => {
 		await until(() => next.heard === OFFER, "the offer");
 	});
 
+	test("gives up on whoever does not listen in time, and goes on", async () => {
+		using old = await Old.start(150);
+		using silent = await new Visitor().come(old.path);
+		using heir = await new Visitor().come(old.path);
+		heir.say("takeover\n");
+		await until(() => heir.heard === OFFER, "the offer");
+		const late = `process ${process.pid} does not listen within 0.15 s (takeover_timeout)`;
+		expect(await silent.farewell()).toBe(`refused: ${late}\n`);
+		expect(await heir.farewell()).toBe(`${OFFER}refused: ${late}\n`);
+		expect(old.said).toEqual([late, late]);
+		expect(old.takeover.isOffered).toBe(false);
+		using next = await new Visitor().come(old.path);
+		next.say("takeover\n");
+		await until(() => next.heard === OFFER, "another offer");
+	});
+
+	test("has as many visitors as it takes, and no more", async () => {
+		using old = await Old.start();
+		const some = await Promise.all(Array.from({ length: 8 }, () => new Visitor().come(old.path)));
+		using beyond = await new Visitor().come(old.path);
+		expect(await beyond.farewell()).toBe("refused: 8 others are here already\n");
+		for (const each of some) each[Symbol.dispose]();
+		await until(() => some.every(({ closed }) => closed), "them to leave");
+		using next = await new Visitor().come(old.path);
+		next.say("takeover\n");
+		await until(() => next.heard === OFFER, "the offer");
+	});
+
 	test("does not listen where something else is", async () => {
 		const path = newPath();
 		writeFileSync(path, "somebody's");
-		const takeover = new TakeoverListener(WHERE, { offer: () => null, onTakenOver() {}, refused() {} });
+		const takeover = new TakeoverListener(WHERE, { offer: () => null, onTakenOver() {}, refused() {} }, CONTAIN, 1000);
 		await rejects(takeover.listen(path), `cannot listen on ${path}: what is there is no socket`);
 		takeover.stop();
 	});
@@ -215,6 +257,25 @@ describe.skipIf(!linux)("who takes over", () => {
 		expect(old.said).toEqual(["listens", `taken over by ${process.pid}`]);
 		expect(existsSync(path)).toBe(false);
 		for (const fd of takeover.sockets) closeDescriptor(fd);
+	});
+
+	test("has to go where the old process has given up on it", async () => {
+		const path = newPath();
+		const fd = openSync("/dev/null", "r");
+		using _old = await Thread.start({ path, where: WHERE, sockets: [fd], says: [OFFER, "refused: too late\n"] });
+		const takeover = Takeover.begin(path, WHERE)!;
+		expect(() => takeover.finish()).toThrow("takeover: the running process says: refused: too late");
+		for (const each of [...takeover.sockets, fd]) closeDescriptor(each);
+	});
+
+	test("is handed the Unix socket with the others", async () => {
+		const path = newPath();
+		const [tcp, unix] = [openSync("/dev/null", "r"), openSync("/dev/null", "r")];
+		const offer = `${JSON.stringify({ ...WHERE, unix: "/run/.s.PGSQL.6432" })}\n`;
+		using _old = await Thread.start({ path, where: WHERE, sockets: [tcp, unix], says: [offer] });
+		const takeover = Takeover.begin(path, WHERE)!;
+		expect([takeover.sockets.length, takeover.unix?.path]).toEqual([1, "/run/.s.PGSQL.6432"]);
+		for (const each of [...takeover.sockets, takeover.unix!.fd, tcp, unix]) closeDescriptor(each);
 	});
 
 	test("begins as ever where nobody runs", () => {

@@ -3,7 +3,8 @@ import { existsSync, lstatSync, mkdirSync, mkdtempSync, rmSync, statSync, writeF
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { unreachable } from "../../src/net/connect.ts";
-import { isSocketFolder, listenUnix, socketFailure, unixSocketPath } from "../../src/net/unix.ts";
+import { duplicateDescriptor } from "../../src/net/options.ts";
+import { isSocketFolder, listenUnix, listenUnixPassed, socketFailure, unixSocketPath } from "../../src/net/unix.ts";
 import { rejects } from "../support/rejects.ts";
 import { until } from "../support/until.ts";
 
@@ -86,6 +87,30 @@ describe("a listener", () => {
 		await visit(path, () => visits);
 		listener.stop();
 	});
+
+	test.skipIf(process.platform !== "linux")(
+		"leaves its file to another process that goes on with its socket",
+		async () => {
+			const path = join(folder, ".s.PGSQL.1");
+			await leave(path);
+			const listener = await listenUnix(path, 0o640, open);
+			expect(statSync(path).mode & 0o777).toBe(0o640);
+			await rejects(listenUnix(path, 0o777, open), `cannot listen on ${path}: address already in use`);
+			const passed = () => ({ path, fd: duplicateDescriptor(listener.fd) });
+			const elsewhere = join(folder, ".s.PGSQL.2");
+			let others = 0;
+			const next = listenUnixPassed(passed(), path, () => void others++)!;
+			listener.stop(true);
+			await visit(path, () => others);
+			// It is to be found elsewhere from now on: what is there now is nobody's.
+			const fd = duplicateDescriptor(next.fd);
+			next.stop(true);
+			expect(existsSync(path)).toBe(true);
+			expect(listenUnixPassed({ path, fd }, elsewhere, open)).toBe(null);
+			expect(existsSync(path)).toBe(false);
+			expect(listenUnixPassed(null, path, open)).toBe(null);
+		},
+	);
 
 	test("leaves alone what is no socket", async () => {
 		const file = join(folder, "text");
