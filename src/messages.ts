@@ -99,8 +99,13 @@ export type Joined = { readonly sqlstate: string; readonly message: string } | n
 
 /** Questions of a worker's, which is `told` with the same `id`. */
 export type Asking =
-	/** What lets this user in, whom the configuration does not have? */
-	| { readonly type: "look-up"; readonly user: string; readonly database: string }
+	/** What lets this user in, whom the configuration does not have? `password`: what it has said, if that is what will be judged. */
+	| {
+			readonly type: "look-up";
+			readonly user: string;
+			readonly database: string;
+			readonly password: string | undefined;
+	  }
 	/** It has logged in by what was found: it is to have pools. */
 	| { readonly type: "join"; readonly user: string; readonly database: string; readonly found: Found };
 

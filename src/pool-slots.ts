@@ -1,5 +1,6 @@
 // Which row of the memory that all threads share is which pool's, for as long as the process lives. Made and asked by the main thread.
 
+import { learns } from "./config/resolve.ts";
 import { allPools, type Snapshot } from "./config/snapshot.ts";
 
 /** Pools that a reload may still add: rows in shared memory cannot be added later. Empty ones cost no memory. */
@@ -14,7 +15,7 @@ export class PoolSlots {
 
 	constructor(snapshot: Snapshot) {
 		this.assign(snapshot);
-		const learned = snapshot.general.auth_query_user === undefined ? 0 : LEARNED_POOLS;
+		const learned = learns(snapshot.general) ? LEARNED_POOLS : 0;
 		this.capacity = this.slots.size + SPARE_POOLS + learned;
 	}
 

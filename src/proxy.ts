@@ -339,7 +339,7 @@ export class Proxy implements AdminSource {
 				);
 				break;
 			case "look-up":
-				this.contain.when(null, this.learning.lookUp(message.user, message.database), (answer) =>
+				this.contain.when(null, this.learning.lookUp(message.user, message.database, message.password), (answer) =>
 					this.threads[from]?.send({ type: "told", id: message.id, answer }),
 				);
 				break;

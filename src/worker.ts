@@ -238,8 +238,8 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		return promise;
 	}
 
-	lookUp(user: string, database: string): Promise<LookedUp> {
-		return this.ask<LookedUp>({ type: "look-up", user, database });
+	lookUp(user: string, database: string, password?: string): Promise<LookedUp> {
+		return this.ask<LookedUp>({ type: "look-up", user, database, password });
 	}
 
 	join(user: string, database: string, found: Found): Promise<Joined> {

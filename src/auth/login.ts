@@ -308,7 +308,7 @@ export class ClientLogin {
 }
 
 /** The password of a PasswordMessage; valid as long as `body`. @throws PgError 08P01, or 28P01 for an empty password */
-function readPasswordMessage(body: Uint8Array): Uint8Array {
+export function readPasswordMessage(body: Uint8Array): Uint8Array {
 	checkLength(body, MAX_PASSWORD_MESSAGE);
 	const password = cString(body, 0);
 	if (password === null || password.length + 1 !== body.length) throw protocolViolation("invalid password packet size");

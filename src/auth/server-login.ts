@@ -13,7 +13,12 @@ import type { ScramCache, ScramKeys, ScramVerifier } from "./scram-keys.ts";
  * An MD5 hash does where the server asks for just that.
  */
 export type ServerCredentials =
-	| { readonly passwords: readonly string[]; readonly passwordIndex?: number }
+	| {
+			readonly passwords: readonly string[];
+			readonly passwordIndex?: number;
+			/** A server that asks for no password is not logged in to: that would prove nothing. */
+			readonly asProof?: boolean;
+	  }
 	| ProvenKeys
 	| { readonly md5: string };
 
@@ -24,6 +29,9 @@ interface ProvenKeys {
 
 /** The server asks for a password, and no client has proven yet to have the keys. */
 export const NO_KEYS = new PgError("FATAL", "28000", "no password supplied: no client has logged in by SCRAM yet");
+
+/** The server lets in whoever comes. */
+const UNASKED = new PgError("FATAL", "28000", "the server asked for no password, so it has checked none");
 
 /** What to do next. `error`: close; `sqlstate` is ours and never 28P01, which only a server says. */
 export type ServerStep =
@@ -102,6 +110,7 @@ export class ServerLogin {
 				if (this.#scram !== null && this.#turn !== Turn.SaslDone) {
 					throw new PgError("FATAL", "28000", "server did not complete authentication");
 				}
+				if (this.#turn === Turn.Start && "asProof" in this.#credentials) throw UNASKED;
 				this.#turn = Turn.Done;
 				return OK;
 			case 3:

@@ -111,8 +111,8 @@ export interface ClientContext {
 	readonly handlers: SocketHandler<Stream>;
 	/** The user and the pools behind a login, or null when there is none such. */
 	find(user: string, database: string): { spec: ClusterSpec; user: User; cluster: Cluster; router: Router } | null;
-	/** What lets a user in whom the configuration does not have (`auth_query`). */
-	lookUp(user: string, database: string): Promise<LookedUp>;
+	/** What lets a user in whom the configuration does not have (`auth_query`), or whether this password does (`passthrough_auth`). */
+	lookUp(user: string, database: string, password?: string): Promise<LookedUp>;
 	/** It has logged in by that. @returns when `find` has it; or why it never will */
 	join(user: string, database: string, found: Found): Promise<Pick<PgError, "sqlstate" | "message"> | null>;
 	/** A log-in by that has failed. */

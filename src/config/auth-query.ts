@@ -1,7 +1,7 @@
 // The settings by which users are let in that users.toml does not name: part of the one table (settings.ts). PgBouncer's, under
 // names of ours.
 
-import { milliseconds, secret, text } from "./setting.ts";
+import { choice, milliseconds, secret, text } from "./setting.ts";
 
 /** PgBouncer's default, with names that no search_path changes the meaning of. */
 const QUERY =
@@ -27,5 +27,16 @@ export const authQuery = {
 	auth_query_ttl: milliseconds({
 		default: 30_000,
 		text: "Ours, not PgDog's: how long an answer of `auth_query` is good for; that there is no such user for 2 s at most. A log-in that fails has it asked again. 0: it is asked for each log-in.",
+	}),
+	passthrough_auth: choice(
+		["disabled", "enabled", "enabled_plain", "enabled_allow_change", "enabled_plain_allow_change"],
+		{
+			default: "disabled",
+			text: "A user for whom users.toml has no password (and `auth_query`, asked before, has none) is asked for it in clear text, and gets in when the database's server lets it in with that, which has to ask for a password: unlike PgDog, the proxy takes none unseen. Each gets pools of its own as with `auth_query_user`, which log in with that password; it is kept in memory only. `enabled` and `enabled_allow_change`: over TLS and the Unix socket only; those with `_plain` in them: over any connection. While a user's pools are there, another password than theirs is refused, unless the server has refused theirs meanwhile; with `_allow_change` the server decides, and the pools go on with the new one.",
+		},
+	),
+	passthrough_auth_ttl: milliseconds({
+		default: 30_000,
+		text: "Ours, not PgDog's: how long a password that the server has taken lets in without asking again: so long after it was changed there, or the role has expired or lost LOGIN, one may still log in by the old. A password that is not known to be right is asked about each time. Who is in stays until his server connection has to be made anew, as with PostgreSQL.",
 	}),
 };

@@ -11,7 +11,7 @@ import { checkTables, entriesOf, type File, missing, readFile, section } from ".
 import { checkPeers, peer } from "./peers.ts";
 import { Findings, type Problem, type ValueSource } from "./problem.ts";
 import { checkReads } from "./reads.ts";
-import { clusters, expandUsers, type UserRow } from "./resolve.ts";
+import { clusters, expandUsers, isSecured, type UserRow } from "./resolve.ts";
 import { withSecrets } from "./secrets.ts";
 import type { Values } from "./setting.ts";
 import type { General, Tcp } from "./settings.ts";
@@ -109,7 +109,10 @@ export function load(input: LoadInput): Loaded {
 	}
 
 	checkReads({ rows: entries.databases, source: entries.databaseSource }, { general, source: config.source }, report);
-	const users: User[] = expandUsers(entries.rows, databases, entries.userSource, report);
+	const mayPass = general.passthrough_auth !== "disabled";
+	const all: User[] = expandUsers(entries.rows, databases, entries.userSource, report, mayPass);
+	const users = all.filter(isSecured);
+	checkPassing(general, config.source, report);
 	const snapshot: Snapshot = {
 		general,
 		tcp,
@@ -117,6 +120,7 @@ export function load(input: LoadInput): Loaded {
 		admin,
 		databases,
 		users,
+		passwordless: all.filter((user) => !isSecured(user)),
 		clusters: clusters(general, databases, users, admin, report.warnings),
 		plugins,
 		peers,
@@ -176,6 +180,25 @@ function readGeneral(config: File, input: LoadInput, report: Findings): General 
 		report.warn(config.source, "general.prepared_statements", text);
 	}
 	return { ...general, prepared_statements: "disabled" };
+}
+
+/** PgDog says the like: passwords that anybody on the way can read, or that nobody is asked for. */
+function checkPassing({ passthrough_auth, ...general }: General, source: ValueSource, report: Findings): void {
+	if (passthrough_auth === "disabled") return;
+	const at = "general.passthrough_auth";
+	const isPlain = passthrough_auth.startsWith("enabled_plain");
+	if (isPlain && !general.tls_client_required)
+		report.warn(
+			source,
+			at,
+			`passthrough_auth = "${passthrough_auth}": passwords may come in clear text without tls_client_required`,
+		);
+	if (!isPlain && general.tls_certificate === undefined && general.unix_socket_dir === undefined)
+		report.warn(
+			source,
+			at,
+			`passthrough_auth = "${passthrough_auth}" asks nobody without TLS, and there is no tls_certificate`,
+		);
 }
 
 /** What the entries mean, and whether the libraries are there, is seen when they are loaded. */

@@ -16,13 +16,14 @@ export interface UserRow {
 
 /**
  * One `User` per database that a row names. Users without any password are left out: nobody may log in as them, not even
- * with `trust`. An explicit database wins over `all_databases`; of two rows for the same user and database the last counts.
+ * with `trust`; unless their passwords come from them (`mayPass`). An explicit database wins over `all_databases`; of two rows for the same user and database the last counts.
  */
 export function expandUsers(
 	rows: readonly UserRow[],
 	databases: readonly Database[],
 	source: ValueSource,
 	report: Findings,
+	mayPass = false,
 ): User[] {
 	const known = new Set(databases.map(({ name }) => name));
 	const users = new Map<string, { user: User; explicit: boolean }>();
@@ -30,7 +31,7 @@ export function expandUsers(
 		const { name, database, databases: several, all_databases, password, passwords, ...rest } = values;
 		if (name === undefined) continue;
 		const secrets = [...new Set([password, ...(passwords ?? [])])].filter((each): each is string => !!each);
-		if (secrets.length === 0 && rest.password_hash === undefined && rest.identity === undefined) {
+		if (!mayPass && secrets.length === 0 && rest.password_hash === undefined && rest.identity === undefined) {
 			report.warn(source, at, `user "${name}" has no password: it gets no pool and cannot log in`);
 			continue;
 		}
@@ -77,7 +78,7 @@ export function clusters(
 	const used = new Set(users.map(({ database }) => database));
 	const byName = Map.groupBy(databases, ({ name }) => name);
 	for (const { name } of databases) {
-		if (!used.has(name) && general.auth_query_user === undefined) {
+		if (!used.has(name) && !learns(general)) {
 			warnings.push(`database "${name}" has no user: it gets no pool, and nobody can connect to it`);
 		}
 	}
@@ -101,6 +102,16 @@ export function clusters(
 			`reserve_pool_timeout ${reserve_pool_timeout} is not below checkout_timeout ${checkout_timeout}: no client waits long enough for the reserve`,
 		);
 	return all;
+}
+
+/** Whether servers are asked for users whom the configuration does not have. */
+export function learns({ auth_query_user, passthrough_auth }: General): boolean {
+	return auth_query_user !== undefined || passthrough_auth !== "disabled";
+}
+
+/** Whether something in the configuration lets it in. */
+export function isSecured({ passwords, password_hash, identity }: User): boolean {
+	return passwords.length > 0 || password_hash !== undefined || identity !== undefined;
 }
 
 /** The least of the numbers that are given. */

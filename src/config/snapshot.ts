@@ -68,8 +68,10 @@ export interface User extends PoolSettings {
 	readonly identity?: string | undefined;
 	/** False: a client over TLS need not show a certificate, though there is `tls_client_ca_certificate`. */
 	readonly tls_client_certificate_required?: boolean | undefined;
-	/** `auth_query` has found it: it is not in the configuration. `password_hash` may be an MD5 hash then. */
+	/** A server was asked for it: it is not in the configuration. `password_hash` may be an MD5 hash then. */
 	readonly learned?: boolean;
+	/** Learned by its password, which its server has taken (`passthrough_auth`). */
+	readonly passed?: boolean;
 	readonly server_user?: string | undefined;
 	readonly server_password?: string | undefined;
 }
@@ -140,6 +142,8 @@ export interface Snapshot {
 	readonly admin: Admin;
 	readonly databases: readonly Database[];
 	readonly users: readonly User[];
+	/** What users.toml says, with `passthrough_auth`, of users whose passwords only their server knows. */
+	readonly passwordless: readonly User[];
 	/** In the order of the file. */
 	readonly clusters: readonly ClusterSpec[];
 	readonly plugins: readonly PluginEntry[];

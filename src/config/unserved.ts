@@ -14,7 +14,6 @@ export const unservedGeneral: Unserved = {
 	refused: {
 		query_log_stdout: [false],
 		openmetrics_port: [],
-		passthrough_auth: ["disabled"],
 		dry_run: [false],
 		pub_sub_channel_size: [0],
 		two_phase_commit: [false],

@@ -2,6 +2,7 @@
 // Ends in a Client, a ShardedClient, an admin session, or a close. PostgreSQL docs, "Start-up" and "Message Formats".
 
 import { type AuthRequest, ClientLogin } from "../auth/login.ts";
+import { PassedLogin } from "../auth/passed-login.ts";
 import { Client } from "../client/client.ts";
 import type { ClientContext } from "../client/context.ts";
 import { now } from "../clock.ts";
@@ -21,9 +22,8 @@ import { Auth, Frontend, MAX_AUTH_TOKEN_LENGTH, MAX_STARTUP_PACKET_LENGTH, Start
 import { errorResponse } from "../wire/error-response.ts";
 import { endOfString, HEADER, readInt32, Tail } from "../wire/frame.ts";
 import { parseOptions } from "./options.ts";
+import { NEWEST_MINOR, TLS_ONLY, TLS_TO_PASS, UNENCRYPTED, unsupported } from "./refusals.ts";
 
-/** The newest minor version of protocol 3 that we speak. */
-const NEWEST_MINOR = 2;
 type User = NonNullable<ReturnType<ClientContext["find"]>>["user"];
 
 const NO = Buffer.from("N");
@@ -64,7 +64,7 @@ export class Startup implements StreamOwner {
 	private identity: TlsIdentity | null = null;
 	/** Bytes came together with an SSLRequest or GSSENCRequest, before it was answered. */
 	private early = false;
-	private login: ClientLogin | null = null;
+	private login: ClientLogin | PassedLogin | null = null;
 	/** The configuration does not have its user: a server was asked, and what it has said of it; null: nothing. */
 	private isStranger = false;
 	private found: Found | null = null;
@@ -317,7 +317,7 @@ export class Startup implements StreamOwner {
 		}
 		const user = this.isAdmin ? null : (context.find(this.user, this.database)?.user ?? null);
 		const isOurs = this.isAdmin || (user !== null && user.learned !== true);
-		if (isOurs || context.general.auth_query_user === undefined) this.prove(user);
+		if (isOurs || context.general.auth_query_user === undefined) this.prove(isOurs ? user : null);
 		else this.lookUp();
 	}
 
@@ -347,13 +347,34 @@ export class Startup implements StreamOwner {
 			this.letIn();
 			return;
 		}
+		const passing = user === null && !this.isAdmin ? context.general.passthrough_auth : "disabled";
+		if (passing !== "disabled") {
+			const isSafe = passing.startsWith("enabled_plain") || this.identity !== null || this.isUnix;
+			if (isSafe) this.begin(new PassedLogin((password) => this.pass(password)));
+			else this.fail(TLS_TO_PASS);
+			return;
+		}
 		const account = this.isAdmin ? { passwords: [context.admin.password] } : user;
 		const endPoint = this.identity?.endPoint ?? null;
 		const { auth_type } = context.general;
 		// Whoever may reach the port could stop the proxy there.
 		const method = this.isAdmin && auth_type === "trust" ? "scram" : auth_type;
-		this.login = new ClientLogin(method, this.user, account, context.scram, endPoint);
-		this.proceed(this.login.start());
+		this.begin(new ClientLogin(method, this.user, account, context.scram, endPoint));
+	}
+
+	private begin(login: ClientLogin | PassedLogin): void {
+		this.login = login;
+		this.proceed(login.start());
+	}
+
+	/** Has a server judge what the client has said. */
+	private async pass(password: string): Promise<AuthRequest> {
+		this.isStranger = true;
+		const answer = await this.context.lookUp(this.user, this.database, password);
+		if ("sqlstate" in answer) return { kind: "error", error: new PgError("FATAL", answer.sqlstate, answer.message) };
+		this.found = answer.found;
+		if (answer.found !== null) return { kind: "ok", saslFinal: null };
+		return { kind: "refused", reason: answer.reason ?? "there is no such database" };
 	}
 
 	/** What is wrong with the certificate that the client has shown, or has not shown; null: nothing. @param user null: admin, unknown */
@@ -570,21 +591,4 @@ export class Startup implements StreamOwner {
 		this.stream.terminate();
 		this.over();
 	}
-}
-
-/** PgDog's error for a client that goes on in plain text where `tls_client_required` forbids it. */
-const TLS_ONLY = new PgError("FATAL", "08004", "only TLS connections are allowed");
-
-/** PostgreSQL's error for a client that begins TLS without waiting for the answer. A StartupMessage sent early does no harm. */
-const UNENCRYPTED = new PgError(
-	"FATAL",
-	"08P01",
-	"received unencrypted data after SSL request",
-	"This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.",
-);
-
-function unsupported(code: number): PgError {
-	const version = `${code >>> 16}.${code & 0xffff}`;
-	const message = `unsupported frontend protocol ${version}: server supports 3.0 to 3.${NEWEST_MINOR}`;
-	return new PgError("FATAL", "0A000", message);
 }

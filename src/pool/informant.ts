@@ -5,27 +5,22 @@ import { isMd5Hash } from "../auth/md5.ts";
 import { ScramCache } from "../auth/scram-keys.ts";
 import { parseVerifier } from "../auth/verifier.ts";
 import { login } from "../backend/login.ts";
-import { ParameterSets } from "../backend/parameters.ts";
 import { Questions } from "../backend/questions.ts";
-import type { ServerHome } from "../backend/server.ts";
 import type { Rows } from "../backend/task.ts";
 import type { General } from "../config/settings.ts";
 import type { PoolSpec, User } from "../config/snapshot.ts";
 import type { Contain } from "../contain.ts";
 import { asPgError, PgError } from "../errors.ts";
-import { Stat } from "../stats/counters.ts";
 import { type LoginContext, loginOptions } from "./login-options.ts";
+import { Outsider } from "./outsider.ts";
 
 /** What lets a user in. */
-export type Found = Pick<User, "passwords" | "password_hash">;
+export type Found = Pick<User, "passwords" | "password_hash" | "passed">;
 
 /** A connection that nothing was asked on for so long is closed, ms. */
 const IDLE = 60_000;
 
-export class Informant implements ServerHome {
-	readonly sets = new ParameterSets();
-	/** Counters that nobody looks at. */
-	readonly counters = new Float64Array(Stat.length);
+export class Informant {
 	private readonly servers: readonly PoolSpec[];
 	private readonly general: General;
 	private readonly context: LoginContext & { readonly contain: Contain };
@@ -91,7 +86,7 @@ export class Informant implements ServerHome {
 		for (const spec of servers) {
 			try {
 				const options = loginOptions(spec, 0, Math.min(general.connect_timeout, patience), scram, context);
-				const server = await login({ ...options, startup: startup(patience) }, this);
+				const server = await login({ ...options, startup: startup(patience) }, new Outsider());
 				return new Questions(server, general.auth_query);
 			} catch (error) {
 				failure = error;
@@ -122,16 +117,6 @@ export class Informant implements ServerHome {
 	close(): void {
 		this.closed = true;
 		this.rest();
-	}
-
-	// ---- what a Server asks of its home: nothing, since it is nobody's but ours --------------------------------------
-
-	onAltered(): void {}
-	onIdle(): void {}
-	onGone(): void {}
-	cancel(): void {}
-	rollbackTimeout(): number {
-		return Number.POSITIVE_INFINITY;
 	}
 }
 

@@ -1,5 +1,5 @@
-// Users whom the configuration does not have: who is asked for them (`auth_query`), what was answered, and who of them has logged
-// in and has pools. Once in the process, on the main thread, so that a thousand log-ins of one name ask once.
+// Users whom the configuration does not have: who is asked for them (`auth_query`, `passthrough_auth`), what was answered, and who of
+// them has logged in and has pools. Once in the process, on the main thread, so that a thousand log-ins of one name ask once.
 
 import { LRUCache } from "lru-cache";
 import { now } from "../clock.ts";
@@ -12,9 +12,12 @@ import type { Log } from "../log.ts";
 import { OnceAMinute, timesText } from "../once-a-minute.ts";
 import { type Found, Informant } from "./informant.ts";
 import type { LoginContext } from "./login-options.ts";
+import { Passing } from "./passing.ts";
 
 /** What is said of a user: null, there is none such; or why nothing can be said, for the client. Plain data: it crosses threads. */
-export type LookedUp = { readonly found: Found | null } | { readonly sqlstate: string; readonly message: string };
+export type LookedUp =
+	/** `reason` why there is none, for the log. */
+	{ readonly found: Found | null; readonly reason?: string } | { readonly sqlstate: string; readonly message: string };
 
 /** Answers that are kept, each kind: so that names that do not exist push nobody out who does. */
 const MOST_KEPT = 10_000;
@@ -45,20 +48,23 @@ export class Learning {
 	private readonly asked = new Map<string, Promise<LookedUp>>();
 	/** Who is asked, by the entry of `[[databases]]`. */
 	private readonly informants = new Map<string, Informant>();
+	private readonly passing: Passing;
 	private readonly failures = new OnceAMinute();
 
 	constructor(snapshot: Snapshot, log: Log, context: LoginContext & { readonly contain: Contain }) {
 		this.snapshot = snapshot;
 		this.log = log;
 		this.context = context;
+		this.passing = new Passing(context);
 	}
 
 	/** What a configuration that is loaded comes to with the users who have been learned, as far as it leaves them. */
 	with(snapshot: Snapshot): Snapshot {
-		const isOn = snapshot.general.auth_query_user !== undefined;
+		const { auth_query_user, passthrough_auth } = snapshot.general;
+		const isOn = (user: User) => (user.passed ? passthrough_auth !== "disabled" : auth_query_user !== undefined);
 		const taken = new Set(snapshot.clusters.map(({ user, database }) => loginKey(user.name, database)));
-		const users = [...this.users].filter(([key]) => isOn && !taken.has(key)).map(([, { user }]) => user);
-		const specs = users.flatMap((user) => clusterOf(snapshot, user) ?? []);
+		const users = [...this.users].filter(([key, { user }]) => isOn(user) && !taken.has(key));
+		const specs = users.flatMap(([, { user }]) => clusterOf(snapshot, userOf(snapshot, user)) ?? []);
 		return specs.length === 0 ? snapshot : { ...snapshot, clusters: [...snapshot.clusters, ...specs] };
 	}
 
@@ -68,19 +74,20 @@ export class Learning {
 		const learned = snapshot.clusters.filter(({ user }) => user.learned === true);
 		const left = new Set(learned.map(({ user, database }) => loginKey(user.name, database)));
 		for (const key of this.users.keys()) if (!left.has(key)) this.users.delete(key);
+		this.passing.doubtAll();
 		this.known.clear();
 		this.unknown.clear();
 		for (const informant of this.informants.values()) informant.close();
 		this.informants.clear();
 	}
 
-	/** Never rejects. */
-	async lookUp(user: string, database: string): Promise<LookedUp> {
-		const { general, databases } = this.snapshot;
+	/** Never rejects. @param password what the user itself has said, for the server to judge; undefined: that is asked by `auth_query` */
+	async lookUp(user: string, database: string, password?: string): Promise<LookedUp> {
+		const { general } = this.snapshot;
 		const learned = this.users.get(loginKey(user, database));
 		if (learned !== undefined) learned.usedAt = now();
-		if (general.auth_query_user === undefined || !databases.some(({ name }) => name === database))
-			return { found: null };
+		if (password !== undefined) return this.judge(user, database, password);
+		if (general.auth_query_user === undefined || !isThere(this.snapshot, database)) return { found: null };
 		const target = general.auth_query_database ?? database;
 		const key = loginKey(user, target);
 		const kept = this.known.get(key) ?? this.unknown.get(key);
@@ -113,19 +120,44 @@ export class Learning {
 			(found === null ? this.unknown : this.known).set(key, answer);
 			return answer;
 		} catch (error) {
-			const { sqlstate, message, detail } = asPgError(error);
-			const times = this.failures.due(now());
-			const why = detail === undefined ? message : `${message} (${detail})`;
-			if (times > 0) this.log.error(`auth_query failed: ${sqlstate} ${why} [${target}]${timesText(times)}`);
-			return { sqlstate: sqlstate.startsWith("08") ? "08006" : "58000", message: CANNOT_SAY };
+			return this.failed("auth_query", error, target, CANNOT_SAY);
 		}
+	}
+
+	/** Has a server of the database judge the password that a user has said. */
+	private async judge(name: string, database: string, password: string): Promise<LookedUp> {
+		const { snapshot } = this;
+		if (snapshot.general.passthrough_auth === "disabled" || !isThere(snapshot, database)) return { found: null };
+		const key = loginKey(name, database);
+		try {
+			const servers = serversOf(snapshot, database, name, [password]);
+			const isKept = this.users.get(key)?.user.passed === true;
+			const reason = await this.passing.judge(key, password, isKept, servers, snapshot.general);
+			return reason === null ? { found: { passwords: [password], passed: true } } : { found: null, reason };
+		} catch (error) {
+			const { sqlstate, message } = asPgError(error);
+			// It is nothing that a client without the right password may not know.
+			if (AFTER_LOGIN.has(sqlstate)) return { sqlstate, message };
+			return this.failed("passthrough_auth", error, database, CANNOT_CHECK);
+		}
+	}
+
+	/** Nothing can be said of a user: the log is told why, once a minute. @returns what the client is told */
+	private failed(setting: string, error: unknown, target: string, text: string): LookedUp {
+		const { sqlstate, message, detail } = asPgError(error);
+		const times = this.failures.due(now());
+		const why = detail === undefined ? message : `${message} (${detail})`;
+		if (times > 0) this.log.error(`${setting} failed: ${sqlstate} ${why} [${target}]${timesText(times)}`);
+		return { sqlstate: sqlstate.startsWith("08") ? "08006" : "58000", message: text };
 	}
 
 	private informantOf(target: string): Informant {
 		const { snapshot, context } = this;
 		let informant = this.informants.get(target);
 		if (informant === undefined) {
-			informant = new Informant(serversOf(snapshot, target), snapshot.general, context);
+			const { auth_query_user: name, auth_query_password: secret } = snapshot.general;
+			const servers = serversOf(snapshot, target, name!, secret === undefined ? [] : [secret]);
+			informant = new Informant(servers, snapshot.general, context);
 			this.informants.set(target, informant);
 		}
 		return informant;
@@ -142,7 +174,7 @@ export class Learning {
 		const there = clusters.find((each) => each.user.name === name && each.database === database);
 		// A reload has given the configuration this user, meanwhile.
 		if (there !== undefined && !this.users.has(key)) throw new PgError("FATAL", "57P03", "the user was reconfigured");
-		const user: User = { ...found, name, database, learned: true };
+		const user = userOf(this.snapshot, { ...found, name, database });
 		if (there !== undefined && Bun.deepEquals(there.user, user)) return null;
 		const spec = clusterOf(this.snapshot, user);
 		if (spec === null) throw new PgError("FATAL", "57P03", "the database has left the configuration");
@@ -185,6 +217,20 @@ export class Learning {
 }
 
 const CANNOT_SAY = "the user could not be looked up";
+const CANNOT_CHECK = "the password could not be checked";
+/** No such database, no right to it: found out once the password was right. Too many connections. */
+const AFTER_LOGIN: ReadonlySet<string> = new Set(["3D000", "42501", "53300"]);
+
+/** A user as learned, with what the configuration says of it: everything but what lets it in. */
+function userOf({ passwordless }: Snapshot, { name, database, passwords, password_hash, passed }: User): User {
+	const said = passwordless.find((each) => each.name === name && each.database === database);
+	const found = { passwords, ...(password_hash === undefined ? {} : { password_hash }), ...(passed ? { passed } : {}) };
+	return { ...said, ...found, name, database, learned: true };
+}
+
+function isThere({ databases }: Snapshot, database: string): boolean {
+	return databases.some(({ name }) => name === database);
+}
 
 /** The pools of a user who is not in the configuration; null: its database is not either. */
 function clusterOf({ general, databases, admin }: Snapshot, user: User): ClusterSpec | null {
@@ -192,18 +238,21 @@ function clusterOf({ general, databases, admin }: Snapshot, user: User): Cluster
 	return members.length === 0 ? null : (clusters(general, members, [user], admin, [])[0] ?? null);
 }
 
-/** The servers of the first shard of a database as `auth_query_user` reaches them, a primary first. */
-function serversOf(snapshot: Snapshot, target: string): ClusterSpec["pools"] {
-	const { auth_query_user: name, auth_query_password: password } = snapshot.general;
+/** The servers of the first shard of a database as a user reaches them with these passwords, a primary first. */
+function serversOf(
+	snapshot: Snapshot,
+	target: string,
+	name: string,
+	passwords: readonly string[],
+): ClusterSpec["pools"] {
 	const members: Database[] = snapshot.databases.filter((database) => database.name === target);
-	const passwords = password === undefined ? [] : [password];
-	const spec = clusterOf({ ...snapshot, databases: members }, { name: name!, database: target, passwords });
+	const spec = clusterOf({ ...snapshot, databases: members }, { name, database: target, passwords });
 	const pools = spec?.pools ?? [];
 	// Another user or password of the entry is for clients.
 	return pools
 		.filter(({ shard }) => shard === pools[0]!.shard)
 		.toSorted((a, b) => Number(b.role === "primary") - Number(a.role === "primary"))
-		.map((pool) => ({ ...pool, server_user: name!, server_passwords: passwords }));
+		.map((pool) => ({ ...pool, server_user: name, server_passwords: passwords }));
 }
 
 function loginKey(user: string, database: string): string {

@@ -336,6 +336,15 @@ test("a server that asks for what we do not have is named", async () => {
 	expect(step(request(0), { passwords: [] })).toEqual({ kind: "ok" });
 });
 
+test("where the login is to prove a password, a server has to ask for it", () => {
+	const credentials = { passwords: ["x"], asProof: true };
+	const server = () => new ServerLogin("alice", credentials, cache);
+	expect(server().step(request(0))).toEqual(error("28000", "the server asked for no password"));
+	const asks = server();
+	expect(asks.step(request(3))).toMatchObject({ kind: "answer" });
+	expect(asks.step(request(0))).toEqual({ kind: "ok" });
+});
+
 test("a server may not skip its proof, repeat a question or go out of turn", async () => {
 	const begun = () => {
 		const login = new ServerLogin("alice", { passwords: ["x"] }, cache);

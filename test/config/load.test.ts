@@ -211,14 +211,14 @@ describe("each kind of mistake names file, line, key, the value found and what i
 		],
 		[
 			"a setting that is served with one value only",
-			"[general]\npassthrough_auth = 'enabled_plain'",
+			"[general]\nunique_id_function = 'compact'",
 			"",
 			{
 				wrong: "unserved",
 				line: 2,
-				key: "general.passthrough_auth",
-				found: '"enabled_plain"',
-				accepted: '"disabled"',
+				key: "general.unique_id_function",
+				found: '"compact"',
+				accepted: '"standard"',
 			},
 		],
 		[
@@ -801,6 +801,19 @@ passwords = ["b", "", "c", "b"]`;
 		expect(pairs(made)).toEqual(["every@app", "every@log", "some@log", "some@app"]);
 		expect(made.users[2]!.passwords).toEqual(["b", "c"]);
 		expect(made.warnings).toEqual([]);
+	});
+
+	test("without any password, with passthrough_auth, are settings for those who say theirs", () => {
+		const users = "[[users]]\nname = 'a'\ndatabase = 'app'\npool_size = 3";
+		const warnings = (way: string, more = "") => {
+			const made = snapshot(`[general]\npassthrough_auth = '${way}'\n${more}\n${oneDatabase}`, users);
+			expect([made.users, made.clusters]).toEqual([[], []]);
+			expect(made.passwordless).toMatchObject([{ name: "a", database: "app", passwords: [], pool_size: 3 }]);
+			return made.warnings.join();
+		};
+		expect(warnings("enabled")).toContain('"enabled" asks nobody without TLS, and there is no tls_certificate');
+		expect(warnings("enabled_allow_change", "unix_socket_dir = '/tmp'")).toBe("");
+		expect(warnings("enabled_plain")).toContain("may come in clear text without tls_client_required");
 	});
 
 	test("without any password are left out, with a warning", () => {

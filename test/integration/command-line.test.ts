@@ -111,11 +111,11 @@ test("configcheck: all mistakes at once, with file, line, key, what was found an
 
 test("a setting of PgDog's that is not served yet is an error that says so", async () => {
 	const { code, log } = await failProxy({
-		...simpleConfig(cluster.primary, { two_phase_commit: true, passthrough_auth: "enabled" }),
+		...simpleConfig(cluster.primary, { two_phase_commit: true, cross_shard_disabled: true }),
 	});
 	expect(code).toBe(1);
 	expect(log).toContain("two_phase_commit");
-	expect(log).toContain("passthrough_auth");
+	expect(log).toContain("cross_shard_disabled");
 });
 
 test("--database-url, PGDOG_DATABASE_URL_1 and the flags of run", async () => {

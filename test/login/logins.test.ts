@@ -337,3 +337,68 @@ test("a stranger may send his first request together with his password", async (
 	expect((await client.until("Z")).map(({ code }) => code).join("")).toBe("CZ");
 	client.close();
 });
+
+// ---- passwords that only the server can judge ------------------------------------------------------------------------
+
+const PASSES = { passthrough_auth: "enabled_plain" } as const;
+
+test("a user whom nobody knows is asked for his password in clear text, and gets in when it is found right", async () => {
+	using listening = stage(PASSES, []);
+	const { context, inner, lines } = listening;
+	const said: unknown[] = [];
+	context.lookUp = async (user, database, password) => {
+		said.push([user, database, password]);
+		if (password === "away") return { sqlstate: "08006", message: "the password could not be checked" };
+		return password === "right"
+			? { found: { passwords: ["right"], passed: true } }
+			: { found: null, reason: "a reason" };
+	};
+	context.join = async (_, __, found) => {
+		context.find = () => reach(inner, { ...USER, ...found, learned: true });
+		return null;
+	};
+	await rejects(connect(listening, "u", "wrong"), "28000");
+	expect(lines.join()).toContain("auth error: a reason");
+	await rejects(connect(listening, "u", "away"), "08006: the password could not be checked");
+	await using client = await connect(listening, "u", "right");
+	expect(client.backendPid).toBeGreaterThan(0);
+	// Whose pools are there is asked just so.
+	await using next = await connect(listening, "u", "right");
+	expect(next.backendPid).toBeGreaterThan(0);
+	expect(said).toEqual(["wrong", "away", "right", "right"].map((password) => ["u", "d", password]));
+});
+
+test("what is no password is asked of nobody", async () => {
+	using listening = stage(PASSES, []);
+	listening.context.lookUp = async () => {
+		throw new Error("asked");
+	};
+	for (const [body, expected] of [
+		[Buffer.from([0xff, 0]), "28000"],
+		[Buffer.from([0]), "28P01"],
+		[Buffer.from("no end"), "08P01"],
+	] as const) {
+		const client = await begin(listening);
+		await client.until("R");
+		client.send(concat(Buffer.from("p"), int32(4 + body.length), body));
+		expect(await told(client)).toStartWith(expected);
+	}
+});
+
+test("without TLS nobody is asked for a password in clear text, unless that is wanted", async () => {
+	using listening = stage({ passthrough_auth: "enabled_allow_change" });
+	await rejects(connect(listening, "x", "right"), "08004: only TLS connections are allowed");
+	await using client = await connect(listening);
+	expect(client.backendPid).toBeGreaterThan(0);
+});
+
+test("who is asked both ways is looked up first, and passes on his password when nothing was found", async () => {
+	using listening = stage({ ...ASKS, ...PASSES, auth_type: "scram" }, []);
+	const asked: unknown[] = [];
+	listening.context.lookUp = async (_user, _database, password) => {
+		asked.push(password);
+		return { found: null };
+	};
+	await rejects(connect(listening, "u", "theirs"), "28000");
+	expect(asked).toEqual([undefined, "theirs"]);
+});

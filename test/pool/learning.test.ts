@@ -15,6 +15,13 @@ import { testPool } from "./support.ts";
 
 type Rows = (string | null)[][];
 
+interface State {
+	buffer: Buffer;
+	isIn: boolean;
+	isAsked: boolean;
+	name: string;
+}
+
 /** A server that has a row for each user, and answers Parse, Bind, Execute and Sync at once with those of the name that is bound. */
 class Register implements Disposable {
 	readonly port: number;
@@ -29,17 +36,21 @@ class Register implements Disposable {
 	hold = false;
 	/** While true it refuses whoever logs in. */
 	closed = false;
+	/** What it asks whoever logs in for, in clear text; null: it lets in whoever comes. */
+	password: string | null = null;
+	/** Passwords that were said, in order. */
+	readonly said: string[] = [];
 	private readonly held: (() => void)[] = [];
-	private readonly open = new Set<Socket<{ buffer: Buffer; isIn: boolean; name: string }>>();
+	private readonly open = new Set<Socket<State>>();
 	private readonly listener;
 
 	constructor() {
-		this.listener = Bun.listen<{ buffer: Buffer; isIn: boolean; name: string }>({
+		this.listener = Bun.listen<State>({
 			hostname: "127.0.0.1",
 			port: 0,
 			socket: {
 				open: (socket) => {
-					socket.data = { buffer: Buffer.alloc(0), isIn: false, name: "" };
+					socket.data = { buffer: Buffer.alloc(0), isIn: false, isAsked: false, name: "" };
 					this.open.add(socket);
 				},
 				close: (socket) => {
@@ -55,9 +66,13 @@ class Register implements Disposable {
 		return this.open.size;
 	}
 
-	private onData(socket: Socket<{ buffer: Buffer; isIn: boolean; name: string }>, chunk: Buffer): void {
+	private onData(socket: Socket<State>, chunk: Buffer): void {
 		const state = socket.data;
 		state.buffer = Buffer.concat([state.buffer, chunk]);
+		if (state.isAsked) {
+			this.judge(socket);
+			return;
+		}
 		if (!state.isIn) {
 			const words = state.buffer.toString("utf8", 8).split("\0");
 			this.logins.push(
@@ -66,6 +81,11 @@ class Register implements Disposable {
 			state.buffer = Buffer.alloc(0);
 			if (this.closed) {
 				socket.end(backend.errorResponse({ S: "FATAL", V: "FATAL", C: "57P03", M: "not now" }));
+				return;
+			}
+			if (this.password !== null) {
+				state.isAsked = true;
+				socket.write(backend.authenticationCleartextPassword());
 				return;
 			}
 			state.isIn = true;
@@ -87,6 +107,21 @@ class Register implements Disposable {
 				else answer();
 			}
 		}
+	}
+
+	private judge(socket: Socket<State>): void {
+		const said = socket.data.buffer.toString("utf8", 5, socket.data.buffer.length - 1);
+		socket.data.buffer = Buffer.alloc(0);
+		// A Terminate, once it is in.
+		if (said === "") return;
+		this.said.push(said);
+		const answer = () => {
+			if (said === this.password && this.error === "")
+				socket.write(concat(backend.authenticationOk(), backend.backendKeyData(1, 7), backend.readyForQuery()));
+			else socket.end(backend.errorResponse({ S: "FATAL", V: "FATAL", C: this.error || "28P01", M: "wrong" }));
+		};
+		if (this.hold) this.held.push(answer);
+		else answer();
 	}
 
 	private answer(socket: Socket<unknown>, name: string): void {
@@ -337,4 +372,120 @@ test("users who have no clients and have not come for long are forgotten, each o
 	expect(gone(70_000, { alice: 1 })).toEqual(["bob"]);
 	expect(gone(70_000, { alice: 1 })).toEqual([]);
 	expect(gone(70_000)).toEqual(["alice"]);
+});
+
+// ---- passwords that only the server can judge ------------------------------------------------------------------------
+
+function passing(settings: Partial<General> = {}) {
+	const main = stage({ passthrough_auth: "enabled_plain", ...settings });
+	main.register.password = "right";
+	const said = (password: string, user = "alice") => main.learning.lookUp(user, "d", password);
+	return { ...main, said };
+}
+
+const RIGHT = { found: { passwords: ["right"], passed: true } };
+
+test("a password is right when the server takes it, and believed for a while; a wrong one is asked about each time", async () => {
+	using main = passing();
+	const { said, register } = main;
+	register.hold = true;
+	const asked = Array.from({ length: 10 }, () => said("right"));
+	await until(() => register.said.length > 0, "the password");
+	register.goOn();
+	for (const answer of await Promise.all(asked)) expect(answer).toMatchObject(RIGHT);
+	expect(await said("right")).toMatchObject(RIGHT);
+	expect(register.said).toEqual(["right"]);
+	expect(register.logins[0]).toMatchObject({ user: "alice", database: "d" });
+	for (let i = 0; i < 2; i++) expect(await said("wrong")).toEqual({ found: null, reason: "wrong" });
+	// As long as there are no pools by it, the server alone decides.
+	register.password = "other";
+	expect(await said("other")).toMatchObject({ found: { passwords: ["other"] } });
+	expect(register.said).toEqual(["right", "wrong", "wrong", "other"]);
+	await until(() => register.connections === 0, "the connections to be closed");
+});
+
+test("it is asked about again when it is old, and after a reload; and then no longer believed when it is refused", async () => {
+	using main = passing({ passthrough_auth_ttl: 0 });
+	const { said, register, learning, snapshot } = main;
+	expect(await said("right")).toMatchObject(RIGHT);
+	expect(await said("right")).toMatchObject(RIGHT);
+	expect(register.said).toHaveLength(2);
+	learning.reach({ ...snapshot, general: { ...snapshot.general, passthrough_auth_ttl: 60_000 } });
+	expect(await said("right")).toMatchObject(RIGHT);
+	expect(await said("right")).toMatchObject(RIGHT);
+	expect(register.said).toHaveLength(3);
+	learning.reach(snapshot);
+	register.password = "new";
+	expect(await said("right")).toMatchObject({ found: null });
+	expect(await said("new")).toMatchObject({ found: { passwords: ["new"] } });
+});
+
+for (const way of ["enabled_plain", "enabled_plain_allow_change"] as const)
+	test(`while there are pools by another password, ${way}`, async () => {
+		using main = passing({ passthrough_auth: way, passthrough_auth_ttl: 0 });
+		const { said, register, learning } = main;
+		expect(await said("right")).toMatchObject(RIGHT);
+		learning.replace([], [learning.join("alice", "d", RIGHT.found)!]);
+		register.password = "new";
+		if (way === "enabled_plain") {
+			expect(await said("new")).toMatchObject({ found: null, reason: expect.stringContaining("another password") });
+			expect(register.said).toEqual(["right"]);
+			expect(await said("right")).toEqual({ found: null, reason: "wrong" });
+		}
+		expect(await said("new")).toMatchObject({ found: { passwords: ["new"], passed: true } });
+		expect(learning.join("alice", "d", { passwords: ["new"], passed: true })!.pools[0]!.server_passwords).toEqual([
+			"new",
+		]);
+	});
+
+test("a server that lets in whoever comes has judged nothing", async () => {
+	using main = passing();
+	main.register.password = null;
+	expect(await main.said("right")).toEqual({
+		found: null,
+		reason: "the server asked for no password, so it has checked none",
+	});
+});
+
+test("what the server says but of the password is no verdict, and is told or logged", async () => {
+	using main = passing({ client_login_timeout: 10_000 });
+	const { said, register, lines } = main;
+	register.error = "3D000";
+	expect(await said("right")).toEqual({ sqlstate: "3D000", message: "wrong" });
+	register.error = "57P03";
+	expect(await said("right")).toEqual({ sqlstate: "58000", message: "the password could not be checked" });
+	expect(lines.join()).toContain("passthrough_auth failed: 57P03 wrong [d]");
+	register.error = "";
+	register[Symbol.dispose]();
+	expect(await said("right")).toMatchObject({ sqlstate: "08006" });
+});
+
+test("so many are tried at once, and who waits for his turn too long is told so", async () => {
+	using main = passing({ client_login_timeout: 400 });
+	const { said, register } = main;
+	register.hold = true;
+	const first = Array.from({ length: 17 }, (_, i) => said(`${i}`));
+	await until(() => register.said.length === 16, "those who may");
+	expect(await first[16]).toEqual({ sqlstate: "08006", message: "the password could not be checked" });
+	expect(register.said).toHaveLength(16);
+	register.goOn();
+	for (const answer of await Promise.all(first.slice(0, 16))) expect(answer).toMatchObject({ sqlstate: "08006" });
+	expect(await said("right")).toMatchObject(RIGHT);
+});
+
+test("what users.toml says of a user counts but for what lets it in, and those go with the setting", async () => {
+	using main = passing();
+	const { learning, snapshot } = main;
+	const base = { ...snapshot, passwordless: [{ name: "alice", database: "d", passwords: [], pool_size: 3 }] };
+	learning.reach(base);
+	const spec = learning.join("alice", "d", RIGHT.found)!;
+	expect(spec.pools[0]).toMatchObject({ pool_size: 3, server_passwords: ["right"] });
+	learning.replace([], [spec]);
+	const pools = (of: Snapshot) =>
+		learning.with(of).clusters.flatMap(({ pools }) => pools.map((pool) => pool.pool_size));
+	expect(pools(base)).toEqual([10, 3]);
+	expect(pools(snapshot)).toEqual([10, 10]);
+	expect(pools({ ...base, general: { ...base.general, passthrough_auth: "disabled" } })).toEqual([10]);
+	learning.reach({ ...base, general: { ...base.general, passthrough_auth: "disabled" } });
+	expect(await main.said("right")).toEqual({ found: null });
 });

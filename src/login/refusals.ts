@@ -1,0 +1,31 @@
+// What connections are told that do not get as far as saying who they are. Used by startup.ts.
+
+import { PgError } from "../errors.ts";
+
+/** The newest minor version of protocol 3 that we speak. */
+export const NEWEST_MINOR = 2;
+
+/** PgDog's error for a client that goes on in plain text where `tls_client_required` forbids it. */
+export const TLS_ONLY = new PgError("FATAL", "08004", "only TLS connections are allowed");
+
+/** The password would be read by whoever is on its way. */
+export const TLS_TO_PASS = new PgError(
+	"FATAL",
+	"08004",
+	"only TLS connections are allowed",
+	"passthrough_auth asks for the password in clear text.",
+);
+
+/** PostgreSQL's error for a client that begins TLS without waiting for the answer. A StartupMessage sent early does no harm. */
+export const UNENCRYPTED = new PgError(
+	"FATAL",
+	"08P01",
+	"received unencrypted data after SSL request",
+	"This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.",
+);
+
+export function unsupported(code: number): PgError {
+	const version = `${code >>> 16}.${code & 0xffff}`;
+	const message = `unsupported frontend protocol ${version}: server supports 3.0 to 3.${NEWEST_MINOR}`;
+	return new PgError("FATAL", "0A000", message);
+}
