@@ -308,7 +308,7 @@ describe("what protects it", () => {
 		await using console = await admin(proxy);
 		const before = (await show(console, "SHOW SERVERS")).length;
 		await Promise.all(
-			Array.from({ length: 200 }, async (_, i) => {
+			Array.from({ length: 1_000 }, async (_, i) => {
 				const client = await RawClient.open({ port: proxy.port });
 				client.send(bad[i % bad.length]!);
 				if (i % bad.length === 0) {
@@ -325,6 +325,28 @@ describe("what protects it", () => {
 		expect((await show(console, "SHOW SERVERS")).length).toBeLessThanOrEqual(before + 1);
 		expect(proxy.log).not.toContain("internal error");
 		expect(proxy.log).toContain("TLS handshake failed: ");
+	});
+
+	test("renegotiation is refused, in the middle of a session, and costs its sender alone", async () => {
+		await using other = await connect(proxy, { tls: {} });
+		await using hello = await RawClient.open({ port: proxy.port });
+		// Bun's own client cannot ask for it; Node's does where TLS 1.2 still has it.
+		const script = `
+			const socket = require("net").connect(${proxy.port}, "127.0.0.1", () => socket.write(Buffer.from("0000000804d2162f", "hex")));
+			socket.once("data", () => {
+				const secure = require("tls").connect({ socket, rejectUnauthorized: false, maxVersion: "TLSv1.2" }, () => {
+					console.log(secure.getProtocol());
+					secure.renegotiate({ rejectUnauthorized: false }, (error) => console.log(error ? "refused" : "renegotiated"));
+				});
+				secure.on("error", (error) => console.log(error.code));
+				secure.on("close", () => process.exit(0));
+			});`;
+		const { stdout } = await runTool(["node", "-e", script]);
+		expect(stdout).toStartWith("TLSv1.2\n");
+		expect(stdout).not.toContain("renegotiated");
+		expect(await one(other, "SELECT 'still here'")).toBe("still here");
+		hello.send(SSL_REQUEST);
+		expect(await hello.nextByte()).toBe("S");
 	});
 
 	test("a handshake that is never finished ends with the time to log in", async () => {
@@ -532,6 +554,27 @@ describe("a reload", () => {
 		for (const way of ["tls", "direct"] as const) expect(await shown(way)).toBe(is(first));
 		await using client = await connect(changing, { tls: {} });
 		expect(await one(client, "SELECT 'in'")).toBe("in");
+	});
+
+	test("takes an authority away: whose certificates it has signed get in no more, and who is in stays", async () => {
+		using old = await Authority.create("The old one");
+		const trusted = authority.write("trusted.pem", old.pem);
+		const general = { tls_client_required: true, tls_client_ca_certificate: trusted };
+		const user = { name: "pgdog", database: "pgdog", password: "pgdog", tls_client_certificate_required: true };
+		await using changing = await startProxy({ ...withTls(localhost, general), users: [user] });
+		const [before, after] = await Promise.all([old, authority].map((each) => each.issue({ name: "pgdog" })));
+		const shows = ({ certificatePem: cert, keyPem: key }: Pair) => ({ cert, key });
+		await using inside = await connect(changing, { tls: shows(before!) });
+		await rejects(connect(changing, { tls: shows(after!) }), /ended|closed/);
+		writeFileSync(trusted, authority.pem);
+		changing.signal("SIGHUP");
+		await until(() => changing.log.includes("configuration reloaded"), "the reload");
+		for (const way of ["tls", "directTls"]) {
+			await rejects(connect(changing, { [way]: shows(before!) }), /ended|closed/);
+			await using client = await connect(changing, { [way]: shows(after!) });
+			expect(await one(client, "SELECT 'in'")).toBe("in");
+		}
+		expect(await one(inside, "SELECT 'still here'")).toBe("still here");
 	});
 
 	test("what is wrong at the start is said with its line, and nothing listens", async () => {
