@@ -23,7 +23,7 @@ import type { ClientNames } from "./names.ts";
 import { runOurs, showOurs } from "./ours.ts";
 import type { Parsing } from "./parsing.ts";
 import { Said } from "./said.ts";
-import type { Told } from "./told.ts";
+import type { ShardTold } from "./told.ts";
 import type { UnnamedStatement } from "./unnamed.ts";
 
 /** The refusal of a statement that has changed, in PostgreSQL's words, by which drivers know that they have to prepare it again. */
@@ -44,9 +44,9 @@ export class Preparing {
 	private readonly statements: Statements;
 	private readonly names: ClientNames;
 	/** Null with one shard. */
-	private readonly told: Told | null;
+	private readonly told: ShardTold | null;
 
-	constructor(parsing: Parsing, statements: Statements, names: ClientNames, told: Told | null) {
+	constructor(parsing: Parsing, statements: Statements, names: ClientNames, told: ShardTold | null) {
 		this.parsing = parsing;
 		this.statements = statements;
 		this.names = names;
@@ -75,10 +75,8 @@ export class Preparing {
 			return isExpected ? this.later(server) : Said.Otherwise;
 		}
 		const { description } = copy;
-		if (!isOther && (description === null || !this.told?.differs(name, description))) {
-			if (description !== null) this.told?.tell(name, description);
+		if (!isOther && (description === null || this.told === null || this.told.tell(name, description)))
 			return Said.Otherwise;
-		}
 		// The next attempt finds out whether it is so still.
 		this.close(server, copy);
 		return Said.Refused;

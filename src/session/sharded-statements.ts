@@ -7,13 +7,14 @@ import { StatementNames } from "./names.ts";
 import type { Parsing } from "./parsing.ts";
 import { ShardNames } from "./shard-names.ts";
 import type { KeptStatements } from "./statements.ts";
-import { Told } from "./told.ts";
+import { type ShardTold, Told } from "./told.ts";
 import { UnnamedStatement } from "./unnamed.ts";
 
 export class ShardedStatements implements KeptStatements {
 	readonly names: StatementNames;
 	readonly unnamed = new UnnamedStatement();
-	readonly told = new Told();
+	readonly told = null;
+	readonly confirmed = new Told();
 	readonly areShared: boolean;
 	private readonly statements: Statements;
 	/** By the number of the shard. */
@@ -33,9 +34,10 @@ export class ShardedStatements implements KeptStatements {
 		return part;
 	}
 
-	/** Something is about to be said on these shards. */
+	/** Something is about to be said on these shards. None owes an answer to what was said before. */
 	begin(shards: readonly number[]): void {
-		const { parts, unnamed } = this;
+		const { parts, unnamed, confirmed } = this;
+		if (confirmed.isUnsettled) confirmed.settle();
 		for (const shard of shards) {
 			const part = parts[shard]!;
 			if (part.followed !== unnamed.serial) part.follow(unnamed);
@@ -55,14 +57,15 @@ export class ShardedStatements implements KeptStatements {
 class ShardPart implements KeptStatements {
 	readonly names: ShardNames;
 	readonly unnamed = new UnnamedStatement();
-	readonly told: Told;
+	readonly told: ShardTold;
+	readonly confirmed = null;
 	readonly areShared: boolean;
 	/** The number of the client's unnamed statement that `unnamed` is; written here only. */
 	followed: number;
 
-	constructor(client: KeptStatements, names: ShardNames) {
+	constructor(client: ShardedStatements, names: ShardNames) {
 		this.names = names;
-		this.told = client.told;
+		this.told = client.confirmed.ofShard();
 		this.areShared = client.areShared;
 		this.followed = client.unnamed.serial;
 	}

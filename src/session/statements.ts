@@ -27,7 +27,7 @@ import { Preparing } from "./preparing.ts";
 import { routedStatement, routedText } from "./routed.ts";
 import { noteBound } from "./runs.ts";
 import { Said } from "./said.ts";
-import type { Told } from "./told.ts";
+import type { ShardTold, Told } from "./told.ts";
 import { UnansweredNames } from "./unanswered-names.ts";
 import { type MovingUnnamed, UnnamedStatement } from "./unnamed.ts";
 
@@ -52,8 +52,10 @@ export const NO_STATEMENTS: PreparedNames = { hasByProtocol: (name) => name.star
 export interface KeptStatements {
 	readonly names: ClientNames;
 	readonly unnamed: UnnamedStatement;
-	/** With several shards: what they have told the client. */
-	readonly told: Told;
+	/** What the client was told of them, as the shard sees it whose they are; else null. */
+	readonly told: ShardTold | null;
+	/** The same for the client of all shards; else null. */
+	readonly confirmed: Told | null;
 	/** Names are shared: on all shards, or on none (`prepared_statements`). */
 	readonly areShared: boolean;
 }
@@ -66,8 +68,9 @@ export class ClientStatements implements PreparedNames, StatementClient {
 	/** With `prepared_statements = "disabled"`, where names go through as they are; else null. */
 	private readonly own: OwnTexts | null;
 	private readonly unanswered: UnansweredNames;
-	/** Null with one shard. */
-	private readonly told: Told | null;
+	/** Null with one shard, and for all shards together: for these there is `confirmed`. */
+	private readonly told: ShardTold | null;
+	private readonly confirmed: Told | null;
 	private readonly texts: ParsedTexts;
 	private readonly parsing: Parsing;
 	private readonly preparing: Preparing;
@@ -88,6 +91,7 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		this.names = kept?.names ?? new StatementNames(statements);
 		this.unnamed = kept?.unnamed ?? new UnnamedStatement();
 		this.told = kept?.told ?? null;
+		this.confirmed = kept?.confirmed ?? null;
 		this.own = own;
 		this.unanswered = new UnansweredNames(this.names);
 		this.preparing = new Preparing(parsing, statements, this.names, this.told);
@@ -110,7 +114,7 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		if (nameEnd === at + HEADER) {
 			const facts = this.texts.factsOf(chunk, nameEnd + 1, textEnd);
 			this.rememberUnnamed(chunk, nameEnd + 1, textEnd, next, facts, serial);
-			this.told?.forget("");
+			this.told?.give("");
 			const { deallocates } = facts;
 			const sql = deallocates === null ? null : this.onDeallocate(server, chunk, run, at, deallocates);
 			server.statements.noteUnnamed(serial);
@@ -140,7 +144,7 @@ export class ClientStatements implements PreparedNames, StatementClient {
 			return Said.Otherwise;
 		}
 		const statement = this.texts.statementOf(server, chunk, nameEnd + 1, textEnd, next);
-		this.told?.forget(name);
+		this.told?.give(name);
 		this.names.set(name, statement);
 		this.unanswered.noteChange(name, server.books);
 		const copy = server.statements.use(statement);
@@ -254,7 +258,7 @@ export class ClientStatements implements PreparedNames, StatementClient {
 	}
 
 	private end(name: string, limit?: number): void {
-		this.told?.forget(name);
+		this.confirmed?.forget(name);
 		this.names.end(name, limit);
 	}
 
@@ -369,7 +373,8 @@ export class ClientStatements implements PreparedNames, StatementClient {
 
 	onUnnamedDescribed(serial: number, description: Description): void {
 		this.unnamed.describe(serial, description);
-		this.told?.tell("", description);
+		// Behind the Describe the client may have parsed another.
+		if (this.unnamed.serial === serial) this.told?.tell("", description);
 	}
 
 	onParseUndone(name: string): void {
@@ -421,9 +426,11 @@ export class ClientStatements implements PreparedNames, StatementClient {
 			if (textEnd < 0) return;
 			if (nameEnd !== at + HEADER) {
 				const name = chunk.utf8Slice(at + HEADER, nameEnd);
+				this.confirmed?.give(name);
 				this.names.set(name, this.texts.statementOf(null, chunk, nameEnd + 1, textEnd, next));
 			} else {
 				const facts = this.texts.factsOf(chunk, nameEnd + 1, textEnd);
+				this.confirmed?.give("");
 				this.rememberUnnamed(chunk, nameEnd + 1, textEnd, next, facts, serial);
 			}
 		}
@@ -448,7 +455,7 @@ export class ClientStatements implements PreparedNames, StatementClient {
 	/** Takes all names away, as DEALLOCATE ALL does, which leaves the unnamed statement. */
 	clear(): void {
 		this.names.clear(this.parsing.limit);
-		this.told?.clear();
+		this.confirmed?.clear();
 		this.own?.forgetTexts();
 	}
 
@@ -456,7 +463,8 @@ export class ClientStatements implements PreparedNames, StatementClient {
 
 	/** All that is known of them can be told: each was parsed as the session would parse it now, and no server may yet undo any. */
 	get mayMove(): boolean {
-		if (this.own !== null || this.told !== null || !this.batchOver || this.unanswered.some) return false;
+		if (this.own !== null || this.confirmed !== null || this.told !== null || !this.batchOver || this.unanswered.some)
+			return false;
 		if (this.names.bytes > MOST_OF_MOVING) return false;
 		const { dialect } = this.parsing;
 		for (const [, statement] of this.names) if (statement.dialect !== dialect) return false;

@@ -5,6 +5,7 @@ import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import type { Cluster } from "../support/postgres.ts";
 import type { Proxy } from "../support/proxy.ts";
 import type { QueryResult, RawClient } from "../support/raw-client.ts";
+import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
 import { onEach, SHARDS, startSharded, startShards } from "./sharded.ts";
 import { admin, connect } from "./support.ts";
@@ -66,6 +67,27 @@ test.each(["s", ""])("columns that another shard has in another order, statement
 	expect((await prepare(client, name, "SELECT * FROM moved")).columns).toEqual(["stock", "price"]);
 	expect(await execute(client, name)).toEqual([["7", "100"]]);
 	await onEach(cluster, "DROP TABLE moved");
+});
+
+test.each(["s", ""])("a name used and given anew, while a shard waits for its server, statement %p", async (name) => {
+	await using client = await connect(proxy);
+	await using holder = await connect(proxy);
+	const run = [f.bind({ statement: name }), f.execute()];
+	// Of an unnamed statement that was asked about, each shard would know.
+	await send(client, f.parse("SELECT 1 FROM here", name));
+	await holder.query("BEGIN");
+	await holder.query("/* pgdog_shard: 1 */ SELECT 1");
+	client.send(f.parse("START TRANSACTION", "begin"), f.bind({ statement: "begin" }), f.execute(), f.sync());
+	const end = name === "" ? [] : [f.close("S", name)];
+	const anew = [f.parse("SELECT 'text' FROM here", name), f.describe("S", name)];
+	const asked = send(client, ...run, ...end, ...anew, ...run);
+	await using console = await admin(proxy);
+	await until(async () => (await console.query("SHOW CLIENTS")).rows.flat().includes("waiting"), "a client that waits");
+	await holder.query("COMMIT");
+	expect((await asked).tags).toEqual(["START TRANSACTION"]);
+	const { rows, errors } = await client.result();
+	expect([errors, rows]).toEqual([[], [["1"], ["1"], ["1"], ["text"], ["text"], ["text"]]]);
+	expect((await client.query("COMMIT")).tags).toEqual(["COMMIT"]);
 });
 
 test("types of the user's own have other OIDs on each shard, and are the same", async () => {

@@ -13,6 +13,11 @@ const SYNC = f.sync();
 const ERROR = b.errorResponse({ S: "ERROR", V: "ERROR", C: "42601", M: "no" });
 const run = (statement = "") => [f.bind({ statement }), f.execute()];
 
+const SAID = { "SELECT 1": INTEGER, "SELECT 2": BIGINT, "SELECT $1": [b.parameterDescription(), b.noData()] } as Record<
+	string,
+	Uint8Array[]
+>;
+
 /** A client of so many shards, and its shards. */
 function sharded(count: number) {
 	const all = thread();
@@ -87,7 +92,7 @@ describe("by whatever requests, failed and not", () => {
 	const message = fc.oneof(
 		{ weight: 3, arbitrary: fc.tuple(fc.constant("parse" as const), name, text) },
 		fc.tuple(fc.constant("close" as const), name, text),
-		{ weight: 2, arbitrary: fc.tuple(fc.constant("use" as const), name, text) },
+		{ weight: 2, arbitrary: fc.tuple(fc.constantFrom("use" as const, "describe" as const), name, text) },
 	);
 	/** Messages of one batch, the shards that are sent it, and which message to each of these fails, if there are so many. */
 	const request = fc.record({
@@ -95,10 +100,13 @@ describe("by whatever requests, failed and not", () => {
 		shards: fc.subarray([0, 1, 2], { minLength: 1 }),
 		failing: fc.array(fc.nat(12), { minLength: 3, maxLength: 3 }),
 	});
-	type Word = "parse" | "close" | "use";
+	type Word = "parse" | "close" | "use" | "describe";
+
+	/** By name, the texts of a shard's statements. */
+	type Texts = Map<string, string>;
 
 	/** Plays the batch on one shard, whose message `failing` fails. @returns how many of its messages are done */
-	function play(shard: TestClient, messages: Uint8Array[], failing: number): number {
+	function play(shard: TestClient, texts: Texts, messages: Uint8Array[], failing: number): number {
 		let left = failing;
 		let failed = false;
 		const heard: string[] = [];
@@ -107,8 +115,10 @@ describe("by whatever requests, failed and not", () => {
 			for (const line of lines) {
 				if (failed || !/^(Parse|Bind|Close|Describe)/.test(line)) continue;
 				failed = left-- === 0;
+				const [, name = "", text] = /^(?:Parse|Describe S)(?: (\w+))?(?: "(.*)")?/.exec(line) ?? [];
+				if (text !== undefined && !failed) texts.set(name, text);
 				if (failed) answers.push(ERROR);
-				else if (line.startsWith("Describe")) answers.push(...INTEGER);
+				else if (line.startsWith("Describe")) answers.push(...SAID[texts.get(name)!]!);
 				else if (line.startsWith("Parse")) answers.push(b.parseComplete());
 				else answers.push(line.startsWith("Bind") ? b.bindComplete() : b.closeComplete());
 			}
@@ -128,14 +138,14 @@ describe("by whatever requests, failed and not", () => {
 		heard.push(...shard.done(...answers));
 		shard.leave();
 		shard.server.lend({ ...shard.rig.client, statements: shard.statements }, 0, false);
-		return heard.filter((line) => /^(Parse|Bind|Close)Complete/.test(line)).length;
+		return heard.filter((line) => /^((Parse|Bind|Close)Complete|RowDescription|NoData)/.test(line)).length;
 	}
 
 	/** What PostgreSQL would refuse is left out: a name that is taken, or that nobody has. */
 	function sound(messages: [Word, string, string][], model: Map<string, string>): [Word, string, string][] {
 		const names = new Map(model);
 		return messages.filter(([what, key, sql]) => {
-			if (what === "use") return names.has(key);
+			if (what === "use" || what === "describe") return names.has(key);
 			if (what === "close") names.delete(key);
 			else if (key !== "" && names.has(key)) return false;
 			else names.set(key, sql);
@@ -145,26 +155,64 @@ describe("by whatever requests, failed and not", () => {
 
 	function encode([what, key, sql]: [Word, string, string]): Uint8Array {
 		if (what === "parse") return f.parse(sql, key);
-		return what === "close" ? f.close("S", key) : f.bind({ statement: key });
+		if (what === "use") return f.bind({ statement: key });
+		return what === "close" ? f.close("S", key) : f.describe("S", key);
 	}
+
+	type Request = typeof request extends fc.Arbitrary<infer Value> ? Value : never;
+	const NEVER = [9, 9, 9];
+	/** What was found here once: a shard took what another had been told of the next statement of a name for what it knew of the last. */
+	const FOUND: [Request[]][] = [
+		// The other has come further.
+		[
+			[
+				{ messages: [["parse", "", "SELECT $1"]], shards: [1], failing: NEVER },
+				{ messages: [["describe", "", "SELECT 1"]], shards: [2], failing: NEVER },
+				{
+					messages: [
+						["use", "", "SELECT 1"],
+						["parse", "", "SELECT 1"],
+						["describe", "", "SELECT 1"],
+					],
+					shards: [0, 1],
+					failing: NEVER,
+				},
+			],
+		],
+		// The other was answered later.
+		[
+			[
+				{ messages: [["parse", "", "SELECT 1"]], shards: [0], failing: NEVER },
+				{
+					messages: [
+						["describe", "", "SELECT 1"],
+						["parse", "", "SELECT $1"],
+					],
+					shards: [1],
+					failing: NEVER,
+				},
+				{ messages: [["use", "", "SELECT 1"]], shards: [2], failing: NEVER },
+			],
+		],
+	];
 
 	test("all shards see the statements that the client has", () => {
 		fc.assert(
-			fc.property(fc.array(request, { maxLength: 8 }), (requests) => {
+			fc.property(fc.array(request, { maxLength: 8 }), (requests: Request[]) => {
 				const { of, shards, client } = sharded(3);
 				const model = new Map<string, string>();
+				const texts = shards.map((): Texts => new Map());
 				for (const { messages, shards: targets, failing } of requests) {
 					const batch = sound(messages, model);
 					const said = batch.map(encode);
 					if (said.length === 0) continue;
-					const done = targets.map((target) => {
-						of.begin([target]);
-						return play(shards[target]!, said, failing[target]!);
-					});
+					of.begin(targets);
+					// As where each waits for a server until the one before is done.
+					const done = targets.map((target) => play(shards[target]!, texts[target]!, said, failing[target]!));
 					// The client hears of what all have done.
 					const all = Math.min(...done);
 					for (const [i, [what, key, sql]] of batch.slice(0, all).entries()) {
-						if (what === "use") continue;
+						if (what === "use" || what === "describe") continue;
 						client.note(said[i]!);
 						if (what === "parse") model.set(key, sql);
 						else model.delete(key);
@@ -181,7 +229,7 @@ describe("by whatever requests, failed and not", () => {
 					expect([client, ...shards].map(has)).toEqual([client, ...shards].map(() => expected));
 				}
 			}),
-			{ numRuns: 100 },
+			{ examples: FOUND, numRuns: Number(process.env.RUNS ?? 150) },
 		);
 	});
 });
