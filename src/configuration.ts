@@ -36,27 +36,13 @@ interface Audience {
 export class Configuration {
 	private current: Snapshot;
 	private readonly read: (before: Snapshot) => Loaded;
-	private readonly log: Log;
-	private readonly slots: PoolSlots;
-	private readonly tally: Tally;
-	private readonly bans: Bans;
-	private readonly known: KnownPools;
-	private readonly monitor: Monitor;
-	private readonly learning: Learning;
-	private readonly send: (message: ToWorker) => void;
+	private readonly audience: Audience;
 
 	/** @param read loads the configuration files again */
 	constructor(snapshot: Snapshot, read: (before: Snapshot) => Loaded, audience: Audience) {
 		this.current = snapshot;
 		this.read = read;
-		this.log = audience.log;
-		this.slots = audience.slots;
-		this.tally = audience.tally;
-		this.bans = audience.bans;
-		this.known = audience.known;
-		this.monitor = audience.monitor;
-		this.learning = audience.learning;
-		this.send = audience.send;
+		this.audience = audience;
 	}
 
 	get snapshot(): Snapshot {
@@ -78,10 +64,11 @@ export class Configuration {
 	 */
 	private discover(known: ReadonlySet<string>): void {
 		const snapshot = this.current;
-		this.bans.reach(snapshot, this.slots.byKey);
+		const { bans, slots, monitor } = this.audience;
+		bans.reach(snapshot, slots.byKey);
 		if (snapshot.general.require_healthcheck_on_discovery)
-			for (const { key } of this.pools) if (!known.has(key)) this.bans.unchecked(this.slots.of(key), now());
-		this.monitor.reach(snapshot, this.slots.byKey);
+			for (const { key } of this.pools) if (!known.has(key)) bans.unchecked(slots.of(key), now());
+		monitor.reach(snapshot, slots.byKey);
 	}
 
 	/** Server connections that all pools may have together. */
@@ -91,30 +78,32 @@ export class Configuration {
 
 	/** Sends an order to all workers. @returns how many pools it is for */
 	order(order: "pause" | "resume" | "reconnect", pools: readonly PoolSpec[]): number {
-		this.send({ type: "order", order, keys: pools.map(({ key }) => key) });
+		this.audience.send({ type: "order", order, keys: pools.map(({ key }) => key) });
 		return pools.length;
 	}
 
 	// ---- users who are not in the configuration --------------------------------------------------------------------
 
 	join({ user, database, found }: Extract<FromWorker, { type: "join" }>): Joined {
+		const { learning, slots, log } = this.audience;
 		try {
-			const spec = this.learning.join(user, database, found);
+			const spec = learning.join(user, database, found);
 			if (spec === null) return null;
-			const fresh = spec.pools.filter(({ key }) => !this.slots.byKey.has(key)).length;
-			if (!this.slots.hasRoomFor(fresh))
-				throw new PgError("FATAL", TOO_MANY_CONNECTIONS, `more than ${this.slots.capacity} pools since the start`);
+			const fresh = spec.pools.filter(({ key }) => !slots.byKey.has(key)).length;
+			if (!slots.hasRoomFor(fresh))
+				throw new PgError("FATAL", TOO_MANY_CONNECTIONS, `more than ${slots.capacity} pools since the start`);
 			this.relearn([{ user, database }], [spec]);
 			return null;
 		} catch (error) {
 			const { sqlstate, message } = asPgError(error);
-			this.log.error(`no pools for user "${user}" of database "${database}": ${message}`);
+			log.error(`no pools for user "${user}" of database "${database}": ${message}`);
 			return { sqlstate, message };
 		}
 	}
 
 	forgetLearned(): void {
-		const gone = this.learning.idle(now(), (user) => clientsOf(this.tally, user));
+		const { learning, tally } = this.audience;
+		const gone = learning.idle(now(), (user) => clientsOf(tally, user));
 		if (gone.length > 0)
 			this.relearn(
 				gone.map(({ name: user, database }) => ({ user, database })),
@@ -124,11 +113,12 @@ export class Configuration {
 
 	/** Learned users are not, or not any more, what they were: `specs` take the place of these logins' clusters. */
 	private relearn(logins: readonly LoginKey[], specs: readonly ClusterSpec[]): void {
+		const { learning, bans, slots } = this.audience;
 		const known = new Set(this.pools.map(({ key }) => key));
-		const next = this.learning.replace(logins, specs);
+		const next = learning.replace(logins, specs);
 		const kept = new Set(allPools(next).map(({ key }) => key));
-		for (const key of known) if (!kept.has(key)) this.bans.vitals.clear(this.slots.of(key));
-		this.slots.assign(next);
+		for (const key of known) if (!kept.has(key)) bans.vitals.clear(slots.of(key));
+		slots.assign(next);
 		this.current = next;
 		this.discover(known);
 		const update = { ...firstUpdate(next), generalChanged: false, writeFunctions: null, clusters: specs };
@@ -137,30 +127,32 @@ export class Configuration {
 
 	/** Has the workers put an update in force. */
 	private put(update: Update): void {
+		const { slots, known, send } = this.audience;
 		const keys = update.clusters.flatMap((cluster) => cluster.pools.map(({ key }) => key));
-		const slots = new Map(keys.map((key) => [key, this.slots.of(key)]));
-		const paused = this.known.reach(this.pools);
-		this.send({ type: "reload", update, slots, paused });
+		const rows = new Map(keys.map((key) => [key, slots.of(key)]));
+		const paused = known.reach(this.pools);
+		send({ type: "reload", update, slots: rows, paused });
 	}
 
 	// ---- reload ----------------------------------------------------------------------------------------------------
 
 	/** @param force whatever is lost */
 	reload(force: boolean): Reloaded {
+		const { log, slots, learning, bans } = this.audience;
 		const loaded = this.read(this.current);
-		for (const note of loaded.notes) this.log.info(note);
+		for (const note of loaded.notes) log.info(note);
 		if (!loaded.ok) return this.refuse(loaded.problems.map(problemText));
 		const lost = losses(this.current, loaded.snapshot);
 		if (lost.length > 0 && !force) return this.refuse(lost, true);
-		const difference = diff(this.current, this.learning.with(loaded.snapshot));
+		const difference = diff(this.current, learning.with(loaded.snapshot));
 		const { settings, pools, pluginsChanged, writeFunctionsChanged, clientTlsChanged, serverTlsChanged, next } =
 			difference;
-		if (!this.slots.hasRoomFor(pools.added.length))
-			return this.refuse([`more than ${this.slots.capacity} pools since the start: restart to add more`]);
+		if (!slots.hasRoomFor(pools.added.length))
+			return this.refuse([`more than ${slots.capacity} pools since the start: restart to add more`]);
 		const notices: Notice[] = [];
 		const tell = (severity: Notice["severity"], message: string) => {
-			if (severity === "WARNING") this.log.warn(message);
-			else this.log.info(message);
+			if (severity === "WARNING") log.warn(message);
+			else log.info(message);
 			notices.push({ severity, message });
 		};
 		for (const warning of [...loaded.snapshot.warnings, ...lost.map((each) => `forced: ${each}`)])
@@ -173,14 +165,14 @@ export class Configuration {
 		if (difference.peersChanged) tell("NOTICE", "reload: [[peers]] differs");
 		if (writeFunctionsChanged) tell("NOTICE", "reload: [[write_functions]] differs");
 		const known = new Set(this.pools.map(({ key }) => key));
-		this.slots.assign(next);
+		slots.assign(next);
 		this.current = next;
-		this.learning.reach(next);
-		for (const { key } of pools.removed) this.bans.vitals.clear(this.slots.of(key));
-		this.bans.lift("reload", now());
-		if (serverTlsChanged) this.monitor.reconnect();
+		learning.reach(next);
+		for (const { key } of pools.removed) bans.vitals.clear(slots.of(key));
+		bans.lift("reload", now());
+		if (serverTlsChanged) this.audience.monitor.reconnect();
 		this.discover(known);
-		this.log.set(next.general.log_format, next.general.log_level);
+		log.set(next.general.log_format, next.general.log_level);
 		this.put(updateOf(difference));
 		if (serverTlsChanged) this.order("reconnect", allPools(next));
 		const counts = `${pools.added.length} pools added, ${pools.changed.length} changed, ${pools.removed.length} removed`;
@@ -190,7 +182,7 @@ export class Configuration {
 
 	private refuse(refused: readonly string[], forcible = false): Reloaded {
 		const all = forcible ? "; RELOAD FORCE on the admin database takes it all the same" : "";
-		for (const problem of refused) this.log.error(`reload refused: ${problem}${all}`);
+		for (const problem of refused) this.audience.log.error(`reload refused: ${problem}${all}`);
 		return { refused, forcible, notices: [] };
 	}
 }
