@@ -170,11 +170,9 @@ export class Configuration {
 		learning.reach(next);
 		for (const { key } of pools.removed) bans.vitals.clear(slots.of(key));
 		bans.lift("reload", now());
-		if (serverTlsChanged) this.audience.monitor.reconnect();
 		this.discover(known);
 		log.set(next.general.log_format, next.general.log_level);
 		this.put(updateOf(difference));
-		if (serverTlsChanged) this.order("reconnect", allPools(next));
 		const counts = `${pools.added.length} pools added, ${pools.changed.length} changed, ${pools.removed.length} removed`;
 		tell("NOTICE", `configuration reloaded: ${counts}`);
 		return { refused: [], forcible: false, notices };

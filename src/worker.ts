@@ -186,8 +186,8 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 	}
 
 	get dialling(): Dialling {
-		const { handlers, descriptors, tcp, tls } = this;
-		return { handlers, keepAlive: tcp, descriptors, tls: tls.servers };
+		const { handlers, descriptors, tcp } = this;
+		return { handlers, keepAlive: tcp, descriptors };
 	}
 
 	accept(socket: Socket<Stream>): void {

@@ -2,7 +2,7 @@
 // where the server's is: it bears the key. The promise settles when the server has closed that connection: its signal is sent by
 // then, and a query that we send afterwards cannot be hit by it.
 
-import { connect, type Dialling, type Host } from "../net/connect.ts";
+import { connect, type Host, type ServerDialling } from "../net/connect.ts";
 import { cancelRequest } from "../wire/frontend-messages.ts";
 import type { Server } from "./server.ts";
 
@@ -15,7 +15,7 @@ export function cancelServer(
 	{ address, stream: { secured }, pid, secret }: Server,
 	{ name, port }: { readonly name: string; readonly port: number },
 	timeout: number,
-	dialling: Dialling,
+	dialling: ServerDialling,
 ): Promise<boolean> {
 	// To the address of this connection, and as it is: the host's name may stand for another one by now.
 	const target = { host: address, port, name };
@@ -33,7 +33,7 @@ export async function sendCancel(
 	pid: number,
 	secret: Uint8Array,
 	timeout: number,
-	dialling: Dialling,
+	dialling: ServerDialling,
 ): Promise<boolean> {
 	const { promise, resolve } = Promise.withResolvers<void>();
 	const owner = { onData() {}, onDrain() {}, onClose: () => resolve() };

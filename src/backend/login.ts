@@ -5,7 +5,7 @@
 import type { ScramCache } from "../auth/scram-keys.ts";
 import { type ServerCredentials, ServerLogin } from "../auth/server-login.ts";
 import { asPgError, PgError } from "../errors.ts";
-import { connect, type Dialling, unreachable } from "../net/connect.ts";
+import { connect, type ServerDialling, unreachable } from "../net/connect.ts";
 import { NoDescriptor } from "../net/descriptors.ts";
 import type { Names } from "../net/names.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
@@ -22,7 +22,7 @@ const MESSAGE_LIMIT = 1 << 20;
 /** SQLSTATE "insufficient_resources": this process has too few descriptors, whatever the server has. */
 export const OUT_OF_DESCRIPTORS = "53000";
 
-export interface LoginOptions extends Dialling {
+export interface LoginOptions extends ServerDialling {
 	/** A name or an address, or the folder of a Unix socket. */
 	readonly host: string;
 	readonly port: number;

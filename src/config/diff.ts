@@ -32,7 +32,7 @@ export interface Difference {
 	readonly adminChanged: boolean;
 	/** What clients are shown of TLS, and asked for, is something else, in the same files or in others. */
 	readonly clientTlsChanged: boolean;
-	/** As `clientTlsChanged`, of servers: connections that were made by the old are replaced. */
+	/** As `clientTlsChanged`, of some servers: connections that were made by the old are replaced. */
 	readonly serverTlsChanged: boolean;
 	/** `[[plugins]]` says something else: plugins are loaded at the start only. */
 	readonly pluginsChanged: boolean;
@@ -94,13 +94,14 @@ export function diff(before: Snapshot, after: Snapshot): Difference {
 		new Map(snapshot.clusters.flatMap((cluster) => cluster.pools.map((pool) => [pool.key, pool])));
 	const byUser = (snapshot: Snapshot): Map<string, ClusterSpec> =>
 		new Map(snapshot.clusters.map((cluster) => [JSON.stringify([cluster.user.name, cluster.database]), cluster]));
+	const poolChanges = changes(pools(before), pools(after));
 	return {
 		settings: [...generalChanges, ...tcpChanges],
-		pools: changes(pools(before), pools(after)),
+		pools: poolChanges,
 		clusters: changes(byUser(before), byUser(after)),
 		adminChanged: !same(before.admin, after.admin),
 		clientTlsChanged: !same(before.tls.clients, after.tls.clients),
-		serverTlsChanged: !same(before.tls.servers, after.tls.servers),
+		serverTlsChanged: poolChanges.changed.some((pool) => !same(pool.before.server_tls, pool.after.server_tls)),
 		pluginsChanged: !same(before.plugins, after.plugins),
 		writeFunctionsChanged: !same(before.writeFunctions.toSorted(), after.writeFunctions.toSorted()),
 		peersChanged: !same(before.peers, after.peers),

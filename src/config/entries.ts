@@ -9,6 +9,8 @@ export const MAX_GUC = 2147483647;
 /** More would not be a pool; a guess, and what an unsigned 16-bit counter holds. */
 export const MAX_POOL = 65535;
 
+/** `tls_verify`. */
+export const verifications = ["disabled", "prefer", "verify_ca", "verify_full"] as const;
 export const poolerModes = ["transaction", "session", "statement"] as const;
 
 /** `x_file` and `x_env`, for a secret `x` that is to stand elsewhere (secrets.ts). */
@@ -34,6 +36,18 @@ export const admin = {
 		text: "Its password. Default: a random one that nobody is told: without it nobody gets in.",
 	}),
 	...secretElsewhere("password", " As with a user's."),
+};
+
+/** A certificate of our own for servers: a user's wins over a database's, which wins over `[general]`. */
+const serverCertificate = {
+	tls_server_certificate: text({
+		default: undefined,
+		text: "Ours, not PgDog's: instead of the general `tls_server_certificate`, together with `tls_server_private_key`.",
+	}),
+	tls_server_private_key: text({
+		default: undefined,
+		text: "Ours, not PgDog's: instead of the general `tls_server_private_key`.",
+	}),
 };
 
 /** What `[[databases]]` and `[[users]]` have in common: a user's wins over a database's, which wins over `[general]`. */
@@ -140,6 +154,15 @@ export const database = {
 		empty: true,
 		text: "Password towards the server. Default: the user's `server_password`, then its own passwords.",
 	}),
+	tls_verify: choice(verifications, {
+		default: undefined,
+		text: "Ours, not PgDog's: instead of the general `tls_verify`.",
+	}),
+	tls_server_ca_certificate: text({
+		default: undefined,
+		text: "Ours, not PgDog's: instead of the general `tls_server_ca_certificate`.",
+	}),
+	...serverCertificate,
 	...databaseLimits,
 	...poolSettings,
 	...roleSettings,
@@ -184,6 +207,7 @@ export const user = {
 		text: "Password towards servers. Default: the user's passwords.",
 	}),
 	...secretElsewhere("server_password", " As `password_file`."),
+	...serverCertificate,
 	...userLimits,
 	...poolSettings,
 	...roleSettings,

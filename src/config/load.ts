@@ -16,9 +16,9 @@ import { withSecrets } from "./secrets.ts";
 import type { Values } from "./setting.ts";
 import type { General, Tcp } from "./settings.ts";
 import * as settings from "./settings.ts";
-import type { Admin, PluginEntry, Snapshot, User } from "./snapshot.ts";
+import type { Admin, Database, PluginEntry, Snapshot, User } from "./snapshot.ts";
 import { checkSocketPath } from "./socket-path.ts";
-import { readTls } from "./tls.ts";
+import { TlsReading } from "./tls.ts";
 import * as unserved from "./unserved.ts";
 
 /** The defaults of an entry of `[[databases]]`. */
@@ -83,11 +83,11 @@ export function load(input: LoadInput): Loaded {
 	checkTables(config, TABLES, unserved.unservedTables, report);
 
 	const general = readGeneral(config, input, report);
-	const tls = readTls(general, config.source, report);
+	const tls = new TlsReading(general, config.source, report);
 	const { values: tcpValues } = section(settings.tcp, unserved.unservedTcp, config, "tcp", report);
 	const tcp: Tcp = { ...defaults(settings.tcp), ...tcpValues };
 	section({}, unserved.unservedRewrite, config, "rewrite", report);
-	const entries = readEntries(config, input, report, notes);
+	const entries = readEntries(config, tls, input, report, notes);
 	const admin = readAdmin(config, entries.usersFile, input, report);
 	const plugins = readPlugins(config, report);
 	const writeFunctions = readWriteFunctions(config, report);
@@ -116,7 +116,7 @@ export function load(input: LoadInput): Loaded {
 	const snapshot: Snapshot = {
 		general,
 		tcp,
-		tls,
+		tls: tls.files,
 		admin,
 		databases,
 		users,
@@ -250,12 +250,12 @@ function randomPassword(): string {
 	return text;
 }
 
-function readEntries(config: File, input: LoadInput, report: Findings, notes: string[]): Entries {
+function readEntries(config: File, tls: TlsReading, input: LoadInput, report: Findings, notes: string[]): Entries {
 	const listed = entriesOf(settings.database, unserved.unservedDatabase, config, "databases", report);
 	const flags = input.databaseUrls.map((url, index): [string, string] => [`--database-url ${index + 1}`, url]);
 	const urls = flags.length > 0 ? flags : environmentUrls(input.env);
 	if (urls.length > 0) {
-		const entries = readUrls(urls, input, report);
+		const entries = readUrls(urls, tls, input, report);
 		const from = flags.length > 0 ? "the command line" : "environment";
 		notes.push(`loaded ${entries.databases.length} databases from ${from}`);
 		return entries;
@@ -266,11 +266,14 @@ function readEntries(config: File, input: LoadInput, report: Findings, notes: st
 	const rows = entriesOf(settings.user, unserved.unservedUser, usersFile, "users", report);
 	const { source } = usersFile;
 	return {
-		databases: listed.flatMap(({ at, values }) => databaseRow(at, values)),
+		databases: listed.flatMap(({ at, values }) =>
+			databaseRow(at, values, tls.ofDatabase(values, { at, source: config.source })),
+		),
 		databaseSource: config.source,
 		rows: rows.map(({ at, values }) => ({
 			at,
 			values: withSecrets(values, SECRETS, { at, source }, input.env, report),
+			server_certificate: tls.ofUser(values, { at, source }) ?? undefined,
 		})),
 		userSource: source,
 		usersFile,
@@ -278,14 +281,19 @@ function readEntries(config: File, input: LoadInput, report: Findings, notes: st
 }
 
 /** URLs replace all databases and all users, the `[admin]` of users.toml included, so that file is not even read. */
-function readUrls(urls: readonly [name: string, url: string][], input: LoadInput, report: Findings): Entries {
+function readUrls(
+	urls: readonly [name: string, url: string][],
+	{ files }: TlsReading,
+	input: LoadInput,
+	report: Findings,
+): Entries {
 	const databases = new Map<string, DatabaseRow>();
 	const rows = new Map<string, UserRow>();
 	for (const [name, text] of urls) {
 		const url = readDatabaseUrl(text, { name, lines: new Map() }, input.env, report);
 		if (url === undefined) continue;
 		const { user, password } = url;
-		for (const row of databaseRow("", url.database)) databases.set(JSON.stringify(row), row);
+		for (const row of databaseRow("", url.database, files.servers)) databases.set(JSON.stringify(row), row);
 		const values = { name: user, database: url.database.name, password };
 		rows.set(JSON.stringify([user, values.database]), { at: "", values });
 	}
@@ -303,10 +311,14 @@ function readUrls(urls: readonly [name: string, url: string][], input: LoadInput
 }
 
 /** Fills in the defaults of an entry; none when what it must have is missing, which has then been reported. */
-function databaseRow(at: string, values: Partial<Values<typeof settings.database>>): DatabaseRow[] {
-	const { name, host } = values;
-	if (name === undefined || host === undefined) return [];
-	return [{ at, database: { ...DATABASE, ...values, name, host, database_name: values.database_name ?? name } }];
+function databaseRow(
+	at: string,
+	values: Partial<Values<typeof settings.database>>,
+	server_tls: Database["server_tls"],
+): DatabaseRow[] {
+	const { name, host, database_name = name } = values;
+	if (name === undefined || host === undefined || database_name === undefined) return [];
+	return [{ at, database: { ...DATABASE, ...values, name, host, database_name, server_tls } }];
 }
 
 /** By file, pgdog.toml first, and by line; what has no line comes first in its file. */

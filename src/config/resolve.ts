@@ -12,6 +12,8 @@ import type { Admin, ClusterSpec, Database, PoolSpec, Role, User } from "./snaps
 export interface UserRow {
 	readonly at: string;
 	readonly values: Partial<Values<typeof userSettings>>;
+	/** What the files hold that it names for servers. */
+	readonly server_certificate?: User["server_certificate"];
 }
 
 /**
@@ -27,7 +29,7 @@ export function expandUsers(
 ): User[] {
 	const known = new Set(databases.map(({ name }) => name));
 	const users = new Map<string, { user: User; explicit: boolean }>();
-	for (const { at, values } of rows) {
+	for (const { at, values, server_certificate } of rows) {
 		const { name, database, databases: several, all_databases, password, passwords, ...rest } = values;
 		if (name === undefined) continue;
 		const secrets = [...new Set([password, ...(passwords ?? [])])].filter((each): each is string => !!each);
@@ -61,7 +63,8 @@ export function expandUsers(
 			if (other?.explicit === explicit) {
 				report.warn(source, at, `user "${name}" and database "${each}" stand here again: the last one counts`);
 			}
-			users.set(key, { user: { ...rest, name, database: each, passwords: secrets }, explicit });
+			const user: User = { ...rest, name, database: each, passwords: secrets, server_certificate };
+			users.set(key, { user, explicit });
 		}
 	}
 	return [...users.values()].map(({ user }) => user);
@@ -135,6 +138,8 @@ function pool(general: General, database: Database, user: User, warnings: string
 	}
 	const reserve_pool_size = user.reserve_pool_size ?? database.reserve_pool_size ?? general.reserve_pool_size;
 	const server_password = database.password || user.server_password;
+	const { server_tls } = database;
+	const { server_certificate } = user;
 	return {
 		key,
 		user: user.name,
@@ -147,6 +152,7 @@ function pool(general: General, database: Database, user: User, warnings: string
 		server_user: database.user ?? user.server_user ?? user.name,
 		server_passwords: server_password ? [server_password] : user.passwords,
 		server_verifier: server_password || user.passwords.length > 0 ? undefined : user.password_hash,
+		server_tls: server_tls && server_certificate ? { ...server_tls, identity: server_certificate } : server_tls,
 		pool_size,
 		min_pool_size: Math.min(min_pool_size, pool_size),
 		reserve_pool_size: general.reserve_pool_timeout === 0 ? 0 : reserve_pool_size,

@@ -5,7 +5,7 @@
 
 import type { LogLevel } from "../log.ts";
 import { authQuery } from "./auth-query.ts";
-import { MAX_GUC, MAX_POOL, poolerModes } from "./entries.ts";
+import { MAX_GUC, MAX_POOL, poolerModes, verifications } from "./entries.ts";
 import { limits } from "./limits.ts";
 import { peering } from "./peers.ts";
 import { bytes, choice, flag, integer, MAX, milliseconds, parsed, text, type Values } from "./setting.ts";
@@ -230,7 +230,7 @@ export const general = {
 		default: "1.2",
 		text: "Ours, not PgDog's: the oldest version of TLS that clients may speak.",
 	}),
-	tls_verify: choice(["disabled", "prefer", "verify_ca", "verify_full"], {
+	tls_verify: choice(verifications, {
 		default: "prefer",
 		text: "TLS towards servers. `disabled`: none. `prefer`: where the server has it, with whatever certificate. `verify_ca`: always, with a certificate of `tls_server_ca_certificate`. `verify_full`: and of the host that `[[databases]]` names. Connections that are encrypted cannot go from worker to worker: another is opened there. Those of Unix sockets are never encrypted.",
 	}),

@@ -1,6 +1,7 @@
 // One immutable picture of the configuration: what `load.ts` makes and every other room reads.
 // Field names are the setting names of `pgdog.toml`, so a grep finds a setting everywhere.
 
+import type { TlsDemands } from "../net/tls.ts";
 import type { Peer } from "./peers.ts";
 import type { General, Tcp } from "./settings.ts";
 import type { TlsFiles } from "./tls.ts";
@@ -52,6 +53,8 @@ export interface Database extends PoolSettings {
 	readonly lb_weight: number;
 	readonly user?: string | undefined;
 	readonly password?: string | undefined;
+	/** What is asked of the server over TLS, and shown it; null: nothing is. */
+	readonly server_tls: TlsDemands | null;
 }
 
 /** An entry of `[[users]]`, expanded to one per database it may use. */
@@ -74,6 +77,8 @@ export interface User extends PoolSettings {
 	readonly passed?: boolean;
 	readonly server_user?: string | undefined;
 	readonly server_password?: string | undefined;
+	/** The certificate that servers are shown for it, instead of the database's. */
+	readonly server_certificate?: TlsDemands["identity"] | undefined;
 }
 
 export interface Admin {
@@ -100,6 +105,8 @@ export interface PoolSpec {
 	readonly server_passwords: readonly string[];
 	/** There are none, and the keys that a client's log-in by this verifier proves log in to the server. */
 	readonly server_verifier?: string | undefined;
+	/** What is asked of the server over TLS, and shown it; null: nothing is. */
+	readonly server_tls: TlsDemands | null;
 	readonly pool_size: number;
 	readonly min_pool_size: number;
 	/** More, while a client has waited for `reserve_pool_timeout`; 0 when that is 0. */

@@ -23,7 +23,11 @@ export interface Dialling {
 	readonly handlers: SocketHandler<Stream>;
 	readonly keepAlive: KeepAlive;
 	readonly descriptors: Descriptors;
-	/** Null: servers are not asked for TLS. Unix sockets never are. */
+}
+
+/** And what those to one server have. */
+export interface ServerDialling extends Dialling {
+	/** Null: it is not asked for TLS. Unix sockets never are. */
 	readonly tls: TlsDemands | null;
 }
 
@@ -42,7 +46,7 @@ export async function connect(
 	target: Host,
 	timeout: number,
 	owner: StreamOwner,
-	{ handlers, keepAlive, descriptors, tls }: Dialling,
+	{ handlers, keepAlive, descriptors, tls }: ServerDialling,
 ): Promise<Stream> {
 	const unix = isSocketFolder(target.host);
 	const where = unix

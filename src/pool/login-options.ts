@@ -38,5 +38,6 @@ export function loginOptions(
 		timeout,
 		cache,
 		...dialling,
+		tls: spec.server_tls,
 	};
 }

@@ -76,7 +76,7 @@ export class Monitor {
 
 	get dialling(): Dialling {
 		const { handlers, descriptors, snapshot } = this;
-		return { handlers, keepAlive: snapshot.tcp, descriptors, tls: snapshot.tls.servers };
+		return { handlers, keepAlive: snapshot.tcp, descriptors };
 	}
 
 	private get general(): General {
@@ -117,7 +117,7 @@ export class Monitor {
 		const watches = [...byAddress].map(([address, specs]) => {
 			const known = before?.watches.find((watch) => addressOf(watch.specs[0]!) === address);
 			if (known !== undefined) {
-				known.specs = specs;
+				known.change(specs);
 				return known;
 			}
 			const watch = new Watch(specs, this);
@@ -137,11 +137,6 @@ export class Monitor {
 			complaint: before?.complaint ?? "",
 			known: before?.known ?? false,
 		};
-	}
-
-	/** Has all its connections replaced: other settings for them are about to be in force (`reach`). */
-	reconnect(): void {
-		for (const { watches } of this.groups.values()) for (const watch of watches) watch.reconnect();
 	}
 
 	private forgive(spec: PoolSpec): void {

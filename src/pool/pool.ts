@@ -458,8 +458,9 @@ export class Pool implements CappedPool, Connected, Checked, Filled, KeptPool, H
 		}
 		server.cancels.sent();
 		const { general, dialling, contain } = this.context;
-		const { host: name, port } = this.spec;
-		contain.when(server.stream, cancelServer(server, { name, port }, general.connect_timeout, dialling), (isOver) => {
+		const { host: name, port, server_tls: tls } = this.spec;
+		const sent = cancelServer(server, { name, port }, general.connect_timeout, { ...dialling, tls });
+		contain.when(server.stream, sent, (isOver) => {
 			done();
 			server.cancels.landed(isOver);
 		});
@@ -501,7 +502,7 @@ export class Pool implements CappedPool, Connected, Checked, Filled, KeptPool, H
 		for (const server of [...this.idle]) server.close("reconnect");
 	}
 
-	/** A reload changed the pool. Connections are kept unless their `identity` is another now. */
+	/** A reload changed the pool. Connections are kept unless their `identity` is another now, or what is asked of them over TLS. */
 	change(spec: PoolSpec): void {
 		const before = this.spec;
 		this.spec = spec;
@@ -510,7 +511,7 @@ export class Pool implements CappedPool, Connected, Checked, Filled, KeptPool, H
 		if (identityOf(before) !== this.identity) {
 			this.reported.forget();
 			this.reconnect();
-		}
+		} else if (!Bun.deepEquals(before.server_tls, spec.server_tls)) this.reconnect();
 		if (before.server_passwords.join("\0") !== spec.server_passwords.join("\0")) this.connecting.restart();
 		for (const server of this.all) server.limitLifetime(spec.server_lifetime, spec.server_lifetime_jitter);
 		this.upkeep.closeIdle(now());

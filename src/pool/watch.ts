@@ -37,6 +37,8 @@ export class Watch implements ServerHome {
 	private readonly scram = new ScramCache();
 	private server: Server | null = null;
 	private credentials = 0;
+	/** By whose credentials the connection was made, or is being. */
+	private used: PoolSpec | null = null;
 	private onLost: ((error: PgError) => void) | null = null;
 	private closed = false;
 	/** The connection was made by settings that are no longer in force: another one asks the next question. */
@@ -86,6 +88,7 @@ export class Watch implements ServerHome {
 			})),
 		);
 		const { spec, passwordIndex } = all[this.credentials % all.length]!;
+		this.used = spec;
 		try {
 			const options = loginOptions(spec, passwordIndex, timeout, this.scram, this.context);
 			const server = await login({ ...options, startup: spec.startup }, this);
@@ -122,8 +125,16 @@ export class Watch implements ServerHome {
 		return promise;
 	}
 
-	/** Has the connection replaced soon, and not in the middle of a question. */
-	reconnect(): void {
+	/**
+	 * A reload has come. Where it asks something else of the connection over TLS, that is replaced soon, and not in the middle of a
+	 * question.
+	 */
+	change(specs: readonly PoolSpec[]): void {
+		this.specs = specs;
+		const { used } = this;
+		const now = specs.find(({ key }) => key === used?.key);
+		if (used === null || now === undefined || Bun.deepEquals(used.server_tls, now.server_tls)) return;
+		this.used = now;
 		this.isOutdated = true;
 		if (this.asking || this.server !== null) this.nextAt = 0;
 	}

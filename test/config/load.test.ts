@@ -883,6 +883,7 @@ describe("a pool", () => {
 			database_name: "app",
 			server_user: "alice",
 			server_passwords: ["pw"],
+			server_tls: { verify: "prefer", authorities: null, identity: null },
 			pool_size: 10,
 			min_pool_size: 1,
 			reserve_pool_size: 0,

@@ -6,7 +6,7 @@ import { basename, join } from "node:path";
 import { load } from "../../src/config/load.ts";
 import { Findings, problemText } from "../../src/config/problem.ts";
 import { type General, general as table } from "../../src/config/settings.ts";
-import { NO_TLS, readTls, type TlsFiles } from "../../src/config/tls.ts";
+import { NO_TLS, type TlsFiles, TlsReading } from "../../src/config/tls.ts";
 import { defaults } from "../pool/support.ts";
 import { Authority, type Pair } from "../support/certificates.ts";
 
@@ -24,7 +24,7 @@ afterAll(() => authority[Symbol.dispose]());
 function read(settings: Partial<General>, now?: number): { tls: TlsFiles; problems: string[]; warnings: string[] } {
 	const report = new Findings();
 	const source = { name: "pgdog.toml", lines: new Map<string, number>() };
-	const tls = readTls({ ...defaults<General>(table), ...settings }, source, report, now);
+	const tls = new TlsReading({ ...defaults<General>(table), ...settings }, source, report, now).files;
 	const plain = (line: string) => line.replaceAll(`${authority.folder}/`, "").replace(/^pgdog\.toml: /, "");
 	return {
 		tls,
@@ -92,6 +92,43 @@ test("servers are shown a certificate of our own, and theirs are verified by the
 		expect(read({ ...files, tls_verify: verify }).warnings).toEqual([
 			`tls_server_ca_certificate has no effect with tls_verify = "${verify}": no certificate is verified`,
 		]);
+});
+
+test("an entry of [[databases]] may ask for something else, and a user be known by a certificate of his own", () => {
+	const report = new Findings();
+	const source = { name: "pgdog.toml", lines: new Map<string, number>() };
+	const general = { ...defaults<General>(table), ...servers(pair.certificate, pair.key) };
+	const reading = new TlsReading(general, source, report);
+	const ours = { certificate: text(pair.certificatePem), key: pair.keyPem };
+	const theirs = { certificate: text(other.certificatePem), key: other.keyPem };
+	const of = (entry: Parameters<TlsReading["ofDatabase"]>[0]) =>
+		reading.ofDatabase(entry, { at: "databases[1]", source });
+	// What says nothing of its own has what all have, the object itself.
+	expect(of({})).toBe(reading.files.servers);
+	expect(of({ tls_verify: "disabled" })).toBe(null);
+	expect(of({ tls_verify: "verify_full", tls_server_ca_certificate: authority.path })).toEqual({
+		verify: "verify_full",
+		authorities: text(authority.pem),
+		identity: ours,
+	});
+	expect(of(servers(other.certificate, other.key))).toEqual({ verify: "prefer", authorities: null, identity: theirs });
+	expect(reading.ofUser(servers(other.certificate, other.key), { at: "users[0]", source })).toEqual(theirs);
+	expect(reading.ofUser({}, { at: "users[0]", source })).toBe(null);
+	// Where all have none, one may.
+	const off = new TlsReading({ ...general, tls_verify: "disabled" }, source, report);
+	expect(off.ofDatabase({ tls_verify: "prefer" }, { at: "databases[0]", source })).toMatchObject({ identity: ours });
+	expect([report.problems, report.warnings]).toEqual([[], []]);
+	// What is wrong is said of the entry.
+	expect(of({ tls_server_certificate: pair.certificate })).toMatchObject({ identity: ours });
+	reading.ofUser(servers(pair.certificate, other.key), { at: "users[0]", source });
+	of({ tls_server_ca_certificate: authority.path });
+	expect(report.problems.map(({ key }) => key)).toEqual([
+		"databases[1].tls_server_private_key",
+		"users[0].tls_server_private_key",
+	]);
+	expect(report.warnings).toEqual([
+		'pgdog.toml: tls_server_ca_certificate has no effect with tls_verify = "prefer": no certificate is verified',
+	]);
 });
 
 const CERTIFICATES = "accepted is a PEM file of certificates";

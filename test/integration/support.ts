@@ -97,9 +97,9 @@ export async function untilBackends(cluster: Cluster, count: number, user = "pgd
 }
 
 /** The proxy's clients that PostgreSQL cannot know of: a query is waiting for a server when it has not got there. */
-export async function untilRunning(cluster: Cluster, pattern: string, count = 1): Promise<void> {
+export async function untilRunning(cluster: Cluster, pattern: string, count = 1, user = "pgdog"): Promise<void> {
 	await until(async () => {
-		const running = await backends(cluster);
+		const running = await backends(cluster, user);
 		return running.filter(({ state, query }) => state === "active" && query.includes(pattern)).length === count;
 	}, `${count} active ${pattern}`);
 }

@@ -31,6 +31,8 @@ const withTls = (pair: Pair, hba: string[]) =>
 
 const TLS_ONLY = [
 	"hostssl all certified 127.0.0.1/32 cert",
+	"hostssl all other 127.0.0.1/32 cert",
+	"hostssl all twofold 127.0.0.1/32 scram-sha-256 clientcert=verify-full",
 	"hostssl all all 127.0.0.1/32 scram-sha-256",
 	"hostnossl all pgdog 127.0.0.1/32 reject",
 ];
@@ -40,6 +42,8 @@ beforeAll(async () => {
 	own = await authority.issue({ name: "localhost", dns: ["localhost"], ips: ["127.0.0.1"] });
 	[encrypted, plain] = await Promise.all([withTls(own, TLS_ONLY), startPostgres()]);
 	await encrypted.primary.sql("CREATE ROLE certified LOGIN");
+	await encrypted.primary.sql("CREATE ROLE other LOGIN");
+	await encrypted.primary.sql("CREATE ROLE twofold LOGIN PASSWORD 'both'");
 });
 afterAll(async () => {
 	await Promise.all([encrypted?.stop(), plain?.stop()]);
@@ -175,6 +179,110 @@ test("a reload that asks for more replaces the monitor's connection, too", async
 		return now.length === 1 && now[0] !== old;
 	}, "another one");
 	expect(proxy.log).not.toContain("cannot be asked");
+});
+
+describe("a certificate of our own", () => {
+	const pairOf = (pair: Pair) => ({ tls_server_certificate: pair.certificate, tls_server_private_key: pair.key });
+	const as = (proxy: Proxy, user: string, database = "pgdog") =>
+		RawClient.connect({ port: proxy.port, user, password: "pgdog", database });
+
+	/** Three users with a certificate each; whom an entry has none for shows one that no handshake survives. */
+	async function three(general: object = {}, database: object = {}) {
+		const [forged, certified, other, both] = await Promise.all([
+			stranger.issue({ name: "certified" }),
+			authority.issue({ name: "certified" }),
+			authority.issue({ name: "other" }),
+			authority.issue({ name: "twofold" }),
+		]);
+		const full = { tls_verify: "verify_full", tls_server_ca_certificate: authority.path, ...pairOf(forged) };
+		const options = before(encrypted, { ...full, ...general }, database);
+		const user = { database: "pgdog", password: "pgdog" };
+		const users = [
+			{ ...user, name: "certified", ...pairOf(certified) },
+			{ ...user, name: "other", ...pairOf(other) },
+			{ ...user, name: "twofold", server_password: "both", ...pairOf(both) },
+		];
+		return { config: options.config as Record<string, object>, users, pairs: { forged, certified, other, both } };
+	}
+
+	test("per user: each is known by his own, and a CancelRequest shows it, too", async () => {
+		const { config, users } = await three();
+		await using proxy = await startProxy({ config, users });
+		for (const { name } of users) {
+			await using client = await as(proxy, name);
+			expect(await one(client, "SELECT current_user")).toBe(name);
+			expect(await one(client, "SELECT client_dn FROM pg_stat_ssl WHERE pid = pg_backend_pid()")).toBe(`/CN=${name}`);
+			const running = client.query("SELECT pg_sleep(20)");
+			await untilRunning(encrypted, "pg_sleep", 1, name);
+			const request = await RawClient.open({ port: proxy.port });
+			request.send(f.cancelRequest(client.backendPid, client.backendKey));
+			await request.closed;
+			expect((await running).errors[0]?.C).toBe("57014");
+		}
+		// Who has none of his own shows what all do.
+		proxy.writeUsers([...users, { name: "pgdog", database: "pgdog", password: "pgdog" }]);
+		await using console = await admin(proxy);
+		await console.query("RELOAD");
+		expect(await outcome(proxy)).toContain("server closed the connection during the login");
+	});
+
+	test("per database, under the users' own; the monitor shows the same, and a reload another", async () => {
+		const { config, users, pairs } = await three({ lsn_check_interval: 200 });
+		const databases = [
+			{ name: "pgdog", host: "127.0.0.1", port: encrypted.port, role: "auto", ...pairOf(pairs.certified) },
+		];
+		const [, other] = users;
+		const plainUser = { name: "certified", database: "pgdog", password: "pgdog" };
+		await using proxy = await startProxy({ config: { ...config, databases } as never, users: [plainUser, other!] });
+		await using first = await as(proxy, "certified");
+		await using second = await as(proxy, "other");
+		expect(await one(first, "SELECT current_user")).toBe("certified");
+		expect(await one(second, "SELECT current_user")).toBe("other");
+		const monitors = async () =>
+			(await backends(encrypted, "certified"))
+				.filter(({ query }) => query.includes("pg_is_in_recovery"))
+				.map(({ pid }) => pid);
+		await until(async () => (await monitors()).length === 1, "the monitor's connection");
+		const [monitor] = await monitors();
+		const pids = [await one(first, "SELECT pg_backend_pid()"), await one(second, "SELECT pg_backend_pid()")];
+		// Only the database's own differs: its users' connections stay.
+		const again = await authority.issue({ name: "certified" });
+		proxy.writeConfig({ ...config, databases: [{ ...databases[0], ...pairOf(again) }] } as never);
+		await using console = await admin(proxy);
+		expect((await console.query("RELOAD")).notices.map(({ M }) => M).join()).toContain("TLS towards servers differs");
+		expect(await one(first, "SELECT pg_backend_pid()")).not.toBe(pids[0]);
+		expect(await one(second, "SELECT pg_backend_pid()")).toBe(pids[1]!);
+		await until(async () => {
+			const now = await monitors();
+			return now.length === 1 && now[0] !== monitor;
+		}, "another connection of the monitor");
+		expect(proxy.log).not.toContain("cannot be asked");
+	});
+
+	test("per database, tls_verify and the authorities are its own, too", async () => {
+		const full = { tls_verify: "verify_full", tls_server_ca_certificate: authority.path };
+		const host = "127.0.0.1";
+		const databases = [
+			{ name: "strict", database_name: "pgdog", host, port: encrypted.port, ...full },
+			{
+				name: "wrong",
+				database_name: "pgdog",
+				host,
+				port: encrypted.port,
+				...full,
+				tls_server_ca_certificate: stranger.path,
+			},
+			{ name: "pgdog", host, port: encrypted.port },
+		];
+		const { config } = before(encrypted, { tls_verify: "disabled" });
+		const users = [{ name: "pgdog", database: "pgdog", all_databases: true, password: "pgdog" }];
+		await using proxy = await startProxy({ config: { ...(config as object), databases }, users });
+		await using client = await as(proxy, "pgdog", "strict");
+		expect(await one(client, IS_ENCRYPTED)).toBe("t");
+		await rejects(as(proxy, "pgdog", "wrong"), /is down|checkout timeout/);
+		expect(proxy.log).toContain("TLS handshake failed");
+		expect(await outcome(proxy)).toContain("pg_hba.conf rejects");
+	});
 });
 
 describe("servers that are not what they should be", () => {

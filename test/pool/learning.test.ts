@@ -10,7 +10,7 @@ import { createLog } from "../../src/log.ts";
 import { Learning } from "../../src/pool/learning.ts";
 import { Body, cut } from "../support/message.ts";
 import { until } from "../support/until.ts";
-import { backend, concat } from "../support/wire-frames.ts";
+import { asksForTls, backend, concat } from "../support/wire-frames.ts";
 import { testPool } from "./support.ts";
 
 type Rows = (string | null)[][];
@@ -68,6 +68,10 @@ class Register implements Disposable {
 
 	private onData(socket: Socket<State>, chunk: Buffer): void {
 		const state = socket.data;
+		if (asksForTls(chunk)) {
+			socket.write("N");
+			return;
+		}
 		state.buffer = Buffer.concat([state.buffer, chunk]);
 		if (state.isAsked) {
 			this.judge(socket);

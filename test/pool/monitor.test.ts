@@ -50,6 +50,7 @@ function scene(members: readonly Partial<PoolSpec>[], settings: Partial<General>
 			database_name: "d",
 			server_user: "u",
 			server_passwords: [],
+			server_tls: null,
 			host: "127.0.0.1",
 			shard: 0,
 			role: "auto",
