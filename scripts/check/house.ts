@@ -8,7 +8,8 @@ import { hasBody, SOURCE, treesOf, walk, withProject } from "../syntax.ts";
 import { BEYOND, LIMITS, type Measure, MOST_LINES, UNCONTAINED } from "./ratchets.ts";
 
 const ROOT = join(SOURCE, "..");
-const BACKEND = "/src/backend/";
+/** Rooms whose fields nobody else writes. */
+const OWNING = ["backend", "session"];
 
 type Trees = Map<string, SourceFile>;
 
@@ -167,13 +168,16 @@ function assigned(node: Node): Node | undefined {
 	return expression.kind === SyntaxKind.ThisKeyword ? undefined : name;
 }
 
-/** Fields of a Server, and of what it is made of, are written by their own room, which alone knows what goes with each. */
+/** Fields of a Server and of a client's session, and of what they are made of, are written by their own room, which alone knows what goes with each. */
 export async function writtenByOthers(trees: Trees, checker: Checker): Promise<string[]> {
-	const found = all(trees, (node) => assigned(node) !== undefined).filter(({ file }) => !file.startsWith("backend/"));
+	const found = all(trees, (node) => assigned(node) !== undefined);
 	const symbols = await checker.getSymbolAtLocation(found.map(({ node }) => assigned(node)!));
-	return found
-		.filter((_, index) => symbols[index]?.valueDeclaration?.path.includes(BACKEND))
-		.map((each) => `${place(each)}: fields of backend/ are written there only`);
+	return found.flatMap((each, index) => {
+		const declared = symbols[index]?.valueDeclaration?.path;
+		const room = OWNING.find((owning) => declared?.includes(`/src/${owning}/`));
+		if (room === undefined || each.file.startsWith(`${room}/`)) return [];
+		return [`${place(each)}: fields of ${room}/ are written there only`];
+	});
 }
 
 /** A promise that nobody waits for, nor gives to `void`: its rejection would end the process. */

@@ -183,7 +183,6 @@ export class Link implements Borrower {
 
 	/** A Sync or Flush with a body: PostgreSQL finds fault with it, and goes on at the next Sync. */
 	refuseMalformed(server: Server, code: number): void {
-		const { statements } = this.saying;
 		this.client.countError();
 		if (!server.books.skipping) server.stream.out.addAll(server.refuse(MALFORMED, Reply.RefusedBind));
 		// Its batch has failed and ends with it: nothing that is sent now would be looked at.
@@ -191,7 +190,6 @@ export class Link implements Borrower {
 		if (code !== Frontend.Sync) return;
 		server.stream.out.addAll(SYNC);
 		server.books.sync();
-		if (statements !== null) statements.batchOver = true;
 	}
 
 	// ---- what the server says --------------------------------------------------------------------------------------

@@ -403,7 +403,6 @@ export function noteBatch(
 		if (failed && chunk[at] === Frontend.Execute) break;
 		if (chunk[at] === Frontend.Parse || chunk[at] === Frontend.Close) statements.note(chunk, at, next, serial);
 	}
-	statements.batchOver = true;
 }
 
 const NOTHING = Buffer.alloc(0);

@@ -96,7 +96,6 @@ export class Saying implements RoutingOwner {
 				break;
 			case Frontend.Sync:
 				books.sync();
-				if (this.statements !== null) this.statements.batchOver = true;
 				break;
 			case Frontend.Describe:
 				return this.prepared().onDescribe(server, chunk, run, at, next);

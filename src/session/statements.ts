@@ -13,7 +13,7 @@ import type { Statements } from "../backend/statements.ts";
 import { PgError, ProtocolError } from "../errors.ts";
 import type { FactsCache } from "../parser/facts-cache.ts";
 import type { Reading } from "../parser/reading.ts";
-import { Dirty, NO_FACTS, type SessionFacts } from "../parser/session.ts";
+import { Dirty, NO_FACTS } from "../parser/session.ts";
 import type { PreparedNames, Router } from "../router/router.ts";
 import { Frontend, Target, TxStatus } from "../wire/codes.ts";
 import { endOfString, HEADER } from "../wire/frame.ts";
@@ -63,8 +63,8 @@ export interface KeptStatements {
 export class ClientStatements implements PreparedNames, StatementClient {
 	private readonly names: ClientNames;
 	private readonly unnamed: UnnamedStatement;
-	/** A Sync was sent: the next message begins a batch. */
-	batchOver = true;
+	/** The batch (`Books.batch`) of the last unnamed Parse that the client's server was sent; NO_BATCH: it was sent none. */
+	private batch = NO_BATCH;
 	/** With `prepared_statements = "disabled"`, where names go through as they are; else null. */
 	private readonly own: OwnTexts | null;
 	private readonly unanswered: UnansweredNames;
@@ -113,7 +113,10 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		if (textEnd < 0) return this.malformed(server, Reply.Parse);
 		if (nameEnd === at + HEADER) {
 			const facts = this.texts.factsOf(chunk, nameEnd + 1, textEnd);
-			this.rememberUnnamed(chunk, nameEnd + 1, textEnd, next, facts, serial);
+			const { batch } = server.books;
+			if (batch !== this.batch) this.unnamed.beginBatch();
+			this.batch = batch;
+			this.unnamed.remember(chunk, nameEnd + 1, textEnd, next, facts, serial);
 			this.told?.give("");
 			const { deallocates } = facts;
 			const sql = deallocates === null ? null : this.onDeallocate(server, chunk, run, at, deallocates);
@@ -244,19 +247,6 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		return this.unanswered.concern(server, chunk, at, stop);
 	}
 
-	private rememberUnnamed(
-		chunk: Buffer,
-		start: number,
-		textEnd: number,
-		end: number,
-		facts: SessionFacts,
-		serial: number,
-	): void {
-		if (this.batchOver) this.unnamed.beginBatch();
-		this.batchOver = false;
-		this.unnamed.remember(chunk, start, textEnd, end, facts, serial);
-	}
-
 	private end(name: string, limit?: number): void {
 		this.confirmed?.forget(name);
 		this.names.end(name, limit);
@@ -361,6 +351,7 @@ export class ClientStatements implements PreparedNames, StatementClient {
 	onServerLeft(): void {
 		if (this.unanswered.some) this.unanswered.clear();
 		this.own?.clear();
+		this.batch = NO_BATCH;
 		if (this.unnamed.some) this.unnamed.leave();
 	}
 
@@ -431,7 +422,10 @@ export class ClientStatements implements PreparedNames, StatementClient {
 			} else {
 				const facts = this.texts.factsOf(chunk, nameEnd + 1, textEnd);
 				this.confirmed?.give("");
-				this.rememberUnnamed(chunk, nameEnd + 1, textEnd, next, facts, serial);
+				// No error brings back what there was before.
+				this.unnamed.beginBatch();
+				this.batch = NO_BATCH;
+				this.unnamed.remember(chunk, nameEnd + 1, textEnd, next, facts, serial);
 			}
 		}
 	}
@@ -463,8 +457,7 @@ export class ClientStatements implements PreparedNames, StatementClient {
 
 	/** All that is known of them can be told: each was parsed as the session would parse it now, and no server may yet undo any. */
 	get mayMove(): boolean {
-		if (this.own !== null || this.confirmed !== null || this.told !== null || !this.batchOver || this.unanswered.some)
-			return false;
+		if (this.own !== null || this.confirmed !== null || this.told !== null || this.unanswered.some) return false;
 		if (this.names.bytes > MOST_OF_MOVING) return false;
 		const { dialect } = this.parsing;
 		for (const [, statement] of this.names) if (statement.dialect !== dialect) return false;
@@ -526,6 +519,9 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		return NO_STATEMENTS.hasByProtocol(name) || (this.own?.has(name) ?? false);
 	}
 }
+
+/** Like no `Books.batch`. */
+const NO_BATCH = -1;
 
 const TOO_MANY = new PgError(
 	"ERROR",

@@ -49,12 +49,14 @@ const compilerOptions = {
 writeFileSync(join(folder, "tsconfig.json"), JSON.stringify({ compilerOptions, include: ["src"] }));
 afterAll(() => rmSync(folder, { recursive: true }));
 
-test("a Server is written by its own room, timers run in contain.ts, and promises are waited for", async () => {
+test("a Server and a session are written by their own rooms, timers run in contain.ts, and promises are waited for", async () => {
 	await withProject(join(folder, "tsconfig.json"), async (project) => {
 		const trees = await treesOf(project, source);
 		expect(await writtenByOthers(trees, project.checker)).toEqual([
 			"src/client/client.ts:5: fields of backend/ are written there only",
 			"src/client/client.ts:6: fields of backend/ are written there only",
+			"src/session/names.ts:3: fields of backend/ are written there only",
+			"src/shards/exchange.ts:2: fields of session/ are written there only",
 		]);
 		expect(await floating(trees, project.checker)).toEqual(["src/net/timer.ts:3: nobody waits for this promise"]);
 		expect(tooLong(trees, 8)).toEqual(["src/net/timer.ts: 11 lines, more than 8"]);

@@ -194,7 +194,6 @@ export class TestClient {
 				return Said.AsIs;
 			case "S":
 				books.sync();
-				statements.batchOver = true;
 				return Said.AsIs;
 			default:
 				return this.sayQuery(chunk, run, at, next);
