@@ -20,6 +20,11 @@ const FILES = {
 			one(own: Own): void { own.at = 1; this.server!.at = 1; this.server!.lend(); }
 			two({ at }: Server, server: Server): number { server.at++; return at; }
 		}`,
+	"session/names.ts": `import { Server } from "../backend/server.ts";
+		export class Names { size = 0; }
+		export function grow(names: Names, server: Server): void { names.size++; server.at++; }`,
+	"shards/exchange.ts": `import type { Names } from "../session/names.ts";
+		export function empty(names: Names): void { names.size = 0; }`,
 	"contain.ts": "export function later(work: () => void): void { setTimeout(work, 1); queueMicrotask(work); }",
 	"net/timer.ts": `export async function wait(): Promise<void> {}
 		function unawaited(): void {
