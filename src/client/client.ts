@@ -1,8 +1,6 @@
 // One client after its login, as its worker, the janitor, a CancelRequest and SHOW CLIENTS see it. What it sends is its Incoming's and is
 // read by its Walk; its servers are its Link's. Made by login/startup.ts; closed through `close` only.
 
-import { MAX } from "../config/setting.ts";
-import type { General } from "../config/settings.ts";
 import { PgError } from "../errors.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
 import type { Cluster } from "../pool/cluster.ts";
@@ -14,7 +12,7 @@ import type { ClientContext, ClientHandle, Login } from "./context.ts";
 import { Incoming } from "./incoming.ts";
 import { Link, type LinkOwner } from "./link.ts";
 import type { MovingClient } from "./moving-client.ts";
-import { TRANSACTION_TIMEOUT, TransactionClock } from "./transaction-clock.ts";
+import { TimeLimits, Turn } from "./time-limits.ts";
 import { Wait } from "./wait.ts";
 import { Walk } from "./walk.ts";
 
@@ -35,8 +33,7 @@ export class Client implements StreamOwner, ClientHandle, LinkOwner {
 	private readonly context: ClientContext;
 	private readonly link: Link;
 	private readonly walk: Walk;
-	/** Null while there is no `transaction_timeout`. */
-	private clock: TransactionClock | null = null;
+	private readonly limits = new TimeLimits();
 
 	constructor(context: ClientContext, stream: Stream, cluster: Cluster, router: Router, login: Login) {
 		this.context = context;
@@ -209,20 +206,9 @@ export class Client implements StreamOwner, ClientHandle, LinkOwner {
 		if (!this.incoming.isClosed && !this.stream.midMessage) this.stream.writeAll(notice);
 	}
 
-	/** @returns whether its transaction is over */
-	private isOvertime(time: number): boolean {
-		const { transaction_timeout } = this.context.general;
-		if (transaction_timeout === MAX) return false;
-		const { server, routing, transactions } = this.link;
-		const isUnderway = server !== null && (server.status !== TxStatus.Idle || server.books.owed > 0);
-		this.clock ??= new TransactionClock();
-		return this.clock.isOver(routing.heldBegin.open || isUnderway, transactions, time, transaction_timeout);
-	}
-
 	/** The janitor's look. `time` as `now()`. */
 	check(time: number): void {
 		const { incoming, link } = this;
-		const { heldBegin } = link.routing;
 		if (incoming.wait === Wait.Closed) {
 			// It has been told to go, but does not read what it was told.
 			if (time - this.activeAt > LINGER) this.stream.terminate();
@@ -230,21 +216,19 @@ export class Client implements StreamOwner, ClientHandle, LinkOwner {
 		}
 		if (incoming.wait === Wait.Nothing && this.idleFor(time) >= QUIET) this.walk.onQuiet();
 		if (incoming.isClosed) return;
-		if (this.isOvertime(time)) {
-			this.close("transaction_timeout", TRANSACTION_TIMEOUT);
-			return;
-		}
-		const { server } = link;
-		const owed = server?.books.owed ?? 0;
+		const { server, routing, transactions } = link;
+		const isAsked = server !== null && (server.status !== TxStatus.Idle || server.books.owed > 0);
+		const isUnderway = routing.heldBegin.open || isAsked;
 		const { general } = this.context;
-		if (server === null || server.session.stays) {
-			const busy = incoming.isHeld || heldBegin.open || owed > 0;
-			if (!busy && this.idleFor(time) > general.client_idle_timeout)
-				this.close("client_idle_timeout", idleError("client_idle_timeout", general));
-		}
-		if (server === null ? !heldBegin.open : server.status === TxStatus.Idle || owed > 0) return;
-		if (incoming.wait === Wait.Nothing && this.idleFor(time) > general.client_idle_in_transaction_timeout)
-			this.close("client_idle_in_transaction_timeout", idleError("client_idle_in_transaction_timeout", general));
+		const passed = this.limits.look(general, this.turn, this.idleFor(time), isUnderway, transactions, time);
+		if (passed !== null) this.close(passed.setting, passed.error);
+	}
+
+	private get turn(): Turn {
+		const { server, routing } = this.link;
+		if (this.incoming.wait !== Wait.Nothing || (server !== null && server.books.owed > 0)) return Turn.Others;
+		if (routing.heldBegin.open || (server !== null && server.status !== TxStatus.Idle)) return Turn.InTransaction;
+		return server === null || server.session.stays ? Turn.Idle : Turn.Others;
 	}
 
 	/** ms since something came from it or was answered. @param time `now()` */
@@ -282,11 +266,3 @@ export const QUIET = 200;
 /** How long a closed client may take to read its last bytes, ms; a guess. */
 export const LINGER = 10_000;
 export const SHUTTING_DOWN = new PgError("FATAL", "57P01", "terminating connection due to administrator command");
-
-export function idleError(
-	setting: "client_idle_timeout" | "client_idle_in_transaction_timeout",
-	general: General,
-): PgError {
-	const message = `disconnecting idle ${setting === "client_idle_timeout" ? "" : "in transaction "}client`;
-	return new PgError("FATAL", "57P05", message, `${setting} of ${general[setting]}ms expired`);
-}

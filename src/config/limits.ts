@@ -55,7 +55,7 @@ export const limits = {
 	}),
 	query_wait_notify: milliseconds({
 		default: 0,
-		text: "PgBouncer's, in milliseconds: a client that has waited for a server connection for so long is told by a NOTICE that it queues, once for each wait, where that is between two answers. 0: none is. So by default, since what waits for `checkout_timeout`'s 5 s, PgBouncer's value here, is told by an error. Not at log-in, and not clients of several shards.",
+		text: "PgBouncer's, in milliseconds: a client that has waited for a server connection for so long is told by a NOTICE that it queues, once for each wait, where that is between two answers. 0: none is. So by default, since what waits for `checkout_timeout`'s 5 s, PgBouncer's value here, is told by an error. With several shards each wait for one of them counts. Not at log-in.",
 	}),
 	pin_session_locks: flag({
 		default: true,

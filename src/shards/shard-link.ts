@@ -61,8 +61,9 @@ export class ShardLink implements LinkOwner, Participant {
 	/** The client counts what it is told. */
 	countError(): void {}
 
-	/** Others of its client's shards may be answering. */
-	onLongWait(): void {}
+	onLongWait(notice: Buffer): void {
+		this.owner.onShardWait(notice);
+	}
 
 	shutDown(): void {}
 

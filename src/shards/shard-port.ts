@@ -10,6 +10,8 @@ export interface PortOwner {
 	onShard(shard: number, bytes: Buffer): boolean;
 	/** Some shard's Link reads on: it may have got the server that it waited for. */
 	onShardReads(): void;
+	/** The shard's Link has waited long for its server. @param notice what the client is told of that */
+	onShardWait(notice: Buffer): void;
 	/** The client cannot go on without the shard, for this reason. @param words what it is told, unless the shard's server has said that */
 	onShardEnd(shard: number, reason: string, words?: PgError): void;
 	/** Some port's `paused` has changed. */

@@ -2,13 +2,12 @@
 // servers and settings, that is fed the same bytes and answers into a merge (merge.ts). What a request becomes is planned
 // (planning.ts), and done (exchange.ts), one request at a time: the next may go to other shards, and answers must keep their order.
 
-import { idleError, LINGER, QUIET, SHUTTING_DOWN } from "../client/client.ts";
+import { LINGER, QUIET, SHUTTING_DOWN } from "../client/client.ts";
 import type { ClientContext, ClientHandle, Login } from "../client/context.ts";
 import { Ahead, faultOf, LONGEST, LookAhead, MALFORMED, outOfCopy, ROUTED, TOO_LARGE } from "../client/framing.ts";
 import { HELD, UNREAD } from "../client/incoming.ts";
 import { counted, NO_ROOM, Share } from "../client/share.ts";
-import { TRANSACTION_TIMEOUT, TransactionClock } from "../client/transaction-clock.ts";
-import { MAX } from "../config/setting.ts";
+import { TimeLimits, Turn } from "../client/time-limits.ts";
 import { PgError, ProtocolError } from "../errors.ts";
 import type { Outgoing } from "../net/outgoing.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
@@ -50,8 +49,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 	activeAt: number;
 	queries = 0;
 	transactions = 0;
-	/** Null while there is no `transaction_timeout`. */
-	private clock: TransactionClock | null = null;
+	private readonly limits = new TimeLimits();
 	errors = 0;
 
 	private readonly context: ClientContext;
@@ -438,6 +436,13 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		this.later(() => this.resume());
 	}
 
+	onShardWait(notice: Buffer): void {
+		// Between two messages, if in the middle of an answer: whatever the others say, it is whole messages that go on.
+		if (this.phase !== Phase.Busy) return;
+		this.out.addAll(notice);
+		this.out.flush();
+	}
+
 	onShardEnd(shard: number, reason: string, words?: PgError): void {
 		if (this.phase !== Phase.Closed) this.close(reason, this.exchange.lastWords(shard, words));
 	}
@@ -491,25 +496,15 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 			this.read(this.tail.take());
 			this.ahead.hurry(false);
 		}
-		if (this.isOvertime(time)) {
-			this.close("transaction_timeout", TRANSACTION_TIMEOUT);
-			return;
-		}
 		// The shards do not know: one that is not asked is idle, but its client is not.
-		if (this.phase !== Phase.Idle || this.exchange.involved.length > 0) return;
-		const general = this.context.general;
-		const setting = this.session.transaction.isOpen ? "client_idle_in_transaction_timeout" : "client_idle_timeout";
-		if (time - this.activeAt > general[setting]) this.close(setting, idleError(setting, general));
-	}
-
-	/** @returns whether its transaction is over */
-	private isOvertime(time: number): boolean {
-		const { transaction_timeout } = this.context.general;
-		if (transaction_timeout === MAX) return false;
-		const isAsked = (this.phase === Phase.Busy && !this.shards.isWaiting) || this.exchange.involved.length > 0;
-		const isUnderway = this.session.transaction.isOpen || isAsked;
-		this.clock ??= new TransactionClock();
-		return this.clock.isOver(isUnderway, this.transactions, time, transaction_timeout);
+		const isOpen = this.session.transaction.isOpen;
+		const inBatch = this.exchange.involved.length > 0;
+		const isMine = this.phase === Phase.Idle && !inBatch;
+		const turn = !isMine ? Turn.Others : isOpen ? Turn.InTransaction : Turn.Idle;
+		const isUnderway = isOpen || inBatch || (this.phase === Phase.Busy && !this.shards.isWaiting);
+		const { general } = this.context;
+		const passed = this.limits.look(general, turn, time - this.activeAt, isUnderway, this.transactions, time);
+		if (passed !== null) this.close(passed.setting, passed.error);
 	}
 
 	/** Which shards there are does not change under a client: with others it has to come again. */

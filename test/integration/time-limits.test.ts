@@ -124,6 +124,29 @@ test("query_wait_notify: a client that queues is told once for each wait, behind
 	await answer;
 });
 
+test("query_wait_notify: a client of several shards is told of each that it waits for, behind what others have answered", async () => {
+	await using proxy = await startProxy(shardedOptions(cluster, { general: { query_wait_notify: 300 } }));
+	await using waiting = await connect(proxy);
+	await using holder = await connect(proxy);
+	await waiting.query("SELECT 1");
+	await holder.query("BEGIN");
+	await holder.query("/* pgdog_shard: 1 */ SELECT 1");
+	waiting.send(
+		f.parse("/* pgdog_shard: 0 */ SELECT 'served'"),
+		f.bind(),
+		f.execute(),
+		f.parse("/* pgdog_shard: 1 */ SELECT 'late'"),
+		f.bind(),
+		f.execute(),
+		f.sync(),
+	);
+	await waiting.until("N");
+	await holder.query("COMMIT");
+	expect((await waiting.until("Z")).map(({ code }) => code).join("")).toBe("12DCZ");
+	const told = waiting.received.map(({ code }) => code).join("");
+	expect(told.slice(told.indexOf("1"))).toBe("12DCN12DCZ");
+});
+
 test("query_wait_notify under PAUSE", async () => {
 	await using proxy = await start({ query_wait_notify: 200 });
 	await using console = await admin(proxy);

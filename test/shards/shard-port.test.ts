@@ -11,6 +11,7 @@ function port(full = false) {
 			return !full;
 		},
 		onShardReads: () => events.push("reads"),
+		onShardWait: () => events.push("told"),
 		onShardEnd: (shard: number) => events.push(`${shard} ends`),
 		flow: () => events.push("flow"),
 	};
