@@ -116,7 +116,7 @@ export class Authority implements Disposable {
 		};
 	}
 
-	write(file: string, text: string): string {
+	write(file: string, text: string | Uint8Array): string {
 		const path = join(this.folder, file);
 		writeFileSync(path, text, { mode: 0o600 });
 		return path;
