@@ -14,6 +14,7 @@ import {
 	describeWithCargo,
 	folder,
 	input,
+	knownVersions,
 	Lines,
 	load,
 	run,
@@ -131,6 +132,9 @@ describeWithCargo("the example plugins", () => {
 					// As it says for machines without libclang.
 					writeFileSync(kept, `${body}${what.endsWith("Cargo.toml") ? withoutLibclang() : ""}`);
 					script.push(`mkdir -p '${dirname(join(place, what))}' && cp '${kept}' '${join(place, what)}'`);
+					if (!what.endsWith("Cargo.toml")) continue;
+					knownVersions(dirname(kept));
+					script.push(`cp '${join(dirname(kept), "Cargo.lock")}' '${dirname(join(place, what))}'`);
 				}
 			}
 			const target = join(PLUGINS, "target/outside");
@@ -164,6 +168,7 @@ describeWithCargo("the example plugins", () => {
 			const manifest = block("toml").replace("my_plugin", "readme_plugin");
 			writeFileSync(join(place, "Cargo.toml"), `${manifest}\n${withoutLibclang()}`);
 			writeFileSync(join(place, "src", "lib.rs"), block("rust"));
+			knownVersions(place);
 			const target = join(PLUGINS, "target/outside");
 			run(["cargo", "build", "--release"], place, { CARGO_TARGET_DIR: target });
 			const log = new Lines();

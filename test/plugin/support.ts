@@ -38,6 +38,14 @@ export function withoutLibclang(): string {
 	return lines.replaceAll("../pgdog/plugins/", `${PLUGINS}/`);
 }
 
+/**
+ * The versions that fixtures/ are built with, for a crate that has none of its own: what it depends on is compiled already, and is
+ * not what a registry has since then.
+ */
+export function knownVersions(crate: string): void {
+	copyFileSync(join(FIXTURES, "witness", "Cargo.lock"), join(crate, "Cargo.lock"));
+}
+
 export function run(command: string[], cwd: string, env: Record<string, string> = {}): string {
 	const result = Bun.spawnSync(command, { cwd, env: { ...process.env, ...env }, stderr: "pipe", stdout: "pipe" });
 	if (result.exitCode !== 0)
@@ -51,22 +59,33 @@ export function bridge(): Bridge {
 	return openBridge({ file });
 }
 
+/** Kept as long as the process: cargo would say that nothing changed, but not before every other cargo of the folder is done. */
+const built = new Set<string>();
+
+function once(name: string, build: () => void): void {
+	if (built.has(name)) return;
+	build();
+	built.add(name);
+}
+
 /** Runs `cargo build --release` in a crate of fixtures/; returns its library. */
 export function buildFixture(name: string): string {
 	const lock = readFileSync(join(PLUGINS, "Cargo.lock"), "utf8");
 	const [, version = ""] = /name = "pg_query"\nversion = "([^"]+)"/.exec(lock) ?? [];
 	// As the README says: else the plugin does not tell, and is warned of.
 	const env = { CARGO_TARGET_DIR: OUTSIDE, PGDOG_PGQUERY_VERSION: version };
-	run(["cargo", "build", "--release"], join(FIXTURES, name), env);
+	once(name, () => run(["cargo", "build", "--release"], join(FIXTURES, name), env));
 	return join(OUTSIDE, `release/lib${name}.so`);
 }
 
 /** Builds an example of plugins/. */
 export function buildExample(name: string): string {
 	// The whole workspace: a single package would build its dependencies anew, without the features that the bridge asks for.
-	run(["cargo", "build", "--release", "--locked", "--workspace"], PLUGINS, {
-		CARGO_TARGET_DIR: join(PLUGINS, "target"),
-	});
+	once("the workspace", () =>
+		run(["cargo", "build", "--release", "--locked", "--workspace"], PLUGINS, {
+			CARGO_TARGET_DIR: join(PLUGINS, "target"),
+		}),
+	);
 	return join(PLUGINS, `target/release/lib${name}.so`);
 }
 
