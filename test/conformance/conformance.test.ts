@@ -19,7 +19,7 @@ import { SETTINGS } from "./scripts/settings.ts";
 import { SIMPLE } from "./scripts/simple.ts";
 import { TRANSACTIONS } from "./scripts/transactions.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 const SCRIPTS: Script[] = [
 	...SIMPLE,

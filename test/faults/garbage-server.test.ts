@@ -7,7 +7,7 @@ import { LoginError, RawClient } from "../support/raw-client.ts";
 import { within } from "../support/until.ts";
 import { asksForTls, backend, bytes, concat, frontend, int32, liar, message, text } from "../support/wire-frames.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 const { readyForQuery, commandComplete, dataRow, rowDescription } = backend;
 const OK = backend.authenticationOk();

@@ -8,7 +8,7 @@ import { RawClient } from "../support/raw-client.ts";
 import { transcript } from "../support/transcript.ts";
 import { concat, frontend as f, message } from "../support/wire-frames.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 /** Longer than a client may be quiet before more than its next message is waited for. */
 const LONG = 600;

@@ -21,21 +21,27 @@ function expectLost(result: QueryResult, seen: RawClient): void {
 	}
 }
 
-const MOMENTS: { name: string; begin: (client: RawClient) => Promise<unknown> }[] = [
+/** The query for which the server sleeps has reached it. */
+function sleeps(stage: Stage): Promise<void> {
+	const sql = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(20)'";
+	return until(async () => (await stage.look(sql))[0] === "1", "the query to run");
+}
+
+const MOMENTS: { name: string; begin: (client: RawClient, stage: Stage) => Promise<unknown> }[] = [
 	{
 		name: "in the middle of a query",
-		begin: async (client) => {
+		begin: async (client, stage) => {
 			client.send(query("SELECT pg_sleep(20)"));
-			await Bun.sleep(30);
+			await sleeps(stage);
 		},
 	},
 	{
 		name: "in the middle of a batch",
-		begin: async (client) => {
+		begin: async (client, stage) => {
 			client.send(parse("SELECT 1"), bind(), execute(), flush());
 			await client.until("C");
 			client.send(parse("SELECT pg_sleep(20)"), bind(), execute(), frontend.sync());
-			await Bun.sleep(30);
+			await sleeps(stage);
 		},
 	},
 	{
@@ -92,7 +98,7 @@ describe("a server that ends", () => {
 	for (const { name, begin } of MOMENTS) {
 		test(`a backend that is terminated ${name} ends its client's connection and no other`, async () => {
 			await using client = await stage.client();
-			await begin(client);
+			await begin(client, stage);
 			// It is gone when this returns: during COPY it would else take the Query for data and say so first.
 			await stage.look("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'pgdog'");
 			client.send(query("SELECT 'after'"));
@@ -117,7 +123,7 @@ describe("a server that ends", () => {
 		test(`a PostgreSQL that is killed ${name} costs the clients it served, and the proxy serves when it is back`, async () => {
 			await using client = await stage.client();
 			await using idle = await stage.client();
-			await begin(client);
+			await begin(client, stage);
 			const waiting = idle.query("SELECT 'waited'");
 			await stage.cluster.primary.kill();
 			client.send(query("SELECT 'after'"));

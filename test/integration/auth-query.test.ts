@@ -8,7 +8,7 @@ import { type LoginError, RawClient, type RawClientOptions } from "../support/ra
 import { until } from "../support/until.ts";
 import { admin, backends, connect, one, show } from "./support.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 let cluster: Cluster;
 

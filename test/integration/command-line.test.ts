@@ -11,7 +11,7 @@ import { failProxy, proxyCommand, simpleConfig, startProxy } from "../support/pr
 import { runTool } from "../support/tools.ts";
 import { connect, one } from "./support.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 let cluster: Cluster;
 beforeAll(async () => {

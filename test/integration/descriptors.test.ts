@@ -8,7 +8,7 @@ import { LoginError, RawClient } from "../support/raw-client.ts";
 import { until } from "../support/until.ts";
 import { admin, connect, one, show } from "./support.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 let cluster: Cluster;
 beforeAll(async () => {

@@ -8,7 +8,7 @@ import { until } from "../support/until.ts";
 import { PORT, placesOf, startRouted, TRIES } from "./routed.ts";
 import { admin, connect, show } from "./support.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 let cluster: Cluster;
 let proxy: Proxy;

@@ -10,7 +10,7 @@ import { LoginError, RawClient, type RawClientOptions } from "../support/raw-cli
 import { rejects } from "../support/rejects.ts";
 import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
-import { admin, connect, one } from "./support.ts";
+import { admin, connect, one, untilRunning } from "./support.ts";
 
 setDefaultTimeout(60_000);
 
@@ -56,7 +56,7 @@ test("max_client_logins: those beyond are told; a CancelRequest is served, an ad
 	await using console = await admin(proxy);
 	expect((await console.query("SHOW VERSION")).errors).toEqual([]);
 	before.send(f.query("SELECT pg_sleep(30)"));
-	await Bun.sleep(200);
+	await untilRunning(cluster, "pg_sleep");
 	await using canceller = await RawClient.open({ port: proxy.port });
 	canceller.send(f.cancelRequest(before.backendPid, before.backendKey));
 	expect((await before.until("Z")).map(({ code }) => code)).toContain("E");
@@ -100,7 +100,7 @@ test("who fails to log in is told so later, and may go before", async () => {
 
 test("max_failed_logins: an address that guesses is refused for a while, others are not, and who is in stays", async () => {
 	const folder = mkdtempSync(join(tmpdir(), "pgdog-"));
-	const limits = { max_failed_logins: 5, failed_login_pause: 1_500, failed_login_delay: 0 };
+	const limits = { max_failed_logins: 5, failed_login_pause: 3_000, failed_login_delay: 0 };
 	await using proxy = await start({ ...limits, unix_socket_dir: folder });
 	await using before = await connect(proxy);
 	const unix = { unix: join(folder, `.s.PGSQL.${proxy.port}`) };
@@ -116,7 +116,7 @@ test("max_failed_logins: an address that guesses is refused for a while, others 
 	expect(await knock(proxy, unix)).toBe("in");
 	const warnings = proxy.lines.filter((line) => /WARNING too many failed log-ins/.test(line));
 	expect(warnings).toHaveLength(1);
-	expect(warnings[0]).toContain("5 of 5 (max_failed_logins), for 1.5 s from the last");
+	expect(warnings[0]).toContain("5 of 5 (max_failed_logins), for 3 s from the last");
 	await until(async () => (await knock(proxy)) === "in", "the pause to be over");
 	// A reload that lifts the limit lifts it at once.
 	for (let i = 0; i < 5; i++) await guess();

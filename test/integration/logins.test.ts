@@ -11,7 +11,7 @@ import { rejects } from "../support/rejects.ts";
 import { runTool, testWithTool } from "../support/tools.ts";
 import { backends, connect, one } from "./support.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 const AUTH_TYPES = ["scram", "md5", "plain", "trust"] as const;
 type AuthType = (typeof AUTH_TYPES)[number];

@@ -11,7 +11,7 @@ import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
 import { admin, connect, one, untilRunning } from "./support.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 const socketFolder = mkdtempSync(join(tmpdir(), "pgdog-peers-"));
 let cluster: Cluster;

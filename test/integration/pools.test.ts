@@ -9,7 +9,7 @@ import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
 import { admin, backends, connect, one, untilBackends, untilRunning, usedBackends } from "./support.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 let cluster: Cluster;
 beforeAll(async () => {
@@ -234,8 +234,9 @@ test("min_pool_size is opened at the start and kept, idle_timeout closes what is
 	await using proxy = await start({ default_pool_size: 5, min_pool_size: 2, idle_timeout: 200 });
 	await untilBackends(cluster, 2);
 	const clients = await Promise.all(Array.from({ length: 5 }, () => connect(proxy)));
-	await Promise.all(clients.map((client) => client.query("SELECT pg_sleep(0.05)")));
+	await Promise.all(clients.map((client) => client.query("BEGIN")));
 	expect((await backends(cluster)).length).toBe(5);
+	await Promise.all(clients.map((client) => client.query("COMMIT")));
 	await untilBackends(cluster, 2);
 	expect(proxy.log).toContain("idle_timeout");
 	// The minimum comes back when a server is lost.
@@ -257,7 +258,7 @@ test("server_lifetime replaces old servers, but none in the middle of a transact
 });
 
 test("query_timeout ends the query, its server and its client", async () => {
-	await using proxy = await start({ default_pool_size: 1, query_timeout: 200 });
+	await using proxy = await start({ default_pool_size: 1, query_timeout: 800 });
 	await using client = await connect(proxy);
 	const { errors, status } = await client.query("SELECT pg_sleep(20)");
 	expect(errors[0]).toMatchObject({ S: "FATAL", C: "58000", M: "query timeout" });
@@ -270,7 +271,7 @@ test("query_timeout ends the query, its server and its client", async () => {
 	expect(await one(next, "SELECT 1")).toBe("1");
 	// Idle in a transaction is no query.
 	await next.query("BEGIN");
-	await Bun.sleep(400);
+	await Bun.sleep(1_000);
 	expect(await one(next, "SELECT 2")).toBe("2");
 });
 
@@ -302,7 +303,7 @@ test("client_idle_in_transaction_timeout ends the client and rolls its transacti
 });
 
 test("client_login_timeout ends who does not log in, without a word", async () => {
-	await using proxy = await start({ client_login_timeout: 200 });
+	await using proxy = await start({ client_login_timeout: 1_000 });
 	const silent = await RawClient.open({ port: proxy.port });
 	const half = await RawClient.open({ port: proxy.port });
 	half.send(f.startupMessage({ user: "pgdog", database: "pgdog" }));

@@ -7,7 +7,7 @@ import { rejects } from "../support/rejects.ts";
 import { until } from "../support/until.ts";
 import { admin, backends, connect, connectToBothWorkers, one, untilBackends } from "./support.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 let cluster: Cluster;
 let verifier: string;

@@ -107,8 +107,13 @@ test("max_user_connections counts a user's servers of all databases, and a reloa
 		proxy.writeConfig(files({ workers: 2, ...general }).config);
 		expect((await console.query("RELOAD")).errors).toEqual([]);
 	};
-	const clients = [...(await of(proxy, "a", 3)), ...(await of(proxy, "a", 3, "other"))];
-	for (const client of clients) await client.query("BEGIN");
+	// One by one: of clients that log in at once each may bring a server, and another then serve it.
+	const clients: RawClient[] = [];
+	for (const database of ["pgdog", "pgdog", "pgdog", "other", "other", "other"]) {
+		const [client] = await of(proxy, "a", 1, database);
+		await client!.query("BEGIN");
+		clients.push(client!);
+	}
 	expect(await backends(cluster)).toHaveLength(6);
 	// Lowered below what is in use: nobody loses a server, and nobody gets one more.
 	await reload({ max_user_connections: 2 });
@@ -151,9 +156,11 @@ test.each([1, 2])(
 		const reserve = { default_pool_size: 1, reserve_pool_size: 2, reserve_pool_timeout: 1_000 };
 		await using proxy = await startProxy(files({ workers, ...reserve }));
 		const clients = await of(proxy, "a", 5);
-		// The pool is large enough for who waits for less.
+		// The pool is large enough for who waits for less, as all do where the machine has time for us.
+		const asked = performance.now();
 		await Promise.all(clients.map((client) => one(client, "SELECT pg_sleep(0.02)")));
-		expect(await backends(cluster)).toHaveLength(1);
+		if (performance.now() - asked < 1_000) expect(await backends(cluster)).toHaveLength(1);
+		else await until(async () => (await backends(cluster)).length === 1, "the reserve to be given up");
 		await clients[0]!.query("BEGIN");
 		const began = performance.now();
 		await clients[1]!.query("BEGIN");

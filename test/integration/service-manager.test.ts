@@ -13,7 +13,7 @@ import { adopt } from "../support/reaper.ts";
 import { until } from "../support/until.ts";
 import { admin, connect } from "./support.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 const linux = process.platform === "linux";
 const folder = mkdtempSync(join(tmpdir(), "pgdog-manager-"));

@@ -11,7 +11,7 @@ import { PORT, startRouted } from "./routed.ts";
 import { SHARDS, startSharded } from "./sharded.ts";
 import { admin, connect, one, show, untilBackends } from "./support.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 let cluster: Cluster;
 beforeAll(async () => {

@@ -8,7 +8,7 @@ import type { RawClient } from "../support/raw-client.ts";
 import { frontend as f } from "../support/wire-frames.ts";
 import { connect, one } from "./support.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 let cluster: Cluster;
 let proxy: Proxy;

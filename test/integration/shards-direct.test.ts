@@ -14,7 +14,7 @@ import { Notes } from "./routed.ts";
 import { intact, letters, onEach, sane, shardedOptions, sqlstates, startSharded, startShards } from "./sharded.ts";
 import { connect, untilRunning } from "./support.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 describeWithCargo("statements for one shard", () => {
 	let scribe: string;

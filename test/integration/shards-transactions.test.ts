@@ -10,7 +10,7 @@ import { concat, frontend as f } from "../support/wire-frames.ts";
 import { HERE, intact, letters, onEach, SHARDS, sane, sqlstates } from "./sharded.ts";
 import { admin, connect, show } from "./support.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 let cluster: Cluster;
 let conservative: Proxy;

@@ -15,7 +15,7 @@ import { concat, frontend as f } from "../support/wire-frames.ts";
 import { intact, letters, onEach, sane, shardedOptions, sqlstates, startSharded, startShards } from "./sharded.ts";
 import { connect, connectToBothWorkers, repeated, slowdown, untilRunning, usedBackends } from "./support.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 let cluster: Cluster;
 let proxy: Proxy;

@@ -12,7 +12,7 @@ import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
 import { admin, backends, connect, one, show, untilRunning } from "./support.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 let cluster: Cluster;
 beforeAll(async () => {

@@ -29,9 +29,10 @@ function start(general: Record<string, unknown>): Promise<Proxy> {
 	return startProxy(files(general));
 }
 
-/** What it was told before the connection ended. */
+/** What it was told before the connection ended, in answer to a request or unasked. */
 async function lastWords(client: RawClient): Promise<string> {
-	const error = (await client.closed).findLast(({ code }) => code === "E");
+	await client.closed;
+	const error = client.received.findLast(({ code }) => code === "E");
 	return error?.body.toString("latin1") ?? "";
 }
 
@@ -110,6 +111,8 @@ test("query_wait_notify: a client that queues is told once for each wait, behind
 		waiting.send(f.parse("SELECT 'served'"), f.bind(), f.execute(), f.sync());
 		impatient.send(f.query("SELECT 1"));
 		await Bun.sleep(1_500);
+		const areTold = () => [waiting, impatient].every(({ received }) => received.at(-1)?.code === "N");
+		await until(areTold, "both to be told");
 		await holder.query("COMMIT");
 		const messages = await waiting.until("Z");
 		expect(messages.map(({ code }) => code).join("")).toBe("N12DCZ");

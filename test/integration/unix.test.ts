@@ -12,7 +12,7 @@ import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
 import { admin, connect, one, show, untilBackends, untilRunning } from "./support.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 /** Roles that PostgreSQL asks in different ways on its Unix socket; of the last it asks the kernel who it is. */
 const WAYS = { pgdog: "scram-sha-256", pgdog_md5: "md5", pgdog_plain: "password", pgdog_trust: "trust" };

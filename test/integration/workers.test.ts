@@ -13,7 +13,7 @@ import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
 import { backends, connect, connectToBothWorkers, one, untilBackends, usedBackends, workerOf } from "./support.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 let cluster: Cluster;
 beforeAll(async () => {
