@@ -15,7 +15,8 @@ import type { Lesson } from "./pool/reported.ts";
 import type { ClientRow, RouteRow, ServerRow } from "./status/rows.ts";
 
 /** Rows for SHOW CLIENTS, SERVERS and ROUTES: each worker has some, and the main thread puts them together. */
-export type RowKind = "clients" | "servers" | "routes";
+/** `nothing`: no rows; the answer says that all that was sent before is done. */
+export type RowKind = "clients" | "servers" | "routes" | "nothing";
 export type AnyRow = ClientRow | ServerRow | RouteRow;
 
 /** What a worker is made of: the configuration, and memory that all threads share. */

@@ -558,24 +558,39 @@ export class Proxy implements AdminSource {
 		if (isServing) this.service.reloading();
 		try {
 			const reloaded = this.configuration.reload(force);
-			if (reloaded.refused.length === 0) this.tidy();
+			if (reloaded.refused.length === 0) {
+				this.tidy();
+				await this.obeyed();
+			}
 			return reloaded;
 		} finally {
 			if (isServing) this.service.ready();
 		}
 	}
 
-	async pause(user: string | undefined, database: string | undefined): Promise<number> {
-		return this.configuration.order("pause", this.known.pause(this.configuration.pools, user, database));
+	pause(user: string | undefined, database: string | undefined): Promise<number> {
+		return this.order("pause", user, database);
 	}
 
-	async resume(user: string | undefined, database: string | undefined): Promise<number> {
-		return this.configuration.order("resume", this.known.resume(this.configuration.pools, user, database));
+	resume(user: string | undefined, database: string | undefined): Promise<number> {
+		return this.order("resume", user, database);
+	}
+
+	private async order(order: "pause" | "resume", user?: string, database?: string): Promise<number> {
+		const count = this.configuration.order(order, this.known[order](this.configuration.pools, user, database));
+		await this.obeyed();
+		return count;
 	}
 
 	async reconnect(): Promise<void> {
 		this.bans.lift("reconnect", now());
 		this.configuration.order("reconnect", this.configuration.pools);
+		await this.obeyed();
+	}
+
+	/** All workers have done what they were sent; those that are stuck, or take too long, are not waited for. */
+	private async obeyed(): Promise<void> {
+		await this.gathering.ask("nothing");
 	}
 
 	shutdown(): void {

@@ -559,6 +559,8 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 				return this.allPools().flatMap((pool) => [...pool.all].map((server) => serverRow(pool.spec.key, server)));
 			case "routes":
 				return this.routes.rows();
+			case "nothing":
+				return [];
 		}
 	}
 }

@@ -81,6 +81,23 @@ test("PAUSE lets transactions end and makes others wait, RESUME serves them", as
 	b.close();
 });
 
+// One worker had heard of it when it was answered, and the other had not.
+test("PAUSE and RESUME are answered when all workers do so", async () => {
+	await using console = await admin(proxy, "secret");
+	const [[a], [b]] = await connectToBothWorkers(proxy, 1);
+	if (!a || !b) throw new Error("unreachable");
+	for (let round = 0; round < 10; round++) {
+		await show(console, "PAUSE");
+		for (const client of [a, b]) client.send(f.query("SELECT 'resumed'"));
+		const waiting = async () => (await show(console, "SHOW CLIENTS")).filter(({ state }) => state === "waiting").length;
+		await until(async () => (await waiting()) === 2, "both to wait");
+		await show(console, "RESUME");
+		for (const client of [a, b]) expect((await client.result()).rows).toEqual([["resumed"]]);
+	}
+	a.close();
+	b.close();
+});
+
 // The new server was written to as soon as it was there.
 test("PAUSE, RELOAD with a server in another's place, RESUME: nobody gets to the new one before RESUME", async () => {
 	const config = (host: string) => {
