@@ -1,5 +1,6 @@
 // Writes docs/config.md from the table of settings: `bun scripts/config-docs.ts`. A test fails when it has not been run.
 
+import { hba } from "../src/config/hba-list.ts";
 import { peer } from "../src/config/peers.ts";
 import { environmentNames, MAX, type Setting, type Settings } from "../src/config/setting.ts";
 import { admin, database, general, plugin, tcp, user, writeFunction } from "../src/config/settings.ts";
@@ -66,6 +67,30 @@ const tables: readonly [title: string, text: string, settings: Settings, env: bo
 		"In `pgdog.toml`; ours, not PgDog's. Functions of yours that write (or lock, or must see the latest data), one for each entry:\n" +
 			"a SELECT does not show what the functions in it do. Those of PostgreSQL's own that write are known.",
 		writeFunction,
+		false,
+	],
+	[
+		"`[[hba]]`",
+		"In `pgdog.toml`; ours, not PgDog's. Who may log in from where, and how: the lines of PostgreSQL's pg_hba.conf, in its words. The first\n" +
+			"entry whose type, database, user and address fit the log-in decides, and no later one; who fits none is refused (28000). Without\n" +
+			"any entry `auth_type` decides for all. `pgdog configcheck --login user=alice,database=app,address=10.0.0.7,tls` prints the entry\n" +
+			"that such a log-in would meet.\n\n" +
+			"    [[hba]]\n" +
+			'    type = "hostssl"\n' +
+			'    database = "app,reports"        # or ["app", "reports"]\n' +
+			'    user = "all"\n' +
+			'    address = "10.0.0.0/8"\n' +
+			'    method = "scram-sha-256"\n\n' +
+			"What else decides stays as it is. With `tls_client_required` nobody comes as far as the list without TLS. With\n" +
+			"`tls_client_ca_certificate` who comes by TLS has to show a certificate. A user with an `identity` shows the one of that, which is\n" +
+			"all that any method but `reject` asks of him. Whose password a server judges (`passthrough_auth`) says it in clear text, whichever\n" +
+			"method asks, `trust` too; `cert` refuses him.\n\n" +
+			"Who is refused by the list is told so, after `failed_login_delay` and counted as a failed log-in, whether there is such a user or\n" +
+			"not: nobody looks. Where `md5` asks, users with a SCRAM verifier can be told from others, as with PostgreSQL.\n\n" +
+			"`+role`, regular expressions, `@file`, host names, masks beside addresses and other methods are not served, and errors. In double\n" +
+			"quotes a word is a name (`database = '\"all\"'`). A reload changes who may log in and leaves those who have; one that would leave\n" +
+			"no entry at all is refused, as one that leaves no user is.",
+		hba,
 		false,
 	],
 	[

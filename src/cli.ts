@@ -1,7 +1,9 @@
 // The command line: flags and subcommands as PgDog has them. `parseCommandLine` only says what is asked for;
 // main.ts does it. Reads no file and no environment, prints nothing, ends nothing.
 
+import { isIP } from "node:net";
 import { Command as Commander, CommanderError, InvalidArgumentError, Option } from "commander";
+import { type HbaLogin, LOCAL } from "./config/hba.ts";
 import { judge } from "./config/judge.ts";
 import type { Overrides } from "./config/load.ts";
 import type { Setting } from "./config/setting.ts";
@@ -19,8 +21,8 @@ export interface Files {
 export type CommandLine =
 	/** Serve. */
 	| { readonly kind: "run"; readonly files: Files; readonly overrides: Overrides; readonly takeover: boolean }
-	/** Load both files, log the verdict, exit 0 or 1. */
-	| { readonly kind: "configcheck"; readonly files: Files }
+	/** Load both files, log the verdict, exit 0 or 1. With `login`: print what decides about it, exit 3 when it would be refused. */
+	| { readonly kind: "configcheck"; readonly files: Files; readonly login?: HbaLogin | undefined }
 	/** Print a SCRAM verifier on standard output; no file is read. Null: the password comes by standard input. */
 	| { readonly kind: "hash"; readonly password: string | null }
 	/** Print what plugins must be built with; exit 1 when this build takes none. No file is read. */
@@ -82,13 +84,6 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
 			command = { kind: "run", files: files(program), overrides, takeover: program.opts().takeover };
 		});
 	program
-		.command("configcheck")
-		.allowExcessArguments(false)
-		.description("check both files and exit")
-		.action(() => {
-			command = { kind: "configcheck", files: files(program) };
-		});
-	program
 		.command("hash")
 		.allowExcessArguments(false)
 		.description("print the SCRAM verifier of a password, for password_hash")
@@ -109,8 +104,18 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
 	return command ?? { kind: "usage", text: program.helpInformation() };
 }
 
-/** Subcommands that print what they know of this executable. */
+/** Subcommands that print what they know, of the files or of this executable. */
 function addOthers(program: Commander, choose: (command: CommandLine) => void): void {
+	program
+		.command("configcheck")
+		.allowExcessArguments(false)
+		.description("check both files and exit")
+		.option(
+			"-l, --login <login>",
+			"print which [[hba]] it would meet: user=NAME,database=NAME,address=IP or local,tls (exit code 3: refused)",
+			readLogin,
+		)
+		.action(({ login }: { login?: HbaLogin }) => choose({ kind: "configcheck", files: files(program), login }));
 	program
 		.command("plugin-info")
 		.allowExcessArguments(false)
@@ -132,6 +137,22 @@ function files(program: Commander): Files {
 
 function collect(value: string, before: readonly string[]): string[] {
 	return [...before, value];
+}
+
+/** `user=alice,database=app,address=10.0.0.7,tls`; without a database it is of the user's name, as for PostgreSQL. */
+function readLogin(text: string): HbaLogin {
+	const given = new Map<string, string>();
+	for (const part of text.split(",")) {
+		const [name = "", value = ""] = part.split(/=(.*)/s);
+		const isKnown = name === "tls" ? part === name : ["user", "database", "address"].includes(name) && value !== "";
+		if (!isKnown || given.has(name)) throw new InvalidArgumentError(`Not understood: ${JSON.stringify(part)}.`);
+		given.set(name, value);
+	}
+	const [user, host, isEncrypted] = [given.get("user"), given.get("address"), given.has("tls")];
+	if (user === undefined || host === undefined) throw new InvalidArgumentError("It needs user= and address=.");
+	if (host !== LOCAL && isIP(host) === 0) throw new InvalidArgumentError(`address= takes an IP address, or ${LOCAL}.`);
+	if (host === LOCAL && isEncrypted) throw new InvalidArgumentError("There is no TLS by the Unix socket.");
+	return { user, database: given.get("database") ?? user, host, isEncrypted };
 }
 
 /** Reads an option as the setting that it overrides is read from the environment, and with the same limits. */

@@ -121,7 +121,7 @@ export class Configuration {
 		slots.assign(next);
 		this.current = next;
 		this.discover(known);
-		const update = { ...firstUpdate(next), generalChanged: false, writeFunctions: null, clusters: specs };
+		const update = { ...firstUpdate(next), generalChanged: false, hba: null, writeFunctions: null, clusters: specs };
 		this.put({ ...update, gone: specs.length > 0 ? [] : logins });
 	}
 
@@ -163,6 +163,7 @@ export class Configuration {
 		if (clientTlsChanged) tell("NOTICE", "reload: TLS certificates read anew: clients from now on are shown them");
 		if (serverTlsChanged) tell("NOTICE", "reload: TLS towards servers differs: their connections are replaced");
 		if (difference.peersChanged) tell("NOTICE", "reload: [[peers]] differs");
+		if (difference.hbaChanged) tell("NOTICE", "reload: [[hba]] read anew: log-ins from now on meet it");
 		if (writeFunctionsChanged) tell("NOTICE", "reload: [[write_functions]] differs");
 		const known = new Set(this.pools.map(({ key }) => key));
 		slots.assign(next);

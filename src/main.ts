@@ -4,6 +4,7 @@
 import { PasswordError, readPassword } from "./auth/password-prompt.ts";
 import { hashPassword } from "./auth/verifier.ts";
 import { type CommandLine, type Files, parseCommandLine } from "./cli.ts";
+import { explainLogin } from "./config/hba.ts";
 import { type Loaded, load, type Overrides } from "./config/load.ts";
 import { problemText } from "./config/problem.ts";
 import type { PluginEntry, Snapshot } from "./config/snapshot.ts";
@@ -38,7 +39,7 @@ async function main(command: CommandLine): Promise<number> {
 			process.stdout.write(systemdUnit(process.execPath, command.files));
 			return 0;
 		case "configcheck":
-			return check(command.files);
+			return check(command);
 		case "run":
 			return run(command);
 	}
@@ -69,11 +70,15 @@ function report(loaded: Loaded, log: Log): Snapshot | null {
 	return null;
 }
 
-function check(files: Files): number {
+function check({ files, login }: Extract<CommandLine, { kind: "configcheck" }>): number {
 	const log = createLog("text", "info", lines);
-	if (report(read(files, {}), log) === null) return 1;
+	const snapshot = report(read(files, {}), log);
+	if (snapshot === null) return 1;
 	log.info("✅ config valid");
-	return 0;
+	if (login === undefined) return 0;
+	const { text, isRefused } = explainLogin(snapshot.hba, snapshot.general, login);
+	process.stdout.write(`${text}\n`);
+	return isRefused ? 3 : 0;
 }
 
 async function hash(given: string | null): Promise<number> {

@@ -19,6 +19,7 @@ import { Seats } from "./client/seats.ts";
 import { Budget } from "./client/share.ts";
 import { now } from "./clock.ts";
 import type { Update } from "./config/diff.ts";
+import type { HbaEntry } from "./config/hba.ts";
 import type { General, Tcp } from "./config/settings.ts";
 import type { Admin, ClusterSpec, PoolSpec, User } from "./config/snapshot.ts";
 import type { TlsFiles } from "./config/tls.ts";
@@ -103,6 +104,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 	tcp: Tcp;
 	tls: TlsFiles;
 	admin: Admin;
+	hba: readonly HbaEntry[] = [];
 	private readonly counters: Counters;
 	private readonly attendance: Attendance;
 	readonly loads: Loads;
@@ -273,8 +275,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 
 	onLogin(client: ClientHandle): void {
 		if (!this.general.log_connections) return;
-		const { user, database, address } = client;
-		const auth = this.general.auth_type;
+		const { user, database, address, auth } = client;
 		const text = `client "${user}" connected to database "${database}" [${address}, auth: ${auth}]`;
 		this.log.info(text, { user, database, address, auth, client: client.pid });
 	}
@@ -429,6 +430,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		this.generation++;
 		this.log.set(general.log_format, general.log_level);
 		if (writeFunctions !== null) this.logins.setWriteFunctions(writeFunctions);
+		if (update.hba !== null) this.hba = update.hba;
 		this.cancels.reach(update.peers);
 		if (!update.generalChanged && update.clusters.length + update.gone.length === 0) return;
 		const gone = new Set(this.pools.keys());

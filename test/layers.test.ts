@@ -10,7 +10,7 @@ import { dirname, join, normalize } from "node:path";
 const ARROWS: Record<string, string[]> = {
 	admin: ["config", "net", "stats", "status", "wire"],
 	status: ["backend", "client", "stats", "wire"],
-	login: ["auth", "client", "net", "parser", "pool", "session", "shards", "stats", "wire"],
+	login: ["auth", "client", "config", "net", "parser", "pool", "session", "shards", "stats", "wire"],
 	shards: ["client", "config", "net", "parser", "pool", "router", "session", "wire"],
 	client: ["auth", "backend", "config", "net", "parser", "plugin", "pool", "router", "session", "stats", "wire"],
 	session: ["backend", "config", "net", "parser", "pool", "router", "wire"],

@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import manifest from "../package.json" with { type: "json" };
+import { meets } from "../src/config/hba.ts";
 import { load } from "../src/config/load.ts";
 
 const readme = await Bun.file(join(import.meta.dir, "..", "README.md")).text();
@@ -57,6 +58,21 @@ test("so does its pgdog.toml for primary and replicas", () => {
 			"10.0.0.6 auto",
 		]);
 		expect(loaded.snapshot.writeFunctions).toEqual(["billing.charge"]);
+	} finally {
+		rmSync(folder, { recursive: true });
+	}
+});
+
+test("its list of who may log in is one that lets in whom it says", () => {
+	const folder = mkdtempSync(join(tmpdir(), "pgdog-readme-"));
+	try {
+		writeFileSync(join(folder, "pgdog.toml"), block("toml", "Who may log in from where"));
+		writeFileSync(join(folder, "users.toml"), block("toml", "`users.toml`:"));
+		const loaded = load({ configPath: join(folder, "pgdog.toml"), databaseUrls: [], overrides: {}, env: {} });
+		if (!loaded.ok) throw new Error(JSON.stringify(loaded.problems));
+		const login = { user: "alice", database: "app", host: "10.0.0.7", isEncrypted: true };
+		expect(meets(loaded.snapshot.hba, login)?.method).toBe("scram-sha-256");
+		expect(meets(loaded.snapshot.hba, { ...login, isEncrypted: false })).toBeNull();
 	} finally {
 		rmSync(folder, { recursive: true });
 	}

@@ -15,7 +15,7 @@ export const BEYOND: Readonly<Record<Measure, Readonly<Record<string, number>>>>
 		"client/walk.ts Walk.read": 174,
 		"backend/relay.ts Relay.read": 136,
 		"shards/segments.ts Batches.split": 90,
-		"cli.ts parseCommandLine": 73,
+		"cli.ts parseCommandLine": 64,
 		"plugin/loader.ts load": 65,
 		"parser/session.ts Facts.statement": 62,
 		"client/routing.ts Routing.inside": 61,

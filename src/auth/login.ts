@@ -87,6 +87,7 @@ export class ClientLogin {
 	readonly #badHash: boolean;
 	readonly #md5Salt: Buffer;
 	readonly #endPoint: string | null;
+	readonly #asker: string;
 	#turn = Turn.Start;
 	#scram: ScramServer | null = null;
 	/** The client has chosen SCRAM-SHA-256-PLUS. */
@@ -97,6 +98,7 @@ export class ClientLogin {
 	/**
 	 * @param account null for an unknown user or database; one without password and hash is treated the same
 	 * @param endPoint what SCRAM may bind the login to (`tls-server-end-point`, base64); null: nothing
+	 * @param asker what has chosen `authType`, for the log
 	 */
 	constructor(
 		authType: AuthType,
@@ -104,8 +106,10 @@ export class ClientLogin {
 		account: Account | null,
 		cache: ScramCache,
 		endPoint: string | null = null,
+		asker = `auth_type ${authType}`,
 	) {
 		this.#endPoint = endPoint;
+		this.#asker = asker;
 		this.#authType = authType;
 		this.#user = user;
 		this.#cache = cache;
@@ -116,6 +120,11 @@ export class ClientLogin {
 		this.#exists = account !== null && (hash !== undefined || account.passwords.length > 0);
 		this.#passwords = hash === undefined ? (account?.passwords.filter((password) => password !== "") ?? []) : [];
 		this.#md5Salt = authType === "md5" ? randomBytes(4) : NO_SALT;
+	}
+
+	/** How it is asked. */
+	get auth(): AuthType {
+		return this.#authType;
 	}
 
 	/** Keys of a client that has logged in with SCRAM, or by a verifier: they log in to a server that has the same verifier. */
@@ -291,8 +300,9 @@ export class ClientLogin {
 		let reason = "wrong password";
 		if (!this.#exists) reason = "unknown user or database, or no password is configured";
 		else if (this.#badHash) reason = "password_hash is not a SCRAM-SHA-256 verifier";
-		else if (this.#authType === "md5" && this.#verifier !== null) reason = "auth_type md5 cannot check a password_hash";
-		else if (this.#authType === "scram" && this.#md5 !== null) reason = "auth_type scram cannot check an MD5 hash";
+		else if (this.#authType === "md5" && this.#verifier !== null)
+			reason = `${this.#asker} cannot check a password_hash`;
+		else if (this.#authType === "scram" && this.#md5 !== null) reason = `${this.#asker} cannot check an MD5 hash`;
 		else if (this.#verifier === null && this.#md5 === null && this.#passwords.length === 0)
 			reason = "the configured password is empty";
 		return { kind: "refused", reason };

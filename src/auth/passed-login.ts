@@ -6,6 +6,7 @@ import { asBuffer } from "./bytes.ts";
 import { AuthCode, type AuthRequest, readPasswordMessage } from "./login.ts";
 
 export class PassedLogin {
+	readonly auth = "passthrough";
 	/** It proves none. */
 	readonly keys = null;
 	readonly #judge: (password: string) => Promise<AuthRequest>;

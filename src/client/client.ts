@@ -21,6 +21,7 @@ export class Client implements StreamOwner, ClientHandle, LinkOwner {
 	readonly user: string;
 	readonly database: string;
 	readonly address: string;
+	readonly auth: string;
 	/** BackendKeyData that this client was given; the number is also its id in SHOW CLIENTS. */
 	readonly pid: number;
 	readonly secret: Uint8Array;
@@ -41,6 +42,7 @@ export class Client implements StreamOwner, ClientHandle, LinkOwner {
 		this.user = login.account.name;
 		this.database = login.account.database;
 		this.address = login.address;
+		this.auth = login.auth ?? "";
 		this.incoming = new Incoming(context, stream);
 		this.link = new Link(context, this, cluster, router, login, null);
 		this.walk = new Walk(this, this.link);

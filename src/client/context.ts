@@ -4,6 +4,7 @@ import type { SocketHandler } from "bun";
 import type { ScramCache, ScramKeys } from "../auth/scram-keys.ts";
 import type { ParameterSet, ParameterSets } from "../backend/parameters.ts";
 import type { Statements } from "../backend/statements.ts";
+import type { HbaEntry } from "../config/hba.ts";
 import type { General } from "../config/settings.ts";
 import type { Admin, ClusterSpec, User } from "../config/snapshot.ts";
 import type { TlsFiles } from "../config/tls.ts";
@@ -35,6 +36,8 @@ export interface Login {
 	/** `pgdog.role` and its like. */
 	readonly hints: Hints;
 	readonly address: string;
+	/** How it has proven who it is, for the log. */
+	readonly auth?: string;
 	/** What it is already, when it has logged in on another thread. */
 	readonly moved?: { readonly pid: number; readonly secret: Uint8Array; readonly connectedAt: number };
 }
@@ -54,6 +57,8 @@ export interface ClientHandle {
 	readonly user: string;
 	readonly database: string;
 	readonly address: string;
+	/** As `Login.auth`; empty when it has logged in on another thread. */
+	readonly auth: string;
 	readonly stream: Contained & Pick<Stream, "bytesIn" | "bytesOut" | "secured">;
 	/** For SHOW CLIENTS. */
 	readonly stateName: string;
@@ -105,6 +110,8 @@ export interface ClientContext {
 	readonly general: General;
 	readonly tls: TlsFiles;
 	readonly admin: Admin;
+	/** Who may log in from where, and how; empty: `auth_type` decides for all. */
+	readonly hba: readonly HbaEntry[];
 	/** How many clients there may be. */
 	readonly seats: Seats;
 	/** Of every socket of this thread. */

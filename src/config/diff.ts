@@ -1,5 +1,6 @@
 // What a reload changed, and what of it takes effect now. Called by proxy.ts; applies nothing itself.
 
+import type { HbaEntry } from "./hba.ts";
 import type { Peer } from "./peers.ts";
 import type { Settings } from "./setting.ts";
 import { type General, general, type Tcp, tcp } from "./settings.ts";
@@ -39,6 +40,8 @@ export interface Difference {
 	/** `[[write_functions]]` says something else: what is cached of statements may be wrong. */
 	readonly writeFunctionsChanged: boolean;
 	readonly peersChanged: boolean;
+	/** `[[hba]]` says something else, or stands elsewhere in the file. */
+	readonly hbaChanged: boolean;
 	/** The snapshot to go on with: the new one, with the old values of what needs a restart. */
 	readonly next: Snapshot;
 }
@@ -52,6 +55,8 @@ export interface Update {
 	/** `general` says something else than before. */
 	readonly generalChanged: boolean;
 	readonly peers: readonly Peer[];
+	/** `[[hba]]`; null: as before. */
+	readonly hba: readonly HbaEntry[] | null;
 	/** `[[write_functions]]`; null: as before. */
 	readonly writeFunctions: readonly string[] | null;
 	/** Clusters that are new, or say something else. */
@@ -66,14 +71,15 @@ export interface LoginKey {
 	readonly database: string;
 }
 
-export function updateOf({ next, settings, clusters, writeFunctionsChanged }: Difference): Update {
-	const { general, tcp, tls, admin, peers, writeFunctions } = next;
+export function updateOf({ next, settings, clusters, hbaChanged, writeFunctionsChanged }: Difference): Update {
+	const { general, tcp, tls, admin, peers, hba, writeFunctions } = next;
 	return {
 		general,
 		tcp,
 		tls,
 		admin,
 		peers,
+		hba: hbaChanged ? hba : null,
 		generalChanged: settings.some(({ table }) => table === "general"),
 		writeFunctions: writeFunctionsChanged ? writeFunctions : null,
 		clusters: [...clusters.added, ...clusters.changed.map(({ after }) => after)],
@@ -82,8 +88,8 @@ export function updateOf({ next, settings, clusters, writeFunctionsChanged }: Di
 }
 
 /** The whole configuration as an update, for a worker that starts. */
-export function firstUpdate({ general, tcp, tls, admin, peers, writeFunctions, clusters }: Snapshot): Update {
-	return { general, tcp, tls, admin, peers, generalChanged: true, writeFunctions, clusters, gone: [] };
+export function firstUpdate({ general, tcp, tls, admin, peers, hba, writeFunctions, clusters }: Snapshot): Update {
+	return { general, tcp, tls, admin, peers, hba, generalChanged: true, writeFunctions, clusters, gone: [] };
 }
 
 /** Compares two loads. `before` is what the process runs with, that is the `next` of the last reload. */
@@ -105,6 +111,7 @@ export function diff(before: Snapshot, after: Snapshot): Difference {
 		pluginsChanged: !same(before.plugins, after.plugins),
 		writeFunctionsChanged: !same(before.writeFunctions.toSorted(), after.writeFunctions.toSorted()),
 		peersChanged: !same(before.peers, after.peers),
+		hbaChanged: !same(before.hba, after.hba),
 		next: Object.freeze({
 			...after,
 			plugins: before.plugins,

@@ -79,7 +79,7 @@ function workingDirectory(): string {
 /** Reports tables of a file that nobody knows, or that belong in the other file; what is in them is read by others. */
 export function checkTables(file: File, known: readonly string[], later: Unserved, report: Findings): void {
 	const elsewhere = known.includes("users")
-		? ["general", "databases", "tcp", "plugins", "write_functions", "peers", "rewrite"]
+		? ["general", "databases", "tcp", "plugins", "write_functions", "peers", "hba", "rewrite"]
 		: ["users"];
 	for (const [key, value] of Object.entries(file.table)) {
 		const at = joinKey("", key);

@@ -8,7 +8,9 @@ import { defaults, environmentDefaults, unservedKeys } from "./check.ts";
 import { checkClusters, type DatabaseRow } from "./cluster.ts";
 import { environmentUrls, readDatabaseUrl } from "./database-url.ts";
 import { checkTables, entriesOf, type File, missing, readFile, section } from "./file.ts";
-import { checkPeers, peer } from "./peers.ts";
+import type { HbaEntry } from "./hba.ts";
+import { hba as hbaSettings, readHba } from "./hba-list.ts";
+import { checkPeers, type Peer, peer } from "./peers.ts";
 import { Findings, type Problem, type ValueSource } from "./problem.ts";
 import { checkReads } from "./reads.ts";
 import { clusters, expandUsers, isSecured, type UserRow } from "./resolve.ts";
@@ -28,7 +30,7 @@ const DATABASE = defaults(settings.database);
 const SECRETS = ["password", "server_password"];
 
 /** Tables of pgdog.toml. */
-const TABLES = ["general", "databases", "admin", "tcp", "plugins", "write_functions", "peers", "rewrite"];
+const TABLES = ["general", "databases", "admin", "tcp", "plugins", "write_functions", "peers", "hba", "rewrite"];
 
 /** Settings given with `run`: they win over file and environment. */
 export interface Overrides {
@@ -91,8 +93,8 @@ export function load(input: LoadInput): Loaded {
 	const admin = readAdmin(config, entries.usersFile, input, report);
 	const plugins = readPlugins(config, report);
 	const writeFunctions = readWriteFunctions(config, report);
-	const peerRows = entriesOf(peer, unserved.unservedPeer, config, "peers", report);
-	const peers = checkPeers(peerRows, general.peer_id, config.source, report);
+	const peers = readPeers(config, general, report);
+	const hba = readList(config, general, report);
 	const databases = checkClusters(entries.databases, entries.databaseSource, report);
 	const { auth_query_database: asked } = general;
 	if (asked !== undefined && !databases.some(({ name }) => name === asked))
@@ -124,6 +126,7 @@ export function load(input: LoadInput): Loaded {
 		clusters: clusters(general, databases, users, admin, report.warnings),
 		plugins,
 		peers,
+		hba,
 		writeFunctions,
 		files: report.files,
 		warnings: report.warnings,
@@ -212,6 +215,16 @@ function readWriteFunctions(config: File, report: Findings): string[] {
 	const { writeFunction } = settings;
 	const entries = entriesOf(writeFunction, unserved.unservedWriteFunction, config, "write_functions", report);
 	return [...new Set(entries.flatMap(({ values }) => values.name ?? []))];
+}
+
+function readPeers(config: File, { peer_id }: General, report: Findings): Peer[] {
+	const rows = entriesOf(peer, unserved.unservedPeer, config, "peers", report);
+	return checkPeers(rows, peer_id, config.source, report);
+}
+
+function readList(config: File, general: General, report: Findings): HbaEntry[] {
+	const rows = entriesOf(hbaSettings, unserved.unservedHba, config, "hba", report);
+	return readHba(rows, general, config.source, report);
 }
 
 /** `[admin]` of users.toml wins over that of pgdog.toml, key by key. */

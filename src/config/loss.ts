@@ -11,5 +11,7 @@ export function losses(before: Snapshot, after: Snapshot): string[] {
 		lost.push(`no database would be left: ${files} has none`);
 	if (before.users.length > 0 && after.users.length === 0)
 		lost.push(`no user would be left: ${files} has none with a password and a database of [[databases]]`);
+	if (before.hba.length > 0 && after.hba.length === 0)
+		lost.push(`no [[hba]] would be left: clients could log in from everywhere, as auth_type says`);
 	return lost;
 }

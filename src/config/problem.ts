@@ -73,8 +73,7 @@ export class Findings {
 
 	/** A warning about a key of a file. */
 	warn(source: ValueSource, key: string, text: string): void {
-		const line = lineOf(source, key);
-		this.warnings.push(`${line === undefined ? source.name : `${source.name}:${line}`}: ${text}`);
+		this.warnings.push(`${placeOf(source, key)}: ${text}`);
 	}
 }
 
@@ -82,6 +81,12 @@ export class Findings {
 export interface ValueSource {
 	readonly name: string;
 	readonly lines: ReadonlyMap<string, number>;
+}
+
+/** `pgdog.toml:12`; the file alone where there are no lines. */
+export function placeOf(source: ValueSource, key: string): string {
+	const line = lineOf(source, key);
+	return line === undefined ? source.name : `${source.name}:${line}`;
 }
 
 /** The line of a key, or of the nearest thing around it when the key itself is not there. */

@@ -161,6 +161,20 @@ export function list(about: About<undefined> & { readonly secret?: boolean }): S
 	return setting("list of strings", accepted, about, (z) => z.array(item(z)), asIs, { secret: about.secret ?? false });
 }
 
+/** A word, several with commas between them, or a list with one in each string; in double quotes a comma is a letter. */
+export function words(about: Omit<About<undefined>, "default">): Setting<readonly string[] | undefined> {
+	const accepted = "a word, several with commas between them, or a list of words";
+	const schema: Schema = (z) => {
+		const word = line(z).regex(/^\S(?:.*\S)?$/);
+		const split = (text: string) => text.split(COMMA).map((each) => each.trim());
+		return z.union([clean(z).transform(split).pipe(z.array(word)), z.array(word).min(1)]);
+	};
+	return setting("string or list of strings", accepted, { ...about, default: undefined }, schema, asIs);
+}
+
+/** One with an even number of quotes behind it. */
+const COMMA = /,(?=(?:[^"]*"[^"]*")*[^"]*$)/;
+
 /** One word of several. `later`: words of PgDog that we do not serve yet, refused with that reason. */
 export function choice<const V extends string, D extends V | undefined>(
 	words: readonly V[],

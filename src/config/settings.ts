@@ -267,7 +267,7 @@ export const general = {
 	}),
 	auth_type: choice(["scram", "md5", "trust", "plain"], {
 		default: "scram",
-		text: "How clients prove who they are. `trust` asks for no password, but the user must exist and have one, and the admin database asks for its own (by SCRAM).",
+		text: "How clients prove who they are. `trust` asks for no password, but the user must exist and have one, and the admin database asks for its own (by SCRAM). Where there is any `[[hba]]`, that says it instead.",
 	}),
 	connect_timeout: milliseconds({
 		default: 5_000,

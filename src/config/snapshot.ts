@@ -2,6 +2,7 @@
 // Field names are the setting names of `pgdog.toml`, so a grep finds a setting everywhere.
 
 import type { TlsDemands } from "../net/tls.ts";
+import type { HbaEntry } from "./hba.ts";
 import type { Peer } from "./peers.ts";
 import type { General, Tcp } from "./settings.ts";
 import type { TlsFiles } from "./tls.ts";
@@ -155,6 +156,8 @@ export interface Snapshot {
 	readonly clusters: readonly ClusterSpec[];
 	readonly plugins: readonly PluginEntry[];
 	readonly peers: readonly Peer[];
+	/** `[[hba]]`, in its order; none: `auth_type` decides for all. */
+	readonly hba: readonly HbaEntry[];
 	/** `[[write_functions]]`, as PostgreSQL stores them: `name` or `schema.name`, each once. A SELECT that calls one is a write. */
 	readonly writeFunctions: readonly string[];
 	/** Paths of the files that all this was read from: a reload has to find them again. */

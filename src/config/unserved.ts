@@ -102,6 +102,9 @@ export const unservedPlugin: Unserved = { refused: { config: [] }, ignored: [] }
 export const unservedWriteFunction: Unserved = { refused: {}, ignored: [] };
 
 /** As `[[write_functions]]`. */
+export const unservedHba: Unserved = { refused: {}, ignored: [] };
+
+/** As `[[write_functions]]`. */
 export const unservedPeer: Unserved = { refused: {}, ignored: [] };
 
 /** Without `[[sharded_tables]]`, which are refused, there is no key that a statement could change or spread over shards. */

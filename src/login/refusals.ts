@@ -1,4 +1,4 @@
-// What connections are told that do not get as far as saying who they are. Used by startup.ts.
+// What connections are told that do not get as far as saying who they are, or cannot prove it. Used by startup.ts.
 
 import { PgError } from "../errors.ts";
 
@@ -28,4 +28,10 @@ export function unsupported(code: number): PgError {
 	const version = `${code >>> 16}.${code & 0xffff}`;
 	const message = `unsupported frontend protocol ${version}: server supports 3.0 to 3.${NEWEST_MINOR}`;
 	return new PgError("FATAL", "0A000", message);
+}
+
+/** What all are told alike who have not proven who they are, so that nobody learns which users there are. */
+export function wrongPassword({ user, database }: { readonly user: string; readonly database: string }): PgError {
+	const message = `password for user "${user}" and database "${database}" is wrong, or the database does not exist`;
+	return new PgError("FATAL", "28000", message);
 }

@@ -6,6 +6,7 @@ import { PassedLogin } from "../auth/passed-login.ts";
 import { Client } from "../client/client.ts";
 import type { ClientContext } from "../client/context.ts";
 import { now } from "../clock.ts";
+import type { HbaEntry } from "../config/hba.ts";
 import { PgError } from "../errors.ts";
 import type { LogFields } from "../log.ts";
 import { acceptDirectTls } from "../net/direct-tls.ts";
@@ -22,7 +23,8 @@ import { Auth, Frontend, MAX_AUTH_TOKEN_LENGTH, MAX_STARTUP_PACKET_LENGTH, Start
 import { errorResponse } from "../wire/error-response.ts";
 import { endOfString, HEADER, readInt32, Tail } from "../wire/frame.ts";
 import { parseOptions } from "./options.ts";
-import { NEWEST_MINOR, TLS_ONLY, TLS_TO_PASS, UNENCRYPTED, unsupported } from "./refusals.ts";
+import { admit, judgeCertificate, methodOf } from "./proof.ts";
+import { NEWEST_MINOR, TLS_ONLY, TLS_TO_PASS, UNENCRYPTED, unsupported, wrongPassword } from "./refusals.ts";
 
 type User = NonNullable<ReturnType<ClientContext["find"]>>["user"];
 
@@ -67,6 +69,8 @@ export class Startup implements StreamOwner {
 	private login: ClientLogin | PassedLogin | null = null;
 	/** The configuration does not have its user: a server was asked, and what it has said of it; null: nothing. */
 	private isStranger = false;
+	/** The entry of `[[hba]]` that the log-in has met. */
+	private entry: HbaEntry | null = null;
 	private found: Found | null = null;
 	user = "";
 	database = "";
@@ -301,7 +305,7 @@ export class Startup implements StreamOwner {
 		this.end(error);
 	}
 
-	private get isAdmin(): boolean {
+	get isAdmin(): boolean {
 		const admin = this.context.admin;
 		return this.database === admin.name && this.user === admin.user;
 	}
@@ -313,6 +317,12 @@ export class Startup implements StreamOwner {
 		const refusal = noSeat ?? context.seats.barred(this, time);
 		if (refusal !== null) {
 			this.turnAway(refusal);
+			return;
+		}
+		const { entry, refusal: forbidden } = admit(context.hba, this, this.identity !== null);
+		this.entry = entry;
+		if (forbidden !== null) {
+			this.refuse(forbidden.message, forbidden);
 			return;
 		}
 		const user = this.isAdmin ? null : (context.find(this.user, this.database)?.user ?? null);
@@ -337,29 +347,28 @@ export class Startup implements StreamOwner {
 
 	/** Has the client prove who it is. @param user null: the admin, or nobody whom we know */
 	private prove(user: User | null): void {
-		const { context } = this;
-		const wrong = this.judgeCertificate(user);
+		const { context, entry, identity, isAdmin } = this;
+		const wrong = judgeCertificate(user, entry, this, identity, this.stream.secured?.names ?? null);
+		if (wrong === "") {
+			this.letIn();
+			return;
+		}
 		if (wrong !== null) {
 			this.refuse(wrong);
 			return;
 		}
-		if (user?.identity !== undefined) {
-			this.letIn();
-			return;
-		}
-		const passing = user === null && !this.isAdmin ? context.general.passthrough_auth : "disabled";
+		const passing = user === null && !isAdmin ? context.general.passthrough_auth : "disabled";
 		if (passing !== "disabled") {
-			const isSafe = passing.startsWith("enabled_plain") || this.identity !== null || this.isUnix;
+			const isSafe = passing.startsWith("enabled_plain") || identity !== null || this.isUnix;
 			if (isSafe) this.begin(new PassedLogin((password) => this.pass(password)));
 			else this.fail(TLS_TO_PASS);
 			return;
 		}
-		const account = this.isAdmin ? { passwords: [context.admin.password] } : user;
-		const endPoint = this.identity?.endPoint ?? null;
-		const { auth_type } = context.general;
-		// Whoever may reach the port could stop the proxy there.
-		const method = this.isAdmin && auth_type === "trust" ? "scram" : auth_type;
-		this.begin(new ClientLogin(method, this.user, account, context.scram, endPoint));
+		const account = isAdmin ? { passwords: [context.admin.password] } : user;
+		const endPoint = identity?.endPoint ?? null;
+		const method = methodOf(entry, context.general.auth_type, user, isAdmin);
+		const asker = entry === null ? undefined : `method ${entry.method}`;
+		this.begin(new ClientLogin(method, this.user, account, context.scram, endPoint, asker));
 	}
 
 	private begin(login: ClientLogin | PassedLogin): void {
@@ -375,19 +384,6 @@ export class Startup implements StreamOwner {
 		this.found = answer.found;
 		if (answer.found !== null) return { kind: "ok", saslFinal: null };
 		return { kind: "refused", reason: answer.reason ?? "there is no such database" };
-	}
-
-	/** What is wrong with the certificate that the client has shown, or has not shown; null: nothing. @param user null: admin, unknown */
-	private judgeCertificate(user: User | null): string | null {
-		const names = this.stream.secured?.names ?? null;
-		if (user?.identity !== undefined) {
-			if (names === null) return "it has shown no certificate, which its identity asks for";
-			const name = names.dns[0] ?? names.common;
-			return name === user.identity ? null : `its certificate is of ${JSON.stringify(name)}, its identity is another`;
-		}
-		const asked = this.identity !== null && this.identity.authorities !== null;
-		if (!asked || names !== null || user?.tls_client_certificate_required === false) return null;
-		return "it has shown no certificate";
 	}
 
 	/** One answer to an Authentication request. @returns the bytes behind it, or null when there are none (now) */
@@ -506,6 +502,7 @@ export class Startup implements StreamOwner {
 				parameters,
 				hints: this.hints,
 				address,
+				auth: this.login?.auth ?? "cert",
 			});
 			stream.owner = client;
 			client.begin();
@@ -534,12 +531,14 @@ export class Startup implements StreamOwner {
 		return user === "" ? { address } : { user, database, address };
 	}
 
-	/** Sends 28000 with one text for every cause, so that nobody learns which users there are; the log has the true cause. */
-	private refuse(reason: string): void {
-		const { user, database, address, context } = this;
-		context.log.warn(`user "${user}" and database "${database}" auth error: ${reason} [${address}]`, this.fields);
-		const message = `password for user "${user}" and database "${database}" is wrong, or the database does not exist`;
-		const error = new PgError("FATAL", "28000", message);
+	/**
+	 * Sends 28000 with one text for every cause, so that nobody learns which users there are; the log has the true cause.
+	 * @param error what is said instead, of a cause that has nothing to do with users
+	 */
+	private refuse(reason: string, error = wrongPassword(this)): void {
+		const { user, database, address, context, entry } = this;
+		const why = entry === null ? reason : `${reason} (${entry.place})`;
+		context.log.warn(`user "${user}" and database "${database}" auth error: ${why} [${address}]`, this.fields);
 		if (this.isStranger) context.doubt(user, database);
 		const delay = context.seats.failed(this, now());
 		if (delay === 0) {

@@ -43,6 +43,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 	readonly user: string;
 	readonly database: string;
 	readonly address: string;
+	readonly auth: string;
 	readonly connectedAt = Date.now();
 	readonly pid: number;
 	readonly secret: Uint8Array;
@@ -83,6 +84,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		this.user = login.account.name;
 		this.database = login.account.database;
 		this.address = login.address;
+		this.auth = login.auth ?? "";
 		this.activeAt = context.time;
 		this.pid = context.register(this);
 		this.secret = crypto.getRandomValues(new Uint8Array(login.minor >= 2 ? 32 : 4));

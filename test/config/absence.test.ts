@@ -193,3 +193,16 @@ test("a proxy that has nothing may be given nothing", () => {
 		`no user would be left: ${configPath} and ${usersPath} has none with a password and a database of [[databases]]`,
 	]);
 });
+
+test("a list of who may log in from where is not given up for none", () => {
+	const without = start();
+	const entry = '[[hba]]\ntype = "local"\ndatabase = "all"\nuser = "all"\nmethod = "md5"\n';
+	writeFileSync(configPath, CONFIG + entry);
+	const loaded = read({ before: without });
+	if (!loaded.ok) throw new Error(said(loaded).join());
+	expect(losses(without, loaded.snapshot)).toEqual([]);
+	writeFileSync(configPath, CONFIG);
+	expect(refusal(loaded.snapshot)).toEqual([
+		"no [[hba]] would be left: clients could log in from everywhere, as auth_type says",
+	]);
+});

@@ -51,6 +51,16 @@ test.each<[string, string[], CommandLine]>([
 		{ kind: "configcheck", files: { ...files, configPath: "x.toml", configNamed: true } },
 	],
 	[
+		"configcheck of a log-in",
+		["configcheck", "--login", "user=a=b,database=d,address=::1,tls"],
+		{ kind: "configcheck", files, login: { user: "a=b", database: "d", host: "::1", isEncrypted: true } },
+	],
+	[
+		"a log-in by the Unix socket, to the database of the user's name",
+		["configcheck", "-l", "address=local,user=u"],
+		{ kind: "configcheck", files, login: { user: "u", database: "u", host: "local", isEncrypted: false } },
+	],
+	[
 		"the default's name, when a flag says it, is a name like another",
 		["-c", "pgdog.toml"],
 		{ kind: "run", files: { ...files, configNamed: true }, overrides: {}, takeover: false },
@@ -89,6 +99,13 @@ test.each<[string, string[], string]>([
 	["plugin-info with a plugin", ["plugin-info", "x.so"], "too many arguments"],
 	["a pool size that is no number", ["run", "-p", "many"], "an integer from 1 to 65535"],
 	["a pool size of 0", ["run", "-p", "0"], "an integer from 1 to 65535"],
+	["a log-in without a user", ["configcheck", "-l", "address=local"], "It needs user= and address=."],
+	["a log-in from a name", ["configcheck", "-l", "user=u,address=db"], "address= takes an IP address, or local."],
+	["a log-in with an unknown word", ["configcheck", "-l", "user=u,host=::1"], 'Not understood: "host=::1".'],
+	["a log-in with an empty user", ["configcheck", "-l", "user=,address=::1"], 'Not understood: "user=".'],
+	["a log-in with two users", ["configcheck", "-l", "user=u,user=v"], 'Not understood: "user=v".'],
+	["a log-in with a value for tls", ["configcheck", "-l", "user=u,tls=1"], 'Not understood: "tls=1".'],
+	["TLS by the Unix socket", ["configcheck", "-l", "user=u,address=local,tls"], "There is no TLS by the Unix socket."],
 	["a session mode that is no truth value", ["run", "-s", "maybe"], "true, false"],
 ])("%s is a usage error, with exit code 2", (_, argv, text) => {
 	const command = parseCommandLine(argv);

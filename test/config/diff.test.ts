@@ -2,7 +2,7 @@ import { afterAll, expect, test } from "bun:test";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { diff, settingChangeText } from "../../src/config/diff.ts";
+import { diff, settingChangeText, updateOf } from "../../src/config/diff.ts";
 import { load } from "../../src/config/load.ts";
 import { showConfig } from "../../src/config/show.ts";
 import type { Snapshot } from "../../src/config/snapshot.ts";
@@ -100,6 +100,16 @@ test("another weight changes a pool, another role makes it another pool", () => 
 test("a database that becomes read only changes its cluster", () => {
 	const { clusters } = diff(snapshot(""), snapshot("", ['a"\nread_only = true\nrole = "primary']));
 	expect(clusters.changed.map(({ before, after }) => [before.readOnly, after.readOnly])).toEqual([[false, true]]);
+});
+
+test("another list of who may log in goes to the workers, and one that has not changed does not", () => {
+	const entry = (method: string) => `[[hba]]\ntype = "local"\ndatabase = "all"\nuser = "all"\nmethod = "${method}"\n`;
+	const having = (text: string) => snapshot("", ["a"], "pw", text);
+	const changed = diff(having(entry("md5")), having(entry("reject") + entry("md5")));
+	expect(changed.hbaChanged).toBe(true);
+	expect(updateOf(changed).hba?.map(({ method }) => method)).toEqual(["reject", "md5"]);
+	const same = diff(having(entry("md5")), having(entry("md5")));
+	expect([same.hbaChanged, updateOf(same).hba]).toEqual([false, null]);
 });
 
 test("other functions that write are noticed and taken at once, whatever their order", () => {

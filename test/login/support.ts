@@ -87,6 +87,7 @@ export function listen(
 		plugins: null,
 		general,
 		admin: { name: "admin", user: "admin", password: "secret", generated: false },
+		hba: [],
 		find: (name, database) => {
 			const user = users.find((each) => each.name === name && each.database === database);
 			return user === undefined ? null : reach(inner, user);

@@ -285,6 +285,7 @@ export function twoShards(settings: Partial<General> = {}): Rig {
 		stopping: false,
 		plugins: null,
 		general,
+		hba: [],
 		admin: { name: "admin", user: "admin", password: "secret", generated: false },
 		find: (name, database) => {
 			const user: User = { name, database, passwords: ["p"] };

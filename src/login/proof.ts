@@ -1,0 +1,93 @@
+// How a client has to prove who it is: as the entry of `[[hba]]` says that its log-in meets, else as `auth_type` says; and what its
+// certificate is good for. Asked by startup.ts; sends nothing.
+
+import type { AuthType } from "../auth/login.ts";
+import { parseVerifier } from "../auth/verifier.ts";
+import { type HbaEntry, LOCAL, meets, refusedBy } from "../config/hba.ts";
+import type { User } from "../config/snapshot.ts";
+import { PgError } from "../errors.ts";
+import type { Secured, TlsIdentity } from "../net/tls.ts";
+
+/** A client that has said who it is. */
+interface Comer {
+	readonly user: string;
+	readonly database: string;
+	/** `address:port`, or `unix`. */
+	readonly address: string;
+}
+
+/** What its log-in has come to so far; `entry` null: there is no list, or nothing in it fits. */
+export interface Admission {
+	readonly entry: HbaEntry | null;
+	readonly refusal: PgError | null;
+}
+
+/**
+ * What the list says of a client, before anybody asks whether there is such a user: whoever is refused by it learns of the list only.
+ * @param list empty: there is none, and all clients are let on
+ */
+export function admit(list: readonly HbaEntry[], { user, database, address }: Comer, isEncrypted: boolean): Admission {
+	if (list.length === 0) return { entry: null, refusal: null };
+	const port = address.lastIndexOf(":");
+	const host = address === "unix" ? LOCAL : address.slice(0, port < 0 ? undefined : port);
+	const login = { user, database, host, isEncrypted };
+	const entry = meets(list, login);
+	const message = refusedBy(entry, login);
+	return { entry, refusal: message === null ? null : new PgError("FATAL", "28000", message) };
+}
+
+/** A user that there is. */
+type Known = Pick<User, "identity" | "password_hash" | "tls_client_certificate_required">;
+
+/**
+ * What a client's certificate is good for.
+ * @param account null: the admin, or nobody whom we know
+ * @param tls null: the connection is not encrypted
+ * @returns what is wrong with it, or with there being none; "" when it lets the client in; null: it is not what lets it in
+ */
+export function judgeCertificate(
+	account: Known | null,
+	entry: HbaEntry | null,
+	comer: { readonly user: string; readonly isAdmin: boolean },
+	tls: TlsIdentity | null,
+	names: Secured["names"],
+): string | null {
+	const isCert = entry?.method === "cert" && !comer.isAdmin;
+	const identity = account?.identity ?? (isCert ? comer.user : undefined);
+	if (identity === undefined) {
+		const asked = tls !== null && tls.authorities !== null;
+		const isMissing = asked && names === null && account?.tls_client_certificate_required !== false;
+		return isMissing ? "it has shown no certificate" : null;
+	}
+	const asks = account?.identity === undefined ? "method cert asks for" : "its identity asks for";
+	if (names === null) return `it has shown no certificate, which ${asks}`;
+	if (account === null) return "unknown user or database, or no password is configured";
+	const name = names.dns[0] ?? names.common;
+	const other = account.identity === undefined ? "its user is another" : "its identity is another";
+	return name === identity ? "" : `its certificate is of ${JSON.stringify(name)}, ${other}`;
+}
+
+/** How a client is asked that its certificate does not let in. */
+export function methodOf(
+	entry: HbaEntry | null,
+	authType: AuthType,
+	account: Known | null,
+	isAdmin: boolean,
+): AuthType {
+	const method = entry === null ? authType : METHODS[entry.method];
+	// Whoever may reach the port could stop the proxy there.
+	if (isAdmin && method === "trust") return "scram";
+	// PostgreSQL's md5 means both: what the user's secret is good for. Others are asked as one is who has a password.
+	if (entry !== null && method === "md5" && parseVerifier(account?.password_hash ?? "") !== null) return "scram";
+	return method;
+}
+
+/** `reject` and `cert` have decided before, but for the admin, who needs no certificate of its name beside its password. */
+const METHODS = {
+	trust: "trust",
+	"scram-sha-256": "scram",
+	md5: "md5",
+	password: "plain",
+	cert: "scram",
+	reject: "scram",
+} as const satisfies Record<HbaEntry["method"], AuthType>;
