@@ -383,6 +383,8 @@ export class Startup implements StreamOwner {
 		if ("sqlstate" in answer) return { kind: "error", error: new PgError("FATAL", answer.sqlstate, answer.message) };
 		this.found = answer.found;
 		if (answer.found !== null) return { kind: "ok", saslFinal: null };
+		// The server was asked all the same.
+		if (this.isOver) this.context.seats.failed(this, now());
 		return { kind: "refused", reason: answer.reason ?? "there is no such database" };
 	}
 

@@ -6,6 +6,7 @@ import { type Cluster, startPostgres } from "../support/postgres.ts";
 import { failProxy, type Proxy, type ProxyOptions, startProxy } from "../support/proxy.ts";
 import { type LoginError, RawClient, type RawClientOptions } from "../support/raw-client.ts";
 import { until } from "../support/until.ts";
+import { frontend } from "../support/wire-frames.ts";
 import { admin, backends, connect, one, show } from "./support.ts";
 
 setDefaultTimeout(60_000);
@@ -206,6 +207,16 @@ test("too many wrong ones are not asked about any more; a server that is away is
 	await using proxy = await start({ max_failed_logins: 3, failed_login_pause: 60_000 });
 	for (let i = 0; i < 3; i++) expect(await told(proxy, as("bob", `${i}`))).toMatchObject({ asked: 3, code: "28000" });
 	expect(await told(proxy, as("bob"))).toMatchObject({ asked: undefined, code: "28000" });
+	// Nor are those of one who does not wait for the answer.
+	await using hasty = await start({ max_failed_logins: 3, failed_login_pause: 60_000 });
+	await until(async () => {
+		const client = await RawClient.open({ port: hasty.port });
+		client.send(frontend.startupMessage({ user: "bob", database: "pgdog" }));
+		const { code } = await client.next();
+		client.send(frontend.passwordMessage("wrong"));
+		client.close();
+		return code === "E";
+	}, "the password not to be asked for any more");
 	const { host } = cluster.primary;
 	await using away = await start(
 		{},
