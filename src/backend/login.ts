@@ -35,6 +35,8 @@ export interface LoginOptions extends ServerDialling {
 	/** For connecting and logging in together, ms. */
 	readonly timeout: number;
 	readonly cache: ScramCache;
+	/** The server has taken the password, whatever it says afterwards. */
+	readonly onLetIn?: () => void;
 }
 
 /**
@@ -163,8 +165,10 @@ class Login implements StreamOwner {
 
 	private onStep(step: Awaited<ReturnType<ServerLogin["step"]>>): void {
 		if (this.over) return;
-		if (step.kind === "ok") this.letIn = true;
-		else if (step.kind === "answer") this.stream?.writeAll(authResponse(step.body));
+		if (step.kind === "ok") {
+			this.letIn = true;
+			this.options.onLetIn?.();
+		} else if (step.kind === "answer") this.stream?.writeAll(authResponse(step.body));
 		else if (step.kind === "error") this.fail(step.error);
 	}
 

@@ -32,7 +32,7 @@ export const authQuery = {
 		["disabled", "enabled", "enabled_plain", "enabled_allow_change", "enabled_plain_allow_change"],
 		{
 			default: "disabled",
-			text: "A user for whom users.toml has no password (and `auth_query`, asked before, has none) is asked for it in clear text, and gets in when the database's server lets it in with that, which has to ask for a password: unlike PgDog, the proxy takes none unseen. Each gets pools of its own as with `auth_query_user`, which log in with that password; it is kept in memory only. `enabled` and `enabled_allow_change`: over TLS and the Unix socket only; those with `_plain` in them: over any connection. While a user's pools are there, another password than theirs is refused, unless the server has refused theirs meanwhile; with `_allow_change` the server decides, and the pools go on with the new one.",
+			text: "A user for whom users.toml has no password (and `auth_query`, asked before, has none) is asked for it in clear text, and gets in when the database's server lets it in with that, which has to ask for a password: unlike PgDog, the proxy takes none unseen. Each gets pools of its own as with `auth_query_user`, which log in with that password; it is kept in memory only. `enabled` and `enabled_allow_change`: over TLS and the Unix socket only; those with `_plain` in them: over any connection. While a user's pools are there, another password than theirs is refused, unless the server refuses theirs meanwhile, which is asked again where that is `passthrough_auth_ttl` ago; with `_allow_change` the server decides, and the pools go on with the new one.",
 		},
 	),
 	passthrough_auth_ttl: milliseconds({

@@ -130,9 +130,10 @@ export class Learning {
 		if (snapshot.general.passthrough_auth === "disabled" || !isThere(snapshot, database)) return { found: null };
 		const key = loginKey(name, database);
 		try {
-			const servers = serversOf(snapshot, database, name, [password]);
+			const servers = serversOf(snapshot, database, name, []);
 			const isKept = this.users.get(key)?.user.passed === true;
-			const reason = await this.passing.judge(key, password, isKept, servers, snapshot.general);
+			const whose = { key, database, isKept, servers, general: snapshot.general };
+			const reason = await this.passing.judge(password, whose);
 			return reason === null ? { found: { passwords: [password], passed: true } } : { found: null, reason };
 		} catch (error) {
 			const { sqlstate, message } = asPgError(error);
@@ -170,7 +171,10 @@ export class Learning {
 	 */
 	join(name: string, database: string, found: Found): ClusterSpec | null {
 		const key = loginKey(name, database);
-		const { clusters } = this.snapshot;
+		const { clusters, general } = this.snapshot;
+		// By one of before, they would lock out the user who has said the new one meanwhile.
+		if (found.passed && (general.passthrough_auth === "disabled" || !this.passing.isLast(key, found.passwords[0])))
+			throw new PgError("FATAL", "57P03", "the password was changed meanwhile");
 		const there = clusters.find((each) => each.user.name === name && each.database === database);
 		// A reload has given the configuration this user, meanwhile.
 		if (there !== undefined && !this.users.has(key)) throw new PgError("FATAL", "57P03", "the user was reconfigured");

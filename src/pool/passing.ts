@@ -8,13 +8,13 @@ import { login } from "../backend/login.ts";
 import { now } from "../clock.ts";
 import type { General } from "../config/settings.ts";
 import type { PoolSpec } from "../config/snapshot.ts";
-import { asPgError, PgError } from "../errors.ts";
+import { asPgError, PgError, TOO_MANY_CONNECTIONS } from "../errors.ts";
 import { type LoginContext, loginOptions } from "./login-options.ts";
 import { Outsider } from "./outsider.ts";
 
 /** Passwords that are believed. */
 const MOST_KEPT = 10_000;
-/** Log-ins tried at once: each is one more connection that the server has to have room for. */
+/** Log-ins tried at once for each database: each is one more connection that its server has to have room for. */
 const AT_ONCE = 16;
 
 /** Why a password is wrong, for the log; null: it is right. */
@@ -25,93 +25,130 @@ interface Proof {
 	readonly at: number;
 }
 
+/** Whose password is to be judged. */
+interface Whose {
+	/** Of user and database. */
+	readonly key: string;
+	readonly database: string;
+	/** There are pools by the password that is believed: another is refused while that one is right, unless it may be changed. */
+	readonly isKept: boolean;
+	/** Of the database, as that user reaches them, in the order in which they are tried. */
+	readonly servers: readonly PoolSpec[];
+	readonly general: General;
+}
+
+/** Log-ins that are tried at servers of one database. */
+interface Turns {
+	/** Those under way, and those that wait. */
+	all: number;
+	readonly waiting: (() => void)[];
+}
+
 export class Passing {
 	private readonly context: LoginContext;
 	private readonly proofs = new LRUCache<string, Proof>({ max: MOST_KEPT });
 	/** Log-ins under way, by whose and with what: a storm of one asks once. Bounded by clients that log in. */
 	private readonly underway = new Map<string, Promise<Verdict>>();
-	private running = 0;
-	private readonly queue: (() => void)[] = [];
+	/** Of databases for which log-ins are under way: the server of one may be away, which is nothing to the others. */
+	private readonly turns = new Map<string, Turns>();
+	private doubts = 0;
 
 	constructor(context: LoginContext) {
 		this.context = context;
 	}
 
-	/** What was believed has to be tried again. */
+	/** What was believed has to be tried again, and so has what is being tried. */
 	doubtAll(): void {
+		this.doubts++;
 		for (const [key, { password }] of this.proofs.entries())
 			this.proofs.set(key, { password, at: Number.NEGATIVE_INFINITY });
 	}
 
-	/**
-	 * @param key of user and database
-	 * @param isKept there are pools by the password that is believed: another is refused unseen, unless it may be changed
-	 * @param servers of the database, as that user reaches them, in the order in which they are tried
-	 * @throws PgError why that cannot be said
-	 */
-	async judge(
-		key: string,
-		password: string,
-		isKept: boolean,
-		servers: readonly PoolSpec[],
-		general: General,
-	): Promise<Verdict> {
+	/** Whether it is the last that was right, as far as is known. */
+	isLast(key: string, password: string | undefined): boolean {
+		const proof = this.proofs.peek(key);
+		return proof !== undefined && password !== undefined && sameText(proof.password, password);
+	}
+
+	/** @throws PgError why that cannot be said */
+	async judge(password: string, whose: Whose): Promise<Verdict> {
+		const { key, isKept, general } = whose;
 		const proof = this.proofs.get(key);
 		const isSame = proof !== undefined && sameText(proof.password, password);
-		if (isSame && now() - proof.at < general.passthrough_auth_ttl) return null;
+		const isFresh = proof !== undefined && now() - proof.at < general.passthrough_auth_ttl;
+		if (isSame && isFresh) return null;
 		const mayChange = general.passthrough_auth.endsWith("_allow_change");
+		// Nobody may ever say the old one again, now that there is another: it is asked about here, too.
 		if (isKept && proof !== undefined && !isSame && !mayChange)
-			return "it is another password than that of the user's pools, which passthrough_auth does not let it change";
-		const question = `${key}\0${password}`;
+			if (isFresh || (await this.once(proof.password, whose)) === null)
+				return "it is another password than that of the user's pools, which passthrough_auth does not let it change";
+		return this.once(password, whose);
+	}
+
+	private once(password: string, whose: Whose): Promise<Verdict> {
+		const question = `${whose.key}\0${password}`;
 		let asked = this.underway.get(question);
 		if (asked === undefined) {
-			asked = this.ask(key, password, servers, general).finally(() => this.underway.delete(question));
+			asked = this.ask(password, whose).finally(() => this.underway.delete(question));
 			this.underway.set(question, asked);
 		}
 		return asked;
 	}
 
-	private async ask(key: string, password: string, servers: readonly PoolSpec[], general: General): Promise<Verdict> {
+	private async ask(password: string, whose: Whose): Promise<Verdict> {
 		const started = now();
+		const { doubts } = this;
 		// Who has begun to log in before has time left to be told.
-		const patience = Math.max(1, Math.floor(general.client_login_timeout / 2));
-		await this.turn();
+		const patience = Math.max(1, Math.floor(whose.general.client_login_timeout / 2));
+		await this.turn(whose.database);
 		try {
 			if (now() - started > patience) throw new PgError("FATAL", "08006", "too many log-ins at once");
-			const verdict = await this.verdict(servers, now() + patience, general.connect_timeout);
-			if (verdict === null) this.proofs.set(key, { password, at: now() });
-			else if (this.proofs.peek(key)?.password === password) this.proofs.delete(key);
+			const verdict = await this.verdict(password, whose, now() + patience);
+			const at = doubts === this.doubts ? now() : Number.NEGATIVE_INFINITY;
+			if (verdict === null) this.proofs.set(whose.key, { password, at });
+			else if (this.isLast(whose.key, password)) this.proofs.delete(whose.key);
 			return verdict;
 		} finally {
-			this.running--;
-			this.queue.shift()?.();
+			this.pass(whose.database);
 		}
 	}
 
-	private async turn(): Promise<void> {
-		if (this.running >= AT_ONCE) {
-			const { promise, resolve } = Promise.withResolvers<void>();
-			this.queue.push(resolve);
-			await promise;
-		}
-		this.running++;
+	private async turn(database: string): Promise<void> {
+		const turns = this.turns.get(database) ?? { all: 0, waiting: [] };
+		this.turns.set(database, turns);
+		if (turns.all++ < AT_ONCE) return;
+		const { promise, resolve } = Promise.withResolvers<void>();
+		turns.waiting.push(resolve);
+		await promise;
+	}
+
+	private pass(database: string): void {
+		const turns = this.turns.get(database)!;
+		turns.waiting.shift()?.();
+		if (--turns.all === 0) this.turns.delete(database);
 	}
 
 	/** What the first server says that says anything. */
-	private async verdict(servers: readonly PoolSpec[], end: number, connectTimeout: number): Promise<Verdict> {
+	private async verdict(password: string, { servers, isKept, general }: Whose, end: number): Promise<Verdict> {
 		let failure = new PgError("FATAL", "08001", "the database has no server");
 		for (const spec of servers) {
+			let isProven = false;
 			try {
-				const timeout = Math.max(1, Math.min(connectTimeout, end - now()));
+				const timeout = Math.max(1, Math.min(general.connect_timeout, end - now()));
 				const options = loginOptions(spec, 0, timeout, new ScramCache({ max: 1 }), this.context);
-				const credentials = { passwords: spec.server_passwords, asProof: true };
-				const server = await login({ ...options, credentials }, new Outsider());
+				const credentials = { passwords: [password], asProof: true };
+				const onLetIn = () => {
+					isProven = true;
+				};
+				const server = await login({ ...options, credentials, onLetIn }, new Outsider());
 				server.loggedIn();
 				server.close("its password is right");
 				return null;
 			} catch (error) {
 				failure = asPgError(error);
 				if (failure.sqlstate.startsWith("28")) return failure.message;
+				// It may be the user's own pools that leave no room: what they have is enough.
+				if (isProven && isKept && failure.sqlstate === TOO_MANY_CONNECTIONS) return null;
 			}
 		}
 		throw failure;

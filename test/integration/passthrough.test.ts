@@ -32,6 +32,7 @@ beforeAll(async () => {
 		"CREATE ROLE expired LOGIN PASSWORD 'of expired' VALID UNTIL '2001-01-01'",
 		"CREATE ROLE nologin NOLOGIN PASSWORD 'of nologin'",
 		"ALTER ROLE limited CONNECTION LIMIT 0",
+		"CREATE ROLE two LOGIN PASSWORD 'of two' CONNECTION LIMIT 2",
 	];
 	for (const statement of statements) await cluster.primary.sql(statement);
 });
@@ -138,7 +139,7 @@ test("a password is asked for where nobody on the way can read it: over TLS, and
 });
 
 test("while its pools are there a user has one password; it goes when the server refuses it", async () => {
-	await using proxy = await start({ passthrough_auth_ttl: 300 });
+	await using proxy = await start({ passthrough_auth_ttl: 1_500 });
 	await using client = await connect(proxy, as("alice"));
 	await client.query("BEGIN");
 	try {
@@ -234,6 +235,18 @@ port = 1
 	);
 	expect(await told(away, as("bob"))).toMatchObject({ code: "08006", text: "the password could not be checked" });
 	await away.waitForLog(/passthrough_auth failed: 08001/);
+});
+
+test("a role whose limit its pool has reached logs in all the same", async () => {
+	await using proxy = await start({ passthrough_auth_ttl: 0, default_pool_size: 2 });
+	await using first = await connect(proxy, as("two"));
+	await using second = await connect(proxy, as("two"));
+	for (const each of [first, second]) await each.query("BEGIN");
+	expect(await backends(cluster, "two")).toHaveLength(2);
+	for (const each of [first, second]) await each.query("COMMIT");
+	await using third = await connect(proxy, as("two"));
+	expect(await one(third, "SELECT session_user")).toBe("two");
+	expect(await told(proxy, as("two", "wrong"))).toMatchObject({ code: "28000" });
 });
 
 test("auth_query is asked first, and what users.toml says of a user without a password counts", async () => {

@@ -36,6 +36,8 @@ class Register implements Disposable {
 	hold = false;
 	/** While true it refuses whoever logs in. */
 	closed = false;
+	/** Says this SQLSTATE to whoever has said the password, and no more. */
+	errorAfter = "";
 	/** What it asks whoever logs in for, in clear text; null: it lets in whoever comes. */
 	password: string | null = null;
 	/** Passwords that were said, in order. */
@@ -120,7 +122,9 @@ class Register implements Disposable {
 		if (said === "") return;
 		this.said.push(said);
 		const answer = () => {
-			if (said === this.password && this.error === "")
+			const full = backend.errorResponse({ S: "FATAL", V: "FATAL", C: this.errorAfter, M: "wrong" });
+			if (said === this.password && this.errorAfter !== "") socket.end(concat(backend.authenticationOk(), full));
+			else if (said === this.password && this.error === "")
 				socket.write(concat(backend.authenticationOk(), backend.backendKeyData(1, 7), backend.readyForQuery()));
 			else socket.end(backend.errorResponse({ S: "FATAL", V: "FATAL", C: this.error || "28P01", M: "wrong" }));
 		};
@@ -426,21 +430,82 @@ test("it is asked about again when it is old, and after a reload; and then no lo
 
 for (const way of ["enabled_plain", "enabled_plain_allow_change"] as const)
 	test(`while there are pools by another password, ${way}`, async () => {
-		using main = passing({ passthrough_auth: way, passthrough_auth_ttl: 0 });
-		const { said, register, learning } = main;
+		using main = passing({ passthrough_auth: way });
+		const { said, register, learning, snapshot } = main;
 		expect(await said("right")).toMatchObject(RIGHT);
 		learning.replace([], [learning.join("alice", "d", RIGHT.found)!]);
 		register.password = "new";
 		if (way === "enabled_plain") {
 			expect(await said("new")).toMatchObject({ found: null, reason: expect.stringContaining("another password") });
 			expect(register.said).toEqual(["right"]);
+			learning.reach(learning.with(snapshot));
 			expect(await said("right")).toEqual({ found: null, reason: "wrong" });
 		}
 		expect(await said("new")).toMatchObject({ found: { passwords: ["new"], passed: true } });
 		expect(learning.join("alice", "d", { passwords: ["new"], passed: true })!.pools[0]!.server_passwords).toEqual([
 			"new",
 		]);
+		// Somebody was let in by the old one a moment ago: the pools would log in by it, and nobody get in.
+		expect(() => learning.join("alice", "d", RIGHT.found)).toThrow("the password was changed meanwhile");
 	});
+
+// Nobody says the old password any more: as long as the user tried, he was refused.
+test("a new password need not wait for somebody to try the old one", async () => {
+	using main = passing({ passthrough_auth_ttl: 0 });
+	const { said, register, learning } = main;
+	expect(await said("right")).toMatchObject(RIGHT);
+	learning.replace([], [learning.join("alice", "d", RIGHT.found)!]);
+	expect(await said("wrong")).toMatchObject({ found: null, reason: expect.stringContaining("another password") });
+	register.password = "new";
+	expect(await said("new")).toMatchObject({ found: { passwords: ["new"] } });
+	expect(register.said).toEqual(["right", "right", "right", "new"]);
+});
+
+test("a password that is tried while a reload comes is not believed after it, and lets nobody in who may not pass", async () => {
+	using main = passing();
+	const { said, register, learning, snapshot } = main;
+	register.hold = true;
+	const asked = said("right");
+	await until(() => register.said.length > 0, "the password");
+	learning.reach(snapshot);
+	register.goOn();
+	expect(await asked).toMatchObject(RIGHT);
+	expect(await said("right")).toMatchObject(RIGHT);
+	expect(register.said).toHaveLength(2);
+	learning.reach({ ...snapshot, general: { ...snapshot.general, passthrough_auth: "disabled" } });
+	expect(() => learning.join("alice", "d", RIGHT.found)).toThrow("the password was changed meanwhile");
+});
+
+test("where the user's pools leave no room on the server a password is right once it has let it in", async () => {
+	using main = passing({ passthrough_auth_ttl: 0 });
+	const { said, register, learning } = main;
+	const FULL = { sqlstate: "53300", message: "wrong" };
+	register.errorAfter = "53300";
+	expect(await said("right")).toEqual(FULL);
+	register.errorAfter = "";
+	expect(await said("right")).toMatchObject(RIGHT);
+	learning.replace([], [learning.join("alice", "d", RIGHT.found)!]);
+	register.errorAfter = "53300";
+	expect(await said("right")).toMatchObject(RIGHT);
+	register.errorAfter = "28000";
+	expect(await said("right")).toMatchObject({ found: null });
+	// That may be said before the password was looked at.
+	register.errorAfter = "";
+	register.error = "53300";
+	expect(await said("right")).toEqual(FULL);
+});
+
+test("a server that does not answer keeps nobody of another database waiting", async () => {
+	using other = new Register();
+	using main = stage({ passthrough_auth: "enabled_plain" }, () => [`postgres://u:p@127.0.0.1:${other.port}/away`]);
+	const { learning, register } = main;
+	[register.password, other.password, other.hold] = ["right", "right", true];
+	const asked = Array.from({ length: 17 }, (_, i) => learning.lookUp("alice", "away", `${i}`));
+	await until(() => other.said.length === 16, "those who may");
+	expect(await learning.lookUp("alice", "d", "right")).toMatchObject(RIGHT);
+	other.goOn();
+	for (const answer of await Promise.all(asked)) expect(answer).toMatchObject({ found: null });
+});
 
 test("a server that lets in whoever comes has judged nothing", async () => {
 	using main = passing();
@@ -472,8 +537,8 @@ test("so many are tried at once, and who waits for his turn too long is told so"
 	await until(() => register.said.length === 16, "those who may");
 	expect(await first[16]).toEqual({ sqlstate: "08006", message: "the password could not be checked" });
 	expect(register.said).toHaveLength(16);
-	register.goOn();
 	for (const answer of await Promise.all(first.slice(0, 16))) expect(answer).toMatchObject({ sqlstate: "08006" });
+	register.goOn();
 	expect(await said("right")).toMatchObject(RIGHT);
 });
 
@@ -482,6 +547,7 @@ test("what users.toml says of a user counts but for what lets it in, and those g
 	const { learning, snapshot } = main;
 	const base = { ...snapshot, passwordless: [{ name: "alice", database: "d", passwords: [], pool_size: 3 }] };
 	learning.reach(base);
+	expect(await main.said("right")).toMatchObject(RIGHT);
 	const spec = learning.join("alice", "d", RIGHT.found)!;
 	expect(spec.pools[0]).toMatchObject({ pool_size: 3, server_passwords: ["right"] });
 	learning.replace([], [spec]);
