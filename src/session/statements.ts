@@ -189,7 +189,7 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		const name = isStatement ? chunk.utf8Slice(start, nameEnd) : "";
 		if (isStatement) this.own?.forget(name);
 		const shared = this.own === null;
-		if (isStatement && shared && name === "") {
+		if (isStatement && name === "") {
 			this.unnamed.forget();
 			server.statements.dropUnnamed();
 		}

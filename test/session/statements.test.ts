@@ -551,6 +551,14 @@ describe("prepared_statements = disabled", () => {
 		expect(client.statements.mayDeclare("other")).toBe(false);
 	});
 
+	test("the unnamed statement is closed for other servers, too", () => {
+		const client = own();
+		client.say(f.parse("SELECT 1"), f.close("S"), SYNC);
+		client.done(b.parseComplete(), b.closeComplete());
+		client.take(rig());
+		expect(client.say(...run(), SYNC)).toEqual(["Close S", "Bind", "Execute", "Sync"]);
+	});
+
 	test("a server may have statements by the protocol that have such a name", () => {
 		const client = own();
 		client.say(f.parse("SELECT 1", "mine"));
