@@ -180,6 +180,7 @@ test("two rows, an error, another's row, a slow answer and a server that is away
 	expect(await one(alice, "SELECT 1")).toBe("1");
 	await cluster.primary.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'asker'");
 	expect(await refusal(proxy, { user: "nobody" })).toMatchObject({ code: "28000" });
+	await proxy.waitForLog(/auth_query failed/);
 	expect(proxy.lines.filter((line) => line.includes("auth_query failed")).length).toBe(1);
 });
 

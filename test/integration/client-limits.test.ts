@@ -97,6 +97,7 @@ test("max_client_connections: those beyond are told, an admin is let in, and who
 		({ user, database, errors }) => `${user}@${database} ${errors}`,
 	);
 	expect(errors.sort()).toEqual(["pgdog@other 0", "pgdog@pgdog 1", "second@other 0", "second@pgdog 1"]);
+	await proxy.waitForLog(/WARNING .*too many clients/);
 	const warnings = proxy.lines.filter((line) => /WARNING .*too many clients/.test(line));
 	expect(warnings).toHaveLength(1);
 	expect(warnings[0]).toContain("sorry, too many clients already: 3 of 3 (max_client_connections)");
@@ -124,10 +125,10 @@ test("a user's limit counts its clients in all databases, a database's those of 
 	// Who does not know the password is told nothing of it.
 	expect(await knock(proxy, { database: "other", password: "wrong" })).toStartWith("28000 ");
 	const fifth = await connect(proxy, { database: "other", user: "second" });
-	expect(proxy.log).toContain(
-		'too many connections for database "pgdog": 2 of 2 (max_client_connections of the database)',
+	await proxy.waitForLog(
+		/too many connections for database "pgdog": 2 of 2 \(max_client_connections of the database\)/,
 	);
-	expect(proxy.log).toContain('too many connections for role "pgdog": 3 of 3 (max_client_connections of the user)');
+	await proxy.waitForLog(/too many connections for role "pgdog": 3 of 3 \(max_client_connections of the user\)/);
 	for (const client of [first, second, third, fourth, fifth]) client.close();
 });
 

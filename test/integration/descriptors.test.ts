@@ -74,7 +74,7 @@ test.each([1, 2])(
 	"clients beyond the limit are told with %p workers, the others get their servers, and an admin in",
 	async (workers) => {
 		await using proxy = await start(96, { workers, default_pool_size: 4, min_pool_size: 0, log_connections: false });
-		expect(proxy.log).toMatch(
+		await proxy.waitForLog(
 			/WARNING 96 file descriptors .* pools of up to 4 server connections leave room for \d+ clients/,
 		);
 		const outcomes = await Promise.all(Array.from({ length: 150 }, () => knock(proxy)));
@@ -93,6 +93,7 @@ test.each([1, 2])(
 		const errors = (await show(console, "SHOW STATS")).map(({ total_errors }) => Number(total_errors));
 		expect(errors[0]).toBeGreaterThanOrEqual(told.length);
 		expect((await show(console, "SHOW POOLS")).map((pool) => Number(pool.errors))).toEqual(errors);
+		await proxy.waitForLog(/WARNING sorry, too many clients already/);
 		expect(proxy.lines.filter((line) => /WARNING sorry, too many clients already/.test(line))).toHaveLength(1);
 		for (const client of clients) client.close();
 		await until(async () => {

@@ -60,6 +60,7 @@ test("max_client_logins: those beyond are told; a CancelRequest is served, an ad
 	await using canceller = await RawClient.open({ port: proxy.port });
 	canceller.send(f.cancelRequest(before.backendPid, before.backendKey));
 	expect((await before.until("Z")).map(({ code }) => code)).toContain("E");
+	await proxy.waitForLog(/WARNING .*too many clients/);
 	const warnings = proxy.lines.filter((line) => /WARNING .*too many clients/.test(line));
 	expect(warnings).toHaveLength(1);
 	expect(warnings[0]).toContain("4 of 4 (max_client_logins), 1 clients in all");
@@ -114,6 +115,7 @@ test("max_failed_logins: an address that guesses is refused for a while, others 
 	expect(await one(before, "SELECT 'still here'")).toBe("still here");
 	for (let i = 0; i < 7; i++) expect(await guess(unix)).toStartWith("28000 password for user");
 	expect(await knock(proxy, unix)).toBe("in");
+	await proxy.waitForLog(/WARNING too many failed log-ins/);
 	const warnings = proxy.lines.filter((line) => /WARNING too many failed log-ins/.test(line));
 	expect(warnings).toHaveLength(1);
 	expect(warnings[0]).toContain("5 of 5 (max_failed_logins), for 3 s from the last");

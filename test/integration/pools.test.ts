@@ -238,7 +238,7 @@ test("min_pool_size is opened at the start and kept, idle_timeout closes what is
 	expect((await backends(cluster)).length).toBe(5);
 	await Promise.all(clients.map((client) => client.query("COMMIT")));
 	await untilBackends(cluster, 2);
-	expect(proxy.log).toContain("idle_timeout");
+	await proxy.waitForLog(/idle_timeout/);
 	// The minimum comes back when a server is lost.
 	await cluster.primary.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'pgdog'");
 	await untilBackends(cluster, 0);

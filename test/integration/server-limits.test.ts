@@ -74,7 +74,7 @@ test.each([1, 2])("max_db_connections with %p workers: an idle server of another
 	}
 	expect(most).toBeGreaterThan(0);
 	expect(most).toBeLessThanOrEqual(3);
-	expect(proxy.log).toContain("closing server connection: another pool of its database or user needs the room");
+	await proxy.waitForLog(/closing server connection: another pool of its database or user needs the room/);
 	// Another entry of [[databases]] is not concerned.
 	const [others] = await of(proxy, "a", 1, "other");
 	expect(await one(others!, "SELECT 1")).toBe("1");
@@ -174,7 +174,7 @@ test.each([1, 2])(
 		expect(await last).toBe("served");
 		for (const client of clients.slice(0, 2)) await client.query("COMMIT");
 		await until(async () => (await backends(cluster)).length === 1, "the reserve to be given up");
-		expect(proxy.log).toContain("closing server connection: reserve_pool_timeout");
+		await proxy.waitForLog(/closing server connection: reserve_pool_timeout/);
 		// A reload that takes it away ends no transaction.
 		await Promise.all(clients.slice(0, 2).map((client) => client.query("BEGIN")));
 		proxy.writeConfig(files({ workers, ...reserve, reserve_pool_size: 0 }).config);
@@ -195,7 +195,7 @@ test.each([1, 2])(
 		await using other = await connect(proxy, { user: "b" });
 		expect(await one(other, "SELECT 1")).toBe("1");
 		for (const client of clients) expect((await client.query("BEGIN")).errors).toEqual([]);
-		expect(proxy.log).toContain("another pool of its database or user needs the room");
+		await proxy.waitForLog(/another pool of its database or user needs the room/);
 		for (const client of clients) await client.query("COMMIT");
 		expect(await one(other, "SELECT 1")).toBe("1");
 	},

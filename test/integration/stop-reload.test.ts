@@ -182,7 +182,7 @@ test("SIGHUP: pool sizes, timeouts and the log change; the servers stay", async 
 		}).config,
 	);
 	expect(await reload(proxy)).toContain("reloaded");
-	expect(proxy.lines.some((line) => line.includes("default_pool_size"))).toBe(true);
+	await proxy.waitForLog(/default_pool_size/);
 	await busy();
 	expect((await backends(cluster)).length).toBe(4);
 	expect((await backends(cluster)).map((b) => String(b.pid))).toContain(pid as string);
@@ -425,7 +425,7 @@ test("RELOAD tells its giver what waits for a restart and what is ignored", asyn
 	expect(told).toMatch(/WARNING: .*workers: 1 -> 2.*after a restart/);
 	expect(told).toMatch(/NOTICE: .*default_pool_size: 10 -> 7/);
 	expect(told).toMatch(/NOTICE: configuration reloaded: .* 1 changed/);
-	for (const { M } of notices) expect(proxy.log).toContain(M!);
+	for (const { M } of notices) await until(() => proxy.log.includes(M!), `${M} in the log`);
 });
 
 test("SIGHUP: a changed server address moves the pool; a setting that needs a restart is told and left", async () => {
@@ -439,7 +439,7 @@ test("SIGHUP: a changed server address moves the pool; a setting that needs a re
 	expect(await one(client, "SELECT name FROM here")).toBe("the first");
 	proxy.writeConfig(simpleConfig(other.primary, { workers: 7, min_pool_size: 0 }).config);
 	await reload(proxy);
-	expect(proxy.log).toMatch(/workers.*restart/);
+	await proxy.waitForLog(/workers.*restart/);
 	const error = await one(client, "SELECT name FROM here").catch((e: Error | LoginError) => e);
 	// The client stays with the pool that it logged in to, or is sent away: never to half of either.
 	if (error instanceof Error) expect(client.ended).toBe(true);

@@ -158,7 +158,7 @@ linuxOnly("a stop of the old process lets transactions end", async () => {
 
 linuxOnly("where nobody runs, it starts as ever", async () => {
 	await using proxy = await successor({ port: freePort() });
-	expect(proxy.log).toContain(`nobody answers on ${takeover_socket}: there is nothing to take over`);
+	await proxy.waitForLog(new RegExp(`nobody answers on ${takeover_socket}: there is nothing to take over`));
 	expect(await one(await connect(proxy), "SELECT 1")).toBe("1");
 });
 
@@ -294,7 +294,7 @@ linuxOnly("what cannot be opened after a takeover keeps nothing else from being 
 	using taken = Bun.serve({ port: 0, hostname: "0.0.0.0", fetch: () => new Response() });
 	await using next = await successor({ ...general, healthcheck_port: taken.port });
 	await old.waitForLog(new RegExp(`goes on as process ${next.pid}`));
-	expect(next.log).toContain(`takeover: cannot listen on 0.0.0.0:${taken.port}`);
+	await next.waitForLog(new RegExp(`takeover: cannot listen on 0.0.0.0:${taken.port}`));
 	expect(existsSync(join(folder, `.s.PGSQL.${general.port}`))).toBe(true);
 	await using _third = await successor(general);
 	await next.waitForLog(/goes on as process/);
