@@ -132,7 +132,7 @@ export class Learning {
 		try {
 			const servers = serversOf(snapshot, database, name, []);
 			const isKept = this.users.get(key)?.user.passed === true;
-			const whose = { key, database, isKept, servers, general: snapshot.general };
+			const whose = { key, isKept, servers, general: snapshot.general };
 			const reason = await this.passing.judge(password, whose);
 			return reason === null ? { found: { passwords: [password], passed: true } } : { found: null, reason };
 		} catch (error) {

@@ -14,7 +14,7 @@ import { Outsider } from "./outsider.ts";
 
 /** Passwords that are believed. */
 const MOST_KEPT = 10_000;
-/** Log-ins tried at once for each database: each is one more connection that its server has to have room for. */
+/** Log-ins tried at once at each server: each is one more connection that it has to have room for. */
 const AT_ONCE = 16;
 
 /** Why a password is wrong, for the log; null: it is right. */
@@ -29,7 +29,6 @@ interface Proof {
 interface Whose {
 	/** Of user and database. */
 	readonly key: string;
-	readonly database: string;
 	/** There are pools by the password that is believed: another is refused while that one is right, unless it may be changed. */
 	readonly isKept: boolean;
 	/** Of the database, as that user reaches them, in the order in which they are tried. */
@@ -37,7 +36,7 @@ interface Whose {
 	readonly general: General;
 }
 
-/** Log-ins that are tried at servers of one database. */
+/** Log-ins that are tried at one server, first at least. */
 interface Turns {
 	/** Those under way, and those that wait. */
 	all: number;
@@ -49,7 +48,7 @@ export class Passing {
 	private readonly proofs = new LRUCache<string, Proof>({ max: MOST_KEPT });
 	/** Log-ins under way, by whose and with what: a storm of one asks once. Bounded by clients that log in. */
 	private readonly underway = new Map<string, Promise<Verdict>>();
-	/** Of databases for which log-ins are under way: the server of one may be away, which is nothing to the others. */
+	/** Of servers at which log-ins are under way: one may be away, which is nothing to the others. */
 	private readonly turns = new Map<string, Turns>();
 	private doubts = 0;
 
@@ -100,7 +99,9 @@ export class Passing {
 		const { doubts } = this;
 		// Who has begun to log in before has time left to be told.
 		const patience = Math.max(1, Math.floor(whose.general.client_login_timeout / 2));
-		await this.turn(whose.database);
+		const [first] = whose.servers;
+		const server = `${first?.host}:${first?.port}`;
+		await this.turn(server);
 		try {
 			if (now() - started > patience) throw new PgError("FATAL", "08006", "too many log-ins at once");
 			const verdict = await this.verdict(password, whose, now() + patience);
@@ -109,23 +110,23 @@ export class Passing {
 			else if (this.isLast(whose.key, password)) this.proofs.delete(whose.key);
 			return verdict;
 		} finally {
-			this.pass(whose.database);
+			this.pass(server);
 		}
 	}
 
-	private async turn(database: string): Promise<void> {
-		const turns = this.turns.get(database) ?? { all: 0, waiting: [] };
-		this.turns.set(database, turns);
+	private async turn(server: string): Promise<void> {
+		const turns = this.turns.get(server) ?? { all: 0, waiting: [] };
+		this.turns.set(server, turns);
 		if (turns.all++ < AT_ONCE) return;
 		const { promise, resolve } = Promise.withResolvers<void>();
 		turns.waiting.push(resolve);
 		await promise;
 	}
 
-	private pass(database: string): void {
-		const turns = this.turns.get(database)!;
+	private pass(server: string): void {
+		const turns = this.turns.get(server)!;
 		turns.waiting.shift()?.();
-		if (--turns.all === 0) this.turns.delete(database);
+		if (--turns.all === 0) this.turns.delete(server);
 	}
 
 	/** What the first server says that says anything. */
