@@ -76,7 +76,7 @@ function check({ files, login }: Extract<CommandLine, { kind: "configcheck" }>):
 	if (snapshot === null) return 1;
 	log.info("✅ config valid");
 	if (login === undefined) return 0;
-	const { text, isRefused } = explainLogin(snapshot.hba, snapshot.general, login);
+	const { text, isRefused } = explainLogin(snapshot, login);
 	process.stdout.write(`${text}\n`);
 	return isRefused ? 3 : 0;
 }

@@ -80,18 +80,30 @@ export function refusedBy(entry: HbaEntry | null, { user, database, host, isEncr
 	return `${by} host "${where}", user "${user}", database "${database}", ${how}`;
 }
 
+/** Of a Snapshot. */
+interface Deciding {
+	readonly hba: readonly HbaEntry[];
+	readonly general: Pick<General, "auth_type" | "tls_client_required">;
+	readonly admin: { readonly name: string; readonly user: string };
+}
+
+interface Explanation {
+	readonly text: string;
+	readonly isRefused: boolean;
+}
+
 /** For `configcheck --login`: what decides about a log-in, as a line, and whether it is refused by that. */
-export function explainLogin(
-	list: readonly HbaEntry[],
-	{ auth_type, tls_client_required }: Pick<General, "auth_type" | "tls_client_required">,
-	login: HbaLogin,
-): { readonly text: string; readonly isRefused: boolean } {
+export function explainLogin({ hba, general, admin }: Deciding, login: HbaLogin): Explanation {
+	const { auth_type, tls_client_required } = general;
 	if (tls_client_required && !login.isEncrypted && login.host !== LOCAL)
 		return { text: "only TLS connections are allowed (tls_client_required)", isRefused: true };
-	if (list.length === 0) return { text: `there is no [[hba]]: auth_type = "${auth_type}" decides`, isRefused: false };
-	const entry = meets(list, login);
+	if (hba.length === 0) return { text: `there is no [[hba]]: auth_type = "${auth_type}" decides`, isRefused: false };
+	const entry = meets(hba, login);
 	const refusal = refusedBy(entry, login);
-	return { text: entry === null ? refusal! : `${entry.place}: ${entry.text}`, isRefused: refusal !== null };
+	if (entry === null) return { text: refusal!, isRefused: true };
+	const isAsked = admin.name === login.database && admin.user === login.user && /trust|cert/.test(entry.method);
+	const more = isAsked ? " (the admin database asks for its password)" : "";
+	return { text: `${entry.place}: ${entry.text}${more}`, isRefused: refusal !== null };
 }
 
 function holds({ family, bits, prefix }: Network, address: Address): boolean {

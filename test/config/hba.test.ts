@@ -336,7 +336,9 @@ test("a log-in is explained by what decides about it", () => {
 	const general = { auth_type: "md5", tls_client_required: false } as const;
 	const entries = list("host|all|a|all|md5", "host|all|b|all|reject");
 	const say = (login: Partial<HbaLogin>, of = entries, more = {}) => {
-		const { text, isRefused } = explainLogin(of, { ...general, ...more }, { ...LOGIN, ...login });
+		const admin = { name: "admin", user: "root" };
+		const snapshot = { hba: of, general: { ...general, ...more }, admin };
+		const { text, isRefused } = explainLogin(snapshot, { ...LOGIN, ...login });
 		return `${isRefused ? "refused" : "asked"}: ${text.replace(/^.*pgdog\.toml/, "pgdog.toml")}`;
 	};
 	expect(say({ user: "a" })).toMatch(/^asked: pgdog\.toml:\d+: hba\[0\]: host all a all md5$/);
@@ -345,6 +347,10 @@ test("a log-in is explained by what decides about it", () => {
 		'refused: no [[hba]] entry for host "10.1.2.3", user "c", database "d", no encryption',
 	);
 	expect(say({}, [])).toBe('asked: there is no [[hba]]: auth_type = "md5" decides');
+	const trusting = list("host|all|all|all|trust");
+	const ofAdmin = say({ user: "root", database: "admin" }, trusting);
+	expect(ofAdmin).toMatch(/^asked: .*: host all all all trust \(the admin database asks for its password\)$/);
+	expect(say({ user: "root" }, trusting)).toMatch(/trust$/);
 	const only = { tls_client_required: true };
 	expect(say({ user: "a" }, entries, only)).toBe("refused: only TLS connections are allowed (tls_client_required)");
 	expect(say({ user: "a", isEncrypted: true }, entries, only)).toContain("asked: ");

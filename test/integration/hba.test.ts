@@ -3,7 +3,7 @@
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { networkInterfaces, tmpdir } from "node:os";
 import { join } from "node:path";
 import { Authority, type Pair } from "../support/certificates.ts";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
@@ -236,6 +236,24 @@ test("with tls_client_required nobody comes as far as the list without TLS, but 
 	const said = async (way: Way) => (await logIn(way, "pgdog", "ann", "", strict)).said;
 	expect(await said("plain")).toBe("08004 only TLS connections are allowed");
 	expect([await said("tls"), await said("socket")]).toEqual(["in", "in"]);
+});
+
+test("a client that comes by IPv4 to a socket of IPv6 meets entries of IPv4", async () => {
+	const hba = [entry("host", "all", "all", "reject", "::/0"), entry("host", "all", "all", "trust", "127.0.0.0/8")];
+	// Where there is no IPv6, as in some containers, there is only the one way.
+	const hasSix = Object.values(networkInterfaces()).some((all) => all?.some(({ address }) => address === "::1"));
+	await using both = await startProxy({
+		config: configuration(hba, { host: hasSix ? "::" : "127.0.0.1" }),
+		users: [{ name: "ann", database: "pgdog", password: "pw", ...SERVER }],
+	});
+	expect(await logIn("plain", "pgdog", "ann", "", both)).toEqual({ asked: 0, said: "in" });
+	if (!hasSix) return;
+	await using six = await RawClient.open({ host: "::1", port: both.port });
+	const refused = await six.login({ user: "ann", database: "pgdog" }).then(
+		() => "in",
+		({ fields }: LoginError) => fields.M,
+	);
+	expect(refused).toContain('[[hba]] rejects connection for host "::1"');
 });
 
 test("users whom a server knows are asked as their entry says, and of those whom the list refuses nobody is asked", async () => {
