@@ -5,7 +5,7 @@ import type { CommandAnswer } from "./admin/commands.ts";
 import type { ScramKeys } from "./auth/scram-keys.ts";
 import type { MovingServer } from "./backend/moving-server.ts";
 import type { CancelMessage } from "./client/cancel-requests.ts";
-import type { ClientMessage } from "./client/moving-client.ts";
+import type { ClientMessage, CrossingOrder, CrossingReport } from "./client/moving-client.ts";
 import type { Update } from "./config/diff.ts";
 import type { HostDescription } from "./plugin/abi.ts";
 import type { RoomWanted } from "./pool/caps.ts";
@@ -40,6 +40,8 @@ export interface WorkerSetup {
 	readonly loads: SharedArrayBuffer;
 	/** Descriptors of sockets that listen already, for all workers; empty: each opens its own. */
 	readonly sockets: readonly number[];
+	/** The process has taken over from another, whose clients come. */
+	readonly isSuccessor: boolean;
 	/** `ScramCacheOptions.secret`, the same for all workers: a user's salt must not depend on the thread. */
 	readonly scramSecret: Uint8Array;
 }
@@ -69,6 +71,7 @@ interface Proven {
 
 export type ToWorker =
 	| PeerMessage
+	| { readonly type: "crossing"; readonly order: CrossingOrder }
 	| Proven
 	| { readonly type: "setup"; readonly setup: WorkerSetup }
 	/** A client of the Unix socket, by its descriptor: the main thread accepts there for all workers. */
@@ -115,6 +118,7 @@ export type FromWorker =
 	| { readonly type: "listening"; readonly fd: number }
 	| { readonly type: "failed"; readonly reason: string }
 	| Proven
+	| { readonly type: "crossing"; readonly report: CrossingReport }
 	| { readonly type: "peer"; readonly to: number; readonly message: PeerMessage }
 	| { readonly type: "rows"; readonly id: number; readonly rows: AnyRow[] }
 	| { readonly type: "ask"; readonly id: number; readonly sql: string; readonly shape: AdminShape }

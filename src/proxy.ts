@@ -15,15 +15,17 @@ import { Contain } from "./contain.ts";
 import { cannotListen, ProtocolError, traceOf } from "./errors.ts";
 import { KnownPools } from "./known-pools.ts";
 import type { Log } from "./log.ts";
-import { turnAway } from "./login/door.ts";
+import { UnixDoor } from "./login/unix-door.ts";
 import type { AnyRow, FromWorker, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
 import { releaseCode } from "./net/code.ts";
-import { Descriptors, Room } from "./net/descriptors.ts";
-import { closeDescriptor, descriptor, duplicate, endListener } from "./net/options.ts";
+import { Descriptors } from "./net/descriptors.ts";
+import { closeDescriptor, endListener } from "./net/options.ts";
 import { settle } from "./net/outgoing.ts";
 import type { ServiceManager } from "./net/service-manager.ts";
+import type { Successor } from "./net/successor.ts";
 import { type Predecessor, type Takeover, TakeoverListener } from "./net/takeover.ts";
 import { listenUnix, listenUnixPassed, type UnixListener, unixSocketPath } from "./net/unix.ts";
+import { Passage } from "./passage.ts";
 import type { HostDescription } from "./plugin/abi.ts";
 import { PluginHost } from "./plugin/host.ts";
 import { Bans } from "./pool/bans.ts";
@@ -71,6 +73,7 @@ export class Proxy implements AdminSource {
 	/** `WorkerSetup.sockets`; empty again once it leaves. */
 	private sockets: readonly number[];
 	private readonly takeover: TakeoverListener;
+	private readonly passage: Passage;
 	/** Another process goes on in our place; clients may stay for a while. */
 	private isReplaced = false;
 	private readonly plugins: PluginHost;
@@ -100,7 +103,6 @@ export class Proxy implements AdminSource {
 	private shutdownTimer: Timer | null = null;
 	private unixListener: UnixListener | null = null;
 	private health: HealthEndpoint | null = null;
-	private nextThread = 0;
 	private readonly gathering: Gathering<RowKind, AnyRow>;
 	readonly averages: AverageSampler;
 	/** What is done again and again, until all is closed. */
@@ -150,9 +152,11 @@ export class Proxy implements AdminSource {
 		const { host, port, takeover_timeout } = snapshot.general;
 		const predecessor = {
 			offer: () => this.offer(),
-			onTakenOver: (pid: number) => this.onReplaced(pid),
+			onTakenOver: (pid: number, by: Successor) => this.onReplaced(pid, by),
 			refused: (why: string) => log.warn(`takeover refused: ${why}`),
 		};
+		const tell = (worker: number, message: ToWorker) => this.threads[worker]?.send(message);
+		this.passage = new Passage({ log, contain: this.contain, workers: this.workers, send: tell });
 		this.takeover = new TakeoverListener({ host, port }, predecessor, this.contain, takeover_timeout);
 		const { attendance, workers } = this;
 		const respondents = {
@@ -209,6 +213,7 @@ export class Proxy implements AdminSource {
 				loads: loads.memory,
 				scramSecret: this.scramSecret,
 				sockets: this.sockets,
+				isSuccessor: this.predecessor !== null,
 			};
 			this.threads.push(workers === 0 ? await this.startHere(setup) : this.startThread(setup));
 		}
@@ -239,7 +244,9 @@ export class Proxy implements AdminSource {
 			},
 			async () => {
 				const path = unix_socket_dir === undefined ? null : unixSocketPath(unix_socket_dir, port);
-				const open = (socket: Socket<undefined>) => this.accept(socket);
+				const hand = (worker: number, fd: number) => this.handClient(worker, fd);
+				const door = new UnixDoor(this.descriptors, this.attendance, this.workers, hand);
+				const open = (socket: Socket<undefined>) => door.accept(socket);
 				this.unixListener = listenUnixPassed(this.predecessor?.unix ?? null, path, open);
 				if (path === null || this.unixListener !== null) return;
 				this.unixListener = await listenUnix(path, Number.parseInt(unix_socket_mode, 8), open);
@@ -285,31 +292,11 @@ export class Proxy implements AdminSource {
 		return { send: (message) => thread.postMessage(message) };
 	}
 
-	/** A client has come by the Unix socket. One thread alone can accept there: this one, which hands connections to workers in turn. */
-	private accept(socket: Socket<undefined>): void {
-		this.descriptors.look(0);
-		this.descriptors.count();
-		if (this.descriptors.roomFor(descriptor(socket), 0) === Room.None) {
-			turnAway(socket);
-			this.descriptors.free();
-			return;
-		}
-		const fd = duplicate(socket);
-		// Nothing has been read: what the client has sent waits in the socket for its worker.
-		socket.pause();
-		socket.close();
-		const thread = this.nextLively();
-		if (fd < 0 || thread === undefined || this.stopping) {
-			closeDescriptor(fd);
-			this.descriptors.free();
-		} else thread.send({ type: "client", fd });
-	}
-
-	/** The worker whose turn it is, stuck ones passed over unless all are; undefined before there are workers. */
-	private nextLively(): Thread | undefined {
-		for (let tries = 1; tries < this.workers && this.attendance.isStuck(this.nextThread % this.workers); tries++)
-			this.nextThread++;
-		return this.threads[this.nextThread++ % this.workers];
+	/** Has a worker take a client of the Unix socket, by its descriptor. */
+	private handClient(worker: number, fd: number): boolean {
+		const thread = this.stopping ? undefined : this.threads[worker];
+		thread?.send({ type: "client", fd });
+		return thread !== undefined;
 	}
 
 	private send(message: ToWorker): void {
@@ -355,6 +342,9 @@ export class Proxy implements AdminSource {
 			}
 			case "drained":
 				if (++this.drained === this.workers && this.stopping) this.closeAll();
+				break;
+			case "crossing":
+				this.passage.onReport(from, message.report);
 				break;
 			case "closed":
 				if (++this.closed < this.workers) break;
@@ -414,6 +404,7 @@ export class Proxy implements AdminSource {
 		}
 		// Clients come by the port, and would lose more than this.
 		await this.listenBeside(({ message }) => this.log.error(`takeover: ${message}`));
+		if (predecessor.clients !== null) this.passage.welcome(predecessor.clients);
 		return true;
 	}
 
@@ -425,11 +416,12 @@ export class Proxy implements AdminSource {
 	}
 
 	/** Another process listens: what clients there are may stay as long as at a shutdown. */
-	private onReplaced(pid: number): void {
+	private onReplaced(pid: number, by: Successor): void {
 		this.health?.stop();
 		// It was told to stop meanwhile, and does so: its clients have no more time for that.
 		if (this.stopping) return;
 		this.isReplaced = true;
+		this.passage.lead(pid, by);
 		this.leave(true, `goes on as process ${pid}; clients may stay here for $s`);
 	}
 
@@ -459,6 +451,7 @@ export class Proxy implements AdminSource {
 			return;
 		}
 		this.isReplaced = false;
+		this.passage.end();
 		this.leave(false, `is shutting down [${signal}], waiting up to $s for clients to finish transactions`);
 	}
 
@@ -499,6 +492,7 @@ export class Proxy implements AdminSource {
 		this.monitor.stop();
 		this.learning.stop();
 		this.health?.stop();
+		this.passage.end();
 		this.send({ type: "close" });
 		this.contain.later(CLOSE_TIMEOUT, null, () => {
 			// The worker may be inside a plugin, and to wait for that could take for ever.

@@ -2,6 +2,7 @@
 // thread knows hangs off one Worker, so that several can live in a process (tests), or one on the main thread.
 // Talks to the main thread by messages (messages.ts); knows every room, and only proxy.ts and worker-thread.ts know it.
 
+import { randomInt } from "node:crypto";
 import type { Socket, SocketHandler } from "bun";
 import { shapeOf } from "./admin/command.ts";
 import { AdminSessions } from "./admin/sessions.ts";
@@ -14,6 +15,7 @@ import { CancelRequests } from "./client/cancel-requests.ts";
 import { SHUTTING_DOWN } from "./client/client.ts";
 import { Clients } from "./client/clients.ts";
 import type { ClientContext, ClientHandle } from "./client/context.ts";
+import { Crossing } from "./client/crossing.ts";
 import { Moves, type MovesContext } from "./client/moves.ts";
 import { Seats } from "./client/seats.ts";
 import { Budget } from "./client/share.ts";
@@ -117,6 +119,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 	private readonly logins: Logins;
 	readonly clients: Clients<ClientRow>;
 	private readonly moves: Moves<ClientRow>;
+	private readonly crossing: Crossing<ClientRow>;
 	readonly descriptors: Descriptors;
 	readonly seats: Seats;
 	private readonly door: Door;
@@ -155,9 +158,13 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		this.listener = new Listener(this, setup.sockets);
 		this.attendance = new Attendance(setup.workers, setup.attendance);
 		this.loads = new Loads(setup.workers, setup.loads);
-		this.clients = new Clients(this.worker, (to, message) => this.toPeer(to, message), general.peer_id);
+		const tell = (to: number, message: PeerMessage) => this.toPeer(to, message);
+		// Not those that clients have who come from the process before, as far as chance goes.
+		const lastId = setup.isSuccessor ? randomInt(2 ** 23) : 0;
+		this.clients = new Clients(this.worker, tell, general.peer_id, setup.workers, lastId);
 		this.cancels = new CancelRequests(this, setup.workers, (to, message) => this.toPeer(to, message));
 		this.moves = new Moves(this, setup.workers);
+		this.crossing = new Crossing(this, this.moves, (report) => this.post({ type: "crossing", report }));
 		this.scram = new ScramCache({ secret: setup.scramSecret });
 		this.statements = new Statements(() => this.ledger.nextStatement());
 		this.contain = new Contain((error) => this.onFailure(error), settle);
@@ -291,6 +298,11 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		this.cancels.pass(pid, secret, done);
 	}
 
+	cancelElsewhere(pid: number, secret: Uint8Array): void {
+		if (!this.setup.isSuccessor) return;
+		this.post({ type: "crossing", report: { type: "cancel-elsewhere", pid, secret } });
+	}
+
 	/** Runs `work` for every client: a bug costs the one that it happens in, and the others still have their turn. */
 	private eachClient(work: (client: ClientHandle) => void): void {
 		for (const client of this.clients.all()) this.contain.guard(client.stream, () => work(client));
@@ -357,6 +369,9 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 			case "client-at":
 				this.moves.onMessage(message);
 				break;
+			case "crossing":
+				this.crossing.onOrder(message.order);
+				break;
 			case "client":
 				this.contain.when(null, this.adoptClient(message.fd), () => {});
 				break;
@@ -376,15 +391,16 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 			case "listen":
 				if (!this.stopping) this.listener.listenAgain();
 				break;
-			case "drain":
-				this.drain(message.gently);
-				break;
-			case "cancel-all":
-				this.eachClient((client) => client.cancel(() => {}));
-				break;
-			case "close":
-				this.close();
+			default:
+				this.leave(message);
 		}
+	}
+
+	/** The process is to end. */
+	private leave(message: Extract<ToWorker, { type: "drain" | "cancel-all" | "close" | "setup" }>): void {
+		if (message.type === "drain") this.drain(message.gently);
+		else if (message.type === "cancel-all") this.eachClient((client) => client.cancel(() => {}));
+		else if (message.type === "close") this.close();
 	}
 
 	/** What the main thread knows of users. */

@@ -69,6 +69,7 @@ function workerOf(snapshot: Snapshot, largest = snapshot, index = 0) {
 		loads: loads.memory,
 		scramSecret: new Uint8Array(32),
 		sockets: [],
+		isSuccessor: false,
 	};
 	const said: FromWorker[] = [];
 	const worker = new Worker(setup, (message) => said.push(message));

@@ -6,7 +6,7 @@ import { sendCancel } from "../backend/cancel.ts";
 import type { Peer } from "../config/peers.ts";
 import type { Contain } from "../contain.ts";
 import type { Dialling } from "../net/connect.ts";
-import { type Clients, homeOf, instanceOf } from "./clients.ts";
+import { type Clients, instanceOf } from "./clients.ts";
 import type { ClientContext } from "./context.ts";
 
 /** Most for other workers' clients under way at a time; more are dropped. A guess. */
@@ -38,7 +38,9 @@ interface Context {
 	readonly contain: Contain;
 	readonly general: ClientContext["general"];
 	readonly dialling: Dialling;
-	readonly clients: Pick<Clients<unknown>, "placeOf" | "get">;
+	readonly clients: Pick<Clients<unknown>, "placeOf" | "homeOf" | "get">;
+	/** Nobody here has this key: the process that this one has replaced may know whose it is. */
+	cancelElsewhere(pid: number, secret: Uint8Array): void;
 }
 
 export class CancelRequests {
@@ -104,7 +106,10 @@ export class CancelRequests {
 		const client = clients.get(pid);
 		if (client?.secret.length === secret.length && timingSafeEqual(client.secret, secret))
 			contain.guard(client.stream, () => client.cancel(done));
-		else done();
+		else {
+			this.context.cancelElsewhere(pid, secret);
+			done();
+		}
 	}
 
 	onMessage(message: CancelMessage): void {
@@ -118,7 +123,7 @@ export class CancelRequests {
 		const { worker, clients } = this.context;
 		const { pid, secret, id, by } = message;
 		const place = clients.placeOf(pid);
-		if (place !== worker && homeOf(pid) === worker) this.tell(place, message);
+		if (place !== worker && clients.homeOf(pid) === worker) this.tell(place, message);
 		else this.here(pid, secret, () => this.tell(by, { type: "cancelled", id }));
 	}
 }

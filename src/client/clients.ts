@@ -17,9 +17,16 @@ const COUNT_BITS = ID_BITS - PEER_BITS;
 export const FEW = 500;
 export const TURNS = 5;
 
-/** The worker that a client with this process id has logged in on; there may be none such. */
-export function homeOf(pid: number): number {
-	return pid >>> ID_BITS;
+/** Most workers that a process id can name. */
+const MOST_WORKERS = 256;
+
+/**
+ * The worker that knows where the client with this process id is: it has logged in there, or, when it comes from another process that has
+ * more workers, it could have.
+ * @param workers how many there are
+ */
+export function homeOf(pid: number, workers = MOST_WORKERS): number {
+	return (pid >>> ID_BITS) % workers;
 }
 
 /** The instance that a client with this process id has logged in to, if all of them have a `peer_id`. */
@@ -36,16 +43,29 @@ export class Clients<Row> {
 	private readonly abroad = new Map<number, number>();
 	/** Clients that were given away and have not arrived yet. */
 	private readonly underway = new Map<number, Row>();
-	private lastId = 0;
+	private lastId: number;
+	private readonly workers: number;
 	/** What all process ids that are given here have in common, and the bits that count. */
 	private readonly common: number;
 	private readonly counting: number;
 	/** Those that are still to have their turn before all have it again. */
 	private waiting = this.here.values();
 
-	/** @param peer `peer_id`; 0 for none */
-	constructor(worker: number, tell: (to: number, message: ClientMessage) => void, peer = 0) {
+	/**
+	 * @param peer `peer_id`; 0 for none
+	 * @param workers how many there are
+	 * @param lastId where to begin: away from the process ids of clients that come from another process
+	 */
+	constructor(
+		worker: number,
+		tell: (to: number, message: ClientMessage) => void,
+		peer = 0,
+		workers = MOST_WORKERS,
+		lastId = 0,
+	) {
 		this.worker = worker;
+		this.workers = workers;
+		this.lastId = lastId;
 		this.common = (worker << ID_BITS) | (peer << COUNT_BITS);
 		this.counting = (1 << (peer === 0 ? ID_BITS : COUNT_BITS)) - 1;
 		this.tell = tell;
@@ -70,6 +90,13 @@ export class Clients<Row> {
 		return id;
 	}
 
+	/** @returns whether nobody has this process id, which is kept then for a client that comes from another process */
+	reserve(pid: number): boolean {
+		if (this.here.has(pid) || this.abroad.has(pid)) return false;
+		this.abroad.set(pid, this.worker);
+		return true;
+	}
+
 	/** It is gone. */
 	unregister({ pid }: ClientHandle): void {
 		this.here.delete(pid);
@@ -81,13 +108,22 @@ export class Clients<Row> {
 		return this.here.size + this.underway.size === 0;
 	}
 
+	/** How many are here. */
+	get size(): number {
+		return this.here.size;
+	}
+
 	get(pid: number): ClientHandle | undefined {
 		return this.here.get(pid);
 	}
 
+	homeOf(pid: number): number {
+		return homeOf(pid, this.workers);
+	}
+
 	/** The worker that has the client with this process id, or knows which has. There may be none such. */
 	placeOf(pid: number): number {
-		const home = homeOf(pid);
+		const home = this.homeOf(pid);
 		if (this.here.has(pid)) return this.worker;
 		return home === this.worker ? (this.abroad.get(pid) ?? home) : home;
 	}
@@ -123,11 +159,22 @@ export class Clients<Row> {
 	/** `moving` was a client here, which SHOW CLIENTS shows as `row`, and goes to the worker `to`. */
 	give(moving: MovingClient, row: Row, to: number): void {
 		const { pid } = moving;
-		this.here.delete(pid);
-		this.underway.set(pid, row);
+		this.leave(pid, row);
 		// Before it arrives there: a CancelRequest for what it does then comes after that.
 		this.noteAt(pid, to);
 		this.tell(to, { type: "give-client", client: moving, by: this.worker });
+	}
+
+	/** It is on its way to another process, and not gone before `left`; or it is registered again. */
+	leave(pid: number, row: Row): void {
+		this.here.delete(pid);
+		this.underway.set(pid, row);
+	}
+
+	/** It is with another process. */
+	left(pid: number): void {
+		this.underway.delete(pid);
+		this.noteAt(pid, -1);
 	}
 
 	/** The client that `by` has given is one of those here, or is none any more. */
@@ -147,7 +194,7 @@ export class Clients<Row> {
 
 	/** Has the worker that its process id names know where the client is. */
 	private noteAt(pid: number, worker: number): void {
-		const home = homeOf(pid);
+		const home = this.homeOf(pid);
 		if (home === this.worker) this.onAt(pid, worker);
 		else if (home !== worker) this.tell(home, { type: "client-at", pid, worker });
 	}

@@ -106,7 +106,8 @@ export class Moves<Row> {
 		const { contain, clients } = this.context;
 		switch (message.type) {
 			case "give-client":
-				contain.when(null, this.adopt(message.client, message.by), () => {});
+				// The giver counts it until then, so that a shutdown waits for it.
+				contain.when(null, this.adopt(message.client), () => clients.arrived(message.client.pid, message.by));
 				break;
 			case "client-arrived":
 				clients.onArrived(message.pid);
@@ -117,8 +118,9 @@ export class Moves<Row> {
 		}
 	}
 
-	private async adopt(moving: MovingClient, by: number): Promise<void> {
-		const { seats, handlers, log, clients } = this.context;
+	/** Takes in a client that was another worker's, or another process', until now. */
+	async adopt(moving: MovingClient): Promise<void> {
+		const { seats, handlers, log } = this.context;
 		let socket: Socket<Stream> | null = null;
 		try {
 			socket = await adoptSocket(moving.fd, handlers);
@@ -128,8 +130,6 @@ export class Moves<Row> {
 			this.context.onLogout(moving, "connection lost");
 		}
 		if (socket !== null) this.arrive(socket, moving);
-		// The giver counts it until then, so that a shutdown waits for it.
-		clients.arrived(moving.pid, by);
 	}
 
 	private arrive(socket: Socket<Stream>, moving: MovingClient): void {

@@ -68,7 +68,7 @@ export const general = {
 		reloadable: false,
 		pattern: /^\/.{1,106}$/,
 		accepted: "an absolute path of at most 107 bytes",
-		text: "Ours, not PgDog's: a Unix socket, for the same user only, by which another process that is started with `--takeover` and this configuration goes on in place of this one: it is handed the sockets that clients connect to, and this one leaves when its clients have, at the latest after `shutdown_timeout`. Linux only.",
+		text: "Ours, not PgDog's: a Unix socket, for the same user only, by which another process that is started with `--takeover` and this configuration goes on in place of this one: it is handed the sockets that clients connect to, and clients that rest; this one leaves when no client is left, at the latest after `shutdown_timeout`. Linux only.",
 	}),
 	takeover_timeout: milliseconds({
 		default: 10_000,

@@ -27,6 +27,15 @@ const TCP_USER_TIMEOUT = 18;
 
 /** For this room only. */
 export const libc = open();
+const linuxLibc = linux ? openLinux() : null;
+
+function openLinux() {
+	try {
+		return dlopen("libc.so.6", { memfd_create: { args: ["ptr", "u32"], returns: "i32" } }).symbols;
+	} catch {
+		return null;
+	}
+}
 
 function open() {
 	try {
@@ -200,6 +209,24 @@ export function setNonBlocking(fd: number): void {
 /** A second descriptor for the same socket; -1 when it cannot be had. */
 export function duplicateDescriptor(fd: number): number {
 	return libc === null ? -1 : libc.dup(fd);
+}
+
+const MFD_CLOEXEC = 1;
+const MEMORY_FILE = Buffer.from("pgdog\0");
+
+/** A file without a name, in memory; -1 when it cannot be had. */
+export function openMemoryFile(): number {
+	return linuxLibc === null ? -1 : linuxLibc.memfd_create(MEMORY_FILE, MFD_CLOEXEC);
+}
+
+const POLLIN = 1;
+
+/** Whether there is something to be read from `fd`, or its end. */
+export function hasNews(fd: number): boolean {
+	if (libc === null) return false;
+	asked[0] = fd;
+	asked[1] = POLLIN;
+	return libc.poll(asked, 1, 0) > 0;
 }
 
 const CLOCK_MONOTONIC = linux ? 1 : 6;

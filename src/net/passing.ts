@@ -1,6 +1,7 @@
 // Descriptors from one process to another, over a Unix socket (SCM_RIGHTS, unix(7)). Linux only.
 
-import { addressOf, libc } from "./options.ts";
+import { fstatSync, readSync, writeSync } from "node:fs";
+import { addressOf, closeDescriptor, hasNews, libc, openMemoryFile, sendNow } from "./options.ts";
 import { socketAddress } from "./unix.ts";
 
 const AF_UNIX = 1;
@@ -51,6 +52,37 @@ export function sendDescriptors(to: number, text: string, descriptors: readonly 
 	return Number(libc.sendmsg(to, message.header, MSG_NOSIGNAL)) === Buffer.byteLength(text);
 }
 
+/** Bytes of what is said of one client: of one length, so that each comes alone, with its descriptors. */
+export const FRAME = 32;
+
+export function frame(word: string, pid: number): string {
+	return `${word} ${pid} `.padEnd(FRAME - 1).concat("\n");
+}
+
+/** A file in memory with these bytes; -1 when it cannot be had. */
+export function writeMemoryFile(bytes: Uint8Array): number {
+	const fd = openMemoryFile();
+	if (fd < 0) return -1;
+	try {
+		if (writeSync(fd, bytes) === bytes.length) return fd;
+	} catch {
+		// There is no memory for it.
+	}
+	closeDescriptor(fd);
+	return -1;
+}
+
+/** What another process has written to such a file; null when it is too long, or none. @param most bytes */
+export function readMemoryFile(fd: number, most: number): Uint8Array | null {
+	try {
+		const { size } = fstatSync(fd);
+		const bytes = new Uint8Array(Math.min(size, most));
+		return size <= most && readSync(fd, bytes, 0, size, 0) === size ? bytes : null;
+	} catch {
+		return null;
+	}
+}
+
 /** Who is at the other end of a Unix socket; -1: nobody knows. */
 export function peerOf(fd: number): { readonly pid: number; readonly uid: number } {
 	const peer = new Int32Array(new ArrayBuffer(12));
@@ -63,6 +95,13 @@ export function peerOf(fd: number): { readonly pid: number; readonly uid: number
 export function mayHave(peer: number, own: number | undefined): boolean {
 	return peer === own || peer === 0;
 }
+
+interface Received {
+	readonly text: string;
+	readonly descriptors: readonly number[];
+}
+
+const NOTHING: Received = { text: "", descriptors: [] };
 
 /** A connection that waits: for a process that does not serve anybody yet. Bun's own sockets lose the descriptors. */
 export class Channel {
@@ -93,15 +132,32 @@ export class Channel {
 		libc?.send(this.fd, bytes, bytes.length, MSG_NOSIGNAL);
 	}
 
+	/** As `send`, and gives up at once when there is no room. */
+	sendNow(text: string): void {
+		sendNow(this.fd, Buffer.from(text));
+	}
+
 	/** What comes next; an empty text when nothing came in time. */
-	receive(): { readonly text: string; readonly descriptors: readonly number[] } {
-		const message = new Message(LONGEST, HEADER + 4 * MOST + 4);
+	receive(): Received {
 		const until = performance.now() + PATIENCE * 1000;
-		let length = -1;
+		let received: Received | null;
 		// A signal ends the call early (EINTR): the runtime's own, or one that its handler hears of once nobody waits here.
-		do length = libc === null ? 0 : Number(libc.recvmsg(this.fd, message.header, MSG_CMSG_CLOEXEC));
-		while (length < 0 && performance.now() < until);
-		if (length <= 0) return { text: "", descriptors: [] };
+		do received = this.next(LONGEST);
+		while (received === null && performance.now() < until);
+		return received ?? NOTHING;
+	}
+
+	/** Without waiting: null when nothing has come, an empty text when nothing will. @param most bytes */
+	receiveNow(most: number): Received | null {
+		return hasNews(this.fd) ? (this.next(most) ?? NOTHING) : null;
+	}
+
+	/** @returns null: an error, or a signal */
+	private next(most: number): Received | null {
+		const message = new Message(most, HEADER + 4 * MOST + 4);
+		const length = libc === null ? 0 : Number(libc.recvmsg(this.fd, message.header, MSG_CMSG_CLOEXEC));
+		if (length < 0) return null;
+		if (length === 0) return NOTHING;
 		const { control, header, data } = message;
 		const descriptors: number[] = [];
 		if (Number(header[5]) > HEADER && control.readInt32LE(12) === SCM_RIGHTS) {

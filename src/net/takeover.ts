@@ -1,11 +1,13 @@
 // A restart that drops nobody: a new process (`--takeover`) is handed the sockets that the running one listens on, by a Unix socket that
 // nobody but the same user may use. The sockets go on, and with them who waits in their queues: the new process accepts there before the
-// old one stops to. What both say is a line each: "takeover", the offer with the descriptors, "listening", "yours".
+// old one stops to. What both say is a line each: "takeover", the offer with the descriptors, "listening", "yours". Then they go on
+// about clients: successor.ts, and `ClientsFrom` here.
 
 import type { Socket } from "bun";
 import type { Contain } from "../contain.ts";
 import { closeDescriptor, descriptor, setNonBlocking } from "./options.ts";
-import { Channel, mayHave, peerOf, sendDescriptors } from "./passing.ts";
+import { Channel, FRAME, mayHave, peerOf, readMemoryFile, sendDescriptors } from "./passing.ts";
+import { Successor } from "./successor.ts";
 import { listenUnix, type UnixListener } from "./unix.ts";
 
 /** Most connections at a time: one is of the process that takes over, others are refused and gone. */
@@ -30,8 +32,8 @@ interface Sockets {
 export interface Predecessor {
 	/** All sockets that it listens on, or null when it cannot be taken over (any more). */
 	offer(): Sockets | null;
-	/** Another process listens now. */
-	onTakenOver(pid: number): void;
+	/** Another process listens now, and may take clients. */
+	onTakenOver(pid: number, by: Successor): void;
 	refused(why: string): void;
 }
 
@@ -46,6 +48,8 @@ export class TakeoverListener {
 	private readonly visitors = new Map<Socket<undefined>, Timer>();
 	/** Whom the sockets were offered to. */
 	private heir: Socket<undefined> | null = null;
+	/** The heir, once it listens. */
+	private successor: Successor | null = null;
 
 	/** @param patience ms from a connection until whoever has come listens */
 	constructor(where: Offer, of: Predecessor, contain: Contain, patience: number) {
@@ -58,8 +62,8 @@ export class TakeoverListener {
 	/** @throws Error that names the path when it cannot be had */
 	async listen(path: string): Promise<void> {
 		const handlers = {
-			data: (socket: Socket<undefined>, chunk: Buffer) => this.onLine(socket, chunk.toString()),
-			close: (socket: Socket<undefined>) => this.onClose(socket),
+			data: (socket: Socket<undefined>, chunk: Buffer) => this.contain.guard(null, () => this.onData(socket, chunk)),
+			close: (socket: Socket<undefined>) => this.contain.guard(null, () => this.onClose(socket)),
 		};
 		this.listener = await listenUnix(path, 0o600, (socket) => this.onVisitor(socket), handlers);
 	}
@@ -87,15 +91,22 @@ export class TakeoverListener {
 		if (socket === this.heir) this.heir = null;
 	}
 
+	private onData(socket: Socket<undefined>, chunk: Buffer): void {
+		if (this.successor !== null && socket === this.heir) this.successor.onData(chunk);
+		else if (this.visitors.has(socket)) this.onLine(socket, chunk.toString());
+	}
+
+	/** @param socket of a visitor: whoever has been told to go is none */
 	private onLine(socket: Socket<undefined>, line: string): void {
-		// It has been told to go.
-		if (!this.visitors.has(socket)) return;
 		if (line === "takeover\n") this.offer(socket);
 		else if (line === "listening\n" && socket === this.heir) {
+			this.forget(socket);
 			this.stop();
-			this.of.onTakenOver(peerOf(descriptor(socket)).pid);
+			this.successor = new Successor(socket);
+			this.of.onTakenOver(peerOf(descriptor(socket)).pid, this.successor);
 			// What is ours alone is free by now: it may take the same ports and paths.
-			socket.end("yours\n");
+			socket.write("yours\n");
+			if (!this.successor.isServed) socket.end();
 		} else this.refuse(socket, "it does not speak our language");
 	}
 
@@ -127,7 +138,9 @@ export class TakeoverListener {
 	/** The new process may have failed to start: another may try. */
 	private onClose(socket: Socket<undefined>): void {
 		this.forget(socket);
-		if (socket === this.heir) this.heir = null;
+		if (socket !== this.heir) return;
+		if (this.successor === null) this.heir = null;
+		else this.successor.end();
 	}
 
 	stop(): void {
@@ -144,6 +157,8 @@ export class Takeover {
 	readonly sockets: readonly number[];
 	/** The Unix socket that the process of before has, too. */
 	readonly unix: Sockets["unix"];
+	/** Who may come from there, once it has made way. */
+	clients: ClientsFrom | null = null;
 
 	/** @throws Error that says why there is nothing to take over: the process goes on as if nothing had been */
 	private constructor(channel: Channel, { host, port }: Offer) {
@@ -181,9 +196,69 @@ export class Takeover {
 	finish(): boolean {
 		this.channel.send("listening\n");
 		const { text } = this.channel.receive();
+		if (text === "yours\n") {
+			this.clients = new ClientsFrom(this.channel);
+			return true;
+		}
 		this.channel.close();
 		if (text.startsWith("refused: ")) throw new Error(`takeover: the running process says: ${text.trim()}`);
-		return text === "yours\n";
+		return false;
+	}
+}
+
+/** What the old process has said of one client. */
+interface Said {
+	readonly word: "client" | "go" | "keep";
+	readonly pid: number;
+	/** Of a "client", its connection and its passport; -1 and null when they have not come. */
+	readonly fd: number;
+	readonly passport: Uint8Array | null;
+}
+
+/** Clients of the process of before, who come one by one. */
+export class ClientsFrom {
+	private channel: Channel | null;
+
+	constructor(channel: Channel) {
+		this.channel = channel;
+	}
+
+	begin(): void {
+		this.channel?.sendNow("clients\n");
+	}
+
+	/** @param longest most bytes of a passport @returns null: nothing now, or ever (`isOver`) */
+	next(longest: number): Said | null {
+		const received = this.channel?.receiveNow(FRAME) ?? null;
+		if (received === null) return null;
+		const { text, descriptors } = received;
+		const [, word, pid] = /^(client|go|keep) (\d+) *\n$/.exec(text) ?? [];
+		const [fd = -1, file = -1, ...others] = descriptors;
+		const passport = file < 0 ? null : readMemoryFile(file, longest);
+		for (const each of [file, ...others]) if (each >= 0) closeDescriptor(each);
+		if (word !== undefined) return { word: word as Said["word"], pid: Number(pid), fd, passport };
+		if (fd >= 0) closeDescriptor(fd);
+		this.end();
+		return null;
+	}
+
+	get isOver(): boolean {
+		return this.channel === null;
+	}
+
+	/** @param refusal why the client has to stay there, or null: it may come */
+	answer(pid: number, refusal: string | null): void {
+		this.channel?.sendNow(refusal === null ? `ready ${pid}\n` : `refused ${pid} ${refusal}\n`);
+	}
+
+	/** A CancelRequest whose key nobody has here. */
+	cancel(pid: number, secret: Uint8Array): void {
+		this.channel?.sendNow(`cancel ${pid} ${Buffer.from(secret).toString("hex")}\n`);
+	}
+
+	end(): void {
+		this.channel?.close();
+		this.channel = null;
 	}
 }
 

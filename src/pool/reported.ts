@@ -59,6 +59,11 @@ export class Reported {
 		this.tell = tell;
 	}
 
+	/** `server_version`; undefined before the first. */
+	get version(): string | undefined {
+		return this.base?.values.get("server_version");
+	}
+
 	/** What a client with this StartupMessage is told; null when only a server can say. */
 	of(startup: ParameterSet): ParameterSet | null {
 		const rest = this.unplain(startup);

@@ -73,6 +73,7 @@ beforeAll(async () => {
 		capacity,
 		scramSecret,
 		sockets: [],
+		isSuccessor: false,
 		...memory,
 	};
 	worker = new Worker(setup as ConstructorParameters<typeof Worker>[0], () => {});

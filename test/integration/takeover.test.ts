@@ -146,6 +146,8 @@ linuxOnly("a stop of the old process lets transactions end", async () => {
 	const general = { port: freePort() };
 	await using old = await startProxy(options(general));
 	await using idle = await connect(old);
+	// It does not move, then.
+	await idle.query("SELECT pg_advisory_lock(1)");
 	await using busy = await connect(old);
 	await busy.query("BEGIN");
 	await using _next = await successor(general);

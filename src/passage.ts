@@ -1,0 +1,192 @@
+// Clients between this process and those before and after it, as the main thread sees them: what their workers (client/crossing.ts) and
+// the other process (net/successor.ts) say of them goes through here. Made by proxy.ts, one for each process.
+
+import type { CancelMessage } from "./client/cancel-requests.ts";
+import { homeOf } from "./client/clients.ts";
+import type { CrossingOrder, CrossingReport } from "./client/moving-client.ts";
+import { LONGEST_PASSPORT } from "./client/passport.ts";
+import type { Contain } from "./contain.ts";
+import type { Log } from "./log.ts";
+import { closeDescriptor } from "./net/options.ts";
+import type { Departures, Successor } from "./net/successor.ts";
+import type { ClientsFrom } from "./net/takeover.ts";
+
+/** ms between two looks for clients that come: while some do, and otherwise. */
+const SOON = 1;
+const SELDOM = 20;
+/** Looks without anything after which it is looked seldom. */
+const NOTHING_NEW = 200;
+/** Most that is heard at one look. */
+const MOST_AT_ONCE = 64;
+/** ms that the other process may take to say whether it takes a client, who waits meanwhile. A guess. */
+const PATIENCE = 3_000;
+/** ms between two looks at whether it does. */
+const LOOK = 500;
+
+/** The process. */
+interface Context {
+	readonly log: Log;
+	readonly contain: Contain;
+	readonly workers: number;
+	send(worker: number, message: { readonly type: "crossing"; readonly order: CrossingOrder } | CancelMessage): void;
+}
+
+export class Passage implements Departures {
+	private readonly context: Context;
+	private successor: Successor | null = null;
+	/** Of another process than this one: the successor's. */
+	private pid = 0;
+	/** Clients that were offered to it: which worker has them, and since when. */
+	private readonly offered = new Map<number, { readonly worker: number; readonly since: number }>();
+	private left = 0;
+	/** Reasons that were logged already. */
+	private readonly reasons = new Set<string>();
+	private watch: Timer | null = null;
+	private from: ClientsFrom | null = null;
+	private quietLooks = 0;
+
+	constructor(context: Context) {
+		this.context = context;
+	}
+
+	private tell(worker: number, order: CrossingOrder): void {
+		this.context.send(worker, { type: "crossing", order });
+	}
+
+	private tellAll(order: CrossingOrder): void {
+		for (let worker = 0; worker < this.context.workers; worker++) this.tell(worker, order);
+	}
+
+	/** From the worker `from`. */
+	onReport(from: number, report: CrossingReport): void {
+		switch (report.type) {
+			case "client-leaves":
+				this.offer(from, report);
+				break;
+			case "client-awaited":
+				this.from?.answer(report.pid, report.refusal);
+				break;
+			case "cancel-elsewhere":
+				this.from?.cancel(report.pid, report.secret);
+		}
+	}
+
+	/** No client goes or comes any more. */
+	end(): void {
+		this.successor?.end();
+		this.stopComing();
+	}
+
+	// ---- clients that go -------------------------------------------------------------------------------------------
+
+	/** @param pid of the process that has taken over */
+	lead(pid: number, to: Successor): void {
+		this.pid = pid;
+		this.successor = to;
+		to.serve(this);
+	}
+
+	onWelcome(): void {
+		if (this.watch !== null) return;
+		this.watch = this.context.contain.every(LOOK, () => this.lookForLate());
+		this.tellAll({ type: "clients-may-leave", may: true });
+	}
+
+	private offer(worker: number, { pid, fd, passport }: Extract<CrossingReport, { type: "client-leaves" }>): void {
+		if (this.successor?.give(pid, fd, passport) === true) this.offered.set(pid, { worker, since: performance.now() });
+		else this.tell(worker, { type: "client-stays", pid, isRefused: false });
+	}
+
+	/** @returns the worker that has the client, which is not offered from now on; -1: none */
+	private take(pid: number): number {
+		const worker = this.offered.get(pid)?.worker ?? -1;
+		this.offered.delete(pid);
+		return worker;
+	}
+
+	onReady(pid: number): void {
+		const worker = this.take(pid);
+		if (worker < 0) this.successor?.say("keep", pid);
+		else if (this.successor?.say("go", pid) === true) {
+			this.left++;
+			this.tell(worker, { type: "client-left", pid });
+		} else this.tell(worker, { type: "client-stays", pid, isRefused: false });
+	}
+
+	onRefused(pid: number, why: string): void {
+		const worker = this.take(pid);
+		if (worker < 0) return;
+		if (!this.reasons.has(why) && this.reasons.size < MOST_AT_ONCE) {
+			this.reasons.add(why);
+			this.context.log.warn(`takeover: client ${pid} stays here, and maybe others: ${why}`);
+		}
+		this.tell(worker, { type: "client-stays", pid, isRefused: true });
+	}
+
+	/** Its client is one of ours, if any: it is passed on as if another worker had heard of it, which does not wait for it. */
+	onCancel(pid: number, secret: Uint8Array): void {
+		const home = homeOf(pid, this.context.workers);
+		this.context.send(home, { type: "cancel", pid, secret, id: 0, by: home });
+	}
+
+	private lookForLate(): void {
+		const since = performance.now() - PATIENCE;
+		if (![...this.offered.values()].some((each) => each.since < since)) return;
+		this.context.log.warn(`takeover: process ${this.pid} does not answer any more: clients stay here`);
+		this.successor?.end();
+	}
+
+	/** Whoever was not told to go is here. */
+	onGone(): void {
+		this.successor = null;
+		if (this.watch !== null) clearInterval(this.watch);
+		this.tellAll({ type: "clients-may-leave", may: false });
+		for (const [pid, { worker }] of this.offered) this.tell(worker, { type: "client-stays", pid, isRefused: false });
+		this.offered.clear();
+		if (this.left > 0) this.context.log.info(`takeover: ${this.left} clients went to process ${this.pid}`);
+		this.left = 0;
+	}
+
+	// ---- clients that come -----------------------------------------------------------------------------------------
+
+	/** This process has taken over. */
+	welcome(from: ClientsFrom): void {
+		this.from = from;
+		from.begin();
+		this.look();
+	}
+
+	private look(): void {
+		const { from } = this;
+		if (from === null) return;
+		this.quietLooks++;
+		for (let left = MOST_AT_ONCE; left > 0; left--) {
+			const said = from.next(LONGEST_PASSPORT);
+			if (said === null) break;
+			this.quietLooks = 0;
+			this.hear(said);
+		}
+		if (from.isOver) this.stopComing();
+		else this.context.contain.later(this.quietLooks < NOTHING_NEW ? SOON : SELDOM, null, () => this.look());
+	}
+
+	private hear({ word, pid, fd, passport }: NonNullable<ReturnType<ClientsFrom["next"]>>): void {
+		const worker = homeOf(pid, this.context.workers);
+		if (word === "go") this.tell(worker, { type: "client-came", pid });
+		else if (word === "keep") this.tell(worker, { type: "client-stays-away", pid });
+		else if (passport !== null) this.tell(worker, { type: "client-comes", pid, fd, passport });
+		else {
+			// More descriptors than the process may have do not come (SCM_RIGHTS, unix(7)).
+			if (fd >= 0) closeDescriptor(fd);
+			this.from?.answer(pid, "the new process could not have its descriptor");
+		}
+	}
+
+	/** Whoever was not told to come stays there. */
+	private stopComing(): void {
+		if (this.from === null) return;
+		this.from.end();
+		this.from = null;
+		this.tellAll({ type: "client-stays-away", pid: -1 });
+	}
+}

@@ -1,0 +1,236 @@
+// A takeover in which clients move to the new process with their sessions, and notice nothing; and what becomes of those who cannot.
+
+import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { mkdtempSync, readdirSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { closeDescriptor } from "../../src/net/options.ts";
+import { Channel, FRAME } from "../../src/net/passing.ts";
+import { Authority } from "../support/certificates.ts";
+import { type Cluster, freePort, startPostgres } from "../support/postgres.ts";
+import { type Proxy, type ProxyOptions, simpleConfig, startProxy } from "../support/proxy.ts";
+import { RawClient } from "../support/raw-client.ts";
+import { until } from "../support/until.ts";
+import { frontend as f } from "../support/wire-frames.ts";
+import { admin, connect, one, show, untilRunning } from "./support.ts";
+
+setDefaultTimeout(60_000);
+
+const folder = mkdtempSync(join(tmpdir(), "pgdog-takeover-"));
+const takeover_socket = join(folder, "takeover");
+let cluster: Cluster;
+beforeAll(async () => {
+	cluster = await startPostgres();
+});
+afterAll(async () => {
+	await cluster?.stop();
+	rmSync(folder, { recursive: true });
+});
+
+const linuxOnly = test.skipIf(process.platform !== "linux");
+
+function options(general: Record<string, unknown>) {
+	const own = { host: "127.0.0.1", takeover_socket, shutdown_timeout: 20_000, ...general };
+	const { config, users } = simpleConfig(cluster.primary, own);
+	return { config: { ...(config as object), admin: { password: "admin" } }, users, args: ["--takeover"] };
+}
+
+/** The process that goes on in place of `old`. */
+async function successor(old: Proxy, options: ProxyOptions): Promise<Proxy> {
+	const next = await startProxy(options);
+	await old.waitForLog(new RegExp(`goes on as process ${next.pid}`));
+	return next;
+}
+
+/** Clients of a proxy, by the admin database. */
+async function clientsOf(proxy: Proxy): Promise<Record<string, string | null>[]> {
+	await using console = await admin(proxy, "admin");
+	return (await show(console, "SHOW CLIENTS")).filter(({ database }) => database === "pgdog");
+}
+
+/** Sends a CancelRequest with the client's key to whoever listens. */
+async function cancel(port: number, { backendPid, backendKey }: RawClient): Promise<void> {
+	const request = await RawClient.open({ port });
+	request.send(f.cancelRequest(backendPid, backendKey));
+	await request.closed;
+}
+
+function filesOf({ pid }: Pick<Proxy, "pid">): number {
+	return readdirSync(`/proc/${pid}/fd`).length;
+}
+
+linuxOnly.each([
+	[1, 1],
+	[3, 1],
+	[1, 3],
+	[0, 2],
+	[2, 0],
+])("from %p workers to %p: idle clients move with all that is theirs", async (before, after) => {
+	const port = freePort();
+	const config = (workers: number) => options({ port, unix_socket_dir: folder, workers });
+	await using old = await startProxy(config(before));
+	const unix = join(folder, `.s.PGSQL.${port}`);
+	const parameters = { application_name: "traveller", extra_float_digits: "0" };
+	const clients = await Promise.all([
+		...Array.from({ length: 6 }, () => connect(old, { parameters })),
+		connect(old, { unix, parameters }),
+	]);
+	for (const [i, client] of clients.entries()) {
+		await client.query(`SET statement_timeout = '${i + 50} s'; SET search_path = "it's", public`);
+		client.send(f.parse(`SELECT $1::text || ' of ${i}'`, "mine"), f.describe("S", "mine"), f.sync());
+		await client.result();
+		client.send(f.parse("SELECT 'unnamed'"), f.sync());
+		await client.result();
+	}
+	const next = await successor(old, config(after));
+	// Nobody has asked for anything since, and nobody is left.
+	expect(await old.exited).toBe(0);
+	expect(old.log).toContain(`takeover: ${clients.length} clients went to process ${next.pid}`);
+	expect((await clientsOf(next)).map(({ application_name }) => application_name)).toEqual(
+		clients.map(() => "traveller"),
+	);
+	for (const [i, client] of clients.entries()) {
+		client.send(f.bind(), f.execute(), f.sync());
+		expect((await client.result()).rows).toEqual([["unnamed"]]);
+		client.send(f.bind({ statement: "mine", values: ["word"] }), f.execute(), f.sync());
+		expect((await client.result()).rows).toEqual([[`word of ${i}`]]);
+		expect(await one(client, "SHOW statement_timeout")).toBe(`${i + 50}s`);
+		expect(await one(client, "SHOW search_path")).toBe(`"it's", public`);
+		expect(await one(client, "SHOW extra_float_digits")).toBe("0");
+	}
+	// Its key is still its own.
+	for (const client of clients.slice(-2)) {
+		const running = client.query("SELECT pg_sleep(20)");
+		await untilRunning(cluster, "pg_sleep");
+		await cancel(port, client);
+		expect((await running).errors[0]!.C).toBe("57014");
+	}
+	// And on, and on.
+	const last = await successor(next, config(before));
+	expect(await next.exited).toBe(0);
+	await using newcomer = await connect(last);
+	expect(clients.map(({ backendPid }) => backendPid)).not.toContain(newcomer.backendPid);
+	for (const [i, client] of clients.entries()) {
+		expect(await one(client, "SHOW statement_timeout")).toBe(`${i + 50}s`);
+		client.close();
+	}
+	await until(async () => (await clientsOf(last)).length === 1, "the others to be gone");
+	expect(await last.stop("SIGTERM")).toBe(0);
+});
+
+linuxOnly("who cannot move stays, moves when it can, or is told 57P01", async () => {
+	using authority = await Authority.create();
+	const { certificate, key } = await authority.issue({ name: "localhost", dns: ["localhost"] });
+	const files = { tls_certificate: certificate, tls_private_key: key };
+	const config = options({ port: freePort(), ...files, shutdown_timeout: 4_000 });
+	await using old = await startProxy(config);
+	await using encrypted = await connect(old, { tls: {} });
+	await using pinned = await connect(old);
+	await pinned.query("SELECT pg_advisory_lock(1)");
+	await using busy = await connect(old);
+	await busy.query("BEGIN");
+	await using waiting = await connect(old);
+	const asleep = waiting.query("SELECT pg_sleep(20)");
+	await untilRunning(cluster, "pg_sleep");
+	await using next = await successor(old, config);
+	expect(await one(encrypted, "SELECT 'here'")).toBe("here");
+	// A key of a client that is still there is known here, too, by way of the other process.
+	await cancel(next.port, waiting);
+	expect((await asleep).errors[0]!.C).toBe("57014");
+	expect(await one(pinned, "SELECT 'here'")).toBe("here");
+	expect((await busy.query("COMMIT")).tags).toEqual(["COMMIT"]);
+	for (const client of [encrypted, pinned])
+		expect((await client.closed).map(({ body }) => body.toString("latin1")).join()).toContain("C57P01\0");
+	expect(await old.exited).toBe(0);
+	expect(old.log).toContain(`takeover: 2 clients went to process ${next.pid}`);
+	for (const client of [busy, waiting]) expect(await one(client, "SELECT 'there'")).toBe("there");
+});
+
+linuxOnly("whom the new process does not take stays in the old one", async () => {
+	const port = freePort();
+	const before = options({ port, shutdown_timeout: 3_000 });
+	const users = ["pgdog", "guest"].map((name) => ({ name, database: "pgdog", password: "pgdog" }));
+	const server = { server_user: "pgdog", server_password: "pgdog" };
+	await using old = await startProxy({ ...before, users: users.map((user) => ({ ...user, ...server })) });
+	await using guest = await connect(old, { user: "guest" });
+	await using first = await connect(old);
+	await using second = await connect(old);
+	const after = options({ port, max_client_connections: 1 });
+	await using next = await successor(old, after);
+	await old.waitForLog(/stays here, and maybe others: its user and database are not in the configuration/);
+	await old.waitForLog(/stays here, and maybe others: the new process has no seat for it/);
+	for (const client of [guest, first, second]) expect(await one(client, "SELECT 1")).toBe("1");
+	expect(await old.exited).toBe(0);
+	await until(() => [guest, first, second].filter(({ ended }) => ended).length === 2, "two to be told to go");
+	const [gone, left] = first.ended ? [first, second] : [second, first];
+	for (const { ended, received } of [guest, gone]) {
+		expect(ended).toBe(true);
+		expect(received.at(-1)!.body.toString("latin1")).toContain("C57P01\0");
+	}
+	expect(await one(left, "SELECT 1")).toBe("1");
+	expect(await next.stop("SIGTERM")).toBe(0);
+});
+
+/** Plays the new process as far as the old one's clients. */
+async function play(old: Proxy): Promise<Channel> {
+	const channel = Channel.open(takeover_socket)!;
+	channel.send("takeover\n");
+	for (const fd of channel.receive().descriptors) closeDescriptor(fd);
+	channel.send("listening\n");
+	expect(channel.receive().text).toBe("yours\n");
+	await old.waitForLog(/goes on as process/);
+	channel.send("clients\n");
+	return channel;
+}
+
+/** The next frame that comes: its words, and how many descriptors came with it. */
+async function hear(channel: Channel): Promise<[string, number]> {
+	let received = channel.receiveNow(FRAME);
+	await until(() => {
+		received ??= channel.receiveNow(FRAME);
+		return received !== null;
+	}, "a frame");
+	for (const fd of received!.descriptors) closeDescriptor(fd);
+	return [received!.text.trim(), received!.descriptors.length];
+}
+
+linuxOnly.each(["dies", "hangs", "talks nonsense", "refuses", "is told to keep away"])(
+	"a new process that %s while it takes a client leaves it to the old one",
+	async (how) => {
+		await using old = await startProxy(options({ port: freePort() }));
+		await using client = await connect(old);
+		await client.query("SET statement_timeout = '50 s'");
+		const files = filesOf(old);
+		const channel = await play(old);
+		expect(await hear(channel)).toEqual([`client ${client.backendPid}`, 2]);
+		// What it asks now is answered by whoever has it in the end.
+		const asked = one(client, "SHOW statement_timeout");
+		if (how === "dies") channel.close();
+		else if (how === "talks nonsense") channel.send("GET / HTTP/1.1\r\n\r\n");
+		else if (how === "refuses") channel.send(`refused ${client.backendPid} for no reason\n`);
+		else if (how === "is told to keep away") {
+			channel.send(`refused ${client.backendPid} for no reason\nready ${client.backendPid}\n`);
+			expect(await hear(channel)).toEqual([`keep ${client.backendPid}`, 0]);
+		}
+		expect(await asked).toBe("50s");
+		if (how !== "dies") channel.close();
+		await until(() => filesOf(old) <= files - 1, "its files to be what they were, without those it listened on");
+		expect(await one(client, "SHOW statement_timeout")).toBe("50s");
+		client.close();
+		expect(await old.exited).toBe(0);
+	},
+);
+
+linuxOnly("clients of an old process that dies in the middle of a takeover are closed, and hang nowhere", async () => {
+	const config = options({ port: freePort() });
+	const old = await startProxy(config);
+	const clients = await Promise.all(Array.from({ length: 100 }, () => connect(old)));
+	await using next = await startProxy(config);
+	old.signal("SIGKILL");
+	await old.exited;
+	// Whoever had moved goes on, whoever had not has lost the connection.
+	const answers = await Promise.all(clients.map((client) => one(client, "SELECT 1").catch(() => "lost")));
+	expect(answers.every((answer, i) => answer === "1" || clients[i]!.ended)).toBe(true);
+	expect(await one(await connect(next), "SELECT 1")).toBe("1");
+	for (const client of clients) client.close();
+});
