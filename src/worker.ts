@@ -420,6 +420,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 			return;
 		}
 		// A reload has taken the pool away while the server was on its way here: nobody else would close it.
+		this.ledger.arrived(slot, this.worker);
 		if (server !== null) {
 			closeDescriptor(server.fd);
 			this.descriptors.free();

@@ -519,6 +519,14 @@ export class Server implements StreamOwner, RelayOwner {
 		else stream.terminate();
 	}
 
+	/** Has PostgreSQL end the connection, an idle one. @param owner hears when it has, and counts it no more */
+	dismiss(reason: string, owner: StreamOwner): void {
+		this.reason = reason;
+		this.stream.writeAll(TERMINATE);
+		this.gone(null);
+		this.stream.owner = owner;
+	}
+
 	private closeDying(fatal: PgError): void {
 		this.isLost = true;
 		this.close(fatalText(fatal));

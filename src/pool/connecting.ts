@@ -92,8 +92,9 @@ export class Connecting {
 		this.lastError = error;
 	}
 
-	/** As `open`, for a connection that another thread gives us. */
-	async adopt(moving: MovingServer, mine: Permit): Promise<void> {
+	/** As `open`, for a connection that another thread gives us. @param moving null: only its permit has come */
+	async adopt(moving: MovingServer | null, mine: Permit): Promise<void> {
+		if (moving === null) return this.open(mine);
 		using permit = mine;
 		const outcome = await this.counted(this.receive(moving));
 		if (outcome instanceof Server) {

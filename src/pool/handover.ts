@@ -5,6 +5,7 @@
 import type { MovingServer } from "../backend/moving-server.ts";
 import type { Server } from "../backend/server.ts";
 import { now } from "../clock.ts";
+import type { Contain } from "../contain.ts";
 import type { Ledger } from "./ledger.ts";
 import type { Permit } from "./permit.ts";
 import type { Waiter } from "./waiters.ts";
@@ -18,6 +19,8 @@ const PATIENCE = 20;
 
 /** An encrypted one cannot go, only its place: so much dearer is the connection that is opened there. A guess. */
 const DEARER = 20;
+/** How long PostgreSQL may take to let go of one, ms, until its place goes all the same: a frozen one never does. A guess. */
+const LETTING_GO = 1_000;
 
 /** The Pool, as its servers leave it for other workers. */
 export interface HandoverPool {
@@ -35,6 +38,7 @@ export interface HandoverPool {
 export interface HandoverContext {
 	readonly worker: number;
 	readonly ledger: Ledger;
+	readonly contain: Contain;
 	/** @param moving null: only the right to have a server goes */
 	giveServer(to: number, slot: number, moving: MovingServer | null, caps: readonly string[]): void;
 }
@@ -57,7 +61,7 @@ export class Handover {
 		const other = ledger.longestWaiting(slot, worker);
 		if (other < 0) return false;
 		const time = now();
-		const bare = ledger.heldBy(slot, other) === 0;
+		const bare = this.isBare(other);
 		const price = server.canMove ? 1 : DEARER;
 		if (!bare && time - this.gaveAt < PATIENCE * price) return false;
 		if (first !== null) {
@@ -68,13 +72,20 @@ export class Handover {
 		return this.give(server, other);
 	}
 
+	/** The worker has no server of the pool, nor is one on its way there. */
+	private isBare(worker: number): boolean {
+		const { ledger } = this.context;
+		const { slot } = this.pool;
+		return ledger.heldBy(slot, worker) === 0 && ledger.comingTo(slot, worker) === 0;
+	}
+
 	/** Another worker has clients waiting and asks for what is idle here. */
 	onRequested(by: number): void {
 		const { ledger } = this.context;
 		const { pool } = this;
 		const { slot } = pool;
-		if (ledger.waitingIn(slot, by) === 0) return;
-		if (ledger.heldBy(slot, by) > 0 && now() - this.gaveAt < PATIENCE) return;
+		if (!ledger.lacks(slot, by)) return;
+		if (!this.isBare(by) && now() - this.gaveAt < PATIENCE) return;
 		const server = pool.popIdle();
 		if (server !== null && !this.give(server, by)) pool.putIdle(server);
 	}
@@ -83,11 +94,43 @@ export class Handover {
 		const { canMove } = server;
 		const moving = canMove ? server.leave() : null;
 		if (canMove && moving === null) return false;
-		using permit = this.pool.giveUp(server);
-		if (!canMove) server.close("its place goes to another worker");
+		const { ledger } = this.context;
+		const { slot } = this.pool;
+		const permit = this.pool.giveUp(server);
+		ledger.sends(slot, to);
 		this.gaveAt = now();
+		if (canMove) this.send(to, moving, permit);
+		else this.replace(server, to, permit);
+		return true;
+	}
+
+	private send(to: number, moving: MovingServer | null, mine: Permit | null): void {
+		using permit = mine;
 		this.context.giveServer(to, this.pool.slot, moving, permit?.caps ?? []);
 		permit?.passOn();
-		return true;
+	}
+
+	/** Has `server` closed, and sends its permit when PostgreSQL does not count it any more. */
+	private replace(server: Server, to: number, permit: Permit | null): void {
+		const { stream } = server;
+		// Who has opened it in this very event must not give its permit back.
+		permit?.belongsToServer(true);
+		const late = this.context.contain.later(LETTING_GO, stream, () => stream.terminate());
+		const onClose = () => {
+			clearTimeout(late);
+			permit?.belongsToServer(false);
+			this.send(to, null, permit);
+		};
+		server.dismiss("its place goes to another worker", { onData() {}, onDrain() {}, onClose });
+	}
+
+	/** What another worker has sent is here, or was lost, when `arrives` is over. */
+	async arrival(arrives: Promise<void>): Promise<void> {
+		const { ledger, worker } = this.context;
+		try {
+			await arrives;
+		} finally {
+			ledger.arrived(this.pool.slot, worker);
+		}
 	}
 }

@@ -25,6 +25,8 @@ export class Ledger {
 	private readonly idle: Int32Array;
 	private readonly held: Int32Array;
 	private readonly kept: Int32Array;
+	/** And those on their way to the worker, of which it may have the right alone yet. */
+	private readonly coming: Int32Array;
 	/** For each (pool, worker): when the client that waits longest began to, ms since the epoch. */
 	private readonly since: Float64Array;
 	/** [0] connections being opened for the sake of `min_pool_size` alone. */
@@ -46,7 +48,7 @@ export class Ledger {
 		this.workers = workers;
 		const cells = pools * workers;
 		// An even number of words first, so that the doubles behind them are aligned.
-		const words = (1 + 2 * pools + 4 * cells + 1) & ~1;
+		const words = (1 + 2 * pools + 5 * cells + 1) & ~1;
 		const complaints = words * 4 + cells * 8;
 		const complaining = 1 + pools + REFUSALS;
 		const descriptors = complaints + complaining * OnceAMinute.WORDS * 4;
@@ -61,6 +63,7 @@ export class Ledger {
 		this.idle = new Int32Array(this.memory, (first + cells) * 4, cells);
 		this.held = new Int32Array(this.memory, (first + 2 * cells) * 4, cells);
 		this.kept = new Int32Array(this.memory, (first + 3 * cells) * 4, cells);
+		this.coming = new Int32Array(this.memory, (first + 4 * cells) * 4, cells);
 		this.since = new Float64Array(this.memory, words * 4, cells);
 		this.filling = new Int32Array(this.memory, filling, 1);
 		this.said = new Int32Array(this.memory, complaints, complaining * OnceAMinute.WORDS);
@@ -180,6 +183,20 @@ export class Ledger {
 		return Atomics.load(this.held, slot * this.workers + worker);
 	}
 
+	/** A server, or the right to have one, is about to go to the worker. */
+	sends(slot: number, worker: number): void {
+		Atomics.add(this.coming, slot * this.workers + worker, 1);
+	}
+
+	/** What was sent to the worker is among those that it has, or has come to nothing. */
+	arrived(slot: number, worker: number): void {
+		Atomics.sub(this.coming, slot * this.workers + worker, 1);
+	}
+
+	comingTo(slot: number, worker: number): number {
+		return Atomics.load(this.coming, slot * this.workers + worker);
+	}
+
 	waitingIn(slot: number, worker: number): number {
 		return Atomics.load(this.waiting, slot * this.workers + worker);
 	}
@@ -204,15 +221,21 @@ export class Ledger {
 		return load;
 	}
 
+	/** Whether more clients wait in the worker than servers are on their way to it. */
+	lacks(slot: number, worker: number): boolean {
+		const waiting = this.waitingIn(slot, worker);
+		return waiting > 0 && waiting > this.comingTo(slot, worker);
+	}
+
 	waitingSince(slot: number, worker: number): number {
 		return this.since[slot * this.workers + worker]!;
 	}
 
-	/** The other worker whose client has waited longest, or -1 when none waits. */
+	/** The other worker whose client has waited longest, of those where more wait than servers are on their way to; -1: none. */
 	longestWaiting(slot: number, me: number): number {
 		let found = -1;
 		for (let worker = 0; worker < this.workers; worker++) {
-			if (worker === me || this.waitingIn(slot, worker) === 0) continue;
+			if (worker === me || !this.lacks(slot, worker)) continue;
 			if (found < 0 || this.waitingSince(slot, worker) < this.waitingSince(slot, found)) found = worker;
 		}
 		return found;

@@ -68,7 +68,7 @@ export class Permit implements Disposable {
 		this.isOver = true;
 	}
 
-	/** Called by `Servers` only. */
+	/** Called by `Servers`, and by `Handover` while a server ends that is none of theirs any more. */
 	belongsToServer(is: boolean): void {
 		this.isHeld = is;
 	}

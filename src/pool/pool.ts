@@ -409,7 +409,7 @@ export class Pool implements CappedPool, Connected, Checked, Filled, KeptPool, H
 	/** Another worker gives us a server with its permit, or the permit only. */
 	onServerGiven(moving: MovingServer | null, permit: Permit): void {
 		this.dueAt = 0;
-		this.watch(moving === null ? this.connecting.open(permit) : this.connecting.adopt(moving, permit));
+		this.watch(this.handover.arrival(this.connecting.adopt(moving, permit)));
 	}
 
 	onAdopted(server: Server, permit: Permit): void {

@@ -370,6 +370,24 @@ describe("connections that cannot move", () => {
 		expect(proxy.log).not.toContain("internal error");
 	});
 
+	test("one is let go of before the one in its place is opened: PostgreSQL's limit may be as tight as the pool's size", async () => {
+		await encrypted.primary.sql("CREATE ROLE few LOGIN PASSWORD 'few' CONNECTION LIMIT 1");
+		// Checks open connections beyond the pool's size.
+		const spread = { workers: 2, default_pool_size: 1, client_placement: "spread", idle_healthcheck_interval: 0 };
+		const { config, users } = before(encrypted, { tls_verify: "prefer", ...spread, checkout_timeout: 20_000 });
+		const few = { server_user: "few", server_password: "few" };
+		await using proxy = await startProxy({ config, users: [{ ...(users as ProxyUser[])[0]!, ...few }] });
+		const [here, there] = await connectToBothWorkers(proxy, 1);
+		const pids = new Set<string | null>();
+		for (let turn = 0; turn < 30; turn++)
+			for (const client of [...here, ...there]) pids.add(await one(client, "SELECT pg_backend_pid()"));
+		// It has gone to and fro.
+		expect(pids.size).toBeGreaterThan(10);
+		expect(proxy.log).not.toContain("too many connections");
+		for (const client of [...here, ...there]) await client[Symbol.asyncDispose]();
+		expect(proxy.log).not.toContain("internal error");
+	});
+
 	test("SHOW SERVERS says how each is encrypted where it is PgBouncer's", async () => {
 		const { config, users } = before(encrypted, { tls_verify: "prefer" });
 		await using proxy = await startProxy({

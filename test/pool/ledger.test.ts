@@ -93,4 +93,11 @@ test("the worker whose client has waited longest comes first, and oneself never"
 	expect(ledger.longestWaiting(0, 3)).toBe(0);
 	ledger.setWaiting(0, 3, 0, 0);
 	expect(ledger.longestWaiting(0, 0)).toBe(2);
+	// One is on its way to the one who waits there.
+	ledger.sends(0, 2);
+	expect([ledger.comingTo(0, 2), ledger.lacks(0, 2), ledger.longestWaiting(0, 0)]).toEqual([1, false, -1]);
+	ledger.setWaiting(0, 2, 2, 50);
+	expect([ledger.lacks(0, 2), ledger.longestWaiting(0, 0)]).toEqual([true, 2]);
+	ledger.arrived(0, 2);
+	expect(ledger.comingTo(0, 2)).toBe(0);
 });
