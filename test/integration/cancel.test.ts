@@ -297,7 +297,7 @@ test("the drivers' own ways to cancel", async () => {
 	expect(await ended).toBe("57014");
 	expect([...(await sql`SELECT 1 AS n`)]).toEqual([{ n: 1 }]);
 	await sql.end();
-	const pg = new Client({ connectionString: proxy.url(), statement_timeout: 100 });
+	const pg = new Client({ connectionString: proxy.url(), statement_timeout: 500 });
 	await pg.connect();
 	await rejects(pg.query("SELECT pg_sleep(20)"), "statement timeout");
 	await pg.query("SELECT 1");

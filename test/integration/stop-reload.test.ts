@@ -97,7 +97,7 @@ test("shutdown_termination_timeout cancels running queries", async () => {
 });
 
 test("clients that wait for a server or log in when the stop comes are not left hanging", async () => {
-	await using proxy = await start({ default_pool_size: 1, workers: 1, shutdown_timeout: 500 });
+	await using proxy = await start({ default_pool_size: 1, workers: 1, shutdown_timeout: 20_000 });
 	await using holder = await connect(proxy);
 	await using waiter = await connect(proxy);
 	const half = await RawClient.open({ port: proxy.port });
@@ -178,13 +178,14 @@ test("SIGHUP: pool sizes, timeouts and the log change; the servers stay", async 
 			default_pool_size: 4,
 			min_pool_size: 0,
 			log_format: "json",
-			query_timeout: 200,
+			query_timeout: 1_000,
 		}).config,
 	);
 	expect(await reload(proxy)).toContain("reloaded");
 	await proxy.waitForLog(/default_pool_size/);
-	await busy();
+	await Promise.all(clients.map((client) => client.query("BEGIN")));
 	expect((await backends(cluster)).length).toBe(4);
+	await Promise.all(clients.map((client) => client.query("COMMIT")));
 	expect((await backends(cluster)).map((b) => String(b.pid))).toContain(pid as string);
 	const from = proxy.lines.length;
 	await using logged = await connect(proxy);
