@@ -12,19 +12,18 @@ import { allPools, type ClusterSpec, type PoolSpec, type Snapshot } from "./conf
 import { asPgError, PgError, TOO_MANY_CONNECTIONS } from "./errors.ts";
 import type { KnownPools } from "./known-pools.ts";
 import type { Log } from "./log.ts";
-import type { FromWorker, Joined, ToWorker } from "./messages.ts";
+import type { Asking, ToWorker } from "./messages.ts";
 import type { Bans } from "./pool/bans.ts";
-import type { Learning } from "./pool/learning.ts";
+import type { Joined, Learning, LookedUp } from "./pool/learning.ts";
+import type { Ledger } from "./pool/ledger.ts";
 import type { Monitor } from "./pool/monitor.ts";
 import type { PoolSlots } from "./pool-slots.ts";
-import type { Tally } from "./tally.ts";
 
 /** Who is told of it, on the main thread and beyond. */
 interface Audience {
 	readonly log: Log;
 	readonly slots: PoolSlots;
-	/** How many clients each user has. */
-	readonly tally: Tally;
+	readonly ledger: Ledger;
 	readonly bans: Bans;
 	readonly known: KnownPools;
 	readonly monitor: Monitor;
@@ -84,14 +83,24 @@ export class Configuration {
 
 	// ---- users who are not in the configuration --------------------------------------------------------------------
 
-	join({ user, database, found }: Extract<FromWorker, { type: "join" }>): Joined {
+	/** What a worker asks of them. */
+	answer(asking: Asking): Promise<LookedUp | Joined> {
+		if (asking.type === "join") return this.join(asking);
+		return this.audience.learning.lookUp(asking.user, asking.database, asking.password);
+	}
+
+	private async join({ user, database, found, keys }: Extract<Asking, { type: "join" }>): Promise<Joined> {
 		const { learning, slots, log } = this.audience;
 		try {
+			const wanted = learning.join(user, database, found);
+			const refusal = wanted && (await learning.tryOut(wanted, found, keys));
+			if (refusal !== null) return refusal;
+			// Another log-in, or a reload, may have come meanwhile.
 			const spec = learning.join(user, database, found);
 			if (spec === null) return null;
 			const fresh = spec.pools.filter(({ key }) => !slots.byKey.has(key)).length;
 			if (!slots.hasRoomFor(fresh))
-				throw new PgError("FATAL", TOO_MANY_CONNECTIONS, `more than ${slots.capacity} pools since the start`);
+				throw new PgError("FATAL", TOO_MANY_CONNECTIONS, `more than ${slots.capacity} pools`);
 			this.relearn([{ user, database }], [spec]);
 			return null;
 		} catch (error) {
@@ -101,9 +110,24 @@ export class Configuration {
 		}
 	}
 
+	/** A worker has answered `ask-slots`. */
+	noPools(none: readonly number[]): void {
+		const { slots, ledger, known } = this.audience;
+		for (const slot of slots.answered(none, (each) => ledger.used(each) === 0)) known.clear(slot);
+	}
+
+	/** Looks for rows of pools that have left. */
+	private reuseSlots(): void {
+		const { slots, ledger, send } = this.audience;
+		const asked = slots.ask(ledger.workers);
+		if (asked.length > 0) send({ type: "ask-slots", slots: asked });
+	}
+
+	/** Forgets whom nobody is any more, and gets back what pools have left. */
 	forgetLearned(): void {
-		const { learning, tally } = this.audience;
-		const gone = learning.idle(now(), (user) => clientsOf(tally, user));
+		this.reuseSlots();
+		const { learning, ledger } = this.audience;
+		const gone = learning.idle(now(), (user, database) => clientsOf(ledger.tally, user, database));
 		if (gone.length > 0)
 			this.relearn(
 				gone.map(({ name: user, database }) => ({ user, database })),
@@ -148,7 +172,7 @@ export class Configuration {
 		const { settings, pools, pluginsChanged, writeFunctionsChanged, clientTlsChanged, serverTlsChanged, next } =
 			difference;
 		if (!slots.hasRoomFor(pools.added.length))
-			return this.refuse([`more than ${slots.capacity} pools since the start: restart to add more`]);
+			return this.refuse([`more than ${slots.capacity} pools: restart to add more`]);
 		const notices: Notice[] = [];
 		const tell = (severity: Notice["severity"], message: string) => {
 			if (severity === "WARNING") log.warn(message);

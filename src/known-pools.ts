@@ -47,6 +47,13 @@ export class KnownPools {
 		return pools.map(({ key }) => ({ key, counters: this.counters.sum(this.slots.get(key)!) }));
 	}
 
+	/** No pool has this row any more: nothing of the one that had it is the next one's. */
+	clear(slot: number): void {
+		this.ledger.clear(slot);
+		this.counters.clear(slot);
+		this.bans.vitals.clear(slot);
+	}
+
 	private vitalsOf({ role }: PoolSpec, slot: number): PoolVitals {
 		const { vitals } = this.bans;
 		const ban = vitals.banOf(slot);

@@ -10,7 +10,7 @@ import type { Update } from "./config/diff.ts";
 import type { HostDescription } from "./plugin/abi.ts";
 import type { RoomWanted } from "./pool/caps.ts";
 import type { Found } from "./pool/informant.ts";
-import type { LookedUp } from "./pool/learning.ts";
+import type { Joined, LookedUp } from "./pool/learning.ts";
 import type { Lesson } from "./pool/reported.ts";
 import type { ClientRow, RouteRow, ServerRow } from "./status/rows.ts";
 
@@ -86,6 +86,8 @@ export type ToWorker =
 	  }
 	| { readonly type: "order"; readonly order: "pause" | "resume" | "reconnect"; readonly keys: readonly string[] }
 	| { readonly type: "rows"; readonly id: number; readonly of: RowKind }
+	/** Which of these slots are of no pool of the worker's, not even of one that is leaving? */
+	| { readonly type: "ask-slots"; readonly slots: readonly number[] }
 	| { readonly type: "answer"; readonly id: number; readonly answer: CommandAnswer }
 	/** The answer to a `look-up` or a `join`. */
 	| { readonly type: "told"; readonly id: number; readonly answer: LookedUp | Joined }
@@ -98,9 +100,6 @@ export type ToWorker =
 	/** Disconnect all clients and servers, then answer `closed`. */
 	| { readonly type: "close" };
 
-/** Why a user who has logged in can have no pools; null: they are there, the answer comes behind the update that makes them. */
-export type Joined = { readonly sqlstate: string; readonly message: string } | null;
-
 /** Questions of a worker's, which is `told` with the same `id`. */
 export type Asking =
 	/** What lets this user in, whom the configuration does not have? `password`: what it has said, if that is what will be judged. */
@@ -110,8 +109,15 @@ export type Asking =
 			readonly database: string;
 			readonly password: string | undefined;
 	  }
-	/** It has logged in by what was found: it is to have pools. */
-	| { readonly type: "join"; readonly user: string; readonly database: string; readonly found: Found };
+	/** It has logged in by what was found: it is to have pools. The answer comes behind the update that makes them. */
+	| {
+			readonly type: "join";
+			readonly user: string;
+			readonly database: string;
+			readonly found: Found;
+			/** Those that it has proven to have. */
+			readonly keys: ScramKeys | null;
+	  };
 
 export type FromWorker =
 	/** The worker listens, by a listener with this descriptor: at the start, and after each `listen`. */
@@ -125,6 +131,8 @@ export type FromWorker =
 	| (Asking & { readonly id: number })
 	/** A log-in by what was found for this user has failed. */
 	| { readonly type: "doubt"; readonly user: string; readonly database: string }
+	/** The answer to `ask-slots`. */
+	| { readonly type: "no-pools"; readonly slots: readonly number[] }
 	/** The answer to `drain`: no client is left. */
 	| { readonly type: "drained" }
 	| { readonly type: "closed" };

@@ -141,7 +141,7 @@ export class Proxy implements AdminSource {
 		this.configuration = new Configuration(snapshot, read, {
 			log,
 			slots,
-			tally: ledger.tally,
+			ledger,
 			bans,
 			known,
 			monitor,
@@ -326,20 +326,20 @@ export class Proxy implements AdminSource {
 				);
 				break;
 			case "look-up":
-				this.contain.when(null, this.learning.lookUp(message.user, message.database, message.password), (answer) =>
+			case "join":
+				this.contain.when(null, this.configuration.answer(message), (answer) =>
 					this.threads[from]?.send({ type: "told", id: message.id, answer }),
 				);
 				break;
-			case "join":
-				this.threads[from]?.send({ type: "told", id: message.id, answer: this.configuration.join(message) });
+			case "no-pools":
+				this.configuration.noPools(message.slots);
 				break;
 			case "doubt":
 				this.learning.doubt(message.user, message.database);
 				break;
-			case "rows": {
+			case "rows":
 				this.gathering.received(message.id, from, message.rows);
 				break;
-			}
 			case "drained":
 				if (++this.drained === this.workers && this.stopping) this.closeAll();
 				break;

@@ -31,7 +31,7 @@ import { createLog, type Log } from "./log.ts";
 import { Door } from "./login/door.ts";
 import { Listener, type ListenerOwner } from "./login/listener.ts";
 import { Logins } from "./logins.ts";
-import type { AnyRow, Asking, FromWorker, Joined, PeerMessage, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
+import type { AnyRow, Asking, FromWorker, PeerMessage, RowKind, ToWorker, WorkerSetup } from "./messages.ts";
 import type { Dialling } from "./net/connect.ts";
 import { Descriptors, Room } from "./net/descriptors.ts";
 import { Names } from "./net/names.ts";
@@ -48,7 +48,7 @@ import type { PoolContext } from "./pool/context.ts";
 import { databasesOf } from "./pool/databases.ts";
 import { Filling } from "./pool/filling.ts";
 import type { Found } from "./pool/informant.ts";
-import type { LookedUp } from "./pool/learning.ts";
+import type { Joined, LookedUp } from "./pool/learning.ts";
 import { Ledger } from "./pool/ledger.ts";
 import { Permit } from "./pool/permit.ts";
 import { Pool } from "./pool/pool.ts";
@@ -107,6 +107,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 	tls: TlsFiles;
 	admin: Admin;
 	hba: readonly HbaEntry[] = [];
+	wildcard: boolean;
 	private readonly counters: Counters;
 	private readonly attendance: Attendance;
 	readonly loads: Loads;
@@ -142,6 +143,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		this.tcp = setup.update.tcp;
 		this.tls = setup.update.tls;
 		this.admin = setup.update.admin;
+		this.wildcard = setup.update.wildcard;
 		const { log_format, log_level } = general;
 		this.log = createLog(log_format, log_level, new Lines());
 		const plugins = new PluginHost(setup.plugins, { log: this.log });
@@ -251,8 +253,8 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		return this.ask<LookedUp>({ type: "look-up", user, database, password });
 	}
 
-	join(user: string, database: string, found: Found): Promise<Joined> {
-		return this.ask<Joined>({ type: "join", user, database, found });
+	join(user: string, database: string, found: Found, keys: ScramKeys | null): Promise<Joined> {
+		return this.ask<Joined>({ type: "join", user, database, found, keys: keys && { ...keys } });
 	}
 
 	doubt(user: string, database: string): void {
@@ -358,6 +360,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 				break;
 			case "proven":
 			case "told":
+			case "ask-slots":
 				this.hear(message);
 				break;
 			case "cancel":
@@ -403,9 +406,10 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		else if (message.type === "close") this.close();
 	}
 
-	/** What the main thread knows of users. */
-	private hear(message: Extract<ToWorker, { type: "proven" | "told" }>): void {
+	/** What the main thread knows of users, or wants to know of their pools. */
+	private hear(message: Extract<ToWorker, { type: "proven" | "told" | "ask-slots" }>): void {
 		if (message.type === "proven") this.keyring.learn(message.verifier, message.keys);
+		else if (message.type === "ask-slots") this.post({ type: "no-pools", slots: this.unusedOf(message.slots) });
 		else {
 			this.asked.get(message.id)?.(message.answer);
 			this.asked.delete(message.id);
@@ -444,6 +448,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		this.tcp = update.tcp;
 		this.tls = update.tls;
 		this.admin = update.admin;
+		this.wildcard = update.wildcard;
 		this.generation++;
 		this.log.set(general.log_format, general.log_level);
 		if (writeFunctions !== null) this.logins.setWriteFunctions(writeFunctions);
@@ -564,6 +569,11 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		else contain.guard(null, () => this.moves.tick(time));
 		const [used, size] = this.connections();
 		this.descriptors.look(Math.max(0, size - used));
+	}
+
+	private unusedOf(slots: readonly number[]): number[] {
+		const used = new Set(this.allPools().map(({ slot }) => slot));
+		return slots.filter((slot) => !used.has(slot));
 	}
 
 	private allPools(): Pool[] {

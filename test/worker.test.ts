@@ -341,3 +341,24 @@ test("a CancelRequest for a client that has logged in here and gone elsewhere is
 	const over = { type: "peer", to: 1, message: { type: "cancelled", id: 5 } } as const;
 	expect(said).toEqual([over, over]);
 });
+
+test("a worker says of which rows it has no pool, not even one that is leaving", async () => {
+	using server = peer();
+	const both = snapshotOf(server.port, [{ name: "a" }, { name: "b" }]);
+	const first = snapshotOf(server.port, [{ name: "a" }]);
+	const { worker, said, slots, reload } = workerOf({ ...first, general: { ...first.general, port: 0 } }, both);
+	worker.start(true);
+	const none = () => {
+		worker.onMessage({ type: "ask-slots", slots: [...slots.values(), 7] });
+		const last = said.findLast(({ type }) => type === "no-pools");
+		return last?.type === "no-pools" ? last.slots : null;
+	};
+	expect(none()).toEqual([1, 7]);
+	reload(both);
+	expect(none()).toEqual([7]);
+	// It leaves with the janitor's next tick.
+	reload(snapshotOf(server.port, [{ name: "b" }]));
+	expect(none()).toEqual([7]);
+	await until(() => none()?.length === 2, "the pool to be over");
+	expect(none()).toEqual([0, 7]);
+});

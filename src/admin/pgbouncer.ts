@@ -3,6 +3,7 @@
 // is one row for each database (SHOW STATS) or database and user (SHOW POOLS), whichever servers are behind it.
 
 import { now } from "../clock.ts";
+import { databasesInUse } from "../config/resolve.ts";
 import { isSocketFolder } from "../net/unix.ts";
 import { Stat } from "../stats/counters.ts";
 import type { ClientRow } from "../status/rows.ts";
@@ -219,9 +220,10 @@ export const BOUNCER_DATABASES: View<DatabaseEntry> = {
 		bool01("disabled", () => false),
 	],
 	items(source) {
-		const { general, databases } = source.snapshot();
+		const snapshot = source.snapshot();
+		const { general } = snapshot;
 		const pools = placedPools(source);
-		return databases.map(({ name, host, port, shard, database_name, user, ...settings }) => ({
+		return databasesInUse(snapshot).map(({ name, host, port, shard, database_name, user, ...settings }) => ({
 			name,
 			host,
 			port,
@@ -255,11 +257,12 @@ type Counted = readonly [list: string, items: number];
 
 /** What SHOW LISTS counts, by PgBouncer's names; PgDog has them as columns. */
 export async function lists(source: AdminSource): Promise<Counted[]> {
-	const { databases, users } = source.snapshot();
+	const snapshot = source.snapshot();
+	const { users } = snapshot;
 	const pools = placedPools(source);
 	const clients = await source.clients();
 	return [
-		["databases", new Set(databases.map(({ name }) => name)).size],
+		["databases", new Set(databasesInUse(snapshot).map(({ name }) => name)).size],
 		["users", new Set(users.map(({ name }) => name)).size],
 		["pools", pools.length],
 		["free_clients", 0],

@@ -112,6 +112,8 @@ export interface ClientContext {
 	readonly admin: Admin;
 	/** Who may log in from where, and how; empty: `auth_type` decides for all. */
 	readonly hba: readonly HbaEntry[];
+	/** Databases may be there that the configuration does not name: the main thread knows. */
+	readonly wildcard: boolean;
 	/** How many clients there may be. */
 	readonly seats: Seats;
 	/** Of every socket of this thread. */
@@ -120,8 +122,13 @@ export interface ClientContext {
 	find(user: string, database: string): { spec: ClusterSpec; user: User; cluster: Cluster; router: Router } | null;
 	/** What lets a user in whom the configuration does not have (`auth_query`), or whether this password does (`passthrough_auth`). */
 	lookUp(user: string, database: string, password?: string): Promise<LookedUp>;
-	/** It has logged in by that. @returns when `find` has it; or why it never will */
-	join(user: string, database: string, found: Found): Promise<Pick<PgError, "sqlstate" | "message"> | null>;
+	/** It has logged in by that, and proven to have these keys, if any. @returns when `find` has it; or why it never will */
+	join(
+		user: string,
+		database: string,
+		found: Found,
+		keys: ScramKeys | null,
+	): Promise<Pick<PgError, "sqlstate" | "message"> | null>;
 	/** A log-in by that has failed. */
 	doubt(user: string, database: string): void;
 	/** A client of this user has logged in and proven to have these keys. */

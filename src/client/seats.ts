@@ -200,16 +200,16 @@ function hostName({ address }: Guest): string {
 	return `a${networkOf(address)}`;
 }
 
-/** How many clients a user has, in all databases. */
-export function clientsOf(tally: Tally, user: string): number {
-	return tally.count(userName({ user }));
+/** As many clients as a user has in a database, or more: those of the user, or of the database, whichever are fewer. */
+export function clientsOf(tally: Tally, user: string, database: string): number {
+	return Math.min(tally.count(userName({ user })), tally.count(databaseName({ database })));
 }
 
 function userName({ user }: Pick<Guest, "user">): string {
 	return `u${user}`;
 }
 
-function databaseName({ database }: Guest): string {
+function databaseName({ database }: Pick<Guest, "database">): string {
 	return `d${database}`;
 }
 

@@ -2,6 +2,7 @@
 
 import type { HbaEntry } from "./hba.ts";
 import type { Peer } from "./peers.ts";
+import { hasWildcard } from "./resolve.ts";
 import type { Settings } from "./setting.ts";
 import { type General, general, type Tcp, tcp } from "./settings.ts";
 import { showValue } from "./show.ts";
@@ -57,6 +58,8 @@ export interface Update {
 	readonly peers: readonly Peer[];
 	/** `[[hba]]`; null: as before. */
 	readonly hba: readonly HbaEntry[] | null;
+	/** There is an entry of `[[databases]]` for any database (`WILDCARD`). */
+	readonly wildcard: boolean;
 	/** `[[write_functions]]`; null: as before. */
 	readonly writeFunctions: readonly string[] | null;
 	/** Clusters that are new, or say something else. */
@@ -72,7 +75,7 @@ export interface LoginKey {
 }
 
 export function updateOf({ next, settings, clusters, hbaChanged, writeFunctionsChanged }: Difference): Update {
-	const { general, tcp, tls, admin, peers, hba, writeFunctions } = next;
+	const { general, tcp, tls, admin, peers, hba, writeFunctions, databases } = next;
 	return {
 		general,
 		tcp,
@@ -80,6 +83,7 @@ export function updateOf({ next, settings, clusters, hbaChanged, writeFunctionsC
 		admin,
 		peers,
 		hba: hbaChanged ? hba : null,
+		wildcard: hasWildcard(databases),
 		generalChanged: settings.some(({ table }) => table === "general"),
 		writeFunctions: writeFunctionsChanged ? writeFunctions : null,
 		clusters: [...clusters.added, ...clusters.changed.map(({ after }) => after)],
@@ -88,8 +92,10 @@ export function updateOf({ next, settings, clusters, hbaChanged, writeFunctionsC
 }
 
 /** The whole configuration as an update, for a worker that starts. */
-export function firstUpdate({ general, tcp, tls, admin, peers, hba, writeFunctions, clusters }: Snapshot): Update {
-	return { general, tcp, tls, admin, peers, hba, generalChanged: true, writeFunctions, clusters, gone: [] };
+export function firstUpdate(snapshot: Snapshot): Update {
+	const { general, tcp, tls, admin, peers, hba, writeFunctions, clusters } = snapshot;
+	const wildcard = hasWildcard(snapshot.databases);
+	return { general, tcp, tls, admin, peers, hba, wildcard, generalChanged: true, writeFunctions, clusters, gone: [] };
 }
 
 /** Compares two loads. `before` is what the process runs with, that is the `next` of the last reload. */

@@ -123,7 +123,11 @@ const roleSettings = {
 };
 
 export const database = {
-	name: text({ required: true, default: "", text: "Name under which clients connect." }),
+	name: text({
+		required: true,
+		default: "",
+		text: "Name under which clients connect. Ours, not PgDog's (PgBouncer's): entries named `\"*\"` are for any database that no other names; its pools come with the first log-in, once the server has it, and go when nobody has used them for `idle_timeout`. Not the name of the admin database, nor one of more than 63 bytes.",
+	}),
 	role: choice(["primary", "replica", "auto"], {
 		default: "primary",
 		text: "What the server is: the one that takes writes, or one that is read from; `auto`: it is asked, and asked again, as all servers of its shard are. A shard has at most one primary.",
@@ -144,7 +148,10 @@ export const database = {
 		max: 255,
 		text: 'Its share of the reads with `load_balancing_strategy = "weighted_round_robin"`; 0: none while another is well.',
 	}),
-	database_name: text({ default: undefined, text: "Name of the database on the server. Default: `name`." }),
+	database_name: text({
+		default: undefined,
+		text: 'Name of the database on the server. Default: `name`, or, for `"*"`, the one that the client names.',
+	}),
 	user: text({
 		default: undefined,
 		text: "User towards the server. Default: the user's `server_user`, then its `name`.",
@@ -173,7 +180,10 @@ const SCRAM_VERIFIER = /^SCRAM-SHA-256\$[1-9]\d{0,8}:[A-Za-z0-9+/]+={0,2}\$[A-Za
 
 export const user = {
 	name: text({ required: true, default: "", text: "Name with which clients log in." }),
-	database: text({ default: undefined, text: "The database that the user may use." }),
+	database: text({
+		default: undefined,
+		text: 'The database that the user may use. `"*"`: any of those that are there by the entries of that name, and `all_databases` means these, too.',
+	}),
 	databases: list({ default: undefined, text: "The databases that the user may use, beside `database`." }),
 	all_databases: flag({ default: false, text: "The user may use each of `[[databases]]`." }),
 	password: secret({ default: undefined, empty: true, text: "Password of the user." }),

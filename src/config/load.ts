@@ -13,12 +13,12 @@ import { hba as hbaSettings, readHba } from "./hba-list.ts";
 import { checkPeers, type Peer, peer } from "./peers.ts";
 import { Findings, type Problem, type ValueSource } from "./problem.ts";
 import { checkReads } from "./reads.ts";
-import { clusters, expandUsers, isSecured, type UserRow } from "./resolve.ts";
+import { clusters, expandUsers, hasWildcard, isSecured, type UserRow } from "./resolve.ts";
 import { withSecrets } from "./secrets.ts";
 import type { Values } from "./setting.ts";
 import type { General, Tcp } from "./settings.ts";
 import * as settings from "./settings.ts";
-import type { Admin, Database, PluginEntry, Snapshot, User } from "./snapshot.ts";
+import { type Admin, type Database, type PluginEntry, type Snapshot, type User, WILDCARD } from "./snapshot.ts";
 import { checkSocketPath } from "./socket-path.ts";
 import { TlsReading } from "./tls.ts";
 import * as unserved from "./unserved.ts";
@@ -96,15 +96,7 @@ export function load(input: LoadInput): Loaded {
 	const peers = readPeers(config, general, report);
 	const hba = readList(config, general, report);
 	const databases = checkClusters(entries.databases, entries.databaseSource, report);
-	const { auth_query_database: asked } = general;
-	if (asked !== undefined && !databases.some(({ name }) => name === asked))
-		report.problem(
-			config.source,
-			"general.auth_query_database",
-			"value",
-			asked,
-			"the name of an entry of [[databases]]",
-		);
+	checkAsked(general, databases, config.source, report);
 	checkFiles(input, report);
 	if (report.problems.length > 0) {
 		return { ok: false, problems: inOrder(report.problems, config.source.name), warnings: report.warnings, notes };
@@ -183,6 +175,18 @@ function readGeneral(config: File, input: LoadInput, report: Findings): General 
 		report.warn(config.source, "general.prepared_statements", text);
 	}
 	return { ...general, prepared_statements: "disabled" };
+}
+
+/** Of which database `auth_query` asks. */
+function checkAsked(general: General, databases: readonly Database[], source: ValueSource, report: Findings): void {
+	const { auth_query_user, auth_query_database: asked } = general;
+	const at = "general.auth_query_database";
+	if (asked !== undefined && !databases.some(({ name }) => name === asked && name !== WILDCARD))
+		report.problem(source, at, "value", asked, "the name of an entry of [[databases]]");
+	if (auth_query_user === undefined || asked !== undefined || !hasWildcard(databases)) return;
+	// Whoever has proven nothing yet would have connections made to databases that he thinks of.
+	const accepted = 'the name of another entry of [[databases]], since there is one for any database ("*")';
+	report.problem(source, at, "missing", "", accepted);
 }
 
 /** PgDog says the like: passwords that anybody on the way can read, or that nobody is asked for. */

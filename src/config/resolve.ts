@@ -6,7 +6,16 @@ import { joinKey } from "./locate.ts";
 import type { Findings, ValueSource } from "./problem.ts";
 import type { Values } from "./setting.ts";
 import type { General, user as userSettings } from "./settings.ts";
-import type { Admin, ClusterSpec, Database, PoolSpec, Role, User } from "./snapshot.ts";
+import {
+	type Admin,
+	type ClusterSpec,
+	type Database,
+	type PoolSpec,
+	type Role,
+	type Snapshot,
+	type User,
+	WILDCARD,
+} from "./snapshot.ts";
 
 /** An entry of `[[users]]` as it stands in the file, with its place there. */
 export interface UserRow {
@@ -28,12 +37,13 @@ export function expandUsers(
 	mayPass = false,
 ): User[] {
 	const known = new Set(databases.map(({ name }) => name));
+	const isThere = (name: string) => known.has(name) || known.has(WILDCARD);
 	const users = new Map<string, { user: User; explicit: boolean }>();
 	for (const { at, values, server_certificate } of rows) {
 		const { name, database, databases: several, all_databases, password, passwords, ...rest } = values;
 		if (name === undefined) continue;
 		const secrets = [...new Set([password, ...(passwords ?? [])])].filter((each): each is string => !!each);
-		if (!mayPass && secrets.length === 0 && rest.password_hash === undefined && rest.identity === undefined) {
+		if (!mayPass && !isSecured({ ...rest, passwords: secrets })) {
 			report.warn(source, at, `user "${name}" has no password: it gets no pool and cannot log in`);
 			continue;
 		}
@@ -50,12 +60,12 @@ export function expandUsers(
 			}
 		}
 		for (const each of named) {
-			if (!known.has(each)) {
+			if (!isThere(each)) {
 				report.warn(source, at, `user "${name}" names database "${each}", which no [[databases]] entry defines`);
 			}
 		}
 		for (const each of new Set([...named, ...(all_databases ? known : [])])) {
-			if (!known.has(each)) continue;
+			if (!isThere(each)) continue;
 			const explicit = named.has(each);
 			const key = JSON.stringify([name, each]);
 			const other = users.get(key);
@@ -81,20 +91,23 @@ export function clusters(
 	const used = new Set(users.map(({ database }) => database));
 	const byName = Map.groupBy(databases, ({ name }) => name);
 	for (const { name } of databases) {
-		if (!used.has(name) && !learns(general)) {
+		if (!used.has(name) && !asks(general)) {
 			warnings.push(`database "${name}" has no user: it gets no pool, and nobody can connect to it`);
 		}
 	}
-	const all = users.map((user) => {
+	const all = users.flatMap((user) => {
+		if (user.database === WILDCARD) return [];
 		if (user.database === admin.name && user.name === admin.user) {
 			warnings.push(`user "${user.name}" of database "${user.database}" is out of reach: [admin] has the same names`);
 		}
 		// Sorting keeps the order of the file inside a shard.
-		const members = (byName.get(user.database) ?? []).toSorted((a, b) => a.shard - b.shard);
+		const members = (byName.get(user.database) ?? membersOf({ databases, admin }, user.database)).toSorted(
+			(a, b) => a.shard - b.shard,
+		);
 		const pools = members.map((database) => pool(general, database, user, warnings));
 		const readOnly = user.read_only ?? members.every((database) => database.read_only === true);
 		const max_client_connections = least(members.map((database) => database.max_client_connections));
-		return { user, database: user.database, readOnly, max_client_connections, pools };
+		return [{ user, database: user.database, readOnly, max_client_connections, pools }];
 	});
 	const { reserve_pool_timeout, checkout_timeout } = general;
 	if (
@@ -108,12 +121,54 @@ export function clusters(
 }
 
 /** Whether servers are asked for users whom the configuration does not have. */
-export function learns({ auth_query_user, passthrough_auth }: General): boolean {
+function asks({ auth_query_user, passthrough_auth }: General): boolean {
 	return auth_query_user !== undefined || passthrough_auth !== "disabled";
 }
 
+/** Whether clients may log in to what the configuration does not name. */
+export function learns({ general, databases }: Pick<Snapshot, "general" | "databases">): boolean {
+	return asks(general) || hasWildcard(databases);
+}
+
+export function hasWildcard(databases: readonly Database[]): boolean {
+	return databases.some(({ name }) => name === WILDCARD);
+}
+
+/** Longest name of a database or a user, bytes: PostgreSQL cuts off what is behind, so longer ones are others' names. */
+const MAX_NAME = 63;
+
+export function isTooLong(name: string): boolean {
+	return Buffer.byteLength(name) > MAX_NAME;
+}
+
+/** The entries behind a database that a client names: its own, or else those for any (`WILDCARD`), as if they had its name. */
+export function membersOf({ databases, admin }: Pick<Snapshot, "databases" | "admin">, name: string): Database[] {
+	const own = databases.filter((each) => each.name === name && name !== WILDCARD);
+	if (own.length > 0 || name === WILDCARD || name === admin.name || isTooLong(name)) return own;
+	const any = databases.filter((each) => each.name === WILDCARD);
+	return any.map((each) => ({
+		...each,
+		name,
+		database_name: each.database_name === WILDCARD ? name : each.database_name,
+	}));
+}
+
+/** The entries that the configuration names, and those by wildcard whose databases have pools. */
+export function databasesInUse(snapshot: Pick<Snapshot, "databases" | "admin" | "clusters">): Database[] {
+	const named = snapshot.databases.filter(({ name }) => name !== WILDCARD);
+	if (named.length === snapshot.databases.length) return named;
+	const others = new Set(snapshot.clusters.map(({ database }) => database));
+	for (const { name } of named) others.delete(name);
+	return [...named, ...[...others].flatMap((name) => membersOf(snapshot, name))];
+}
+
+/** Whether it is a database by wildcard. */
+export function isWild({ databases }: Pick<Snapshot, "databases">, name: string): boolean {
+	return !databases.some((each) => each.name === name && name !== WILDCARD);
+}
+
 /** Whether something in the configuration lets it in. */
-export function isSecured({ passwords, password_hash, identity }: User): boolean {
+export function isSecured({ passwords, password_hash, identity }: Omit<User, "name" | "database">): boolean {
 	return passwords.length > 0 || password_hash !== undefined || identity !== undefined;
 }
 

@@ -40,6 +40,9 @@ export interface PoolSettings {
 	readonly read_only?: boolean | undefined;
 }
 
+/** The name of the entries of `[[databases]]` that are for each database that no other entry names. */
+export const WILDCARD = "*";
+
 /** An entry of `[[databases]]`. A host that starts with `/` or `@` is the folder of a Unix socket. */
 export interface Database extends PoolSettings {
 	readonly name: string;
@@ -76,6 +79,8 @@ export interface User extends PoolSettings {
 	readonly learned?: boolean;
 	/** Learned by its password, which its server has taken (`passthrough_auth`). */
 	readonly passed?: boolean;
+	/** users.toml has it, for databases by wildcard: learned is that there is this one. */
+	readonly listed?: boolean;
 	readonly server_user?: string | undefined;
 	readonly server_password?: string | undefined;
 	/** The certificate that servers are shown for it, instead of the database's. */
@@ -149,6 +154,7 @@ export interface Snapshot {
 	readonly tls: TlsFiles;
 	readonly admin: Admin;
 	readonly databases: readonly Database[];
+	/** Also those of databases by wildcard (`WILDCARD`), who have no clusters before they log in to one. */
 	readonly users: readonly User[];
 	/** What users.toml says, with `passthrough_auth`, of users whose passwords only their server knows. */
 	readonly passwordless: readonly User[];

@@ -327,7 +327,8 @@ export class Startup implements StreamOwner {
 		}
 		const user = this.isAdmin ? null : (context.find(this.user, this.database)?.user ?? null);
 		const isOurs = this.isAdmin || (user !== null && user.learned !== true);
-		if (isOurs || context.general.auth_query_user === undefined) this.prove(isOurs ? user : null);
+		const mayBeThere = context.wildcard || context.general.auth_query_user !== undefined;
+		if (isOurs || !mayBeThere) this.prove(isOurs ? user : null);
 		else this.lookUp();
 	}
 
@@ -519,7 +520,7 @@ export class Startup implements StreamOwner {
 
 	/** The user who has logged in gets pools. */
 	private join(found: Found): void {
-		this.check(this.context.join(this.user, this.database, found), (refusal) => {
+		this.check(this.context.join(this.user, this.database, found, this.login?.keys ?? null), (refusal) => {
 			// Should another log-in have changed them meanwhile, they are no worse for this one.
 			this.found = null;
 			if (refusal === null) this.letIn();

@@ -42,6 +42,11 @@ export class Checks {
 		this.context = context;
 	}
 
+	/** It still has something to say of the pool's server, though nobody may listen. */
+	get isUnderway(): boolean {
+		return this.connecting;
+	}
+
 	/** Checks a server by its own connection, which was idle, and gives it back to the pool. */
 	probe(server: Server): void {
 		const { pool, context } = this;

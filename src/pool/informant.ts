@@ -15,7 +15,10 @@ import { type LoginContext, loginOptions } from "./login-options.ts";
 import { Outsider } from "./outsider.ts";
 
 /** What lets a user in. */
-export type Found = Pick<User, "passwords" | "password_hash" | "passed">;
+export type Found = Pick<
+	User,
+	"passwords" | "password_hash" | "passed" | "listed" | "identity" | "tls_client_certificate_required"
+>;
 
 /** A connection that nothing was asked on for so long is closed, ms. */
 const IDLE = 60_000;

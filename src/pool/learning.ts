@@ -2,10 +2,11 @@
 // them has logged in and has pools. Once in the process, on the main thread, so that a thousand log-ins of one name ask once.
 
 import { LRUCache } from "lru-cache";
+import type { ScramKeys } from "../auth/scram-keys.ts";
 import { now } from "../clock.ts";
 import type { LoginKey } from "../config/diff.ts";
-import { clusters } from "../config/resolve.ts";
-import type { ClusterSpec, Database, Snapshot, User } from "../config/snapshot.ts";
+import { clusters, isTooLong, isWild, membersOf } from "../config/resolve.ts";
+import { type ClusterSpec, type Snapshot, type User, WILDCARD } from "../config/snapshot.ts";
 import type { Contain } from "../contain.ts";
 import { asPgError, PgError } from "../errors.ts";
 import type { Log } from "../log.ts";
@@ -18,6 +19,9 @@ import { Passing } from "./passing.ts";
 export type LookedUp =
 	/** `reason` why there is none, for the log. */
 	{ readonly found: Found | null; readonly reason?: string } | { readonly sqlstate: string; readonly message: string };
+
+/** Why a user who has logged in can have no pools; null: they are there, or may be. */
+export type Joined = { readonly sqlstate: string; readonly message: string } | null;
 
 /** Answers that are kept, each kind: so that names that do not exist push nobody out who does. */
 const MOST_KEPT = 10_000;
@@ -61,7 +65,10 @@ export class Learning {
 	/** What a configuration that is loaded comes to with the users who have been learned, as far as it leaves them. */
 	with(snapshot: Snapshot): Snapshot {
 		const { auth_query_user, passthrough_auth } = snapshot.general;
-		const isOn = (user: User) => (user.passed ? passthrough_auth !== "disabled" : auth_query_user !== undefined);
+		const isOn = (user: User) => {
+			if (user.listed) return listed(snapshot, user.name, user.database) !== undefined;
+			return user.passed ? passthrough_auth !== "disabled" : auth_query_user !== undefined;
+		};
 		const taken = new Set(snapshot.clusters.map(({ user, database }) => loginKey(user.name, database)));
 		const users = [...this.users].filter(([key, { user }]) => isOn(user) && !taken.has(key));
 		const specs = users.flatMap(([, { user }]) => clusterOf(snapshot, userOf(snapshot, user)) ?? []);
@@ -87,6 +94,8 @@ export class Learning {
 		const learned = this.users.get(loginKey(user, database));
 		if (learned !== undefined) learned.usedAt = now();
 		if (password !== undefined) return this.judge(user, database, password);
+		const known = listed(this.snapshot, user, database);
+		if (known !== undefined) return { found: foundOf(known) };
 		if (general.auth_query_user === undefined || !isThere(this.snapshot, database)) return { found: null };
 		const target = general.auth_query_database ?? database;
 		const key = loginKey(user, target);
@@ -127,7 +136,8 @@ export class Learning {
 	/** Has a server of the database judge the password that a user has said. */
 	private async judge(name: string, database: string, password: string): Promise<LookedUp> {
 		const { snapshot } = this;
-		if (snapshot.general.passthrough_auth === "disabled" || !isThere(snapshot, database)) return { found: null };
+		if (snapshot.general.passthrough_auth === "disabled" || !isThere(snapshot, database) || isTooLong(name))
+			return { found: null };
 		const key = loginKey(name, database);
 		try {
 			const servers = serversOf(snapshot, database, name, []);
@@ -140,6 +150,27 @@ export class Learning {
 			// It is nothing that a client without the right password may not know.
 			if (AFTER_LOGIN.has(sqlstate)) return { sqlstate, message };
 			return this.failed("passthrough_auth", error, database, CANNOT_CHECK);
+		}
+	}
+
+	/**
+	 * Logs in to a database by wildcard, as its pools would: there is none before it is known that there is such a database. Nothing is
+	 * kept of it. @param keys those that the client has proven to have @returns why there can be no pools; null: nothing is against it
+	 */
+	async tryOut(spec: ClusterSpec, found: Found, keys: ScramKeys | null): Promise<Joined> {
+		const { snapshot } = this;
+		const { database, user } = spec;
+		// It was just logged in to.
+		if (!isWild(snapshot, database) || found.passed) return null;
+		try {
+			await this.passing.tryOut(inOrder(spec.pools), keys, snapshot.general);
+			return null;
+		} catch (error) {
+			const { sqlstate, message } = asPgError(error);
+			if (AFTER_LOGIN.has(sqlstate)) return { sqlstate, message };
+			const down = `connection pool for user "${user.name}" and database "${database}" is down`;
+			this.failed("database by wildcard", error, database, down);
+			return { sqlstate: "58000", message: down };
 		}
 	}
 
@@ -201,14 +232,14 @@ export class Learning {
 
 	/**
 	 * Learned users who have no clients and have not begun to log in for long; they are forgotten here.
-	 * @param clients how many a user has
+	 * @param clients how many a user has of a database, or more
 	 */
-	idle(time: number, clients: (user: string) => number): User[] {
+	idle(time: number, clients: (user: string, database: string) => number): User[] {
 		const { idle_timeout, client_login_timeout } = this.snapshot.general;
 		const patience = Math.max(idle_timeout, client_login_timeout);
 		const gone: User[] = [];
 		for (const [key, { user, usedAt }] of this.users) {
-			if (time - usedAt <= patience || clients(user.name) > 0) continue;
+			if (time - usedAt <= patience || clients(user.name, user.database) > 0) continue;
 			this.users.delete(key);
 			gone.push(user);
 		}
@@ -226,19 +257,38 @@ const CANNOT_CHECK = "the password could not be checked";
 const AFTER_LOGIN: ReadonlySet<string> = new Set(["3D000", "42501", "53300"]);
 
 /** A user as learned, with what the configuration says of it: everything but what lets it in. */
-function userOf({ passwordless }: Snapshot, { name, database, passwords, password_hash, passed }: User): User {
-	const said = passwordless.find((each) => each.name === name && each.database === database);
+function userOf(
+	snapshot: Snapshot,
+	{ name, database, passwords, password_hash, passed, listed: isListed }: User,
+): User {
+	const own = listed(snapshot, name, database);
+	if (isListed && own !== undefined) return { ...own, database, listed: true, learned: true };
+	const entry = isWild(snapshot, database) ? WILDCARD : database;
+	const said = snapshot.passwordless.find((each) => each.name === name && each.database === entry);
 	const found = { passwords, ...(password_hash === undefined ? {} : { password_hash }), ...(passed ? { passed } : {}) };
 	return { ...said, ...found, name, database, learned: true };
 }
 
-function isThere({ databases }: Snapshot, database: string): boolean {
-	return databases.some(({ name }) => name === database);
+/** The user of users.toml for a database by wildcard. */
+function listed(snapshot: Snapshot, name: string, database: string): User | undefined {
+	if (!isWild(snapshot, database) || !isThere(snapshot, database)) return undefined;
+	return snapshot.users.find((each) => each.name === name && each.database === WILDCARD);
+}
+
+/** What lets in a user of users.toml. */
+function foundOf({ passwords, password_hash, identity, tls_client_certificate_required }: User): Found {
+	const found = { passwords, password_hash, identity, tls_client_certificate_required, listed: true };
+	return Object.fromEntries(Object.entries(found).filter(([, value]) => value !== undefined)) as unknown as Found;
+}
+
+function isThere(snapshot: Snapshot, database: string): boolean {
+	return membersOf(snapshot, database).length > 0;
 }
 
 /** The pools of a user who is not in the configuration; null: its database is not either. */
-function clusterOf({ general, databases, admin }: Snapshot, user: User): ClusterSpec | null {
-	const members = databases.filter(({ name }) => name === user.database);
+function clusterOf(snapshot: Snapshot, user: User): ClusterSpec | null {
+	const { general, admin } = snapshot;
+	const members = membersOf(snapshot, user.database);
 	return members.length === 0 ? null : (clusters(general, members, [user], admin, [])[0] ?? null);
 }
 
@@ -249,14 +299,16 @@ function serversOf(
 	name: string,
 	passwords: readonly string[],
 ): ClusterSpec["pools"] {
-	const members: Database[] = snapshot.databases.filter((database) => database.name === target);
-	const spec = clusterOf({ ...snapshot, databases: members }, { name, database: target, passwords });
-	const pools = spec?.pools ?? [];
+	const spec = clusterOf(snapshot, { name, database: target, passwords });
 	// Another user or password of the entry is for clients.
+	return inOrder(spec?.pools ?? []).map((pool) => ({ ...pool, server_user: name, server_passwords: passwords }));
+}
+
+/** Those of the first shard, a primary first. */
+function inOrder(pools: ClusterSpec["pools"]): ClusterSpec["pools"] {
 	return pools
 		.filter(({ shard }) => shard === pools[0]!.shard)
-		.toSorted((a, b) => Number(b.role === "primary") - Number(a.role === "primary"))
-		.map((pool) => ({ ...pool, server_user: name, server_passwords: passwords }));
+		.toSorted((a, b) => Number(b.role === "primary") - Number(a.role === "primary"));
 }
 
 function loginKey(user: string, database: string): string {

@@ -81,6 +81,15 @@ export class Ledger {
 		}
 	}
 
+	/** Nobody has to do with the pool any more: its row is as it was before it came. */
+	clear(slot: number): void {
+		const cell = slot * this.workers;
+		for (const row of [this.waiting, this.idle, this.held, this.kept, this.since])
+			row.fill(0, cell, cell + this.workers);
+		this.said.fill(0, (1 + slot) * OnceAMinute.WORDS, (2 + slot) * OnceAMinute.WORDS);
+		this.catalogueChanged(slot);
+	}
+
 	/** Gives a permit back, but only while more than `keep` are in use; the caller then may close its connection. */
 	releaseAbove(slot: number, keep: number): boolean {
 		for (;;) {

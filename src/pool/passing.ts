@@ -3,7 +3,9 @@
 
 import { timingSafeEqual } from "node:crypto";
 import { LRUCache } from "lru-cache";
-import { ScramCache } from "../auth/scram-keys.ts";
+import { ScramCache, type ScramKeys } from "../auth/scram-keys.ts";
+import type { ServerCredentials } from "../auth/server-login.ts";
+import { parseVerifier } from "../auth/verifier.ts";
 import { login } from "../backend/login.ts";
 import { now } from "../clock.ts";
 import type { General } from "../config/settings.ts";
@@ -42,6 +44,9 @@ interface Turns {
 	all: number;
 	readonly waiting: (() => void)[];
 }
+
+/** What to log in with; null: with what the pool would. */
+type CredentialsOf = (spec: PoolSpec) => ServerCredentials | null;
 
 export class Passing {
 	private readonly context: LoginContext;
@@ -95,8 +100,25 @@ export class Passing {
 	}
 
 	private async ask(password: string, whose: Whose): Promise<Verdict> {
-		const started = now();
 		const { doubts } = this;
+		const credentials = { passwords: [password], asProof: true };
+		const verdict = await this.attempt(whose, () => credentials);
+		const at = doubts === this.doubts ? now() : Number.NEGATIVE_INFINITY;
+		if (verdict === null) this.proofs.set(whose.key, { password, at });
+		else if (this.isLast(whose.key, password)) this.proofs.delete(whose.key);
+		return verdict;
+	}
+
+	/** Logs in as a pool would. @param keys those that a client has proven to have @throws PgError why it cannot be done */
+	async tryOut(servers: readonly PoolSpec[], keys: ScramKeys | null, general: General): Promise<void> {
+		const verdict = await this.attempt({ servers, general, isKept: false }, ({ server_verifier: verifier }) =>
+			keys === null || verifier === undefined ? null : { keys, verifier: parseVerifier(verifier) ?? undefined },
+		);
+		if (verdict !== null) throw new PgError("FATAL", "28000", verdict);
+	}
+
+	private async attempt(whose: Omit<Whose, "key">, credentials: CredentialsOf): Promise<Verdict> {
+		const started = now();
 		// Who has begun to log in before has time left to be told.
 		const patience = Math.max(1, Math.floor(whose.general.client_login_timeout / 2));
 		const [first] = whose.servers;
@@ -104,11 +126,7 @@ export class Passing {
 		await this.turn(server);
 		try {
 			if (now() - started > patience) throw new PgError("FATAL", "08006", "too many log-ins at once");
-			const verdict = await this.verdict(password, whose, now() + patience);
-			const at = doubts === this.doubts ? now() : Number.NEGATIVE_INFINITY;
-			if (verdict === null) this.proofs.set(whose.key, { password, at });
-			else if (this.isLast(whose.key, password)) this.proofs.delete(whose.key);
-			return verdict;
+			return await this.verdict(whose, credentials, now() + patience);
 		} finally {
 			this.pass(server);
 		}
@@ -130,20 +148,24 @@ export class Passing {
 	}
 
 	/** What the first server says that says anything. */
-	private async verdict(password: string, { servers, isKept, general }: Whose, end: number): Promise<Verdict> {
+	private async verdict(
+		{ servers, isKept, general }: Omit<Whose, "key">,
+		credentials: CredentialsOf,
+		end: number,
+	): Promise<Verdict> {
 		let failure = new PgError("FATAL", "08001", "the database has no server");
 		for (const spec of servers) {
 			let isProven = false;
 			try {
 				const timeout = Math.max(1, Math.min(general.connect_timeout, end - now()));
 				const options = loginOptions(spec, 0, timeout, new ScramCache({ max: 1 }), this.context);
-				const credentials = { passwords: [password], asProof: true };
+				const own = credentials(spec) ?? options.credentials;
 				const onLetIn = () => {
 					isProven = true;
 				};
-				const server = await login({ ...options, credentials, onLetIn }, new Outsider());
+				const server = await login({ ...options, credentials: own, onLetIn }, new Outsider());
 				server.loggedIn();
-				server.close("its password is right");
+				server.close("there is no more to know");
 				return null;
 			} catch (error) {
 				failure = asPgError(error);

@@ -572,7 +572,7 @@ export class Pool implements CappedPool, Connected, Checked, Filled, KeptPool, H
 
 	/** Retired, and its last server is gone. */
 	get isOver(): boolean {
-		return this.retired && this.all.size === 0 && !this.isConnecting;
+		return this.retired && this.all.size === 0 && !this.isConnecting && !this.checks.isUnderway;
 	}
 
 	/** Process shutdown: all servers, lent or not. */

@@ -52,6 +52,12 @@ export class Counters {
 		return new Float64Array(this.memory, (slot * this.workers + worker) * Stat.length * 8, Stat.length);
 	}
 
+	/** The pool is no more, and nobody writes in its rows. */
+	clear(slot: number): void {
+		const row = slot * this.workers * Stat.length;
+		this.all.fill(0, row, row + this.workers * Stat.length);
+	}
+
 	/** The sum over workers; `oldest_wait` is the earliest. */
 	sum(slot: number): Float64Array {
 		const total = new Float64Array(Stat.length);

@@ -803,6 +803,30 @@ passwords = ["b", "", "c", "b"]`;
 		expect(made.warnings).toEqual([]);
 	});
 
+	test("of any database have no pools before they log in to one, but in those that they name", () => {
+		const any = '[[databases]]\nname = "*"\nhost = "127.0.0.1"\n';
+		const users = BOB.replace('"app"', '"*"') + oneUser;
+		const made = snapshot(any, users);
+		expect(made.users.map(({ name, database }) => [name, database])).toEqual([
+			["bob", "*"],
+			["alice", "app"],
+		]);
+		expect(made.clusters.flatMap(({ pools }) => pools.map(({ key, database_name }) => [key, database_name]))).toEqual([
+			["alice@app/0/primary/127.0.0.1:5432", "app"],
+		]);
+		expect(made.warnings).toEqual([]);
+		const all = snapshot(`${any}${oneDatabase}`, '[[users]]\nname = "c"\nall_databases = true\npassword = "pw"');
+		expect(all.users.map(({ database }) => database)).toEqual(["*", "app"]);
+		expect(all.clusters.map(({ database }) => database)).toEqual(["app"]);
+		for (const more of ["", 'auth_query_database = "*"'])
+			expect(problems(loadText(`[general]\nauth_query_user = "x"\n${more}\n${any}`))).toMatchObject([
+				{ key: "general.auth_query_database" },
+			]);
+		expect(loadText(`[general]\nauth_query_user = "x"\nauth_query_database = "app"\n${any}${oneDatabase}`).ok).toBe(
+			true,
+		);
+	});
+
 	test("without any password, with passthrough_auth, are settings for those who say theirs", () => {
 		const users = "[[users]]\nname = 'a'\ndatabase = 'app'\npool_size = 3";
 		const warnings = (way: string, more = "") => {

@@ -88,6 +88,7 @@ export function listen(
 		general,
 		admin: { name: "admin", user: "admin", password: "secret", generated: false },
 		hba: [],
+		wildcard: false,
 		find: (name, database) => {
 			const user = users.find((each) => each.name === name && each.database === database);
 			return user === undefined ? null : reach(inner, user);

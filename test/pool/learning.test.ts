@@ -563,3 +563,84 @@ test("what users.toml says of a user counts but for what lets it in, and those g
 	learning.reach({ ...base, general: { ...base.general, passthrough_auth: "disabled" } });
 	expect(await main.said("right")).toEqual({ found: null });
 });
+
+// ---- databases by wildcard ---------------------------------------------------------------------------------------------
+
+function wild(settings: Partial<General> = {}) {
+	const main = passing({ auth_query_user: undefined, ...settings });
+	const any = { ...main.snapshot.databases[0]!, name: "*", database_name: "*" };
+	const bob = { name: "bob", database: "*", passwords: ["bobs"], pool_size: 2 };
+	const all: Snapshot = {
+		...main.snapshot,
+		databases: [...main.snapshot.databases, any],
+		users: [...main.snapshot.users, bob],
+		passwordless: [{ name: "alice", database: "*", passwords: [], pool_size: 3 }],
+	};
+	main.learning.reach(all);
+	return { ...main, all, bob };
+}
+
+test("an entry for any database is for those that no other names, but not the admin's, or one that is cut off", async () => {
+	using main = wild();
+	const { learning, register } = main;
+	expect(await learning.lookUp("bob", "x")).toEqual({ found: { passwords: ["bobs"], listed: true } });
+	expect(register.logins).toHaveLength(0);
+	for (const database of ["d", "admin", "*", "y".repeat(64)])
+		expect(await learning.lookUp("bob", database, undefined)).toMatchObject({ found: null });
+	expect(await learning.lookUp("alice", "x", "right")).toMatchObject(RIGHT);
+	expect(register.logins.at(-1)).toMatchObject({ user: "alice", database: "x" });
+	expect(await learning.lookUp("a".repeat(64), "x", "right")).toEqual({ found: null });
+	expect(learning.join("alice", "x", RIGHT.found)!.pools[0]).toMatchObject({
+		pool_size: 3,
+		database: "x",
+		database_name: "x",
+		server_passwords: ["right"],
+	});
+	const listed = learning.join("bob", "x", { passwords: ["bobs"], listed: true })!;
+	expect(listed).toMatchObject({
+		user: { learned: true, listed: true },
+		pools: [{ pool_size: 2, database_name: "x" }],
+	});
+});
+
+test("such a database is logged in to before it has pools, as its pools would", async () => {
+	using main = wild();
+	const { learning, register, lines } = main;
+	register.password = "bobs";
+	const spec = learning.join("bob", "x", { passwords: ["bobs"], listed: true })!;
+	expect(await learning.tryOut(spec, spec.user, null)).toBe(null);
+	expect([register.said, register.logins.at(-1)]).toMatchObject([["bobs"], { user: "bob", database: "x" }]);
+	register.error = "3D000";
+	expect(await learning.tryOut(spec, spec.user, null)).toEqual({ sqlstate: "3D000", message: "wrong" });
+	// That it was logged in to for its password is enough.
+	expect(await learning.tryOut(spec, RIGHT.found, null)).toBe(null);
+	const named = learning.join("alice", "d", { passwords: ["secret"] })!;
+	expect(await learning.tryOut(named, { passwords: ["secret"] }, null)).toBe(null);
+	expect(register.said).toHaveLength(2);
+	for (const error of ["28P01", "57P03"]) {
+		register.error = error;
+		expect(await learning.tryOut(spec, spec.user, null)).toEqual({
+			sqlstate: "58000",
+			message: 'connection pool for user "bob" and database "x" is down',
+		});
+	}
+	expect(lines.join()).toContain("database by wildcard failed: 28000 wrong [x]");
+});
+
+test("a reload keeps users of users.toml in databases by wildcard for as long as it has them, with what it says", () => {
+	using main = wild();
+	const { learning, all, bob } = main;
+	learning.replace([], [learning.join("bob", "x", { passwords: ["bobs"], listed: true })!]);
+	const sizes = (of: Snapshot) =>
+		learning
+			.with(of)
+			.clusters.filter(({ database }) => database === "x")
+			.flatMap(({ pools }) => pools.map(({ pool_size, server_passwords }) => [pool_size, ...server_passwords]));
+	expect(sizes(all)).toEqual([[2, "bobs"]]);
+	const changed = { ...bob, passwords: ["other"], pool_size: 5 };
+	expect(sizes({ ...all, users: [changed] })).toEqual([[5, "other"]]);
+	expect(sizes({ ...all, users: [] })).toEqual([]);
+	expect(sizes({ ...all, databases: all.databases.slice(0, 1) })).toEqual([]);
+	// It has got an entry of its own, which this user is not for.
+	expect(sizes({ ...all, databases: [...all.databases, { ...all.databases[0]!, name: "x" }] })).toEqual([]);
+});

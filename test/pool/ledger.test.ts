@@ -101,3 +101,22 @@ test("the worker whose client has waited longest comes first, and oneself never"
 	ledger.arrived(0, 2);
 	expect(ledger.comingTo(0, 2)).toBe(0);
 });
+
+test("a row that is cleared is as it was at first, and its catalogue in a state of its own", () => {
+	const ledger = new Ledger(3, 2);
+	const states = [0, 1, 2].map((slot) => {
+		for (let worker = 0; worker < 2; worker++) {
+			ledger.setServers(slot, worker, 3, 4);
+			ledger.setWaiting(slot, worker, 2, 1000);
+			ledger.setKept(slot, worker, 1);
+		}
+		expect(ledger.complaints(slot).due(1)).toBe(1);
+		return ledger.catalogueOf(slot);
+	});
+	ledger.clear(1);
+	const row = (slot: number) => [ledger.elsewhere(slot, -1), ledger.keptOf(slot), ledger.waitingSince(slot, 1)];
+	expect(row(1)).toEqual([{ idle: 0, lent: 0, waiting: 0 }, 0, 0]);
+	for (const slot of [0, 2]) expect(row(slot)).toEqual([{ idle: 6, lent: 2, waiting: 4 }, 2, 1000]);
+	expect([0, 1, 2].map((slot) => ledger.complaints(slot).due(2))).toEqual([0, 1, 0]);
+	expect([0, 1, 2].map((slot) => ledger.catalogueOf(slot) === states[slot])).toEqual([true, false, true]);
+});

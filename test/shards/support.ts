@@ -282,6 +282,7 @@ export function twoShards(settings: Partial<General> = {}): Rig {
 		contain: pools[0]!.context.contain,
 		routes,
 		time: 0,
+		wildcard: false,
 		stopping: false,
 		plugins: null,
 		general,

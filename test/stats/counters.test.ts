@@ -24,3 +24,11 @@ test("a sum adds the workers, and takes the earliest of those who wait", () => {
 	expect([sum[Stat.query_count], sum[Stat.cl_waiting], sum[Stat.oldest_wait]]).toEqual([12, 12, 500]);
 	expect(counters.sum(0)[Stat.oldest_wait]).toBe(0);
 });
+
+test("a row that is cleared is zeros, for all workers, and no other is", () => {
+	const counters = new Counters(3, 2);
+	for (let slot = 0; slot < 3; slot++) for (let worker = 0; worker < 2; worker++) counters.row(slot, worker).fill(1);
+	counters.clear(1);
+	expect([0, 1, 2].map((slot) => counters.sum(slot)[Stat.query_count])).toEqual([2, 0, 2]);
+	expect([0, 1, 2].map((slot) => counters.sum(slot)[Stat.auth_attempts])).toEqual([2, 0, 2]);
+});
