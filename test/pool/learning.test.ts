@@ -533,15 +533,21 @@ test("what the server says but of the password is no verdict, and is told or log
 });
 
 test("so many are tried at once, and who waits for his turn too long is told so", async () => {
-	// Time for sixteen to come as far as the server, on a machine that has little for us.
-	using main = passing({ client_login_timeout: 1_500 });
-	const { said, register } = main;
+	using main = passing({ client_login_timeout: 20_000 });
+	const { said, register, learning, snapshot } = main;
 	register.hold = true;
-	const first = Array.from({ length: 17 }, (_, i) => said(`${i}`));
+	const first = Array.from({ length: 16 }, (_, i) => said(`${i}`));
 	await until(() => register.said.length === 16, "those who may");
-	expect(await first[16]).toEqual({ sqlstate: "08006", message: "the password could not be checked" });
+	// Only the one who waits has little time: a busy machine may take long until the others have said what they have to say.
+	learning.reach({ ...snapshot, general: { ...snapshot.general, client_login_timeout: 40 } });
+	const last = said("16");
+	const began = now();
+	await until(() => now() - began > 40, "the end of his time");
+	register.drop();
+	expect(await last).toEqual({ sqlstate: "08006", message: "the password could not be checked" });
 	expect(register.said).toHaveLength(16);
-	for (const answer of await Promise.all(first.slice(0, 16))) expect(answer).toMatchObject({ sqlstate: "08006" });
+	for (const answer of await Promise.all(first)) expect(answer).toMatchObject({ sqlstate: "08006" });
+	learning.reach(snapshot);
 	register.goOn();
 	expect(await said("right")).toMatchObject(RIGHT);
 });
