@@ -113,7 +113,7 @@ export class Configuration {
 	/** A worker has answered `ask-slots`. */
 	noPools(none: readonly number[]): void {
 		const { slots, ledger, known } = this.audience;
-		for (const slot of slots.answered(none, (each) => ledger.used(each) === 0)) known.clear(slot);
+		for (const slot of slots.answered(none, (each) => ledger.isUnused(each))) known.clear(slot);
 	}
 
 	/** Looks for rows of pools that have left. */

@@ -1,6 +1,6 @@
 // Which row of the memory that all threads share is which pool's. A row whose pool has left is another's only once nobody can write in
-// it any more: every worker has said so, asked after the pool had left, and no server of it is counted. Made and asked by the main
-// thread.
+// it any more: every worker has said so, asked after the pool had left, and no server of it is counted, or on its way. Made and asked
+// by the main thread.
 
 import { learns } from "./config/resolve.ts";
 import { allPools, type Snapshot } from "./config/snapshot.ts";

@@ -81,6 +81,12 @@ export class Ledger {
 		}
 	}
 
+	/** No server is counted, and nothing is on its way to a worker: whoever has no pool of the slot will not write in its row. */
+	isUnused(slot: number): boolean {
+		for (let worker = 0; worker < this.workers; worker++) if (this.comingTo(slot, worker) !== 0) return false;
+		return this.used(slot) === 0;
+	}
+
 	/** Nobody has to do with the pool any more: its row is as it was before it came. */
 	clear(slot: number): void {
 		const cell = slot * this.workers;

@@ -120,3 +120,16 @@ test("a row that is cleared is as it was at first, and its catalogue in a state 
 	expect([0, 1, 2].map((slot) => ledger.complaints(slot).due(2))).toEqual([0, 1, 0]);
 	expect([0, 1, 2].map((slot) => ledger.catalogueOf(slot) === states[slot])).toEqual([true, false, true]);
 });
+
+test("a row is in use while a server is counted there, or something is on its way to a worker", () => {
+	const ledger = new Ledger(2, 2);
+	expect(ledger.isUnused(0)).toBe(true);
+	ledger.acquire(0, 1);
+	expect([ledger.isUnused(0), ledger.isUnused(1)]).toEqual([false, true]);
+	// The permit is given back a moment before it is noted that it has come.
+	ledger.sends(0, 1);
+	ledger.release(0);
+	expect(ledger.isUnused(0)).toBe(false);
+	ledger.arrived(0, 1);
+	expect(ledger.isUnused(0)).toBe(true);
+});
