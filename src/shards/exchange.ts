@@ -10,7 +10,7 @@ import type { Route } from "../router/route.ts";
 import { Backend, Frontend, TxStatus } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
 import { HEADER, readInt32 } from "../wire/frame.ts";
-import { FLUSH, SYNC } from "../wire/frontend-messages.ts";
+import { CLOSE_OURS, FLUSH, SYNC } from "../wire/frontend-messages.ts";
 import { Merge, type MergeOutput, TO_READY } from "./merge.ts";
 import type { ShardedSession } from "./session.ts";
 import {
@@ -302,6 +302,7 @@ export class Exchange implements MergeOutput {
 		const code = bytes[start];
 		// Of what is our own the client hears only that a setting may be what it was before the transaction.
 		if (this.step.quiet && code !== Backend.ParameterStatus) return;
+		if (this.step.chunk === CLOSE_OURS && code === Backend.CloseComplete) return;
 		if (code === Backend.CommandComplete) this.onTag(bytes, start, end);
 		this.out.add(bytes, start, end - start);
 	}

@@ -21,7 +21,7 @@ import { HEADER, readInt32 } from "../wire/frame.ts";
 import { FLUSH, SYNC } from "../wire/frontend-messages.ts";
 import { type Batch, Batches } from "./segments.ts";
 import type { ShardedSession } from "./session.ts";
-import { lastStep, type Plan, type Step, stepOf, Terminator } from "./steps.ts";
+import { lastStep, type Plan, reserving, type Step, stepOf, Terminator } from "./steps.ts";
 import { isBeginning, isEnd } from "./transaction.ts";
 
 /** The shards' Links, as far as a plan concerns them. */
@@ -214,7 +214,8 @@ export class Planning {
 			return { steps: [step], terminator, copyEnds, ends, explained };
 		}
 		// What follows goes when the shards have answered, which they do when they are told to.
-		const steps: Step[] = segments.map((segment) => ({ ...segment, chunk, behind: FLUSH, learns, quiet: false }));
+		const parts = segments.map((segment) => ({ ...segment, chunk, behind: FLUSH, learns, quiet: false }));
+		const steps: Step[] = [...this.reservation(targets, involved), ...parts];
 		if (terminator === Terminator.Sync) steps.push(stepOf(targets, SYNC));
 		return { steps, terminator, copyEnds, ends, explained };
 	}
@@ -254,6 +255,16 @@ export class Planning {
 		if (said.error !== null && transaction.isRunning) return new Refusal(said.error, Terminator.Sync);
 		const ended = this.settle(said);
 		return new AnsweredHere(answerBatch(said, chunk, at, end, transaction.status), end, failed, ended);
+	}
+
+	/**
+	 * What goes before a batch that comes to its shards in another order than others' batches, and holds none of them yet. In a
+	 * transaction, which goes on behind it, nothing would be won.
+	 */
+	private reservation(targets: readonly number[], involved: readonly number[]): Step[] {
+		if (involved.length > 0 || this.session.transaction.isOpen) return [];
+		const isInOrder = targets.every((shard, i) => i === 0 || targets[i - 1]! < shard);
+		return isInOrder ? [] : [reserving(targets.toSorted((a, b) => a - b))];
 	}
 
 	/** Whether a string may end the transaction on these shards, while it is open on others. */

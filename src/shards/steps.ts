@@ -3,7 +3,7 @@
 // planning.ts and gone by exchange.ts.
 
 import type { Route } from "../router/route.ts";
-import { copyFail, parse, query, SYNC } from "../wire/frontend-messages.ts";
+import { CLOSE_OURS, copyFail, FLUSH, parse, query, SYNC } from "../wire/frontend-messages.ts";
 import { TO_READY } from "./merge.ts";
 
 /** Messages that the same shards are sent, and what ends their answers. */
@@ -74,6 +74,14 @@ export function lastStep(
 /** As `stepOf`, of our own. */
 export function quietly(targets: readonly number[], chunk: Buffer): Step {
 	return { ...stepOf(targets, chunk), quiet: true };
+}
+
+/**
+ * Has these shards, in order, take a server for a batch that comes to them in another order: two clients that each had what the
+ * other waits for would wait for ever. Nothing is done there; the client sees an error only.
+ */
+export function reserving(targets: readonly number[]): Step {
+	return { ...stepOf(targets, CLOSE_OURS), behind: FLUSH, replies: 1 };
 }
 
 /** Between two requests. */

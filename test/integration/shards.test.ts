@@ -661,6 +661,34 @@ describe("pools", () => {
 		sane(two);
 	});
 
+	test("nor do batches that name the shards in different orders", async () => {
+		await using one = await startSharded(cluster, { general: { checkout_timeout: 15_000 } });
+		const part = (shard: number) => [
+			f.parse(`/* pgdog_shard: ${shard} */ SELECT pg_sleep(0.02)`),
+			f.bind(),
+			f.execute(),
+		];
+		const orders = [
+			[0, 1, 2],
+			[2, 1, 0],
+			[1, 0],
+			[2, 0, 1],
+		];
+		await Promise.all(
+			orders.map(async (order) => {
+				await using client = await connect(one);
+				for (let round = 0; round < 3; round++) {
+					client.send(...order.flatMap(part), f.sync());
+					const { errors, tags } = await client.result();
+					expect([errors, tags]).toEqual([[], order.map(() => "SELECT 1")]);
+				}
+			}),
+		);
+		await using witness = await connect(one);
+		await intact(cluster, witness, "batches in different orders", 3, 6);
+		sane(one);
+	});
+
 	test("who gets no server of one shard in time is told so, once, and nothing runs on the others", async () => {
 		await using late = await startSharded(cluster, {
 			general: { checkout_timeout: 200, client_connection_recovery: "recover" },
@@ -707,7 +735,7 @@ describe("cancel", () => {
 		client.send(f.query("SELECT pg_sleep(CASE current_database() WHEN 's1' THEN 20 ELSE 0 END) FROM here"));
 		await untilRunning(cluster, "pg_sleep", 1);
 		await using waiting = await connect(proxy);
-		waiting.send(f.query("SELECT 'waited'"));
+		waiting.send(f.query("/* pgdog_shard: 1 */ SELECT 'waited'"));
 		const cancel = async (of: RawClient) => {
 			const raw = await RawClient.open({ port: proxy.port });
 			raw.send(f.cancelRequest(of.backendPid, of.backendKey));

@@ -115,6 +115,19 @@ test("a batch is cut where its shards change, and a query ends a batch that is o
 	expect(words(plans.sync([0, 1]))).toBe("01 S; sync");
 });
 
+test("a batch that comes to its shards in another order takes their servers in theirs first, outside of transactions", () => {
+	const { batch, transaction } = planning();
+	const sync = frontend.sync();
+	const backwards = [...run(on(1)), ...run(on(0)), sync];
+	expect(words(batch(backwards))).toBe("01 C+H, 1 PBE+H, 0 PBE+H, 10 S; sync");
+	expect(words(batch([...run(on(1)), ...run("SELECT a FROM t"), frontend.flush()]))).toBe(
+		"01 C+H, 1 PBE+H, 01 PBE+H; flush",
+	);
+	expect(words(batch(backwards, [0]))).toBe("1 PBE+H, 0 PBE+H, 10 S; sync");
+	transaction.told(TxStatus.InBlock);
+	expect(words(batch(backwards))).toBe("1 PBE+H, 0 PBE+H, 10 S; sync");
+});
+
 test("of a batch the statements that begin its transaction are answered one by one", () => {
 	const { batch, transaction } = planning();
 	const messages = [...run("BEGIN"), ...run(on(1)), frontend.sync()];
