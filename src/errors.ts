@@ -67,6 +67,7 @@ const REASONS: Readonly<Record<string, string>> = {
 	EHOSTUNREACH: "No route to host",
 	ENETUNREACH: "Network is unreachable",
 	ENOENT: "No such file or directory",
+	ENOSPC: "No space left on device",
 	ENOTDIR: "Not a directory",
 };
 

@@ -234,3 +234,51 @@ linuxOnly("clients of an old process that dies in the middle of a takeover are c
 	expect(await one(await connect(next), "SELECT 1")).toBe("1");
 	for (const client of clients) client.close();
 });
+
+linuxOnly("takeover after takeover under load: nothing fails, nobody is lost, and all have moved", async () => {
+	const port = freePort();
+	const login = { port, user: "pgdog", password: "pgdog", database: "pgdog" };
+	const proxies = [await startProxy(options({ port, workers: 2 }))];
+	const clients = await Promise.all(Array.from({ length: 12 }, () => RawClient.connect(login)));
+	for (const [i, client] of clients.entries()) {
+		await client.query(`SET application_name = 'client ${i}'`);
+		client.send(f.parse("SELECT current_setting('application_name') || $1::text", "mine"), f.sync());
+		await client.result();
+	}
+	const [busy, idle] = [clients.slice(0, 4), clients.slice(4)];
+	let isOver = false;
+	let served = 0;
+	/** Asks by the statement that it has prepared, in a transaction; or comes, asks and goes. */
+	const work = async (ask: () => Promise<void>) => {
+		for (; !isOver; served++) await ask();
+	};
+	const ask = async (client: RawClient, i: number) => {
+		client.send(f.query("BEGIN"), f.bind({ statement: "mine", values: ["!"] }), f.execute(), f.sync());
+		client.send(f.query("COMMIT"));
+		const answers = [await client.result(), await client.result(), await client.result()];
+		expect(answers.flatMap(({ errors }) => errors)).toEqual([]);
+		expect(answers[1]!.rows).toEqual([[`client ${i}!`]]);
+	};
+	const visit = async () => {
+		await using visitor = await RawClient.connect(login);
+		expect(await one(visitor, "SELECT 'visitor'")).toBe("visitor");
+	};
+	const all = Promise.all([...busy.map((client, i) => work(() => ask(client, i))), work(visit), work(visit)]);
+	for (const workers of [1, 3, 0, 2]) {
+		const old = proxies.at(-1)!;
+		const next = await successor(old, options({ port, workers }));
+		proxies.push(next);
+		// Nobody leaves of their own accord.
+		expect(await old.exited).toBe(0);
+		const moved = Number(/takeover: (\d+) clients went/.exec(old.log)?.[1]);
+		expect(moved).toBeGreaterThanOrEqual(clients.length);
+		const before = served;
+		await until(() => served > before + 20, "some more to be served");
+	}
+	isOver = true;
+	await all;
+	for (const [i, client] of idle.entries()) await ask(client, i + busy.length);
+	for (const client of clients) client.close();
+	expect(await proxies.pop()!.stop("SIGTERM")).toBe(0);
+	for (const { log } of proxies) expect(log).not.toMatch(/WARNING takeover|ERROR/);
+});
