@@ -51,6 +51,19 @@ test("a client comes out as it went in, by another descriptor", () => {
 	expect((readPassport(writePassport(bare), 1) as MovingClient).link.statements).toBe(null);
 });
 
+/** All that has a name in `value`. */
+function names(value: unknown, path = ""): string[] {
+	if (typeof value !== "object" || value === null) return [path];
+	if (Array.isArray(value)) return value.length === 0 ? [path] : names(value[0], `${path}[]`);
+	return Object.entries(value).flatMap(([key, each]) => names(each, path === "" ? key : `${path}.${key}`));
+}
+
+test("what stands in one of this format; who changes that, or what it means, gives the format another number", () => {
+	const passport = JSON.parse(new TextDecoder().decode(writePassport(client())));
+	expect(passport.format).toBe(1);
+	expect(Bun.hash.wyhash(names(passport).sort().join()).toString(16)).toBe("5c3409920ac2e4d0");
+});
+
 /** The passport with the value at `path` made another; undefined: without it. */
 function forged(path: string, value: unknown): Uint8Array {
 	const passport = JSON.parse(new TextDecoder().decode(writePassport(client())));
