@@ -78,9 +78,12 @@ export const judgeClient: Judge = (socket, ok, verified) => {
 
 /** Of a server: what is wrong with its certificate counts as far as `verify` says. */
 export function judgeServer(verify: TlsDemands["verify"]): Judge {
-	return (socket, _, verified) => {
+	return (socket, ok, verified) => {
 		const certificate = certificateOf(socket);
-		if (certificate === null) return reasonOf(verified ?? "broken off");
+		// Bun (1.4.5) says "not ok" of some of what is wrong with a certificate, too (a root that it does not know, another's name), which
+		// is for `verify` to judge. A handshake that was broken off may have got as far as the certificate: that proves nothing.
+		const isBroken = !ok && (verified === undefined || verified.message.startsWith("error:"));
+		if (certificate === null || isBroken) return reasonOf(verified ?? "broken off");
 		// Its name is looked at last: whoever has the wrong one only is of an authority that we trust.
 		const isName = (verified as { code?: string } | undefined)?.code === "ERR_TLS_CERT_ALTNAME_INVALID";
 		if (verified !== undefined && (verify === "verify_full" || (verify === "verify_ca" && !isName)))

@@ -73,6 +73,18 @@ describe("a server", () => {
 		expect(judgeServer(verify)(shown(undefined), false, undefined)).toBe("broken off");
 		expect(judgeServer(verify)(shown({}), false, EXPIRED)).toBe(EXPIRED.message);
 	});
+
+	test.each(["prefer", "verify_ca", "verify_full"] as const)(
+		"with %s, is refused where all it did was show one",
+		(verify) => {
+			expect(judgeServer(verify)(shown(certificate), false, undefined)).toBe("broken off");
+			const alert = new Error("error:1000040b:SSL routines:OPENSSL_internal:TLSV1_ALERT_DECRYPT_ERROR");
+			expect(judgeServer(verify)(shown(certificate), false, alert)).toBe(alert.message);
+			// Bun says so of the name, whatever came of the handshake.
+			const outcome = judgeServer(verify)(shown(certificate), false, fault("ERR_TLS_CERT_ALTNAME_INVALID"));
+			expect(typeof outcome === "string").toBe(verify === "verify_full");
+		},
+	);
 });
 
 test.each([
