@@ -151,6 +151,9 @@ function overWire(
 	// Whichever of them is full has the other told, too: `write` asks both.
 	for (const end of [tls, wire]) end.on("drain", () => handlers.drain?.(direct));
 	tls.on("error", (error: Error) => handlers.handshake?.(direct, false, error));
+	// The peer has said its last, or what is no TLS: Bun's TLSSocket (1.4.5) tells both so, and would wait for what is yet to be written,
+	// for as long as the peer does not read.
+	tls.on("end", () => wire.destroy());
 	tls.on("close", () => handlers.close?.(direct));
 	wire.push(first);
 	return direct;

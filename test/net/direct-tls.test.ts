@@ -1,6 +1,7 @@
 // TLS from the first byte, both ends in this process: the server's is the proxy's, the client's node:tls or Bun's own.
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { connect as connectPlain } from "node:net";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import { acceptDirectTls } from "../../src/net/direct-tls.ts";
 import type { Stream } from "../../src/net/stream.ts";
@@ -204,6 +205,21 @@ describe("megabytes", () => {
 		if (ends) await until(() => visitor.owner.closed.length === 1 && server.owner.closed.length === 1, "the end");
 		else await until(() => server.owner.drained > 0, "it to have drained");
 		expect(stream.queued).toBe(0);
+	});
+
+	test("to a client that reads none of them, and then sends what is no TLS, end with it", async () => {
+		using server = new Server();
+		const raw = connectPlain(server.port, "127.0.0.1");
+		using visitor = new Visitor(server, { socket: raw });
+		await until(() => server.outcome !== null && visitor.said !== "", "both ends");
+		visitor.socket.pause();
+		const stream = server.stream!;
+		for (let at = 0; at < MUCH.length; at += 1 << 20) stream.write(MUCH, at, 1 << 20);
+		expect(stream.queued).toBeGreaterThan(0);
+		raw.write("this is no record of TLS at all, and never will be");
+		await until(() => server.owner.closed.length === 1, "the end");
+		expect([stream.closed, stream.queued]).toEqual([true, 0]);
+		raw.destroy();
 	});
 
 	test("of a client that is read late arrive whole", async () => {
