@@ -7,6 +7,7 @@ import { type CommandLine, type Files, parseCommandLine } from "./cli.ts";
 import { explainLogin } from "./config/hba.ts";
 import { type Loaded, load, type Overrides } from "./config/load.ts";
 import { problemText } from "./config/problem.ts";
+import { learns } from "./config/resolve.ts";
 import type { PluginEntry, Snapshot } from "./config/snapshot.ts";
 import { systemdUnit } from "./config/systemd-unit.ts";
 import { createLog, type Log, type LogFormat } from "./log.ts";
@@ -62,7 +63,8 @@ function report(loaded: Loaded, log: Log): Snapshot | null {
 	for (const note of loaded.notes) log.info(note);
 	if (loaded.ok) {
 		for (const warning of loaded.snapshot.warnings) log.warn(warning);
-		if (loaded.snapshot.clusters.length === 0) log.warn("there is no pool: nobody but the admin can connect");
+		if (loaded.snapshot.clusters.length === 0 && !learns(loaded.snapshot))
+			log.warn("there is no pool: nobody but the admin can connect");
 		return loaded.snapshot;
 	}
 	for (const warning of loaded.warnings) log.warn(warning);

@@ -9,6 +9,7 @@ import type { AdminSource, Reloaded } from "./admin/source.ts";
 import { now } from "./clock.ts";
 import { firstUpdate } from "./config/diff.ts";
 import type { Loaded } from "./config/load.ts";
+import { learns } from "./config/resolve.ts";
 import type { Snapshot } from "./config/snapshot.ts";
 import { Configuration } from "./configuration.ts";
 import { Contain } from "./contain.ts";
@@ -236,7 +237,7 @@ export class Proxy implements AdminSource {
 			async () => {
 				if (healthcheck_port === undefined) return;
 				this.health = serveHealth(healthcheck_port, {
-					isUp: () => isUp(this.pools()),
+					isUp: () => isUp(this.pools(), learns(this.configuration.snapshot)),
 					isLive: () => this.attendance.isWell,
 					isStopping: () => this.stopping,
 				});

@@ -13,9 +13,12 @@ export interface HealthEndpoint {
 /** Seconds that a connection may keep silent before it has asked. */
 const IDLE_TIMEOUT = 10;
 
-/** One well server is enough to be up. Without any pool nobody can be served, and a balancer should ask another proxy. */
-export function isUp(pools: readonly PoolRow[]): boolean {
-	return pools.some(({ vitals }) => vitals.healthy);
+/**
+ * One well server is enough to be up. Without any pool nobody can be served, and a balancer should ask another proxy.
+ * @param mayCome pools come with log-ins, which have to reach us first
+ */
+export function isUp(pools: readonly PoolRow[], mayCome: boolean): boolean {
+	return pools.length === 0 ? mayCome : pools.some(({ vitals }) => vitals.healthy);
 }
 
 /** How the proxy is, asked anew for each request. */

@@ -131,7 +131,7 @@ export const general = {
 		min: 1,
 		max: 65535,
 		reloadable: false,
-		text: "HTTP port. `/` answers 200 `up`, or 502 `down` when no server of any pool is well, when there is no pool, and during a shutdown. Ours, not PgDog's: `/ready` answers the same, but 503 during a shutdown; `/live` answers 200, or 503 while a worker does not come back to its event loop; other paths 404.",
+		text: "HTTP port. `/` answers 200 `up`, or 502 `down` when no server of any pool is well, when there is no pool (and none comes with a log-in), and during a shutdown. Ours, not PgDog's: `/ready` answers the same, but 503 during a shutdown; `/live` answers 200, or 503 while a worker does not come back to its event loop; other paths 404.",
 	}),
 	require_healthcheck_on_discovery: flag({
 		default: false,

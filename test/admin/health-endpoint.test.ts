@@ -34,11 +34,18 @@ test.each([
 	[[false, true, false], true],
 	[[false, false], false],
 ])("with pools whose health is %p it is up: %p", (healthy, up) => {
-	expect(isUp(pools(...healthy))).toBe(up);
+	expect(isUp(pools(...healthy), false)).toBe(up);
+	// Pools that come with log-ins are no worse for not being there yet.
+	expect(isUp(pools(...healthy), true)).toBe(up || healthy.length === 0);
 });
 
 test("a banned pool whose server is well counts as well", () => {
-	expect(isUp(pools(true).map((pool) => ({ ...pool, vitals: { ...pool.vitals, ban: "by hand" } })))).toBe(true);
+	expect(
+		isUp(
+			pools(true).map((pool) => ({ ...pool, vitals: { ...pool.vitals, ban: "by hand" } })),
+			false,
+		),
+	).toBe(true);
 });
 
 const UP: Health = { isUp: () => true, isLive: () => true, isStopping: () => false };

@@ -1,7 +1,7 @@
 // Databases that the configuration does not name (`name = "*"`): who gets into which, and what is kept of them.
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { type Cluster, startPostgres } from "../support/postgres.ts";
+import { type Cluster, freePort, startPostgres } from "../support/postgres.ts";
 import { failProxy, type Proxy, type ProxyOptions, startProxy } from "../support/proxy.ts";
 import { type LoginError, RawClient, type RawClientOptions } from "../support/raw-client.ts";
 import { until } from "../support/until.ts";
@@ -137,7 +137,15 @@ test("SHOW DATABASES has those that somebody has logged in to", async () => {
 
 test("an entry with a database_name leads there, whatever the client says", async () => {
 	const { host, port } = cluster.primary;
-	await using proxy = await start({}, { databases: [{ name: "*", host, port, database_name: "two" }] });
+	const healthcheck_port = freePort();
+	const any = { databases: [{ name: "*", host, port, database_name: "two" }] };
+	await using proxy = await startProxy({
+		...options({ healthcheck_port }, any),
+		users: [{ name: "alice", database: "*", password: "alice" }],
+	});
+	// There is no pool yet, and nobody who asks first would ever send a client.
+	expect((await fetch(`http://127.0.0.1:${healthcheck_port}/`)).status).toBe(200);
+	expect(proxy.log).not.toContain("there is no pool");
 	await using client = await connect(proxy, as("alice", "anything"));
 	expect(await one(client, "SELECT current_database()")).toBe("two");
 });
