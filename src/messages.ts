@@ -12,12 +12,12 @@ import type { RoomWanted } from "./pool/caps.ts";
 import type { Found } from "./pool/informant.ts";
 import type { Joined, LookedUp } from "./pool/learning.ts";
 import type { Lesson } from "./pool/reported.ts";
-import type { ClientRow, RouteRow, ServerRow } from "./status/rows.ts";
+import type { ClientRow, ListenerRow, RouteRow, ServerRow } from "./status/rows.ts";
 
-/** Rows for SHOW CLIENTS, SERVERS and ROUTES: each worker has some, and the main thread puts them together. */
+/** Rows for SHOW CLIENTS, SERVERS, ROUTES and LISTENERS: each worker has some, and the main thread puts them together. */
 /** `nothing`: no rows; the answer says that all that was sent before is done. */
-export type RowKind = "clients" | "servers" | "routes" | "nothing";
-export type AnyRow = ClientRow | ServerRow | RouteRow;
+export type RowKind = "clients" | "servers" | "routes" | "listeners" | "nothing";
+export type AnyRow = ClientRow | ServerRow | RouteRow | ListenerRow;
 
 /** What a worker is made of: the configuration, and memory that all threads share. */
 export interface WorkerSetup {

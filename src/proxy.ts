@@ -40,7 +40,7 @@ import { Counters } from "./stats/counters.ts";
 import { Loads } from "./stats/loads.ts";
 import { AverageSampler } from "./status/averages.ts";
 import { Gathering } from "./status/gathering.ts";
-import type { ClientRow, PoolRow, RouteRow, ServerRow } from "./status/rows.ts";
+import type { ClientRow, ListenerRow, PoolRow, RouteRow, ServerRow } from "./status/rows.ts";
 import { versionLine } from "./version.ts";
 
 /** A worker as the main thread reaches it: a thread, or with `workers = 0` the Worker on this one. */
@@ -104,6 +104,7 @@ export class Proxy implements AdminSource {
 	private shutdownTimer: Timer | null = null;
 	private unixListener: UnixListener | null = null;
 	private health: HealthEndpoint | null = null;
+	readonly channels = (): Promise<ListenerRow[]> => this.gathering.ask("listeners");
 	private readonly gathering: Gathering<RowKind, AnyRow>;
 	readonly averages: AverageSampler;
 	/** What is done again and again, until all is closed. */

@@ -46,6 +46,7 @@ import { Bans } from "./pool/bans.ts";
 import { Caps } from "./pool/caps.ts";
 import type { PoolContext } from "./pool/context.ts";
 import { databasesOf } from "./pool/databases.ts";
+import { Ears } from "./pool/ear.ts";
 import { Filling } from "./pool/filling.ts";
 import type { Found } from "./pool/informant.ts";
 import type { Joined, LookedUp } from "./pool/learning.ts";
@@ -89,6 +90,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		(line) => (this.worker === 0 ? this.log.warn(line) : undefined),
 	);
 	readonly routes = new RouteLog();
+	readonly ears = new Ears(this);
 	time = now();
 	generation = 0;
 	stopping = false;
@@ -532,7 +534,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		this.listener.stop();
 		this.eachClient((client) => client.shutDown(true));
 		this.admins.close(SHUTTING_DOWN);
-		for (const pool of this.allPools()) pool.shutDown();
+		for (const each of [...this.allPools(), this.ears]) each.shutDown();
 		if (this.janitor !== null) clearInterval(this.janitor);
 		// Not at once: what was written last leaves the process with the next turn of the loop.
 		this.contain.later(10, null, () => this.post({ type: "closed" }));
@@ -559,6 +561,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		if (changed) for (const pool of this.pools.values()) contain.guard(null, () => pool.reconsider());
 		for (const pool of this.leaving) if (pool.isOver) this.leaving.delete(pool);
 		contain.guard(null, () => this.filling.tick(this.pools.values(), time));
+		this.ears.tick(time);
 		for (const shard of this.logins.electing) contain.guard(null, () => shard.tick(time, changed));
 		// One function for all of them.
 		let client: ClientHandle;
@@ -588,6 +591,8 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 				return this.allPools().flatMap((pool) => [...pool.all].map((server) => serverRow(pool.spec.key, server)));
 			case "routes":
 				return this.routes.rows();
+			case "listeners":
+				return this.ears.rows;
 			case "nothing":
 				return [];
 		}

@@ -22,7 +22,7 @@ export const BEYOND: Readonly<Record<Measure, Readonly<Record<string, number>>>>
 	},
 	complexity: {
 		"parser/shape.ts Shape.read": 47,
-		"backend/relay.ts Relay.read": 138,
+		"backend/relay.ts Relay.read": 123,
 		"client/walk.ts Walk.read": 105,
 		"client/solo.ts endOfSolo": 72,
 		"shards/segments.ts Batches.split": 62,

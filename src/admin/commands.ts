@@ -31,7 +31,19 @@ import {
 } from "./pgbouncer.ts";
 import { select } from "./select.ts";
 import { showSetting } from "./settings.ts";
-import { BANS, CLIENTS, CONFIG, POOLS, REPLICATION, ROUTES, SERVERS, STATS, VERSION, type View } from "./show.ts";
+import {
+	BANS,
+	CLIENTS,
+	CONFIG,
+	LISTENERS,
+	POOLS,
+	REPLICATION,
+	ROUTES,
+	SERVERS,
+	STATS,
+	VERSION,
+	type View,
+} from "./show.ts";
 import type { AdminSource, Notice } from "./source.ts";
 import { isName, items, Kind, statements, type Word } from "./words.ts";
 
@@ -197,6 +209,7 @@ const SHOWS: readonly Show[] = [
 		REPLICATION,
 	),
 	routes,
+	plain("listeners", "Channels on which clients listen in transaction mode.", LISTENERS),
 	plain("stats", "Totals of each pool, and averages over stats_period.", STATS),
 	plain("config", "Settings in force.", CONFIG, "SHOW"),
 	plain("version", "Version of the proxy.", VERSION),

@@ -3,7 +3,15 @@
 import { now } from "../clock.ts";
 import { type Shown, showConfig } from "../config/show.ts";
 import { Stat } from "../stats/counters.ts";
-import type { ClientRow, PoolRow, PoolVitals, RouteRow, ServerRow } from "../status/rows.ts";
+import {
+	type ClientRow,
+	type ListenerRow,
+	mergeListeners,
+	type PoolRow,
+	type PoolVitals,
+	type RouteRow,
+	type ServerRow,
+} from "../status/rows.ts";
 import { bool, type Field, float, int, textColumn, time } from "./command.ts";
 import { PLACE, type PoolPlace, poolPlaces, SHARD_AND_ROLE } from "./pools.ts";
 import type { AdminSource } from "./source.ts";
@@ -180,6 +188,19 @@ export const ROUTES: View<RouteRow> = {
 		textColumn("error", (r) => r.error),
 	],
 	items: (source) => source.routes(),
+};
+
+export const LISTENERS: View<ListenerRow> = {
+	fields: [
+		textColumn("database", (l) => l.database),
+		textColumn("user", (l) => l.user),
+		int("shard", () => 0),
+		textColumn("channel", (l) => l.channel),
+		int("listeners", (l) => l.listeners),
+		int("received", (l) => l.received),
+		int("dropped", (l) => l.dropped),
+	],
+	items: async (source) => mergeListeners(await source.channels()),
 };
 
 /** X of the columns total_X and avg_X; undefined: we do not count it yet. */

@@ -2,7 +2,7 @@
 // All of it is plain data: it crosses threads.
 
 import type { Snapshot } from "../config/snapshot.ts";
-import type { ClientRow, PoolRow, RouteRow, ServerRow } from "../status/rows.ts";
+import type { ClientRow, ListenerRow, PoolRow, RouteRow, ServerRow } from "../status/rows.ts";
 
 /** What the giver of RELOAD is told, in the words of the log. */
 export interface Reloaded {
@@ -39,6 +39,8 @@ export interface AdminSource {
 	reconnect(): Promise<void>;
 	/** The last decisions of all workers, newest first. */
 	routes(): Promise<RouteRow[]>;
+	/** The channels that clients listen on, a row of each worker. */
+	channels(): Promise<ListenerRow[]>;
 	/** BAN: no reads for the pool with this `PoolRow.id` until `unban`; undefined: for all. @returns how many there were */
 	ban(id: number | undefined): number;
 	unban(id: number | undefined): number;

@@ -36,6 +36,8 @@ export interface RelayOwner {
 	pause(): void;
 	/** An ErrorResponse, for the counters. */
 	countError(): void;
+	/** Told of the NotificationResponse `chunk[at, next)` while nobody has the server; who has no such method does not listen. */
+	readonly home: { onNotification?(chunk: Buffer, at: number, next: number): void };
 	/** The connection is of no more use. */
 	close(reason: string): void;
 }
@@ -206,8 +208,8 @@ export class Relay {
 							to.out.add(chunk, run, at - run);
 							run = next;
 						}
-					} else if (code === Backend.NoticeResponse) {
-						if (to === null && task === null) this.onNotice(chunk, at, next);
+					} else if (code === Backend.NoticeResponse || code === Backend.NotificationResponse) {
+						run = this.onAside(code, to, chunk, run, at, next);
 					} else if (code === Backend.CopyInResponse && to === null) {
 						// Nobody is left to send the data.
 						this.owner.close("its client is gone");
@@ -308,6 +310,8 @@ export class Relay {
 		if (c === 83 && chunk[start + HEADER + 2] === 76) return; // SELECT
 		const { session } = this;
 		const { traces } = session;
+		if (session.follower !== null && this.task === null)
+			session.follower.onTag(chunk.latin1Slice(start + HEADER, end - 1));
 		const isIdle = this.owner.status === TxStatus.Idle;
 		// Outside of a transaction block what is answered is done; so is what COMMIT ends.
 		traces.noteCommand(isIdle || c === 67);
@@ -388,6 +392,18 @@ export class Relay {
 		const value = chunk.utf8Slice(stop + 1, end - 1);
 		if (isLent) this.session.onReport(name);
 		return this.session.reports.add(name, value);
+	}
+
+	/** NoticeResponse or NotificationResponse. @returns where the run goes on */
+	private onAside(code: number, to: Sink | null, chunk: Buffer, run: number, at: number, next: number): number {
+		if (code === Backend.NoticeResponse) {
+			if (to === null && this.task === null) this.onNotice(chunk, at, next);
+			return run;
+		}
+		if (this.owner.client === null) this.owner.home.onNotification?.(chunk, at, next);
+		if (to === null || this.session.follower === null) return run;
+		to.out.add(chunk, run, at - run);
+		return next;
 	}
 
 	/** While nobody has the server: a crash or an immediate shutdown is told by a WARNING of class 57P0, and closes. */

@@ -45,6 +45,8 @@ export interface ServerHome {
 	onGone(server: Server): void;
 	/** The catalogue of its database may have changed. */
 	onAltered(): void;
+	/** The NotificationResponse `chunk[at, next)`; of one who has no such method no server listens for long. */
+	onNotification?(chunk: Buffer, at: number, next: number): void;
 	/** Sends a CancelRequest; `cancelLanded` is called when no later query can be hit by it. */
 	cancel(server: Server): void;
 	rollbackTimeout(): number;

@@ -19,6 +19,11 @@ export interface SessionClient {
 	onReportsHeld(): void;
 }
 
+/** Who hears of the command tags of what its client says (client/hearing.ts). */
+export interface Follower {
+	onTag(tag: string): void;
+}
+
 /** The Server, which runs the queries that its SessionState asks for. */
 export interface SessionServer {
 	/** Whom it is lent to. */
@@ -41,6 +46,11 @@ export class SessionState {
 	restoring: Restoring | null = null;
 	/** The request under way sets something by name: a report of that needs no other cause. Ends with it (relay.ts). */
 	givesValues = false;
+	/**
+	 * Hears of the command tags while its client may have said LISTEN; else null. What the server notifies is not for the client then, which
+	 * hears of its channels elsewhere.
+	 */
+	follower: Follower | null = null;
 	/** Settings as the server reported them in ParameterStatus. */
 	readonly reports: Reports;
 	private readonly sets: ParameterSets;
@@ -63,7 +73,13 @@ export class SessionState {
 		this.stays = locked;
 		this.restoring = null;
 		this.givesValues = false;
+		this.follower = null;
 		this.traces.begin();
+	}
+
+	/** `follower` hears of the command tags, until the session is somebody else's. */
+	follow(follower: Follower): void {
+		this.follower = follower;
 	}
 
 	/** RESET ALL has been run, or will be before anybody has it: nothing is applied. */

@@ -218,6 +218,7 @@ export class Client implements StreamOwner, ClientHandle, LinkOwner {
 		}
 		if (incoming.wait === Wait.Nothing && this.idleFor(time) >= QUIET) this.walk.onQuiet();
 		if (incoming.isClosed) return;
+		link.saying.hearing?.deliver();
 		const { server, routing, transactions } = link;
 		const isAsked = server !== null && (server.status !== TxStatus.Idle || server.books.owed > 0);
 		const isUnderway = routing.heldBegin.open || isAsked;

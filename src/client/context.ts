@@ -16,6 +16,7 @@ import type { FactsCache } from "../parser/facts-cache.ts";
 import type { Hints } from "../parser/hints.ts";
 import type { PluginHost } from "../plugin/host.ts";
 import type { Cluster } from "../pool/cluster.ts";
+import type { Ears } from "../pool/ear.ts";
 import type { Found } from "../pool/informant.ts";
 import type { LookedUp } from "../pool/learning.ts";
 import type { RouteLog } from "../router/route-log.ts";
@@ -114,6 +115,8 @@ export interface ClientContext {
 	readonly hba: readonly HbaEntry[];
 	/** Databases may be there that the configuration does not name: the main thread knows. */
 	readonly wildcard: boolean;
+	/** What listens for clients in transaction mode. */
+	readonly ears: Ears;
 	/** How many clients there may be. */
 	readonly seats: Seats;
 	/** Of every socket of this thread. */

@@ -196,6 +196,7 @@ export class Link implements Borrower {
 
 	onReady(server: Server): void {
 		const time = now();
+		this.saying.hearing?.answered(server);
 		const { counters } = this.checkout.pool;
 		const took = time - server.requestAt;
 		server.endRequest(time);
@@ -277,6 +278,7 @@ export class Link implements Borrower {
 	private keep(server: Server): void {
 		server.goOn();
 		this.saying.statements?.onAnswered();
+		this.saying.hearing?.deliver();
 		if (this.isLeaving) this.client.shutDown(true);
 	}
 
@@ -285,6 +287,7 @@ export class Link implements Borrower {
 		this.settings.stopTelling();
 		this.saying.statements?.onServerLeft();
 		server.giveBack();
+		this.saying.hearing?.deliver();
 		if (this.client.leaving || this.context.stopping) this.client.shutDown(true);
 	}
 
@@ -347,6 +350,7 @@ export class Link implements Borrower {
 		const { server, stream, incoming } = this;
 		server?.stream.resume();
 		if (incoming.wait === Wait.Nothing && (server === null || server.stream.queued === 0)) stream.resume();
+		this.saying.hearing?.deliver();
 		if (incoming.wait === Wait.Drain) this.client.resume();
 	}
 
@@ -415,7 +419,9 @@ export class Link implements Borrower {
 	/** A request was answered without a server. @param ends and with it a transaction */
 	countAnswer(ends: boolean): void {
 		this.queries++;
-		if (ends) this.transactions++;
+		if (!ends) return;
+		this.transactions++;
+		this.saying.hearing?.deliver();
 	}
 
 	/** A CancelRequest with the client's key: for the query it runs or waits for, and no other. */
@@ -455,6 +461,8 @@ export class Link implements Borrower {
 	get isQuiet(): boolean {
 		const { statements } = this.saying;
 		if (!this.checkout.isQuiet || this.overdue !== null || this.routing.heldBegin.open) return false;
+		// Who listens stays: what listens for it is this thread's.
+		if (this.saying.hearing !== null) return false;
 		return this.settings.mayMove && (statements === null || statements.mayMove);
 	}
 
@@ -496,6 +504,7 @@ export class Link implements Borrower {
 		this.server = null;
 		if (server !== null) server.abandon(this.context.general.connection_recovery);
 		this.saying.statements?.clear();
+		this.saying.hearing?.leave();
 		this.settings.leave();
 	}
 }

@@ -7,19 +7,24 @@ import { type Insertion, insertInto, insertions } from "../backend/restoring.ts"
 import type { Server } from "../backend/server.ts";
 import { PgError } from "../errors.ts";
 import { factsOf } from "../parser/facts-cache.ts";
-import { NO_FACTS, type SessionFacts, UNKNOWN_FACTS } from "../parser/session.ts";
+import { Backslash } from "../parser/lexer.ts";
+import { type ListenAct, listenActs } from "../parser/listens.ts";
+import { Dirty, NO_FACTS, type SessionFacts, UNKNOWN_FACTS } from "../parser/session.ts";
 import type { Pool } from "../pool/pool.ts";
 import { OwnTexts } from "../session/own-texts.ts";
 import type { Parsing } from "../session/parsing.ts";
+import { STALE } from "../session/preparing.ts";
 import { noteRun } from "../session/runs.ts";
 import { Said } from "../session/said.ts";
 import type { ClientSettings } from "../session/settings.ts";
 import { ClientStatements, type KeptStatements, type MovingStatements } from "../session/statements.ts";
 import { Stat } from "../stats/counters.ts";
 import { Frontend, TxStatus } from "../wire/codes.ts";
-import { HEADER } from "../wire/frame.ts";
+import { endOfString, HEADER } from "../wire/frame.ts";
 import { query } from "../wire/frontend-messages.ts";
 import type { ClientContext } from "./context.ts";
+import { beginsBatch } from "./framing.ts";
+import { type Hearer, Hearing } from "./hearing.ts";
 import type { RoutingClient, RoutingOwner } from "./routing.ts";
 
 /** The client that speaks, as logs know it. */
@@ -28,7 +33,7 @@ export interface Speaker extends RoutingClient {
 }
 
 /** Through what it speaks: a Link. */
-export interface Line {
+export interface Line extends Hearer {
 	readonly client: Speaker;
 	readonly settings: ClientSettings;
 	readonly parsing: Parsing;
@@ -44,6 +49,8 @@ export class Saying implements RoutingOwner {
 	readonly settings: ClientSettings;
 	/** Null while the client has prepared nothing. Written by `make` only. */
 	statements: ClientStatements | null = null;
+	/** Null while the client has not said LISTEN, in a pool where that is followed. Written by `heed` and `mayListen` only. */
+	hearing: Hearing | null = null;
 	private readonly context: ClientContext;
 	private readonly line: Line;
 
@@ -81,6 +88,13 @@ export class Saying implements RoutingOwner {
 	 */
 	say(server: Server, code: number, chunk: Buffer, run: number, at: number, next: number, stop: number): Said {
 		const { books } = server;
+		if (this.hearing !== null) {
+			const said = this.heard(server, code, chunk, at, next, stop);
+			if (said !== Said.AsIs) {
+				server.stream.out.add(chunk, run, at - run);
+				return said;
+			}
+		}
 		switch (code) {
 			case Frontend.Query:
 				return this.onQuery(server, chunk, run, at, next, stop);
@@ -102,6 +116,7 @@ export class Saying implements RoutingOwner {
 			case Frontend.Parse:
 				this.checkSize(next - at - 1);
 				this.line.checkout.pool.counters[Stat.parse_count]!++;
+				if (this.context.general.pub_sub_channel_size > 0) this.mayListen(server, chunk, at, next);
 				return this.prepared().onParse(server, chunk, run, at, next, this.context.nextSerial());
 			case Frontend.Close:
 				this.line.checkout.pool.counters[Stat.close_count]!++;
@@ -139,6 +154,13 @@ export class Saying implements RoutingOwner {
 		)
 			return Said.Otherwise;
 		const { restores } = facts;
+		if (this.hearing === null && (facts.dirty & Dirty.Listen) !== 0) {
+			const said = this.beginHearing(server, chunk, at, next);
+			if (said !== Said.AsIs) {
+				server.stream.out.add(chunk, run, at - run);
+				return said;
+			}
+		}
 		const inserted = restores === null || restores.sure ? [] : this.insertions(server, chunk, at, next);
 		if (inserted.length > 0) return this.insert(server, chunk, run, at, next, facts, inserted);
 		if (facts !== NO_FACTS) {
@@ -147,6 +169,71 @@ export class Saying implements RoutingOwner {
 		}
 		server.books.query();
 		return Said.AsIs;
+	}
+
+	/** Why a message is refused of which `say` has said so. */
+	refusalOf(said: Said): PgError {
+		return said === Said.Unheard ? this.hearing!.refusal : STALE;
+	}
+
+	// ---- LISTEN in transaction mode ----------------------------------------------------------------------------------
+
+	/** A Query has LISTEN in it, perhaps, and is the client's first that has. */
+	private beginHearing(server: Server, chunk: Buffer, at: number, next: number): Said {
+		if (!this.isFollowed(server) || actsOf(server, chunk.utf8Slice(at + HEADER, next - 1)).length === 0)
+			return Said.AsIs;
+		this.hearing = new Hearing(this.context, this.line);
+		return this.heard(server, Frontend.Query, chunk, at, next, next);
+	}
+
+	/** A Parse: its Binds are looked at from now on, if it may be of LISTEN. */
+	private mayListen(server: Server, chunk: Buffer, at: number, next: number): void {
+		if (this.hearing !== null || next - at > LONGEST_LISTEN || !this.isFollowed(server)) return;
+		if (/listen/i.test(chunk.latin1Slice(at, next))) this.hearing = new Hearing(this.context, this.line);
+	}
+
+	/** In session mode the client has a server to listen with. With several shards nobody could say which. */
+	private isFollowed({ session }: Server): boolean {
+		return this.context.general.pub_sub_channel_size > 0 && !session.locked && this.line.kept === null;
+	}
+
+	/** What the message says of channels, for a client that may listen. @returns AsIs: it goes on */
+	private heard(server: Server, code: number, chunk: Buffer, at: number, next: number, stop: number): Said {
+		const hearing = this.hearing!;
+		const { books } = server;
+		const isBehind = books.owed > 0 && !books.unsynced && !books.copyIn;
+		if (
+			isBehind &&
+			hearing.isUnderway &&
+			(code === Frontend.Query || code === Frontend.FunctionCall || beginsBatch(code))
+		)
+			return Said.Later;
+		if (code === Frontend.Query && next <= stop) {
+			const acts = actsOf(server, chunk.utf8Slice(at + HEADER, next - 1));
+			if (!hearing.concerns(acts)) return Said.AsIs;
+			if (isBehind) return Said.Later;
+			const said = hearing.heed(server, acts);
+			if (said === Said.AsIs) hearing.say(server, acts);
+			return said;
+		}
+		if (code === Frontend.Bind) return this.heardBind(hearing, server, chunk, at, stop);
+		if (code === Frontend.Execute) {
+			const portalEnd = endOfString(chunk, at + HEADER, stop);
+			if (portalEnd >= 0) hearing.execute(server, chunk.utf8Slice(at + HEADER, portalEnd));
+		}
+		return Said.AsIs;
+	}
+
+	private heardBind(hearing: Hearing, server: Server, chunk: Buffer, at: number, stop: number): Said {
+		const portalEnd = endOfString(chunk, at + HEADER, stop);
+		const nameEnd = portalEnd < 0 ? -1 : endOfString(chunk, portalEnd + 1, stop);
+		if (nameEnd < 0) return Said.AsIs;
+		const text = this.statements?.textOf(chunk.utf8Slice(portalEnd + 1, nameEnd)) ?? "";
+		const acts = actsOf(server, text);
+		const concerns = hearing.concerns(acts);
+		const said = concerns ? hearing.heed(server, acts) : Said.AsIs;
+		if (said === Said.AsIs) hearing.bind(chunk.utf8Slice(at + HEADER, portalEnd), concerns ? acts : []);
+		return said;
 	}
 
 	private insertions({ books, session }: Server, chunk: Buffer, at: number, next: number): Insertion[] {
@@ -201,4 +288,13 @@ export class Saying implements RoutingOwner {
 		const text = `[large_query] size=${length}B query_size_limit=${most}B ${whose}`;
 		this.context.log.warn(text, { user, database, address });
 	}
+}
+
+/** Longest Parse of LISTEN, bytes: two names of 63 bytes, quoted, and some blanks; a guess, generous. */
+const LONGEST_LISTEN = 1024;
+
+/** What a text does to channels; nothing when that cannot be said for certain. */
+function actsOf({ session }: Server, sql: string): readonly ListenAct[] {
+	const isPlain = session.reports.now.values.get("standard_conforming_strings") === "on";
+	return listenActs(sql, isPlain ? Backslash.Plain : Backslash.Doubt) ?? [];
 }

@@ -6,7 +6,6 @@ import type { Server } from "../backend/server.ts";
 import { now } from "../clock.ts";
 import { PgError, ProtocolError } from "../errors.ts";
 import type { Sink } from "../net/stream.ts";
-import { STALE } from "../session/preparing.ts";
 import { Said } from "../session/said.ts";
 import { Stat } from "../stats/counters.ts";
 import { Frontend, TxStatus } from "../wire/codes.ts";
@@ -188,13 +187,13 @@ export class Walk {
 				else said = link.saying.say(server, code, chunk, run, at, next, stop);
 				if ((incoming.wait as Wait) === Wait.Closed) return;
 				if (said !== Said.AsIs) {
-					if (said === Said.Later) {
-						this.untilAnswered(server, chunk, at, at, Wait.AnswersInBatch);
+					if (said >= Said.Later) {
+						this.untilSayable(said, server, chunk, at);
 						return;
 					}
 					run = stop;
-					if (said === Said.Refused) {
-						link.refuseInside(server, STALE, code, chunk, at, at);
+					if (said >= Said.Refused) {
+						link.refuseInside(server, link.saying.refusalOf(said), code, chunk, at, at);
 						at = this.drop(chunk, next);
 						continue;
 					}
@@ -262,6 +261,30 @@ export class Walk {
 		// In the middle of a batch that was routed it is not routed anew.
 		if (wait === Wait.Answers || !server.books.unsynced) this.incoming.routedTo(0);
 		this.incoming.hold(chunk, at, wait);
+	}
+
+	/** The message at `at`, before which all was sent, waits for answers, or until what listens for the client does. */
+	private untilSayable(said: Said, server: Server, chunk: Buffer, at: number): void {
+		if (said === Said.Awaits) this.untilHeard(server, chunk, at);
+		else this.untilAnswered(server, chunk, at, at, Wait.AnswersInBatch);
+	}
+
+	/** The same, of what listens: it is waited for while the server owes nothing. */
+	private untilHeard(server: Server, chunk: Buffer, at: number): void {
+		const { books } = server;
+		const { incoming } = this;
+		if (books.unsynced) this.flush(server, chunk, at, at);
+		else this.send(server, chunk, at, at);
+		this.answerFakes(server);
+		if (books.owed > 0) {
+			this.untilAnswered(server, chunk, at, at, Wait.AnswersInBatch);
+			return;
+		}
+		if (!books.unsynced) incoming.routedTo(0);
+		incoming.hold(chunk, at, Wait.Task);
+		this.link.saying.hearing!.wait(() => {
+			if (incoming.wait === Wait.Task) this.client.resume();
+		});
 	}
 
 	/** The message at `at`, and what comes behind it, is another server's, when this one has answered what it was asked. */

@@ -61,6 +61,11 @@ export const limits = {
 		default: true,
 		text: "Ours; PgDog does so always. In transaction mode a client that takes a session-level advisory lock keeps its server connection until it has given all of them back: migrations rely on it. What a function or view of the database locks cannot be seen. Off: such locks end with the transaction, for the next client's sake.",
 	}),
+	pub_sub_channel_size: integer({
+		default: 0,
+		max: 1_000_000,
+		text: "LISTEN in transaction mode, and how many notifications may wait for a client that does not read them, or is in a transaction; never more than 1 MiB. Of more the oldest are dropped: a line once a minute says so, and SHOW LISTENERS counts them. 0: what LISTEN says is gone with its transaction (PgDog: an error). See the README.",
+	}),
 	transaction_timeout: milliseconds({
 		default: MAX,
 		min: 1,

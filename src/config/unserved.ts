@@ -15,7 +15,6 @@ export const unservedGeneral: Unserved = {
 		query_log_stdout: [false],
 		openmetrics_port: [],
 		dry_run: [false],
-		pub_sub_channel_size: [0],
 		two_phase_commit: [false],
 		two_phase_commit_auto: [false],
 		two_phase_commit_wal_dir: [],

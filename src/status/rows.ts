@@ -58,6 +58,34 @@ export interface ServerRow {
 	readonly tls: string;
 }
 
+/** A channel on which clients listen, for SHOW LISTENERS. */
+export interface ListenerRow {
+	readonly user: string;
+	readonly database: string;
+	readonly channel: string;
+	readonly listeners: number;
+	/** Notifications that have come since somebody listens. */
+	readonly received: number;
+	/** Those that listeners have missed, each counted. */
+	readonly dropped: number;
+}
+
+/** The rows of all workers, each of which listens for itself: one for each channel. */
+export function mergeListeners(rows: readonly ListenerRow[]): ListenerRow[] {
+	const merged = new Map<string, ListenerRow>();
+	for (const row of rows) {
+		const key = JSON.stringify([row.database, row.user, row.channel]);
+		const other = merged.get(key);
+		if (other === undefined) merged.set(key, row);
+		else {
+			const received = Math.max(other.received, row.received);
+			const listeners = other.listeners + row.listeners;
+			merged.set(key, { ...row, listeners, received, dropped: other.dropped + row.dropped });
+		}
+	}
+	return [...merged.keys()].sort().map((key) => merged.get(key)!);
+}
+
 /** A decision of the router, for SHOW ROUTES. */
 export interface RouteRow {
 	/** ms since the epoch. */

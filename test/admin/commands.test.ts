@@ -66,6 +66,12 @@ test.each(SHOWS)("%s has the columns, the tag and the rows of the reference", as
 	expect(structuredClone(said)).toEqual(said);
 });
 
+test("SHOW LISTENERS has PgDog's columns", async () => {
+	const said = await ask("SHOW LISTENERS");
+	expect(names(said)).toBe("database, user, shard, channel, listeners, received, dropped");
+	expect(said.rows).toEqual([["shop", "alice", "0", "goods", "3", "12", "1"]]);
+});
+
 // Ours: no reference to compare with.
 test("SHOW ROUTES has its columns, its tag and the newest decision first", async () => {
 	const said = await ask("SHOW ROUTES");

@@ -9,7 +9,7 @@ import type { Snapshot } from "../../src/config/snapshot.ts";
 import { Stream, socketHandlers } from "../../src/net/stream.ts";
 import { Stat } from "../../src/stats/counters.ts";
 import { AverageSampler } from "../../src/status/averages.ts";
-import type { ClientRow, PoolRow, PoolVitals, RouteRow, ServerRow } from "../../src/status/rows.ts";
+import type { ClientRow, ListenerRow, PoolRow, PoolVitals, RouteRow, ServerRow } from "../../src/status/rows.ts";
 import { AUTHENTICATION_OK } from "../../src/wire/backend-messages.ts";
 
 export const VERSION =
@@ -121,6 +121,10 @@ export class PlainSource implements AdminSource {
 		{ ...ROUTE, time: ROUTE.time - 1, decided_by: "comment", side: "primary", server: "", error: "no primary" },
 	];
 
+	listenerRows: ListenerRow[] = [
+		{ user: "alice", database: "shop", channel: "goods", listeners: 3, received: 12, dropped: 1 },
+	];
+
 	constructor() {
 		const keys = this.current.clusters.flatMap(({ pools }) => pools.map(({ key }) => key));
 		this.poolRows = keys.map((key, i) => {
@@ -154,6 +158,7 @@ export class PlainSource implements AdminSource {
 		this.orders.push("reconnect");
 	};
 	routes = async () => this.routeRows;
+	channels = async () => this.listenerRows;
 	private ofPools(order: string, id: number | undefined): number {
 		this.orders.push(`${order} ${id ?? "*"}`);
 		return this.poolRows.filter((pool) => id === undefined || pool.id === id).length;

@@ -17,6 +17,7 @@ import { StatementCache } from "../../src/parser/cache.ts";
 import { createFactsCache } from "../../src/parser/facts-cache.ts";
 import { SqlParser } from "../../src/parser/parse.ts";
 import { Cluster } from "../../src/pool/cluster.ts";
+import { Ears } from "../../src/pool/ear.ts";
 import { Shard } from "../../src/pool/shard.ts";
 import { RouteLog } from "../../src/router/route-log.ts";
 import { Router } from "../../src/router/router.ts";
@@ -75,6 +76,7 @@ export function listen(
 		sets: new ParameterSets(),
 		collected: new Budget(1 << 30),
 		statements: inner.statements,
+		ears: new Ears({ ...inner.context, find: () => null }),
 		facts: createFactsCache(),
 		scram: new ScramCache(),
 		log,

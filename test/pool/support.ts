@@ -43,6 +43,8 @@ export class ScriptedServer implements Disposable {
 	readonly queries: string[] = [];
 	/** While true, queries are noted and not answered. */
 	hold = false;
+	/** Fails queries with this SQLSTATE. */
+	fails = "";
 	/** Refuses logins with this SQLSTATE. */
 	refuse = "";
 	/** The user who is refused; null: everybody. */
@@ -113,12 +115,18 @@ export class ScriptedServer implements Disposable {
 
 	answer(): void {
 		const rows = this.row === null ? [] : [backend.dataRow(...this.row)];
-		for (const socket of this.unanswered.splice(0))
-			socket.write(concat(...rows, backend.commandComplete("SELECT 0"), backend.readyForQuery()));
+		const error = { S: "ERROR", V: "ERROR", C: this.fails, M: "failed" };
+		const answer = this.fails === "" ? backend.commandComplete("SELECT 0") : backend.errorResponse(error);
+		for (const socket of this.unanswered.splice(0)) socket.write(concat(...rows, answer, backend.readyForQuery()));
 	}
 
 	get connections(): number {
 		return this.open.size;
+	}
+
+	/** Says this on all connections. */
+	say(message: Uint8Array): void {
+		for (const socket of this.open) socket.write(message);
 	}
 
 	/** Ends all connections without a word. */

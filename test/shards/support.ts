@@ -18,6 +18,7 @@ import { StatementCache } from "../../src/parser/cache.ts";
 import { createFactsCache } from "../../src/parser/facts-cache.ts";
 import { SqlParser } from "../../src/parser/parse.ts";
 import { Cluster } from "../../src/pool/cluster.ts";
+import { Ears } from "../../src/pool/ear.ts";
 import { Shard } from "../../src/pool/shard.ts";
 import { RouteLog } from "../../src/router/route-log.ts";
 import { Router } from "../../src/router/router.ts";
@@ -274,6 +275,7 @@ export function twoShards(settings: Partial<General> = {}): Rig {
 		sets: new ParameterSets(),
 		collected: new Budget(1 << 30),
 		statements: pools[0]!.statements,
+		ears: new Ears({ ...pools[0]!.context, find: () => null }),
 		facts: createFactsCache(),
 		scram: new ScramCache(),
 		log: createLog("text", "off"),
