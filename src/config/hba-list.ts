@@ -81,11 +81,13 @@ function whyNever(type: HbaEntry["type"], database: readonly string[], general: 
 
 type Refuse = (word: string, accepted: string) => void;
 
-/** PostgreSQL's words that only a server could tell the meaning of, and what else it reads in a name. */
+/** PostgreSQL's words that only a server could tell the meaning of, and what else is read in a name. */
 const ELSEWHERE: readonly [pattern: RegExp, accepted: string][] = [
 	[/^\+/, "names: who is a member of a role is known to the servers only"],
 	[/^"?\//, "names: regular expressions are not served"],
 	[/^@/, "names: no files of names are read"],
+	// That is what it means in names of databases elsewhere.
+	[/^\*$/, 'all, or "*" in double quotes for that name'],
 ];
 
 /** In double quotes a word is a name, whatever it means without. */

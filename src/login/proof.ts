@@ -3,10 +3,12 @@
 
 import type { AuthType } from "../auth/login.ts";
 import { parseVerifier } from "../auth/verifier.ts";
+import type { ClientContext } from "../client/context.ts";
 import { type HbaEntry, LOCAL, meets, refusedBy } from "../config/hba.ts";
 import type { User } from "../config/snapshot.ts";
 import { PgError } from "../errors.ts";
 import type { Secured, TlsIdentity } from "../net/tls.ts";
+import { RELOADED } from "./refusals.ts";
 
 /** A client that has said who it is. */
 interface Comer {
@@ -18,6 +20,7 @@ interface Comer {
 
 /** What its log-in has come to so far; `entry` null: there is no list, or nothing in it fits. */
 export interface Admission {
+	readonly list: readonly HbaEntry[];
 	readonly entry: HbaEntry | null;
 	readonly refusal: PgError | null;
 }
@@ -27,13 +30,30 @@ export interface Admission {
  * @param list empty: there is none, and all clients are let on
  */
 export function admit(list: readonly HbaEntry[], { user, database, address }: Comer, isEncrypted: boolean): Admission {
-	if (list.length === 0) return { entry: null, refusal: null };
+	if (list.length === 0) return { list, entry: null, refusal: null };
 	const port = address.lastIndexOf(":");
 	const host = address === "unix" ? LOCAL : address.slice(0, port < 0 ? undefined : port);
 	const login = { user, database, host, isEncrypted };
 	const entry = meets(list, login);
 	const message = refusedBy(entry, login);
-	return { entry, refusal: message === null ? null : new PgError("FATAL", "28000", message) };
+	return { list, entry, refusal: message === null ? null : new PgError("FATAL", "28000", message) };
+}
+
+/**
+ * Why what a client has proven is not enough: a reload has come since, and nobody gets in partly by what was in force before.
+ * @param byCertificate nothing else has let it in
+ */
+export function readmit(
+	before: Admission,
+	{ hba, tls }: Pick<ClientContext, "hba" | "tls">,
+	comer: Comer,
+	identity: TlsIdentity | null,
+	byCertificate: boolean,
+): PgError | null {
+	if (byCertificate && identity?.authorities !== tls.clients?.authorities) return RELOADED;
+	if (hba === before.list) return null;
+	const { entry, refusal } = admit(hba, comer, identity !== null);
+	return refusal ?? (entry?.method === before.entry?.method ? null : RELOADED);
 }
 
 /** A user that there is. */

@@ -24,6 +24,17 @@ export const UNENCRYPTED = new PgError(
 	"This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.",
 );
 
+/** A reload asks for another proof than the client has begun to give. */
+export const RELOADED = new PgError(
+	"FATAL",
+	"57P03",
+	"how clients log in was changed meanwhile",
+	undefined,
+	"Try again.",
+);
+
+export const STOPPING = new PgError("FATAL", "57P03", "the database system is shutting down");
+
 export function unsupported(code: number): PgError {
 	const version = `${code >>> 16}.${code & 0xffff}`;
 	const message = `unsupported frontend protocol ${version}: server supports 3.0 to 3.${NEWEST_MINOR}`;

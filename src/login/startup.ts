@@ -6,7 +6,6 @@ import { PassedLogin } from "../auth/passed-login.ts";
 import { Client } from "../client/client.ts";
 import type { ClientContext } from "../client/context.ts";
 import { now } from "../clock.ts";
-import type { HbaEntry } from "../config/hba.ts";
 import { PgError } from "../errors.ts";
 import type { LogFields } from "../log.ts";
 import { acceptDirectTls } from "../net/direct-tls.ts";
@@ -23,8 +22,8 @@ import { Auth, Frontend, MAX_AUTH_TOKEN_LENGTH, MAX_STARTUP_PACKET_LENGTH, Start
 import { errorResponse } from "../wire/error-response.ts";
 import { endOfString, HEADER, readInt32, Tail } from "../wire/frame.ts";
 import { parseOptions } from "./options.ts";
-import { admit, judgeCertificate, methodOf } from "./proof.ts";
-import { NEWEST_MINOR, TLS_ONLY, TLS_TO_PASS, UNENCRYPTED, unsupported, wrongPassword } from "./refusals.ts";
+import { type Admission, admit, judgeCertificate, methodOf, readmit } from "./proof.ts";
+import { NEWEST_MINOR, STOPPING, TLS_ONLY, TLS_TO_PASS, UNENCRYPTED, unsupported, wrongPassword } from "./refusals.ts";
 
 type User = NonNullable<ReturnType<ClientContext["find"]>>["user"];
 
@@ -69,8 +68,8 @@ export class Startup implements StreamOwner {
 	private login: ClientLogin | PassedLogin | null = null;
 	/** The configuration does not have its user: a server was asked, and what it has said of it; null: nothing. */
 	private isStranger = false;
-	/** The entry of `[[hba]]` that the log-in has met. */
-	private entry: HbaEntry | null = null;
+	/** What the list `[[hba]]` says of it, once it has said who it is. */
+	private admission: Admission | null = null;
 	private found: Found | null = null;
 	user = "";
 	database = "";
@@ -319,8 +318,8 @@ export class Startup implements StreamOwner {
 			this.turnAway(refusal);
 			return;
 		}
-		const { entry, refusal: forbidden } = admit(context.hba, this, this.identity !== null);
-		this.entry = entry;
+		this.admission = admit(context.hba, this, this.identity !== null);
+		const { refusal: forbidden } = this.admission;
 		if (forbidden !== null) {
 			this.refuse(forbidden.message, forbidden);
 			return;
@@ -348,7 +347,8 @@ export class Startup implements StreamOwner {
 
 	/** Has the client prove who it is. @param user null: the admin, or nobody whom we know */
 	private prove(user: User | null): void {
-		const { context, entry, identity, isAdmin } = this;
+		const { context, identity, isAdmin } = this;
+		const { entry } = this.admission!;
 		const wrong = judgeCertificate(user, entry, this, identity, this.stream.secured?.names ?? null);
 		if (wrong === "") {
 			this.letIn();
@@ -468,6 +468,13 @@ export class Startup implements StreamOwner {
 	private letIn(): void {
 		const { context, stream, user, database, address, minor } = this;
 		const admin = this.isAdmin;
+		// Without any other proof it was a certificate that lets it in.
+		const stale = readmit(this.admission!, context, this, this.identity, this.login === null);
+		const refusal = context.stopping && !admin ? STOPPING : stale;
+		if (refusal !== null) {
+			this.fail(refusal);
+			return;
+		}
 		if (this.found !== null && !this.hasPools(this.found)) {
 			this.join(this.found);
 			return;
@@ -476,10 +483,6 @@ export class Startup implements StreamOwner {
 		const found = admin ? null : context.find(user, database);
 		if (!admin && found === null) {
 			this.refuse("the user left the configuration");
-			return;
-		}
-		if (context.stopping && !admin) {
-			this.fail(new PgError("FATAL", "57P03", "the database system is shutting down"));
 			return;
 		}
 		context.seats.proven(this, now());
@@ -539,8 +542,8 @@ export class Startup implements StreamOwner {
 	 * @param error what is said instead, of a cause that has nothing to do with users
 	 */
 	private refuse(reason: string, error = wrongPassword(this)): void {
-		const { user, database, address, context, entry } = this;
-		const why = entry === null ? reason : `${reason} (${entry.place})`;
+		const { user, database, address, context, admission } = this;
+		const why = admission?.entry ? `${reason} (${admission.entry.place})` : reason;
 		context.log.warn(`user "${user}" and database "${database}" auth error: ${why} [${address}]`, this.fields);
 		if (this.isStranger) context.doubt(user, database);
 		const delay = context.seats.failed(this, now());
@@ -583,7 +586,7 @@ export class Startup implements StreamOwner {
 	/** Whoever has not logged in when the process shuts down does not get in. */
 	shutDown(): void {
 		if (this.phase === Phase.Packets || this.phase === Phase.Handshake) this.leave("shutdown");
-		else this.fail(new PgError("FATAL", "57P03", "the database system is shutting down"));
+		else this.fail(STOPPING);
 	}
 
 	/** The time to log in is over: closes without an ErrorResponse, as PgDog does. */

@@ -255,6 +255,7 @@ describe("the file", () => {
 		["host|/^db\\d|all|all|trust", 'database = "/^db\\\\d"', "names: regular expressions are not served"],
 		['host|all|"/^a{1,2}"|all|trust', 'user = "\\"/^a{1,2}\\""', "names: regular expressions are not served"],
 		["host|@dbs|all|all|trust", 'database = "@dbs"', "names: no files of names are read"],
+		["host|*|all|all|reject", 'database = "*"', 'all, or "*" in double quotes for that name'],
 		['host|a"b"|all|all|trust', 'database = "a\\"b\\""', "a name, in double quotes or without any"],
 		["host|a,,b|all|all|trust", 'database = "a,,b"', "a word, several with commas between them, or a list of words"],
 		["host|all||all|trust", 'user = ""', "a word, several with commas between them, or a list of words"],

@@ -6,11 +6,13 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { networkInterfaces, tmpdir } from "node:os";
 import { join } from "node:path";
 import { Authority, type Pair } from "../support/certificates.ts";
+import { errorFields } from "../support/message.ts";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
 import { type Proxy, proxyCommand, startProxy } from "../support/proxy.ts";
 import { type LoginError, RawClient, type RawClientOptions, type Tls } from "../support/raw-client.ts";
 import { runTool, testWithTool } from "../support/tools.ts";
 import { until } from "../support/until.ts";
+import { frontend } from "../support/wire-frames.ts";
 import { admin, connect, one } from "./support.ts";
 
 setDefaultTimeout(60_000);
@@ -350,6 +352,39 @@ test("a reload changes who may log in, not who has; a bad list, or none, changes
 	reloading.writeConfig(configuration([]));
 	expect((await console.query("RELOAD FORCE")).errors).toEqual([]);
 	await until(async () => (await said()).asked === 10, "auth_type");
+});
+
+test("who is in the middle of it when a reload comes gets in by no mixture of both: not by a list, nor an authority, of before", async () => {
+	using others = await Authority.create("Somebody else");
+	const before = configuration([entry("hostssl", "all", "all", "password")]);
+	const after = (hba: object[]) => configuration(hba, { tls_client_ca_certificate: others.path });
+	const users = [{ name: "ann", database: "pgdog", password: "pw", ...SERVER }];
+	await using reloading = await startProxy({ config: before, users });
+	await using console = await RawClient.open({ port: reloading.port });
+	await console.requestTls(certificate());
+	await console.login({ user: "admin", database: "admin", password: "of the admin" });
+
+	const open = async () => {
+		const client = await RawClient.open({ port: reloading.port });
+		await client.requestTls(certificate());
+		return client;
+	};
+	await using secured = await open();
+	await using asked = await open();
+	asked.send(frontend.startupMessage({ user: "ann", database: "pgdog" }));
+	expect((await asked.next()).code).toBe("R");
+	reloading.writeConfig(after([entry("hostssl", "all", "all", "cert")]));
+	expect((await console.query("RELOAD")).errors).toEqual([]);
+
+	const outcome = async (client: RawClient) => {
+		const { code, body } = await client.next();
+		return code === "E" ? errorFields(body).C : code;
+	};
+	asked.send(frontend.passwordMessage("pw"));
+	expect(await outcome(asked)).toBe("57P03");
+	// Neither of both files lets it in by that certificate alone.
+	secured.send(frontend.startupMessage({ user: "ann", database: "pgdog" }));
+	expect(await outcome(secured)).toBe("57P03");
 });
 
 test("configcheck --login prints the entry that a log-in would meet, and exits with 3 where it is refused", async () => {

@@ -31,7 +31,11 @@ describe("admit", () => {
 		admit([entry("md5", { type })], { user: "u", database: "d", address }, isEncrypted);
 
 	test("without a list all are let on", () => {
-		expect(admit([], { user: "u", database: "d", address: "unknown" }, false)).toEqual({ entry: null, refusal: null });
+		expect(admit([], { user: "u", database: "d", address: "unknown" }, false)).toEqual({
+			list: [],
+			entry: null,
+			refusal: null,
+		});
 	});
 
 	test.each([
@@ -200,6 +204,41 @@ describe("a log-in", () => {
 			});
 			expect(client.backendPid).toBeGreaterThan(0);
 		}
+	});
+
+	test.each([
+		["rejects it", [entry("password")], [entry("reject")], "28000"],
+		["has no entry for it", [entry("password")], [entry("password", { type: "local" })], "28000"],
+		["asks in another way", [entry("password")], [entry("scram-sha-256")], "57P03"],
+		["is no list", [entry("password")], [], "57P03"],
+		["is the first", [], [entry("password")], "57P03"],
+		["asks as before", [entry("password")], [entry("reject", { type: "local" }), entry("password")], "in"],
+	])("during which a reload has come gets in by the new list only: one that %s", async (_, before, after, expected) => {
+		using listening = stage(before, { auth_type: "plain" });
+		await using client = await RawClient.open({ port: listening.port });
+		client.send(frontend.startupMessage({ user: "u", database: "d" }));
+		expect((await client.next()).body.readInt32BE(0)).toBe(3);
+		listening.context.hba = after;
+		client.send(frontend.passwordMessage("secret"));
+		const { code, body } = await client.next();
+		expect(code === "E" ? errorFields(body).C : "in").toBe(expected);
+	});
+
+	test("is not asked by the auth_type that a reload has brought for those whom no list is about", async () => {
+		using listening = stage([], { auth_type: "scram", auth_query_user: "asker" });
+		const { context } = listening;
+		const { promise, resolve } = Promise.withResolvers<Awaited<ReturnType<typeof context.lookUp>>>();
+		const asked = Promise.withResolvers<void>();
+		context.lookUp = () => {
+			asked.resolve();
+			return promise;
+		};
+		const said = first(listening, "stranger");
+		await asked.promise;
+		context.hba = [entry("scram-sha-256")];
+		context.general = { ...context.general, auth_type: "trust" };
+		resolve({ found: { passwords: ["secret"] } });
+		expect(await said).toContain("57P03 how clients log in was changed meanwhile");
 	});
 
 	test("by an MD5 hash is nothing that SCRAM can check, and the log says so", async () => {
