@@ -1,6 +1,5 @@
 // A listener whose connections log in by a Startup, to one pool before a scripted server.
 
-import type { Socket } from "bun";
 import { ScramCache } from "../../src/auth/scram-keys.ts";
 import { ParameterSets } from "../../src/backend/parameters.ts";
 import type { ClientContext } from "../../src/client/context.ts";
@@ -12,7 +11,6 @@ import { NO_TLS } from "../../src/config/tls.ts";
 import { createLog } from "../../src/log.ts";
 import { Startup } from "../../src/login/startup.ts";
 import { Descriptors } from "../../src/net/descriptors.ts";
-import { Stream, socketHandlers } from "../../src/net/stream.ts";
 import { StatementCache } from "../../src/parser/cache.ts";
 import { createFactsCache } from "../../src/parser/facts-cache.ts";
 import { SqlParser } from "../../src/parser/parse.ts";
@@ -21,6 +19,7 @@ import { Ears } from "../../src/pool/ear.ts";
 import { Shard } from "../../src/pool/shard.ts";
 import { RouteLog } from "../../src/router/route-log.ts";
 import { Router } from "../../src/router/router.ts";
+import { listen as listenWith } from "../net/support.ts";
 import { defaults, type TestPool } from "../pool/support.ts";
 
 /** What a log-in to `user` finds: one pool, nothing to route. */
@@ -110,17 +109,12 @@ export function listen(
 		},
 		nextSerial: () => ++id,
 	};
-	const handlers = socketHandlers((error) => {
-		throw error;
-	});
-	const open = (socket: Socket<Stream>) => {
-		socket.data = new Stream(socket);
-		const startup = new Startup(context, socket.data, address, (over) => startups.delete(over));
+	const server = listenWith((stream) => {
+		const startup = new Startup(context, stream, address, (over) => startups.delete(over));
 		startup.refusal = listener.refusal;
 		startups.add(startup);
-		socket.data.owner = startup;
-	};
-	const server = Bun.listen<Stream>({ hostname: "127.0.0.1", port: 0, socket: { ...handlers, open } });
+		stream.owner = startup;
+	});
 	const listener: LoginListener = {
 		port: server.port,
 		context,

@@ -4,11 +4,10 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { connect as connectPlain } from "node:net";
 import { connect as connectTls, type TLSSocket } from "node:tls";
 import { acceptDirectTls } from "../../src/net/direct-tls.ts";
-import type { Stream } from "../../src/net/stream.ts";
 import { ALPN_LIST, CLIENT_HELLO, type Secured, type TlsIdentity } from "../../src/net/tls.ts";
 import { Authority, type Pair } from "../support/certificates.ts";
 import { until } from "../support/until.ts";
-import { HANDLERS, Listener, listen, MUCH } from "./support.ts";
+import { HANDLERS, Listener, MUCH, TlsServer } from "./support.ts";
 
 let authority: Authority;
 let localhost: Pair;
@@ -21,38 +20,11 @@ beforeAll(async () => {
 afterAll(() => authority?.[Symbol.dispose]());
 
 /** Goes on with TLS at the first byte. */
-class Server implements Disposable {
-	readonly owner = new Listener();
-	stream: Stream | null = null;
-	outcome: Secured | string | null = null;
-	private readonly listener;
-
+class Server extends TlsServer {
 	constructor(more: Partial<TlsIdentity> = {}) {
 		const { certificatePem: certificate, keyPem: key } = localhost;
 		const identity = { certificate, key, authorities: null, minimum: 0x303, endPoint: null, ...more };
-		this.listener = listen((stream) => {
-			this.stream = stream;
-			stream.owner = {
-				onDrain() {},
-				onClose: (error) => this.owner.onClose(error),
-				onData: (first) => {
-					stream.owner = this.owner;
-					acceptDirectTls(stream, first, identity, HANDLERS, (outcome) => {
-						this.outcome = outcome;
-						if (typeof outcome === "string") stream.terminate();
-					});
-				},
-			};
-		});
-	}
-
-	get port(): number {
-		return this.listener.port;
-	}
-
-	[Symbol.dispose](): void {
-		this.stream?.terminate();
-		this.listener.stop(true);
+		super((stream, first, done) => acceptDirectTls(stream, first, identity, HANDLERS, done));
 	}
 }
 

@@ -5,12 +5,11 @@ import { X509Certificate } from "node:crypto";
 import { connect as connectPlain } from "node:net";
 import { connect as connectTls } from "node:tls";
 import { acceptTls, requestTls } from "../../src/net/secure.ts";
-import type { Stream } from "../../src/net/stream.ts";
-import { endPointOf, type Secured, SSL_REQUEST, type TlsDemands, type TlsIdentity } from "../../src/net/tls.ts";
+import { endPointOf, SSL_REQUEST, type TlsDemands, type TlsIdentity } from "../../src/net/tls.ts";
 import { Authority, type Pair } from "../support/certificates.ts";
 import { rejects } from "../support/rejects.ts";
 import { until } from "../support/until.ts";
-import { dial, HANDLERS, Listener, listen, pour } from "./support.ts";
+import { dial, HANDLERS, Listener, pour, TlsServer } from "./support.ts";
 
 let authority: Authority;
 let stranger: Authority;
@@ -38,40 +37,14 @@ function demands(verify: TlsDemands["verify"], more: Partial<TlsDemands> = {}): 
 }
 
 /** Says `answer` to an SSLRequest, and goes on with TLS where that is an S. */
-class Server implements Disposable {
-	readonly owner = new Listener();
-	stream: Stream | null = null;
-	outcome: Secured | string | null = null;
-	private readonly listener;
-
+class Server extends TlsServer {
 	constructor(identity: TlsIdentity | null, answer = "S") {
-		this.listener = listen((stream) => {
-			this.stream = stream;
-			stream.owner = {
-				onDrain() {},
-				onClose: (error) => this.owner.onClose(error),
-				onData: (chunk) => {
-					expect(chunk).toEqual(SSL_REQUEST);
-					stream.owner = this.owner;
-					if (answer === "") stream.end();
-					else stream.writeAll(Buffer.from(answer));
-					if (identity !== null)
-						acceptTls(stream, identity, HANDLERS, (outcome) => {
-							this.outcome = outcome;
-							if (typeof outcome === "string") stream.terminate();
-						});
-				},
-			};
+		super((stream, first, done) => {
+			expect(first).toEqual(SSL_REQUEST);
+			if (answer === "") stream.end();
+			else stream.writeAll(Buffer.from(answer));
+			if (identity !== null) acceptTls(stream, identity, HANDLERS, done);
 		});
-	}
-
-	get port(): number {
-		return this.listener.port;
-	}
-
-	[Symbol.dispose](): void {
-		this.stream?.terminate();
-		this.listener.stop(true);
 	}
 }
 

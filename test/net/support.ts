@@ -2,6 +2,7 @@
 
 import type { Socket, TCPSocketListener } from "bun";
 import { Stream, type StreamOwner, socketHandlers } from "../../src/net/stream.ts";
+import type { Secured } from "../../src/net/tls.ts";
 import { until } from "../support/until.ts";
 
 /** A kernel that takes what it is told to take. */
@@ -113,4 +114,41 @@ export async function pour(from: Stream, writer: Owner, to: Stream, reader: List
 	if (!reader.heard.subarray(before).equals(MUCH)) throw new Error("it is another");
 	if (ends) await until(() => reader.closed.length === 1 && writer.closed.length === 1, "both ends to close");
 	else await until(() => writer.drained === 1 && from.queued === 0, "it to have drained");
+}
+
+/** A server that goes on with TLS after a client's first bytes. */
+export class TlsServer implements Disposable {
+	readonly owner = new Listener();
+	/** Of the client that came last. */
+	stream: Stream | null = null;
+	/** What its handshake has come to. */
+	outcome: Secured | string | null = null;
+	private readonly listener;
+
+	/** @param begin TLS, after those bytes */
+	constructor(begin: (stream: Stream, first: Buffer, done: (outcome: Secured | string) => void) => void) {
+		this.listener = listen((stream) => {
+			this.stream = stream;
+			stream.owner = {
+				onDrain() {},
+				onClose: (error) => this.owner.onClose(error),
+				onData: (first) => {
+					stream.owner = this.owner;
+					begin(stream, first, (outcome) => {
+						this.outcome = outcome;
+						if (typeof outcome === "string") stream.terminate();
+					});
+				},
+			};
+		});
+	}
+
+	get port(): number {
+		return this.listener.port;
+	}
+
+	[Symbol.dispose](): void {
+		this.stream?.terminate();
+		this.listener.stop(true);
+	}
 }

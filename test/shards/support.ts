@@ -13,7 +13,6 @@ import { NO_TLS } from "../../src/config/tls.ts";
 import { createLog } from "../../src/log.ts";
 import { Startup } from "../../src/login/startup.ts";
 import { Descriptors } from "../../src/net/descriptors.ts";
-import { Stream, socketHandlers } from "../../src/net/stream.ts";
 import { StatementCache } from "../../src/parser/cache.ts";
 import { createFactsCache } from "../../src/parser/facts-cache.ts";
 import { SqlParser } from "../../src/parser/parse.ts";
@@ -22,6 +21,7 @@ import { Ears } from "../../src/pool/ear.ts";
 import { Shard } from "../../src/pool/shard.ts";
 import { RouteLog } from "../../src/router/route-log.ts";
 import { Router } from "../../src/router/router.ts";
+import { listen } from "../net/support.ts";
 import { defaults, type TestPool, testPool } from "../pool/support.ts";
 import { Body, cut, type Message } from "../support/message.ts";
 import { RawClient } from "../support/raw-client.ts";
@@ -306,18 +306,8 @@ export function twoShards(settings: Partial<General> = {}): Rig {
 		cancel: (_pid, _secret, done) => done(),
 		nextSerial: () => ++serial,
 	};
-	const listening = Bun.listen<Stream>({
-		hostname: "127.0.0.1",
-		port: 0,
-		socket: {
-			...socketHandlers((error) => {
-				throw error;
-			}),
-			open(socket: Socket<Stream>) {
-				socket.data = new Stream(socket);
-				socket.data.owner = new Startup(context, socket.data, "test", () => {});
-			},
-		},
+	const listening = listen((stream) => {
+		stream.owner = new Startup(context, stream, "test", () => {});
 	});
 	return {
 		shards,
