@@ -236,8 +236,9 @@ export class ClientsFrom {
 		const [fd = -1, file = -1, ...others] = descriptors;
 		const passport = file < 0 ? null : readMemoryFile(file, longest);
 		for (const each of [file, ...others]) if (each >= 0) closeDescriptor(each);
-		if (word !== undefined) return { word: word as Said["word"], pid: Number(pid), fd, passport };
+		if (word === "client") return { word, pid: Number(pid), fd, passport };
 		if (fd >= 0) closeDescriptor(fd);
+		if (word !== undefined) return { word: word as Said["word"], pid: Number(pid), fd: -1, passport: null };
 		this.end();
 		return null;
 	}

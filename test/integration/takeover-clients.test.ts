@@ -60,11 +60,9 @@ function filesOf({ pid }: Pick<Proxy, "pid">): number {
 }
 
 linuxOnly.each([
-	[1, 1],
 	[3, 1],
 	[1, 3],
 	[0, 2],
-	[2, 0],
 ])("from %p workers to %p: idle clients move with all that is theirs", async (before, after) => {
 	const port = freePort();
 	const config = (workers: number) => options({ port, unix_socket_dir: folder, workers });
