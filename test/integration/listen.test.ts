@@ -20,7 +20,7 @@ let cluster: Cluster;
 let common: Proxy;
 beforeAll(async () => {
 	cluster = await startPostgres({ replicas: 1 });
-	common = await start();
+	common = await start({ pub_sub_channel_size: 100_000 });
 });
 afterAll(async () => {
 	await common?.stop();
@@ -270,6 +270,68 @@ test("of more than may wait for a client the oldest are dropped: told, and count
 	);
 	await client.query("COMMIT");
 	await hears(client, ["x:2", "x:3", "x:4"]);
+});
+
+test("a client that keeps its server for a lock is notified once, and not any more when it has given the channel up", async () => {
+	await using client = await connect(common);
+	await using other = await connect(common);
+	for (const sql of ["SELECT pg_advisory_lock(1)", "LISTEN x", "LISTEN the_end", "NOTIFY x, '1'"])
+		await client.query(sql);
+	await other.query("NOTIFY x, '2'");
+	await client.query("SELECT pg_advisory_unlock(1)");
+	await other.query("NOTIFY x, '3'");
+	await until(() => heard(client).length === 3, "the third");
+	await client.query("UNLISTEN x");
+	await other.query("NOTIFY x, '4'");
+	await hears(client, ["x:1", "x:2", "x:3"]);
+});
+
+test("clients that go while they wait to listen leave nothing, and those of a pool of one server listen too", async () => {
+	await using proxy = await start({ default_pool_size: 1 });
+	for (let i = 0; i < 10; i++) {
+		const gone = await connect(proxy);
+		gone.send(f.query(`LISTEN gone${i}`));
+		gone.close();
+	}
+	const clients = await Promise.all(Array.from({ length: 20 }, () => connect(proxy)));
+	await Promise.all(
+		clients.map(async (client, i) => {
+			for (const sql of ["BEGIN", `LISTEN c${i}`, "COMMIT"]) await client.query(sql);
+		}),
+	);
+	await Promise.all(clients.map((client, i) => client.query(`NOTIFY c${(i + 1) % 20}`)));
+	await until(() => clients.every((client, i) => heard(client).join() === `c${i}:`), "all of them");
+	await using console = await admin(proxy);
+	await until(async () => (await show(console, "SHOW LISTENERS")).length === 20, "nobody else listens");
+	for (const client of clients) client.close();
+});
+
+test("in pipelines of large rows and LISTENs every message is whole, and every notification comes, in order", async () => {
+	await using client = await connect(common);
+	await using other = await connect(common);
+	await client.query("LISTEN noise");
+	const rounds = 10;
+	const said: Uint8Array[] = [];
+	for (let i = 0; i < 20; i++) {
+		said.push(f.query("SELECT repeat('a', 20000)"), f.query("BEGIN"), f.query(`LISTEN y${i}`));
+		said.push(f.query(i % 2 === 0 ? "COMMIT" : "ROLLBACK"), f.parse(`UNLISTEN y${i}`), f.bind(), f.execute(), f.sync());
+	}
+	let over = false;
+	let sent = 0;
+	const noise = (async () => {
+		while (!over) await other.query(`NOTIFY noise, '${sent++}'`);
+	})();
+	for (let round = 0; round < rounds; round++) {
+		client.send(...said);
+		for (let i = 0; i < 5 * 20; i++) expect((await client.result()).errors).toEqual([]);
+		// So that no more wait than may.
+		const now = sent - 1;
+		await until(() => heard(client).length >= now, "what was notified meanwhile");
+	}
+	over = true;
+	await noise;
+	await until(() => heard(client).length === sent, "the last");
+	expect(heard(client)).toEqual(Array.from({ length: sent }, (_, i) => `noise:${i}`));
 });
 
 test("where nothing can listen, LISTEN fails, and the client goes on", async () => {
