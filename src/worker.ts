@@ -45,7 +45,7 @@ import { PluginHost } from "./plugin/host.ts";
 import { Bans } from "./pool/bans.ts";
 import { Caps } from "./pool/caps.ts";
 import type { PoolContext } from "./pool/context.ts";
-import { databasesOf } from "./pool/databases.ts";
+import { NO_PLACE, placeDatabases } from "./pool/databases.ts";
 import { Ears } from "./pool/ear.ts";
 import { Filling } from "./pool/filling.ts";
 import type { Found } from "./pool/informant.ts";
@@ -488,6 +488,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 
 	private add(spec: PoolSpec, slot: number, isPaused: boolean): void {
 		const pool = new Pool(spec, slot, this.counters.row(slot, this.worker), this);
+		pool.database = NO_PLACE;
 		if (isPaused) pool.pause();
 		this.pools.set(spec.key, pool);
 		this.poolsBySlot.set(slot, pool);
@@ -503,9 +504,8 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 
 	/** Works out what depends on all clusters together: bans, and each pool's `database`. */
 	private reachAll(clusters: readonly ClusterSpec[]): void {
-		const slots = { get: (key: string) => this.pools.get(key)?.slot };
-		this.bans.reach({ general: this.general, clusters }, slots);
-		for (const [key, database] of databasesOf(clusters, slots)) this.pools.get(key)!.database = database;
+		this.bans.reach({ general: this.general, clusters }, { get: (key) => this.pools.get(key)?.slot });
+		placeDatabases(clusters, this.pools, this.ledger);
 	}
 
 	/** After a takeover: a client may be on its way between two workers, so once without any is not enough. */

@@ -362,3 +362,18 @@ test("a worker says of which rows it has no pool, not even one that is leaving",
 	await until(() => none()?.length === 2, "the pool to be over");
 	expect(none()).toEqual([0, 7]);
 });
+
+// What was parsed before a user was forgotten would have passed for fresh when it was back, whatever was altered in between.
+test("the place of a catalogue has another number when the pool that has it is back, or another has it again", () => {
+	using server = peer();
+	const [a, b] = [{ name: "a" }, { name: "b" }];
+	const both = snapshotOf(server.port, [a, b]);
+	const { ledger, reload } = workerOf({ ...both, general: { ...both.general, port: 0 } });
+	const numbers = () => [ledger.catalogueOf(0), ledger.catalogueOf(1)];
+	const [first, second] = numbers();
+	reload(snapshotOf(server.port, [b]));
+	expect(numbers()[0]).toBe(first!);
+	expect([first, second]).not.toContain(numbers()[1]);
+	reload(both);
+	expect(numbers()[0]).not.toBe(first!);
+});

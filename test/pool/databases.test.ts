@@ -2,7 +2,7 @@
 
 import { expect, test } from "bun:test";
 import type { ClusterSpec, PoolSpec } from "../../src/config/snapshot.ts";
-import { databasesOf } from "../../src/pool/databases.ts";
+import { databasesOf, placeDatabases } from "../../src/pool/databases.ts";
 
 /** Clusters, each a list of `host/database`, with `#shard` behind it. Keys are made of the place in the list. */
 function groups(...clusters: string[][]): number[] {
@@ -34,4 +34,28 @@ test("a primary and its replicas are together, shards are not", () => {
 
 test("who is together with somebody is together with all of them", () => {
 	expect(groups(["c/x"], ["a/x", "b/x"], ["b/x", "c/x"], ["d/x"])).toEqual([0, 0, 0, 0, 0, 5]);
+});
+
+test("a place that a database comes to, or back to, has a number that nothing was parsed by", () => {
+	const spec = (key: string) => ({ key, host: "a", port: 5432, database_name: "x", shard: 0 }) as PoolSpec;
+	const [alice, bob] = [
+		{ slot: 5, database: 5 },
+		{ slot: 2, database: 2 },
+	];
+	const pools = new Map([
+		["alice", alice],
+		["bob", bob],
+	]);
+	const changed: number[] = [];
+	const place = (...keys: string[]) => {
+		changed.length = 0;
+		const clusters = [{ pools: keys.map(spec) }] as unknown as ClusterSpec[];
+		placeDatabases(clusters, pools, { catalogueChanged: (at) => changed.push(at) });
+		return [alice.database, bob.database, ...changed];
+	};
+	expect(place("alice")).toEqual([5, 2]);
+	expect(place("alice", "bob")).toEqual([2, 2]);
+	expect(place("alice", "bob")).toEqual([2, 2]);
+	// Whatever was altered meanwhile was noted at 2.
+	expect(place("alice")).toEqual([5, 2, 5]);
 });
