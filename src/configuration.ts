@@ -126,8 +126,11 @@ export class Configuration {
 	/** Forgets whom nobody is any more, and gets back what pools have left. */
 	forgetLearned(): void {
 		this.reuseSlots();
-		const { learning, ledger } = this.audience;
-		const gone = learning.idle(now(), (user, database) => clientsOf(ledger.tally, user, database));
+		const { learning, ledger, known } = this.audience;
+		// Who is paused stays so: nobody is let through by coming later.
+		const clients = (user: string, database: string) =>
+			clientsOf(ledger.tally, user, database) + Number(known.isPaused(user, database));
+		const gone = learning.idle(now(), clients);
 		if (gone.length > 0)
 			this.relearn(
 				gone.map(({ name: user, database }) => ({ user, database })),

@@ -92,6 +92,10 @@ export class KnownPools {
 		return meant;
 	}
 
+	isPaused(user: string, database: string): boolean {
+		return this.paused.has(loginOf({ user, database }));
+	}
+
 	/** A reload has left these: forgets who is gone. @returns the keys of those that are paused */
 	reach(pools: Specs): Set<string> {
 		const logins = new Set(pools.map(loginOf));
@@ -106,6 +110,6 @@ function find(pools: Specs, user: string | undefined, database: string | undefin
 	);
 }
 
-function loginOf({ user, database }: PoolSpec): string {
+function loginOf({ user, database }: Pick<PoolSpec, "user" | "database">): string {
 	return JSON.stringify([user, database]);
 }
