@@ -206,9 +206,11 @@ export class Learning {
 		// By one of before, they would lock out the user who has said the new one meanwhile.
 		if (found.passed && (general.passthrough_auth === "disabled" || !this.passing.isLast(key, found.passwords[0])))
 			throw new PgError("FATAL", "57P03", "the password was changed meanwhile");
+		const own = found.listed ? listed(this.snapshot, name, database) : undefined;
+		if (found.listed && (own === undefined || !Bun.deepEquals(foundOf(own), found))) throw RECONFIGURED;
 		const there = clusters.find((each) => each.user.name === name && each.database === database);
 		// A reload has given the configuration this user, meanwhile.
-		if (there !== undefined && !this.users.has(key)) throw new PgError("FATAL", "57P03", "the user was reconfigured");
+		if (there !== undefined && !this.users.has(key)) throw RECONFIGURED;
 		const user = userOf(this.snapshot, { ...found, name, database });
 		if (there !== undefined && Bun.deepEquals(there.user, user)) return null;
 		const spec = clusterOf(this.snapshot, user);
@@ -251,6 +253,7 @@ export class Learning {
 	}
 }
 
+const RECONFIGURED = new PgError("FATAL", "57P03", "the user was reconfigured");
 const CANNOT_SAY = "the user could not be looked up";
 const CANNOT_CHECK = "the password could not be checked";
 /** No such database, no right to it: found out once the password was right. Too many connections. */

@@ -147,7 +147,7 @@ export class Passing {
 		if (--turns.all === 0) this.turns.delete(server);
 	}
 
-	/** What the first server says that says anything. */
+	/** What the first server says that says anything; of several passwords that a pool would try, to the last. */
 	private async verdict(
 		{ servers, isKept, general }: Omit<Whose, "key">,
 		credentials: CredentialsOf,
@@ -155,24 +155,28 @@ export class Passing {
 	): Promise<Verdict> {
 		let failure = new PgError("FATAL", "08001", "the database has no server");
 		for (const spec of servers) {
-			let isProven = false;
-			try {
-				const timeout = Math.max(1, Math.min(general.connect_timeout, end - now()));
-				const options = loginOptions(spec, 0, timeout, new ScramCache({ max: 1 }), this.context);
-				const own = credentials(spec) ?? options.credentials;
-				const onLetIn = () => {
-					isProven = true;
-				};
-				const server = await login({ ...options, credentials: own, onLetIn }, new Outsider());
-				server.loggedIn();
-				server.close("there is no more to know");
-				return null;
-			} catch (error) {
-				failure = asPgError(error);
-				if (failure.sqlstate.startsWith("28")) return failure.message;
-				// It may be the user's own pools that leave no room: what they have is enough.
-				if (isProven && isKept && failure.sqlstate === TOO_MANY_CONNECTIONS) return null;
+			const own = credentials(spec);
+			const passwords = own === null ? Math.max(1, spec.server_passwords.length) : 1;
+			for (let index = 0; index < passwords; index++) {
+				let isProven = false;
+				try {
+					const timeout = Math.max(1, Math.min(general.connect_timeout, end - now()));
+					const options = loginOptions(spec, index, timeout, new ScramCache({ max: 1 }), this.context);
+					const onLetIn = () => {
+						isProven = true;
+					};
+					const server = await login({ ...options, credentials: own ?? options.credentials, onLetIn }, new Outsider());
+					server.loggedIn();
+					server.close("there is no more to know");
+					return null;
+				} catch (error) {
+					failure = asPgError(error);
+					// It may be the user's own pools that leave no room: what they have is enough.
+					if (isProven && isKept && failure.sqlstate === TOO_MANY_CONNECTIONS) return null;
+				}
+				if (failure.sqlstate !== "28P01") break;
 			}
+			if (failure.sqlstate.startsWith("28")) return failure.message;
 		}
 		throw failure;
 	}

@@ -141,12 +141,12 @@ test("an entry with a database_name leads there, whatever the client says", asyn
 	const any = { databases: [{ name: "*", host, port, database_name: "two" }] };
 	await using proxy = await startProxy({
 		...options({ healthcheck_port }, any),
-		users: [{ name: "alice", database: "*", password: "alice" }],
+		users: [{ name: "alice", database: "*", passwords: ["ours", "alice"] }],
 	});
 	// There is no pool yet, and nobody who asks first would ever send a client.
 	expect((await fetch(`http://127.0.0.1:${healthcheck_port}/`)).status).toBe(200);
 	expect(proxy.log).not.toContain("there is no pool");
-	await using client = await connect(proxy, as("alice", "anything"));
+	await using client = await connect(proxy, as("alice", "anything", "ours"));
 	expect(await one(client, "SELECT current_database()")).toBe("two");
 });
 
@@ -176,10 +176,13 @@ test("a reload keeps them while they are anybody's, and drops them with the entr
 test("a database that nobody has used for a while is forgotten, and its row is the next one's", async () => {
 	await Promise.all(
 		[0, 2].map(async (workers) => {
-			await using proxy = await start({ workers, idle_timeout: 300, client_login_timeout: 300, min_pool_size: 1 });
+			await using proxy = await start({ workers, idle_timeout: 300, client_login_timeout: 1_000, min_pool_size: 1 });
 			await using other = await connect(proxy, as("alice", "two"));
 			await using console = await admin(proxy);
 			const ids: unknown[] = [];
+			// Who is paused is not let through by being forgotten.
+			expect(await told(proxy, as("alice", ODD[1]!))).toBe("in");
+			expect((await console.query(`PAUSE alice "${ODD[1]}"`)).errors).toEqual([]);
 			for (const name of ["one", ODD[0]!]) {
 				{
 					await using client = await connect(proxy, as("alice", name));
@@ -194,6 +197,8 @@ test("a database that nobody has used for a while is forgotten, and its row is t
 				if (ids.length === 1) await Bun.sleep(2_200);
 			}
 			expect(ids[0]).toBe(ids[1]);
+			const paused = (await show(console, "SHOW POOLS")).filter((row) => row.paused === "t");
+			expect(paused.map(({ database }) => database)).toEqual([ODD[1]!]);
 			expect(await one(other, "SELECT current_database()")).toBe("two");
 		}),
 	);

@@ -633,6 +633,36 @@ test("such a database is logged in to before it has pools, as its pools would", 
 	expect(lines.join()).toContain("database by wildcard failed: 28000 wrong [x]");
 });
 
+test("of several passwords the server's may be any, as for pools", async () => {
+	using main = wild();
+	const { learning, register } = main;
+	register.password = "theirs";
+	const found = { passwords: ["first", "theirs", "last"], listed: true };
+	const several = { ...main.all, users: [{ ...main.bob, passwords: found.passwords }] };
+	learning.reach(several);
+	const spec = learning.join("bob", "x", found)!;
+	expect(await learning.tryOut(spec, found, null)).toBe(null);
+	expect(register.said).toEqual(["first", "theirs"]);
+	register.password = "another";
+	expect(await learning.tryOut(spec, found, null)).toMatchObject({ sqlstate: "58000" });
+	expect(register.said.slice(2)).toEqual(found.passwords);
+	register.error = "3D000";
+	expect(await learning.tryOut(spec, found, null)).toEqual({ sqlstate: "3D000", message: "wrong" });
+	expect(register.said).toHaveLength(6);
+});
+
+// It had logged in, and its pools were being tried out while the reload came.
+test("a user whom a reload has taken away, or given another password, gets no pools by what was found before", () => {
+	using main = wild();
+	const { learning, all, bob } = main;
+	const join = () => learning.join("bob", "x", { passwords: ["bobs"], listed: true });
+	expect(join()).not.toBe(null);
+	for (const users of [[], [{ ...bob, passwords: ["other"] }]]) {
+		learning.reach({ ...all, users });
+		expect(join).toThrow("the user was reconfigured");
+	}
+});
+
 test("a reload keeps users of users.toml in databases by wildcard for as long as it has them, with what it says", () => {
 	using main = wild();
 	const { learning, all, bob } = main;
