@@ -3,24 +3,31 @@
 
 import { expect, test } from "bun:test";
 import { ServerState } from "../../src/backend/server-state.ts";
+import { Statements } from "../../src/backend/statements.ts";
 import type { ClientContext, Login } from "../../src/client/context.ts";
 import { Incoming } from "../../src/client/incoming.ts";
 import { Link, type LinkOwner } from "../../src/client/link.ts";
 import { Budget } from "../../src/client/share.ts";
 import { Wait } from "../../src/client/wait.ts";
-import type { PgError } from "../../src/errors.ts";
+import type { General } from "../../src/config/settings.ts";
+import { Contain } from "../../src/contain.ts";
+import { PgError } from "../../src/errors.ts";
 import { createFactsCache } from "../../src/parser/facts-cache.ts";
 import type { Cluster } from "../../src/pool/cluster.ts";
+import type { Ear, Ears } from "../../src/pool/ear.ts";
+import { STALE } from "../../src/session/preparing.ts";
+import { Said } from "../../src/session/said.ts";
 import { Stat } from "../../src/stats/counters.ts";
 import { rig } from "../backend/support.ts";
 import { backend, concat, frontend } from "../support/wire-frames.ts";
 
-function start(pooler_mode = "transaction") {
+function start(pooler_mode = "transaction", settings: Partial<General> = {}, more: Partial<ClientContext> = {}) {
 	const { server, toServer, toClient, events, sets } = rig();
 	server.giveBack();
 	events.length = 0;
-	const general = { client_connection_recovery: "recover", connection_recovery: "recover" };
-	const context = { time: 5, collected: new Budget(1), sets, general, stopping: false, facts: createFactsCache() };
+	const general = { client_connection_recovery: "recover", connection_recovery: "recover", ...settings };
+	const known = { time: 5, collected: new Budget(1), sets, general, stopping: false, facts: createFactsCache() };
+	const context = { ...known, ...more };
 	const counters = new Float64Array(Stat.length);
 	const pool = { counters, spec: { pooler_mode, server_user: "pgdog" }, take: () => server };
 	const cluster = { first: pool, shards: [], pick: () => pool };
@@ -33,6 +40,9 @@ function start(pooler_mode = "transaction") {
 		close: (reason: string, error?: PgError) => events.push(`closed: ${error?.sqlstate ?? reason}`),
 		shutDown: () => events.push("shut down"),
 		countError() {},
+		pid: 5,
+		user: "u",
+		database: "d",
 	};
 	const login = { hints: {}, parameters: sets.empty } as unknown as Login;
 	const link = new Link(
@@ -48,10 +58,12 @@ function start(pooler_mode = "transaction") {
 	const ask = (...messages: Uint8Array[]) => {
 		if (link.server === null) link.checkout.take();
 		const chunk = Buffer.from(concat(...messages));
+		let said = Said.AsIs;
 		for (let at = 0, next = 0; at < chunk.length; at = next) {
 			next = at + 1 + chunk.readInt32BE(at + 1);
-			link.saying.say(server, chunk[at]!, chunk, at, at, next, next);
+			said = link.saying.say(server, chunk[at]!, chunk, at, at, next, next);
 		}
+		return said;
 	};
 	const answer = (...messages: Uint8Array[]) => server.onData(Buffer.from(concat(...messages)));
 	return { link, client, server, toServer, events, counters, ask, answer };
@@ -143,4 +155,75 @@ test("a batch that has failed is left without its client, whose server is anothe
 	expect(client.incoming.wait).toBe(Wait.Task);
 	answer(backend.readyForQuery());
 	expect([link.server, events]).toEqual([null, ["idle", "resumed"]]);
+});
+
+/** A client whose LISTENs an ear that is played takes part in: it listens on `heard`. */
+function listening(general: Partial<General> = { pub_sub_channel_size: 10 }) {
+	const heard = new Set<string>();
+	const joined = new Set<string>();
+	const ear = {
+		add: (name: string) => joined.add(name) && heard.has(name),
+		remove: (name: string) => joined.delete(name),
+		wait: (_: string[], done: (error: PgError | null) => void) => done(new PgError("ERROR", "08001", "no")),
+	};
+	const contain = new Contain(
+		(error) => {
+			throw error;
+		},
+		() => {},
+	);
+	const ears = { of: () => ear as unknown as Ear } as unknown as Ears;
+	let serial = 0;
+	const statements = new Statements(() => ++serial);
+	const more = { ears, contain, statements, nextSerial: () => ++serial };
+	return { ...start("transaction", { prepared_statements: "extended", ...general }, more), heard, joined };
+}
+
+test("a LISTEN goes on when it is listened for; what comes behind it waits for its answer", () => {
+	const { ask, answer, link, heard, joined } = listening();
+	expect(ask(frontend.query("LISTEN a"))).toBe(Said.Awaits);
+	heard.add("a");
+	expect(ask(frontend.query("LISTEN a"))).toBe(Said.AsIs);
+	expect(ask(frontend.query("SELECT 1"))).toBe(Said.Later);
+	answer(backend.commandComplete("LISTEN"), backend.readyForQuery("I"));
+	// The server is cleaned, and the client stays with this thread.
+	answer(backend.commandComplete("UNLISTEN"), backend.readyForQuery("I"));
+	expect([...joined, link.isQuiet]).toEqual(["a", false]);
+	expect(ask(frontend.query("SELECT 1"))).toBe(Said.AsIs);
+	expect(ask(frontend.query("UNLISTEN a"))).toBe(Said.Later);
+	answer(...done());
+	expect(ask(frontend.query("UNLISTEN a"))).toBe(Said.AsIs);
+	answer(backend.commandComplete("UNLISTEN"), backend.readyForQuery("I"));
+	expect([...joined]).toEqual([]);
+});
+
+test("the same in a batch, by the statement that is bound; what nothing listens for is refused", () => {
+	const { ask, answer, link, heard, joined } = listening();
+	const batch = [frontend.bind(), frontend.execute(), frontend.sync()];
+	expect(ask(frontend.parse("LISTEN a"))).not.toBe(Said.Awaits);
+	expect(ask(frontend.bind())).toBe(Said.Awaits);
+	link.saying.hearing!.wait(() => {});
+	expect(ask(frontend.bind())).toBe(Said.Unheard);
+	expect([link.saying.refusalOf(Said.Unheard).sqlstate, link.saying.refusalOf(Said.Refused)]).toEqual(["08001", STALE]);
+	heard.add("a");
+	expect(ask(...batch)).toBe(Said.AsIs);
+	expect(ask(frontend.parse("SELECT 1"))).toBe(Said.Later);
+	answer(
+		backend.parseComplete(),
+		backend.bindComplete(),
+		backend.commandComplete("LISTEN"),
+		backend.readyForQuery("I"),
+	);
+	expect([...joined]).toEqual(["a"]);
+});
+
+test("without the setting, and where nothing is said for certain, a LISTEN is as any statement", () => {
+	for (const [sql, general] of [
+		["LISTEN a", { pub_sub_channel_size: 0 }],
+		['LISTEN U&"a"', { pub_sub_channel_size: 10 }],
+	] as const) {
+		const { ask, link } = listening(general);
+		expect(ask(frontend.query(sql))).toBe(Said.AsIs);
+		expect(link.saying.hearing).toBeNull();
+	}
 });
