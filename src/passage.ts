@@ -149,10 +149,11 @@ export class Passage implements Departures {
 
 	// ---- clients that come -----------------------------------------------------------------------------------------
 
-	/** This process has taken over. */
-	welcome(from: ClientsFrom): void {
+	/** This process has taken over. @param from null: nobody comes */
+	welcome(from: ClientsFrom | null): void {
 		this.from = from;
-		from.begin();
+		if (from === null) this.tellAll({ type: "client-stays-away", pid: -1 });
+		from?.begin();
 		this.look();
 	}
 

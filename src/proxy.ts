@@ -406,7 +406,7 @@ export class Proxy implements AdminSource {
 		}
 		// Clients come by the port, and would lose more than this.
 		await this.listenBeside(({ message }) => this.log.error(`takeover: ${message}`));
-		if (predecessor.clients !== null) this.passage.welcome(predecessor.clients);
+		this.passage.welcome(predecessor.clients);
 		return true;
 	}
 

@@ -168,7 +168,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		this.clients = new Clients(this.worker, tell, general.peer_id, setup.workers, lastId);
 		this.cancels = new CancelRequests(this, setup.workers, (to, message) => this.toPeer(to, message));
 		this.moves = new Moves(this, setup.workers);
-		this.crossing = new Crossing(this, this.moves, (report) => this.post({ type: "crossing", report }));
+		this.crossing = new Crossing(this, this.moves, (report) => post({ type: "crossing", report }), setup.isSuccessor);
 		this.scram = new ScramCache({ secret: setup.scramSecret });
 		this.statements = new Statements(() => this.ledger.nextStatement());
 		this.contain = new Contain((error) => this.onFailure(error), settle);
@@ -510,7 +510,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 
 	/** After a takeover: a client may be on its way between two workers, so once without any is not enough. */
 	private lookForClients(): void {
-		this.deserted = this.clients.isEmpty && this.door.isEmpty ? this.deserted + 1 : 0;
+		this.deserted = [this.clients, this.door, this.crossing].every(({ isEmpty }) => isEmpty) ? this.deserted + 1 : 0;
 		if (this.deserted < DESERTED || this.drained) return;
 		this.drained = true;
 		this.post({ type: "drained" });

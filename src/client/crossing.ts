@@ -33,11 +33,23 @@ export class Crossing<Row> {
 	private mayLeave = false;
 	/** Clients that are to come from another process. */
 	private readonly coming = new Map<number, MovingClient>();
+	/** The process before has clients that may come yet. */
+	private mayCome: boolean;
 
-	constructor(context: Context<Row>, moves: Moves<Row>, tell: (report: CrossingReport) => void) {
+	/** @param mayCome this process has taken over, or is about to */
+	constructor(context: Context<Row>, moves: Moves<Row>, tell: (report: CrossingReport) => void, mayCome = false) {
 		this.context = context;
 		this.moves = moves;
 		this.tell = tell;
+		this.mayCome = mayCome;
+	}
+
+	/**
+	 * Nobody comes any more. Until then this process is there, also when another has replaced it and no client is left: those that the
+	 * process before still has come by way of it, and CancelRequests for them go there.
+	 */
+	get isEmpty(): boolean {
+		return !this.mayCome;
 	}
 
 	onOrder(order: CrossingOrder): void {
@@ -59,6 +71,7 @@ export class Crossing<Row> {
 				this.came(order.pid);
 				break;
 			case "client-stays-away":
+				if (order.pid < 0) this.mayCome = false;
 				for (const pid of order.pid < 0 ? [...this.coming.keys()] : [order.pid]) this.forget(pid);
 		}
 	}

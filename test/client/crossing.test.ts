@@ -236,6 +236,17 @@ test.each<[string, (here: Here) => unknown]>([
 	expect(here.counts).toEqual({ descriptors: 0, seats: 0, drained: 0 });
 });
 
+test("a process that has taken over is needed until nobody comes any more, whoever may leave it", () => {
+	const { context, crossing } = worker();
+	expect(crossing.isEmpty).toBe(true);
+	const second = new Crossing(...([context, null, () => {}, true] as never as ConstructorParameters<typeof Crossing>));
+	second.onOrder({ type: "clients-may-leave", may: false });
+	second.onOrder({ type: "client-stays-away", pid: 1 });
+	expect(second.isEmpty).toBe(false);
+	second.onOrder({ type: "client-stays-away", pid: -1 });
+	expect(second.isEmpty).toBe(true);
+});
+
 test("a passport that is another's, or none, lets nobody in; a server that is not known yet is no reason", () => {
 	const here = worker();
 	expect(offer(here, 5, writePassport(client(6)))).toMatchObject({

@@ -144,6 +144,28 @@ linuxOnly("who cannot move stays, moves when it can, or is told 57P01", async ()
 	for (const client of [busy, waiting]) expect(await one(client, "SELECT 'there'")).toBe("there");
 });
 
+linuxOnly("who is busy during two takeovers moves to the last process, and is cancelled by way of both", async () => {
+	const config = options({ port: freePort() });
+	await using old = await startProxy(config);
+	await using busy = await connect(old);
+	await busy.query("BEGIN");
+	await using waiting = await connect(old);
+	const asleep = waiting.query("SELECT pg_sleep(20)");
+	await untilRunning(cluster, "pg_sleep");
+	// Nobody comes to the process in the middle.
+	await using next = await successor(old, config);
+	await using last = await successor(next, config);
+	// Longer than a process without clients stays.
+	await Bun.sleep(1_500);
+	await cancel(last.port, waiting);
+	expect((await asleep).errors[0]!.C).toBe("57014");
+	expect((await busy.query("COMMIT")).tags).toEqual(["COMMIT"]);
+	expect(await old.exited).toBe(0);
+	expect(await next.exited).toBe(0);
+	for (const client of [busy, waiting]) expect(await one(client, "SELECT 'there'")).toBe("there");
+	expect(await clientsOf(last)).toHaveLength(2);
+});
+
 linuxOnly("whom the new process does not take stays in the old one", async () => {
 	const port = freePort();
 	const before = options({ port, shutdown_timeout: 3_000 });

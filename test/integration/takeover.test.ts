@@ -105,7 +105,7 @@ linuxOnly.each([
 	expect(statSync(takeover_socket).mode & 0o777).toBe(0o600);
 	await using idle = await connect(old);
 	await using busy = await connect(old);
-	await busy.query("BEGIN");
+	await busy.query("BEGIN; SELECT pg_advisory_lock(1)");
 	const crowd = visitors(port);
 	await using next = await successor({ ...general, workers: after });
 	await old.waitForLog(new RegExp(`goes on as process ${next.pid}`));
@@ -117,14 +117,14 @@ linuxOnly.each([
 	const servedAgain = crowd.served;
 	await until(() => crowd.served > servedAgain + 20, "some more to be served");
 	expect(await crowd.stop()).toEqual([]);
-	// Whoever had come is gone.
-	expect(await next.exited).toBe(0);
 	expect((await busy.query("COMMIT")).tags).toEqual(["COMMIT"]);
 	expect(await one(idle, "SELECT 'idle'")).toBe("idle");
 	idle.close();
 	expect(old.running).toBe(true);
 	busy.close();
 	expect(await old.exited).toBe(0);
+	// Whoever had come is gone, and nobody comes any more.
+	expect(await next.exited).toBe(0);
 	const health = await fetch(`http://127.0.0.1:${healthcheck_port}/ready`);
 	expect(await health.text()).toBe("up");
 	expect(await last.stop("SIGTERM")).toBe(0);
