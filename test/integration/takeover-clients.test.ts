@@ -120,11 +120,13 @@ linuxOnly("who cannot move stays, moves when it can, or is told 57P01", async ()
 	using authority = await Authority.create();
 	const { certificate, key } = await authority.issue({ name: "localhost", dns: ["localhost"] });
 	const files = { tls_certificate: certificate, tls_private_key: key };
-	const config = options({ port: freePort(), ...files, shutdown_timeout: 4_000 });
+	const config = options({ port: freePort(), ...files, shutdown_timeout: 4_000, pub_sub_channel_size: 64 });
 	await using old = await startProxy(config);
 	await using encrypted = await connect(old, { tls: {} });
 	await using pinned = await connect(old);
 	await pinned.query("SELECT pg_advisory_lock(1)");
+	await using listener = await connect(old);
+	await listener.query("LISTEN news");
 	await using busy = await connect(old);
 	await busy.query("BEGIN");
 	await using waiting = await connect(old);
@@ -137,7 +139,10 @@ linuxOnly("who cannot move stays, moves when it can, or is told 57P01", async ()
 	expect((await asleep).errors[0]!.C).toBe("57014");
 	expect(await one(pinned, "SELECT 'here'")).toBe("here");
 	expect((await busy.query("COMMIT")).tags).toEqual(["COMMIT"]);
-	for (const client of [encrypted, pinned])
+	await using herald = await connect(next);
+	await herald.query("NOTIFY news");
+	await until(() => listener.received.some(({ code }) => code === "A"), "the news");
+	for (const client of [encrypted, pinned, listener])
 		expect((await client.closed).map(({ body }) => body.toString("latin1")).join()).toContain("C57P01\0");
 	expect(await old.exited).toBe(0);
 	expect(old.log).toContain(`takeover: 2 clients went to process ${next.pid}`);
