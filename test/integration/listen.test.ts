@@ -13,7 +13,7 @@ import { frontend as f } from "../support/wire-frames.ts";
 import { startRouted } from "./routed.ts";
 import { admin, connect, connectToBothWorkers, show } from "./support.ts";
 
-setDefaultTimeout(30_000);
+setDefaultTimeout(60_000);
 
 let cluster: Cluster;
 /** For those who look at their own clients only. */
