@@ -37,14 +37,10 @@ interface HbaRow {
 	readonly values: Partial<Values<typeof hba>>;
 }
 
-type TlsSettings = Pick<General, "tls_certificate" | "tls_client_ca_certificate" | "tls_client_required">;
+/** Those that say how clients may come. */
+type Ways = Pick<General, "tls_certificate" | "tls_client_ca_certificate" | "tls_client_required" | "unix_socket_dir">;
 
-export function readHba(
-	rows: readonly HbaRow[],
-	general: TlsSettings,
-	source: ValueSource,
-	report: Findings,
-): HbaEntry[] {
+export function readHba(rows: readonly HbaRow[], general: Ways, source: ValueSource, report: Findings): HbaEntry[] {
 	return rows.flatMap(({ at, values }) => {
 		const { type, database, user, address, method } = values;
 		if (type === undefined || database === undefined || user === undefined || method === undefined) return [];
@@ -72,7 +68,8 @@ export function readHba(
 }
 
 /** Why no log-in meets an entry, however its names and addresses read; null: one may. */
-function whyNever(type: HbaEntry["type"], database: readonly string[], general: TlsSettings): string | null {
+function whyNever(type: HbaEntry["type"], database: readonly string[], general: Ways): string | null {
+	if (type === "local" && general.unix_socket_dir === undefined) return "there is no unix_socket_dir";
 	if (type === "hostssl" && general.tls_certificate === undefined) return "there is no tls_certificate";
 	if (type === "hostnossl" && general.tls_client_required) return "with tls_client_required all clients have TLS";
 	if (database.every((word) => word === "replication")) return "replication connections are not served";

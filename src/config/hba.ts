@@ -83,7 +83,7 @@ export function refusedBy(entry: HbaEntry | null, { user, database, host, isEncr
 /** Of a Snapshot. */
 interface Deciding {
 	readonly hba: readonly HbaEntry[];
-	readonly general: Pick<General, "auth_type" | "tls_client_required">;
+	readonly general: Pick<General, "auth_type" | "tls_certificate" | "tls_client_required">;
 	readonly admin: { readonly name: string; readonly user: string };
 }
 
@@ -94,9 +94,11 @@ interface Explanation {
 
 /** For `configcheck --login`: what decides about a log-in, as a line, and whether it is refused by that. */
 export function explainLogin({ hba, general, admin }: Deciding, login: HbaLogin): Explanation {
-	const { auth_type, tls_client_required } = general;
+	const { auth_type, tls_certificate, tls_client_required } = general;
 	if (tls_client_required && !login.isEncrypted && login.host !== LOCAL)
 		return { text: "only TLS connections are allowed (tls_client_required)", isRefused: true };
+	if (login.isEncrypted && tls_certificate === undefined)
+		return { text: "there is no TLS without tls_certificate", isRefused: true };
 	if (hba.length === 0) return { text: `there is no [[hba]]: auth_type = "${auth_type}" decides`, isRefused: false };
 	const entry = meets(hba, login);
 	const refusal = refusedBy(entry, login);

@@ -300,6 +300,8 @@ describe("the file", () => {
 
 	test.each([
 		["hostssl|all|all|all|trust", "", "there is no tls_certificate"],
+		["local|all|all||trust", "", "there is no unix_socket_dir"],
+		["local|all|all||trust", `unix_socket_dir = "${folder}"\n`, null],
 		[
 			"hostnossl|all|all|all|trust",
 			`${TLS}tls_client_required = true\n`,
@@ -334,7 +336,7 @@ test("who is refused is told so in PostgreSQL's words", () => {
 });
 
 test("a log-in is explained by what decides about it", () => {
-	const general = { auth_type: "md5", tls_client_required: false } as const;
+	const general = { auth_type: "md5", tls_certificate: "PEM", tls_client_required: false } as const;
 	const entries = list("host|all|a|all|md5", "host|all|b|all|reject");
 	const say = (login: Partial<HbaLogin>, of = entries, more = {}) => {
 		const admin = { name: "admin", user: "root" };
@@ -356,4 +358,8 @@ test("a log-in is explained by what decides about it", () => {
 	expect(say({ user: "a" }, entries, only)).toBe("refused: only TLS connections are allowed (tls_client_required)");
 	expect(say({ user: "a", isEncrypted: true }, entries, only)).toContain("asked: ");
 	expect(say({ host: "local" }, entries, only)).toContain('host "[local]"');
+	const plain = { tls_certificate: undefined };
+	expect(say({ user: "a", isEncrypted: true }, entries, plain)).toBe(
+		"refused: there is no TLS without tls_certificate",
+	);
 });
