@@ -89,7 +89,7 @@ const tables: readonly [title: string, text: string, settings: Settings, env: bo
 			"not: nobody looks. Where `md5` asks, users with a SCRAM verifier can be told from others, as with PostgreSQL.\n\n" +
 			"`+role`, regular expressions, `@file`, host names, masks beside addresses and other methods are not served, and errors. In double\n" +
 			"quotes a word is a name (`database = '\"all\"'`). A reload changes who may log in and leaves those who have; who is in the middle\n" +
-			"of it is let in where the new list asks for the same. One that would leave no entry at all is refused, as one that leaves no user is.",
+			"of it is let in where the new list asks for no more. One that would leave no entry at all is refused, as one that leaves no user is.",
 		hba,
 		false,
 	],

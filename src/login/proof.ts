@@ -5,6 +5,7 @@ import type { AuthType } from "../auth/login.ts";
 import { parseVerifier } from "../auth/verifier.ts";
 import type { ClientContext } from "../client/context.ts";
 import { type HbaEntry, LOCAL, meets, refusedBy } from "../config/hba.ts";
+import type { General } from "../config/settings.ts";
 import type { User } from "../config/snapshot.ts";
 import { PgError } from "../errors.ts";
 import type { Secured, TlsIdentity } from "../net/tls.ts";
@@ -22,21 +23,29 @@ interface Comer {
 export interface Admission {
 	readonly list: readonly HbaEntry[];
 	readonly entry: HbaEntry | null;
+	/** Decides where there is no list. */
+	readonly authType: AuthType;
 	readonly refusal: PgError | null;
 }
 
-/**
- * What the list says of a client, before anybody asks whether there is such a user: whoever is refused by it learns of the list only.
- * @param list empty: there is none, and all clients are let on
- */
-export function admit(list: readonly HbaEntry[], { user, database, address }: Comer, isEncrypted: boolean): Admission {
-	if (list.length === 0) return { list, entry: null, refusal: null };
+/** What decides about it. */
+interface Rules {
+	/** Empty: there is none, and all clients are let on. */
+	readonly hba: readonly HbaEntry[];
+	readonly general: Pick<General, "auth_type">;
+}
+
+/** What the list says of a client, before anybody asks whether there is such a user: whoever is refused by it learns of the list only. */
+export function admit(rules: Rules, { user, database, address }: Comer, isEncrypted: boolean): Admission {
+	const { hba: list, general } = rules;
+	const authType = general.auth_type;
+	if (list.length === 0) return { list, entry: null, authType, refusal: null };
 	const port = address.lastIndexOf(":");
 	const host = address === "unix" ? LOCAL : address.slice(0, port < 0 ? undefined : port);
 	const login = { user, database, host, isEncrypted };
 	const entry = meets(list, login);
 	const message = refusedBy(entry, login);
-	return { list, entry, refusal: message === null ? null : new PgError("FATAL", "28000", message) };
+	return { list, entry, authType, refusal: message === null ? null : new PgError("FATAL", "28000", message) };
 }
 
 /**
@@ -45,15 +54,22 @@ export function admit(list: readonly HbaEntry[], { user, database, address }: Co
  */
 export function readmit(
 	before: Admission,
-	{ hba, tls }: Pick<ClientContext, "hba" | "tls">,
+	rules: Rules & Pick<ClientContext, "tls">,
 	comer: Comer,
 	identity: TlsIdentity | null,
 	byCertificate: boolean,
 ): PgError | null {
-	if (byCertificate && identity?.authorities !== tls.clients?.authorities) return RELOADED;
-	if (hba === before.list) return null;
-	const { entry, refusal } = admit(hba, comer, identity !== null);
-	return refusal ?? (entry?.method === before.entry?.method ? null : RELOADED);
+	if (byCertificate && identity?.authorities !== rules.tls.clients?.authorities) return RELOADED;
+	if (rules.hba === before.list) return null;
+	const next = admit(rules, comer, identity !== null);
+	const isEnough = ["trust", proofOf(before)].includes(proofOf(next));
+	return next.refusal ?? (isEnough ? null : RELOADED);
+}
+
+/** What a client has to have: `trust` is nothing, `cert` a certificate, all else a password, in whatever way that is asked for. */
+function proofOf({ entry, authType }: Admission): string {
+	const method = entry?.method ?? authType;
+	return method === "trust" || method === "cert" ? method : "password";
 }
 
 /** A user that there is. */
@@ -89,8 +105,7 @@ export function judgeCertificate(
 
 /** How a client is asked that its certificate does not let in. */
 export function methodOf(
-	entry: HbaEntry | null,
-	authType: AuthType,
+	{ entry, authType }: Pick<Admission, "entry" | "authType">,
 	account: Known | null,
 	isAdmin: boolean,
 ): AuthType {

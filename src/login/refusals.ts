@@ -24,7 +24,7 @@ export const UNENCRYPTED = new PgError(
 	"This could be either a client-software bug or evidence of an attempted man-in-the-middle attack.",
 );
 
-/** A reload asks for another proof than the client has begun to give. */
+/** A reload asks for another proof than the client has given. */
 export const RELOADED = new PgError(
 	"FATAL",
 	"57P03",

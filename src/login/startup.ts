@@ -318,7 +318,7 @@ export class Startup implements StreamOwner {
 			this.turnAway(refusal);
 			return;
 		}
-		this.admission = admit(context.hba, this, this.identity !== null);
+		this.admission = admit(context, this, this.identity !== null);
 		const { refusal: forbidden } = this.admission;
 		if (forbidden !== null) {
 			this.refuse(forbidden.message, forbidden);
@@ -348,7 +348,8 @@ export class Startup implements StreamOwner {
 	/** Has the client prove who it is. @param user null: the admin, or nobody whom we know */
 	private prove(user: User | null): void {
 		const { context, identity, isAdmin } = this;
-		const { entry } = this.admission!;
+		const admission = this.admission!;
+		const { entry } = admission;
 		const wrong = judgeCertificate(user, entry, this, identity, this.stream.secured?.names ?? null);
 		if (wrong === "") {
 			this.letIn();
@@ -367,7 +368,7 @@ export class Startup implements StreamOwner {
 		}
 		const account = isAdmin ? { passwords: [context.admin.password] } : user;
 		const endPoint = identity?.endPoint ?? null;
-		const method = methodOf(entry, context.general.auth_type, user, isAdmin);
+		const method = methodOf(admission, user, isAdmin);
 		const asker = entry === null ? undefined : `method ${entry.method}`;
 		this.begin(new ClientLogin(method, this.user, account, context.scram, endPoint, asker));
 	}
