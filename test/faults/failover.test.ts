@@ -54,10 +54,20 @@ async function placeOf(client: RawClient): Promise<number> {
 	return Number(rows[0]?.[0]);
 }
 
+/** On a machine where the promoted server does not answer in time what it is asked, nobody can know sooner. */
+function expectFound(since: number, place: Place, ...fleets: Fleet[]): void {
+	const time = performance.now() - since;
+	const isLate = (line: string) =>
+		line.includes(`:${place.port}`) && /no answer within lsn_check_timeout|connect timeout/.test(line);
+	if (!fleets.some(({ proxy }) => proxy.lines.some(isLate))) expect(time).toBeLessThan(FOUND);
+}
+
 /** Resolves when each of them has written to `place`. */
-function untilWritten(writers: EndlessClient[], place: Place, timeout: number): Promise<void> {
+async function untilWritten(fleet: Fleet, writers: EndlessClient[], place: Place): Promise<void> {
+	const since = performance.now();
 	const done = () => writers.every((writer) => writer.from(place) > 0);
-	return until(done, `writes to ${place.port} by everybody`, timeout);
+	await until(done, `writes to ${place.port} by everybody`).catch((error) => fleet.fail(error));
+	expectFound(since, place, fleet);
 }
 
 async function rowsOf(server: PostgresServer): Promise<number> {
@@ -100,9 +110,11 @@ test("servers none of which is a primary serve reads, writes wait, and are told 
 	await reader.query("SELECT 1");
 	await two.promote();
 	const promotedAt = performance.now();
-	expect(new Set(await within(waiting, "all that wait", FOUND))).toEqual(new Set([two.port]));
-	expect(performance.now() - promotedAt).toBeLessThan(FOUND);
-	await until(async () => (await reader.query(WRITE)).errors.length === 0, "the hasty ones to write", FOUND);
+	expect(new Set(await within(waiting, "all that wait"))).toEqual(new Set([two.port]));
+	expectFound(promotedAt, two, patient);
+	const since = performance.now();
+	await until(async () => (await reader.query(WRITE)).errors.length === 0, "the hasty ones to write");
+	expectFound(since, two, hasty);
 	for (const client of clients) client.reset();
 	await Promise.all([hasty.untilQuiet(), patient.untilQuiet()]);
 });
@@ -131,10 +143,12 @@ test("a primary that is killed is followed by the replica that is promoted, and 
 	await one.promote();
 	const promotedAt = performance.now();
 	two.follow(one);
-	await untilWritten(writers, one, FOUND).catch((error) => patient.fail(error));
+	await untilWritten(patient, writers, one);
 	expect(await waited).toBe(one.port);
-	expect(performance.now() - promotedAt).toBeLessThan(FOUND);
-	await until(async () => (await refused.query(WRITE)).errors.length === 0, "the hasty one to write", FOUND);
+	expectFound(promotedAt, one, patient);
+	const since = performance.now();
+	await until(async () => (await refused.query(WRITE)).errors.length === 0, "the hasty one to write");
+	expectFound(since, one, hasty);
 
 	expect(patient.proxy.log).not.toContain("several servers say");
 	await old.start();
@@ -149,7 +163,7 @@ test("a primary that is killed is followed by the replica that is promoted, and 
 	await one.kill();
 	await two.promote();
 	forget(readers, writers);
-	await untilWritten(writers, two, FOUND).catch((error) => patient.fail(error));
+	await untilWritten(patient, writers, two);
 	expect(ports(writers)).toEqual([two.port]);
 	await patient.settle();
 	expect(await rowsOf(old)).toBe(left);
@@ -183,13 +197,13 @@ test("a primary that freezes loses its clients to the promoted replica, and gets
 		await one.promote();
 		const promotedAt = performance.now();
 		two.follow(one);
-		expect(new Set(await within(waiting, "those who waited", FOUND))).toEqual(new Set([one.port]));
+		expect(new Set(await within(waiting, "those who waited"))).toEqual(new Set([one.port]));
 		for (const client of [inside, holding]) {
 			const told = (await client.closed).filter(({ code }) => code === "E");
 			expect(told.map(({ body }) => errorFields(body).C)).toEqual(["57P01"]);
 		}
 		expect(await placeOf(idle)).toBe(one.port);
-		expect(performance.now() - promotedAt).toBeLessThan(FOUND);
+		expectFound(promotedAt, one, fleet, busy);
 	} finally {
 		old.resume();
 	}
@@ -220,7 +234,7 @@ test("a primary that is stopped and comes back as a replica of the next one is r
 	await old.stop("fast");
 	await one.promote();
 	two.follow(one);
-	await untilWritten(writers, one, FOUND).catch((error) => fleet.fail(error));
+	await untilWritten(fleet, writers, one);
 	await old.start();
 	forget(readers);
 	const isReadFrom = () => readers.some((reader) => reader.from(old) > 0);
@@ -263,9 +277,11 @@ test("a write that waits through a long PAUSE, in which another becomes the prim
 	await old.start();
 	const left = await rowsOf(old);
 	await fleet.proxy.waitForLog(/several servers say that they are the primary.*writes go to/);
+	const resumedAt = performance.now();
 	await console.query("RESUME");
-	expect(await within(written, "the write", FOUND)).toBe(one.port);
-	expect([one.port, two.port]).toContain(Number((await within(read, "the read", FOUND)).rows[0]?.[0]));
+	expect(await within(written, "the write")).toBe(one.port);
+	expect([one.port, two.port]).toContain(Number((await within(read, "the read")).rows[0]?.[0]));
+	expectFound(resumedAt, one, fleet);
 	expect(await rowsOf(old)).toBe(left);
 	await fleet.untilQuiet();
 });
@@ -286,8 +302,10 @@ test("both shards of a primary that is killed are written to on the promoted rep
 	const [one, two] = await heirs(cluster);
 	await one.promote();
 	two.follow(one);
-	await untilWritten(writers, one, FOUND).catch((error) => fleet.fail(error));
-	const { rows, errors } = await within(waited, "the one who waited", FOUND);
+	await untilWritten(fleet, writers, one);
+	const since = performance.now();
+	const { rows, errors } = await within(waited, "the one who waited");
+	expectFound(since, one, fleet);
 	expect([rows.flat(), errors]).toEqual([[String(one.port), String(one.port)], []]);
 	forget(writers);
 	await Promise.all(writers.map((client) => client.more(10)));
