@@ -17,12 +17,15 @@ interface Comer {
 	readonly database: string;
 	/** `address:port`, or `unix`. */
 	readonly address: string;
+	readonly isAdmin: boolean;
 }
 
 /** What its log-in has come to so far; `entry` null: there is no list, or nothing in it fits. */
 export interface Admission {
 	readonly list: readonly HbaEntry[];
 	readonly entry: HbaEntry | null;
+	/** Whether it was the admin's name: a reload may give that to another. */
+	readonly isAdmin: boolean;
 	/** Decides where there is no list. */
 	readonly authType: AuthType;
 	readonly refusal: PgError | null;
@@ -36,16 +39,16 @@ interface Rules {
 }
 
 /** What the list says of a client, before anybody asks whether there is such a user: whoever is refused by it learns of the list only. */
-export function admit(rules: Rules, { user, database, address }: Comer, isEncrypted: boolean): Admission {
+export function admit(rules: Rules, { user, database, address, isAdmin }: Comer, isEncrypted: boolean): Admission {
 	const { hba: list, general } = rules;
-	const authType = general.auth_type;
-	if (list.length === 0) return { list, entry: null, authType, refusal: null };
+	const common = { list, isAdmin, authType: general.auth_type };
+	if (list.length === 0) return { ...common, entry: null, refusal: null };
 	const port = address.lastIndexOf(":");
 	const host = address === "unix" ? LOCAL : address.slice(0, port < 0 ? undefined : port);
 	const login = { user, database, host, isEncrypted };
 	const entry = meets(list, login);
 	const message = refusedBy(entry, login);
-	return { list, entry, authType, refusal: message === null ? null : new PgError("FATAL", "28000", message) };
+	return { ...common, entry, refusal: message === null ? null : new PgError("FATAL", "28000", message) };
 }
 
 /**
@@ -60,6 +63,7 @@ export function readmit(
 	byCertificate: boolean,
 ): PgError | null {
 	if (byCertificate && identity?.authorities !== rules.tls.clients?.authorities) return RELOADED;
+	if (comer.isAdmin !== before.isAdmin) return RELOADED;
 	if (rules.hba === before.list) return null;
 	const next = admit(rules, comer, identity !== null);
 	const isEnough = ["trust", proofOf(before)].includes(proofOf(next));

@@ -27,17 +27,14 @@ function entry(method: HbaEntry["method"], more: Partial<HbaEntry> = {}): HbaEnt
 }
 
 describe("admit", () => {
+	const comer = (address: string) => ({ user: "u", database: "d", address, isAdmin: false });
 	const come = (address: string, type: HbaEntry["type"], isEncrypted = false) =>
-		admit(
-			{ hba: [entry("md5", { type })], general: { auth_type: "scram" } },
-			{ user: "u", database: "d", address },
-			isEncrypted,
-		);
+		admit({ hba: [entry("md5", { type })], general: { auth_type: "scram" } }, comer(address), isEncrypted);
 
 	test("without a list all are let on", () => {
 		const rules = { hba: [], general: { auth_type: "md5" } } as const;
-		const admission = { list: [], entry: null, authType: "md5", refusal: null } as const;
-		expect(admit(rules, { user: "u", database: "d", address: "unknown" }, false)).toEqual(admission);
+		const admission = { list: [], isAdmin: false, entry: null, authType: "md5", refusal: null } as const;
+		expect(admit(rules, comer("unknown"), false)).toEqual(admission);
 	});
 
 	test.each([
@@ -227,6 +224,17 @@ describe("a log-in", () => {
 		client.send(frontend.passwordMessage("secret"));
 		const { code, body } = await client.next();
 		expect(code === "E" ? errorFields(body).C : "in").toBe(expected);
+	});
+
+	test("of the admin asks for the admin's password, whoever has the name when it ends", async () => {
+		using listening = stage([], { auth_type: "plain" });
+		const { context } = listening;
+		await using client = await RawClient.open({ port: listening.port });
+		client.send(frontend.startupMessage({ user: "u", database: "d" }));
+		expect((await client.next()).code).toBe("R");
+		context.admin = { ...context.admin, name: "d", user: "u" };
+		client.send(frontend.passwordMessage("secret"));
+		expect(errorFields((await client.next()).body).C).toBe("57P03");
 	});
 
 	test("is not asked by the auth_type that a reload has brought for those whom no list is about", async () => {
