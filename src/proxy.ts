@@ -560,7 +560,8 @@ export class Proxy implements AdminSource {
 			}
 			return reloaded;
 		} finally {
-			if (isServing) this.service.ready();
+			// It may have been told to stop while workers were waited for.
+			if (isServing && !this.stopping) this.service.ready();
 		}
 	}
 

@@ -36,7 +36,8 @@ test.skipIf(!linux).each(names)("systemd is told of the start, reloads and the s
 	const name = kind === "a path" ? join(folder, "notify") : `@pgdog-test-${process.pid}`;
 	using manager = new Datagrams(name);
 	const env = { NOTIFY_SOCKET: name };
-	await using proxy = await startProxy({ ...config({ workers: 2, shutdown_timeout: 7_000 }), env });
+	const files = config({ workers: 2, shutdown_timeout: 7_000 });
+	await using proxy = await startProxy({ ...files, env });
 	await manager.until(/^STATUS=/);
 	expect(manager.got[0]).toBe("READY=1");
 	expect(manager.got[1]).toMatch(/^STATUS=\d+ connections, \d+ of them to servers, of 10 that pools may have$/);
@@ -51,6 +52,9 @@ test.skipIf(!linux).each(names)("systemd is told of the start, reloads and the s
 	const from = manager.read().length;
 	await console.query("RELOAD");
 	await manager.until(/^READY=1$/, from);
+	// Told to stop while its workers have not obeyed yet: it is not ready any more.
+	proxy.writeConfig(files.config);
+	proxy.signal("SIGHUP");
 	proxy.signal("SIGTERM");
 	expect(await proxy.exited).toBe(0);
 	expect(manager.read().at(-1)).toBe("STOPPING=1\nEXTEND_TIMEOUT_USEC=12000000");
