@@ -19,6 +19,8 @@ const MANY = 1 << 16;
 /** Bits of `Reading`. */
 const READINGS = 31;
 const MOST = Number.MAX_SAFE_INTEGER;
+/** The last moment that a Date can say, ms since the epoch: SHOW CLIENTS says all of them. */
+const LAST = 8.64e15;
 
 export function writePassport({ fd: _, ...client }: MovingClient): Uint8Array {
 	return new TextEncoder().encode(JSON.stringify({ format: FORMAT, client }, inBase64));
@@ -133,14 +135,14 @@ const readClient = record<Omit<MovingClient, "fd">>({
 	address: text(NAME),
 	pid: number(2 ** 31 - 1),
 	secret: bytes(64, ({ length }) => length === 4 || length === 32),
-	connectedAt: number(MOST, false),
+	connectedAt: number(LAST, false),
 	errors: number(MOST),
 	link: record({
 		settings: record({ startup: settings, wanted: settings, told: settings }),
 		session: record({
 			startup: hints,
 			hints: orNull(hints),
-			wroteAt: number(MOST, false),
+			wroteAt: number(LAST, false),
 			reading: orNull(record({ settled: number(READINGS), stale: list(text(STATEMENT)) })),
 		}),
 		statements: orNull(
@@ -149,7 +151,7 @@ const readClient = record<Omit<MovingClient, "fd">>({
 				unnamed: orNull(unnamed),
 			}),
 		),
-		answeredAt: number(MOST, false),
+		answeredAt: number(LAST, false),
 		queries: number(MOST),
 		transactions: number(MOST),
 		queryTime: number(MOST, false),

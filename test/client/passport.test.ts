@@ -95,6 +95,8 @@ test.each([
 	["client.secret", "!!!!", "client.secret"],
 	["client.secret", [1, 2, 3, 4], "client.secret"],
 	["client.connectedAt", null, "client.connectedAt"],
+	["client.connectedAt", 8.64e15 + 1, "client.connectedAt"],
+	[`${link}.answeredAt`, Number.MAX_SAFE_INTEGER, `${link}.answeredAt`],
 	[`${link}.settings.wanted`, [["a"]], `${link}.settings.wanted`],
 	[`${link}.settings.wanted`, { length: 0 }, `${link}.settings.wanted`],
 	[`${link}.settings.told`, [["a", "b\0"]], `${link}.settings.told`],
