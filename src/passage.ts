@@ -20,8 +20,8 @@ const NOTHING_NEW = 200;
 const MOST_AT_ONCE = 64;
 /** ms that the other process may take to say whether it takes a client, who waits meanwhile. A guess. */
 const PATIENCE = 3_000;
-/** ms between two looks at whether it does. */
-const LOOK = 500;
+/** ms between two looks at whether it does, and hears what it is told. */
+const LOOK = 100;
 
 /** The process. */
 interface Context {
@@ -38,6 +38,8 @@ export class Passage implements Departures {
 	private pid = 0;
 	/** Clients that were offered to it: which worker has them, and since when. */
 	private readonly offered = new Map<number, { readonly worker: number; readonly since: number }>();
+	/** Those whom it waits for and who could not be told yet: its socket was full. */
+	private readonly untold = new Set<number>();
 	private left = 0;
 	/** Reasons that were logged already. */
 	private readonly reasons = new Set<string>();
@@ -105,12 +107,20 @@ export class Passage implements Departures {
 	}
 
 	onReady(pid: number): void {
-		const worker = this.take(pid);
-		if (worker < 0) this.successor?.say("keep", pid);
-		else if (this.successor?.say("go", pid) === true) {
+		this.untold.add(pid);
+		this.tellUntold();
+	}
+
+	/** Who is waited for and never heard of again would have a seat and a descriptor there for as long as this process lives. */
+	private tellUntold(): void {
+		for (const pid of this.untold) {
+			if (this.successor?.say(this.offered.has(pid) ? "go" : "keep", pid) !== true) break;
+			this.untold.delete(pid);
+			const worker = this.take(pid);
+			if (worker < 0) continue;
 			this.left++;
 			this.tell(worker, { type: "client-left", pid });
-		} else this.tell(worker, { type: "client-stays", pid, isRefused: false });
+		}
 	}
 
 	onRefused(pid: number, why: string): void {
@@ -130,6 +140,7 @@ export class Passage implements Departures {
 	}
 
 	private lookForLate(): void {
+		this.tellUntold();
 		const since = performance.now() - PATIENCE;
 		if (![...this.offered.values()].some((each) => each.since < since)) return;
 		this.context.log.warn(`takeover: process ${this.pid} does not answer any more: clients stay here`);
@@ -143,6 +154,7 @@ export class Passage implements Departures {
 		this.tellAll({ type: "clients-may-leave", may: false });
 		for (const [pid, { worker }] of this.offered) this.tell(worker, { type: "client-stays", pid, isRefused: false });
 		this.offered.clear();
+		this.untold.clear();
 		if (this.left > 0) this.context.log.info(`takeover: ${this.left} clients went to process ${this.pid}`);
 		this.left = 0;
 	}
@@ -161,6 +173,7 @@ export class Passage implements Departures {
 		const { from } = this;
 		if (from === null) return;
 		this.quietLooks++;
+		from.flush();
 		for (let left = MOST_AT_ONCE; left > 0; left--) {
 			const said = from.next(LONGEST_PASSPORT);
 			if (said === null) break;

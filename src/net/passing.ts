@@ -132,9 +132,10 @@ export class Channel {
 		libc?.send(this.fd, bytes, bytes.length, MSG_NOSIGNAL);
 	}
 
-	/** As `send`, and gives up at once when there is no room. */
-	sendNow(text: string): void {
-		sendNow(this.fd, Buffer.from(text));
+	/** As `send`, and gives up at once when there is no room. @returns whether it was sent */
+	sendNow(text: string): boolean {
+		const bytes = Buffer.from(text);
+		return sendNow(this.fd, bytes) === bytes.length;
 	}
 
 	/** What comes next; an empty text when nothing came in time. */

@@ -218,6 +218,8 @@ interface Said {
 /** Clients of the process of before, who come one by one. */
 export class ClientsFrom {
 	private channel: Channel | null;
+	/** Answers that the old one's socket has not taken yet: who is not answered for waits, and keeps all others from coming. */
+	private readonly unsent: string[] = [];
 
 	constructor(channel: Channel) {
 		this.channel = channel;
@@ -225,6 +227,12 @@ export class ClientsFrom {
 
 	begin(): void {
 		this.channel?.sendNow("clients\n");
+	}
+
+	/** Sends what could not be sent before. */
+	flush(): void {
+		const sent = this.unsent.findIndex((line) => this.channel?.sendNow(line) !== true);
+		this.unsent.splice(0, sent < 0 ? this.unsent.length : sent);
 	}
 
 	/** @param longest most bytes of a passport @returns null: nothing now, or ever (`isOver`) */
@@ -249,7 +257,8 @@ export class ClientsFrom {
 
 	/** @param refusal why the client has to stay there, or null: it may come */
 	answer(pid: number, refusal: string | null): void {
-		this.channel?.sendNow(refusal === null ? `ready ${pid}\n` : `refused ${pid} ${refusal}\n`);
+		this.unsent.push(refusal === null ? `ready ${pid}\n` : `refused ${pid} ${refusal}\n`);
+		this.flush();
 	}
 
 	/** A CancelRequest whose key nobody has here. */

@@ -46,6 +46,18 @@ async function pair() {
 }
 
 describe.skipIf(process.platform !== "linux")("clients from one process to another", () => {
+	test("are answered for, however many at once, where the other end has no time to hear", async () => {
+		const { heard, next } = await pair();
+		const count = 2_000;
+		for (let pid = 0; pid < count; pid++) next.answer(pid, null);
+		await until(() => {
+			next.flush();
+			return heard.length === count;
+		}, "all answers");
+		expect(heard).toEqual(Array.from({ length: count }, (_, pid) => `ready ${pid}`));
+		next.end();
+	});
+
 	test("come with their passports, are answered for, and go on there or here", async () => {
 		const { heard, old, next } = await pair();
 		next.begin();
