@@ -228,6 +228,8 @@ function readPeers(config: File, { peer_id }: General, report: Findings): Peer[]
 
 function readList(config: File, general: General, report: Findings): HbaEntry[] {
 	const rows = entriesOf(hbaSettings, unserved.unservedHba, config, "hba", report);
+	if (rows.length === 0 && config.table.hba !== undefined)
+		report.warn(config.source, "hba", "hba is empty: all clients may log in, as auth_type says");
 	return readHba(rows, general, config.source, report);
 }
 

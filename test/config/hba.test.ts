@@ -33,9 +33,9 @@ function toml(lines: readonly string[]): string {
 }
 
 /** What comes of a file: the list, and what is said of it, without the folder. */
-function read(text: string, general = ""): { list: readonly HbaEntry[]; problems: string[]; warnings: string[] } {
+function read(text: string, general = "", top = "") {
 	const configPath = join(folder, "pgdog.toml");
-	writeFileSync(configPath, `[general]\n${general}${text}`);
+	writeFileSync(configPath, `${top}[general]\n${general}${text}`);
 	const loaded = load({
 		configPath,
 		usersPath: configPath,
@@ -316,6 +316,12 @@ describe("the file", () => {
 		expect(warnings.filter((text) => text.includes("hba")).map((text) => text.replace(/^.*: hba/, "hba"))).toEqual(
 			why === null ? [] : [`hba[0] is never met: ${why}`],
 		);
+	});
+
+	test("a list without entries is none, which is warned of", () => {
+		const said = (top: string) => read("", "", top).warnings.filter((text) => text.includes("hba"));
+		expect(said("")).toEqual([]);
+		expect(said("hba = []\n")).toEqual(["pgdog.toml:1: hba is empty: all clients may log in, as auth_type says"]);
 	});
 
 	test("replication is no name of a database, unless in quotes", () => {
