@@ -2,6 +2,7 @@
 
 import { hba } from "../src/config/hba-list.ts";
 import { peer } from "../src/config/peers.ts";
+import { pgbouncerNames } from "../src/config/pgbouncer-names.ts";
 import { environmentNames, MAX, type Setting, type Settings } from "../src/config/setting.ts";
 import { admin, database, general, plugin, tcp, user, writeFunction } from "../src/config/settings.ts";
 import {
@@ -121,7 +122,7 @@ export function renderConfigDocs(): string {
 		const entries = Object.entries(settings).map(([name, setting]) => entry(name, setting, env));
 		return `## ${title}\n\n${text}\n\n${entries.join("\n")}`;
 	});
-	return `${[head, ...sections, urls, unserved()].join("\n")}`;
+	return `${[head, ...sections, urls, unserved(), pgbouncers()].join("\n")}`;
 }
 
 function entry(name: string, setting: Setting<unknown>, env: boolean): string {
@@ -159,6 +160,11 @@ function unserved(): string {
 		([name, { refused, ignored }]) => `| \`${name}\` | ${names(Object.keys(refused))} | ${names(ignored)} |`,
 	);
 	return `## Known to PgDog, not served yet\n\n| where | refused | ignored with a warning |\n|---|---|---|\n${rows.join("\n")}\n`;
+}
+
+function pgbouncers(): string {
+	const rows = Object.entries(pgbouncerNames).map(([name, here]) => `| \`${name}\` | ${here} |`);
+	return `## PgBouncer's names for it\n\n[from-pgbouncer.md](from-pgbouncer.md) says what else is otherwise. Settings that are not in this list have the same name here, or no\ncounterpart; times are milliseconds here, and seconds there (but for \`tcp_user_timeout\`).\n\n| PgBouncer | here |\n|---|---|\n${rows.join("\n")}\n`;
 }
 
 function names(keys: readonly string[]): string {

@@ -3,6 +3,7 @@
 
 import { judge } from "./judge.ts";
 import { joinKey } from "./locate.ts";
+import { pgbouncerNames } from "./pgbouncer-names.ts";
 import { type Findings, nearest, show, type ValueSource } from "./problem.ts";
 import { environmentNames, type Settings, type Values } from "./setting.ts";
 import type { Unserved } from "./unserved.ts";
@@ -105,7 +106,7 @@ export function unservedKeys(unserved: Unserved): string[] {
 	return [...Object.keys(unserved.refused), ...unserved.ignored];
 }
 
-/** Reports a key that nobody knows, without its value: it may be a password under a mistyped name. */
+/** Reports a key that nobody knows, without its value: it may be a password under a mistyped name. One of PgBouncer's is told ours. */
 export function unknownKey(
 	key: string,
 	known: readonly string[],
@@ -113,9 +114,15 @@ export function unknownKey(
 	source: ValueSource,
 	report: Findings,
 ): void {
+	report.problem(source, at, "unknown", "", meantBy(key, known));
+}
+
+function meantBy(key: string, known: readonly string[]): string {
+	if (Object.hasOwn(pgbouncerNames, key))
+		return `it is PgBouncer's, which here is ${pgbouncerNames[key]!.replaceAll("`", "")}`;
 	const near = nearest(key, known);
-	const all = known.length <= 12 ? `known are ${known.join(", ")}` : "docs/config.md lists the known ones";
-	report.problem(source, at, "unknown", "", near === undefined ? all : `did you mean "${near}"?`);
+	if (near !== undefined) return `did you mean "${near}"?`;
+	return known.length <= 12 ? `known are ${known.join(", ")}` : "docs/config.md lists the known ones";
 }
 
 /** The defaults of a table of settings. */

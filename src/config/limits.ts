@@ -64,7 +64,7 @@ export const limits = {
 	pub_sub_channel_size: integer({
 		default: 0,
 		max: 1_000_000,
-		text: "LISTEN in transaction mode, and how many notifications may wait for a client that does not read them, or is in a transaction; never more than 1 MiB. Of more the oldest are dropped: a line once a minute says so, and SHOW LISTENERS counts them. 0: what LISTEN says is gone with its transaction (PgDog: an error). See the README.",
+		text: "LISTEN in transaction mode, and how many notifications may wait for a client that does not read them, or is in a transaction; never more than 1 MiB. Of more the oldest are dropped: a line once a minute says so, and SHOW LISTENERS counts them. 0: what LISTEN says is gone with its transaction (PgDog: an error). See docs/transaction-mode.md.",
 	}),
 	transaction_timeout: milliseconds({
 		default: MAX,
