@@ -180,6 +180,7 @@ export class Ear implements ServerHome {
 		}
 		if (this.server === null) {
 			if (this.channels.size > 0) this.connect();
+			else this.rest();
 			return;
 		}
 		const listens: string[] = [];
@@ -198,17 +199,25 @@ export class Ear implements ServerHome {
 			...listens.map((name) => `LISTEN ${quoteIdentifier(name)}`),
 			...unlistens.map((name) => `UNLISTEN ${quoteIdentifier(name)}`),
 		];
+		// At once: who wants one of them again meanwhile has to wait for LISTEN, which goes behind this.
+		for (const name of unlistens) this.heard.delete(name);
 		this.run(statements.join("; "), (error) => {
 			if (error !== null) {
-				for (const name of [...listens, ...unlistens]) this.changed.add(name);
+				for (const name of listens) this.changed.add(name);
 				this.failed(error);
 				return;
 			}
 			for (const name of listens) this.heard.add(name);
-			for (const name of unlistens) this.heard.delete(name);
 			this.tell(null);
 			this.work();
 		});
+	}
+
+	/** Nobody listens, and nothing is open: who waited has gone. */
+	private rest(): void {
+		this.changed.clear();
+		this.isDeaf = false;
+		this.tell(null);
 	}
 
 	private run(sql: string, done: (error: PgError | null) => void): void {
@@ -232,9 +241,11 @@ export class Ear implements ServerHome {
 		// Of a client that has gone nobody may listen on what it waits for.
 		const waits = ({ channels }: Waiter) =>
 			channels.every((name) => this.channels.has(name)) && !channels.every((name) => this.heard.has(name));
-		this.waiters = error === null ? waiters.filter(waits) : [];
-		for (const waiter of waiters)
-			if (!this.waiters.includes(waiter)) context.contain.soon(null, () => waiter.done(error));
+		this.waiters = [];
+		for (const waiter of waiters) {
+			if (error === null && waits(waiter)) this.waiters.push(waiter);
+			else context.contain.soon(null, () => waiter.done(error));
+		}
 	}
 
 	private failed(error: PgError): void {

@@ -97,11 +97,28 @@ test("a channel that is given up and wanted again at once is listened on", async
 	server.hold = true;
 	ear.remove("a", one);
 	await until(() => server.queries.length === 2, "UNLISTEN");
-	ear.add("a", one);
+	// It does no longer, though UNLISTEN is not answered.
+	expect(ear.add("a", one)).toBe(false);
 	server.hold = false;
 	server.answer();
 	expect(await waited(ear, "a")).toBe("heard");
 	expect(server.queries.slice(1)).toEqual(['UNLISTEN "a"', 'LISTEN "a"']);
+});
+
+test("a client that goes while nothing can be opened leaves nobody who waits", async () => {
+	const { server, ears, ear, lines } = scene();
+	const one = new Hearer();
+	ear.add("a", one);
+	await waited(ear, "a");
+	server.drop();
+	await until(() => lines.length > 0, "the line");
+	const gone = waited(ear, "b");
+	ear.add("b", one);
+	ear.remove("b", one);
+	ear.remove("a", one);
+	await until(() => ticked(ears) && ears.of("u", "d") !== ear, "the end of the Ear");
+	expect(await gone).toBe("heard");
+	expect(lines.length).toBe(1);
 });
 
 test("a connection that is lost is opened again, and told", async () => {
