@@ -75,9 +75,12 @@ export class Hearing implements ChannelListener, Follower {
 
 	// ---- what the client says --------------------------------------------------------------------------------------
 
-	/** What it has said of channels is not answered: what comes next has to wait, so that command tags are certain. */
-	get isUnderway(): boolean {
-		return this.listens.isUnderway;
+	/**
+	 * It has said something of channels whose transaction has not ended, as far as is known: what comes next has to wait for the answers,
+	 * so that it is certain whose command tags they are, and how each transaction has ended.
+	 */
+	get isOpen(): boolean {
+		return this.listens.isOpen;
 	}
 
 	/** Whether these statements matter to what it listens on. */
@@ -88,11 +91,17 @@ export class Hearing implements ChannelListener, Follower {
 	/** Statements that the client is about to say. @returns AsIs: they may be; Awaits: `wait` first; Unheard: `refusal` says why not */
 	heed(server: Server, acts: readonly ListenAct[]): Said {
 		const wanted = acts.filter(({ act }) => act === Act.Listen).map(({ name }) => name);
-		const { failure } = this;
+		const { failure, listens, joined } = this;
 		this.failure = null;
-		if (failure !== null) return this.refuse(failure);
-		if (this.listens.isFull || this.joined.size + acts.length > MOST_LISTENS) return this.refuse(TOO_MANY);
+		if (failure !== null) {
+			// Nobody has to listen there for a transaction that has failed; and it may be this name that cannot be had.
+			for (const name of this.awaited) if (!listens.channels.has(name) && !listens.mayListen(name)) this.part(name);
+			return this.refuse(failure);
+		}
+		// What ends a transaction, or gives channels up, is never too much.
+		if (acts.some(isKept) && !listens.hasRoom(acts.length)) return this.refuse(TOO_FULL);
 		if (wanted.length === 0) return Said.AsIs;
+		if (joined.size + wanted.filter((name) => !joined.has(name)).length > MOST_LISTENS) return this.refuse(TOO_MANY);
 		const encoding = server.session.reports.now.values.get("client_encoding") ?? "UTF8";
 		if (encoding !== "UTF8" && encoding !== "SQL_ASCII") return this.refuse(ENCODING);
 		if (this.joined.size === 0) this.ear = this.earNow;
@@ -150,6 +159,8 @@ export class Hearing implements ChannelListener, Follower {
 		const { channels } = this.listens;
 		if (this.joined.size === channels.size && this.early.length === 0) return;
 		for (const name of this.joined) if (!channels.has(name)) this.part(name);
+		this.queue = this.queue.filter(({ channel }) => channels.has(channel.name));
+		this.bytes = this.queue.reduce((bytes, { message }) => bytes + message.length, 0);
 		const { early } = this;
 		this.early = [];
 		for (const heard of early) if (channels.has(heard.channel.name)) this.enqueue(heard);
@@ -158,8 +169,6 @@ export class Hearing implements ChannelListener, Follower {
 	private part(name: string): void {
 		this.joined.delete(name);
 		this.ear.remove(name, this);
-		this.queue = this.queue.filter(({ channel }) => channel.name !== name);
-		this.bytes = this.queue.reduce((bytes, { message }) => bytes + message.length, 0);
 	}
 
 	/** The client is gone. */
@@ -212,6 +221,11 @@ function isOfChannels({ act }: ListenAct): boolean {
 	return act === Act.Listen || act === Act.Unlisten || act === Act.DiscardAll;
 }
 
+/** What is remembered until its transaction ends, and may be refused. */
+function isKept({ act }: ListenAct): boolean {
+	return act === Act.Listen || act === Act.Savepoint || act === Act.Unlisten;
+}
+
 /** The same, of no process. */
 function anonymous(message: Buffer): Buffer {
 	const copy = Buffer.from(message);
@@ -220,6 +234,11 @@ function anonymous(message: Buffer): Buffer {
 }
 
 const TOO_MANY = new PgError("ERROR", "54000", `a client may listen on ${MOST_LISTENS} channels`);
+const TOO_FULL = new PgError(
+	"ERROR",
+	"54000",
+	`a transaction may have ${MOST_LISTENS} of LISTEN, UNLISTEN and SAVEPOINT`,
+);
 const ENCODING = new PgError(
 	"ERROR",
 	"0A000",

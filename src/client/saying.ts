@@ -77,7 +77,8 @@ export class Saying implements RoutingOwner {
 		const { statements, facts } = this.context;
 		const { parsing, routing, kept } = this.line;
 		// Of several shards it has to be known which has been told of a name.
-		const own = shared ? null : new OwnTexts(routing.needed || kept !== null);
+		const listens = this.context.general.pub_sub_channel_size > 0;
+		const own = shared ? null : new OwnTexts(routing.needed || kept !== null || listens);
 		this.statements = new ClientStatements(statements, facts, parsing, own, kept);
 		return this.statements;
 	}
@@ -202,11 +203,7 @@ export class Saying implements RoutingOwner {
 		const hearing = this.hearing!;
 		const { books } = server;
 		const isBehind = books.owed > 0 && !books.unsynced && !books.copyIn;
-		if (
-			isBehind &&
-			hearing.isUnderway &&
-			(code === Frontend.Query || code === Frontend.FunctionCall || beginsBatch(code))
-		)
+		if (isBehind && hearing.isOpen && (code === Frontend.Query || code === Frontend.FunctionCall || beginsBatch(code)))
 			return Said.Later;
 		if (code === Frontend.Query && next <= stop) {
 			const acts = actsOf(server, chunk.utf8Slice(at + HEADER, next - 1));
@@ -228,7 +225,7 @@ export class Saying implements RoutingOwner {
 		const portalEnd = endOfString(chunk, at + HEADER, stop);
 		const nameEnd = portalEnd < 0 ? -1 : endOfString(chunk, portalEnd + 1, stop);
 		if (nameEnd < 0) return Said.AsIs;
-		const text = this.statements?.textOf(chunk.utf8Slice(portalEnd + 1, nameEnd)) ?? "";
+		const text = this.statements?.anyTextOf(chunk.utf8Slice(portalEnd + 1, nameEnd)) ?? "";
 		const acts = actsOf(server, text);
 		const concerns = hearing.concerns(acts);
 		const said = concerns ? hearing.heed(server, acts) : Said.AsIs;

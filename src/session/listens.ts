@@ -27,14 +27,9 @@ export class Listens {
 		return this.said.length + this.open.length > 0;
 	}
 
-	/** Something was said that is not answered. */
-	get isUnderway(): boolean {
-		return this.said.length > 0;
-	}
-
-	/** What may be remembered is. */
-	get isFull(): boolean {
-		return Math.max(this.channels.size, this.said.length + this.open.length + this.savepoints.length) >= MOST_LISTENS;
+	/** Whether so many statements more of one transaction may be remembered. */
+	hasRoom(more: number): boolean {
+		return this.said.length + this.open.length + this.savepoints.length + more <= MOST_LISTENS;
 	}
 
 	/** The transaction that is open has a LISTEN of this channel. */
@@ -59,9 +54,7 @@ export class Listens {
 			}
 			return;
 		}
-		const done = this.said[at]!;
-		this.said = this.said.slice(at + 1);
-		this.done(done);
+		this.done(this.said.splice(0, at + 1)[at]!);
 	}
 
 	private done(done: ListenAct): void {

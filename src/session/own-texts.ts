@@ -11,8 +11,8 @@ const MOST_RESTORING = 1000;
 const LONGEST_RESTORING = 256;
 
 export class OwnTexts {
-	/** Statements are routed, by their texts: these are remembered. */
-	private readonly routed: boolean;
+	/** Statements are routed, or may be LISTEN, by their texts: these are remembered. */
+	private readonly keeps: boolean;
 	/** Query texts by name, as far as can be told: a Parse may yet fail. */
 	private readonly texts = new Map<string, Buffer>();
 	/** Bytes of all texts that were noted since there were none. */
@@ -20,8 +20,8 @@ export class OwnTexts {
 	/** Statements that may give settings their default when they are run, by name. */
 	private readonly restoring = new Map<string, SessionFacts>();
 
-	constructor(routed: boolean) {
-		this.routed = routed;
+	constructor(keeps: boolean) {
+		this.keeps = keeps;
 	}
 
 	/**
@@ -29,7 +29,7 @@ export class OwnTexts {
 	 * @returns what the Parse itself does to the session: settings are given their default when the statement is run
 	 */
 	declare(chunk: Buffer, start: number, nameEnd: number, textEnd: number, facts: SessionFacts): SessionFacts {
-		if (this.routed) this.keep(chunk, start, nameEnd, textEnd);
+		if (this.keeps) this.keep(chunk, start, nameEnd, textEnd);
 		const { restoring } = this;
 		if (facts.restores === null ? restoring.size === 0 : restoring.size >= MOST_RESTORING) return facts;
 		const name = chunk.utf8Slice(start, nameEnd);
@@ -49,6 +49,10 @@ export class OwnTexts {
 	/** The facts of what a Bind of the name in `chunk[start, end)` runs, where that may give settings their default. */
 	restores(chunk: Buffer, start: number, end: number): SessionFacts | undefined {
 		return this.restoring.size === 0 ? undefined : this.restoring.get(chunk.utf8Slice(start, end));
+	}
+
+	textOf(name: string): string | null {
+		return this.texts.get(name)?.toString() ?? null;
 	}
 
 	has(name: string): boolean {

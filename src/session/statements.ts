@@ -492,6 +492,11 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		return name === "" ? this.unnamed.text : (this.names.get(name)?.sql ?? null);
 	}
 
+	/** The same, also of what it has prepared with `prepared_statements = "disabled"`, as far as that is remembered. */
+	anyTextOf(name: string): string | null {
+		return this.textOf(name) ?? this.own?.textOf(name) ?? null;
+	}
+
 	/** Facts and text of the statement that the client calls `names[from, to)`, its unnamed one where that is empty; null for none. */
 	routed(names: Buffer, from: number, to: number, router: Router, reading: Reading): Routed | null {
 		if (from < to) {

@@ -137,6 +137,8 @@ test("a LISTEN waits until it is listened for; then, or why it cannot be, it is 
 	waits.shift()!({ sqlstate: "08001" } as PgError);
 	expect(hearing.heed(on, listen("a"))).toBe(Said.Unheard);
 	expect(hearing.refusal.sqlstate).toBe("08001");
+	// Also while its transaction is still open, which has failed.
+	expect([...joined]).toEqual([]);
 	hearing.answered(on);
 	expect([...joined]).toEqual([]);
 	expect(hearing.heed(on, listen("a"))).toBe(Said.Awaits);
@@ -191,13 +193,13 @@ test("portals are what they were bound to last", () => {
 	hearing.bind("q", []);
 	hearing.execute(on, "p");
 	hearing.execute(on, "q");
-	expect(hearing.isUnderway).toBe(true);
+	expect(hearing.isOpen).toBe(true);
 	hearing.onTag("LISTEN");
 	hearing.onTag("LISTEN");
 	hearing.answered(on);
 	expect([...joined]).toEqual(["a"]);
 	hearing.execute(on, "p");
-	expect(hearing.isUnderway).toBe(false);
+	expect(hearing.isOpen).toBe(false);
 });
 
 test("another encoding, and too many channels, are refused", () => {
@@ -210,4 +212,28 @@ test("another encoding, and too many channels, are refused", () => {
 	expect([hearing.heed(on, many), hearing.refusal.sqlstate]).toEqual([Said.Unheard, "54000"]);
 	expect(hearing.concerns([{ act: Act.Commit, name: "" }])).toBe(false);
 	expect(hearing.concerns(listen("a"))).toBe(true);
+});
+
+test("who has said as much as may be remembered can end the transaction, and give the channels up", () => {
+	const { hearing, heard, joined, on, say, waits } = scene();
+	const many = listen(...Array.from({ length: MOST_LISTENS }, (_, i) => `c${i}`));
+	// Heeded twice, as it has to wait.
+	expect(hearing.heed(on, many)).toBe(Said.Awaits);
+	hearing.wait(() => {});
+	waits.shift()!(null);
+	for (const { name } of many) heard.add(name);
+	say(many);
+	expect(hearing.heed(on, listen("more"))).toBe(Said.Unheard);
+	expect(hearing.heed(on, listen("c5"))).toBe(Said.AsIs);
+	say([{ act: Act.Unlisten, name: "" }]);
+	expect(joined.size).toBe(0);
+	say(
+		many.map(() => many[0]!),
+		TxStatus.InBlock,
+	);
+	for (const act of [Act.Listen, Act.Unlisten, Act.Savepoint])
+		expect([hearing.heed(on, [{ act, name: "c0" }]), hearing.refusal.sqlstate]).toEqual([Said.Unheard, "54000"]);
+	for (const act of [Act.Release, Act.Rollback]) expect(hearing.heed(on, [{ act, name: "s" }])).toBe(Said.AsIs);
+	say([{ act: Act.Commit, name: "" }]);
+	expect([...joined]).toEqual(["c0"]);
 });

@@ -160,6 +160,16 @@ for (const [name, open] of Object.entries(ENDS)) {
 			await hears(client, ["b:"]);
 		});
 
+		test("answered before its batch is over, with what fails right behind", async () => {
+			const { client, other } = await open();
+			client.send(f.parse("LISTEN a"), f.bind(), f.execute(), f.flush());
+			await client.until("C");
+			client.send(f.sync(), f.query("SELECT 1/0"), f.query("LISTEN the_end"));
+			for (let i = 0; i < 3; i++) await client.until("Z");
+			await other.query("NOTIFY a");
+			await hears(client, ["a:"]);
+		});
+
 		test("pipelined with what undoes it", async () => {
 			const { client, other } = await open();
 			const said = ["BEGIN", "LISTEN a", "ROLLBACK", "LISTEN b", "SELECT 1/0", "LISTEN the_end", "SELECT 1"];
@@ -184,6 +194,47 @@ test("what is notified after the answer to LISTEN arrives, always", async () => 
 		await other.query(`NOTIFY c${i}`);
 		await until(() => heard(client).length === 1, `c${i}`);
 	}
+});
+
+test("what one client gives up while another begins to listen there is not lost for that one", async () => {
+	await using other = await connect(common);
+	const clients = [await connect(common), await connect(common)];
+	await other.query("LISTEN y");
+	for (let i = 0; i < 200; i++) {
+		const [old, client] = [clients[i % 2]!, clients[(i + 1) % 2]!];
+		old.send(f.query("UNLISTEN x"));
+		client.send(f.query("LISTEN x"));
+		await client.result();
+		await other.query(`NOTIFY x, '${i}'`);
+		await old.result();
+		await until(() => heard(client).at(-1) === `x:${i}`, `the notification ${i}`);
+	}
+	for (const client of clients) client.close();
+});
+
+test("by names of their own (prepared_statements = disabled)", async () => {
+	await using proxy = await start({ prepared_statements: "disabled" });
+	await using client = await connect(proxy);
+	client.send(f.parse("LISTEN a", "a"), f.bind({ statement: "a" }), f.execute(), f.sync());
+	expect((await client.result()).tags).toEqual(["LISTEN"]);
+	await client.extended("LISTEN the_end");
+	await client.query("NOTIFY a");
+	await hears(client, ["a:"]);
+});
+
+test("a name that the database cannot have fails for the client that wants it, and no longer than that", async () => {
+	await cluster.primary.sql("CREATE DATABASE latin TEMPLATE template0 ENCODING LATIN1 LC_COLLATE 'C' LC_CTYPE 'C'");
+	const simple = simpleConfig(cluster.primary, { workers: 1, pub_sub_channel_size: 10 });
+	const config = simple.config as { databases: object[] };
+	const databases = config.databases.map((each) => ({ ...each, database_name: "latin" }));
+	await using proxy = await startProxy({ ...simple, config: { ...config, databases } });
+	await using client = await connect(proxy);
+	await using other = await connect(proxy);
+	await client.query("BEGIN");
+	expect((await client.query('LISTEN "€"')).errors).toMatchObject([{ C: "22P05" }]);
+	expect((await other.query("LISTEN é")).errors).toEqual([]);
+	await other.query("NOTIFY é, 'ü'");
+	await until(() => heard(other).join() === "é:ü", "the notification");
 });
 
 test("drivers listen, and are notified by their own connections too", async () => {

@@ -17,12 +17,7 @@ test("a LISTEN holds when its transaction has committed", () => {
 	const listens = new Listens();
 	expect(say(listens, "LISTEN a", ["LISTEN"])).toEqual(["a"]);
 	expect(say(listens, "LISTEN b", ["LISTEN"], "T")).toEqual(["a"]);
-	expect([listens.mayListen("b"), listens.mayListen("a"), listens.isOpen, listens.isUnderway]).toEqual([
-		true,
-		false,
-		true,
-		false,
-	]);
+	expect([listens.mayListen("b"), listens.mayListen("a"), listens.isOpen]).toEqual([true, false, true]);
 	expect(say(listens, "UNLISTEN *", ["UNLISTEN"], "T")).toEqual(["a"]);
 	expect(say(listens, "LISTEN c", ["LISTEN"], "T")).toEqual(["a"]);
 	expect(say(listens, "COMMIT", ["COMMIT"])).toEqual(["c"]);
@@ -60,10 +55,11 @@ test("savepoints, of one name too, and those from before the first LISTEN", () =
 test("there is a bound", () => {
 	const listens = new Listens();
 	for (let i = 0; i < MOST_LISTENS; i++) {
-		expect(listens.isFull).toBe(false);
+		expect(listens.hasRoom(1)).toBe(true);
 		say(listens, "LISTEN a", ["LISTEN"], "T");
 	}
-	expect(listens.isFull).toBe(true);
+	expect(listens.hasRoom(1)).toBe(false);
 	say(listens, "ROLLBACK", ["ROLLBACK"], "E");
-	expect(listens.isFull).toBe(false);
+	expect(listens.hasRoom(MOST_LISTENS)).toBe(true);
+	expect(listens.hasRoom(MOST_LISTENS + 1)).toBe(false);
 });
