@@ -82,7 +82,7 @@ export function requestTls(
 	};
 	const onHandshake = (outcome: Secured | string) => {
 		if (typeof outcome !== "string") ready();
-		else reject(new Error(`TLS handshake failed: ${outcome}`));
+		else reject(new Error(`TLS handshake failed: ${outcome}${trusting(demands.verify)}`));
 	};
 	stream.owner = {
 		onDrain() {},
@@ -99,6 +99,11 @@ export function requestTls(
 	};
 	stream.writeAll(SSL_REQUEST);
 	return promise;
+}
+
+/** Where to look when a certificate is not taken. */
+function trusting(verify: TlsDemands["verify"]): string {
+	return verify === "prefer" ? "" : ` (tls_verify = "${verify}"; tls_server_ca_certificate says who is trusted)`;
 }
 
 function connectTls(

@@ -140,6 +140,10 @@ describe("a server's certificate", () => {
 		using server = new Server(identityOf(localhost));
 		await rejects(request(server, demands("verify_full", { authorities: null })), "TLS handshake failed");
 		await rejects(request(server, demands("verify_ca", { authorities: null })), "TLS handshake failed");
+		await rejects(
+			request(server, demands("verify_ca", { authorities: null })),
+			'(tls_verify = "verify_ca"; tls_server_ca_certificate says who is trusted)',
+		);
 	});
 });
 
