@@ -11,6 +11,10 @@ import { type Findings, unreadableText, type ValueSource } from "./problem.ts";
 const LONGEST = 64 << 10;
 /** Of a file's mode: anybody may read it. */
 const READ_BY_OTHERS = 0o004;
+/** What systemd calls the folder of secrets of our unit: to what is in it lead names that begin so. */
+export const CREDENTIAL = "secrets";
+/** What to do where there are no credentials. */
+const ELSEWHERE = "systemd gives it to the service only (docs/operating.md says how to check as the service)";
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -75,7 +79,9 @@ function readSecret(
 			report.warn(source, at, `${at}: everybody on this machine may read ${path} (mode ${(mode & 0o777).toString(8)})`);
 		return secret;
 	} catch (error) {
-		return fail(error instanceof TypeError ? "it is not UTF-8" : unreadableText((error as NodeJS.ErrnoException).code));
+		if (error instanceof TypeError) return fail("it is not UTF-8");
+		const why = unreadableText((error as NodeJS.ErrnoException).code);
+		return fail(isForService(name, env) ? `${why}, and no CREDENTIALS_DIRECTORY: ${ELSEWHERE}` : why);
 	}
 }
 
@@ -88,6 +94,11 @@ function pathOf(name: string, source: ValueSource, env: Environment): string {
 		if (statSync(path, { throwIfNoEntry: false }) !== undefined) return path;
 	}
 	return join(dirname(source.name), name);
+}
+
+/** Whether it is named as our unit names what is for the service alone, and whoever starts us now is not systemd. */
+function isForService(name: string, env: Environment): boolean {
+	return !isAbsolute(name) && name.startsWith(`${CREDENTIAL}_`) && !env.CREDENTIALS_DIRECTORY;
 }
 
 function variableOf(

@@ -2,6 +2,7 @@
 // plugins, and talks to any address: `systemd-analyze security` must not rate it above 3 (test/config/systemd-unit.test.ts).
 
 import { resolve } from "node:path";
+import { CREDENTIAL } from "./secrets.ts";
 
 /** Where a file lies that was not named. */
 const CONFIG = "/etc/pgdog/pgdog.toml";
@@ -53,8 +54,10 @@ export function systemdUnit(executable: string, { configPath, configNamed, users
 #   ${quoted(executable)} install --systemd | sudo tee /etc/systemd/system/pgdog.service
 #   sudo systemctl daemon-reload && sudo systemctl enable --now pgdog
 #
+# Before that, put pgdog.toml and users.toml into /etc/pgdog. The executable may not lie below /home, which the service does not see.
+#
 # The configuration has to be readable for the service's user, who is nobody's: put secrets into /etc/pgdog/secrets, one a file.
-# systemd hands each to the service alone: to /etc/pgdog/secrets/alice leads password_file = "secrets_alice". It does so at the
+# systemd hands each to the service alone: to /etc/pgdog/secrets/alice leads password_file = "${CREDENTIAL}_alice". It does so at the
 # start: a changed secret takes a restart, everything else a reload.
 
 [Unit]
@@ -72,7 +75,7 @@ WatchdogSec=30
 # Beyond shutdown_timeout (60 s), within which transactions may end.
 TimeoutStopSec=90
 LimitNOFILE=1048576
-LoadCredential=secrets:/etc/pgdog/secrets
+LoadCredential=${CREDENTIAL}:/etc/pgdog/secrets
 UnsetEnvironment=BUN_OPTIONS BUN_BE_BUN
 
 ${HARDENED}

@@ -83,6 +83,14 @@ test("a relative path is looked for among systemd's credentials first, then besi
 	expect(userOf(loadUser('password_file = "alice"')).passwords).toEqual(["beside"]);
 });
 
+test("who is not started by systemd is told why he does not see the service's credentials", () => {
+	const missing = "users.toml:4: users[0].password_file cannot be read: secrets_alice: there is no such file";
+	const elsewhere =
+		", and no CREDENTIALS_DIRECTORY: systemd gives it to the service only (docs/operating.md says how to check as the service)";
+	expect(said(loadUser('password_file = "secrets_alice"'))).toEqual([`${missing}${elsewhere}`]);
+	expect(said(loadUser('password_file = "secrets_alice"', { CREDENTIALS_DIRECTORY: credentials }))).toEqual([missing]);
+});
+
 test("a file that everybody may read is taken, with a warning", () => {
 	secretFile("open", "secret\n", 0o644);
 	expect(said(loadUser('password_file = "open"'))).toEqual([
