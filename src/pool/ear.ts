@@ -154,9 +154,8 @@ export class Ear implements ServerHome {
 		const { server, context } = this;
 		const { connect_timeout, healthcheck_interval } = context.general;
 		if (server !== null) {
-			const spec = this.primary;
-			if (spec !== null && this.spec !== null && whereOf(spec) !== whereOf(this.spec))
-				server.close("the primary is another");
+			const outdated = this.outdated();
+			if (outdated !== null) server.close(outdated);
 			else if (this.askedAt > 0 && time - this.askedAt > connect_timeout)
 				server.close("no answer within connect_timeout");
 			else if (this.channels.size === 0 && this.waiters.length === 0 && time - this.emptyAt > LINGER)
@@ -170,6 +169,16 @@ export class Ear implements ServerHome {
 	/** The server to listen at, as things are now. */
 	private get primary(): PoolSpec | null {
 		return this.context.find(this.user, this.database)?.cluster.pick(0, Side.Primary, 0)?.spec ?? null;
+	}
+
+	/** Why the connection may not stay, which is none that would be opened now; null: it may. */
+	private outdated(): string | null {
+		const { primary, spec } = this;
+		if (primary === null || spec === null || primary === spec) return null;
+		if (whereOf(primary) !== whereOf(spec)) return "the primary is another";
+		if (!Bun.deepEquals(primary.server_tls, spec.server_tls)) return "a reload asks something else of it over TLS";
+		this.spec = primary;
+		return null;
 	}
 
 	/** Has the connection listen on what is listened to, if it is not about to. */

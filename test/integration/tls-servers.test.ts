@@ -181,6 +181,34 @@ test("a reload that asks for more replaces the monitor's connection, too", async
 	expect(proxy.log).not.toContain("cannot be asked");
 });
 
+test("a reload that asks for more replaces the connection that listens for clients, too", async () => {
+	const { config, users } = before(encrypted, { tls_verify: "prefer", pub_sub_channel_size: 10, workers: 1 });
+	await using proxy = await startProxy({ config, users });
+	await using console = await admin(proxy);
+	await using client = await connect(proxy);
+	await client.query("LISTEN news");
+	const listeners = async () =>
+		(await backends(encrypted)).filter(({ query }) => query === 'LISTEN "news"').map(({ pid }) => pid);
+	const [old] = await listeners();
+	const general = (config as { general: object }).general;
+	const reload = async (more: object) => {
+		proxy.writeConfig({ ...(config as object), general: { ...general, ...more } });
+		expect((await console.query("RELOAD")).errors).toEqual([]);
+	};
+	await reload({ default_pool_size: 3 });
+	await reload({ tls_verify: "verify_full", tls_server_ca_certificate: authority.path });
+	await until(async () => {
+		const now = await listeners();
+		return now.length === 1 && now[0] !== old;
+	}, "another one");
+	await proxy.waitForLog(/listening again on 1 channels/);
+	expect(
+		proxy.log.match(/the connection that listens is lost: a reload asks something else of it over TLS/g),
+	).toHaveLength(1);
+	await client.query("NOTIFY news, 'here'");
+	await until(() => client.received.some(({ code }) => code === "A"), "the notification");
+});
+
 describe("a certificate of our own", () => {
 	const pairOf = (pair: Pair) => ({ tls_server_certificate: pair.certificate, tls_server_private_key: pair.key });
 	const as = (proxy: Proxy, user: string, database = "pgdog") =>
