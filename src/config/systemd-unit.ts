@@ -54,7 +54,8 @@ export function systemdUnit(executable: string, { configPath, configNamed, users
 #   ${quoted(executable)} install --systemd | sudo tee /etc/systemd/system/pgdog.service
 #   sudo systemctl daemon-reload && sudo systemctl enable --now pgdog
 #
-# Before the last of these, put pgdog.toml and users.toml into /etc/pgdog. The executable may not lie below /home, which the service does not see.
+# Before the last of these, put pgdog.toml and users.toml into /etc/pgdog. The executable may not lie below /home, which
+# the service does not see.
 #
 # The configuration has to be readable for the service's user, who is nobody's: put secrets into /etc/pgdog/secrets, one a file.
 # systemd hands each to the service alone: to /etc/pgdog/secrets/alice leads password_file = "${CREDENTIAL}_alice". It does so at the

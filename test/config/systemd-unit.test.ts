@@ -15,7 +15,9 @@ test("the unit starts this executable with the files that were named, or with th
 	const unit = systemdUnit("/opt/pgdog", UNNAMED);
 	expect(unit).toContain("\nLoadCredential=secrets:/etc/pgdog/secrets\n");
 	expect(unit).toContain('/etc/pgdog/secrets/alice leads password_file = "secrets_alice"');
-	expect(unit).toContain("put pgdog.toml and users.toml into /etc/pgdog. The executable may not lie below /home");
+	expect(unit).toContain(
+		"put pgdog.toml and users.toml into /etc/pgdog. The executable may not lie below /home, which\n# the service does not see.\n",
+	);
 	const named = { configPath: "/srv/a b/x.toml", configNamed: true, usersPath: "/srv/50%$/users.toml" };
 	expect(systemdUnit("/opt/pgdog", named)).toContain(
 		'\nExecStart=/opt/pgdog --config "/srv/a b/x.toml" --users /srv/50%%$$/users.toml\n',
