@@ -17,6 +17,8 @@ const MOST_AT_ONCE = 32;
 /** ms between two looks whose requests are over just now, where that takes no time; and clients for each ms more. */
 const SWEEP = 2;
 const PER_MS = 100;
+/** ms after which those who were refused are offered again: there may be seats, or their users, by now. A guess. */
+const RETRY = 10_000;
 
 /** The worker. */
 interface Context<Row> extends MovesContext<Row> {
@@ -27,9 +29,10 @@ export class Crossing<Row> {
 	private readonly context: Context<Row>;
 	private readonly moves: Moves<Row>;
 	private readonly tell: (report: CrossingReport) => void;
-	/** Clients that are on their way to another process, by process id; and those that it does not take. */
+	/** Clients that are on their way to another process, by process id; and those that it has not taken lately. */
 	private readonly leaving = new Map<number, MovingClient>();
 	private readonly refused = new Set<number>();
+	private retryAt = 0;
 	private mayLeave = false;
 	/** Clients that are to come from another process. */
 	private readonly coming = new Map<number, MovingClient>();
@@ -85,8 +88,12 @@ export class Crossing<Row> {
 
 	/** Sends those of whom nothing is under way, again and again: who is busy rests for moments. */
 	private sweep(): void {
-		const { contain, clients, stopping } = this.context;
+		const { contain, clients, stopping, time } = this.context;
 		if (!this.mayLeave || stopping) return;
+		if (time >= this.retryAt) {
+			this.refused.clear();
+			this.retryAt = time + RETRY;
+		}
 		for (const client of clients.all()) {
 			if (this.leaving.size >= MOST_AT_ONCE) break;
 			if (client.isQuiet && !this.refused.has(client.pid)) contain.guard(client.stream, () => this.give(client));

@@ -56,7 +56,7 @@ export type CrossingOrder =
 	| { readonly type: "clients-may-leave"; readonly may: boolean }
 	/** It is there. */
 	| { readonly type: "client-left"; readonly pid: number }
-	/** It has to stay. @param isRefused it is not to be sent again */
+	/** It has to stay. @param isRefused it is not to be sent again soon */
 	| { readonly type: "client-stays"; readonly pid: number; readonly isRefused: boolean }
 	/** One wants to come. */
 	| { readonly type: "client-comes"; readonly pid: number; readonly fd: number; readonly passport: Uint8Array }

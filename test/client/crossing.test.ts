@@ -57,6 +57,7 @@ function worker() {
 	const context = {
 		clients,
 		stopping: false,
+		time: 0,
 		log: { debugs: true, debug() {} },
 		rowOf: () => "row",
 		tellDrained: () => void counts.drained++,
@@ -155,6 +156,23 @@ test("who is not taken goes on here, and is not sent again", async () => {
 	await Promise.resolve();
 	expect(adopted.map(isOpen)).toEqual([true, true]);
 	expect(clients.rows(({ pid }) => `${pid}`)).toEqual([`${refused.pid}`, `${late.pid}`]);
+});
+
+test("who was refused is sent again later: a seat may be free by then", async () => {
+	const { reports, clients, context, crossing, enter, sweep } = worker();
+	const handle = enter();
+	const { pid } = handle;
+	crossing.onOrder({ type: "clients-may-leave", may: true });
+	const sweepAt = async (time: number) => {
+		context.time = time;
+		sweep();
+		crossing.onOrder({ type: "client-stays", pid, isRefused: true });
+		await Promise.resolve();
+		await Promise.resolve();
+		clients.register(handle as unknown as ClientHandle, pid);
+		return reports.length;
+	};
+	expect([await sweepAt(1), await sweepAt(9_999), await sweepAt(10_001), await sweepAt(20_000)]).toEqual([1, 1, 2, 2]);
 });
 
 test("no more than so many are on their way, and nobody with more than a passport may say", async () => {
