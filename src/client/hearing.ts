@@ -19,6 +19,9 @@ import { UNREAD } from "./incoming.ts";
 /** Most bytes of notifications that wait for one client, whatever `pub_sub_channel_size` says; a guess. */
 const WAITING = 1 << 20;
 
+/** NAMEDATALEN - 1. */
+const NAME_LENGTH = 63;
+
 /** The client, as its Link has it. */
 export interface Hearer {
 	readonly client: { readonly pid: number; readonly user: string; readonly database: string };
@@ -52,6 +55,7 @@ export class Hearing implements ChannelListener, Follower {
 	private bytes = 0;
 	/** What its own server's transaction has notified on channels that it listens on from its COMMIT, which has not come yet. */
 	private early: Heard[] = [];
+	private earlyBytes = 0;
 	private isDue = false;
 	private readonly due: () => void;
 	/** `pub_sub_channel_size` when the client began to listen, or after a reload that has not taken it away. */
@@ -99,7 +103,7 @@ export class Hearing implements ChannelListener, Follower {
 			return this.refuse(failure);
 		}
 		// What ends a transaction, or gives channels up, is never too much.
-		if (acts.some(isKept) && !listens.hasRoom(acts.length)) return this.refuse(TOO_FULL);
+		if (acts.some(isKept) && !listens.hasRoom(acts.length + this.portals.size)) return this.refuse(TOO_FULL);
 		if (wanted.length === 0) return Said.AsIs;
 		if (joined.size + wanted.filter((name) => !joined.has(name)).length > MOST_LISTENS) return this.refuse(TOO_MANY);
 		const encoding = server.session.reports.now.values.get("client_encoding") ?? "UTF8";
@@ -133,9 +137,9 @@ export class Hearing implements ChannelListener, Follower {
 		this.listens.say(acts);
 	}
 
-	/** A Bind: what an Execute of this portal is going to do. */
+	/** A Bind: what an Execute of this portal is going to do. Of a name that PostgreSQL cuts off it is not certain which it is. */
 	bind(portal: string, acts: readonly ListenAct[]): void {
-		if (acts.length > 0) this.portals.set(portal, acts);
+		if (acts.length > 0 && portal.length <= NAME_LENGTH) this.portals.set(portal, acts);
 		else this.portals.delete(portal);
 	}
 
@@ -163,6 +167,7 @@ export class Hearing implements ChannelListener, Follower {
 		this.bytes = this.queue.reduce((bytes, { message }) => bytes + message.length, 0);
 		const { early } = this;
 		this.early = [];
+		this.earlyBytes = 0;
 		for (const heard of early) if (channels.has(heard.channel.name)) this.enqueue(heard);
 	}
 
@@ -187,8 +192,17 @@ export class Hearing implements ChannelListener, Follower {
 		// A server's process may have the number of this client, which would take the notification for its own.
 		const heard = { channel, message: pid === client.pid ? anonymous(message) : message };
 		if (this.listens.channels.has(channel.name)) this.enqueue(heard);
-		else if (server?.pid === pid && this.listens.mayListen(channel.name) && this.early.length < this.most)
-			this.early.push(heard);
+		else if (server?.pid === pid && this.listens.mayListen(channel.name)) this.keepEarly(heard);
+	}
+
+	private keepEarly(heard: Heard): void {
+		const bytes = this.earlyBytes + heard.message.length;
+		if (this.early.length >= this.most || bytes > WAITING) {
+			this.ear.drop(heard.channel);
+			return;
+		}
+		this.early.push(heard);
+		this.earlyBytes = bytes;
 	}
 
 	private enqueue(heard: Heard): void {

@@ -184,6 +184,32 @@ test("what is undone is not listened on; what its own transaction notified comes
 	expect([wrote.length, ...joined]).toEqual([1]);
 });
 
+test("what comes before its COMMIT is bounded as what waits is: the rest is dropped, and counted", async () => {
+	const { hearing, hearer, server, heard, wrote, dropped, say } = scene(1_000);
+	heard.add("a");
+	const channel = new HeardChannel("a");
+	hearer.server = server;
+	say(listen("a"), TxStatus.InBlock);
+	for (let i = 0; i < 200; i++) hearing.hear(channel, 9, notification("x".repeat(7_000), 9));
+	expect(dropped.length).toBe(200 - Math.floor((1 << 20) / (7_000 + 12)));
+	say([], TxStatus.Idle);
+	await settled();
+	expect(wrote.join("").length).toBeLessThanOrEqual(1 << 20);
+});
+
+test("as many portals as may be remembered, and none of a name that is cut off", () => {
+	const { hearing, on, heard } = scene();
+	heard.add("a");
+	hearing.heed(on, listen("a"));
+	hearing.bind("p".repeat(64), listen("a"));
+	hearing.execute(on, "p".repeat(64));
+	expect(hearing.isOpen).toBe(false);
+	for (let i = 0; i < MOST_LISTENS; i++) hearing.bind(`p${i}`, listen("a"));
+	expect([hearing.heed(on, listen("a")), hearing.refusal.sqlstate]).toEqual([Said.Unheard, "54000"]);
+	hearing.answered(on);
+	expect(hearing.heed(on, listen("a"))).toBe(Said.AsIs);
+});
+
 test("portals are what they were bound to last", () => {
 	const { hearing, on, heard, joined } = scene();
 	heard.add("a").add("b");
