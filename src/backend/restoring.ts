@@ -175,7 +175,8 @@ export class Restoring {
 			// RESET ALL leaves `role` and `session_authorization` as they are.
 			const ofAll = (this.all && name !== "role" && name !== "session_authorization") || (this.any && isListed(name));
 			const local = named === true && !ofAll;
-			if ((named === undefined && !ofAll) || (local && this.sure && !inBlock)) continue;
+			// What had its default for a transaction only has its value again behind it.
+			if ((named === undefined && !ofAll) || (local && !inBlock)) continue;
 			settings.push([name, value, local && inBlock]);
 		}
 		// `role` and `session_authorization` come last: they may make one who must not set the others.

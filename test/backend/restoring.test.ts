@@ -50,6 +50,14 @@ test("what is not certain asks the server which settings have their default", ()
 	expect(restoring("RESET other", "RESET another").sql(startup, true)).toBe("");
 });
 
+test("what had its default for a transaction only is nothing to bring back behind it", () => {
+	// The server could not tell it from what is set to '' behind it.
+	const of = restoring("SELECT set_config('work_mem', NULL, true) IS NULL; SELECT set_config('work_mem', '', false)");
+	expect(of.sql(startup, false)).toBe("");
+	expect(of.sql(startup, true)).toContain("'work_mem'");
+	expect(restoring("SELECT set_config('work_mem', NULL, false) IS NULL").sql(startup, false)).toContain("'work_mem'");
+});
+
 test("of several statements each RESET is followed by what brings its setting back", () => {
 	const text = Buffer.from("SELECT 'é'; RESET work_mem; SELECT oops");
 	const found = insertions(text, 0, text.length, startup, TOLD);
