@@ -1,4 +1,4 @@
-// Reads a password for `pgdog hash -`: one line of standard input, without echo where that is a terminal. Called by main.ts.
+// Reads a password for `pgdog hash`: one line of standard input, without echo where that is a terminal. Called by main.ts.
 
 import type { ReadStream, WriteStream } from "node:tty";
 

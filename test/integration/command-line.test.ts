@@ -39,7 +39,7 @@ test("--help tells every flag and command; what is unknown exits 2", async () =>
 	for (const word of ["--config", "--users", "--database-url", "run", "configcheck", "hash"]) {
 		expect(help.stdout).toContain(word);
 	}
-	for (const args of [["--nonsense"], ["nonsense"], ["hash"], ["run", "--pool-size", "none"], ["route"]]) {
+	for (const args of [["--nonsense"], ["nonsense"], ["hash", "a", "b"], ["run", "--pool-size", "none"], ["route"]]) {
 		const { code, stdout, stderr } = await run(...args);
 		expect({ args, code, stdout }).toEqual({ args, code: 2, stdout: "" });
 		expect(stderr.length).toBeGreaterThan(0);
@@ -53,12 +53,13 @@ test("hash prints a verifier with another salt each time, and reads no file", as
 	expect(b.stdout).not.toBe(a.stdout);
 });
 
-test("hash - reads the password from standard input", async () => {
-	const child = Bun.spawn([...proxyCommand(), "hash", "-"], { stdin: Buffer.from("sécret\n"), stdout: "pipe" });
+test.each(["hash", "hash -"])("%s reads the password from standard input", async (command) => {
+	const words = command.split(" ");
+	const child = Bun.spawn([...proxyCommand(), ...words], { stdin: Buffer.from("sécret\n"), stdout: "pipe" });
 	const verifier = parseVerifier((await child.stdout.text()).trim())!;
 	const { storedKey } = await deriveKeys("sécret", verifier.salt, verifier.iterations);
 	expect([await child.exited, storedKey]).toEqual([0, verifier.storedKey]);
-	const { code, stdout, stderr } = await run("hash", "-");
+	const { code, stdout, stderr } = await run(...words);
 	expect([code, stdout, stderr]).toEqual([1, "", "no password came by standard input\n"]);
 });
 
