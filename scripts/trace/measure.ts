@@ -9,8 +9,17 @@ import { RawClient } from "../../test/support/raw-client.ts";
 import { adopt } from "../../test/support/reaper.ts";
 import { until, within } from "../../test/support/until.ts";
 import { frontend } from "../../test/support/wire-frames.ts";
-import type { Place } from "./instrument.ts";
-import { type Call, callsText, type Figures, type FromProxy, figures, longestWay, type ToProxy } from "./recording.ts";
+import { instrument, type Place } from "./instrument.ts";
+import {
+	type Call,
+	callsText,
+	type Figures,
+	type FromProxy,
+	figures,
+	INSTRUMENTED,
+	longestWay,
+	type ToProxy,
+} from "./recording.ts";
 
 const ROOT = join(import.meta.dir, "..", "..");
 const SHARDS = ["s0", "s1"];
@@ -36,16 +45,22 @@ export async function traceAll(): Promise<Trace[]> {
 	for (const database of SHARDS)
 		await cluster.primary.sql("CREATE TABLE here (); INSERT INTO here DEFAULT VALUES", { user: "pgdog", database });
 	await cluster.replicated();
+	const { sources, places } = await instrument();
 	const traces: Trace[] = [];
-	for (const scene of SCENES) traces.push(...(await traceScene(scene, cluster)));
+	for (const scene of SCENES) traces.push(...(await traceScene(scene, cluster, sources, places)));
 	return traces;
 }
 
-async function traceScene(scene: Scene, cluster: Cluster): Promise<Trace[]> {
+async function traceScene(
+	scene: Scene,
+	cluster: Cluster,
+	sources: ReadonlyMap<string, string>,
+	places: readonly Place[],
+): Promise<Trace[]> {
 	// Over shards a query without a table would be for one of them.
 	const sql = scene === "over two shards" ? "SELECT 1 FROM here" : "SELECT 1";
-	await using proxy = new TracedProxy(serversOf(scene, cluster));
-	const places = await proxy.start();
+	await using proxy = new TracedProxy(serversOf(scene, cluster), sources);
+	await proxy.start();
 	await using client = await RawClient.connect({
 		port: proxy.port,
 		user: "pgdog",
@@ -81,15 +96,19 @@ class TracedProxy implements AsyncDisposable {
 	private readonly child: Bun.Subprocess<"ignore", "ignore", "inherit">;
 	private readonly messages: FromProxy[] = [];
 
-	constructor(databases: Record<string, unknown>[]) {
+	/** @param sources as `instrument` made them */
+	constructor(databases: Record<string, unknown>[], sources: ReadonlyMap<string, string>) {
 		const general = { host: "127.0.0.1", port: this.port, workers: 0, default_pool_size: 1, log_level: "warn" };
 		const [config, users] = [join(this.folder, "pgdog.toml"), join(this.folder, "users.toml")];
 		writeFileSync(config, stringify({ general, databases, admin: { password: "pgdog" } }));
 		writeFileSync(users, stringify({ users: [{ name: "pgdog", database: "pgdog", password: "pgdog" }] }));
+		const instrumented = join(this.folder, "instrumented.json");
+		writeFileSync(instrumented, JSON.stringify([...sources]));
 		const preload = join(import.meta.dir, "preload.ts");
 		const main = join(ROOT, "src", "main.ts");
 		this.child = Bun.spawn([process.execPath, "--preload", preload, main, "--config", config, "--users", users], {
 			cwd: ROOT,
+			env: { ...process.env, [INSTRUMENTED]: instrumented },
 			stdin: "ignore",
 			stdout: "ignore",
 			stderr: "inherit",
@@ -98,11 +117,9 @@ class TracedProxy implements AsyncDisposable {
 		adopt(this.child);
 	}
 
-	/** Waits until it listens. @returns the functions of its source */
-	async start(): Promise<Place[]> {
-		const first = await this.next("places");
+	/** Waits until it listens. */
+	async start(): Promise<void> {
 		await until(() => this.hasEnded() || listens(this.port), "the traced proxy to listen", 30_000);
-		return first.places;
 	}
 
 	/** The calls that answer `request` of `client`, when it has been asked often. */

@@ -1,17 +1,18 @@
-// Runs in the proxy's process before src/main.ts: Bun then loads src as instrument.ts makes it, and whoever started the process
+// Runs in the proxy's process before src/main.ts: Bun then loads src as instrument.ts has made it, and whoever started the process
 // says by messages what is to be recorded.
 
+import { readFileSync } from "node:fs";
 import { join } from "node:path";
-import { SOURCE } from "../syntax.ts";
-import { instrument } from "./instrument.ts";
-import type { Call, FromProxy, ToProxy } from "./recording.ts";
+import { type Call, type FromProxy, INSTRUMENTED, type ToProxy } from "./recording.ts";
 
-const { sources, places } = await instrument();
+const SOURCE = join(import.meta.dir, "..", "..", "src");
+/** Texts by path below it. */
+const sources: [string, string][] = JSON.parse(readFileSync(process.env[INSTRUMENTED]!, "utf8"));
 
 Bun.plugin({
 	name: "trace",
 	setup(build) {
-		const files = new Map([...sources].map(([file, contents]) => [join(SOURCE, file), contents]));
+		const files = new Map(sources.map(([file, contents]) => [join(SOURCE, file), contents]));
 		build.onLoad({ filter: /\.ts$/ }, ({ path }) => {
 			const contents = files.get(path);
 			return contents === undefined ? undefined : { contents, loader: "ts" };
@@ -49,5 +50,3 @@ process.on("message", (message: ToProxy) => {
 	recording = false;
 	say({ type: "recorded", calls: calls.map(({ place, caller, depth }) => ({ place, caller, depth })) });
 });
-
-say({ type: "places", places });

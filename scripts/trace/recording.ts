@@ -13,10 +13,10 @@ export interface Call {
 
 export type ToProxy = "start" | "stop";
 
-export type FromProxy =
-	| { type: "places"; places: Place[] }
-	| { type: "recording" }
-	| { type: "recorded"; calls: Call[] };
+export type FromProxy = { type: "recording" } | { type: "recorded"; calls: Call[] };
+
+/** The variable of the environment that names the file of instrumented sources: pairs of a path below src and its text, in JSON. */
+export const INSTRUMENTED = "PGDOG_INSTRUMENTED";
 
 export interface Figures {
 	/** Of functions, methods, getters and callbacks in src. */
