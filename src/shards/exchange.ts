@@ -98,6 +98,8 @@ export class Exchange implements MergeOutput {
 	private terminator = Terminator.Sync;
 	/** The request has failed, and the client was told so. */
 	private hasFailed = false;
+	/** By this shard, if by one. */
+	private failedOn: number | null = null;
 	/** What the step under way has done to statements is known to the client's. */
 	private hasLearnt = false;
 	/** Shards that were apart after the request were brought together. */
@@ -146,7 +148,7 @@ export class Exchange implements MergeOutput {
 		this.step = NO_STEP;
 		this.steps = [];
 		this.out.addAll(errorResponse(error, "stays"));
-		this.failed();
+		this.failed(null);
 		this.next();
 	}
 
@@ -245,7 +247,9 @@ export class Exchange implements MergeOutput {
 		const open = shards.having(TxStatus.InBlock);
 		const failed = shards.having(TxStatus.Failed);
 		const begun = [...open, ...failed].sort((a, b) => a - b);
-		if (!this.isWhole(begun)) this.mend(begun, ROLLBACK, this.hasFailed);
+		// Shards that did not fail have run what came behind, perhaps the end of the transaction, which where it failed is still open.
+		const isLeft = this.hasFailed && this.failedOn !== null && failed.includes(this.failedOn);
+		if (!isLeft && !this.isWhole(begun)) this.mend(begun, ROLLBACK, this.hasFailed);
 		else if (open.length > 0 && (this.hasFailed || failed.length > 0)) this.mend(open, FAIL, true);
 		else {
 			const status = open.length > 0 ? TxStatus.InBlock : TxStatus.Failed;
@@ -366,11 +370,12 @@ export class Exchange implements MergeOutput {
 		this.hasLearnt = true;
 	}
 
-	failed(): void {
+	failed(shard: number | null): void {
 		const { chunk, end, quiet } = this.step;
 		if (quiet) return;
 		this.owner.onError();
 		this.hasFailed = true;
+		this.failedOn = shard;
 		this.steps = [];
 		this.copying = false;
 		this.catchUp();

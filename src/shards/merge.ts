@@ -34,8 +34,8 @@ export interface MergeOutput {
 	write(bytes: Buffer, start: number, end: number): void;
 	/** Every shard has given its reply to one more message of the request. */
 	replied(): void;
-	/** The client was told of an error: nothing of the request gets through any more. */
-	failed(): void;
+	/** The client was told of an error: nothing of the request gets through any more. @param shard that said so; null: it is ours */
+	failed(shard: number | null): void;
 	/** All shards read CopyData now. */
 	copyIn(): void;
 	/** The shard reads CopyData that shall not come, since another has failed. */
@@ -315,9 +315,9 @@ export class Merge {
 			return false;
 		}
 		if (first === null) return false;
-		if (error !== null) this.fail(error.message);
+		if (error !== null) this.fail(error.message, error.shard);
 		else if (this.agrees(first)) this.together(first);
-		else this.fail(DISAGREE);
+		else this.fail(DISAGREE, null);
 		return true;
 	}
 
@@ -331,10 +331,10 @@ export class Merge {
 		return true;
 	}
 
-	private fail(error: Buffer): void {
+	private fail(error: Buffer, shard: number | null): void {
 		if (isFatal(error, 0)) this.fatal = true;
 		this.send(error);
-		this.output.failed();
+		this.output.failed(shard);
 		this.failing = true;
 		for (const lane of this.asked) {
 			if (lane.over) continue;
