@@ -33,7 +33,7 @@ export const BEYOND: Readonly<Record<Measure, Readonly<Record<string, number>>>>
 		"admin/courtesy.ts courtesy": 36,
 		"admin/words.ts statements": 36,
 		"router/router.ts Router.#decide": 36,
-		"session/held-begin.ts HeldBegin.answer": 35,
+		"session/held-begin.ts HeldBegin.answer": 30,
 		"client/routing.ts Routing.choose": 35,
 		"client/request.ts RequestRouter.routeBatch": 34,
 		"parser/touches.ts next": 34,

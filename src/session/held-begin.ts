@@ -37,6 +37,12 @@ export class HeldBegin {
 	begun = TransactionControl.None;
 	private readonly hints: SessionHints;
 	private readonly texts: string[] = [];
+	/**
+	 * So many of the texts say how a transaction before this one was begun, which AND CHAIN has handed down: such modes are not forgotten
+	 * when the transaction fails, as those that it was begun by itself are.
+	 */
+	private lasting = 0;
+	private lastingBegun = TransactionControl.None;
 
 	constructor(hints: SessionHints) {
 		this.hints = hints;
@@ -44,8 +50,13 @@ export class HeldBegin {
 
 	/** The SQL that a server has to run before the transaction's first statement. */
 	get sql(): string {
-		// A text may end in a comment to the end of its line.
-		return this.texts.join("\n;");
+		const { texts, lasting } = this;
+		return lasting === 0 ? joined(texts) : joined([this.lastingSql, ...texts.slice(lasting)]);
+	}
+
+	/** The same, of a transaction that AND CHAIN begins when this one has failed. */
+	get lastingSql(): string {
+		return this.lasting === 0 ? "BEGIN" : chained(joined(this.texts.slice(0, this.lasting)));
 	}
 
 	get status(): TxStatus {
@@ -81,12 +92,10 @@ export class HeldBegin {
 				const committed = facts.transaction === TransactionControl.Commit && !this.failed;
 				// AND CHAIN begins another that is like it.
 				if (!facts.chains) this.clear();
-				else if (this.failed) {
-					// PostgreSQL forgets the modes of a transaction that fails.
-					this.clear();
-					this.open = true;
-					this.begun = TransactionControl.Begin;
-					this.texts.push("BEGIN");
+				else if (this.failed) this.forgetModes();
+				else {
+					this.lasting = this.texts.length;
+					this.lastingBegun = this.begun;
 				}
 				this.hints.end(committed);
 				return said(committed ? "COMMIT" : "ROLLBACK");
@@ -111,6 +120,13 @@ export class HeldBegin {
 		const ends = transaction === TransactionControl.Commit || transaction === TransactionControl.Rollback;
 		if (!this.failed || (ends && !one && !facts.chains)) return null;
 		return { tag: "", row: null, error: ABORTED };
+	}
+
+	private forgetModes(): void {
+		this.failed = false;
+		this.texts.length = this.lasting;
+		if (this.lasting === 0) this.texts.push("BEGIN");
+		this.begun = this.lasting === 0 ? TransactionControl.Begin : this.lastingBegun;
 	}
 
 	private mayHold(sql: string): boolean {
@@ -144,12 +160,23 @@ export class HeldBegin {
 		this.failed = false;
 		this.begun = TransactionControl.None;
 		this.texts.length = 0;
+		this.lasting = 0;
 	}
 }
 
 /** For all clients that none can be held back for. */
 export const NOT_HELD = new HeldBegin(new SessionHints());
 Object.freeze(NOT_HELD);
+
+/** A text may end in a comment to the end of its line. */
+function joined(texts: readonly string[]): string {
+	return texts.join("\n;");
+}
+
+/** SQL that begins a transaction just as one that AND CHAIN has begun behind what `sql` begins. */
+export function chained(sql: string): string {
+	return joined([sql, "COMMIT AND CHAIN"]);
+}
 
 function said(tag: string): OwnAnswer {
 	return { tag, row: null, error: null };

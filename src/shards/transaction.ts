@@ -5,7 +5,7 @@
 
 import { Side } from "../config/snapshot.ts";
 import { type StatementFacts, TransactionControl } from "../parser/facts.ts";
-import type { HeldBegin } from "../session/held-begin.ts";
+import { chained, type HeldBegin } from "../session/held-begin.ts";
 import { TxStatus } from "../wire/codes.ts";
 
 /** A shard as it concerns transactions: its Link. */
@@ -40,6 +40,8 @@ export class ShardedTransaction {
 	private readonly shards: readonly Participant[];
 	/** How other shards begin the transaction; "" when they cannot, since it was not held back. */
 	private sql = "";
+	/** The same once it has failed, and AND CHAIN has begun another. */
+	private lastingSql = "";
 	/** Shards that were given `sql` for the request under way. */
 	private joining: number[] = [];
 	private readonly sharesNames: boolean;
@@ -86,6 +88,7 @@ export class ShardedTransaction {
 		this.isRunning = true;
 		if (!heldBegin.open) return;
 		this.sql = heldBegin.sql;
+		this.lastingSql = heldBegin.lastingSql;
 		heldBegin.handOver();
 	}
 
@@ -120,8 +123,7 @@ export class ShardedTransaction {
 		const ends = isEnd(facts);
 		// If this does not help, nothing that follows in its batch is run.
 		if (ends || facts?.transaction === TransactionControl.Savepoint) this.failed = false;
-		// PostgreSQL forgets the modes of a transaction that fails: what AND CHAIN begins has none.
-		if (failed && ends && facts!.chains && this.sql !== "") this.sql = "BEGIN";
+		if (ends && facts!.chains && this.sql !== "") this.chain(failed);
 		if (ends && facts!.statements === 1) {
 			const here = [...new Set([...this.begun, ...sent])].sort((a, b) => a - b);
 			// One server is enough to say that there is no transaction.
@@ -129,6 +131,13 @@ export class ShardedTransaction {
 		}
 		// It runs nowhere, and whoever has failed says so. Behind its end in the same string there may be more.
 		return failed && !ends && this.isRunning ? this.begun : wanted;
+	}
+
+	/** AND CHAIN: PostgreSQL forgets the modes of a transaction that fails, unless they were handed down to it so. */
+	private chain(failed: boolean): void {
+		if (failed) this.sql = this.lastingSql;
+		else if (this.sql !== this.lastingSql) this.sql = chained(this.sql);
+		this.lastingSql = this.sql;
 	}
 
 	/**

@@ -73,7 +73,8 @@ describe("a held transaction", () => {
 		expect(say("ROLLBACK AND CHAIN")).toBe("ROLLBACK");
 		expect([heldBegin.open, heldBegin.sql, heldBegin.begun]).toEqual([
 			true,
-			"BEGIN READ ONLY",
+			// On the server, too, its modes are handed down.
+			"BEGIN READ ONLY\n;COMMIT AND CHAIN",
 			TransactionControl.BeginReadOnly,
 		]);
 	});
@@ -151,6 +152,24 @@ describe("a held transaction that has failed", () => {
 		heldBegin.fail();
 		expect(say("ROLLBACK AND CHAIN")).toBe("ROLLBACK");
 		expect([heldBegin.open, heldBegin.sql, heldBegin.begun]).toEqual([true, "BEGIN", TransactionControl.Begin]);
+	});
+
+	test("keeps the modes that AND CHAIN had handed down to it, as in PostgreSQL, and loses others", () => {
+		const { heldBegin, say } = begin();
+		say("BEGIN READ ONLY");
+		say("COMMIT AND CHAIN");
+		const { sql, begun } = heldBegin;
+		say("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ");
+		expect([heldBegin.sql, heldBegin.lastingSql]).toEqual([
+			`${sql}\n;SET TRANSACTION ISOLATION LEVEL REPEATABLE READ`,
+			sql,
+		]);
+		heldBegin.fail();
+		expect(say("ROLLBACK AND CHAIN")).toBe("ROLLBACK");
+		expect([heldBegin.sql, heldBegin.begun]).toEqual([sql, begun]);
+		expect(say("COMMIT")).toBe("COMMIT");
+		say("BEGIN");
+		expect([heldBegin.sql, heldBegin.lastingSql]).toEqual(["BEGIN", "BEGIN"]);
 	});
 
 	test("is nothing that can happen to who has not begun one", () => {
