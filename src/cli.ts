@@ -87,10 +87,7 @@ export function parseCommandLine(argv: readonly string[]): CommandLine {
 		.command("hash")
 		.allowExcessArguments(false)
 		.description("print the SCRAM verifier of a password, for password_hash")
-		.argument(
-			"[password]",
-			"seen by ps and in the shell's history; without it, or with `-`, it is asked for, or read from standard input",
-		)
+		.argument("[password]", "without it, or as `-`: asked for, where ps and the shell's history do not show it")
 		.action((password = "-") => {
 			command = { kind: "hash", password: password === "-" ? null : password };
 		});
