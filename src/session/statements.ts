@@ -536,9 +536,9 @@ const TOO_MANY = new PgError(
 	"Close statements that are not needed any more.",
 );
 
-/** The transaction has failed, or what was said in it and is not answered may yet fail it. */
+/** The transaction has failed; or what is not answered yet may fail it, or has begun one that failed. */
 function mayHaveFailed({ status, books }: Server): boolean {
-	return status === TxStatus.Failed || (status === TxStatus.InBlock && books.ends > 0);
+	return status === TxStatus.Failed || books.ends > 0;
 }
 
 function taken(name: string): PgError {

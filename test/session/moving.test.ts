@@ -71,6 +71,7 @@ describe("statements on another thread", () => {
 		moved.leave();
 		other.take(moved.rig);
 		expect(other.say(...run("theirs"), SYNC)).toEqual(["Bind __pgdog_1", "Execute", "Sync"]);
+		other.done(b.bindComplete(), b.commandComplete("SELECT 1"));
 		const third = new TestClient(there);
 		third.take(other.rig);
 		expect(third.say(f.parse("SELECT $1", "new"), SYNC)).toEqual(["Sync"]);
