@@ -172,7 +172,7 @@ test("clients keep their seats when they go to another worker, and 1,000 at once
 	const here = await Promise.all(Array.from({ length: 12 }, () => connect(proxy)));
 	let over = false;
 	const busy = here.map(async (client) => {
-		while (!over) await client.query("SELECT 1");
+		while (!over && !client.ended) await client.query("SELECT 1");
 	});
 	await using console = await admin(proxy);
 	const knocks = await Promise.all(Array.from({ length: 1000 }, () => knock(proxy)));
