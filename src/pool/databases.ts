@@ -26,9 +26,9 @@ export function databasesOf(clusters: readonly ClusterSpec[], slots: Slots): Rea
 	};
 	for (const { pools } of clusters) {
 		for (const specs of Map.groupBy(pools, ({ shard }) => shard).values()) {
-			const first = root(addressOf(specs[0]!));
+			const first = root(databaseAt(specs[0]!));
 			for (const spec of specs) {
-				const other = root(addressOf(spec));
+				const other = root(databaseAt(spec));
 				if (other !== first) parents.set(other, first);
 			}
 		}
@@ -36,10 +36,10 @@ export function databasesOf(clusters: readonly ClusterSpec[], slots: Slots): Rea
 	const least = new Map<string, number>();
 	const all = clusters.flatMap(({ pools }) => pools);
 	for (const spec of all) {
-		const at = root(addressOf(spec));
+		const at = root(databaseAt(spec));
 		least.set(at, Math.min(least.get(at) ?? Number.POSITIVE_INFINITY, slots.get(spec.key)!));
 	}
-	return new Map(all.map((spec) => [spec.key, least.get(root(addressOf(spec)))!]));
+	return new Map(all.map((spec) => [spec.key, least.get(root(databaseAt(spec)))!]));
 }
 
 /**
@@ -59,6 +59,7 @@ export function placeDatabases(
 	}
 }
 
-function addressOf({ host, port, database_name }: PoolSpec): string {
+/** The same for pools of one database of one server. */
+export function databaseAt({ host, port, database_name }: PoolSpec): string {
 	return JSON.stringify([host, port, database_name]);
 }

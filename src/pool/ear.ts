@@ -3,17 +3,18 @@
 // and the log says so. One Ear for each user and database whose clients listen; `Ears` has those of a worker.
 
 import { type LoginOptions, login } from "../backend/login.ts";
-import { ParameterSets, quoteIdentifier } from "../backend/parameters.ts";
-import type { Server, ServerHome } from "../backend/server.ts";
+import { quoteIdentifier } from "../backend/parameters.ts";
+import type { Server } from "../backend/server.ts";
 import { now } from "../clock.ts";
 import { type PoolSpec, Side } from "../config/snapshot.ts";
 import { asPgError, PgError } from "../errors.ts";
 import { OnceAMinute, timesText } from "../once-a-minute.ts";
-import { Stat } from "../stats/counters.ts";
 import { endOfString, HEADER, readInt32 } from "../wire/frame.ts";
 import type { Cluster } from "./cluster.ts";
 import type { PoolContext } from "./context.ts";
+import { databaseAt } from "./databases.ts";
 import { loginOptions } from "./login-options.ts";
+import { Outsider } from "./outsider.ts";
 
 /** Most channels that one statement of ours is about: LISTEN of all after a reconnect must not be one text of megabytes. A guess. */
 const AT_ONCE = 500;
@@ -26,16 +27,6 @@ const LINGER = 10_000;
 export interface ChannelListener {
 	/** @param pid of the notifying server process @param message NotificationResponse */
 	hear(channel: HeardChannel, pid: number, message: Buffer): void;
-}
-
-/** What SHOW LISTENERS shows of a channel (status/rows.ts). */
-interface ListenerRow {
-	readonly user: string;
-	readonly database: string;
-	readonly channel: string;
-	readonly listeners: number;
-	readonly received: number;
-	readonly dropped: number;
 }
 
 /** A channel on which somebody here listens, or is about to. */
@@ -60,10 +51,7 @@ interface EarContext extends PoolContext {
 	find(user: string, database: string): { readonly cluster: Cluster } | null;
 }
 
-export class Ear implements ServerHome {
-	readonly sets = new ParameterSets();
-	/** Counters that nobody looks at: this is no pool. */
-	readonly counters = new Float64Array(Stat.length);
+export class Ear extends Outsider {
 	private readonly context: EarContext;
 	private readonly user: string;
 	private readonly database: string;
@@ -90,6 +78,7 @@ export class Ear implements ServerHome {
 	private readonly drops = new OnceAMinute();
 
 	constructor(context: EarContext, user: string, database: string) {
+		super();
 		this.context = context;
 		this.user = user;
 		this.database = database;
@@ -135,7 +124,8 @@ export class Ear implements ServerHome {
 		);
 	}
 
-	get rows(): ListenerRow[] {
+	/** What SHOW LISTENERS shows of each channel (status/rows.ts). */
+	get rows() {
 		const { user, database } = this;
 		return [...this.channels.values()].map(({ name, listeners, received, dropped }) => {
 			return { user, database, channel: name, listeners: listeners.size, received, dropped };
@@ -175,7 +165,8 @@ export class Ear implements ServerHome {
 	private outdated(): string | null {
 		const { primary, spec } = this;
 		if (primary === null || spec === null || primary === spec) return null;
-		if (whereOf(primary) !== whereOf(spec)) return "the primary is another";
+		const isSame = databaseAt(primary) === databaseAt(spec) && primary.server_user === spec.server_user;
+		if (!isSame) return "the primary is another";
 		if (!Bun.deepEquals(primary.server_tls, spec.server_tls)) return "a reload asks something else of it over TLS";
 		this.spec = primary;
 		return null;
@@ -327,7 +318,7 @@ export class Ear implements ServerHome {
 		for (const listener of channel.listeners) listener.hear(channel, pid, message);
 	}
 
-	onGone(server: Server): void {
+	override onGone(server: Server): void {
 		if (this.server !== server) return;
 		this.server = null;
 		this.askedAt = 0;
@@ -342,16 +333,6 @@ export class Ear implements ServerHome {
 		if (times === 0) return;
 		const text = `the connection that listens is lost: ${server.closeReason}; its ${this.channels.size} channels hear nothing until there is another`;
 		this.context.log.warn(`${text}${timesText(times)} [${this.describe()}]`);
-	}
-
-	onIdle(): void {}
-
-	onAltered(): void {}
-
-	cancel(): void {}
-
-	rollbackTimeout(): number {
-		return Number.POSITIVE_INFINITY;
 	}
 }
 
@@ -382,7 +363,7 @@ export class Ears {
 		}
 	}
 
-	get rows(): ListenerRow[] {
+	get rows() {
 		return [...this.all.values()].flatMap(({ rows }) => rows);
 	}
 
@@ -390,10 +371,6 @@ export class Ears {
 	shutDown(): void {
 		for (const ear of this.all.values()) ear.close();
 	}
-}
-
-function whereOf({ host, port, database_name, server_user }: PoolSpec): string {
-	return JSON.stringify([host, port, database_name, server_user]);
 }
 
 const NO_PRIMARY = new PgError("ERROR", "58000", "there is no primary to listen at");

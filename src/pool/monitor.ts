@@ -15,6 +15,7 @@ import type { Descriptors } from "../net/descriptors.ts";
 import { Names } from "../net/names.ts";
 import { type Stream, socketHandlers } from "../net/stream.ts";
 import type { Bans } from "./bans.ts";
+import { databaseAt } from "./databases.ts";
 import { chief, isAhead, WriteHistory } from "./replication.ts";
 import { Ban, FoundRole, Vital } from "./vitals.ts";
 import { Watch } from "./watch.ts";
@@ -112,10 +113,10 @@ export class Monitor {
 
 	private group(members: readonly PoolSpec[], before: Group | undefined): Group {
 		const { database, shard } = members[0]!;
-		const byAddress = Map.groupBy(members, addressOf);
+		const byAddress = Map.groupBy(members, databaseAt);
 		const delayed = !dependsOnReports(members, this.general);
 		const watches = [...byAddress].map(([address, specs]) => {
-			const known = before?.watches.find((watch) => addressOf(watch.specs[0]!) === address);
+			const known = before?.watches.find((watch) => databaseAt(watch.specs[0]!) === address);
 			if (known !== undefined) {
 				known.change(specs);
 				return known;
@@ -278,10 +279,6 @@ export class Monitor {
 		if (time >= ban_replica_lag) return `replica lag of ${Math.round(time)} ms`;
 		return null;
 	}
-}
-
-function addressOf({ host, port, database_name }: PoolSpec): string {
-	return JSON.stringify([host, port, database_name]);
 }
 
 function roleOf(watch: Watch, primary: Watch | null): FoundRole {

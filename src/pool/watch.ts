@@ -3,25 +3,21 @@
 
 import { ScramCache } from "../auth/scram-keys.ts";
 import { login } from "../backend/login.ts";
-import { ParameterSets } from "../backend/parameters.ts";
-import type { Server, ServerHome } from "../backend/server.ts";
+import type { Server } from "../backend/server.ts";
 import { ServerState } from "../backend/server-state.ts";
 import { now } from "../clock.ts";
 import type { PoolSpec } from "../config/snapshot.ts";
 import type { Contain } from "../contain.ts";
 import { asPgError, PgError } from "../errors.ts";
-import { Stat } from "../stats/counters.ts";
 import { type LoginContext, loginOptions } from "./login-options.ts";
+import { Outsider } from "./outsider.ts";
 import { QUESTION, type ReplicationReport, readReport } from "./replication.ts";
 
 interface WatchContext extends LoginContext {
 	readonly contain: Contain;
 }
 
-export class Watch implements ServerHome {
-	readonly sets = new ParameterSets();
-	/** Counters that nobody looks at: the monitor is no pool. */
-	readonly counters = new Float64Array(Stat.length);
+export class Watch extends Outsider {
 	/** Pools of this server, of all users: with the credentials of one of them it is asked. */
 	specs: readonly PoolSpec[];
 	/** The last answer; null before the first. */
@@ -45,6 +41,7 @@ export class Watch implements ServerHome {
 	private isOutdated = false;
 
 	constructor(specs: readonly PoolSpec[], context: WatchContext) {
+		super();
 		this.specs = specs;
 		this.context = context;
 	}
@@ -146,21 +143,11 @@ export class Watch implements ServerHome {
 
 	// ---- what a Server asks of its home ----------------------------------------------------------------------------
 
-	onAltered(): void {}
-
-	onIdle(): void {}
-
-	onGone(server: Server): void {
+	override onGone(server: Server): void {
 		if (this.server === server) this.server = null;
 		const error = new PgError("FATAL", "08006", server.closeReason);
 		// Between two questions: nobody has to wait for the next one to know.
 		if (this.onLost === null) this.failure = error;
 		else this.onLost(error);
-	}
-
-	cancel(): void {}
-
-	rollbackTimeout(): number {
-		return Number.POSITIVE_INFINITY;
 	}
 }
