@@ -2,6 +2,7 @@
 
 import { now } from "../clock.ts";
 import { type Shown, showConfig } from "../config/show.ts";
+import { hostOf } from "../net/names.ts";
 import { Stat } from "../stats/counters.ts";
 import {
 	type ClientRow,
@@ -22,12 +23,7 @@ export interface View<T> {
 	items(source: AdminSource): Promise<readonly T[]> | readonly T[];
 }
 
-/** `address:port` in two; a Unix socket has no port. */
-function host(address: string): string {
-	const colon = address.lastIndexOf(":");
-	return colon < 0 ? address : address.slice(0, colon);
-}
-
+/** Of `address:port`; a Unix socket has none. */
 function port(address: string): number {
 	const colon = address.lastIndexOf(":");
 	return colon < 0 ? 0 : Number(address.slice(colon + 1));
@@ -38,7 +34,7 @@ export const CLIENTS: View<ClientRow> = {
 		int("id", (c) => c.id),
 		textColumn("user", (c) => c.user),
 		textColumn("database", (c) => c.database),
-		textColumn("addr", (c) => host(c.address)),
+		textColumn("addr", (c) => hostOf(c.address)),
 		int("port", (c) => port(c.address)),
 		textColumn("state", (c) => c.state),
 		textColumn("replication", () => "none"),

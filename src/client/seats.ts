@@ -10,6 +10,7 @@ import { PgError, TOO_MANY_CONNECTIONS } from "../errors.ts";
 import type { LogFields } from "../log.ts";
 import type { Descriptors } from "../net/descriptors.ts";
 import { Failures } from "../net/failures.ts";
+import { hostOf } from "../net/names.ts";
 import { type OnceAMinute, timesText } from "../once-a-minute.ts";
 import type { Tally } from "../tally.ts";
 
@@ -230,8 +231,7 @@ function ofDatabase(guest: Guest, { max_client_connections }: ClusterSpec): Limi
  * Identifiers").
  */
 export function networkOf(address: string): string {
-	const port = address.lastIndexOf(":");
-	const host = port < 0 ? address : address.slice(0, port);
+	const host = hostOf(address);
 	if (!host.includes(":")) return host;
 	const mapped = /^::ffff:(\d+\.\d+\.\d+\.\d+)$/i.exec(host);
 	if (mapped !== null) return mapped[1]!;

@@ -8,6 +8,7 @@ import { type HbaEntry, LOCAL, meets, refusedBy } from "../config/hba.ts";
 import type { General } from "../config/settings.ts";
 import type { User } from "../config/snapshot.ts";
 import { PgError } from "../errors.ts";
+import { hostOf } from "../net/names.ts";
 import type { Secured, TlsIdentity } from "../net/tls.ts";
 import { RELOADED } from "./refusals.ts";
 
@@ -43,8 +44,7 @@ export function admit(rules: Rules, { user, database, address, isAdmin }: Comer,
 	const { hba: list, general } = rules;
 	const common = { list, isAdmin, authType: general.auth_type };
 	if (list.length === 0) return { ...common, entry: null, refusal: null };
-	const port = address.lastIndexOf(":");
-	const host = address === "unix" ? LOCAL : address.slice(0, port < 0 ? undefined : port);
+	const host = address === "unix" ? LOCAL : hostOf(address);
 	const login = { user, database, host, isEncrypted };
 	const entry = meets(list, login);
 	const message = refusedBy(entry, login);

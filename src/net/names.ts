@@ -18,6 +18,12 @@ interface Name {
 	pending: Promise<readonly string[]> | null;
 }
 
+/** The address of `address:port`, as a client is called by; of one without a port, as by the Unix socket, all of it. */
+export function hostOf(address: string): string {
+	const port = address.lastIndexOf(":");
+	return port < 0 ? address : address.slice(0, port);
+}
+
 export type Lookup = (host: string) => Promise<readonly string[]>;
 
 export class Names {
