@@ -370,7 +370,7 @@ test("in pipelines of large rows and LISTENs every message is whole, and every n
 	let over = false;
 	let sent = 0;
 	const noise = (async () => {
-		while (!over) await other.query(`NOTIFY noise, '${sent++}'`);
+		while (!over && !other.ended) await other.query(`NOTIFY noise, '${sent++}'`);
 	})();
 	for (let round = 0; round < rounds; round++) {
 		client.send(...said);

@@ -132,6 +132,19 @@ test("the printer names every message of a COPY and a function call", async () =
 	);
 });
 
+// It went round without the event loop: a run hung for good, and no time limit ended it.
+test("whoever asks on and on where the connection has ended lets others go on", async () => {
+	await using cluster = await startPostgres();
+	const client = await RawClient.connect({ port: cluster.port, user: "pgdog", password: "pgdog", database: "pgdog" });
+	client.send(frontend.terminate());
+	await client.closed;
+	let over = false;
+	setTimeout(() => {
+		over = true;
+	}, 0);
+	while (!over) expect((await client.query("SELECT 1")).messages).toEqual([]);
+});
+
 // Without the watcher, every test run that is killed leaves a postmaster and 25 MB in the temporary folder.
 test("servers and folders go away when the process that started them is killed", async () => {
 	const script = `
