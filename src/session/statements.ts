@@ -151,11 +151,14 @@ export class ClientStatements implements PreparedNames, StatementClient {
 		this.names.set(name, statement);
 		this.unanswered.noteChange(name, server.books);
 		const copy = server.statements.use(statement);
-		if (copy !== undefined && mayHaveFailed(server)) {
-			// In a failed transaction the server has the answer, which depends on the text.
+		const isFresh =
+			copy?.isFresh(this.parsing.moment, this.parsing.time) === true && !server.statements.isUncertain(copy);
+		if (copy !== undefined && (server.status === TxStatus.Failed || (isFresh && server.books.ends > 0))) {
+			// In a failed transaction the server has the answer, which depends on the text. What is not answered yet may fail it, or has
+			// begun one that failed. A copy that is not fresh is parsed anew in any case.
 			server.statements.noteParseElsewhere(statement, name);
 			server.stream.out.addAll(parse("", statement.rest));
-		} else if (copy?.isFresh(this.parsing.moment, this.parsing.time) && !server.statements.isUncertain(copy)) {
+		} else if (copy !== undefined && isFresh) {
 			if (copy.description === null) copy.isCalled(name);
 			else this.told?.tell(name, copy.description);
 			server.statements.noteFake(Reply.ParseFake, statement, name);
@@ -535,11 +538,6 @@ const TOO_MANY = new PgError(
 	"Statements may take 256 MiB for one client, and 512 MiB for all clients of a worker.",
 	"Close statements that are not needed any more.",
 );
-
-/** The transaction has failed; or what is not answered yet may fail it, or has begun one that failed. */
-function mayHaveFailed({ status, books }: Server): boolean {
-	return status === TxStatus.Failed || books.ends > 0;
-}
 
 function taken(name: string): PgError {
 	return new PgError("ERROR", "42P05", `prepared statement "${name}" already exists`);
