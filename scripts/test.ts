@@ -1,5 +1,5 @@
 // `npm test`: `bun test` with the arguments given; without any, what `npm run check` looks at and all tests. `--coverage` alone also
-// counts which lines of src the tests without a compiled proxy run (coverage/measure.ts), for CI. Ends with one line of counts.
+// counts which lines of src the tests without a compiled proxy run (coverage/measure.ts), for CI. Ends with the tests that failed, and one line of counts.
 
 import { mkdtempSync, rmSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
@@ -27,6 +27,29 @@ export function counts(output: string): { pass: number; fail: number; skip: numb
 	// A file that cannot be loaded, or an error between tests, is counted apart.
 	const errors = Number([...output.matchAll(/^ *(\d+) errors?$/gm)].at(-1)?.[1] ?? 0);
 	return { pass: count("pass"), fail: count("fail") + errors, skip: count("skip") };
+}
+
+/** So many lines of a test that failed are told again at the end, from its last ones. */
+const TOLD_AGAIN = 60;
+
+/** What `bun test` printed of each test that failed: its file, what stood before its result, the result. */
+export function failures(output: string): string[] {
+	const found: string[] = [];
+	let file = "";
+	let since: string[] = [];
+	for (const line of output.split("\n")) {
+		// A summary of the failures may follow, by name alone.
+		if (/^\d+ tests? failed:$/.test(line)) break;
+		if (/^\S+\.test\.ts:$/.test(line)) {
+			file = line;
+			since = [];
+		} else if (line.startsWith("(fail) ")) {
+			found.push([file, ...since.slice(-TOLD_AGAIN), line].join("\n"));
+			since = [];
+		} else if (/^\((pass|skip|todo)\) /.test(line)) since = [];
+		else since.push(line);
+	}
+	return found;
 }
 
 interface Run {
@@ -80,9 +103,12 @@ if (import.meta.main) {
 	const { runs, isCovered } = countsLines
 		? await withCoverage()
 		: { runs: [await inParallel(...args)], isCovered: true };
-	const told = runs.map(({ output }) => counts(Bun.stripANSI(output)));
+	const outputs = runs.map(({ output }) => Bun.stripANSI(output));
+	const told = outputs.map(counts);
 	const sum = (word: "pass" | "fail" | "skip") => told.reduce((total, of) => total + of[word], 0);
 	const skipped = sum("skip");
+	// Thousands of lines above, where a log that is cut short no longer has them.
+	for (const failure of outputs.flatMap(failures)) console.log(`\n${failure}`);
 	console.log(`\n${sum("pass")} passed, ${sum("fail")} failed${skipped ? `, ${skipped} skipped` : ""}`);
 	if (!isClean) console.log("a check found mistakes: see above");
 	if (!isCovered) console.log("tests run too little of a room: see above");

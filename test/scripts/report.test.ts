@@ -6,7 +6,7 @@ import { failoverTable } from "../../scripts/bench/failover-table.ts";
 import type { Cell, Mode, Sample } from "../../scripts/bench/measure.ts";
 import { plan } from "../../scripts/bench/plan.ts";
 import { median, ratio, report } from "../../scripts/bench/report.ts";
-import { counts } from "../../scripts/test.ts";
+import { counts, failures } from "../../scripts/test.ts";
 import { type FailoverFigures, judge } from "../support/failover.ts";
 
 function sample(name: string, mode: Mode, round: number, tps: number, cpu?: number, clients = 10): Sample {
@@ -199,4 +199,31 @@ test("the counts are read from the end of what bun test prints", () => {
 	expect(counts(output)).toEqual({ pass: 12, fail: 0, skip: 2 });
 	expect(counts(" 1 pass\n 0 fail\n 1 error\n")).toEqual({ pass: 1, fail: 1, skip: 0 });
 	expect(counts("")).toEqual({ pass: 0, fail: 0, skip: 0 });
+});
+
+test("each test that failed is told again, with its file and what stood before its result", () => {
+	const long = Array.from({ length: 100 }, (_, i) => `line ${i}`);
+	const output = [
+		"bun test v1.4.5",
+		"",
+		"test/a.test.ts:",
+		"said by a test that passes",
+		"(pass) one [1.00ms]",
+		"error: expected 1",
+		"  at here",
+		"(fail) room > two [2.00ms]",
+		"",
+		"test/b.test.ts:",
+		...long,
+		"(fail) three",
+		"",
+		"2 tests failed:",
+		"(fail) room > two [2.00ms]",
+		"(fail) three",
+	];
+	expect(failures(output.join("\n"))).toEqual([
+		"test/a.test.ts:\nerror: expected 1\n  at here\n(fail) room > two [2.00ms]",
+		`test/b.test.ts:\n${long.slice(-60).join("\n")}\n(fail) three`,
+	]);
+	expect(failures("")).toEqual([]);
 });
