@@ -27,8 +27,8 @@ export type CommandLine =
 	| { readonly kind: "hash"; readonly password: string | null }
 	/** Print what plugins must be built with; exit 1 when this build takes none. No file is read. */
 	| { readonly kind: "plugin-info" }
-	/** Print the unit for systemd on standard output; no file is read. */
-	| { readonly kind: "install"; readonly files: Files }
+	/** Print the unit for systemd on standard output; no file is read. `upgrades`: a reload starts the executable anew. */
+	| { readonly kind: "install"; readonly files: Files; readonly upgrades: boolean }
 	| { readonly kind: "version" }
 	/** Print `text` on standard output, exit 0. */
 	| { readonly kind: "help"; readonly text: string }
@@ -126,7 +126,14 @@ function addOthers(program: Commander, choose: (command: CommandLine) => void): 
 		.allowExcessArguments(false)
 		.description("print what makes this executable a service, and the lines that install it")
 		.requiredOption("--systemd", "a unit for systemd")
-		.action(() => choose({ kind: "install", files: files(program) }));
+		.option(
+			"--upgrade-on-reload",
+			"systemctl reload starts the executable anew, in place of the running process",
+			false,
+		)
+		.action(({ upgradeOnReload }: { upgradeOnReload: boolean }) =>
+			choose({ kind: "install", files: files(program), upgrades: upgradeOnReload }),
+		);
 }
 
 function files(program: Commander): Files {

@@ -19,7 +19,11 @@ import { type HostDescription, NO_PLUGINS, PLUGIN_CRATES } from "./plugin/abi.ts
 import { type Bridge, BridgeError, findBridge, openBridge } from "./plugin/bridge.ts";
 import { loadPlugins, RequiredPluginError } from "./plugin/loader.ts";
 import { type Passed, Proxy } from "./proxy.ts";
+import { Upgrade } from "./upgrade.ts";
 import { versionLine } from "./version.ts";
+
+/** ms that a new executable may take until it has taken over; `takeover_timeout` is of the last part of that. A guess. */
+const UPGRADE_PATIENCE = 60_000;
 
 async function main(command: CommandLine): Promise<number> {
 	switch (command.kind) {
@@ -37,7 +41,7 @@ async function main(command: CommandLine): Promise<number> {
 		case "plugin-info":
 			return pluginInfo();
 		case "install":
-			process.stdout.write(systemdUnit(process.execPath, command.files));
+			process.stdout.write(systemdUnit(process.execPath, command.files, command.upgrades));
 			return 0;
 		case "configcheck":
 			return check(command);
@@ -180,11 +184,16 @@ async function run({ files, overrides, takeover }: Extract<CommandLine, { kind: 
 		log.info("SIGHUP: reloading the configuration");
 		void proxy?.reload();
 	});
+	let upgrade: Upgrade | null = null;
+	process.on("SIGUSR2", () => {
+		if (proxy !== null) upgrade?.begin(proxy, process.argv.slice(2), UPGRADE_PATIENCE);
+	});
 	const plugins = await bringPlugins(snapshot.plugins, log, log_format);
 	if (plugins === null) return 1;
 	if (stopped) return 0;
 	const passed = bringPassed(takeover, snapshot, log);
 	if (passed === null) return 1;
+	upgrade = new Upgrade(log, passed.service);
 	proxy = new Proxy(snapshot, plugins, log, passed, (before) => read(files, overrides, before));
 	return proxy.run();
 }

@@ -90,7 +90,7 @@ export class Proxy implements AdminSource {
 	/** File descriptor of each worker's listener; `ENDED` when it was ended because that worker is stuck. */
 	private readonly listeners: number[] = [];
 	private readonly bans: Bans;
-	private readonly contain: Contain;
+	readonly contain: Contain;
 	private readonly monitor: Monitor;
 	private readonly learning: Learning;
 	private readonly descriptors: Descriptors;
@@ -423,6 +423,7 @@ export class Proxy implements AdminSource {
 		// It was told to stop meanwhile, and does so: its clients have no more time for that.
 		if (this.stopping) return;
 		this.isReplaced = true;
+		this.service.passOn(pid);
 		this.passage.lead(pid, by);
 		this.leave(true, `goes on as process ${pid}; clients may stay here for $s`);
 	}
@@ -548,9 +549,12 @@ export class Proxy implements AdminSource {
 		if (!this.closing) this.configuration.forgetLearned();
 	}
 
+	get isServing(): boolean {
+		return this.listening >= this.workers && !this.stopping;
+	}
+
 	async reload(force = false): Promise<Reloaded> {
-		// Before it listens, and while it stops, it is not ready when this is over.
-		const isServing = this.listening >= this.workers && !this.stopping;
+		const { isServing } = this;
 		if (isServing) this.service.reloading();
 		try {
 			const reloaded = this.configuration.reload(force);

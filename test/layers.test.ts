@@ -31,13 +31,14 @@ const LEAVES = ["log.ts", "clock.ts", "contain.ts", "errors.ts", "once-a-minute.
 
 /** Files beside the rooms: the rooms they may import ("*": all) and the files of that kind. */
 const TOP: Record<string, { rooms: string[]; files: string[] }> = {
-	"main.ts": { rooms: ["*"], files: ["cli.ts", "proxy.ts", "version.ts"] },
+	"main.ts": { rooms: ["*"], files: ["cli.ts", "proxy.ts", "upgrade.ts", "version.ts"] },
 	"known-pools.ts": { rooms: ["config", "pool", "stats", "status"], files: [] },
 	"pool-slots.ts": { rooms: ["config"], files: [] },
 	"configuration.ts": {
 		rooms: ["admin", "client", "config", "pool"],
 		files: ["known-pools.ts", "messages.ts", "pool-slots.ts"],
 	},
+	"upgrade.ts": { rooms: ["net"], files: [] },
 	"passage.ts": { rooms: ["client", "net"], files: [] },
 	"proxy.ts": {
 		rooms: ["*"],

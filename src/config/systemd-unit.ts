@@ -43,8 +43,12 @@ interface Named {
 	readonly usersPath: string | undefined;
 }
 
-/** @param executable its path */
-export function systemdUnit(executable: string, { configPath, configNamed, usersPath }: Named): string {
+/** @param executable its path @param upgrades a reload has the executable take over from the running process */
+export function systemdUnit(
+	executable: string,
+	{ configPath, configNamed, usersPath }: Named,
+	upgrades: boolean,
+): string {
 	const config = configNamed ? resolve(configPath) : CONFIG;
 	const flags = usersPath === undefined ? [config] : [config, "--users", resolve(usersPath)];
 	const start = [executable, "--config", ...flags].map(quoted).join(" ");
@@ -68,8 +72,10 @@ Wants=network-online.target
 
 [Service]
 Type=notify
+# Of its processes the main one is believed, and that says which one goes on in its place.
+NotifyAccess=main
 ExecStart=${start}
-ExecReload=/bin/kill -HUP $MAINPID
+${upgrades ? "# Has the executable, as it is by then, take over (takeover_socket), with the configuration as it is by then.\n" : ""}ExecReload=/bin/kill -${upgrades ? "USR2" : "HUP"} $MAINPID
 Restart=on-failure
 RestartSec=1
 WatchdogSec=30

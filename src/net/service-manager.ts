@@ -19,12 +19,16 @@ interface Attended {
 }
 
 export class ServiceManager {
-	private readonly socket: string | undefined;
+	private socket: string | undefined;
 	/** ms within which it wants to hear of us twice; null: it does not watch. */
 	private readonly watchdog: number | null;
 	/** Descriptors of sockets to accept clients on that it has passed on (`LISTEN_FDS`); empty: we open our own. */
 	readonly sockets: readonly number[];
 	private status = "";
+	/** Process that was started to go on in place of this one; null: none. */
+	heir: number | null = null;
+	/** Another process is the service, and this one says nothing any more: its end is not the service's. */
+	hasPassedOn = false;
 
 	/** @throws Error that names a socket that was passed on and is none for us */
 	constructor(env: Environment) {
@@ -47,6 +51,17 @@ export class ServiceManager {
 
 	reloading(): void {
 		this.tell("RELOADING=1", `MONOTONIC_USEC=${monotonicMicroseconds()}`);
+	}
+
+	/**
+	 * The process `pid` listens in place of this one: it is the service from now on, if it runs within it. Said before
+	 * it is told that it may go on, and says that it is ready: it would not be believed.
+	 */
+	passOn(pid: number): void {
+		if (pid !== this.heir) return;
+		this.tell(`MAINPID=${pid}`);
+		this.socket = undefined;
+		this.hasPassedOn = true;
 	}
 
 	/** @param patience ms that it may take, at most */

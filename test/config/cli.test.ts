@@ -72,7 +72,12 @@ test.each<[string, string[], CommandLine]>([
 	["plugin-info", ["plugin-info"], { kind: "plugin-info" }],
 	["--takeover", ["--takeover"], { kind: "run", files, overrides: {}, takeover: true }],
 	["run after --takeover", ["--takeover", "run"], { kind: "run", files, overrides: {}, takeover: true }],
-	["install --systemd", ["install", "--systemd"], { kind: "install", files }],
+	["install --systemd", ["install", "--systemd"], { kind: "install", files, upgrades: false }],
+	[
+		"install --upgrade-on-reload",
+		["install", "--systemd", "--upgrade-on-reload"],
+		{ kind: "install", files, upgrades: true },
+	],
 	["-V", ["-V"], { kind: "version" }],
 	["--version", ["--version"], { kind: "version" }],
 ])("%s", (_, argv, command) => {

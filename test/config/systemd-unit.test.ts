@@ -9,26 +9,37 @@ import { systemdUnit } from "../../src/config/systemd-unit.ts";
 const UNNAMED = { configPath: "pgdog.toml", configNamed: false, usersPath: undefined };
 
 test("the unit starts this executable with the files that were named, or with those of /etc/pgdog", () => {
-	expect(systemdUnit("/usr/local/bin/pgdog", UNNAMED)).toContain(
+	expect(systemdUnit("/usr/local/bin/pgdog", UNNAMED, false)).toContain(
 		"\nExecStart=/usr/local/bin/pgdog --config /etc/pgdog/pgdog.toml\n",
 	);
-	const unit = systemdUnit("/opt/pgdog", UNNAMED);
+	const unit = systemdUnit("/opt/pgdog", UNNAMED, false);
 	expect(unit).toContain("\nLoadCredential=secrets:/etc/pgdog/secrets\n");
 	expect(unit).toContain('/etc/pgdog/secrets/alice leads password_file = "secrets_alice"');
 	expect(unit).toContain(
 		"put pgdog.toml and users.toml into /etc/pgdog. The executable may not lie below /home, which\n# the service does not see.\n",
 	);
 	const named = { configPath: "/srv/a b/x.toml", configNamed: true, usersPath: "/srv/50%$/users.toml" };
-	expect(systemdUnit("/opt/pgdog", named)).toContain(
+	expect(systemdUnit("/opt/pgdog", named, false)).toContain(
 		'\nExecStart=/opt/pgdog --config "/srv/a b/x.toml" --users /srv/50%%$$/users.toml\n',
 	);
+});
+
+test("a reload reads the configuration, or has the executable take over, as one chooses", () => {
+	for (const [upgrades, signal] of [
+		[false, "HUP"],
+		[true, "USR2"],
+	] as const) {
+		const unit = systemdUnit("/opt/pgdog", UNNAMED, upgrades);
+		expect(unit.match(/^ExecReload=.*$/gm)).toEqual([`ExecReload=/bin/kill -${signal} $MAINPID`]);
+		expect(unit).toContain("\nNotifyAccess=main\n");
+	}
 });
 
 test.skipIf(Bun.which("systemd-analyze") === null)("systemd takes the unit, and rates it below 3.0", () => {
 	const folder = mkdtempSync(join(tmpdir(), "pgdog-unit-"));
 	try {
 		const path = join(folder, "pgdog.service");
-		writeFileSync(path, systemdUnit("/bin/true", UNNAMED));
+		writeFileSync(path, systemdUnit("/bin/true", UNNAMED, true));
 		const analyze = (...args: string[]) => {
 			const { exitCode, stdout, stderr } = Bun.spawnSync(["systemd-analyze", ...args, path]);
 			return { exitCode, said: `${stdout}${stderr}` };

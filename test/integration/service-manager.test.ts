@@ -1,12 +1,12 @@
 // What systemd is told, by a socket of the test's own, and a socket that is passed on to the executable as systemd does.
 
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { stringify } from "smol-toml";
 import { Datagrams } from "../support/datagrams.ts";
-import { type Cluster, startPostgres } from "../support/postgres.ts";
+import { type Cluster, freePort, startPostgres } from "../support/postgres.ts";
 import { proxyCommand, simpleConfig, startProxy } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { adopt } from "../support/reaper.ts";
@@ -77,6 +77,91 @@ test.skipIf(!linux)(
 		expect(manager.got.slice(from)).not.toContain("WATCHDOG=1");
 	},
 );
+
+/** Whether a process is there, or has ended and was not asked how. */
+function isThere(pid: number): boolean {
+	try {
+		return !readFileSync(`/proc/${pid}/stat`, "latin1").includes(") Z ");
+	} catch {
+		return false;
+	}
+}
+
+describe.skipIf(!linux)("SIGUSR2 has the executable take over", () => {
+	/** What was told from `from` on, without what is told again and again. */
+	const told = (manager: Datagrams, from: number) =>
+		manager
+			.read()
+			.slice(from)
+			.filter((each) => !/^(STATUS=|WATCHDOG=1$)/.test(each))
+			.map((each) => each.replace(/\d{4,}$/, each.startsWith("MAINPID") ? "$&" : "µs"));
+	const general = (name: string) => ({ host: "127.0.0.1", takeover_socket: join(folder, name) });
+
+	test("twice in a row, and the service goes on, with its watchdog", async () => {
+		using manager = new Datagrams(join(folder, "upgrade"));
+		const env = { NOTIFY_SOCKET: join(folder, "upgrade"), WATCHDOG_USEC: "200000" };
+		const files = config({ ...general("upgrade.takeover"), workers: 2, shutdown_timeout: 7_000 });
+		await using proxy = await startProxy({ ...files, env });
+		await manager.until(/^STATUS=/);
+		await using client = await connect(proxy);
+		let main = proxy.pid;
+		try {
+			for (let time = 1; time <= 2; time++) {
+				const from = manager.read().length;
+				process.kill(main, "SIGUSR2");
+				await manager.until(/^READY=1$/, from);
+				const pid = Number(/^MAINPID=(\d+)$/m.exec(manager.got.slice(from).join("\n"))?.[1]);
+				expect(pid).not.toBe(main);
+				const before = main;
+				main = pid;
+				await until(() => !isThere(before), "the process of before to end");
+				// It has said nothing since: its end would be the service's.
+				expect(told(manager, from)).toEqual(["RELOADING=1\nMONOTONIC_USEC=µs", `MAINPID=${pid}`, "READY=1"]);
+				const pings = manager.read().length;
+				await manager.until(/^WATCHDOG=1$/, pings);
+				expect((await client.query("SELECT 1")).rows).toEqual([["1"]]);
+			}
+			// A reload of the configuration is one all the same.
+			const from = manager.read().length;
+			process.kill(main, "SIGHUP");
+			await manager.until(/^READY=1$/, from);
+		} finally {
+			if (main !== proxy.pid) process.kill(main, "SIGTERM");
+		}
+		await manager.until(/^STOPPING=1/);
+		await until(() => !isThere(main), "the last one to end");
+	});
+
+	test("one that fails leaves the service as it was, and another may be tried", async () => {
+		using manager = new Datagrams(join(folder, "failing"));
+		const files = config(general("failing.takeover"));
+		await using proxy = await startProxy({ ...files, env: { NOTIFY_SOCKET: join(folder, "failing") } });
+		await manager.until(/^STATUS=/);
+		proxy.writeConfig("[general]\nworkers = -1\n");
+		for (let time = 1; time <= 2; time++) {
+			const from = manager.read().length;
+			const lines = proxy.lines.length;
+			proxy.signal("SIGUSR2");
+			await manager.until(/^READY=1$/, from);
+			expect(told(manager, from)).toEqual(["RELOADING=1\nMONOTONIC_USEC=µs", "READY=1"]);
+			await proxy.waitForLog(/has ended with exit code 1: this process goes on/, 10_000, lines);
+		}
+		(await connect(proxy)).close();
+		proxy.signal("SIGTERM");
+		expect(await proxy.exited).toBe(0);
+		expect(told(manager, 0).at(-1)).toStartWith("STOPPING=1");
+	});
+
+	test("a takeover by one that the service has not started says nothing of another main process", async () => {
+		using manager = new Datagrams(join(folder, "foreign"));
+		const files = config({ ...general("foreign.takeover"), port: freePort() });
+		await using proxy = await startProxy({ ...files, env: { NOTIFY_SOCKET: join(folder, "foreign") } });
+		await manager.until(/^STATUS=/);
+		await using _next = await startProxy({ ...files, args: ["--takeover"] });
+		expect(await proxy.exited).toBe(0);
+		expect(told(manager, 0).map((each) => each.split("\n")[0])).toEqual(["READY=1", "STOPPING=1"]);
+	});
+});
 
 /** Runs the executable with `fd` as its descriptor 3. */
 function startWith(fd: number, variables: string, general: Record<string, unknown>) {

@@ -1,0 +1,65 @@
+// A new executable in place of this process, which starts it itself (SIGUSR2): the service manager believes the service's main process
+// alone (systemd.service(5), NotifyAccess=main), and nobody who does not run within the service may become that. Made by main.ts.
+
+import { isAbsolute } from "node:path";
+import type { Subprocess } from "bun";
+import type { Contain } from "./contain.ts";
+import type { Log } from "./log.ts";
+import type { ServiceManager } from "./net/service-manager.ts";
+
+/** The path by which this was started, where it leads now: as a link, it may lead to another version than it did. */
+const EXECUTABLE = isAbsolute(process.argv0) ? process.argv0 : process.execPath;
+
+/** The proxy of this process. */
+interface Replaced {
+	readonly contain: Contain;
+	/** Whether it listens, and is not about to end. */
+	readonly isServing: boolean;
+}
+
+export class Upgrade {
+	private readonly log: Log;
+	private readonly service: ServiceManager;
+	private child: Subprocess | null = null;
+
+	constructor(log: Log, service: ServiceManager) {
+		this.log = log;
+		this.service = service;
+	}
+
+	/** @param args of the command line @param patience ms in which it has to have taken over */
+	begin(proxy: Replaced, args: readonly string[], patience: number): void {
+		if (!proxy.isServing || this.child !== null) {
+			this.log.warn("SIGUSR2: nothing is started while the proxy starts, stops, or is being replaced");
+			return;
+		}
+		this.service.reloading();
+		const others = args.filter((arg) => arg !== "--takeover");
+		// Who is watched is said by MAINPID from then on.
+		const { WATCHDOG_PID: _, ...env } = process.env;
+		const over = (how: string) => this.onFailed(proxy, how);
+		try {
+			const child = Bun.spawn([EXECUTABLE, "--takeover", ...others], {
+				env,
+				stdio: ["ignore", "inherit", "inherit"],
+				onExit: (_, code, signal) =>
+					proxy.contain.guard(null, () => over(`has ended with ${signal ?? `exit code ${code}`}`)),
+			});
+			this.child = child;
+			this.service.heir = child.pid;
+			this.log.info(`SIGUSR2: process ${child.pid} is to take over, from ${EXECUTABLE}`);
+			proxy.contain.later(patience, null, () => this.service.hasPassedOn || child.kill("SIGKILL"));
+		} catch (error) {
+			over(`could not be started: ${(error as Error).message}`);
+		}
+	}
+
+	/** Says so, unless it was replaced before: then whoever has ended was the service, or somebody's who watches that. */
+	private onFailed({ isServing }: Replaced, how: string): void {
+		this.child = null;
+		this.service.heir = null;
+		if (this.service.hasPassedOn) return;
+		this.log.error(`${EXECUTABLE} ${how}: this process goes on`);
+		if (isServing) this.service.ready();
+	}
+}
