@@ -42,6 +42,8 @@ export interface Borrower extends ServerClient {
 	onBug(bug: unknown): void;
 	/** At login: what a server reports with the client's settings. */
 	onWelcome(reported: ParameterSet): void;
+	/** At login: no server is needed if what one reports is known of its pool. @returns whether it is, and the log-in over */
+	greet(): boolean;
 }
 
 export class Checkout implements Waiter {
@@ -138,10 +140,9 @@ export class Checkout implements Waiter {
 		this.waitTime = waitTime;
 	}
 
-	/** For a login: what any server reports will do, the primary's best. @returns the pool that it is asked of */
-	beginLogin(): Pool {
+	/** For a login: what any server reports will do, the primary's best. */
+	beginLogin(): void {
 		this.pool = this.another() ?? this.pool;
-		return this.pool;
 	}
 
 	/** Its settings are known: what it asks for now it asks for its requests. */
@@ -287,6 +288,8 @@ export class Checkout implements Waiter {
 
 	/** Nothing of the request was sent: another pool that can serve it may. */
 	private lookElsewhere(late: boolean): void {
+		// Another thread may have told by now what it waits for.
+		if (!this.loggedIn && this.client.greet()) return;
 		const { side, since } = this.routing;
 		const isHere = this.queue === this.pool;
 		if (!late && isHere && this.loggedIn && this.cluster.serves(0, this.pool, side, since)) return;

@@ -103,9 +103,17 @@ export class Link implements Borrower {
 
 	/** Finds out the settings that the client's sessions will have, from the cache or from a server. */
 	begin(): void {
-		const known = this.checkout.beginLogin().greeting(this.settings.startup, !this.checkout.isRouted);
-		if (known !== null) this.onWelcome(known);
-		else this.checkout.start();
+		this.checkout.beginLogin();
+		if (!this.greet()) this.checkout.start();
+	}
+
+	greet(): boolean {
+		const { checkout } = this;
+		const known = checkout.pool.greeting(this.settings.startup, !checkout.isRouted);
+		if (known === null) return false;
+		checkout.leave();
+		this.onWelcome(known);
+		return true;
 	}
 
 	onWelcome(reported: ParameterSet): void {

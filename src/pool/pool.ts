@@ -93,8 +93,7 @@ export class Pool implements CappedPool, Connected, Checked, Filled, KeptPool, H
 			}
 		}
 		if (this.retired) {
-			// Later: the caller has to know first that the waiter waits.
-			this.context.contain.soon(null, () => waiter.onCheckoutFailed(SHUT_DOWN));
+			this.context.contain.soon(null, () => waiter.onCheckoutFailed(SHUT_DOWN)); // First the caller has to know that it waits.
 			return null;
 		}
 		waiter.waitingSince = time;
@@ -538,9 +537,10 @@ export class Pool implements CappedPool, Connected, Checked, Filled, KeptPool, H
 		return ledger.elsewhere(this.slot, worker).idle === 0;
 	}
 
-	/** Another worker has learned something about servers of this identity. */
+	/** Another worker has learned something about servers of this identity: a log-in may have waited for just that. */
 	onLesson(identity: string, lesson: Lesson): void {
 		if (identity === this.identity) this.reported.hear(lesson);
+		this.reconsider();
 	}
 
 	/** The pool left the configuration. */

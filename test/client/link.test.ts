@@ -15,6 +15,7 @@ import { PgError } from "../../src/errors.ts";
 import { createFactsCache } from "../../src/parser/facts-cache.ts";
 import type { Cluster } from "../../src/pool/cluster.ts";
 import type { Ear, Ears } from "../../src/pool/ear.ts";
+import type { Waiter } from "../../src/pool/waiters.ts";
 import { STALE } from "../../src/session/preparing.ts";
 import { Said } from "../../src/session/said.ts";
 import { Stat } from "../../src/stats/counters.ts";
@@ -226,4 +227,40 @@ test("without the setting, and where nothing is said for certain, a LISTEN is as
 		expect(ask(frontend.query(sql))).toBe(Said.AsIs);
 		expect(link.saying.hearing).toBeNull();
 	}
+});
+
+// A worker that had little time heard behind the log-in what another had learned before; the log-in waited for the one server on.
+test("a log-in that waits for a server is over when another thread tells what that would say", () => {
+	const { sets } = rig();
+	const events: string[] = [];
+	let known: ReturnType<typeof sets.of> | null = null;
+	const pool = {
+		greeting: () => known,
+		take: (waiter: Waiter) => {
+			waiter.queued = true;
+			events.push("waits");
+			return null;
+		},
+		leave: (waiter: Waiter) => {
+			waiter.queued = false;
+			events.push("leaves");
+		},
+	};
+	const cluster = { first: pool, shards: [], pick: () => pool, serves: () => true };
+	const client = { incoming: {}, onWelcome: (reports: Buffer) => events.push(reports.toString("latin1")) };
+	const login = { hints: {}, parameters: sets.empty } as unknown as Login;
+	const context = { sets, collected: new Budget(1) } as unknown as ClientContext;
+	const link = new Link(context, client as unknown as LinkOwner, cluster as unknown as Cluster, null, login, null);
+	link.begin();
+	link.checkout.onElsewhere(false);
+	expect([events, link.checkout.loggedIn]).toEqual([["waits"], false]);
+	known = sets.of(new Map([["TimeZone", "UTC"]]));
+	link.checkout.onElsewhere(false);
+	expect([events, link.checkout.loggedIn]).toEqual([
+		["waits", "leaves", expect.stringContaining("TimeZone\0UTC")],
+		true,
+	]);
+	// It is one of many to whom that is said.
+	link.checkout.onElsewhere(false);
+	expect(events).toHaveLength(3);
 });

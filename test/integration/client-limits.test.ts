@@ -175,15 +175,18 @@ test("clients keep their seats when they go to another worker, and 1,000 at once
 		while (!over && !client.ended) await client.query("SELECT 1");
 	});
 	await using console = await admin(proxy);
+	// Which worker accepts is the system's choice, and of a crowd one may take all where the other gets no time: both have some before.
+	const early = [await connect(proxy)];
+	while (new Set(early.map(workerOf)).size < 2 && early.length < 80) early.push(await connect(proxy));
+	expect(new Set(early.map(workerOf)).size).toBe(2);
 	const knocks = await Promise.all(Array.from({ length: 1000 }, () => knock(proxy)));
 	const clients = knocks.filter((outcome) => typeof outcome !== "string");
 	expect(new Set(knocks.filter((outcome) => typeof outcome === "string"))).toEqual(new Set([ALL]));
-	expect(clients).toHaveLength(88);
-	expect(new Set(clients.map(workerOf)).size).toBe(2);
+	expect(clients).toHaveLength(88 - early.length);
 	expect(await show(console, "SHOW CLIENTS")).toHaveLength(100);
 	over = true;
 	await Promise.all(busy);
-	for (const client of [...clients, ...here]) client.close();
+	for (const client of [...clients, ...early, ...here]) client.close();
 	const again = await Promise.all(Array.from({ length: 100 }, () => untilRoom(proxy)));
 	expect(await knock(proxy)).toBe(ALL);
 	for (const client of again) client.close();

@@ -6,6 +6,7 @@ import { ServerState } from "../../src/backend/server-state.ts";
 import { now } from "../../src/clock.ts";
 import { NO_FACTS } from "../../src/parser/session.ts";
 import { Pool } from "../../src/pool/pool.ts";
+import type { Lesson } from "../../src/pool/reported.ts";
 import { FoundRole } from "../../src/pool/vitals.ts";
 import { Stat } from "../../src/stats/counters.ts";
 import { rig } from "../backend/support.ts";
@@ -107,6 +108,30 @@ test("an exhausted pool is told of once a minute by all workers together, and ev
 	expect([sum(Stat.errors), ledger.used(0)]).toEqual([5, 1]);
 	expect(sum(Stat.wait_time)).toBeGreaterThanOrEqual(5 * 1500);
 	for (const pool of pools) pool.shutDown();
+});
+
+test("what another worker has learned is told to those who wait, and what is of other servers to nobody's log-in", async () => {
+	using postgres = new ScriptedServer();
+	const made = testPool(postgres.port, { pool_size: 1 }, {}, 0, 2);
+	const lessons: [string, Lesson][] = [];
+	const share = (_slot: number, identity: string, lesson: Lesson) => void lessons.push([identity, lesson]);
+	const pool = (worker: number) =>
+		new Pool(made.pool.spec, 0, new Float64Array(Stat.length), { ...made.context, worker, share });
+	const [there, here] = [pool(0), pool(1)];
+	await new TestWaiter().from(there);
+	expect(lessons).toHaveLength(1);
+	const client = new TestWaiter();
+	void client.from(here);
+	let looks = 0;
+	client.onElsewhere = () => void looks++;
+	const { empty } = made.context.sets;
+	here.onLesson("elsewhere", lessons[0]![1]);
+	expect(here.greeting(empty, false)).toBeNull();
+	looks = 0;
+	here.onLesson(...lessons[0]!);
+	expect([looks, here.greeting(empty, false)]).toEqual([1, there.greeting(empty, false)]);
+	here.leave(client);
+	for (const of of [there, here]) of.shutDown();
 });
 
 test("who gives up waiting has waited all the same", async () => {
