@@ -60,7 +60,11 @@ export class Client implements StreamOwner, ClientHandle, LinkOwner {
 	}
 
 	onWelcome(reports: Buffer): void {
-		this.stream.writeAll(Buffer.concat([reports, backendKeyData(this.pid, this.secret), READY_IDLE]));
+		// Behind the end of the login, in one write: each of its own would be a TLS record, and wake the client.
+		const { out } = this.stream;
+		out.addAll(reports);
+		out.addAll(backendKeyData(this.pid, this.secret));
+		out.addAll(READY_IDLE);
 		this.context.onLogin(this);
 		this.resume();
 	}

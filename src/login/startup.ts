@@ -461,7 +461,7 @@ export class Startup implements StreamOwner {
 				this.fail(request.error);
 				break;
 			case "ok":
-				if (request.saslFinal !== null) this.stream.writeAll(authentication(Auth.SASLFinal, request.saslFinal));
+				if (request.saslFinal !== null) this.stream.out.addAll(authentication(Auth.SASLFinal, request.saslFinal));
 				this.letIn();
 		}
 	}
@@ -495,7 +495,7 @@ export class Startup implements StreamOwner {
 			}
 			stream.counted = seat;
 		}
-		stream.writeAll(AUTHENTICATION_OK);
+		stream.out.addAll(AUTHENTICATION_OK);
 		this.over();
 		const keys = this.login?.keys ?? null;
 		if (found !== null && keys !== null) context.onProven(found.user, keys);

@@ -1,8 +1,9 @@
 // Who is let in, and who is not: limits, wrong answers, users whom a server knows, and the ends that a log-in may come to.
 
-import { afterAll, expect, test } from "bun:test";
+import { afterAll, expect, spyOn, test } from "bun:test";
 import type { User } from "../../src/config/snapshot.ts";
 import { PgError, TOO_MANY_CONNECTIONS } from "../../src/errors.ts";
+import { Stream } from "../../src/net/stream.ts";
 import { Stat } from "../../src/stats/counters.ts";
 import { ScriptedServer, testPool } from "../pool/support.ts";
 import { errorFields } from "../support/message.ts";
@@ -69,6 +70,27 @@ test.each(["plain", "md5", "scram"] as const)(
 		expect(proven).toEqual(auth_type === "scram" ? ["u 32"] : []);
 	},
 );
+
+// Three writes are three TLS records, and wake the client three times.
+test("what a client is told once it has proven who it is goes out in one write", async () => {
+	using listening = stage({ auth_type: "scram" });
+	// The first has a server asked for what the others are told at once.
+	await using first = await connect(listening);
+	expect(first.backendPid).toBeGreaterThan(0);
+	const written: Buffer[] = [];
+	const { write } = Stream.prototype;
+	using spy = spyOn(Stream.prototype, "write").mockImplementation(function (this: Stream, bytes, start, length, lasts) {
+		// Flushed from within, it would be written twice over here.
+		if (this.out.fill === 0) written.push(Buffer.from(bytes.subarray(start, start + length)));
+		return write.call(this, bytes, start, length, lasts);
+	});
+	await using client = await connect(listening);
+	expect(spy).toHaveBeenCalled();
+	expect(client.backendPid).toBeGreaterThan(0);
+	const asked = written.filter((bytes) => bytes[0] === 0x52);
+	expect(asked.map((bytes) => bytes.readInt32BE(5))).toEqual([10, 11, 12]);
+	expect(asked.at(-1)!.subarray(-6).toString("latin1")).toBe("Z\0\0\0\x05I");
+});
 
 test("what is sent together with the password is answered after the log-in", async () => {
 	using listening = stage({ auth_type: "plain" });
