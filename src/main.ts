@@ -22,7 +22,7 @@ import { type Passed, Proxy } from "./proxy.ts";
 import { Upgrade } from "./upgrade.ts";
 import { versionLine } from "./version.ts";
 
-/** ms that a new executable may take until it has taken over; `takeover_timeout` is of the last part of that. A guess. */
+/** ms that a new executable may take until it comes to take over; then it has `takeover_timeout`. A guess. */
 const UPGRADE_PATIENCE = 60_000;
 
 async function main(command: CommandLine): Promise<number> {
@@ -186,7 +186,8 @@ async function run({ files, overrides, takeover }: Extract<CommandLine, { kind: 
 	});
 	let upgrade: Upgrade | null = null;
 	process.on("SIGUSR2", () => {
-		if (proxy !== null) upgrade?.begin(proxy, process.argv.slice(2), UPGRADE_PATIENCE);
+		const patience = UPGRADE_PATIENCE + snapshot.general.takeover_timeout;
+		if (proxy !== null) upgrade?.begin(proxy, process.argv.slice(2), patience);
 	});
 	const plugins = await bringPlugins(snapshot.plugins, log, log_format);
 	if (plugins === null) return 1;

@@ -73,7 +73,7 @@ export class Proxy implements AdminSource {
 	private readonly predecessor: Takeover | null;
 	/** `WorkerSetup.sockets`; empty again once it leaves. */
 	private sockets: readonly number[];
-	private readonly takeover: TakeoverListener;
+	readonly takeover: TakeoverListener;
 	private readonly passage: Passage;
 	/** Another process goes on in our place; clients may stay for a while. */
 	private isReplaced = false;
@@ -178,7 +178,7 @@ export class Proxy implements AdminSource {
 	}
 
 	private async start(): Promise<void> {
-		const { host, port, workers, unix_socket_dir } = this.configuration.snapshot.general;
+		const { host, port, stats_period, workers, unix_socket_dir } = this.configuration.snapshot.general;
 		this.descriptors.measure(FILES_OF_A_WORKER * this.workers);
 		const shortage = this.descriptors.shortage(FILES_OF_A_WORKER * this.workers, this.configuration.size);
 		if (shortage !== null) this.log.warn(shortage);
@@ -224,10 +224,8 @@ export class Proxy implements AdminSource {
 		this.periodic.push(this.contain.every(TIDY_LEARNED, () => this.forgetLearned()));
 		this.periodic.push(this.contain.every(MEASURE, () => this.descriptors.measure()));
 		this.tidy();
-		const period = this.configuration.snapshot.general.stats_period;
-		this.periodic.push(
-			this.contain.every(period, () => this.averages.sample(this.known.samples(this.configuration.pools), Date.now())),
-		);
+		const sample = () => this.averages.sample(this.known.samples(this.configuration.pools), Date.now());
+		this.periodic.push(this.contain.every(stats_period, sample));
 	}
 
 	/** Opens what no two processes have at once: only clients' sockets go on when another takes over. */
@@ -439,6 +437,7 @@ export class Proxy implements AdminSource {
 		this.closing = true;
 		this.unixListener?.stop();
 		this.takeover.stop();
+		this.service.endHeir();
 		// The plugins' fini only while no worker listens: with clients, nobody knows what the threads are doing.
 		if (this.listening === 0) this.plugins.fini();
 		this.over.resolve(1);

@@ -15,22 +15,34 @@ interface Replaced {
 	readonly contain: Contain;
 	/** Whether it listens, and is not about to end. */
 	readonly isServing: boolean;
+	/** Where another process comes to take over. */
+	readonly takeover: { readonly isOpen: boolean };
 }
 
 export class Upgrade {
 	private readonly log: Log;
 	private readonly service: ServiceManager;
+	private readonly pid: number;
 	private child: Subprocess | null = null;
 
-	constructor(log: Log, service: ServiceManager) {
+	constructor(log: Log, service: ServiceManager, pid = process.pid) {
 		this.log = log;
 		this.service = service;
+		this.pid = pid;
 	}
 
 	/** @param args of the command line @param patience ms in which it has to have taken over */
 	begin(proxy: Replaced, args: readonly string[], patience: number): void {
 		if (!proxy.isServing || this.child !== null) {
 			this.log.warn("SIGUSR2: nothing is started while the proxy starts, stops, or is being replaced");
+			return;
+		}
+		if (!proxy.takeover.isOpen) {
+			this.log.warn("SIGUSR2: nothing is started: this process listens on no takeover_socket");
+			return;
+		}
+		if (this.pid === 1) {
+			this.log.warn("SIGUSR2: nothing is started: all others end with this process, which is process 1 of a container");
 			return;
 		}
 		this.service.reloading();
@@ -46,7 +58,7 @@ export class Upgrade {
 					proxy.contain.guard(null, () => over(`has ended with ${signal ?? `exit code ${code}`}`)),
 			});
 			this.child = child;
-			this.service.heir = child.pid;
+			this.service.heir = child;
 			this.log.info(`SIGUSR2: process ${child.pid} is to take over, from ${EXECUTABLE}`);
 			proxy.contain.later(patience, null, () => this.service.hasPassedOn || child.kill("SIGKILL"));
 		} catch (error) {
@@ -54,12 +66,12 @@ export class Upgrade {
 		}
 	}
 
-	/** Says so, unless it was replaced before: then whoever has ended was the service, or somebody's who watches that. */
+	/** Says so, unless this one goes, too: it is told to stop, or was replaced before, and others watch that. */
 	private onFailed({ isServing }: Replaced, how: string): void {
 		this.child = null;
 		this.service.heir = null;
-		if (this.service.hasPassedOn) return;
+		if (!isServing) return;
 		this.log.error(`${EXECUTABLE} ${how}: this process goes on`);
-		if (isServing) this.service.ready();
+		this.service.ready();
 	}
 }

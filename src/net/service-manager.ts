@@ -18,6 +18,12 @@ interface Attended {
 	status(): string;
 }
 
+/** A process that was started to go on in place of this one. */
+interface Heir {
+	readonly pid: number;
+	kill(signal: "SIGKILL"): void;
+}
+
 export class ServiceManager {
 	private socket: string | undefined;
 	/** ms within which it wants to hear of us twice; null: it does not watch. */
@@ -25,8 +31,8 @@ export class ServiceManager {
 	/** Descriptors of sockets to accept clients on that it has passed on (`LISTEN_FDS`); empty: we open our own. */
 	readonly sockets: readonly number[];
 	private status = "";
-	/** Process that was started to go on in place of this one; null: none. */
-	heir: number | null = null;
+	/** null: none. */
+	heir: Heir | null = null;
 	/** Another process is the service, and this one says nothing any more: its end is not the service's. */
 	hasPassedOn = false;
 
@@ -58,14 +64,20 @@ export class ServiceManager {
 	 * it is told that it may go on, and says that it is ready: it would not be believed.
 	 */
 	passOn(pid: number): void {
-		if (pid !== this.heir) return;
+		if (pid !== this.heir?.pid) return;
 		this.tell(`MAINPID=${pid}`);
 		this.socket = undefined;
 		this.hasPassedOn = true;
 	}
 
+	/** This process ends: an heir that does not go on in its place by now would be left alone, and may come to serve unasked. */
+	endHeir(): void {
+		if (!this.hasPassedOn) this.heir?.kill("SIGKILL");
+	}
+
 	/** @param patience ms that it may take, at most */
 	stopping(patience: number): void {
+		this.endHeir();
 		this.tell("STOPPING=1", `EXTEND_TIMEOUT_USEC=${Math.min(patience * 1000, Number.MAX_SAFE_INTEGER)}`);
 	}
 

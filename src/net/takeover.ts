@@ -68,6 +68,11 @@ export class TakeoverListener {
 		this.listener = await listenUnix(path, 0o600, (socket) => this.onVisitor(socket), handlers);
 	}
 
+	/** Whether another process may come. */
+	get isOpen(): boolean {
+		return this.listener !== null;
+	}
+
 	/** Whether another process has our sockets, and may have them for good. */
 	get isOffered(): boolean {
 		return this.heir !== null;

@@ -1,7 +1,7 @@
 // What systemd is told, by a socket of the test's own, and a socket that is passed on to the executable as systemd does.
 
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { stringify } from "smol-toml";
@@ -150,6 +150,34 @@ describe.skipIf(!linux)("SIGUSR2 has the executable take over", () => {
 		proxy.signal("SIGTERM");
 		expect(await proxy.exited).toBe(0);
 		expect(told(manager, 0).at(-1)).toStartWith("STOPPING=1");
+	});
+
+	test("one that hangs ends with the process, which was told to stop meanwhile", async () => {
+		using manager = new Datagrams(join(folder, "hanging"));
+		const link = join(folder, "pgdog");
+		symlinkSync(proxyCommand()[0]!, link);
+		const files = config(general("hanging.takeover"));
+		await using proxy = await startProxy({ ...files, env: { NOTIFY_SOCKET: join(folder, "hanging") }, binary: link });
+		await manager.until(/^STATUS=/);
+		// What the link leads to by now is started.
+		writeFileSync(join(folder, "hangs"), "#!/bin/sh\nexec sleep 1000\n", { mode: 0o755 });
+		unlinkSync(link);
+		symlinkSync(join(folder, "hangs"), link);
+		proxy.signal("SIGUSR2");
+		const pid = Number(/process (\d+) is to take over/.exec(await proxy.waitForLog(/is to take over/))![1]);
+		proxy.signal("SIGUSR2");
+		await proxy.waitForLog(/SIGUSR2: nothing is started while the proxy starts, stops, or is being replaced/);
+		proxy.signal("SIGTERM");
+		expect(await proxy.exited).toBe(0);
+		await until(() => !isThere(pid), "the one that hangs to end");
+		expect(told(manager, 0).map((each) => each.split("\n")[0])).toEqual(["READY=1", "RELOADING=1", "STOPPING=1"]);
+	});
+
+	test("without takeover_socket the log says so, and nothing is started", async () => {
+		await using proxy = await startProxy(config());
+		proxy.signal("SIGUSR2");
+		await proxy.waitForLog(/SIGUSR2: nothing is started: this process listens on no takeover_socket/);
+		(await connect(proxy)).close();
 	});
 
 	test("a takeover by one that the service has not started says nothing of another main process", async () => {
