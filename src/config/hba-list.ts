@@ -3,6 +3,7 @@
 
 import { networkInterfaces } from "node:os";
 import { type HbaEntry, type HbaNames, hbaMethods, hbaTypes, type Network, readNetwork } from "./hba.ts";
+import { whyNoPattern } from "./hba-pattern.ts";
 import { joinKey } from "./locate.ts";
 import { type Findings, placeOf, show, type ValueSource } from "./problem.ts";
 import { choice, type Values, words } from "./setting.ts";
@@ -22,9 +23,9 @@ export const hba = {
 	}),
 	database: words({
 		required: true,
-		text: "The databases, by the names that clients use: `all`, `sameuser` (of the user's name), or names. The admin database is one of them.",
+		text: "The databases, by the names that clients use: `all`, `sameuser` (of the user's name), names, or regular expressions. The admin database is one of them.",
 	}),
-	user: words({ required: true, text: "The users: `all`, or names." }),
+	user: words({ required: true, text: "The users: `all`, names, or regular expressions." }),
 	address: words({
 		text: "Where the client is, with `host`, `hostssl` and `hostnossl` only: `all`, an address, a network (`10.0.0.0/8`, `fd00::/8`), `samehost` (an address of this machine) or `samenet` (of a network that it is in; both as of the last reload). An IPv4 address that comes by way of IPv6 is one of IPv4.",
 	}),
@@ -81,28 +82,33 @@ type Refuse = (word: string, accepted: string) => void;
 /** PostgreSQL's words that only a server could tell the meaning of, and what else is read in a name. */
 const ELSEWHERE: readonly [pattern: RegExp, accepted: string][] = [
 	[/^\+/, "names: who is a member of a role is known to the servers only"],
-	[/^"?\//, "names: regular expressions are not served"],
 	[/^@/, "names: no files of names are read"],
 	// That is what it means in names of databases elsewhere.
 	[/^\*$/, 'all, or "*" in double quotes for that name'],
 ];
 
-/** In double quotes a word is a name, whatever it means without. */
+/** In double quotes a word is a name, whatever it means without; but a regular expression is one there, too, as to PostgreSQL. */
 function readNames(given: readonly string[], ofDatabases: boolean, refuse: Refuse): HbaNames {
 	const names: string[] = [];
+	const patterns: string[] = [];
 	let [all, sameuser] = [false, false];
 	for (const word of given) {
 		const quoted = /^"([^"]+)"$/.exec(word)?.[1];
 		const elsewhere = ELSEWHERE.find(([pattern]) => pattern.test(word))?.[1];
+		const expression = /^\/(.*)$/s.exec(quoted ?? word)?.[1];
 		if (elsewhere !== undefined) refuse(word, elsewhere);
-		else if (quoted !== undefined) names.push(quoted);
+		else if (expression !== undefined) {
+			const why = whyNoPattern(expression);
+			if (why === null) patterns.push(expression);
+			else refuse(word, `a regular expression that PostgreSQL and the proxy read alike (docs/logging-in.md), ${why}`);
+		} else if (quoted !== undefined) names.push(quoted);
 		else if (word.includes('"')) refuse(word, "a name, in double quotes or without any");
 		else if (word === "all") all = true;
 		else if (ofDatabases && word === "sameuser") sameuser = true;
 		else if (ofDatabases && (word === "samerole" || word === "samegroup")) refuse(word, ELSEWHERE[0]![1]);
 		else if (!ofDatabases || word !== "replication") names.push(word);
 	}
-	return { all, sameuser, names };
+	return { all, sameuser, names, ...(patterns.length > 0 ? { patterns } : {}) };
 }
 
 function readNetworks(given: readonly string[], refuse: Refuse): Network[] | null {

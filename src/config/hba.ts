@@ -2,6 +2,7 @@
 // `configcheck --login`. What may stand in the file is in hba-list.ts. PostgreSQL docs, "The pg_hba.conf File".
 
 import { isIP } from "node:net";
+import { matchesPattern } from "./hba-pattern.ts";
 import type { General } from "./settings.ts";
 
 export const hbaTypes = ["local", "host", "hostssl", "hostnossl"] as const;
@@ -21,11 +22,13 @@ export interface Network {
 	readonly prefix: bigint;
 }
 
-/** Databases or users of an entry: `all`, `sameuser` (a database of the user's name), or by their names. */
+/** Databases or users of an entry: `all`, `sameuser` (a database of the user's name), by their names, or by what these match. */
 export interface HbaNames {
 	readonly all: boolean;
 	readonly sameuser: boolean;
 	readonly names: readonly string[];
+	/** Regular expressions, without the slash. */
+	readonly patterns?: readonly string[];
 }
 
 /** Plain data, which goes to the workers. */
@@ -64,8 +67,11 @@ export function meets(list: readonly HbaEntry[], { user, database, host, isEncry
 		if (address === null || !kinds.includes(type)) return false;
 		return networks === null || networks.some((network) => holds(network, address));
 	};
-	const isAmong = ({ all, sameuser, names }: HbaNames, name: string) =>
-		all || (sameuser && name === user) || names.includes(name);
+	const isAmong = ({ all, sameuser, names, patterns = [] }: HbaNames, name: string) =>
+		all ||
+		(sameuser && name === user) ||
+		names.includes(name) ||
+		patterns.some((pattern) => matchesPattern(pattern, name));
 	return (
 		list.find((entry) => comesBy(entry) && isAmong(entry.databases, database) && isAmong(entry.users, user)) ?? null
 	);

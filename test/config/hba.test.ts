@@ -225,6 +225,8 @@ describe("addresses", () => {
 	});
 });
 
+const ALIKE = "a regular expression that PostgreSQL and the proxy read alike (docs/logging-in.md),";
+
 describe("the file", () => {
 	const OK = "host|all|all|all|trust";
 
@@ -252,8 +254,11 @@ describe("the file", () => {
 			'database = "samegroup"',
 			"names: who is a member of a role is known to the servers only",
 		],
-		["host|/^db\\d|all|all|trust", 'database = "/^db\\\\d"', "names: regular expressions are not served"],
-		['host|all|"/^a{1,2}"|all|trust', 'user = "\\"/^a{1,2}\\""', "names: regular expressions are not served"],
+		["host|/|all|all|trust", 'database = "/"', `${ALIKE} not with "its end" there`],
+		["host|all|/(?i)a|all|trust", 'user = "/(?i)a"', `${ALIKE} not with "?i)a" there`],
+		['host|all|"/(a*){1,2}*"|all|trust', 'user = "\\"/(a*){1,2}*\\""', `${ALIKE} not with "*" there`],
+		["host|all|/(a*)*b|all|trust", 'user = "/(a*)*b"', `${ALIKE} with fewer ways to match`],
+		["host|all|/[z-a]|all|trust", 'user = "/[z-a]"', `${ALIKE} with ranges in order`],
 		["host|@dbs|all|all|trust", 'database = "@dbs"', "names: no files of names are read"],
 		["host|*|all|all|reject", 'database = "*"', 'all, or "*" in double quotes for that name'],
 		['host|a"b"|all|all|trust', 'database = "a\\"b\\""', "a name, in double quotes or without any"],

@@ -34,12 +34,47 @@ const HOSTS = [LOCAL, "127.0.0.1", "127.5.6.7", "127.5.6.6", "127.5.6.200", "127
 /** How each method asks whoever has a SCRAM verifier. */
 const ASKED: Record<string, number> = { trust: 0, password: 3, md5: 10, "scram-sha-256": 10 };
 
+/** Each in its own way beside the rest; what PostgreSQL would not read at all keeps it from starting. */
+const PATTERNS = [
+	...[
+		"/^a",
+		"/n$",
+		"/^.$",
+		"/^..$",
+		"/^[a-z]+$",
+		"/[^a-z0-9]",
+		"/\\d$",
+		"/^\\w+$",
+		"/\\W",
+		"/^(d|x)",
+		"/^(?:[ad]n?){2}1?$",
+	],
+	...[
+		"/^[-+]",
+		"/ü",
+		"/\\+",
+		"/^a.b$",
+		"/^(all|same.*)$",
+		"/^[^ü]*$",
+		"/^D?d1?$",
+		"/^n*a{1,2}",
+		"/a.*n.*n",
+		"/^d{1}[0-9]{1,}$",
+	],
+];
+
 /** As they may stand in either file: what is no word stands in double quotes, and what is one may. */
 const names = (known: readonly string[], keywords: readonly string[]) => {
 	const name = fc.tuple(fc.constantFrom(...known), fc.boolean()).map(([name, isQuoted]) => {
 		return isQuoted || !/^[\w'ü]+$/.test(name) || name === "samerole" ? `"${name}"` : name;
 	});
-	const word = fc.oneof({ weight: 1, arbitrary: fc.constantFrom(...keywords) }, { weight: 2, arbitrary: name });
+	const pattern = fc.constantFrom(...PATTERNS).map((pattern) => `"${pattern}"`);
+	const keyword = fc.constantFrom(...keywords);
+	const word = fc.oneof(
+		{ weight: 1, arbitrary: keyword },
+		{ weight: 1, arbitrary: pattern },
+		{ weight: 2, arbitrary: name },
+	);
 	return fc.array(word, { minLength: 1, maxLength: 3 }).map((words) => words.join());
 };
 const ENTRY = fc.record({
