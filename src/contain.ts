@@ -2,6 +2,9 @@
 // in (net/stream.ts); a promise, a timer, a microtask and a message of another thread come in here, each on behalf of a connection,
 // or of none, and each ends with `after`, as a socket's event does.
 
+/** ms that a timer can be set to, 24 days: to a longer time (`MAX` of a setting), it would be set to 1 ms. */
+const LONGEST = 2 ** 31 - 1;
+
 /** A connection that a bug may cost. */
 export interface Contained {
 	terminate(): void;
@@ -56,11 +59,11 @@ export class Contain {
 
 	/** Runs `work` in `delay` ms, unless the timer is cleared before. */
 	later(delay: number, connection: Contained | null, work: () => void): Timer {
-		return setTimeout(() => this.guard(connection, work), delay);
+		return setTimeout(() => this.guard(connection, work), Math.min(delay, LONGEST));
 	}
 
 	/** Runs `work` every `period` ms, until the timer is cleared. */
 	every(period: number, work: () => void): Timer {
-		return setInterval(() => this.guard(null, work), period);
+		return setInterval(() => this.guard(null, work), Math.min(period, LONGEST));
 	}
 }
