@@ -2,6 +2,7 @@
 // connection in time, never a hang; and the proxy serves again as soon as PostgreSQL does, without a restart of its own.
 
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
+import { admin, show } from "../integration/support.ts";
 import { type QueryResult, RawClient } from "../support/raw-client.ts";
 import { until, within } from "../support/until.ts";
 import { concat, frontend } from "../support/wire-frames.ts";
@@ -137,6 +138,13 @@ describe("a server that ends", () => {
 		});
 	}
 
+	/** Until the proxy has read that its servers are gone: what it writes to one before that is lost with it, as to any peer. */
+	async function untilNoticed(): Promise<void> {
+		const console = await admin(stage.proxy);
+		await until(async () => (await show(console, "SHOW SERVERS")).length === 0, "all servers to be gone");
+		console.close();
+	}
+
 	test("a PostgreSQL that is restarted while clients are idle is not noticed by them", async () => {
 		const clients = await Promise.all(
 			Array.from({ length: 5 }, () => stage.client({ parameters: { "app.who": "me" } })),
@@ -144,6 +152,7 @@ describe("a server that ends", () => {
 		for (const mode of ["fast", "immediate"] as const) {
 			for (const client of clients) await client.query("SELECT 1");
 			await stage.cluster.primary.stop(mode);
+			await untilNoticed();
 			await stage.cluster.primary.start();
 			for (const client of clients) {
 				expect((await client.query("SELECT current_setting('app.who')")).rows).toEqual([["me"]]);
@@ -156,6 +165,7 @@ describe("a server that ends", () => {
 	test("a PostgreSQL that is down makes clients wait up to checkout_timeout, and those it comes back to in time are served", async () => {
 		const clients = await Promise.all(Array.from({ length: 5 }, () => stage.client()));
 		await stage.cluster.primary.stop();
+		await untilNoticed();
 		const results = clients.map((client) => client.query("SELECT 'back'"));
 		await Bun.sleep(700);
 		await stage.cluster.primary.start();
