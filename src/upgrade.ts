@@ -47,8 +47,8 @@ export class Upgrade {
 		}
 		this.service.reloading();
 		const others = args.filter((arg) => arg !== "--takeover");
-		// Who is watched is said by MAINPID from then on.
-		const { WATCHDOG_PID: _, ...env } = process.env;
+		// Who is watched is said by MAINPID from then on; sockets that were passed on, to whoever had this pid, come by takeover_socket.
+		const env = { ...process.env, WATCHDOG_PID: undefined, LISTEN_PID: undefined };
 		const over = (how: string) => this.onFailed(proxy, how);
 		try {
 			const child = Bun.spawn([EXECUTABLE, "--takeover", ...others], {

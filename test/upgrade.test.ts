@@ -21,6 +21,9 @@ afterAll(() => rmSync(folder, { recursive: true }));
 /** ms that nothing here takes. */
 const LONG = 1_000_000;
 
+/** Pids of this process, as a service manager says them. */
+const NAMES = ["WATCHDOG_PID", "LISTEN_PID"];
+
 /** What Bun, which has no flag `--takeover`, is to run. */
 function script(name: string, text: string): string[] {
 	const path = join(folder, name);
@@ -76,16 +79,16 @@ describe.skipIf(!linux)("an executable that is to take over", () => {
 		expect([told(all), all.service.heir]).toEqual([[], null]);
 	});
 
-	test("has the environment without whom the watchdog watches, and one that ends is no heir any more", async () => {
+	test("has the environment without whom others watch and pass sockets on to, and one that ends is no heir any more", async () => {
 		using all = parts("environment");
-		process.env.WATCHDOG_PID = "1";
+		for (const name of NAMES) process.env[name] = "1";
 		const seen = join(folder, "seen");
-		const text = `await Bun.write(${JSON.stringify(seen)}, [process.env.WATCHDOG_PID, process.env.PATH].join()); process.exit(3);`;
+		const text = `await Bun.write(${JSON.stringify(seen)}, [process.env.WATCHDOG_PID, process.env.LISTEN_PID, process.env.PATH].join()); process.exit(3);`;
 		all.upgrade.begin(all.proxy, script("ends.ts", text), LONG);
-		delete process.env.WATCHDOG_PID;
+		for (const name of NAMES) delete process.env[name];
 		await until(() => all.lines.length === 2, "its end");
 		expect(all.lines[1]).toEndWith("has ended with exit code 3: this process goes on");
-		expect(await Bun.file(seen).text()).toBe(`,${process.env.PATH}`);
+		expect(await Bun.file(seen).text()).toBe(`,,${process.env.PATH}`);
 		expect([told(all), all.service.heir]).toEqual([["RELOADING=1", "READY=1"], null]);
 	});
 
