@@ -3,7 +3,12 @@
 // or of none, and each ends with `after`, as a socket's event does.
 
 /** ms that a timer can be set to, 24 days: to a longer time (`MAX` of a setting), it would be set to 1 ms. */
-const LONGEST = 2 ** 31 - 1;
+const LONGEST_TIMER = 2 ** 31 - 1;
+
+/** As `setTimeout`, for a `delay`, ms, that may be without end. What is thrown by `work` costs the process: `Contain.later` does not. */
+export function startTimer(delay: number, work: () => void): Timer {
+	return setTimeout(work, Math.min(delay, LONGEST_TIMER));
+}
 
 /** A connection that a bug may cost. */
 export interface Contained {
@@ -59,11 +64,11 @@ export class Contain {
 
 	/** Runs `work` in `delay` ms, unless the timer is cleared before. */
 	later(delay: number, connection: Contained | null, work: () => void): Timer {
-		return setTimeout(() => this.guard(connection, work), Math.min(delay, LONGEST));
+		return startTimer(delay, () => this.guard(connection, work));
 	}
 
 	/** Runs `work` every `period` ms, until the timer is cleared. */
 	every(period: number, work: () => void): Timer {
-		return setInterval(() => this.guard(null, work), Math.min(period, LONGEST));
+		return setInterval(() => this.guard(null, work), Math.min(period, LONGEST_TIMER));
 	}
 }

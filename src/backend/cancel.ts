@@ -2,6 +2,7 @@
 // where the server's is: it bears the key. The promise settles when the server has closed that connection: its signal is sent by
 // then, and a query that we send afterwards cannot be hit by it.
 
+import { startTimer } from "../contain.ts";
 import { connect, type Host, type ServerDialling } from "../net/connect.ts";
 import { cancelRequest } from "../wire/frontend-messages.ts";
 import type { Server } from "./server.ts";
@@ -40,10 +41,10 @@ export async function sendCancel(
 	let isLate = false;
 	try {
 		const stream = await connect(target, timeout, owner, dialling);
-		const timer = setTimeout(() => {
+		const timer = startTimer(timeout, () => {
 			isLate = true;
 			stream.terminate();
-		}, timeout);
+		});
 		stream.writeAll(cancelRequest(pid, secret));
 		await promise;
 		clearTimeout(timer);

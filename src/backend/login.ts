@@ -4,6 +4,7 @@
 
 import type { ScramCache } from "../auth/scram-keys.ts";
 import { type ServerCredentials, ServerLogin } from "../auth/server-login.ts";
+import { startTimer } from "../contain.ts";
 import { asPgError, PgError } from "../errors.ts";
 import { connect, type ServerDialling, unreachable } from "../net/connect.ts";
 import { NoDescriptor } from "../net/descriptors.ts";
@@ -56,7 +57,7 @@ export async function login(options: LoginOptions, home: ServerHome): Promise<Se
 	}
 	attempt.begin();
 	const left = Math.max(1, options.timeout - (performance.now() - started));
-	const timer = setTimeout(() => attempt.fail(new PgError("FATAL", "08001", "connect timeout")), left);
+	const timer = startTimer(left, () => attempt.fail(new PgError("FATAL", "08001", "connect timeout")));
 	try {
 		return await attempt.outcome;
 	} finally {

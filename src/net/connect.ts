@@ -2,6 +2,7 @@
 // A connection that another thread hands over comes by `adoptSocket` (stream.ts).
 
 import type { SocketHandler } from "bun";
+import { startTimer } from "../contain.ts";
 import { reasonOf } from "../errors.ts";
 import type { Descriptors } from "./descriptors.ts";
 import { type KeepAlive, setKeepAlive } from "./options.ts";
@@ -59,7 +60,7 @@ export async function connect(
 	let timer: Timer | undefined;
 	let stream: Stream | null = null;
 	const expired = new Promise<never>((_, reject) => {
-		timer = setTimeout(() => {
+		timer = startTimer(timeout, () => {
 			const error = new Error(`no answer within ${Math.round(timeout)} ms`) as Error & { code: string };
 			error.code = "ETIMEDOUT";
 			reject(error);
@@ -72,7 +73,7 @@ export async function connect(
 				},
 				() => {},
 			);
-		}, timeout);
+		});
 	});
 	try {
 		const socket = await Promise.race([attempt, expired]);

@@ -4,6 +4,7 @@
 import { isIP } from "node:net";
 import { dns } from "bun";
 import { now } from "../clock.ts";
+import { startTimer } from "../contain.ts";
 import { OnceAMinute, timesText } from "../once-a-minute.ts";
 import { isSocketFolder } from "./unix.ts";
 
@@ -129,7 +130,7 @@ async function getaddrinfo(host: string): Promise<readonly string[]> {
 async function within<T>(promise: Promise<T>, timeout: number, host: string): Promise<T> {
 	let timer: Timer | undefined;
 	const late = new Promise<never>((_, reject) => {
-		timer = setTimeout(() => reject(new Error(`host name "${host}" was not resolved within ${timeout} ms`)), timeout);
+		timer = startTimer(timeout, () => reject(new Error(`host name "${host}" was not resolved within ${timeout} ms`)));
 	});
 	try {
 		return await Promise.race([promise, late]);

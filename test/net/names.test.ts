@@ -87,3 +87,15 @@ test("the machine's own names are found", async () => {
 	expect(await mine.addresses("localhost", 5_000)).toContain("127.0.0.1");
 	await rejects(mine.addresses("no-such-host.invalid", 5_000));
 });
+
+test("a look-up that may take for ever is not too late at once", async () => {
+	const { mine } = names(1000, ["10.0.0.1"]);
+	expect(await mine.addresses("db", Number.MAX_SAFE_INTEGER)).toEqual(["10.0.0.1"]);
+	const { mine: slow, server } = names(1000, []);
+	server.answer = null;
+	const outcome = slow.addresses("db", Number.MAX_SAFE_INTEGER).then(
+		() => "found",
+		() => "too late",
+	);
+	expect(await Promise.race([outcome, Bun.sleep(20).then(() => "still asked")])).toBe("still asked");
+});
