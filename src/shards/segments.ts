@@ -132,7 +132,6 @@ export class Batches {
 				if (route === null) here = targets ?? this.of(transaction.anywhere(this.all));
 				else here = this.of(transaction.targets(this.targets(route), facts, sent));
 				if (targets !== null && here !== targets && isSame(here, targets)) here = targets;
-				addAll(sent, here);
 				if (route !== null && isEnd(facts) && !facts!.chains) ends = true;
 				const firstAnswers = route !== null && facts?.placement.firstAnswers?.[0] === true;
 				if (!this.notePortal(chunk, at, next, { targets: here, firstAnswers }))
@@ -146,7 +145,7 @@ export class Batches {
 				if (code === Frontend.Execute) executes = known?.firstAnswers ?? false;
 				if (code === Frontend.Close && this.portals.delete(portal)) this.portalBytes -= portal.length + NAME_COST;
 			}
-			if (code === Frontend.Parse || code === Frontend.Close) learns = true;
+			learns ||= code === Frontend.Parse || code === Frontend.Close;
 			if (beginsBatch(code)) openReplies++;
 			if (here !== null) {
 				if (targets !== null && targets !== here) {
@@ -156,6 +155,7 @@ export class Batches {
 					answers = [];
 					joins = !ended;
 				}
+				if (targets !== here) addAll(sent, here);
 				targets = here;
 				ended = ends;
 				replies += openReplies;
@@ -194,6 +194,7 @@ function some(answers: readonly boolean[]): readonly boolean[] | null {
 	return answers.includes(true) ? answers : null;
 }
 
+/** Shards that are sent no more than what is said of a portal are among them: they join the transaction, and have to be sent its end. */
 function addAll(sent: number[], shards: readonly number[]): void {
 	for (const shard of shards) if (!sent.includes(shard)) sent.push(shard);
 }

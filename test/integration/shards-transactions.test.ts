@@ -299,6 +299,27 @@ describe("the extended protocol", () => {
 		expect(await open()).toEqual([]);
 	});
 
+	// The client was disconnected (58000): the shards that it had come to with the Close had not been sent its end.
+	test.each([
+		["of the BEGIN", "p"],
+		["that nobody knows", "other"],
+	])("a Close of the portal %s, and then its end in the same batch", async (_, portal) => {
+		for (const [begun, end] of [
+			[false, "COMMIT"],
+			[true, "COMMIT"],
+			[true, "ROLLBACK"],
+		] as const) {
+			client.send(f.parse("BEGIN"), f.bind({ portal: "p" }), f.execute("p"), f.sync());
+			expect((await client.result()).status).toBe("T");
+			if (begun) await client.query("/* pgdog_shard: 1 */ INSERT INTO things VALUES (1)");
+			const insert = run("/* pgdog_shard: 1 */ INSERT INTO things VALUES (2)");
+			client.send(f.close("P", portal), insert, run(end), f.sync());
+			const { tags, errors, status } = await client.result();
+			expect([tags, errors, status]).toEqual([["INSERT 0 1", end], [], "I"]);
+		}
+		expect(await onEach(cluster, "SELECT count(*)::int FROM things")).toEqual([0, 3, 0]);
+	});
+
 	test("aggressive: BEGIN and a read in one batch are a replica's", async () => {
 		await using mine = await connect(aggressive);
 		mine.send(run("BEGIN"), run(ask(1)), f.sync());
