@@ -116,6 +116,7 @@ describe("a server that ends", () => {
 			// The proxy has used it for its own question about what that has set, which is answered by now.
 			expect((await (await stage.witness()).query("SELECT 1")).errors).toEqual([]);
 			await stage.look("SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE usename = 'pgdog'");
+			await untilNoticed();
 		}
 		await stage.intact("ten terminated idle backends");
 	});

@@ -7,7 +7,7 @@ import { type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
-import { admin, backends, connect, one, untilBackends, untilRunning, usedBackends } from "./support.ts";
+import { admin, backends, connect, one, show, untilBackends, untilRunning, usedBackends } from "./support.ts";
 
 setDefaultTimeout(60_000);
 
@@ -325,10 +325,14 @@ test("servers that died while idle are noticed, and no client sees it", async ()
 	await using proxy = await start({ default_pool_size: 4, min_pool_size: 4, workers: 2 });
 	await untilBackends(cluster, 4);
 	const clients = await Promise.all(Array.from({ length: 8 }, () => connect(proxy)));
+	await using console = await admin(proxy);
+	const known = async () => (await show(console, "SHOW SERVERS")).map(({ remote_pid }) => Number(remote_pid));
 	for (let round = 0; round < 3; round++) {
 		const dead = (await backends(cluster)).map(({ pid }) => pid);
 		await cluster.primary.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'pgdog'");
 		await until(async () => (await backends(cluster)).every(({ pid }) => !dead.includes(pid)), "the backends to end");
+		// What is asked of one before the proxy has read of its end is lost with it.
+		await until(async () => (await known()).every((pid) => !dead.includes(pid)), "the proxy to know");
 		const answers = await Promise.all(clients.map((client) => one(client, "SELECT 'alive'")));
 		expect(answers).toEqual(clients.map(() => "alive"));
 	}
