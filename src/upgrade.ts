@@ -2,7 +2,6 @@
 // alone (systemd.service(5), NotifyAccess=main), and nobody who does not run within the service may become that. Made by main.ts.
 
 import { isAbsolute } from "node:path";
-import type { Subprocess } from "bun";
 import type { Contain } from "./contain.ts";
 import type { Log } from "./log.ts";
 import type { ServiceManager } from "./net/service-manager.ts";
@@ -23,7 +22,6 @@ export class Upgrade {
 	private readonly log: Log;
 	private readonly service: ServiceManager;
 	private readonly pid: number;
-	private child: Subprocess | null = null;
 
 	constructor(log: Log, service: ServiceManager, pid = process.pid) {
 		this.log = log;
@@ -33,7 +31,7 @@ export class Upgrade {
 
 	/** @param args of the command line @param patience ms in which it has to have taken over */
 	begin(proxy: Replaced, args: readonly string[], patience: number): void {
-		if (!proxy.isServing || this.child !== null) {
+		if (!proxy.isServing || this.service.heir !== null) {
 			this.log.warn("SIGUSR2: nothing is started while the proxy starts, stops, or is being replaced");
 			return;
 		}
@@ -57,7 +55,6 @@ export class Upgrade {
 				onExit: (_, code, signal) =>
 					proxy.contain.guard(null, () => over(`has ended with ${signal ?? `exit code ${code}`}`)),
 			});
-			this.child = child;
 			this.service.heir = child;
 			this.log.info(`SIGUSR2: process ${child.pid} is to take over, from ${EXECUTABLE}`);
 			proxy.contain.later(patience, null, () => this.service.hasPassedOn || child.kill("SIGKILL"));
@@ -68,7 +65,6 @@ export class Upgrade {
 
 	/** Says so, unless this one goes, too: it is told to stop, or was replaced before, and others watch that. */
 	private onFailed({ isServing }: Replaced, how: string): void {
-		this.child = null;
 		this.service.heir = null;
 		if (!isServing) return;
 		this.log.error(`${EXECUTABLE} ${how}: this process goes on`);

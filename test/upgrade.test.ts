@@ -40,8 +40,12 @@ function parts(name: string, pid?: number) {
 		() => {},
 	);
 	const later = contain.later.bind(contain);
-	contain.later = (...given) => {
-		const timer = later(...given);
+	let fired = 0;
+	contain.later = (delay, connection, work) => {
+		const timer = later(delay, connection, () => {
+			work();
+			fired++;
+		});
 		timers.push(timer);
 		return timer;
 	};
@@ -55,6 +59,9 @@ function parts(name: string, pid?: number) {
 		manager,
 		service,
 		upgrade,
+		get fired() {
+			return fired;
+		},
 		[Symbol.dispose]() {
 			for (const timer of timers) clearTimeout(timer);
 			manager[Symbol.dispose]();
@@ -120,7 +127,7 @@ describe.skipIf(!linux)("an executable that is to take over", () => {
 		all.service.passOn(heir.pid);
 		all.proxy.isServing = false;
 		all.service.stopping(1);
-		await Bun.sleep(5);
+		await until(() => all.fired === 1, "its time to be over");
 		expect(all.service.heir).toBe(heir);
 		heir.kill("SIGKILL");
 		await until(() => all.service.heir === null, "its end");
