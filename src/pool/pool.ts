@@ -93,7 +93,8 @@ export class Pool implements CappedPool, Connected, Checked, Filled, KeptPool, H
 			}
 		}
 		if (this.retired) {
-			this.context.contain.soon(null, () => waiter.onCheckoutFailed(SHUT_DOWN)); // First the caller has to know that it waits.
+			// Later: the caller has to know first that the waiter waits.
+			this.context.contain.soon(null, () => waiter.onCheckoutFailed(SHUT_DOWN));
 			return null;
 		}
 		waiter.waitingSince = time;
@@ -467,10 +468,6 @@ export class Pool implements CappedPool, Connected, Checked, Filled, KeptPool, H
 
 	// ---- orders ----------------------------------------------------------------------------------------------------
 
-	get waiting(): number {
-		return this.waiters.length;
-	}
-
 	get isRetired(): boolean {
 		return this.retired;
 	}
@@ -539,7 +536,8 @@ export class Pool implements CappedPool, Connected, Checked, Filled, KeptPool, H
 
 	/** Another worker has learned something about servers of this identity: a log-in may have waited for just that. */
 	onLesson(identity: string, lesson: Lesson): void {
-		if (identity === this.identity) this.reported.hear(lesson);
+		if (identity !== this.identity) return;
+		this.reported.hear(lesson);
 		this.reconsider();
 	}
 

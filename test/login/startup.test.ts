@@ -269,7 +269,7 @@ test("a client that leaves in the middle of its login leaves nothing behind", as
 		client.send(GOOD.subarray(0, cut));
 		client.close();
 	}
-	await until(() => inner.pool.waiting === 0, "the queue to be empty");
+	await until(() => inner.pool.waiters.length === 0, "the queue to be empty");
 	expect(inner.pool.all.size).toBe(before);
 });
 

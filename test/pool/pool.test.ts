@@ -20,7 +20,7 @@ test("never more connections than pool_size; who waits is served in order of arr
 	const order: number[] = [];
 	const waits = waiters.map((waiter, i) => waiter.from(pool).then(() => order.push(i)));
 	await Promise.all(waits.slice(0, 2));
-	expect([ledger.used(0), pool.waiting, postgres.logins]).toEqual([2, 3, 2]);
+	expect([ledger.used(0), pool.waiters.length, postgres.logins]).toEqual([2, 3, 2]);
 	pool.leave(waiters[3] as TestWaiter);
 	pool.onIdle(waiters[1]!.server!);
 	pool.onIdle(waiters[0]!.server!);
