@@ -1,5 +1,6 @@
 // `npm test`: `bun test` with the arguments given; without any, what `npm run check` looks at and all tests. `--coverage` alone also
-// counts which lines of src the tests without a compiled proxy run (coverage/measure.ts), for CI. Ends with the tests that failed, and one line of counts.
+// counts which lines of src the tests without a compiled proxy run (coverage/measure.ts), for CI. Ends with
+// the tests that failed, and one line of counts.
 
 import { mkdtempSync, rmSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";

@@ -9,6 +9,7 @@ import { RawClient } from "../../test/support/raw-client.ts";
 import { adopt } from "../../test/support/reaper.ts";
 import { until, within } from "../../test/support/until.ts";
 import { frontend } from "../../test/support/wire-frames.ts";
+import { SOURCE } from "../syntax.ts";
 import { instrument, type Place } from "./instrument.ts";
 import {
 	type Call,
@@ -103,9 +104,9 @@ class TracedProxy implements AsyncDisposable {
 		writeFileSync(config, stringify({ general, databases, admin: { password: "pgdog" } }));
 		writeFileSync(users, stringify({ users: [{ name: "pgdog", database: "pgdog", password: "pgdog" }] }));
 		const instrumented = join(this.folder, "instrumented.json");
-		writeFileSync(instrumented, JSON.stringify([...sources]));
+		writeFileSync(instrumented, JSON.stringify([...sources].map(([file, text]) => [join(SOURCE, file), text])));
 		const preload = join(import.meta.dir, "preload.ts");
-		const main = join(ROOT, "src", "main.ts");
+		const main = join(SOURCE, "main.ts");
 		this.child = Bun.spawn([process.execPath, "--preload", preload, main, "--config", config, "--users", users], {
 			cwd: ROOT,
 			env: { ...process.env, [INSTRUMENTED]: instrumented },

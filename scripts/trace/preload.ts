@@ -2,17 +2,13 @@
 // says by messages what is to be recorded.
 
 import { readFileSync } from "node:fs";
-import { join } from "node:path";
 import { type Call, type FromProxy, INSTRUMENTED, type ToProxy } from "./recording.ts";
 
-const SOURCE = join(import.meta.dir, "..", "..", "src");
-/** Texts by path below it. */
-const sources: [string, string][] = JSON.parse(readFileSync(process.env[INSTRUMENTED]!, "utf8"));
+const files = new Map<string, string>(JSON.parse(readFileSync(process.env[INSTRUMENTED]!, "utf8")));
 
 Bun.plugin({
 	name: "trace",
 	setup(build) {
-		const files = new Map(sources.map(([file, contents]) => [join(SOURCE, file), contents]));
 		build.onLoad({ filter: /\.ts$/ }, ({ path }) => {
 			const contents = files.get(path);
 			return contents === undefined ? undefined : { contents, loader: "ts" };

@@ -15,7 +15,7 @@ export type ToProxy = "start" | "stop";
 
 export type FromProxy = { type: "recording" } | { type: "recorded"; calls: Call[] };
 
-/** The variable of the environment that names the file of instrumented sources: pairs of a path below src and its text, in JSON. */
+/** The variable of the environment that names the file of instrumented sources: pairs of a path and its text, in JSON. */
 export const INSTRUMENTED = "PGDOG_INSTRUMENTED";
 
 export interface Figures {

@@ -19,9 +19,14 @@ function bytesOf(text: string): string {
 	return Buffer.from(text).toString("latin1");
 }
 
+/** @throws SyntaxError of ranges that are out of order, if of nothing else that is served */
+function compiled(pattern: string): RegExp {
+	return new RegExp(bytesOf(pattern), "s");
+}
+
 /** Whether a pattern that is served matches anywhere in a name. */
 export function matchesPattern(pattern: string, name: string): boolean {
-	return new RegExp(bytesOf(pattern), "s").test(bytesOf(name).slice(0, LONGEST));
+	return compiled(pattern).test(bytesOf(name).slice(0, LONGEST));
 }
 
 /** Why a pattern is not served; null: it is. */
@@ -33,7 +38,7 @@ export function whyNoPattern(pattern: string): string | null {
 	// What is not a number any more is too many, too.
 	if (!(ways <= MOST_WAYS)) return "with fewer ways to match";
 	try {
-		new RegExp(bytesOf(pattern), "s");
+		compiled(pattern);
 		return null;
 	} catch {
 		return "with ranges in order";
@@ -44,6 +49,8 @@ export function whyNoPattern(pattern: string): string | null {
 class Reading {
 	private readonly text: string;
 	private at = 0;
+	/** Something is missing where it stands. */
+	private misses = false;
 
 	constructor(text: string) {
 		// Its end is told like a character that does not belong there.
@@ -54,9 +61,6 @@ class Reading {
 	get rest(): string {
 		return this.text.slice(this.at) === "\0" && !this.misses ? "" : this.text.slice(this.at, -1) || "its end";
 	}
-
-	/** Something is missing where it stands. */
-	private misses = false;
 
 	branches(): number {
 		let ways = this.branch();

@@ -37,6 +37,9 @@ SystemCallFilter=~@privileged @resources
 SystemCallFilter=setrlimit prlimit64
 SystemCallErrorNumber=EPERM`;
 
+const UPGRADE = `# Has the executable, as it is by then, take over (takeover_socket), with the configuration as it is by then.
+ExecReload=/bin/kill -USR2 $MAINPID`;
+
 interface Named {
 	readonly configPath: string;
 	readonly configNamed: boolean;
@@ -75,7 +78,7 @@ Type=notify
 # Of its processes the main one is believed, and that says which one goes on in its place.
 NotifyAccess=main
 ExecStart=${start}
-${upgrades ? "# Has the executable, as it is by then, take over (takeover_socket), with the configuration as it is by then.\n" : ""}ExecReload=/bin/kill -${upgrades ? "USR2" : "HUP"} $MAINPID
+${upgrades ? UPGRADE : "ExecReload=/bin/kill -HUP $MAINPID"}
 Restart=on-failure
 RestartSec=1
 WatchdogSec=30
