@@ -3,8 +3,8 @@
 // again after whatever was done to the proxy. Used by the tests of this folder.
 
 import { readFileSync } from "node:fs";
-import { type Cluster, type PostgresOptions, type PostgresServer, startPostgres } from "../support/postgres.ts";
-import { type Proxy, type ProxyOptions, simpleConfig, startProxy } from "../support/proxy.ts";
+import { type Cluster, type PostgresOptions, startPostgres } from "../support/postgres.ts";
+import { type Proxy, simpleConfig, startProxy, withAdmin } from "../support/proxy.ts";
 import { RawClient, type RawClientOptions } from "../support/raw-client.ts";
 
 export interface StageOptions {
@@ -70,7 +70,7 @@ export class Stage implements AsyncDisposable {
 		const cluster = options.cluster ?? (await startPostgres(options.postgres));
 		try {
 			const general = { default_pool_size: pool, min_pool_size: 0, ...options.general };
-			const proxy = await startProxy(Stage.config(cluster.primary, general));
+			const proxy = await startProxy(withAdmin(simpleConfig(cluster.primary, general)));
 			return new Stage(cluster, proxy, pool, general, options.cluster === undefined);
 		} catch (error) {
 			if (options.cluster === undefined) await cluster.stop();
@@ -91,13 +91,7 @@ export class Stage implements AsyncDisposable {
 	/** A new proxy in the place of one that a failure has spoilt for what comes next. */
 	async renew(): Promise<void> {
 		await this.retire();
-		this.proxy = await startProxy(Stage.config(this.cluster.primary, this.#general));
-	}
-
-	/** With an admin database, for tests that look into it. */
-	static config(server: PostgresServer, general: Record<string, unknown>): ProxyOptions {
-		const { config, users } = simpleConfig(server, general);
-		return { config: { ...(config as object), admin: { password: "pgdog" } }, users };
+		this.proxy = await startProxy(withAdmin(simpleConfig(this.cluster.primary, this.#general)));
 	}
 
 	/** How a client gets to the proxy. */

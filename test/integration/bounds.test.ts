@@ -4,7 +4,7 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
-import { type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
+import { type Proxy, simpleConfig, startProxy, withAdmin } from "../support/proxy.ts";
 import type { RawClient } from "../support/raw-client.ts";
 import { frontend as f } from "../support/wire-frames.ts";
 import { admin, connect, one, show } from "./support.ts";
@@ -16,7 +16,7 @@ let proxy: Proxy;
 beforeAll(async () => {
 	cluster = await startPostgres();
 	const simple = simpleConfig(cluster.primary, { workers: 1, default_pool_size: 3 });
-	proxy = await startProxy({ ...simple, config: { ...(simple.config as object), admin: { password: "pgdog" } } });
+	proxy = await startProxy(withAdmin(simple));
 });
 afterAll(async () => {
 	await proxy?.stop("SIGKILL");

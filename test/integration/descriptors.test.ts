@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { readdirSync } from "node:fs";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
-import { type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
+import { type Proxy, simpleConfig, startProxy, withAdmin } from "../support/proxy.ts";
 import { LoginError, RawClient } from "../support/raw-client.ts";
 import { until } from "../support/until.ts";
 import { admin, connect, one, show } from "./support.ts";
@@ -20,7 +20,7 @@ afterAll(async () => {
 
 function start(files: number, general: Record<string, unknown>): Promise<Proxy> {
 	const simple = simpleConfig(cluster.primary, general);
-	return startProxy({ ...simple, files, config: { ...(simple.config as object), admin: { password: "pgdog" } } });
+	return startProxy({ ...withAdmin(simple), files });
 }
 
 /** A client, or the SQLSTATE of why not; "closed" when there was no room for a word. */

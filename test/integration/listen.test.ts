@@ -6,7 +6,7 @@ import { Client } from "pg";
 import postgres from "postgres";
 import { Body } from "../support/message.ts";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
-import { type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
+import { type Proxy, simpleConfig, startProxy, withAdmin } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
@@ -30,7 +30,7 @@ afterAll(async () => {
 function start(general: Record<string, unknown> = {}): Promise<Proxy> {
 	const settings = { workers: 1, default_pool_size: 4, min_pool_size: 0, pub_sub_channel_size: 100, ...general };
 	const simple = simpleConfig(cluster.primary, settings);
-	return startProxy({ ...simple, config: { ...(simple.config as object), admin: { password: "pgdog" } } });
+	return startProxy(withAdmin(simple));
 }
 
 /** What a client has been notified of, as `channel:payload`. */

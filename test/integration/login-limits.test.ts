@@ -5,7 +5,7 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
-import { type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
+import { type Proxy, simpleConfig, startProxy, withAdmin } from "../support/proxy.ts";
 import { LoginError, RawClient, type RawClientOptions } from "../support/raw-client.ts";
 import { rejects } from "../support/rejects.ts";
 import { until } from "../support/until.ts";
@@ -22,7 +22,7 @@ afterAll(() => cluster?.stop());
 
 function files(general: Record<string, unknown>) {
 	const { config, users } = simpleConfig(cluster.primary, { workers: 2, min_pool_size: 0, ...general });
-	return { config: { ...(config as object), admin: { password: "pgdog" } }, users };
+	return withAdmin({ config, users });
 }
 
 function start(general: Record<string, unknown>): Promise<Proxy> {

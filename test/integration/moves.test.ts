@@ -2,7 +2,7 @@
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
-import { type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
+import { type Proxy, simpleConfig, startProxy, withAdmin } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
@@ -20,7 +20,7 @@ afterAll(() => cluster?.stop());
 function files(general: Record<string, unknown> = {}): Parameters<typeof startProxy>[0] {
 	const settings = { workers: 2, log_level: "debug", min_pool_size: 0, ...general };
 	const { config, users } = simpleConfig(cluster.primary, settings);
-	return { config: { ...(config as object), admin: { password: "pgdog" } }, users };
+	return withAdmin({ config, users });
 }
 
 function start(general: Record<string, unknown> = {}): Promise<Proxy> {

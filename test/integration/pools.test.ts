@@ -3,7 +3,7 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import { errorFields } from "../support/message.ts";
 import { type Cluster, freePort, startPostgres } from "../support/postgres.ts";
-import { type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
+import { type Proxy, simpleConfig, startProxy, withAdmin } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
@@ -22,7 +22,7 @@ async function start(general: Record<string, unknown> = {}, database: Record<str
 	await untilBackends(cluster, 0);
 	const settings = { workers: 1, default_pool_size: 2, min_pool_size: 0, ...general };
 	const simple = simpleConfig(cluster.primary, settings, database);
-	return startProxy({ ...simple, config: { ...(simple.config as object), admin: { password: "pgdog" } } });
+	return startProxy(withAdmin(simple));
 }
 
 const pid = (client: RawClient) => one(client, "SELECT pg_backend_pid()");

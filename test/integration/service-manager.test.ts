@@ -7,7 +7,7 @@ import { join } from "node:path";
 import { stringify } from "smol-toml";
 import { Datagrams } from "../support/datagrams.ts";
 import { type Cluster, freePort, startPostgres } from "../support/postgres.ts";
-import { proxyCommand, simpleConfig, startProxy } from "../support/proxy.ts";
+import { proxyCommand, simpleConfig, startProxy, withAdmin } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { adopt } from "../support/reaper.ts";
 import { until } from "../support/until.ts";
@@ -28,7 +28,7 @@ afterAll(async () => {
 
 function config(general: Record<string, unknown> = {}) {
 	const { config, users } = simpleConfig(cluster.primary, general);
-	return { config: { ...(config as object), admin: { password: "pgdog" } }, users };
+	return withAdmin({ config, users });
 }
 
 const names = ["a path", "an abstract name"] as const;

@@ -3,7 +3,7 @@
 
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
-import { type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
+import { type Proxy, simpleConfig, startProxy, withAdmin } from "../support/proxy.ts";
 import { type QueryResult, RawClient } from "../support/raw-client.ts";
 import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
@@ -23,7 +23,7 @@ async function start(general: Record<string, unknown> = {}): Promise<Proxy> {
 	await untilBackends(cluster, 0);
 	const settings = { workers: 1, default_pool_size: 2, min_pool_size: 0, checkout_timeout: 1_000, ...general };
 	const simple = simpleConfig(cluster.primary, settings);
-	return startProxy({ ...simple, config: { ...(simple.config as object), admin: { password: "pgdog" } } });
+	return startProxy(withAdmin(simple));
 }
 
 const pid = (client: RawClient) => one(client, "SELECT pg_backend_pid()");

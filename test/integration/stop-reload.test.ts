@@ -5,7 +5,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, readlinkSync, rmSync, 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { type Cluster, freePort, startPostgres } from "../support/postgres.ts";
-import { type Proxy, type ProxyUser, simpleConfig, startProxy } from "../support/proxy.ts";
+import { type Proxy, type ProxyUser, simpleConfig, startProxy, withAdmin } from "../support/proxy.ts";
 import { type LoginError, RawClient } from "../support/raw-client.ts";
 import { rejects } from "../support/rejects.ts";
 import { until } from "../support/until.ts";
@@ -253,7 +253,7 @@ test("SIGHUP: users and databases come and go, passwords change for new logins o
 test("SIGHUP: a pool that goes and comes back while its server is lent still ends what runs there too long", async () => {
 	const general = { workers: 2, default_pool_size: 1, min_pool_size: 0, query_timeout: 3_000 };
 	const { config, users } = simpleConfig(cluster.primary, general);
-	await using proxy = await startProxy({ config: { ...(config as object), admin: { password: "pgdog" } }, users });
+	await using proxy = await startProxy(withAdmin({ config, users }));
 	const temp = { name: "temp", database: "pgdog", password: "one", server_user: "pgdog_trust" };
 	proxy.writeUsers([...USERS, temp]);
 	await reload(proxy);
@@ -284,7 +284,7 @@ test.skipIf(!existsSync("/proc/self/fd"))(
 	"SIGHUP: a pool that comes and goes under load leaves nothing behind",
 	async () => {
 		const { config, users } = simpleConfig(cluster.primary, { workers: 2, default_pool_size: 2, min_pool_size: 0 });
-		await using proxy = await startProxy({ config: { ...(config as object), admin: { password: "pgdog" } }, users });
+		await using proxy = await startProxy(withAdmin({ config, users }));
 		const temp = { name: "temp", database: "pgdog", password: "one", server_user: "pgdog_trust" };
 		await using console = await admin(proxy);
 		const before = sockets(proxy.pid);
@@ -415,7 +415,7 @@ test("a reload that does not find what it was started with changes nothing and s
 
 test("RELOAD tells its giver what waits for a restart and what is ignored", async () => {
 	const { config, users } = simpleConfig(cluster.primary, { workers: 1 });
-	await using proxy = await startProxy({ config: { ...(config as object), admin: { password: "pgdog" } }, users });
+	await using proxy = await startProxy(withAdmin({ config, users }));
 	await using console = await admin(proxy);
 	const changed = simpleConfig(cluster.primary, { workers: 2, default_pool_size: 7, broadcast_port: 1 }).config;
 	proxy.writeConfig({ ...(changed as object), admin: { password: "pgdog" } });

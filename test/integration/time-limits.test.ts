@@ -2,7 +2,7 @@
 
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import type { Cluster } from "../support/postgres.ts";
-import { type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
+import { type Proxy, simpleConfig, startProxy, withAdmin } from "../support/proxy.ts";
 import type { RawClient } from "../support/raw-client.ts";
 import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
@@ -22,7 +22,7 @@ const quiet = { workers: 2, default_pool_size: 2, min_pool_size: 0, idle_healthc
 
 function files(general: Record<string, unknown>) {
 	const { config, users } = simpleConfig(cluster.primary, { ...quiet, ...general });
-	return { config: { ...(config as object), admin: { password: "pgdog" } }, users };
+	return withAdmin({ config, users });
 }
 
 function start(general: Record<string, unknown>): Promise<Proxy> {

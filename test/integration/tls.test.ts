@@ -10,7 +10,7 @@ import postgres from "postgres";
 import { Authority, type Pair } from "../support/certificates.ts";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
 import { postgresHome } from "../support/postgres-home.ts";
-import { failProxy, type Proxy, type ProxyOptions, simpleConfig, startProxy } from "../support/proxy.ts";
+import { failProxy, type Proxy, type ProxyOptions, simpleConfig, startProxy, withAdmin } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { rejects } from "../support/rejects.ts";
 import { runTool, testWithTool } from "../support/tools.ts";
@@ -36,7 +36,7 @@ const STARTUP = f.startupMessage({ user: "pgdog", database: "pgdog" });
 function withTls(pair: Pair, general: Record<string, unknown> = {}): Pick<ProxyOptions, "config" | "users"> {
 	const files = { tls_certificate: pair.certificate, tls_private_key: pair.key };
 	const { config, users } = simpleConfig(cluster.primary, { ...files, ...general });
-	return { config: { ...(config as object), admin: { password: "pgdog" } }, users };
+	return withAdmin({ config, users });
 }
 
 beforeAll(async () => {

@@ -59,6 +59,11 @@ export function simpleConfig(
 	};
 }
 
+/** With an admin database, for tests that look into it (`admin` of integration/support.ts). */
+export function withAdmin<T extends Pick<ProxyOptions, "config">>(options: T): T {
+	return { ...options, config: { ...(options.config as object), admin: { password: "pgdog" } } };
+}
+
 /** Starts the proxy and waits until it listens. Throws with its log when it ends instead. */
 export async function startProxy(options: ProxyOptions): Promise<Proxy> {
 	for (let attempt = 1; ; attempt++) {
