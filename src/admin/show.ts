@@ -190,7 +190,7 @@ export const LISTENERS: View<ListenerRow> = {
 	fields: [
 		textColumn("database", (l) => l.database),
 		textColumn("user", (l) => l.user),
-		int("shard", () => 0),
+		int("shard", (l) => l.shard),
 		textColumn("channel", (l) => l.channel),
 		int("listeners", (l) => l.listeners),
 		int("received", (l) => l.received),

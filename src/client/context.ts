@@ -23,6 +23,7 @@ import type { RouteLog } from "../router/route-log.ts";
 import type { Router } from "../router/router.ts";
 import type { SessionHints } from "../session/hints.ts";
 import type { ShardedStatements } from "../session/sharded-statements.ts";
+import type { Audience } from "./audience.ts";
 import type { MovingClient } from "./moving-client.ts";
 import type { Seats } from "./seats.ts";
 import type { Budget } from "./share.ts";
@@ -49,6 +50,8 @@ export interface Siblings {
 	/** Where settings of ours go that a transaction changes: the ShardedClient routes. */
 	readonly hints: SessionHints;
 	readonly statements: ShardedStatements;
+	/** The ShardedClient, which alone knows when it may be told of notifications. */
+	readonly audience: Audience;
 }
 
 /** A client as its worker sees it, whatever it is inside. */

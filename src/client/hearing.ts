@@ -1,18 +1,18 @@
 // What one client hears of the channels on which it listens in transaction mode: notifications come by the Ear of its user and database
 // (pool/ear.ts), wait here while the client is in a transaction, and go out between two messages. Its own server runs its LISTEN and
 // UNLISTEN too, so that what is said of them, and whether they hold, is PostgreSQL's; what that server notifies is not passed on, and it is
-// cleaned when the client lets go of it. Made by saying.ts when a client may listen.
+// cleaned when the client lets go of it. Made by saying.ts when a client may listen; with several shards there is one for each.
 
 import type { Server } from "../backend/server.ts";
 import type { Follower } from "../backend/session-state.ts";
 import { PgError } from "../errors.ts";
-import type { Sink } from "../net/stream.ts";
 import { Act, type ListenAct } from "../parser/listens.ts";
 import type { ChannelListener, Ear, HeardChannel } from "../pool/ear.ts";
 import { Listens, MOST_LISTENS } from "../session/listens.ts";
 import { Said } from "../session/said.ts";
 import { TxStatus } from "../wire/codes.ts";
 import { HEADER } from "../wire/frame.ts";
+import type { Audience } from "./audience.ts";
 import type { ClientContext } from "./context.ts";
 import { UNREAD } from "./incoming.ts";
 
@@ -25,10 +25,10 @@ const NAME_LENGTH = 63;
 /** The client, as its Link has it. */
 export interface Hearer {
 	readonly client: { readonly pid: number; readonly user: string; readonly database: string };
-	readonly stream: Sink;
+	readonly audience: Audience;
+	/** On which it listens, and has its server. */
+	readonly shard: number;
 	readonly server: Server | null;
-	/** A transaction is open, or something under way. */
-	readonly isBusy: boolean;
 }
 
 interface Heard {
@@ -41,7 +41,7 @@ export class Hearing implements ChannelListener, Follower {
 	refusal: PgError = TOO_MANY;
 	private readonly context: ClientContext;
 	private readonly hearer: Hearer;
-	/** Of the user and database; while nobody listens there may come to be another. */
+	/** Of the user, database and shard; while nobody listens there may come to be another. */
 	private ear: Ear;
 	private readonly listens = new Listens();
 	/** Channels of which the ear tells us: those in force, and those that are being asked for. */
@@ -73,8 +73,8 @@ export class Hearing implements ChannelListener, Follower {
 	}
 
 	private get earNow(): Ear {
-		const { user, database } = this.hearer.client;
-		return this.context.ears.of(user, database);
+		const { client, shard } = this.hearer;
+		return this.context.ears.of(client.user, client.database, shard);
 	}
 
 	// ---- what the client says --------------------------------------------------------------------------------------
@@ -223,8 +223,13 @@ export class Hearing implements ChannelListener, Follower {
 	/** Passes on what waits, as PostgreSQL does: outside of transactions. Called when one has ended, and when the client reads again. */
 	deliver(): void {
 		const { queue } = this;
-		const { stream, isBusy } = this.hearer;
-		if (queue.length === 0 || isBusy || stream.midMessage || stream.queued > UNREAD) return;
+		const { audience } = this.hearer;
+		if (queue.length === 0) return;
+		const { stream, isBusy } = audience;
+		if (isBusy || stream.midMessage || stream.queued > UNREAD) {
+			audience.onHeld();
+			return;
+		}
 		this.queue = [];
 		this.bytes = 0;
 		stream.writeAll(queue.length === 1 ? queue[0]!.message : Buffer.concat(queue.map(({ message }) => message)));

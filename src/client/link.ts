@@ -24,6 +24,7 @@ import { readyForQuery } from "../wire/backend-messages.ts";
 import { Frontend, TxStatus } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
 import { SYNC } from "../wire/frontend-messages.ts";
+import type { Audience } from "./audience.ts";
 import { type Borrower, Checkout } from "./checkout.ts";
 import type { ClientContext, Login, Siblings } from "./context.ts";
 import { MALFORMED } from "./framing.ts";
@@ -53,7 +54,7 @@ export interface LinkOwner extends Speaker {
 	shutDown(force: true): void;
 }
 
-export class Link implements Borrower {
+export class Link implements Borrower, Audience {
 	readonly client: LinkOwner;
 	readonly stream: Sink;
 	readonly settings: ClientSettings;
@@ -62,6 +63,9 @@ export class Link implements Borrower {
 	readonly checkout: Checkout;
 	/** Null with one shard. */
 	readonly kept: KeptStatements | null;
+	readonly shard: number;
+	/** Who hears of notifications. */
+	readonly audience: Audience;
 	/** Null unless one is lent to the client. Written here only, as all that follows. */
 	server: Server | null = null;
 	/** SHOW ROUTES has not heard yet how long the client waited for that server. */
@@ -97,6 +101,8 @@ export class Link implements Borrower {
 		this.routing = new Routing(context, this.saying, session, router);
 		this.checkout = new Checkout(this, cluster, this.routing, this.settings, siblings !== null);
 		this.kept = siblings?.statements.partOf(siblings.shard, this.parsing) ?? null;
+		this.shard = siblings?.shard ?? 0;
+		this.audience = siblings?.audience ?? this;
 	}
 
 	// ---- a server comes --------------------------------------------------------------------------------------------
@@ -423,6 +429,9 @@ export class Link implements Borrower {
 		if (server === null) return false;
 		return server.status !== TxStatus.Idle || server.books.owed > 0 || server.books.unsynced;
 	}
+
+	/** It has them delivered whenever a transaction has ended. */
+	onHeld(): void {}
 
 	/** A request was answered without a server. @param ends and with it a transaction */
 	countAnswer(ends: boolean): void {

@@ -193,9 +193,9 @@ export class Saying implements RoutingOwner {
 		if (/listen/i.test(chunk.latin1Slice(at, next))) this.hearing = new Hearing(this.context, this.line);
 	}
 
-	/** In session mode the client has a server to listen with. With several shards nobody could say which. */
+	/** In session mode the client has a server to listen with. */
 	private isFollowed({ session }: Server): boolean {
-		return this.context.general.pub_sub_channel_size > 0 && !session.locked && this.line.kept === null;
+		return this.context.general.pub_sub_channel_size > 0 && !session.locked;
 	}
 
 	/** What the message says of channels, for a client that may listen. @returns AsIs: it goes on */

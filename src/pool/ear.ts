@@ -1,6 +1,7 @@
 // The connection on which one worker listens for all clients of one user and database in transaction mode (`pub_sub_channel_size`): beside all
 // pools, opened when the first of them says LISTEN, closed some time after the last has gone. What is lost while it is lost is lost,
-// and the log says so. One Ear for each user and database whose clients listen; `Ears` has those of a worker.
+// and the log says so. One Ear for each user and database whose clients listen, and for each of its shards: clients of several say LISTEN
+// to all of them, and what a trigger notifies on any is heard. `Ears` has those of a worker.
 
 import { type LoginOptions, login } from "../backend/login.ts";
 import { quoteIdentifier } from "../backend/parameters.ts";
@@ -15,6 +16,7 @@ import type { PoolContext } from "./context.ts";
 import { databaseAt } from "./databases.ts";
 import { loginOptions } from "./login-options.ts";
 import { Outsider } from "./outsider.ts";
+import type { Shard } from "./shard.ts";
 
 /** Most channels that one statement of ours is about: LISTEN of all after a reconnect must not be one text of megabytes. A guess. */
 const AT_ONCE = 500;
@@ -55,6 +57,7 @@ export class Ear extends Outsider {
 	private readonly context: EarContext;
 	private readonly user: string;
 	private readonly database: string;
+	private readonly shard: number;
 	private readonly channels = new Map<string, HeardChannel>();
 	/** Those on which the connection listens. */
 	private readonly heard = new Set<string>();
@@ -77,11 +80,12 @@ export class Ear extends Outsider {
 	private readonly losses = new OnceAMinute();
 	private readonly drops = new OnceAMinute();
 
-	constructor(context: EarContext, user: string, database: string) {
+	constructor(context: EarContext, user: string, database: string, shard: number) {
 		super();
 		this.context = context;
 		this.user = user;
 		this.database = database;
+		this.shard = shard;
 	}
 
 	// ---- who listens -----------------------------------------------------------------------------------------------
@@ -126,9 +130,9 @@ export class Ear extends Outsider {
 
 	/** What SHOW LISTENERS shows of each channel (status/rows.ts). */
 	get rows() {
-		const { user, database } = this;
+		const { user, database, shard } = this;
 		return [...this.channels.values()].map(({ name, listeners, received, dropped }) => {
-			return { user, database, channel: name, listeners: listeners.size, received, dropped };
+			return { user, database, shard, channel: name, listeners: listeners.size, received, dropped };
 		});
 	}
 
@@ -156,9 +160,14 @@ export class Ear extends Outsider {
 		if (this.changed.size > 0) this.work();
 	}
 
+	/** As things are now; none: they are in the configuration no more. */
+	private get shards(): readonly Shard[] {
+		return this.context.find(this.user, this.database)?.cluster.shards ?? [];
+	}
+
 	/** The server to listen at, as things are now. */
 	private get primary(): PoolSpec | null {
-		return this.context.find(this.user, this.database)?.cluster.pick(0, Side.Primary, 0)?.spec ?? null;
+		return this.shards[this.shard]?.pick(Side.Primary, 0)?.spec ?? null;
 	}
 
 	/** Why the connection may not stay, which is none that would be opened now; null: it may. */
@@ -302,7 +311,8 @@ export class Ear extends Outsider {
 	}
 
 	private describe(): string {
-		return `user: ${this.user}, database: ${this.database}, worker: ${this.context.worker}`;
+		const shard = this.shards.length > 1 ? `shard: ${this.shard}, ` : "";
+		return `user: ${this.user}, database: ${this.database}, ${shard}worker: ${this.context.worker}`;
 	}
 
 	// ---- what a Server asks of its home ----------------------------------------------------------------------------
@@ -345,11 +355,11 @@ export class Ears {
 		this.context = context;
 	}
 
-	of(user: string, database: string): Ear {
-		const key = JSON.stringify([user, database]);
+	of(user: string, database: string, shard: number): Ear {
+		const key = JSON.stringify([user, database, shard]);
 		let ear = this.all.get(key);
 		if (ear === undefined) {
-			ear = new Ear(this.context, user, database);
+			ear = new Ear(this.context, user, database, shard);
 			this.all.set(key, ear);
 		}
 		return ear;

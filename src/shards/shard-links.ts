@@ -154,6 +154,11 @@ export class ShardLinks {
 		for (const [shard, { link }] of this.each.entries()) link.reach(cluster.of(shard), null);
 	}
 
+	/** The client may hear of notifications. */
+	deliver(): void {
+		for (const { link } of this.each) link.saying.hearing?.deliver();
+	}
+
 	leave(): void {
 		for (const shard of this.each) shard.leave();
 	}

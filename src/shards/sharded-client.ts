@@ -2,6 +2,7 @@
 // servers and settings, that is fed the same bytes and answers into a merge (merge.ts). What a request becomes is planned
 // (planning.ts), and done (exchange.ts), one request at a time: the next may go to other shards, and answers must keep their order.
 
+import type { Audience } from "../client/audience.ts";
 import { LINGER, QUIET, SHUTTING_DOWN } from "../client/client.ts";
 import type { ClientContext, ClientHandle, Login } from "../client/context.ts";
 import { Ahead, faultOf, LONGEST, LookAhead, MALFORMED, outOfCopy, ROUTED, TOO_LARGE } from "../client/framing.ts";
@@ -37,7 +38,7 @@ const enum Phase {
 	Closed,
 }
 
-export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, PortOwner {
+export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, PortOwner, Audience {
 	readonly stream: Stream;
 	readonly out: Outgoing;
 	readonly user: string;
@@ -75,6 +76,8 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 	private unread = false;
 	/** The client is to be closed as soon as no transaction is open. */
 	private leaving = false;
+	/** Notifications wait until then. */
+	private hasNews = false;
 
 	constructor(context: ClientContext, stream: Stream, cluster: Cluster, router: Router, login: Login) {
 		this.context = context;
@@ -90,7 +93,8 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		this.secret = crypto.getRandomValues(new Uint8Array(login.minor >= 2 ? 32 : 4));
 		const own = new Session(login.hints);
 		const kept = new ShardedStatements(context.statements, context.general.prepared_statements !== "disabled");
-		this.shards = new ShardLinks(context, this, cluster, login, { hints: own.hints, statements: kept });
+		const common = { hints: own.hints, statements: kept, audience: this };
+		this.shards = new ShardLinks(context, this, cluster, login, common);
 		this.session = {
 			own,
 			statements: new ClientStatements(context.statements, context.facts, this.shards.at(0).link.parsing, null, kept),
@@ -341,7 +345,10 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		const { involved } = this.exchange;
 		this.skipping = false;
 		if (involved.length > 0) this.go(this.planning.sync(involved));
-		else this.out.addAll(readyForQuery(this.session.transaction.status));
+		else {
+			this.out.addAll(readyForQuery(this.session.transaction.status));
+			if (this.hasNews) this.deliver();
+		}
 	}
 
 	private go(outcome: Plan | AnsweredHere | Refusal): void {
@@ -355,7 +362,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 			this.out.addAll(outcome.bytes);
 			if (!outcome.ended) return;
 			this.transactions++;
-			this.mayLeave();
+			this.atEnd();
 		}
 	}
 
@@ -375,7 +382,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		this.out.addAll(READY_IDLE);
 		this.context.onLogin(this);
 		this.rest();
-		this.mayLeave();
+		this.atEnd();
 	}
 
 	onCopyIn(): void {
@@ -395,11 +402,12 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		if (skips) this.skipping = true;
 		else this.out.addAll(status === TxStatus.Idle ? READY_IDLE : readyForQuery(status));
 		this.rest();
-		if (status === TxStatus.Idle) this.mayLeave();
+		if (status === TxStatus.Idle) this.atEnd();
 	}
 
-	/** Nothing is open. */
-	private mayLeave(): void {
+	/** Nothing is open: what waited for that. */
+	private atEnd(): void {
+		if (this.hasNews) this.deliver();
 		if (this.leaving || this.context.stopping) this.close("shutdown", SHUTTING_DOWN);
 	}
 
@@ -447,6 +455,23 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 
 	onShardEnd(shard: number, reason: string, words?: PgError): void {
 		if (this.phase !== Phase.Closed) this.close(reason, this.exchange.lastWords(shard, words));
+	}
+
+	// ---- notifications ---------------------------------------------------------------------------------------------
+
+	/** Something is open, or under way, or what fails with it is still to come. */
+	get isBusy(): boolean {
+		if (this.phase !== Phase.Idle || this.skipping) return true;
+		return this.session.transaction.isOpen || this.exchange.involved.length > 0;
+	}
+
+	onHeld(): void {
+		this.hasNews = true;
+	}
+
+	private deliver(): void {
+		this.hasNews = false;
+		this.shards.deliver();
 	}
 
 	// ---- life ------------------------------------------------------------------------------------------------------
@@ -520,8 +545,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 	}
 
 	shutDown(force: boolean): void {
-		const isFree = this.phase === Phase.Idle && !this.session.transaction.isOpen && this.exchange.involved.length === 0;
-		if (force || isFree) this.close("shutdown", SHUTTING_DOWN);
+		if (force || !this.isBusy) this.close("shutdown", SHUTTING_DOWN);
 		else this.leaving = true;
 	}
 

@@ -62,6 +62,7 @@ export interface ServerRow {
 export interface ListenerRow {
 	readonly user: string;
 	readonly database: string;
+	readonly shard: number;
 	readonly channel: string;
 	readonly listeners: number;
 	/** Notifications that have come since somebody listens. */
@@ -70,11 +71,11 @@ export interface ListenerRow {
 	readonly dropped: number;
 }
 
-/** The rows of all workers, each of which listens for itself: one for each channel. */
+/** The rows of all workers, each of which listens for itself: one for each shard's channel. */
 export function mergeListeners(rows: readonly ListenerRow[]): ListenerRow[] {
 	const merged = new Map<string, ListenerRow>();
 	for (const row of rows) {
-		const key = JSON.stringify([row.database, row.user, row.channel]);
+		const key = JSON.stringify([row.database, row.user, row.shard, row.channel]);
 		const other = merged.get(key);
 		if (other === undefined) merged.set(key, row);
 		else {

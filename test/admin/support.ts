@@ -122,7 +122,7 @@ export class PlainSource implements AdminSource {
 	];
 
 	listenerRows: ListenerRow[] = [
-		{ user: "alice", database: "shop", channel: "goods", listeners: 3, received: 12, dropped: 1 },
+		{ user: "alice", database: "shop", shard: 0, channel: "goods", listeners: 3, received: 12, dropped: 1 },
 	];
 
 	constructor() {

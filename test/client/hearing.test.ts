@@ -40,15 +40,20 @@ function scene(pub_sub_channel_size = 3) {
 		queued: 0,
 		writeAll: (bytes: Buffer) => wrote.push(bytes.toString("latin1").replaceAll(/A\0\0\0[\0-\xff]/g, "|")),
 	};
-	const hearer = { client: { pid: 5, user: "u", database: "d" }, stream, server: null as unknown, isBusy: false };
+	const client = { pid: 5, user: "u", database: "d" };
+	let held = 0;
+	const onHeld = () => void held++;
+	const hearer = { client, shard: 2, stream, server: null as unknown, isBusy: false, onHeld };
 	const general = { pub_sub_channel_size };
 	let asked = 0;
-	const of = () => {
+	const of = (...whose: unknown[]) => {
+		expect(whose).toEqual(["u", "d", 2]);
 		asked++;
 		return ear as unknown as Ear;
 	};
 	const context = { general, contain, ears: { of } };
-	const hearing = new Hearing(context as unknown as ClientContext, hearer as unknown as Hearer);
+	const isItself = Object.assign(hearer, { audience: hearer });
+	const hearing = new Hearing(context as unknown as ClientContext, isItself as unknown as Hearer);
 	const values = new Map([["client_encoding", "UTF8"]]);
 	const session = { follow() {}, traces: { rolledBack: false }, reports: { now: { values } } };
 	const server = { pid: 9, status: TxStatus.Idle, session };
@@ -63,6 +68,7 @@ function scene(pub_sub_channel_size = 3) {
 	};
 	return {
 		asked: () => asked,
+		held: () => held,
 		hearing,
 		hearer,
 		server,
@@ -84,7 +90,7 @@ const settled = () => Bun.sleep(0);
 const text = (payload: string, pid = 7) => `|\0\0\0${String.fromCharCode(pid)}a\0${payload}\0`;
 
 test("what comes at once goes out at once, when the client is neither busy nor behind", async () => {
-	const { hearing, hearer, stream, heard, wrote, say } = scene();
+	const { hearing, hearer, held, stream, heard, wrote, say } = scene();
 	heard.add("a");
 	say(listen("a"));
 	const channel = new HeardChannel("a");
@@ -95,6 +101,7 @@ test("what comes at once goes out at once, when the client is neither busy nor b
 	hearer.isBusy = true;
 	hearing.hear(channel, 7, notification("3"));
 	await settled();
+	expect(held()).toBe(1);
 	hearer.isBusy = false;
 	stream.midMessage = true;
 	hearing.deliver();
@@ -106,6 +113,8 @@ test("what comes at once goes out at once, when the client is neither busy nor b
 	hearing.deliver();
 	hearing.deliver();
 	expect(wrote.slice(1)).toEqual([text("3")]);
+	// Whoever is told has them delivered again where they could not be, and nowhere else.
+	expect(held()).toBe(3);
 	// A server's process that has the client's own number.
 	hearing.hear(channel, 5, notification("4", 5));
 	await settled();

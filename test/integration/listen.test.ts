@@ -4,12 +4,12 @@
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { Client } from "pg";
 import postgres from "postgres";
-import { Body } from "../support/message.ts";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
 import { type Proxy, simpleConfig, startProxy, withAdmin } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
+import { heard, TRANSACTIONS } from "./listening.ts";
 import { startRouted } from "./routed.ts";
 import { admin, connect, connectToBothWorkers, show } from "./support.ts";
 
@@ -33,17 +33,6 @@ function start(general: Record<string, unknown> = {}): Promise<Proxy> {
 	return startProxy(withAdmin(simple));
 }
 
-/** What a client has been notified of, as `channel:payload`. */
-function heard(client: RawClient): string[] {
-	return client.received.filter(({ code }) => code === "A").map(({ body }) => notification(body).text);
-}
-
-function notification(bytes: Buffer): { pid: number; text: string } {
-	const body = new Body(bytes);
-	const pid = body.int32();
-	return { pid, text: `${body.cstring()}:${body.cstring()}` };
-}
-
 /** Everything that was notified by now has come, or never will: on a channel of its own behind it. */
 async function hears(client: RawClient, expected: string[]): Promise<void> {
 	await cluster.primary.sql("NOTIFY the_end");
@@ -60,42 +49,6 @@ const ENDS: Record<string, () => Promise<{ client: RawClient; other: RawClient }
 		return { client: await RawClient.connect(options), other: await RawClient.connect(options) };
 	},
 };
-
-/** What is said, statement by statement, and then on which of the channels a, b and c the client listens. */
-const TRANSACTIONS: readonly (readonly [listens: string, ...said: string[]])[] = [
-	["a", "LISTEN a"],
-	["", "LISTEN a", "UNLISTEN a"],
-	["b", "LISTEN a", "LISTEN b", "UNLISTEN a"],
-	["", "LISTEN a", "LISTEN b", "UNLISTEN *"],
-	["", "LISTEN a", "DISCARD ALL"],
-	["a", "LISTEN a", "RESET ALL"],
-	["a", "BEGIN", "LISTEN a", "COMMIT"],
-	["", "BEGIN", "LISTEN a", "ROLLBACK"],
-	["", "BEGIN", "LISTEN a", "SELECT 1/0", "COMMIT"],
-	["a", "LISTEN a", "BEGIN", "UNLISTEN a", "ROLLBACK"],
-	["a", "LISTEN a", "BEGIN", "UNLISTEN *", "SELECT 1/0", "ROLLBACK"],
-	["a c", "BEGIN", "LISTEN a", "SAVEPOINT s", "LISTEN b", "ROLLBACK TO s", "LISTEN c", "COMMIT"],
-	["c", "BEGIN", "SAVEPOINT s", "LISTEN b", "SELECT 1/0", "ROLLBACK TO SAVEPOINT s", "LISTEN c", "END"],
-	["a b", "BEGIN", "LISTEN a", "SAVEPOINT s", "LISTEN b", "RELEASE s", "COMMIT"],
-	[
-		"a",
-		"BEGIN",
-		"LISTEN a",
-		"SAVEPOINT s",
-		"SAVEPOINT s",
-		"LISTEN b",
-		"RELEASE SAVEPOINT s",
-		"ROLLBACK TO s",
-		"COMMIT",
-	],
-	["a b", "LISTEN a; LISTEN b"],
-	["", "LISTEN a; SELECT 1/0"],
-	["a", "LISTEN a; COMMIT; LISTEN b; SELECT 1/0"],
-	["b", "BEGIN; LISTEN a; ROLLBACK; LISTEN b"],
-	["a", "BEGIN; LISTEN a; COMMIT AND CHAIN; LISTEN b; ABORT"],
-	["a c", 'LISTEN A; LISTEN "B"; LISTEN "c" -- d'],
-	["a", "/* LISTEN b; */ LISTEN a; SELECT 'LISTEN b; \\'; SELECT $x$; LISTEN c;$x$"],
-];
 
 for (const [name, open] of Object.entries(ENDS)) {
 	describe(`at ${name}`, () => {

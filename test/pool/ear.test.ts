@@ -31,7 +31,7 @@ function scene(settings: Partial<General> = {}): Scene {
 	const found: Scene["primaries"] = [new Cluster([new Shard([pool], bans.vitals, context.general, false)])];
 	const ears = new Ears({ ...context, find: () => (found[0] === undefined ? null : { cluster: found[0] }) });
 	open.push(server, { [Symbol.dispose]: () => ears.shutDown() });
-	return { server, ears, ear: ears.of("u", "d"), lines, primaries: found };
+	return { server, ears, ear: ears.of("u", "d", 0), lines, primaries: found };
 }
 
 class Hearer implements ChannelListener {
@@ -71,8 +71,8 @@ test("all hear of their channels, by one connection, which goes when nobody does
 	await until(() => two.heard.length === 2, "both");
 	expect([one.heard, two.heard]).toEqual([["a 7 x"], ["a 7 x", "b 8 y"]]);
 	expect(ears.rows).toEqual([
-		{ user: "u", database: "d", channel: "a", listeners: 2, received: 1, dropped: 0 },
-		{ user: "u", database: "d", channel: "b", listeners: 1, received: 1, dropped: 0 },
+		{ user: "u", database: "d", shard: 0, channel: "a", listeners: 2, received: 1, dropped: 0 },
+		{ user: "u", database: "d", shard: 0, channel: "b", listeners: 1, received: 1, dropped: 0 },
 	]);
 	ear.remove("a", one);
 	ear.remove("c", one);
@@ -86,7 +86,7 @@ test("all hear of their channels, by one connection, which goes when nobody does
 	expect(server.connections).toBe(1);
 	await until(() => ticked(ears, 60_000) && server.connections === 0, "the end of the connection");
 	ears.tick(now());
-	expect(ears.of("u", "d")).not.toBe(ear);
+	expect(ears.of("u", "d", 0)).not.toBe(ear);
 });
 
 test("a channel that is given up and wanted again at once is listened on", async () => {
@@ -116,7 +116,7 @@ test("a client that goes while nothing can be opened leaves nobody who waits", a
 	ear.add("b", one);
 	ear.remove("b", one);
 	ear.remove("a", one);
-	await until(() => ticked(ears) && ears.of("u", "d") !== ear, "the end of the Ear");
+	await until(() => ticked(ears) && ears.of("u", "d", 0) !== ear, "the end of the Ear");
 	expect(await gone).toBe("heard");
 	expect(lines.length).toBe(1);
 });
@@ -190,6 +190,39 @@ test("it goes where the primary is, and a connection that does not answer is giv
 	other.hold = true;
 	const { logins } = other;
 	await until(() => ticked(ears) && other.logins > logins, "another connection");
+});
+
+test("each shard's is where its primary is, says which it is, and has nowhere to listen when a reload took the shard away", async () => {
+	const { server, ears, ear, lines, primaries } = scene();
+	const other = new ScriptedServer();
+	open.push(other);
+	const { pool, bans, context } = testPool(other.port, { shard: 1 });
+	const second = new Shard([pool], bans.vitals, context.general, false);
+	primaries[0] = new Cluster([...primaries[0]!.shards, second]);
+	const hearer = new Hearer();
+	const there = ears.of("u", "d", 1);
+	for (const each of [ear, there]) each.add("a", hearer);
+	expect(await Promise.all([waited(ear, "a"), waited(there, "a")])).toEqual(["heard", "heard"]);
+	server.say(notification(7, "a", "x"));
+	await until(() => hearer.heard.length === 1, "the first shard's");
+	other.say(notification(8, "a", "y"));
+	await until(() => hearer.heard.length === 2, "the other's");
+	expect(hearer.heard).toEqual(["a 7 x", "a 8 y"]);
+	expect(ears.rows.map(({ shard, received }) => [shard, received])).toEqual([
+		[0, 1],
+		[1, 1],
+	]);
+	primaries[0] = new Cluster(primaries[0].shards.slice(0, 1));
+	other.drop();
+	await until(() => lines.length === 1, "the line");
+	there.add("b", hearer);
+	expect(
+		await new Promise<string>((resolve) => {
+			there.wait(["b"], (error) => resolve(error?.sqlstate ?? "heard"));
+			const timer = setInterval(() => ears.tick(now() + 10_000), 20);
+			open.push({ [Symbol.dispose]: () => clearInterval(timer) });
+		}),
+	).toBe("58000");
 });
 
 test("what is dropped is counted, and told once", () => {

@@ -4,7 +4,7 @@ import { describe, expect, test } from "bun:test";
 import { Cluster } from "../../src/pool/cluster.ts";
 import type { QueryResult, RawClient } from "../support/raw-client.ts";
 import { until } from "../support/until.ts";
-import { concat, frontend, message } from "../support/wire-frames.ts";
+import { concat, cstring, frontend, int32, message } from "../support/wire-frames.ts";
 import { type Rig, twoShards } from "./support.ts";
 
 const ALL = "SELECT a FROM t";
@@ -280,6 +280,55 @@ describe("COPY FROM STDIN", () => {
 		await client.until("G");
 		client.send(frontend.query(ALL));
 		expect((await client.closed).at(-1)?.code).toBe("E");
+	});
+});
+
+describe("LISTEN in transaction mode", () => {
+	const notifications = ({ received }: RawClient) =>
+		received.filter(({ code }) => code === "A").map(({ body }) => body.toString("latin1", 4, body.length - 1));
+	const notify = ({ shards }: Rig, shard: number, payload: string) =>
+		shards[shard]!.say(message("A", int32(99), cstring("c"), cstring(payload)));
+
+	test("what any shard notifies is told once, when nothing is open", async () => {
+		await using rig = twoShards({ pub_sub_channel_size: 10 });
+		await using client = await rig.connect();
+		expect(await query(client, "LISTEN c")).toBe("LISTEN I");
+		// By a connection of its own on each shard, and by what the client's own has been told.
+		expect(rig.shards.map(({ heard: [first, second] }) => [first, second])).toEqual([
+			['Q LISTEN "c"', "Q LISTEN c"],
+			['Q LISTEN "c"', "Q LISTEN c"],
+		]);
+		expect(rig.context.ears.rows.map(({ shard, listeners }) => [shard, listeners])).toEqual([
+			[0, 1],
+			[1, 1],
+		]);
+		notify(rig, 1, "1");
+		await until(() => notifications(client).length === 1, "the first");
+		// Where no server knows of the transaction, and where another shard's does.
+		for (const [told, begin] of [["BEGIN"], ["BEGIN", on(1)]].entries()) {
+			for (const sql of begin) await query(client, sql);
+			notify(rig, 0, "2");
+			await until(() => rig.context.ears.rows[0]!.received === told + 1, "the notification");
+			await query(client, "SHOW pgdog.shard");
+			expect(notifications(client)).toHaveLength(told + 1);
+			await query(client, "COMMIT");
+			await until(() => notifications(client).length === told + 2, "what was held back");
+		}
+		await query(client, "UNLISTEN *");
+		await until(() => rig.context.ears.rows.length === 0, "nobody listens");
+	});
+
+	test("in a batch that has failed nothing is told before its end", async () => {
+		await using rig = twoShards({ pub_sub_channel_size: 10 });
+		await using client = await rig.connect();
+		await query(client, "LISTEN c");
+		client.send(...run("FAILED"), frontend.flush());
+		await client.until("E");
+		notify(rig, 0, "x");
+		await until(() => rig.context.ears.rows[0]!.received === 1, "the notification");
+		client.send(frontend.sync());
+		expect((await client.until("Z")).map(({ code }) => code)).toEqual(["Z"]);
+		await until(() => notifications(client).length === 1, "it is told");
 	});
 });
 

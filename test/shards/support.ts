@@ -275,7 +275,7 @@ export function twoShards(settings: Partial<General> = {}): Rig {
 		sets: new ParameterSets(),
 		collected: new Budget(1 << 30),
 		statements: pools[0]!.statements,
-		ears: new Ears({ ...pools[0]!.context, find: () => null }),
+		ears: new Ears({ ...pools[0]!.context, find: () => ({ cluster }) }),
 		facts: createFactsCache(),
 		scram: new ScramCache(),
 		log: createLog("text", "off"),
@@ -320,6 +320,7 @@ export function twoShards(settings: Partial<General> = {}): Rig {
 		connect: (parameters = {}) => RawClient.connect({ port: listening.port, user: "u", database: "d", parameters }),
 		async [Symbol.asyncDispose]() {
 			listening.stop(true);
+			context.ears.shutDown();
 			for (const { pool } of pools) pool.shutDown();
 			for (const shard of shards) shard[Symbol.dispose]();
 		},
