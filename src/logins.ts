@@ -89,7 +89,7 @@ export class Logins {
 		return { spec, user: spec.user, cluster, router: this.routerOf(topology, general) };
 	}
 
-	private routerOf(topology: Required<Topology>, general: General): Router {
+	private routerOf(topology: Topology, general: General): Router {
 		const key = Object.values(topology).join();
 		let router = this.routers.get(key);
 		if (router === undefined) {

@@ -13,6 +13,7 @@ import { Parsed } from "../parser/parse.ts";
 import { type Placement, Spread } from "../parser/spread.ts";
 import { Outcome, ReadWrite, ShardCode } from "../plugin/abi.ts";
 import type { Decision, PluginHost, RouteInput } from "../plugin/host.ts";
+import type { Placing } from "./placing.ts";
 import { parseError, REFUSALS, Unasked } from "./refusals.ts";
 import { Route, Routes, ShardChoice } from "./route.ts";
 import { shardOfKey } from "./sharding.ts";
@@ -27,6 +28,8 @@ export interface Topology {
 	readonly hasChoice?: boolean;
 	/** Transactions read unless they say READ WRITE. Default false. */
 	readonly readOnly?: boolean;
+	/** What its configuration says of sharded tables; null, or without it: nothing. */
+	readonly placing?: Placing | null;
 }
 
 /** The settings that decide. Default: the settings' defaults. */
@@ -111,6 +114,7 @@ export class Router {
 	/** A plugin has called the statement that was routed last a write, whatever its tree says. */
 	calledWrite = false;
 	readonly #shards: number;
+	readonly #placing: Placing | null;
 	readonly #hasPrimary: boolean;
 	/** `Route.side` by the side that is wanted: that, where the cluster has both kinds; else what there is. */
 	readonly #sides: readonly Side[];
@@ -145,6 +149,7 @@ export class Router {
 	) {
 		const { shards, hasPrimary, hasReplicas } = topology;
 		this.#shards = shards;
+		this.#placing = topology.placing ?? null;
 		this.#hasPrimary = hasPrimary;
 		this.#sides = sidesOf(topology);
 		this.#readOnly = topology.readOnly ?? false;
@@ -353,7 +358,7 @@ export class Router {
 		if (controls) return routes.to(this.#anyShard, side);
 		return (
 			this.#onShard(facts.hints, this.#byComment, side) ??
-			(this.#isNowhere(hints, facts) ? null : this.#onShard(hints, this.#bySetting, side)) ??
+			this.#bySession(hints, facts, side) ??
 			routes.to(this.#shardOf(facts.placement, request.home), side)
 		);
 	}
@@ -389,16 +394,20 @@ export class Router {
 		return refuse("shards", new PgError("ERROR", "0A000", `${part} is not supported across shards`, detail, hint));
 	}
 
-	/** The session has asked for a shard that does not exist: SET and RESET, which can help that, go their way. */
-	#isNowhere({ shard, shardingKey }: Hints, facts: StatementFacts): boolean {
-		return shardingKey === null && shard !== null && shard >= this.#shards && !facts.reads && !facts.writes;
+	/** As `#onShard`, for the session's hints. What it has asked for wrongly SET and RESET can help: they go their way. */
+	#bySession(hints: Hints, facts: StatementFacts, side: Side): Route | null {
+		const route = this.#onShard(hints, this.#bySetting, side);
+		return route === null || route.error === null || facts.reads || facts.writes ? route : null;
 	}
 
 	/** The shard that hints name; a key beats a number. */
 	#onShard(hints: Hints | null, routes: Routes, side: Side): Route | null {
 		if (hints === null) return null;
-		if (hints.shardingKey !== null) return routes.to(shardOfKey(hints.shardingKey, this.#shards), side);
-		const { shard } = hints;
+		const { shardingKey, shard } = hints;
+		if (shardingKey !== null) {
+			const found = this.#placing?.shardOfKey(shardingKey) ?? shardOfKey(shardingKey, this.#shards);
+			return typeof found === "number" ? routes.to(found, side) : refuse(routes.decidedBy, found);
+		}
 		if (shard === null) return null;
 		if (shard >= this.#shards)
 			return noSuchShard(shard, this.#shards, routes.decidedBy, "A hint sends the statement there");

@@ -2,8 +2,25 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { hashBigint, hashUuid, hashVarchar, shardOfHash, shardOfKey } from "../../src/router/sharding.ts";
+import { Hash, shardOfKey } from "../../src/router/sharding.ts";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
+
+const hash = new Hash();
+const whole = () => (BigInt(hash.high) << 32n) | BigInt(hash.low);
+const shardOfHash = (of: bigint, shards: number) => Number(of % BigInt(shards));
+
+function hashBigint(value: bigint): bigint {
+	hash.ofInt8(Number(value >> 32n), Number(BigInt.asUintN(32, value)));
+	return whole();
+}
+
+function hashBytes(bytes: Uint8Array): bigint {
+	hash.ofBytes(bytes, 0, bytes.length);
+	return whole();
+}
+
+const hashUuid = hashBytes;
+const hashVarchar = hashBytes;
 
 const uuidBytes = (text: string): Buffer => Buffer.from(text.replaceAll("-", ""), "hex");
 const shards = (key: string): number[] => [2, 3, 4].map((count) => shardOfKey(key, count));
