@@ -72,6 +72,11 @@ export class Batches {
 		this.portalBytes = 0;
 	}
 
+	/** Where that goes what is said of a portal; null: nobody knows of it. */
+	private shardsOf(portal: Portal | undefined, transaction: ShardedTransaction): readonly number[] | null {
+		return portal === undefined ? null : this.of(transaction.withPortal(portal.targets));
+	}
+
 	/** The Bind `chunk[at, next)` makes the portal. @returns false when the transaction has more than it may have */
 	private notePortal(chunk: Buffer, at: number, next: number, portal: Portal): boolean {
 		const end = endOfString(chunk, at + HEADER, next);
@@ -141,7 +146,7 @@ export class Batches {
 				const nameEnd = endOfString(chunk, name, next);
 				const portal = nameEnd < 0 ? "" : chunk.utf8Slice(name, nameEnd);
 				const known = this.portals.get(portal);
-				here = known?.targets ?? targets ?? this.of(transaction.anywhere(this.all));
+				here = this.shardsOf(known, transaction) ?? targets ?? this.of(transaction.anywhere(this.all));
 				if (code === Frontend.Execute) executes = known?.firstAnswers ?? false;
 				if (code === Frontend.Close && this.portals.delete(portal)) this.portalBytes -= portal.length + NAME_COST;
 			}

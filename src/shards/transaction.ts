@@ -133,6 +133,15 @@ export class ShardedTransaction {
 		return failed && !ends && this.isRunning ? this.begun : wanted;
 	}
 
+	/**
+	 * Where that goes what is said of a portal that was sent to `shards`. A transaction that has failed before any of them had it
+	 * does not have the portal either, and nothing may come after its failure where that is not known.
+	 */
+	withPortal(shards: readonly number[]): readonly number[] {
+		const isThere = !this.failed || !this.isRunning || shards.every((shard) => this.begun.includes(shard));
+		return isThere ? shards : this.begun;
+	}
+
 	/** AND CHAIN: PostgreSQL forgets the modes of a transaction that fails, unless they were handed down to it so. */
 	private chain(failed: boolean): void {
 		if (failed) this.sql = this.lastingSql;

@@ -44,6 +44,16 @@ const CONTROL = [
 	"RELEASE s",
 	"ROLLBACK TO s",
 	"BEGIN NOTHING",
+	"END",
+	"ABORT",
+	"BEGIN ISOLATION LEVEL SERIALIZABLE READ WRITE",
+	"SET TRANSACTION READ ONLY",
+	"SET TRANSACTION ISOLATION LEVEL REPEATABLE READ",
+	"SET work_mem = '6MB'",
+	"SET LOCAL work_mem = '7MB'",
+	"RESET work_mem",
+	"SET CONSTRAINTS ALL IMMEDIATE",
+	"SET work_mem = 'wrong'",
 ];
 
 const LEVEL = "SELECT current_setting('transaction_isolation'), current_setting('transaction_read_only')";
@@ -60,42 +70,66 @@ const DATA = [
 	"INSERT INTO late VALUES (7), (7)",
 	"SET LOCAL work_mem = '5MB'",
 	"SHOW port",
+	"SELECT generate_series(1, 3)",
+	"SELECT 1/(2 - generate_series(1, 3))",
 	"",
 ];
+
+/** As drivers do: `again` runs the last that was `named`, `fetch` goes on with the last portal that has rows, `close` ends both. */
+const WAYS = [
+	"query",
+	"sync",
+	"flush",
+	"open",
+	"parse",
+	"describe",
+	"named",
+	"again",
+	"portal",
+	"fetch",
+	"close",
+] as const;
 
 interface Step {
 	sql: string;
 	shard: number;
 	/** How it is sent, and what stands behind it. */
-	by: "query" | "sync" | "flush" | "open" | "parse";
+	by: (typeof WAYS)[number];
 }
 
 const step: fc.Arbitrary<Step> = fc.record({
 	sql: fc.oneof(fc.constantFrom(...CONTROL), fc.constantFrom(...DATA)),
 	shard: fc.nat(2),
-	by: fc.constantFrom(
-		"query" as const,
-		"query" as const,
-		"sync" as const,
-		"flush" as const,
-		"open" as const,
-		"parse" as const,
-	),
+	by: fc.constantFrom("query" as const, ...WAYS),
 });
 
 function frames(steps: Step[], hinted: boolean): Uint8Array {
 	let open = false;
-	const parts = steps.map(({ sql, shard, by }) => {
+	let last = "";
+	// Not the unnamed one: PostgreSQL itself crashes when that of a BEGIN is run again in the transaction that has failed since.
+	let portal = "none";
+	const parts = steps.map(({ sql, shard, by }, i) => {
 		const text = hinted && !CONTROL.includes(sql) ? `/* pgdog_shard: ${shard} */ ${sql}` : sql;
 		// A Query in the middle of a batch ends that: with several shards before it, not behind it.
 		const before = by === "query" && open ? [f.sync()] : [];
-		open = by === "flush" || by === "open";
+		open = by !== "query" && by !== "sync" && by !== "parse";
 		if (by === "query") return concat(...before, f.query(text));
 		if (by === "parse") return concat(f.parse(text), f.describe("S"), f.sync());
+		if (by === "describe") return concat(f.parse(text), f.describe("S"), f.bind(), f.describe("P"), f.execute());
+		if (by === "named") return concat(f.parse(text, "a"), f.bind({ statement: "a" }), f.execute());
+		if (by === "again") return concat(f.bind({ statement: "a" }), f.execute());
+		if (by === "fetch") return f.execute(portal, 1);
+		if (by === "close") return concat(f.close("S", "a"), f.close("P", last));
+		if (by === "portal") {
+			last = `p${i}`;
+			// One of a statement that we have answered ourselves is on no shard.
+			if (!CONTROL.includes(sql)) portal = last;
+			return concat(f.parse(text), f.bind({ portal: last }), f.execute(last, 1));
+		}
 		const run = concat(f.parse(text), f.bind(), f.execute());
 		return by === "sync" ? concat(run, f.sync()) : by === "flush" ? concat(run, f.flush()) : run;
 	});
-	parts.push(f.sync(), f.query("ROLLBACK"));
+	parts.push(f.sync(), f.query("ROLLBACK"), f.query("RESET ALL"), f.close("S", "a"), f.sync());
 	return concat(...parts);
 }
 
@@ -117,7 +151,8 @@ async function play(client: RawClient, steps: Step[], hinted: boolean): Promise<
 
 /**
  * What was found here once: the shard that does not fail warns of the BEGIN behind the error; shards that do not fail have run the COMMIT
- * behind the error; modes that AND CHAIN has handed down outlive a failure.
+ * behind the error; modes that AND CHAIN has handed down outlive a failure; shards that have joined with the Close of a portal are sent the end, too;
+ * what is said of a portal that a failed transaction never had.
  */
 const FOUND: [Step[]][] = [
 	[
@@ -170,6 +205,24 @@ const FOUND: [Step[]][] = [
 			{ sql: "SELECT 1/0", shard: 2, by: "sync" },
 			{ sql: "ROLLBACK AND CHAIN", shard: 0, by: "query" },
 			{ sql: LEVEL, shard: 0, by: "query" },
+		],
+	],
+	[
+		[
+			{ sql: "BEGIN", shard: 0, by: "portal" },
+			{ sql: "INSERT INTO things VALUES (1)", shard: 0, by: "query" },
+			{ sql: "", shard: 0, by: "close" },
+			{ sql: "ABORT", shard: 0, by: "describe" },
+			{ sql: "INSERT INTO things VALUES (1)", shard: 0, by: "query" },
+		],
+	],
+	[
+		[
+			{ sql: "BEGIN", shard: 0, by: "query" },
+			{ sql: "SELECT 1/0", shard: 1, by: "open" },
+			{ sql: "SELECT 1", shard: 0, by: "sync" },
+			{ sql: "", shard: 0, by: "close" },
+			{ sql: "SELECT 1", shard: 0, by: "parse" },
 		],
 	],
 ];
