@@ -25,10 +25,11 @@ const TICK = 50;
 /** How often a shard without a living primary is asked, ms: the sooner its primary is found, the sooner it takes writes. */
 const HASTE = 200;
 /**
- * Before the first primary is chosen every server may take this long to answer, ms: of two that say they are it, the one that
- * was left behind must not be written to just because it is the quicker one.
+ * Before the first primary is chosen every server may take this long to answer, ms, or `lsn_check_timeout`, if that is less: of two
+ * that say they are it, the one that was left behind must not be written to just because it is the quicker one. Who does not
+ * answer at all holds up no more than a `checkout_timeout` of clients.
  */
-const HEARING = 1_000;
+const HEARING = 5_000;
 
 /**
  * How far `now()` of two threads may be apart, ms, since each reads the clock by an origin of its own: a write that a worker
