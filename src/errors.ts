@@ -36,6 +36,9 @@ export class PgError extends Error {
 	}
 }
 
+/** What PostgreSQL says when a CancelRequest has ended a statement. */
+export const CANCELED = new PgError("ERROR", "57014", "canceling statement due to user request");
+
 /** Whatever was thrown, as an error for a client: FATAL XX000 (internal_error) unless it is a PgError already. */
 export function asPgError(error: unknown): PgError {
 	return error instanceof PgError ? error : new PgError("FATAL", "XX000", String(error));

@@ -5,7 +5,7 @@
 
 import type { Server } from "../backend/server.ts";
 import type { Follower } from "../backend/session-state.ts";
-import { PgError } from "../errors.ts";
+import { CANCELED, PgError } from "../errors.ts";
 import { Act, type ListenAct } from "../parser/listens.ts";
 import type { ChannelListener, Ear, HeardChannel } from "../pool/ear.ts";
 import { Listens, MOST_LISTENS } from "../session/listens.ts";
@@ -49,6 +49,8 @@ export class Hearing implements ChannelListener, Follower {
 	private readonly portals = new Map<string, readonly ListenAct[]>();
 	/** What the next `wait` is for. */
 	private awaited: readonly string[] = [];
+	/** Called when the last is over; null when it is. */
+	private awaiting: (() => void) | null = null;
 	/** Why the last could not be had; told once. */
 	private failure: PgError | null = null;
 	private queue: Heard[] = [];
@@ -123,12 +125,26 @@ export class Hearing implements ChannelListener, Follower {
 		return Said.Unheard;
 	}
 
-	/** Waits until the ear listens on what `heed` was told of last. */
+	/** Waits until the ear listens on what `heed` was told of last, or cannot, or is not waited for any more. */
 	wait(done: () => void): void {
+		this.awaiting = done;
 		this.ear.wait(this.awaited, (error) => {
-			this.failure = error;
-			done();
+			if (this.awaiting === done) this.endWait(error);
 		});
+	}
+
+	/** A CancelRequest. @returns false when nothing is waited for */
+	cancel(): boolean {
+		if (this.awaiting === null) return false;
+		this.endWait(CANCELED);
+		return true;
+	}
+
+	private endWait(error: PgError | null): void {
+		const done = this.awaiting!;
+		this.awaiting = null;
+		this.failure = error;
+		done();
 	}
 
 	/** What `heed` has let pass is said. */
@@ -180,6 +196,7 @@ export class Hearing implements ChannelListener, Follower {
 	leave(): void {
 		for (const name of this.joined) this.ear.remove(name, this);
 		this.joined.clear();
+		this.awaiting = null;
 		this.queue = [];
 		this.early = [];
 	}

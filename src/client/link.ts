@@ -8,7 +8,7 @@ import type { ParameterSet } from "../backend/parameters.ts";
 import type { Server } from "../backend/server.ts";
 import { ServerState } from "../backend/server-state.ts";
 import { now } from "../clock.ts";
-import { PgError, TOO_MANY_CONNECTIONS } from "../errors.ts";
+import { CANCELED, PgError, TOO_MANY_CONNECTIONS } from "../errors.ts";
 import type { Sink } from "../net/stream.ts";
 import { Dirty } from "../parser/session.ts";
 import type { Cluster } from "../pool/cluster.ts";
@@ -449,9 +449,11 @@ export class Link implements Borrower, Audience {
 			return;
 		}
 		done();
+		// It has a server, and waits for what listens for it.
+		if (this.saying.hearing?.cancel()) return;
 		if (!checkout.queued || !checkout.loggedIn) return;
 		checkout.leave();
-		this.refuseHeld(new PgError("ERROR", "57014", "canceling statement due to user request"));
+		this.refuseHeld(CANCELED);
 	}
 
 	/** Its server stays with it when its transaction ends. */

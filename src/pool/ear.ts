@@ -335,7 +335,11 @@ export class Ear extends Outsider {
 		this.heard.clear();
 		this.changed.clear();
 		for (const name of this.channels.keys()) this.changed.add(name);
-		if (this.channels.size === 0 || this.closed) return;
+		if (this.closed) return;
+		if (this.channels.size === 0) {
+			this.rest();
+			return;
+		}
 		this.isDeaf = true;
 		// One that lets in and hangs up is not asked ten times a second.
 		this.retryAt = server.bornAt + RETRY;

@@ -167,6 +167,33 @@ test("a LISTEN waits until it is listened for; then, or why it cannot be, it is 
 	expect([...joined]).toEqual([]);
 });
 
+test("a CancelRequest ends the wait, and nothing else", () => {
+	const { hearing, on, joined, heard, waits, say } = scene();
+	expect(hearing.cancel()).toBe(false);
+	let told = 0;
+	const wait = () => {
+		expect(hearing.heed(on, listen("a"))).toBe(Said.Awaits);
+		hearing.wait(() => told++);
+	};
+	wait();
+	expect([hearing.cancel(), hearing.cancel(), told]).toEqual([true, false, 1]);
+	expect([hearing.heed(on, listen("a")), hearing.refusal.sqlstate, ...joined]).toEqual([Said.Unheard, "57014"]);
+	wait();
+	// What the first waited for comes when nobody does any more, or somebody else.
+	waits.shift()!({ sqlstate: "08001" } as PgError);
+	expect(told).toBe(1);
+	heard.add("a");
+	waits.shift()!(null);
+	expect([told, hearing.cancel()]).toEqual([2, false]);
+	say(listen("a"));
+	expect([...joined]).toEqual(["a"]);
+	heard.delete("a");
+	wait();
+	hearing.leave();
+	waits.shift()!(null);
+	expect([told, hearing.cancel()]).toEqual([2, false]);
+});
+
 test("what is undone is not listened on; what its own transaction notified comes with it", async () => {
 	const { hearing, hearer, server, joined, heard, wrote, say } = scene();
 	heard.add("a");

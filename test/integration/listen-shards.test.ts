@@ -4,7 +4,7 @@
 import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
 import type { Cluster } from "../support/postgres.ts";
 import type { Proxy } from "../support/proxy.ts";
-import type { RawClient } from "../support/raw-client.ts";
+import { RawClient } from "../support/raw-client.ts";
 import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
 import { heard, TRANSACTIONS } from "./listening.ts";
@@ -277,6 +277,37 @@ test("where one shard cannot be listened at LISTEN fails, in a transaction with 
 	await hears(client, ["x:", "x:", "x:"]);
 	await using witness = await connect(proxy);
 	await intact(cluster, witness, "LISTEN that failed", 3, 12);
+});
+
+test("a CancelRequest ends a LISTEN that waits for one of the shards", async () => {
+	await using proxy = await start({ connect_timeout: 60_000, checkout_timeout: 60_000 });
+	await using client = await connect(proxy);
+	await client.query("LISTEN x; LISTEN the_end");
+	const [listener] = await cluster.primary.sql(
+		"SELECT pid FROM pg_stat_activity WHERE application_name = 'pgdog listener' AND datname = 's1' ORDER BY backend_start DESC LIMIT 1",
+	);
+	await using console = await admin(proxy);
+	process.kill(listener!.pid as number, "SIGSTOP");
+	try {
+		const result = client.query("LISTEN y");
+		await until(
+			async () =>
+				(await show(console, "SHOW LISTENERS")).some(({ shard, channel }) => shard === "1" && channel === "y"),
+			"LISTEN",
+		);
+		const request = await RawClient.open({ port: proxy.port });
+		request.send(f.cancelRequest(client.backendPid, client.backendKey));
+		expect(await request.closed).toEqual([]);
+		const { errors, status } = await result;
+		expect([errors.map(({ C }) => C), status]).toEqual([["57014"], "I"]);
+		expect((await client.query("SELECT 1 FROM here")).rows).toHaveLength(3);
+	} finally {
+		process.kill(listener!.pid as number, "SIGCONT");
+	}
+	await client.query("UNLISTEN y");
+	await onEach(cluster, "NOTIFY x; NOTIFY y");
+	await hears(client, ["x:", "x:", "x:"]);
+	sane(proxy);
 });
 
 test("a client that does not read misses the oldest, and takes no more memory than that", async () => {

@@ -6,7 +6,7 @@ import { Client } from "pg";
 import postgres from "postgres";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
 import { type Proxy, simpleConfig, startProxy, withAdmin } from "../support/proxy.ts";
-import { RawClient } from "../support/raw-client.ts";
+import { type QueryResult, RawClient } from "../support/raw-client.ts";
 import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
 import { heard, TRANSACTIONS } from "./listening.ts";
@@ -354,6 +354,50 @@ test("where nothing can listen, LISTEN fails, and the client goes on", async () 
 		await cluster.primary.sql("ALTER ROLE pgdog CONNECTION LIMIT -1");
 	}
 	expect((await client.query("LISTEN x")).tags).toEqual(["LISTEN"]);
+});
+
+test("a CancelRequest ends a LISTEN that waits: for a connection to be opened, and for one that does not answer", async () => {
+	await using proxy = await start({ connect_timeout: 60_000, checkout_timeout: 60_000 });
+	const [client, other] = [await connect(proxy), await connect(proxy)];
+	await client.query("SELECT 1");
+	await using console = await admin(proxy);
+	const cancels = async (name: string, listen: Promise<QueryResult>) => {
+		await until(async () => (await show(console, "SHOW LISTENERS")).some(({ channel }) => channel === name), "LISTEN");
+		const request = await RawClient.open({ port: proxy.port });
+		request.send(f.cancelRequest(client.backendPid, client.backendKey));
+		expect(await request.closed).toEqual([]);
+		const { errors, status } = await listen;
+		expect(errors).toMatchObject([{ C: "57014", M: "canceling statement due to user request" }]);
+		return status;
+	};
+	const { pid } = cluster.primary;
+	process.kill(pid!, "SIGSTOP");
+	try {
+		expect(await cancels("x", client.query("LISTEN x"))).toBe("I");
+		expect((await client.query("SELECT 1")).rows).toEqual([["1"]]);
+		await client.query("BEGIN");
+		expect(await cancels("x", client.extended("LISTEN x"))).toBe("E");
+		await client.query("ROLLBACK");
+	} finally {
+		process.kill(pid!, "SIGCONT");
+	}
+	expect((await other.query("LISTEN x; LISTEN the_end")).tags).toEqual(["LISTEN", "LISTEN"]);
+	const [listener] = await cluster.primary.sql(
+		"SELECT pid FROM pg_stat_activity WHERE application_name = 'pgdog listener' AND query LIKE '%the_end%'",
+	);
+	process.kill(listener!.pid as number, "SIGSTOP");
+	try {
+		expect(await cancels("y", client.query("LISTEN y"))).toBe("I");
+		// On what is listened on already nobody waits.
+		expect((await client.query("LISTEN x")).tags).toEqual(["LISTEN"]);
+	} finally {
+		process.kill(listener!.pid as number, "SIGCONT");
+	}
+	// A CancelRequest that comes when nothing waits is for nothing.
+	expect((await client.query("LISTEN y; LISTEN the_end")).tags).toEqual(["LISTEN", "LISTEN"]);
+	await client.query("NOTIFY x; NOTIFY y");
+	await hears(client, ["x:", "y:"]);
+	for (const each of [client, other]) each.close();
 });
 
 test("a client_encoding other than that of notifications is refused; what cannot be read for certain is as it was", async () => {

@@ -121,6 +121,20 @@ test("a client that goes while nothing can be opened leaves nobody who waits", a
 	expect(lines.length).toBe(1);
 });
 
+test("nor one that goes while the connection does not answer", async () => {
+	const { server, ears, ear, lines } = scene({ connect_timeout: 50 });
+	const one = new Hearer();
+	ear.add("a", one);
+	await waited(ear, "a");
+	server.hold = true;
+	ear.add("b", one);
+	const gone = waited(ear, "b");
+	await until(() => server.queries.length === 2, "LISTEN");
+	for (const name of ["a", "b"]) ear.remove(name, one);
+	await until(() => ticked(ears) && ears.of("u", "d", 0) !== ear, "the end of the Ear");
+	expect([await gone, lines]).toEqual(["heard", []]);
+});
+
 test("a connection that is lost is opened again, and told", async () => {
 	const { server, ears, ear, lines } = scene();
 	const one = new Hearer();
