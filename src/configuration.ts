@@ -8,6 +8,7 @@ import { diff, firstUpdate, type LoginKey, settingChangeText, type Update, updat
 import type { Loaded } from "./config/load.ts";
 import { losses } from "./config/loss.ts";
 import { problemText } from "./config/problem.ts";
+import { learns } from "./config/resolve.ts";
 import { allPools, type ClusterSpec, type PoolSpec, type Snapshot } from "./config/snapshot.ts";
 import { asPgError, PgError, TOO_MANY_CONNECTIONS } from "./errors.ts";
 import type { KnownPools } from "./known-pools.ts";
@@ -17,6 +18,7 @@ import type { Bans } from "./pool/bans.ts";
 import type { Joined, Learning, LookedUp } from "./pool/learning.ts";
 import type { Ledger } from "./pool/ledger.ts";
 import type { Monitor } from "./pool/monitor.ts";
+import { type PoolOrder, readPaused } from "./pool-orders.ts";
 import type { PoolSlots } from "./pool-slots.ts";
 
 /** Who is told of it, on the main thread and beyond. */
@@ -76,9 +78,36 @@ export class Configuration {
 	}
 
 	/** Sends an order to all workers. @returns how many pools it is for */
-	order(order: "pause" | "resume" | "reconnect", pools: readonly PoolSpec[]): number {
+	private order(order: "pause" | "resume" | "reconnect", pools: readonly PoolSpec[]): number {
 		this.audience.send({ type: "order", order, keys: pools.map(({ key }) => key) });
 		return pools.length;
+	}
+
+	/** @returns how many pools are meant */
+	obey(order: PoolOrder): number {
+		return this.order(order.order, this.audience.known.obey(order, this.pools));
+	}
+
+	reconnect(): void {
+		this.audience.bans.lift("reconnect", now());
+		this.order("reconnect", this.pools);
+	}
+
+	/**
+	 * The process before has made way: the pools that it had paused are so here, and the others are held back no longer.
+	 * @param paused by `writePaused`; null: it has not said so
+	 */
+	inherit(paused: string | null): void {
+		const { known, log } = this.audience;
+		const logins = readPaused(paused ?? "");
+		if (logins === null) log.warn("takeover: the process of before does not say which pools are paused: none is");
+		known.inherit(logins ?? [], this.pools, learns(this.current));
+		const { pause = [], resume = [] } = Object.groupBy(this.pools, (spec) =>
+			known.isPaused(spec) ? "pause" : "resume",
+		);
+		this.order("pause", pause);
+		this.order("resume", resume);
+		if (pause.length > 0) log.info(`takeover: ${pause.length} pools are paused as they were, until RESUME`);
 	}
 
 	// ---- users who are not in the configuration --------------------------------------------------------------------
@@ -129,7 +158,7 @@ export class Configuration {
 		const { learning, ledger, known } = this.audience;
 		// Who is paused stays so: nobody is let through by coming later.
 		const clients = (user: string, database: string) =>
-			clientsOf(ledger.tally, user, database) + Number(known.isPaused(user, database));
+			clientsOf(ledger.tally, user, database) + Number(known.isPaused({ user, database }));
 		const gone = learning.idle(now(), clients);
 		if (gone.length > 0)
 			this.relearn(
@@ -157,7 +186,7 @@ export class Configuration {
 		const { slots, known, send } = this.audience;
 		const keys = update.clusters.flatMap((cluster) => cluster.pools.map(({ key }) => key));
 		const rows = new Map(keys.map((key) => [key, slots.of(key)]));
-		const paused = known.reach(this.pools);
+		const paused = known.reach(this.pools, update.gone);
 		send({ type: "reload", update, slots: rows, paused });
 	}
 

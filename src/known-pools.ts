@@ -2,11 +2,13 @@
 // by the number or the names that he says. Made and asked by proxy.ts.
 
 import { now } from "./clock.ts";
+import type { LoginKey } from "./config/diff.ts";
 import type { PoolSpec } from "./config/snapshot.ts";
 import { type Bans, banText } from "./pool/bans.ts";
 import type { Ledger } from "./pool/ledger.ts";
 import { lsnText } from "./pool/replication.ts";
 import { Ban, foundText, Vital } from "./pool/vitals.ts";
+import type { PoolOrder } from "./pool-orders.ts";
 import type { Counters } from "./stats/counters.ts";
 import type { PoolRow, PoolVitals } from "./status/rows.ts";
 
@@ -18,10 +20,16 @@ export class KnownPools {
 	private readonly counters: Counters;
 	private readonly bans: Bans;
 	/** Paused logins, by `loginOf` (user and database): a pool that a reload adds to one is paused like its others. */
-	private readonly paused = new Set<string>();
+	private readonly paused = new Map<string, LoginKey>();
+	/** All pools wait until the process before has said which of them are paused (`inherit`). */
+	private isHeld: boolean;
 
-	/** @param slots row of each pool in shared memory, by `PoolSpec.key` */
-	constructor(slots: ReadonlyMap<string, number>, ledger: Ledger, counters: Counters, bans: Bans) {
+	/**
+	 * @param slots row of each pool in shared memory, by `PoolSpec.key`
+	 * @param isHeld this process is about to take over from another
+	 */
+	constructor(slots: ReadonlyMap<string, number>, ledger: Ledger, counters: Counters, bans: Bans, isHeld = false) {
+		this.isHeld = isHeld;
 		this.slots = slots;
 		this.ledger = ledger;
 		this.counters = counters;
@@ -35,7 +43,7 @@ export class KnownPools {
 			return {
 				key,
 				id,
-				paused: this.paused.has(loginOf(spec)),
+				paused: this.isPaused(spec),
 				counters: this.counters.sum(id),
 				servers: this.ledger.used(id),
 				vitals: this.vitalsOf(spec, id),
@@ -78,38 +86,49 @@ export class KnownPools {
 		return meant.length;
 	}
 
-	/** @returns those that are paused now */
-	pause(pools: Specs, user: string | undefined, database: string | undefined): Specs {
-		const meant = find(pools, user, database);
-		for (const spec of meant) this.paused.add(loginOf(spec));
+	/** @returns those that are paused now, or go on */
+	obey(order: PoolOrder, pools: Specs): Specs {
+		const meant = pools.filter((spec) => isMeant(order, spec));
+		if (order.order === "pause") for (const spec of meant) this.add(spec);
+		// Also whom the process before had paused and who has not come yet.
+		else for (const [key, login] of this.paused) if (isMeant(order, login)) this.paused.delete(key);
 		return meant;
 	}
 
-	/** @returns those that go on */
-	resume(pools: Specs, user: string | undefined, database: string | undefined): Specs {
-		const meant = find(pools, user, database);
-		for (const spec of meant) this.paused.delete(loginOf(spec));
-		return meant;
+	private add({ user, database }: LoginKey): void {
+		this.paused.set(loginOf({ user, database }), { user, database });
 	}
 
-	isPaused(user: string, database: string): boolean {
-		return this.paused.has(loginOf({ user, database }));
+	isPaused(login: LoginKey): boolean {
+		return this.isHeld || this.paused.has(loginOf(login));
 	}
 
-	/** A reload has left these: forgets who is gone. @returns the keys of those that are paused */
-	reach(pools: Specs): Set<string> {
-		const logins = new Set(pools.map(loginOf));
-		for (const login of this.paused) if (!logins.has(login)) this.paused.delete(login);
-		return new Set(pools.filter((spec) => this.paused.has(loginOf(spec))).map(({ key }) => key));
+	/** Who is paused. */
+	get logins(): LoginKey[] {
+		return [...this.paused.values()];
+	}
+
+	/**
+	 * The process before has made way, and had paused these.
+	 * @param mayCome there may be pools for users whom the configuration does not name: those of the paused are so from the beginning
+	 */
+	inherit(logins: readonly LoginKey[], pools: Specs, mayCome: boolean): void {
+		this.isHeld = false;
+		const known = new Set(pools.map(loginOf));
+		for (const login of logins) if (mayCome || known.has(loginOf(login))) this.add(login);
+	}
+
+	/** A reload has left these pools, and taken the others of `gone` away. @returns the keys of those that are paused */
+	reach(pools: Specs, gone: readonly LoginKey[]): Set<string> {
+		for (const login of gone) this.paused.delete(loginOf(login));
+		return new Set(pools.filter((spec) => this.isPaused(spec)).map(({ key }) => key));
 	}
 }
 
-function find(pools: Specs, user: string | undefined, database: string | undefined): Specs {
-	return pools.filter(
-		(pool) => (user === undefined || pool.user === user) && (database === undefined || pool.database === database),
-	);
+function isMeant({ user, database }: PoolOrder, login: LoginKey): boolean {
+	return (user === null || login.user === user) && (database === null || login.database === database);
 }
 
-function loginOf({ user, database }: Pick<PoolSpec, "user" | "database">): string {
+function loginOf({ user, database }: LoginKey): string {
 	return JSON.stringify([user, database]);
 }

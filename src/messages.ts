@@ -40,7 +40,7 @@ export interface WorkerSetup {
 	readonly loads: SharedArrayBuffer;
 	/** Descriptors of sockets that listen already, for all workers; empty: each opens its own. */
 	readonly sockets: readonly number[];
-	/** The process has taken over from another, whose clients come. */
+	/** The process is about to take over from another, whose clients come: pools are paused until it is known which were so there. */
 	readonly isSuccessor: boolean;
 	/** `ScramCacheOptions.secret`, the same for all workers: a user's salt must not depend on the thread. */
 	readonly scramSecret: Uint8Array;

@@ -1,5 +1,6 @@
 // Clients between this process and those before and after it, as the main thread sees them: what their workers (client/crossing.ts) and
-// the other process (net/successor.ts) say of them goes through here. Made by proxy.ts, one for each process.
+// the other process (net/successor.ts) say of them goes through here, and what an operator says of pools to any of them. Made by proxy.ts,
+// one for each process.
 
 import type { CancelMessage } from "./client/cancel-requests.ts";
 import { homeOf } from "./client/clients.ts";
@@ -8,8 +9,9 @@ import { LONGEST_PASSPORT } from "./client/passport.ts";
 import type { Contain } from "./contain.ts";
 import type { Log } from "./log.ts";
 import { closeDescriptor } from "./net/options.ts";
-import type { Departures, Successor } from "./net/successor.ts";
+import { type Departures, LANGUAGE, type Successor } from "./net/successor.ts";
 import type { ClientsFrom } from "./net/takeover.ts";
+import { NeighbourOrders, type PoolOrder, readOrder } from "./pool-orders.ts";
 
 /** ms between two looks for clients that come: while some do, and otherwise. */
 const SOON = 1;
@@ -23,12 +25,16 @@ const PATIENCE = 3_000;
 /** ms between two looks at whether it does, and hears what it is told. */
 const LOOK = 100;
 
+type Said = NonNullable<ReturnType<ClientsFrom["next"]>>;
+
 /** The process. */
 interface Context {
 	readonly log: Log;
 	readonly contain: Contain;
 	readonly workers: number;
 	send(worker: number, message: { readonly type: "crossing"; readonly order: CrossingOrder } | CancelMessage): void;
+	/** Does here what an operator has said to another process. @returns when all workers have */
+	obey(order: PoolOrder): Promise<unknown>;
 }
 
 export class Passage implements Departures {
@@ -46,6 +52,11 @@ export class Passage implements Departures {
 	private watch: Timer | null = null;
 	private from: ClientsFrom | null = null;
 	private quietLooks = 0;
+	/** The processes before and after, as far as they are there and understand orders. */
+	private ordersBefore: NeighbourOrders | null = null;
+	private ordersAfter: NeighbourOrders | null = null;
+	/** The one after has said that it does. */
+	private isUnderstood = false;
 
 	constructor(context: Context) {
 		this.context = context;
@@ -79,17 +90,48 @@ export class Passage implements Departures {
 		this.stopComing();
 	}
 
+	// ---- what an operator says -------------------------------------------------------------------------------------
+
+	/**
+	 * Has the processes before and after do it, too. @param by the one that has said it, which has done it; null: it was said here
+	 * @returns when they have
+	 */
+	async pass(order: PoolOrder, by: NeighbourOrders | null = null): Promise<void> {
+		const others = [this.ordersBefore, this.ordersAfter].filter((each) => each !== by);
+		await Promise.all(others.map((each) => each?.tell(order)));
+	}
+
+	private hearOrder(text: string, by: NeighbourOrders | null, obeyed: () => void): void {
+		const order = readOrder(text);
+		if (order === null) return;
+		const all = Promise.all([this.context.obey(order), this.pass(order, by)]);
+		this.context.contain.when(null, all, obeyed);
+	}
+
+	onOrder(id: number, text: string): void {
+		this.hearOrder(text, this.ordersAfter, () => this.successor?.say("obeyed", id));
+	}
+
+	onObeyed(id: number): void {
+		this.ordersAfter?.onObeyed(id);
+	}
+
 	// ---- clients that go -------------------------------------------------------------------------------------------
 
 	/** @param pid of the process that has taken over */
 	lead(pid: number, to: Successor): void {
 		this.pid = pid;
 		this.successor = to;
+		// What is said before it is known whether it understands waits for that.
+		this.ordersAfter = new NeighbourOrders(this.context.contain, (id, text) => this.isUnderstood && to.order(id, text));
 		to.serve(this);
 	}
 
-	onWelcome(): void {
+	onWelcome(language: number): void {
 		if (this.watch !== null) return;
+		this.isUnderstood = language >= LANGUAGE;
+		if (this.isUnderstood) this.ordersAfter?.flush();
+		else this.ordersAfter?.end();
 		this.watch = this.context.contain.every(LOOK, () => this.lookForLate());
 		this.tellAll({ type: "clients-may-leave", may: true });
 	}
@@ -141,6 +183,7 @@ export class Passage implements Departures {
 
 	private lookForLate(): void {
 		this.tellUntold();
+		this.ordersAfter?.flush();
 		const since = performance.now() - PATIENCE;
 		if (![...this.offered.values()].some((each) => each.since < since)) return;
 		this.context.log.warn(`takeover: process ${this.pid} does not answer any more: clients stay here`);
@@ -150,6 +193,7 @@ export class Passage implements Departures {
 	/** Whoever was not told to go is here. */
 	onGone(): void {
 		this.successor = null;
+		this.ordersAfter?.end();
 		if (this.watch !== null) clearInterval(this.watch);
 		this.tellAll({ type: "clients-may-leave", may: false });
 		for (const [pid, { worker }] of this.offered) this.tell(worker, { type: "client-stays", pid, isRefused: false });
@@ -164,6 +208,8 @@ export class Passage implements Departures {
 	/** This process has taken over. @param from null: nobody comes */
 	welcome(from: ClientsFrom | null): void {
 		this.from = from;
+		if (from?.obeys === true)
+			this.ordersBefore = new NeighbourOrders(this.context.contain, (id, text) => from.order(id, text));
 		if (from === null) this.tellAll({ type: "client-stays-away", pid: -1 });
 		from?.begin();
 		this.look();
@@ -174,6 +220,7 @@ export class Passage implements Departures {
 		if (from === null) return;
 		this.quietLooks++;
 		from.flush();
+		this.ordersBefore?.flush();
 		for (let left = MOST_AT_ONCE; left > 0; left--) {
 			const said = from.next(LONGEST_PASSPORT);
 			if (said === null) break;
@@ -184,7 +231,16 @@ export class Passage implements Departures {
 		else this.context.contain.later(this.quietLooks < NOTHING_NEW ? SOON : SELDOM, null, () => this.look());
 	}
 
-	private hear({ word, pid, fd, passport }: NonNullable<ReturnType<ClientsFrom["next"]>>): void {
+	private hear(said: Said): void {
+		const { word, pid, passport } = said;
+		if (word === "obeyed") this.ordersBefore?.onObeyed(pid);
+		else if (word === "order") {
+			const text = Buffer.from(passport ?? []).toString();
+			this.hearOrder(text, this.ordersBefore, () => this.from?.obeyed(pid));
+		} else this.hearOfClient(said);
+	}
+
+	private hearOfClient({ word, pid, fd, passport }: Said): void {
 		const worker = homeOf(pid, this.context.workers);
 		if (word === "go") this.tell(worker, { type: "client-came", pid });
 		else if (word === "keep") this.tell(worker, { type: "client-stays-away", pid });
@@ -201,6 +257,7 @@ export class Passage implements Departures {
 		if (this.from === null) return;
 		this.from.end();
 		this.from = null;
+		this.ordersBefore?.end();
 		this.tellAll({ type: "client-stays-away", pid: -1 });
 	}
 }

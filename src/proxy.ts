@@ -34,6 +34,7 @@ import { Learning } from "./pool/learning.ts";
 import { Ledger } from "./pool/ledger.ts";
 import { Monitor } from "./pool/monitor.ts";
 import { Vitals } from "./pool/vitals.ts";
+import { type PoolOrder, writePaused } from "./pool-orders.ts";
 import { PoolSlots } from "./pool-slots.ts";
 import { Attendance, ENDED, LOOK, stuckListeners } from "./stats/attendance.ts";
 import { Counters } from "./stats/counters.ts";
@@ -105,6 +106,8 @@ export class Proxy implements AdminSource {
 	private unixListener: UnixListener | null = null;
 	private health: HealthEndpoint | null = null;
 	readonly channels = (): Promise<ListenerRow[]> => this.gathering.ask("listeners");
+	readonly shutdown = (): void => this.stop("SHUTDOWN");
+	readonly servers = (): Promise<ServerRow[]> => this.gathering.ask("servers");
 	private readonly gathering: Gathering<RowKind, AnyRow>;
 	readonly averages: AverageSampler;
 	/** What is done again and again, until all is closed. */
@@ -132,7 +135,7 @@ export class Proxy implements AdminSource {
 		this.counters = new Counters(capacity, this.workers);
 		this.attendance = new Attendance(this.workers);
 		this.bans = new Bans(new Vitals(capacity), log, snapshot, byKey);
-		this.known = new KnownPools(byKey, this.ledger, this.counters, this.bans);
+		this.known = new KnownPools(byKey, this.ledger, this.counters, this.bans, this.predecessor !== null);
 		this.contain = new Contain((error) => {
 			if (error instanceof ProtocolError) log.warn(`a server said to the monitor what it should not: ${error.message}`);
 			else log.error(`internal error: ${traceOf(error)}`);
@@ -140,25 +143,20 @@ export class Proxy implements AdminSource {
 		this.monitor = new Monitor(this.bans, log, this.contain, snapshot, this.descriptors);
 		this.learning = new Learning(snapshot, log, this.monitor);
 		const { slots, ledger, bans, known, monitor, learning } = this;
-		this.configuration = new Configuration(snapshot, read, {
-			log,
-			slots,
-			ledger,
-			bans,
-			known,
-			monitor,
-			learning,
-			send: (message) => this.send(message),
-		});
+		const send = (message: ToWorker) => this.send(message);
+		const audience = { log, slots, ledger, bans, known, monitor, learning, send };
+		this.configuration = new Configuration(snapshot, read, audience);
 		this.averages = new AverageSampler();
 		const { host, port, takeover_timeout } = snapshot.general;
 		const predecessor = {
 			offer: () => this.offer(),
+			paused: () => writePaused(this.known.logins),
 			onTakenOver: (pid: number, by: Successor) => this.onReplaced(pid, by),
 			refused: (why: string) => log.warn(`takeover refused: ${why}`),
 		};
 		const tell = (worker: number, message: ToWorker) => this.threads[worker]?.send(message);
-		this.passage = new Passage({ log, contain: this.contain, workers: this.workers, send: tell });
+		const obey = (order: PoolOrder) => this.obey(order);
+		this.passage = new Passage({ log, contain: this.contain, workers: this.workers, send: tell, obey });
 		this.takeover = new TakeoverListener({ host, port }, predecessor, this.contain, takeover_timeout);
 		const { attendance, workers } = this;
 		const respondents = {
@@ -217,11 +215,12 @@ export class Proxy implements AdminSource {
 				sockets: this.sockets,
 				isSuccessor: this.predecessor !== null,
 			};
-			this.threads.push(workers === 0 ? await this.startHere(setup) : this.startThread(setup));
+			if (workers === 0) await this.startHere(setup);
+			else this.threads.push(this.startThread(setup));
 		}
 		// With `workers = 0` nobody could see the worker stuck: it has the very thread that would look.
 		if (workers > 0) this.periodic.push(this.contain.every(LOOK, () => this.watchWorkers()));
-		this.periodic.push(this.contain.every(TIDY_LEARNED, () => this.forgetLearned()));
+		this.periodic.push(this.contain.every(TIDY_LEARNED, () => this.closing || this.configuration.forgetLearned()));
 		this.periodic.push(this.contain.every(MEASURE, () => this.descriptors.measure()));
 		this.tidy();
 		const sample = () => this.averages.sample(this.known.samples(this.configuration.pools), Date.now());
@@ -269,12 +268,13 @@ export class Proxy implements AdminSource {
 		});
 	}
 
-	private async startHere(setup: WorkerSetup): Promise<Thread> {
+	private async startHere(setup: WorkerSetup): Promise<void> {
 		// Not needed where workers are threads, and then not loaded.
 		const { Worker: LocalWorker } = await import("./worker.ts");
 		const worker = new LocalWorker(setup, (message) => this.onMessage(setup.index, message));
+		// It has something to be told as soon as it listens.
+		this.threads.push({ send: (message) => worker.onMessage(message) });
 		worker.start(false);
-		return { send: (message) => worker.onMessage(message) };
 	}
 
 	private startThread(setup: WorkerSetup): Thread {
@@ -402,6 +402,7 @@ export class Proxy implements AdminSource {
 			this.fail((error as Error).message);
 			return false;
 		}
+		this.configuration.inherit(predecessor.paused);
 		// Clients come by the port, and would lose more than this.
 		await this.listenBeside(({ message }) => this.log.error(`takeover: ${message}`));
 		this.passage.welcome(predecessor.clients);
@@ -519,10 +520,6 @@ export class Proxy implements AdminSource {
 		return [...new Map(rows.map((row) => [row.id, row])).values()];
 	}
 
-	servers(): Promise<ServerRow[]> {
-		return this.gathering.ask<ServerRow>("servers");
-	}
-
 	async routes(): Promise<RouteRow[]> {
 		const rows = await this.gathering.ask<RouteRow>("routes");
 		return rows.sort((a, b) => b.time - a.time);
@@ -542,10 +539,6 @@ export class Proxy implements AdminSource {
 
 	healthcheck(id: number | undefined): number {
 		return this.known.each(this.configuration.pools, id, (slot) => this.bans.vitals.suspect(slot));
-	}
-
-	private forgetLearned(): void {
-		if (!this.closing) this.configuration.forgetLearned();
 	}
 
 	get isServing(): boolean {
@@ -568,32 +561,32 @@ export class Proxy implements AdminSource {
 		}
 	}
 
-	pause(user: string | undefined, database: string | undefined): Promise<number> {
-		return this.order("pause", user, database);
+	pause(user: string | null = null, database: string | null = null): Promise<number> {
+		return this.order({ order: "pause", user, database });
 	}
 
-	resume(user: string | undefined, database: string | undefined): Promise<number> {
-		return this.order("resume", user, database);
+	resume(user: string | null = null, database: string | null = null): Promise<number> {
+		return this.order({ order: "resume", user, database });
 	}
 
-	private async order(order: "pause" | "resume", user?: string, database?: string): Promise<number> {
-		const count = this.configuration.order(order, this.known[order](this.configuration.pools, user, database));
+	private async order(order: PoolOrder): Promise<number> {
+		const [count] = await Promise.all([this.obey(order), this.passage.pass(order)]);
+		return count;
+	}
+
+	private async obey(order: PoolOrder): Promise<number> {
+		const count = this.configuration.obey(order);
 		await this.obeyed();
 		return count;
 	}
 
 	async reconnect(): Promise<void> {
-		this.bans.lift("reconnect", now());
-		this.configuration.order("reconnect", this.configuration.pools);
+		this.configuration.reconnect();
 		await this.obeyed();
 	}
 
 	/** All workers have done what they were sent; those that are stuck, or take too long, are not waited for. */
 	private async obeyed(): Promise<void> {
 		await this.gathering.ask("nothing");
-	}
-
-	shutdown(): void {
-		this.stop("SHUTDOWN");
 	}
 }

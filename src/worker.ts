@@ -173,7 +173,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		this.statements = new Statements(() => this.ledger.nextStatement());
 		this.contain = new Contain((error) => this.onFailure(error), settle);
 		this.handlers = socketHandlers((error, stream) => this.contain.failed(error, stream));
-		this.configure(setup.update, setup.slots, new Set());
+		this.configure(setup.update, setup.slots, new Set(setup.isSuccessor ? setup.slots.keys() : []));
 	}
 
 	/** @param shared other workers listen on the same port */

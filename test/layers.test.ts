@@ -32,14 +32,15 @@ const LEAVES = ["log.ts", "clock.ts", "contain.ts", "errors.ts", "once-a-minute.
 /** Files beside the rooms: the rooms they may import ("*": all) and the files of that kind. */
 const TOP: Record<string, { rooms: string[]; files: string[] }> = {
 	"main.ts": { rooms: ["*"], files: ["cli.ts", "proxy.ts", "upgrade.ts", "version.ts"] },
-	"known-pools.ts": { rooms: ["config", "pool", "stats", "status"], files: [] },
+	"known-pools.ts": { rooms: ["config", "pool", "stats", "status"], files: ["pool-orders.ts"] },
+	"pool-orders.ts": { rooms: ["config"], files: [] },
 	"pool-slots.ts": { rooms: ["config"], files: [] },
 	"configuration.ts": {
 		rooms: ["admin", "client", "config", "pool"],
-		files: ["known-pools.ts", "messages.ts", "pool-slots.ts"],
+		files: ["known-pools.ts", "messages.ts", "pool-orders.ts", "pool-slots.ts"],
 	},
 	"upgrade.ts": { rooms: ["net"], files: [] },
-	"passage.ts": { rooms: ["client", "net"], files: [] },
+	"passage.ts": { rooms: ["client", "net"], files: ["pool-orders.ts"] },
 	"proxy.ts": {
 		rooms: ["*"],
 		files: [
@@ -47,6 +48,7 @@ const TOP: Record<string, { rooms: string[]; files: string[] }> = {
 			"known-pools.ts",
 			"messages.ts",
 			"passage.ts",
+			"pool-orders.ts",
 			"pool-slots.ts",
 			"version.ts",
 			"worker.ts",

@@ -24,10 +24,11 @@ test("who is waited for is told to go once the other process hears it, and is he
 		log: { warn() {}, info() {} } as unknown as Log,
 		contain: { every: (_: number, look: () => void) => void looks.push(look) } as unknown as Contain,
 		workers: 1,
+		obey: () => Promise.resolve(),
 		send: (_, message) => told.push("order" in message ? message.order : message),
 	});
 	passage.lead(1, successor as unknown as Successor);
-	passage.onWelcome();
+	passage.onWelcome(1);
 	for (const pid of [5, 6, 7]) passage.onReport(0, { type: "client-leaves", pid, fd: 9, passport: new Uint8Array(1) });
 	passage.onReady(5);
 	passage.onReady(6);

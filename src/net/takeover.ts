@@ -1,17 +1,19 @@
 // A restart that drops nobody: a new process (`--takeover`) is handed the sockets that the running one listens on, by a Unix socket that
 // nobody but the same user may use. The sockets go on, and with them who waits in their queues: the new process accepts there before the
-// old one stops to. What both say is a line each: "takeover", the offer with the descriptors, "listening", "yours". Then they go on
-// about clients: successor.ts, and `ClientsFrom` here.
+// old one stops to. What both say is a line each: "takeover", the offer with the descriptors, "listening", "yours" with a file in memory
+// that says what the old one has paused. Then they go on about clients: successor.ts, and `ClientsFrom` here.
 
 import type { Socket } from "bun";
 import type { Contain } from "../contain.ts";
 import { closeDescriptor, descriptor, setNonBlocking } from "./options.ts";
-import { Channel, FRAME, mayHave, peerOf, readMemoryFile, sendDescriptors } from "./passing.ts";
-import { Successor } from "./successor.ts";
+import { Channel, FRAME, mayHave, peerOf, readMemoryFile, sendDescriptors, writeMemoryFile } from "./passing.ts";
+import { LANGUAGE, Successor } from "./successor.ts";
 import { listenUnix, type UnixListener } from "./unix.ts";
 
 /** Most connections at a time: one is of the process that takes over, others are refused and gone. */
 const MOST_VISITORS = 8;
+/** Most bytes that say what is paused: a hundred for each of more pools than there may be. */
+const LONGEST_PAUSED = 16 << 20;
 
 /** Where clients are accepted, as the old process says it with its descriptors. */
 interface Offer {
@@ -32,6 +34,8 @@ interface Sockets {
 export interface Predecessor {
 	/** All sockets that it listens on, or null when it cannot be taken over (any more). */
 	offer(): Sockets | null;
+	/** What is paused, for that process: nobody is let through there by coming later. */
+	paused(): string;
 	/** Another process listens now, and may take clients. */
 	onTakenOver(pid: number, by: Successor): void;
 	refused(why: string): void;
@@ -104,15 +108,25 @@ export class TakeoverListener {
 	/** @param socket of a visitor: whoever has been told to go is none */
 	private onLine(socket: Socket<undefined>, line: string): void {
 		if (line === "takeover\n") this.offer(socket);
-		else if (line === "listening\n" && socket === this.heir) {
-			this.forget(socket);
-			this.stop();
-			this.successor = new Successor(socket);
-			this.of.onTakenOver(peerOf(descriptor(socket)).pid, this.successor);
-			// What is ours alone is free by now: it may take the same ports and paths.
-			socket.write("yours\n");
-			if (!this.successor.isServed) socket.end();
-		} else this.refuse(socket, "it does not speak our language");
+		else if (line === "listening\n" && socket === this.heir) this.makeWay(socket);
+		else this.refuse(socket, "it does not speak our language");
+	}
+
+	private makeWay(socket: Socket<undefined>): void {
+		const paused = writeMemoryFile(Buffer.from(this.of.paused()));
+		if (paused < 0) {
+			this.heir = null;
+			this.refuse(socket, "there is no memory for what is paused");
+			return;
+		}
+		this.forget(socket);
+		this.stop();
+		this.successor = new Successor(socket);
+		this.of.onTakenOver(peerOf(descriptor(socket)).pid, this.successor);
+		// What is ours alone is free by now: it may take the same ports and paths.
+		sendDescriptors(descriptor(socket), "yours\n", [paused]);
+		closeDescriptor(paused);
+		if (!this.successor.isServed) socket.end();
 	}
 
 	private offer(socket: Socket<undefined>): void {
@@ -164,6 +178,8 @@ export class Takeover {
 	readonly unix: Sockets["unix"];
 	/** Who may come from there, once it has made way. */
 	clients: ClientsFrom | null = null;
+	/** What it has paused (`Predecessor.paused`); null: it has not said so. */
+	paused: string | null = null;
 
 	/** @throws Error that says why there is nothing to take over: the process goes on as if nothing had been */
 	private constructor(channel: Channel, { host, port }: Offer) {
@@ -200,9 +216,12 @@ export class Takeover {
 	 */
 	finish(): boolean {
 		this.channel.send("listening\n");
-		const { text } = this.channel.receive();
+		const { text, descriptors } = this.channel.receive();
+		const paused = descriptors[0] === undefined ? null : readMemoryFile(descriptors[0], LONGEST_PAUSED);
+		for (const fd of descriptors) closeDescriptor(fd);
 		if (text === "yours\n") {
-			this.clients = new ClientsFrom(this.channel);
+			this.paused = paused && Buffer.from(paused).toString();
+			this.clients = new ClientsFrom(this.channel, paused !== null);
 			return true;
 		}
 		this.channel.close();
@@ -211,11 +230,12 @@ export class Takeover {
 	}
 }
 
-/** What the old process has said of one client. */
+/** What the old process has said of one client, or for itself. */
 interface Said {
-	readonly word: "client" | "go" | "keep";
+	readonly word: "client" | "go" | "keep" | "order" | "obeyed";
+	/** Of an order, its number. */
 	readonly pid: number;
-	/** Of a "client", its connection and its passport; -1 and null when they have not come. */
+	/** Of a "client", its connection and its passport, of an order its text; -1 and null when they have not come. */
 	readonly fd: number;
 	readonly passport: Uint8Array | null;
 }
@@ -225,13 +245,16 @@ export class ClientsFrom {
 	private channel: Channel | null;
 	/** Answers that the old one's socket has not taken yet: who is not answered for waits, and keeps all others from coming. */
 	private readonly unsent: string[] = [];
+	/** It understands orders: those of before, that did not say what is paused, do not. */
+	readonly obeys: boolean;
 
-	constructor(channel: Channel) {
+	constructor(channel: Channel, obeys = false) {
 		this.channel = channel;
+		this.obeys = obeys;
 	}
 
 	begin(): void {
-		this.channel?.sendNow("clients\n");
+		this.channel?.sendNow(`clients ${LANGUAGE}\n`);
 	}
 
 	/** Sends what could not be sent before. */
@@ -245,13 +268,12 @@ export class ClientsFrom {
 		const received = this.channel?.receiveNow(FRAME) ?? null;
 		if (received === null) return null;
 		const { text, descriptors } = received;
-		const [, word, pid] = /^(client|go|keep) (\d+) *\n$/.exec(text) ?? [];
-		const [fd = -1, file = -1, ...others] = descriptors;
-		const passport = file < 0 ? null : readMemoryFile(file, longest);
-		for (const each of [file, ...others]) if (each >= 0) closeDescriptor(each);
-		if (word === "client") return { word, pid: Number(pid), fd, passport };
-		if (fd >= 0) closeDescriptor(fd);
-		if (word !== undefined) return { word: word as Said["word"], pid: Number(pid), fd: -1, passport: null };
+		const [, word, pid] = /^(client|go|keep|order|obeyed) (\d+) *\n$/.exec(text) ?? [];
+		const files = [...descriptors];
+		const fd = word === "client" ? (files.shift() ?? -1) : -1;
+		const passport = files[0] === undefined ? null : readMemoryFile(files[0], longest);
+		for (const each of files) closeDescriptor(each);
+		if (word !== undefined) return { word: word as Said["word"], pid: Number(pid), fd, passport };
 		this.end();
 		return null;
 	}
@@ -263,6 +285,16 @@ export class ClientsFrom {
 	/** @param refusal why the client has to stay there, or null: it may come */
 	answer(pid: number, refusal: string | null): void {
 		this.unsent.push(refusal === null ? `ready ${pid}\n` : `refused ${pid} ${refusal}\n`);
+		this.flush();
+	}
+
+	/** @returns false when it cannot be said now */
+	order(id: number, text: string): boolean {
+		return this.channel?.sendNow(`order ${id} ${text}\n`) ?? false;
+	}
+
+	obeyed(id: number): void {
+		this.unsent.push(`obeyed ${id}\n`);
 		this.flush();
 	}
 

@@ -1,6 +1,6 @@
 // A takeover in which clients move to the new process with their sessions, and notice nothing; and what becomes of those who cannot.
 
-import { afterAll, beforeAll, expect, setDefaultTimeout, test } from "bun:test";
+import { afterAll, beforeAll, expect, setDefaultTimeout } from "bun:test";
 import { mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -8,11 +8,12 @@ import { closeDescriptor } from "../../src/net/options.ts";
 import { Channel, FRAME } from "../../src/net/passing.ts";
 import { Authority } from "../support/certificates.ts";
 import { type Cluster, freePort, startPostgres } from "../support/postgres.ts";
-import { type Proxy, type ProxyOptions, simpleConfig, startProxy } from "../support/proxy.ts";
+import { type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
-import { admin, connect, one, show, untilRunning } from "./support.ts";
+import { clientsOf, linuxOnly, successor } from "./successor.ts";
+import { connect, one, untilRunning } from "./support.ts";
 
 setDefaultTimeout(60_000);
 
@@ -27,25 +28,10 @@ afterAll(async () => {
 	rmSync(folder, { recursive: true });
 });
 
-const linuxOnly = test.skipIf(process.platform !== "linux");
-
 function options(general: Record<string, unknown>) {
 	const own = { host: "127.0.0.1", takeover_socket, shutdown_timeout: 20_000, ...general };
 	const { config, users } = simpleConfig(cluster.primary, own);
 	return { config: { ...(config as object), admin: { password: "admin" } }, users, args: ["--takeover"] };
-}
-
-/** The process that goes on in place of `old`. */
-async function successor(old: Proxy, options: ProxyOptions): Promise<Proxy> {
-	const next = await startProxy(options);
-	await old.waitForLog(new RegExp(`goes on as process ${next.pid}`));
-	return next;
-}
-
-/** Clients of a proxy, by the admin database. */
-async function clientsOf(proxy: Proxy): Promise<Record<string, string | null>[]> {
-	await using console = await admin(proxy, "admin");
-	return (await show(console, "SHOW CLIENTS")).filter(({ database }) => database === "pgdog");
 }
 
 /** Sends a CancelRequest with the client's key to whoever listens. */

@@ -7,7 +7,7 @@ import { join } from "node:path";
 import type { Socket } from "bun";
 import { closeDescriptor } from "../../src/net/options.ts";
 import { Channel, FRAME, frame, readMemoryFile, writeMemoryFile } from "../../src/net/passing.ts";
-import { Successor } from "../../src/net/successor.ts";
+import { LANGUAGE, Successor } from "../../src/net/successor.ts";
 import { ClientsFrom } from "../../src/net/takeover.ts";
 import { until } from "../support/until.ts";
 
@@ -36,10 +36,12 @@ async function pair() {
 	listener.stop();
 	expect(old.isServed).toBe(false);
 	old.serve({
-		onWelcome: () => heard.push("welcome"),
+		onWelcome: (language) => heard.push(language === LANGUAGE ? "welcome" : `welcome in ${language}`),
 		onReady: (pid) => heard.push(`ready ${pid}`),
 		onRefused: (pid, why) => heard.push(`refused ${pid}: ${why}`),
 		onCancel: (pid, secret) => heard.push(`cancel ${pid} ${secret}`),
+		onOrder: (id, text) => heard.push(`order ${id}: ${text}`),
+		onObeyed: (id) => heard.push(`obeyed ${id}`),
 		onGone: () => heard.push("gone"),
 	});
 	return { heard, old, channel, next: new ClientsFrom(channel) };

@@ -27,6 +27,7 @@ self.onmessage = async ({ data: { path, where, sockets, says } }: MessageEvent<P
 	if (says === undefined) {
 		const of: Predecessor = {
 			offer: () => ({ tcp: sockets, unix: null }),
+			paused: () => "{}",
 			onTakenOver: (pid) => self.postMessage(`taken over by ${pid}`),
 			refused: (why) => self.postMessage(`refused: ${why}`),
 		};

@@ -57,6 +57,7 @@ class Old implements Disposable {
 				this.asked++;
 				return this.sockets && { tcp: this.sockets, unix: this.unix };
 			},
+			paused: () => "{}",
 			onTakenOver: (pid: number) => void this.said.push(`taken over by ${pid}`),
 			refused: (why: string) => void this.said.push(why),
 		};
@@ -219,7 +220,12 @@ describe.skipIf(!linux)("who is to be taken over", () => {
 	test("does not listen where something else is", async () => {
 		const path = newPath();
 		writeFileSync(path, "somebody's");
-		const takeover = new TakeoverListener(WHERE, { offer: () => null, onTakenOver() {}, refused() {} }, CONTAIN, 1000);
+		const takeover = new TakeoverListener(
+			WHERE,
+			{ offer: () => null, paused: () => "", onTakenOver() {}, refused() {} },
+			CONTAIN,
+			1000,
+		);
 		await rejects(takeover.listen(path), `cannot listen on ${path}: what is there is no socket`);
 		takeover.stop();
 	});
