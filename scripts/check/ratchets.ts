@@ -37,7 +37,6 @@ export const BEYOND: Readonly<Record<Measure, Readonly<Record<string, number>>>>
 		"client/routing.ts Routing.choose": 35,
 		"client/request.ts RequestRouter.routeBatch": 34,
 		"parser/touches.ts next": 34,
-		"login/startup.ts Startup.startup": 33,
 		"parser/session.ts Facts.anywhere": 27,
 		"client/framing.ts LookAhead.search": 28,
 		"parser/facts.ts isHarmless": 28,

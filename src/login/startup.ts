@@ -12,18 +12,16 @@ import { acceptDirectTls } from "../net/direct-tls.ts";
 import { acceptTls } from "../net/secure.ts";
 import type { Stream, StreamOwner } from "../net/stream.ts";
 import { CLIENT_HELLO, type Secured, type TlsIdentity } from "../net/tls.ts";
-import { type Hints, NO_HINTS, ownName } from "../parser/hints.ts";
 import type { Found } from "../pool/informant.ts";
-import { hintsOf } from "../session/hints.ts";
 import { ShardedClient } from "../shards/sharded-client.ts";
 import { Stat } from "../stats/counters.ts";
 import { AUTHENTICATION_OK, authentication, negotiateProtocolVersion } from "../wire/backend-messages.ts";
 import { Auth, Frontend, MAX_AUTH_TOKEN_LENGTH, MAX_STARTUP_PACKET_LENGTH, StartupCode } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
-import { endOfString, HEADER, readInt32, Tail } from "../wire/frame.ts";
-import { parseOptions } from "./options.ts";
+import { HEADER, readInt32, Tail } from "../wire/frame.ts";
 import { type Admission, admit, judgeCertificate, methodOf, readmit } from "./proof.ts";
 import { NEWEST_MINOR, STOPPING, TLS_ONLY, TLS_TO_PASS, UNENCRYPTED, unsupported, wrongPassword } from "./refusals.ts";
+import { StartupMessage } from "./startup-message.ts";
 
 type User = NonNullable<ReturnType<ClientContext["find"]>>["user"];
 
@@ -71,13 +69,8 @@ export class Startup implements StreamOwner {
 	/** What the list `[[hba]]` says of it, once it has said who it is. */
 	private admission: Admission | null = null;
 	private found: Found | null = null;
-	user = "";
-	database = "";
 	private minor = 0;
-	private readonly parameters = new Map<string, string>();
-	private hints: Hints = NO_HINTS;
-	/** Routing hints that have a place of their own in the StartupMessage: there they win over `options`. */
-	private readonly owns = new Set<ReturnType<typeof ownName>>();
+	private readonly said = new StartupMessage();
 
 	/** `onOver` is called once, when this stops being a connection that logs in. */
 	constructor(context: ClientContext, stream: Stream, address: string, onOver: (startup: Startup) => void) {
@@ -85,6 +78,14 @@ export class Startup implements StreamOwner {
 		this.stream = stream;
 		this.address = address;
 		this.onOver = onOver;
+	}
+
+	get user(): string {
+		return this.said.user;
+	}
+
+	get database(): string {
+		return this.said.database;
 	}
 
 	onDrain(): void {}
@@ -236,63 +237,19 @@ export class Startup implements StreamOwner {
 	}
 
 	private startup(chunk: Buffer, end: number, minor: number): void {
-		const unknown: string[] = [];
-		let options = "";
-		let at = 8;
-		while (chunk[at] !== 0) {
-			const nameEnd = endOfString(chunk, at, end);
-			const valueEnd = nameEnd < 0 ? -1 : endOfString(chunk, nameEnd + 1, end);
-			if (valueEnd < 0) {
-				this.fail(new PgError("FATAL", "08P01", "invalid startup packet layout: expected terminator as last byte"));
-				return;
-			}
-			const name = chunk.utf8Slice(at, nameEnd).toLowerCase();
-			const value = chunk.utf8Slice(nameEnd + 1, valueEnd);
-			at = valueEnd + 1;
-			if (name === "user") this.user = value;
-			else if (name === "database") this.database = value;
-			else if (name === "options") options = value;
-			else if (name === "replication") {
-				if (!/^(false|off|no|0)$/i.test(value)) {
-					this.fail(new PgError("FATAL", "0A000", "replication connections are not supported"));
-					return;
-				}
-			} else if (name.startsWith("_pq_.")) unknown.push(name);
-			else if (!this.parameter(name, value)) return;
-		}
-		if (at !== end - 1) {
-			this.fail(new PgError("FATAL", "08P01", "invalid startup packet layout: expected terminator as last byte"));
+		const { said } = this;
+		const wrong = said.read(chunk, end);
+		if (wrong !== null) {
+			this.fail(wrong);
 			return;
 		}
-		// A parameter with a place of its own in the packet wins over `options`, as in PostgreSQL's process_startup_options.
-		for (const [name, value] of parseOptions(options).reverse())
-			if (!this.parameters.has(name) && !this.owns.has(ownName(name)) && !this.parameter(name, value)) return;
-		if (this.user === "") this.user = "postgres";
-		if (this.database === "") this.database = this.user;
 		// 3.1 does not exist; whoever asks for it gets 3.0.
 		this.minor = minor >= NEWEST_MINOR ? NEWEST_MINOR : 0;
-		if (minor > NEWEST_MINOR || unknown.length > 0) this.stream.writeAll(negotiateProtocolVersion(this.minor, unknown));
+		if (minor > NEWEST_MINOR || said.unknown.length > 0)
+			this.stream.writeAll(negotiateProtocolVersion(this.minor, said.unknown));
 		const needsTls = this.context.general.tls_client_required && this.identity === null && !this.isUnix;
 		if (needsTls) this.fail(TLS_ONLY);
 		else this.authenticate();
-	}
-
-	/** A setting, or routing hint, that the session begins with. @returns false when its value is invalid: the login has failed */
-	private parameter(name: string, value: string): boolean {
-		const own = ownName(name);
-		if (own === null) {
-			if (!name.startsWith("pgdog.")) this.parameters.set(name, value);
-			return true;
-		}
-		this.owns.add(own);
-		try {
-			this.hints = { ...this.hints, ...hintsOf(own, value) };
-			return true;
-		} catch (error) {
-			if (!(error instanceof PgError)) throw error;
-			this.fail(new PgError("FATAL", error.sqlstate, error.message, error.detail, error.hint));
-			return false;
-		}
 	}
 
 	/** There is no room for it, which is logged once a minute where it is found out. */
@@ -499,15 +456,15 @@ export class Startup implements StreamOwner {
 		this.over();
 		const keys = this.login?.keys ?? null;
 		if (found !== null && keys !== null) context.onProven(found.user, keys);
-		if (found === null) context.openAdmin(stream, address, this.parameters, minor);
+		if (found === null) context.openAdmin(stream, address, this.said.parameters, minor);
 		else {
-			const parameters = context.sets.of(this.parameters);
+			const parameters = context.sets.of(this.said.parameters);
 			const Kind = found.cluster.shards.length > 1 ? ShardedClient : Client;
 			const client = new Kind(context, stream, found.cluster, found.router, {
 				account: found.user,
 				minor,
 				parameters,
-				hints: this.hints,
+				hints: this.said.hints,
 				address,
 				auth: this.login?.auth ?? "cert",
 			});
