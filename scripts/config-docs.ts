@@ -85,12 +85,12 @@ const tables: readonly [title: string, text: string, settings: Settings, env: bo
 			"What else decides stays as it is. With `tls_client_required` nobody comes as far as the list without TLS. With\n" +
 			"`tls_client_ca_certificate` who comes by TLS has to show a certificate. A user with an `identity` shows the one of that, which is\n" +
 			"all that any method but `reject` asks of him. Whose password a server judges (`passthrough_auth`) says it in clear text, whichever\n" +
-			"method asks, `trust` too; `cert` refuses him.\n\n" +
+			"method asks, `trust` too; `cert` and `peer` refuse him.\n\n" +
 			"Who is refused by the list is told so, after `failed_login_delay` and counted as a failed log-in, whether there is such a user or\n" +
 			"not: nobody looks. Where `md5` asks, users with a SCRAM verifier can be told from others, as with PostgreSQL.\n\n" +
 			"A name of a user or database that begins with `/` is a regular expression, as with PostgreSQL 16 and later: it matches anywhere in\n" +
 			"the name (`'/^app_\\\\d+$'`), and [Logging in](logging-in.md) has what may stand in it.\n\n" +
-			"`+role`, `@file`, host names, masks beside addresses and other methods are not served, and errors. In double\n" +
+			"`+role`, `@file`, `map`, host names, masks beside addresses and other methods are not served, and errors. In double\n" +
 			"quotes a word is a name (`database = '\"all\"'`). A reload changes who may log in and leaves those who have; who is in the middle\n" +
 			"of it is let in where the new list asks for no more. One that would leave no entry at all is refused, as one that leaves no user is.",
 		hba,

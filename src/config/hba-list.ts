@@ -12,7 +12,7 @@ import type { General } from "./settings.ts";
 const method = choice(hbaMethods, {
 	required: true,
 	default: "reject",
-	text: "`scram-sha-256`, `md5`, `password`: the password is asked for so, as with `auth_type`'s `scram`, `md5` and `plain`; with `md5` a user whose secret is a SCRAM verifier is asked by SCRAM, as by PostgreSQL. `cert` (with `hostssl`): a certificate of the user's `identity`, or else of its name, is enough. `trust`: nothing is asked for, but the user must exist and have a password, and the admin database asks for its own whatever is said here. `reject`: nobody gets in.",
+	text: "`scram-sha-256`, `md5`, `password`: the password is asked for so, as with `auth_type`'s `scram`, `md5` and `plain`; with `md5` a user whose secret is a SCRAM verifier is asked by SCRAM, as by PostgreSQL. `cert` (with `hostssl`): a certificate of the user's `identity`, or else of its name, is enough. `peer` (with `local`; Linux): the operating system's user who comes has to have the user's name, and is asked for nothing; the admin's, too, for the admin database. `trust`: nothing is asked for, but the user must exist and have a password, and the admin database asks for its own whatever is said here. `reject`: nobody gets in.",
 });
 
 export const hba = {
@@ -54,6 +54,7 @@ export function readHba(rows: readonly HbaRow[], general: Ways, source: ValueSou
 		if (method === "cert" && type !== "hostssl") wrong("method", method, 'cert with type = "hostssl" only');
 		else if (method === "cert" && general.tls_client_ca_certificate === undefined)
 			wrong("method", method, "cert together with tls_client_ca_certificate only");
+		if (method === "peer" && type !== "local") wrong("method", method, 'peer with type = "local" only');
 		const never = whyNever(type, database, general);
 		if (never !== null) report.warn(source, at, `${at} is never met: ${never}`);
 		return {

@@ -6,7 +6,7 @@ import { matchesPattern } from "./hba-pattern.ts";
 import type { General } from "./settings.ts";
 
 export const hbaTypes = ["local", "host", "hostssl", "hostnossl"] as const;
-export const hbaMethods = ["trust", "reject", "scram-sha-256", "md5", "password", "cert"] as const;
+export const hbaMethods = ["trust", "reject", "scram-sha-256", "md5", "password", "cert", "peer"] as const;
 
 /** An address; one of IPv4 is that also where IPv6 has it mapped (::ffff:10.0.0.1). */
 interface Address {
@@ -110,7 +110,8 @@ export function explainLogin({ hba, general, admin }: Deciding, login: HbaLogin)
 	const refusal = refusedBy(entry, login);
 	if (entry === null) return { text: refusal!, isRefused: true };
 	const isAsked = admin.name === login.database && admin.user === login.user && /trust|cert/.test(entry.method);
-	const more = isAsked ? " (the admin database asks for its password)" : "";
+	let more = isAsked ? " (the admin database asks for its password)" : "";
+	if (entry.method === "peer") more = ` (for the system's user ${JSON.stringify(login.user)} alone)`;
 	return { text: `${entry.place}: ${entry.text}${more}`, isRefused: refusal !== null };
 }
 

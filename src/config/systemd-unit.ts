@@ -16,6 +16,7 @@ NoNewPrivileges=yes
 LockPersonality=yes
 PrivateDevices=yes
 PrivateTmp=yes
+# Within, users of the system cannot be told from each other: method peer of [[hba]] takes "no" here.
 PrivateUsers=yes
 ProtectClock=yes
 ProtectControlGroups=yes

@@ -9,8 +9,9 @@ import type { General } from "../config/settings.ts";
 import type { User } from "../config/snapshot.ts";
 import { PgError } from "../errors.ts";
 import { hostOf } from "../net/names.ts";
+import type { SystemUser } from "../net/system-user.ts";
 import type { Secured, TlsIdentity } from "../net/tls.ts";
-import { RELOADED } from "./refusals.ts";
+import { noUser, RELOADED } from "./refusals.ts";
 
 /** A client that has said who it is. */
 interface Comer {
@@ -70,10 +71,44 @@ export function readmit(
 	return next.refusal ?? (isEnough ? null : RELOADED);
 }
 
-/** What a client has to have: `trust` is nothing, `cert` a certificate, all else a password, in whatever way that is asked for. */
-function proofOf({ entry, authType }: Admission): string {
+/**
+ * What a client has to have: `trust` is nothing, `cert` a certificate, `peer` a user of the system, all else a password, in whatever way
+ * that is asked for; and so are `trust` and `cert` where the admin comes.
+ */
+function proofOf({ entry, authType, isAdmin }: Admission): string {
 	const method = entry?.method ?? authType;
-	return method === "trust" || method === "cert" ? method : "password";
+	if (method === "peer") return method;
+	return !isAdmin && (method === "trust" || method === "cert") ? method : "password";
+}
+
+/**
+ * Why `peer` does not let a client in; null: it does, or is not what is asked for. The admin comes so, too, as he does not by `trust`:
+ * it proves as much as a password, and from the network nobody has a way to try.
+ */
+export function judgePeer({ entry }: Admission, user: string, peer: () => SystemUser): string | null {
+	if (entry?.method !== "peer") return null;
+	const { uid, name } = peer();
+	if (name === user) return null;
+	return name === null ? `nobody knows the system's user ${uid}` : `it is the system's user ${JSON.stringify(name)}`;
+}
+
+/**
+ * Whether a client gets in by what is known of it without a question: by its certificate, or by `peer`, which has been judged already.
+ * @param account, tls, names as in `judgeCertificate`
+ * @returns what lets it in, or why nothing does; null: it is asked
+ */
+export function judgeShown(
+	account: Known | null,
+	entry: HbaEntry | null,
+	comer: Comer,
+	tls: TlsIdentity | null,
+	names: Secured["names"],
+): { readonly by: "cert" | "peer" } | { readonly wrong: string; readonly error?: PgError } | null {
+	const wrong = judgeCertificate(account, entry, comer, tls, names);
+	if (wrong !== null) return wrong === "" ? { by: "cert" } : { wrong };
+	if (entry?.method !== "peer") return null;
+	if (account !== null || comer.isAdmin) return { by: "peer" };
+	return { wrong: "unknown user or database, or no password is configured", error: noUser(comer) };
 }
 
 /** A user that there is. */
@@ -121,12 +156,13 @@ export function methodOf(
 	return method;
 }
 
-/** `reject` and `cert` have decided before, but for the admin, who needs no certificate of its name beside its password. */
+/** `reject`, `peer` and `cert` have decided before, but for the admin, who needs no certificate of its name beside its password. */
 const METHODS = {
 	trust: "trust",
 	"scram-sha-256": "scram",
 	md5: "md5",
 	password: "plain",
 	cert: "scram",
+	peer: "scram",
 	reject: "scram",
 } as const satisfies Record<HbaEntry["method"], AuthType>;

@@ -41,6 +41,18 @@ export function unsupported(code: number): PgError {
 	return new PgError("FATAL", "0A000", message);
 }
 
+/** PostgreSQL's error for a client whose system's user has another name. */
+export function notPeer({ user }: { readonly user: string }): PgError {
+	return new PgError("FATAL", "28000", `Peer authentication failed for user "${user}"`);
+}
+
+/** Who has come by `peer` is what it says: it may know why it does not get on. */
+export function noUser({ user, database }: { readonly user: string; readonly database: string }): PgError {
+	const message = `no user "${user}" is configured for database "${database}"`;
+	const hint = "Method peer asks for no password: users.toml, or auth_query, has to have one for the servers.";
+	return new PgError("FATAL", "28000", message, undefined, hint);
+}
+
 /** What all are told alike who have not proven who they are, so that nobody learns which users there are. */
 export function wrongPassword({ user, database }: { readonly user: string; readonly database: string }): PgError {
 	const message = `password for user "${user}" and database "${database}" is wrong, or the database does not exist`;

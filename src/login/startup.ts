@@ -19,8 +19,17 @@ import { AUTHENTICATION_OK, authentication, negotiateProtocolVersion } from "../
 import { Auth, Frontend, MAX_AUTH_TOKEN_LENGTH, MAX_STARTUP_PACKET_LENGTH, StartupCode } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
 import { HEADER, readInt32, Tail } from "../wire/frame.ts";
-import { type Admission, admit, judgeCertificate, methodOf, readmit } from "./proof.ts";
-import { NEWEST_MINOR, STOPPING, TLS_ONLY, TLS_TO_PASS, UNENCRYPTED, unsupported, wrongPassword } from "./refusals.ts";
+import { type Admission, admit, judgePeer, judgeShown, methodOf, readmit } from "./proof.ts";
+import {
+	NEWEST_MINOR,
+	notPeer,
+	STOPPING,
+	TLS_ONLY,
+	TLS_TO_PASS,
+	UNENCRYPTED,
+	unsupported,
+	wrongPassword,
+} from "./refusals.ts";
 import { StartupMessage } from "./startup-message.ts";
 
 type User = NonNullable<ReturnType<ClientContext["find"]>>["user"];
@@ -64,6 +73,8 @@ export class Startup implements StreamOwner {
 	/** Bytes came together with an SSLRequest or GSSENCRequest, before it was answered. */
 	private early = false;
 	private login: ClientLogin | PassedLogin | null = null;
+	/** What has let it in without a question, in place of `login`. */
+	private shown: "cert" | "peer" | null = null;
 	/** The configuration does not have its user: a server was asked, and what it has said of it; null: nothing. */
 	private isStranger = false;
 	/** What the list `[[hba]]` says of it, once it has said who it is. */
@@ -281,6 +292,12 @@ export class Startup implements StreamOwner {
 			this.refuse(forbidden.message, forbidden);
 			return;
 		}
+		// As who is refused by the list, whoever is another learns nothing of users, and has no server asked.
+		const other = judgePeer(this.admission, this.user, () => this.stream.systemUser);
+		if (other !== null) {
+			this.refuse(other, notPeer(this));
+			return;
+		}
 		const user = this.isAdmin ? null : (context.find(this.user, this.database)?.user ?? null);
 		const isOurs = this.isAdmin || (user !== null && user.learned !== true);
 		const mayBeThere = context.wildcard || context.general.auth_query_user !== undefined;
@@ -307,13 +324,13 @@ export class Startup implements StreamOwner {
 		const { context, identity, isAdmin } = this;
 		const admission = this.admission!;
 		const { entry } = admission;
-		const wrong = judgeCertificate(user, entry, this, identity, this.stream.secured?.names ?? null);
-		if (wrong === "") {
-			this.letIn();
-			return;
-		}
-		if (wrong !== null) {
-			this.refuse(wrong);
+		const shown = judgeShown(user, entry, this, identity, this.stream.secured?.names ?? null);
+		if (shown !== null) {
+			if ("wrong" in shown) this.refuse(shown.wrong, shown.error);
+			else {
+				this.shown = shown.by;
+				this.letIn();
+			}
 			return;
 		}
 		const passing = user === null && !isAdmin ? context.general.passthrough_auth : "disabled";
@@ -426,8 +443,7 @@ export class Startup implements StreamOwner {
 	private letIn(): void {
 		const { context, stream, user, database, address, minor } = this;
 		const admin = this.isAdmin;
-		// Without any other proof it was a certificate that lets it in.
-		const stale = readmit(this.admission!, context, this, this.identity, this.login === null);
+		const stale = readmit(this.admission!, context, this, this.identity, this.shown === "cert");
 		const refusal = context.stopping && !admin ? STOPPING : stale;
 		if (refusal !== null) {
 			this.fail(refusal);
@@ -466,7 +482,7 @@ export class Startup implements StreamOwner {
 				parameters,
 				hints: this.said.hints,
 				address,
-				auth: this.login?.auth ?? "cert",
+				auth: this.login?.auth ?? this.shown ?? "",
 			});
 			stream.owner = client;
 			client.begin();

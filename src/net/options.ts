@@ -57,6 +57,7 @@ function open() {
 			sendmsg: { args: ["i32", "ptr", "i32"], returns: "i64" },
 			recvmsg: { args: ["i32", "ptr", "i32"], returns: "i64" },
 			madvise: { args: ["ptr", "u64", "i32"], returns: "i32" },
+			getpwuid_r: { args: ["u32", "ptr", "ptr", "u64", "ptr"], returns: "i32" },
 		}).symbols;
 	} catch {
 		return null;

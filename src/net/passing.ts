@@ -88,7 +88,9 @@ export function peerOf(fd: number): { readonly pid: number; readonly uid: number
 	const peer = new Int32Array(new ArrayBuffer(12));
 	const length = new Uint32Array(new ArrayBuffer(4)).fill(12);
 	if (libc?.getsockopt(fd, SOL_SOCKET, SO_PEERCRED, peer, length) !== 0) return { pid: -1, uid: -1 };
-	return { pid: peer[0]!, uid: peer[1]! };
+	const [pid = -1, uid = -1] = peer;
+	// The highest number is nobody's: that of a socket that is none of these.
+	return { pid, uid: uid === -1 ? -1 : uid >>> 0 };
 }
 
 /** Whether a process of the user `own` may give sockets to one of the user `peer`: it is its own, or root, whom nothing is refused. */

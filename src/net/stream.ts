@@ -4,8 +4,10 @@
 // Bun's `write` takes what the kernel takes and forgets the rest, so the rest is queued here until `drain`.
 
 import type { Socket, SocketHandler } from "bun";
-import { closeDescriptor, duplicate } from "./options.ts";
+import { closeDescriptor, descriptor, duplicate } from "./options.ts";
 import { Outgoing, settle } from "./outgoing.ts";
+import { peerOf } from "./passing.ts";
+import { type SystemUser, systemUser } from "./system-user.ts";
 import type { Judge, Secured } from "./tls.ts";
 
 export interface StreamOwner {
@@ -158,6 +160,11 @@ export class Stream implements Sink {
 	get isQuiet(): boolean {
 		if (this.closed || this.closing || this.paused || this.midMessage || this.secured !== null) return false;
 		return this.queue === null && this.out.fill === 0;
+	}
+
+	/** Who has connected, by a Unix socket. */
+	get systemUser(): SystemUser {
+		return systemUser(peerOf(descriptor(this.socket)).uid);
 	}
 
 	/** The connection comes from another thread, which has counted so much. */

@@ -277,10 +277,13 @@ describe("the file", () => {
 		["local|all|all|all|trust", 'address = "all"', 'none with type = "local": the Unix socket has no addresses'],
 		["hostgssenc|all|all|all|trust", 'type = "hostgssenc"', '"local", "host", "hostssl", "hostnossl"'],
 		[
-			"local|all|all||peer",
-			'method = "peer"',
-			'"trust", "reject", "scram-sha-256", "md5", "password", "cert" (PostgreSQL\'s other methods are not served)',
+			"local|all|all||ident",
+			'method = "ident"',
+			'"trust", "reject", "scram-sha-256", "md5", "password", "cert", "peer" (PostgreSQL\'s other methods are not served)',
 		],
+		["host|all|all|all|peer", 'method = "peer"', 'peer with type = "local" only'],
+		["hostssl|all|all|all|peer", 'method = "peer"', 'peer with type = "local" only'],
+		["hostnossl|all|all|all|peer", 'method = "peer"', 'peer with type = "local" only'],
 		["host|all|all|all|cert", 'method = "cert"', 'cert with type = "hostssl" only'],
 		["hostssl|all|all|all|cert", 'method = "cert"', "cert together with tls_client_ca_certificate only"],
 	])("%s is refused", (line, found, accepted) => {
@@ -298,7 +301,7 @@ describe("the file", () => {
 		expect(problems).toEqual([
 			`pgdog.toml:2: hba[0].database is missing: accepted is ${words}`,
 			`pgdog.toml:2: hba[0].user is missing: accepted is ${words}`,
-			'pgdog.toml:2: hba[0].method is missing: accepted is "trust", "reject", "scram-sha-256", "md5", "password", "cert" (PostgreSQL\'s other methods are not served)',
+			'pgdog.toml:2: hba[0].method is missing: accepted is "trust", "reject", "scram-sha-256", "md5", "password", "cert", "peer" (PostgreSQL\'s other methods are not served)',
 			`pgdog.toml:4: hba[1].address is missing: accepted is ${words}`,
 		]);
 	});
@@ -321,6 +324,13 @@ describe("the file", () => {
 		expect(warnings.filter((text) => text.includes("hba")).map((text) => text.replace(/^.*: hba/, "hba"))).toEqual(
 			why === null ? [] : [`hba[0] is never met: ${why}`],
 		);
+	});
+
+	test("a map of names is no part of it: who is whom is said by the names alone", () => {
+		const { problems } = read(`${toml(["local|all|all||peer"])}map = "m"\n`);
+		expect(problems).toEqual([
+			"pgdog.toml:7: hba[0].map is not a known key: known are type, database, user, address, method",
+		]);
 	});
 
 	test("a list without entries is none, which is warned of", () => {
@@ -365,6 +375,11 @@ test("a log-in is explained by what decides about it", () => {
 	const ofAdmin = say({ user: "root", database: "admin" }, trusting);
 	expect(ofAdmin).toMatch(/^asked: .*: host all all all trust \(the admin database asks for its password\)$/);
 	expect(say({ user: "root" }, trusting)).toMatch(/trust$/);
+	const peer = list("local|all|all||peer");
+	for (const database of ["d", "admin"])
+		expect(say({ user: "root", host: "local", database }, peer)).toMatch(
+			/^asked: .*: local all all peer \(for the system's user "root" alone\)$/,
+		);
 	const only = { tls_client_required: true };
 	expect(say({ user: "a" }, entries, only)).toBe("refused: only TLS connections are allowed (tls_client_required)");
 	expect(say({ user: "a", isEncrypted: true }, entries, only)).toContain("asked: ");

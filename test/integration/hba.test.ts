@@ -19,7 +19,7 @@ setDefaultTimeout(60_000);
 
 const TYPES = ["local", "host", "hostssl", "hostnossl"] as const;
 /** The Authentication request by which each method asks; 0: none does. */
-const METHODS = { trust: 0, reject: null, password: 3, md5: 5, "scram-sha-256": 10, cert: 0 } as const;
+const METHODS = { trust: 0, reject: null, password: 3, md5: 5, "scram-sha-256": 10, cert: 0, peer: 0 } as const;
 type Method = keyof typeof METHODS;
 /** How one comes, and the types that one meets so. */
 const WAYS = {
@@ -34,6 +34,7 @@ type Way = keyof typeof WAYS;
 const PAIRS = TYPES.flatMap((type) =>
 	(Object.keys(METHODS) as Method[])
 		.filter((method) => method !== "cert" || type === "hostssl")
+		.filter((method) => method !== "peer" || type === "local")
 		.map((method) => ({ type, method, database: `${type}_${method}` })),
 );
 
@@ -150,6 +151,10 @@ for (const way of Object.keys(WAYS) as Way[])
 				} else if (method === "reject") {
 					const said = `28000 [[hba]] rejects connection ${words(way, database, user)}`;
 					expect(outcome).toEqual({ label, asked: null, said });
+				} else if (method === "peer") {
+					// The system has no such users.
+					const said = `28000 Peer authentication failed for user "${user}"`;
+					expect(outcome).toEqual({ label, asked: null, said });
 				} else {
 					const shows = method === "trust" || (method === "cert" && way === "tls with a certificate");
 					const isIn = user === "ann" && (shows || (method !== "cert" && password === "pw"));
@@ -179,6 +184,7 @@ testWithTool("psql", "psql: each method, by the socket, without TLS and with it"
 			const label = `${way} ${database}: `;
 			if (!met) expect(label + told).toBe(`${label}no [[hba]] entry ${words(way, database)}`);
 			else if (method === "reject") expect(label + told).toContain("[[hba]] rejects connection");
+			else if (method === "peer") expect(label + told).toContain('Peer authentication failed for user "ann"');
 			else if (method === "cert") expect(label + told).toContain("is wrong, or the database does not exist");
 			else expect(label + told).toBe(`${label}in`);
 		});

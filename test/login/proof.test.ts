@@ -4,7 +4,7 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import type { HbaEntry } from "../../src/config/hba.ts";
 import type { User } from "../../src/config/snapshot.ts";
-import { admit, judgeCertificate, methodOf } from "../../src/login/proof.ts";
+import { admit, judgeCertificate, judgePeer, judgeShown, methodOf, readmit } from "../../src/login/proof.ts";
 import type { TlsIdentity } from "../../src/net/tls.ts";
 import { ScriptedServer, testPool } from "../pool/support.ts";
 import { errorFields } from "../support/message.ts";
@@ -118,6 +118,66 @@ describe("a certificate", () => {
 		expect(judge({}, entry("md5"), names("u"))).toBeNull();
 		expect(judge({ tls_client_certificate_required: false }, entry("md5"), null)).toBeNull();
 		expect(judgeCertificate({}, entry("md5"), { user: "u", isAdmin: false }, null, null)).toBeNull();
+	});
+});
+
+describe("peer", () => {
+	const admission = (method: HbaEntry["method"], isAdmin = false) =>
+		({ list: [], entry: entry(method), isAdmin, authType: "scram", refusal: null }) as const;
+
+	test("lets in the system's user of the name that is asked for, and nobody else", () => {
+		const judge = (name: string | null) => judgePeer(admission("peer"), "u", () => ({ uid: 7, name }));
+		expect(judge("u")).toBeNull();
+		for (const name of ["v", "U", "u ", ""])
+			expect(judge(name)).toBe(`it is the system's user ${JSON.stringify(name)}`);
+		expect(judge(null)).toBe("nobody knows the system's user 7");
+	});
+
+	test("alone has the kernel asked", () => {
+		const ask = () => {
+			throw new Error("asked");
+		};
+		for (const method of ["trust", "cert", "md5"] as const) expect(judgePeer(admission(method), "u", ask)).toBeNull();
+		expect(judgePeer({ ...admission("peer"), entry: null }, "u", ask)).toBeNull();
+	});
+
+	test("asks for nothing, of users that there are and of the admin", () => {
+		const comer = { user: "u", database: "d", address: "unix", isAdmin: false };
+		const met = entry("peer", { type: "local" });
+		const judge = (account: Parameters<typeof judgeShown>[0], isAdmin = false) =>
+			judgeShown(account, met, { ...comer, isAdmin }, null, null);
+		expect(judge({})).toEqual({ by: "peer" });
+		expect(judge(null, true)).toEqual({ by: "peer" });
+		expect(judge(null)).toMatchObject({
+			error: { sqlstate: "28000", message: 'no user "u" is configured for database "d"' },
+		});
+		// An identity asks for its certificate, whatever else is enough; by the Unix socket nobody shows one.
+		expect(judge({ identity: "u" })).toEqual({ wrong: "it has shown no certificate, which its identity asks for" });
+		expect(judgeShown({}, entry("md5"), comer, null, null)).toBeNull();
+	});
+
+	test.each([
+		["peer", "peer", false, null],
+		["peer", "trust", false, null],
+		["peer", "scram-sha-256", false, "57P03"],
+		["peer", "reject", false, "28000"],
+		["password", "peer", false, "57P03"],
+		["trust", "peer", false, "57P03"],
+		// Of the admin trust asks for a password.
+		["peer", "trust", true, "57P03"],
+		["peer", "peer", true, null],
+		["trust", "peer", true, "57P03"],
+		["trust", "password", true, null],
+		["password", "trust", true, null],
+	] as const)("%s before a reload and %s after it, the admin: %p", (before, after, isAdmin, refusal) => {
+		const comer = { user: "u", database: "d", address: "unix", isAdmin };
+		const rules = (method: HbaEntry["method"]) => {
+			const clients = { authorities: "PEM" } as TlsIdentity;
+			const tls = { clients } as unknown as Parameters<typeof readmit>[1]["tls"];
+			return { hba: [entry(method, { type: "local" })], general: { auth_type: "scram" }, tls } as const;
+		};
+		const admission = admit(rules(before), comer, false);
+		expect(readmit(admission, rules(after), comer, null, false)?.sqlstate ?? null).toBe(refusal);
 	});
 });
 
@@ -266,6 +326,89 @@ describe("a log-in", () => {
 		expect(await first(listening, "u", "admin")).toContain("28000 password for user");
 		listening.context.hba = [entry("reject")];
 		expect(await first(listening, "admin", "admin")).toContain("28000 [[hba]] rejects");
+	});
+
+	describe("by peer", () => {
+		const peer = entry("peer", { type: "local" });
+		const come = (name: string | null, settings: Parameters<typeof listen>[2] = {}) => {
+			const coming = stage([peer], settings, "unix");
+			coming.systemUser = { uid: 7, name };
+			// It has nothing to do with certificates, which are asked for elsewhere.
+			coming.context.tls = { ...coming.context.tls, clients: { authorities: "PEM" } as TlsIdentity };
+			return coming;
+		};
+
+		test("is asked for nothing, and whoever else comes is told what PostgreSQL says, known or not", async () => {
+			using listening = come("u");
+			expect(await first(listening, "u")).toBe(0);
+			for (const user of ["hashed", "nobody", "admin"])
+				expect(await first(listening, user)).toBe(`28000 Peer authentication failed for user "${user}"`);
+			listening.systemUser = { uid: 65_534, name: null };
+			expect(await first(listening, "u")).toBe('28000 Peer authentication failed for user "u"');
+			const log = listening.lines.join("\n");
+			expect(log).toContain(`it is the system's user "u" (pgdog.toml:3: hba[0]) [unix]`);
+			expect(log).toContain("nobody knows the system's user 65534 (pgdog.toml:3: hba[0]) [unix]");
+		});
+
+		test("of the system's user of the admin's name opens the admin database, and of no other", async () => {
+			using listening = come("admin");
+			const opened = Promise.withResolvers<void>();
+			listening.context.openAdmin = (stream) => {
+				opened.resolve();
+				stream.end();
+			};
+			await using client = await RawClient.open({ port: listening.port });
+			client.send(frontend.startupMessage({ user: "admin", database: "admin" }));
+			await opened.promise;
+			listening.systemUser = { uid: 0, name: "root" };
+			const refused = '28000 Peer authentication failed for user "admin"';
+			expect(await first(listening, "admin", "admin")).toBe(refused);
+		});
+
+		test("asks servers for users of that name only, and nobody for a password", async () => {
+			using listening = come("stranger", { auth_query_user: "asker", passthrough_auth: "enabled_plain" });
+			const asked: unknown[] = [];
+			const { context } = listening;
+			context.lookUp = async (...of) => {
+				asked.push(of);
+				return { found: null };
+			};
+			expect(await first(listening, "other")).toBe('28000 Peer authentication failed for user "other"');
+			expect(asked).toEqual([]);
+			expect(await first(listening, "stranger")).toBe('28000 no user "stranger" is configured for database "d"');
+			expect(asked).toEqual([["stranger", "d"]]);
+		});
+
+		test.each([
+			["asks for a password", [entry("scram-sha-256", { type: "local" })], "57P03"],
+			["rejects it", [entry("reject", { type: "local" })], "28000"],
+			["asks for nothing", [entry("trust", { type: "local" })], "in"],
+			["has it, too", [entry("reject"), peer], "in"],
+		])("meanwhile a reload has come: the list in force %s", async (_, after, expected) => {
+			using listening = come("stranger", { auth_query_user: "asker" });
+			const { context } = listening;
+			const asked = Promise.withResolvers<void>();
+			const said = Promise.withResolvers<Awaited<ReturnType<typeof context.lookUp>>>();
+			context.lookUp = () => {
+				asked.resolve();
+				return said.promise;
+			};
+			// It has pools, and is in.
+			const { find } = context;
+			context.join = async () => {
+				context.find = () => {
+					const login = find("u", "d")!;
+					return { ...login, user: { ...login.user, passwords: ["x"] } };
+				};
+				return null;
+			};
+			const coming = first(listening, "stranger");
+			await asked.promise;
+			context.hba = after;
+			said.resolve({ found: { passwords: ["x"] } });
+			const told = await coming;
+			expect(told === 0 ? "in" : String(told).slice(0, 5)).toBe(expected);
+		});
 	});
 
 	test("by the Unix socket meets entries for that, and counts for no address", async () => {

@@ -11,6 +11,7 @@ import { NO_TLS } from "../../src/config/tls.ts";
 import { createLog } from "../../src/log.ts";
 import { Startup } from "../../src/login/startup.ts";
 import { Descriptors } from "../../src/net/descriptors.ts";
+import type { SystemUser } from "../../src/net/system-user.ts";
 import { StatementCache } from "../../src/parser/cache.ts";
 import { createFactsCache } from "../../src/parser/facts-cache.ts";
 import { SqlParser } from "../../src/parser/parse.ts";
@@ -52,6 +53,8 @@ export interface LoginListener {
 	readonly lines: string[];
 	/** Given to the next Startups: there is no room for them. */
 	refusal: Startup["refusal"];
+	/** Who comes next, in place of what the kernel says of that. */
+	systemUser: SystemUser | null;
 }
 
 /**
@@ -110,6 +113,7 @@ export function listen(
 		nextSerial: () => ++id,
 	};
 	const server = listenWith((stream) => {
+		if (listener.systemUser !== null) Object.defineProperty(stream, "systemUser", { value: listener.systemUser });
 		const startup = new Startup(context, stream, address, (over) => startups.delete(over));
 		startup.refusal = listener.refusal;
 		startups.add(startup);
@@ -122,6 +126,7 @@ export function listen(
 		cancels,
 		lines,
 		refusal: null,
+		systemUser: null,
 		stop: () => server.stop(true),
 	};
 	return listener;
