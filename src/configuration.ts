@@ -220,6 +220,8 @@ export class Configuration {
 		if (serverTlsChanged) tell("NOTICE", "reload: TLS towards servers differs: their connections are replaced");
 		if (difference.peersChanged) tell("NOTICE", "reload: [[peers]] differs");
 		if (difference.hbaChanged) tell("NOTICE", "reload: [[hba]] read anew: log-ins from now on meet it");
+		for (const name of difference.shardingChanged)
+			tell("NOTICE", `reload: what is sharded of database "${name}" differs: statements from now on are routed by it`);
 		if (writeFunctionsChanged) tell("NOTICE", "reload: [[write_functions]] differs");
 		const known = new Set(this.pools.map(({ key }) => key));
 		slots.assign(next);

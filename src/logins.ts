@@ -3,6 +3,7 @@
 
 import type { Update } from "./config/diff.ts";
 import type { General } from "./config/settings.ts";
+import type { Sharding } from "./config/sharding.ts";
 import type { ClusterSpec, User } from "./config/snapshot.ts";
 import { StatementCache } from "./parser/cache.ts";
 import { SqlParser } from "./parser/parse.ts";
@@ -11,6 +12,7 @@ import { Cluster } from "./pool/cluster.ts";
 import type { Pool } from "./pool/pool.ts";
 import { Shard } from "./pool/shard.ts";
 import type { Vitals } from "./pool/vitals.ts";
+import { Placing } from "./router/placing.ts";
 import { Router, type Topology } from "./router/router.ts";
 
 /** User, pools and router behind a login, by user and database (`loginKey`). */
@@ -21,14 +23,23 @@ interface Login {
 	readonly router: Router;
 }
 
+/** Routers by topology: they know nothing but settings and the shape of a cluster, so one serves all of that shape. */
+interface Routers {
+	readonly placing: Placing | null;
+	readonly byTopology: Map<string, Router>;
+}
+
+/** In place of what is said of sharded tables where nothing is. */
+const UNSHARDED = {};
+
 export class Logins {
 	/** The worker's, by `PoolSpec.key`. */
 	private readonly pools: ReadonlyMap<string, Pool>;
 	private readonly vitals: Vitals;
 	private readonly plugins: PluginHost | null;
 	private readonly logins = new Map<string, Login>();
-	/** Routers by topology: they know nothing but the settings and the shape of a cluster, so one serves all of that shape. */
-	private readonly routers = new Map<string, Router>();
+	/** By what is said of sharded tables, which goes with the clusters of its database. */
+	private routers = new WeakMap<Sharding | typeof UNSHARDED, Routers>();
 	/** SQL texts and their facts, for all routers of this thread. */
 	private readonly parsed = new StatementCache(new SqlParser());
 	/** Shards with `role = "auto"`: clients may wait there (`Election`) until the primary is found. */
@@ -67,7 +78,7 @@ export class Logins {
 		const changed = new Map(clusters.map((spec) => [loginKey(spec.user.name, spec.database), spec]));
 		// Shards and routers decide by the settings that they were made with: all are made anew.
 		if (generalChanged) {
-			this.routers.clear();
+			this.routers = new WeakMap();
 			for (const [key, { spec }] of this.logins) if (!changed.has(key)) changed.set(key, spec);
 		}
 		for (const [key, spec] of changed) {
@@ -86,15 +97,21 @@ export class Logins {
 		const cluster = new Cluster(shards);
 		const { hasPrimary, hasReplicas, hasChoice } = cluster;
 		const topology = { shards: shards.length, hasPrimary, hasReplicas, hasChoice, readOnly: spec.readOnly };
-		return { spec, user: spec.user, cluster, router: this.routerOf(topology, general) };
+		return { spec, user: spec.user, cluster, router: this.routerOf(topology, spec.sharding, general) };
 	}
 
-	private routerOf(topology: Topology, general: General): Router {
+	private routerOf(topology: Topology, sharding: Sharding | null, general: General): Router {
+		let routers = this.routers.get(sharding ?? UNSHARDED);
+		if (routers === undefined) {
+			routers = { placing: sharding && new Placing(sharding), byTopology: new Map() };
+			this.routers.set(sharding ?? UNSHARDED, routers);
+		}
+		const { placing, byTopology } = routers;
 		const key = Object.values(topology).join();
-		let router = this.routers.get(key);
+		let router = byTopology.get(key);
 		if (router === undefined) {
-			router = new Router(topology, this.parsed, this.plugins, general);
-			this.routers.set(key, router);
+			router = new Router({ ...topology, placing }, this.parsed, this.plugins, general);
+			byTopology.set(key, router);
 		}
 		return router;
 	}

@@ -43,6 +43,8 @@ export interface Difference {
 	readonly peersChanged: boolean;
 	/** `[[hba]]` says something else, or stands elsewhere in the file. */
 	readonly hbaChanged: boolean;
+	/** Databases of which something else is said of sharded tables. */
+	readonly shardingChanged: readonly string[];
 	/** The snapshot to go on with: the new one, with the old values of what needs a restart. */
 	readonly next: Snapshot;
 }
@@ -118,6 +120,9 @@ export function diff(before: Snapshot, after: Snapshot): Difference {
 		writeFunctionsChanged: !same(before.writeFunctions.toSorted(), after.writeFunctions.toSorted()),
 		peersChanged: !same(before.peers, after.peers),
 		hbaChanged: !same(before.hba, after.hba),
+		shardingChanged: Object.keys({ ...before.sharding, ...after.sharding }).filter(
+			(name) => !same(before.sharding[name], after.sharding[name]),
+		),
 		next: Object.freeze({
 			...after,
 			plugins: before.plugins,

@@ -2,7 +2,18 @@
 // (settings.ts).
 
 import { databaseLimits, userLimits } from "./limits.ts";
-import { choice, flag, integer, list, milliseconds, parsed, secret, text } from "./setting.ts";
+import {
+	choice,
+	flag,
+	integer,
+	list,
+	lowerCase,
+	MAX_IDENTIFIER,
+	milliseconds,
+	parsed,
+	secret,
+	text,
+} from "./setting.ts";
 
 /** Largest value (ms) that PostgreSQL takes for its own timeouts: a larger one would fail each new server connection. */
 export const MAX_GUC = 2147483647;
@@ -237,8 +248,6 @@ export const plugin = {
 	}),
 };
 
-/** Longest name, bytes (PostgreSQL docs, "Identifiers and Key Words"): the server cuts a longer one, under another name. */
-const MAX_IDENTIFIER = 63;
 const IDENTIFIER = String.raw`[A-Za-z_\u0080-\u{10ffff}][\w$\u0080-\u{10ffff}]*|"(?:[^"\0]|"")+"`;
 const FUNCTION_NAME = new RegExp(`^(?:(${IDENTIFIER})\\.)?(${IDENTIFIER})$`, "u");
 
@@ -248,9 +257,7 @@ function readFunctionName(name: string): string | undefined {
 	if (found === null) return undefined;
 	const parts = found.slice(1).flatMap((part) => part ?? []);
 	const folded = parts.map((part) =>
-		part.startsWith('"')
-			? part.slice(1, -1).replaceAll('""', '"')
-			: part.replace(/[A-Z]+/g, (letters) => letters.toLowerCase()),
+		part.startsWith('"') ? part.slice(1, -1).replaceAll('""', '"') : lowerCase(part),
 	);
 	return folded.some((part) => Buffer.byteLength(part) > MAX_IDENTIFIER) ? undefined : folded.join(".");
 }

@@ -11,9 +11,10 @@ import { checkTables, entriesOf, type File, missing, readFile, section } from ".
 import type { HbaEntry } from "./hba.ts";
 import { hba as hbaSettings, readHba } from "./hba-list.ts";
 import { checkPeers, type Peer, peer } from "./peers.ts";
+import { readSharding } from "./placements.ts";
 import { Findings, type Problem, type ValueSource } from "./problem.ts";
 import { checkReads } from "./reads.ts";
-import { clusters, expandUsers, hasWildcard, isSecured, type UserRow } from "./resolve.ts";
+import { clusters, expandUsers, hasWildcard, isSecured, membersOf, type UserRow } from "./resolve.ts";
 import { withSecrets } from "./secrets.ts";
 import type { Values } from "./setting.ts";
 import type { General, Tcp } from "./settings.ts";
@@ -96,6 +97,9 @@ export function load(input: LoadInput): Loaded {
 	const peers = readPeers(config, general, report);
 	const hba = readList(config, general, report);
 	const databases = checkClusters(entries.databases, entries.databaseSource, report);
+	const shards = (name: string) => new Set(membersOf({ databases, admin }, name).map(({ shard }) => shard)).size;
+	const isServed = TABLES.includes("sharded_tables");
+	const sharding = isServed ? readSharding(config, shards, entries.usersFile !== undefined, report) : {};
 	checkAsked(general, databases, config.source, report);
 	checkFiles(input, report);
 	if (report.problems.length > 0) {
@@ -115,10 +119,11 @@ export function load(input: LoadInput): Loaded {
 		databases,
 		users,
 		passwordless: all.filter((user) => !isSecured(user)),
-		clusters: clusters(general, databases, users, admin, report.warnings),
+		clusters: clusters({ general, databases, admin, sharding }, users, report.warnings),
 		plugins,
 		peers,
 		hba,
+		sharding,
 		writeFunctions,
 		files: report.files,
 		warnings: report.warnings,

@@ -13,5 +13,18 @@ export function losses(before: Snapshot, after: Snapshot): string[] {
 		lost.push(`no user would be left: ${files} has none with a password and a database of [[databases]]`);
 	if (before.hba.length > 0 && after.hba.length === 0)
 		lost.push(`no [[hba]] would be left: clients could log in from everywhere, as auth_type says`);
+	const databases = new Set(after.databases.map(({ name }) => name));
+	for (const [name, { shards, tables }] of Object.entries(before.sharding)) {
+		if (tables.length === 0 || !databases.has(name)) continue;
+		const now = after.sharding[name];
+		if (now === undefined || now.tables.length === 0)
+			lost.push(
+				`no [[sharded_tables]] would be left of database ${JSON.stringify(name)}: its rows would go to all shards`,
+			);
+		else if (now.shards !== shards && tables.some(({ by }) => by.kind !== "mapping"))
+			lost.push(
+				`database ${JSON.stringify(name)} would have ${now.shards} shards in place of ${shards}: rows that are there would be looked for on others`,
+			);
+	}
 	return lost;
 }

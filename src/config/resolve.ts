@@ -7,7 +7,6 @@ import type { Findings, ValueSource } from "./problem.ts";
 import type { Values } from "./setting.ts";
 import type { General, user as userSettings } from "./settings.ts";
 import {
-	type Admin,
 	type ClusterSpec,
 	type Database,
 	type PoolSpec,
@@ -82,10 +81,8 @@ export function expandUsers(
 
 /** One cluster for each `User`, that is for each user and database, in their order. */
 export function clusters(
-	general: General,
-	databases: readonly Database[],
+	{ general, databases, admin, sharding }: Pick<Snapshot, "general" | "databases" | "admin" | "sharding">,
 	users: readonly User[],
-	admin: Admin,
 	warnings: string[],
 ): ClusterSpec[] {
 	const used = new Set(users.map(({ database }) => database));
@@ -107,7 +104,8 @@ export function clusters(
 		const pools = members.map((database) => pool(general, database, user, warnings));
 		const readOnly = user.read_only ?? members.every((database) => database.read_only === true);
 		const max_client_connections = least(members.map((database) => database.max_client_connections));
-		return [{ user, database: user.database, readOnly, max_client_connections, pools }];
+		const placing = sharding[user.database] ?? null;
+		return [{ user, database: user.database, readOnly, max_client_connections, sharding: placing, pools }];
 	});
 	const { reserve_pool_timeout, checkout_timeout } = general;
 	if (

@@ -175,6 +175,70 @@ export function words(about: Omit<About<undefined>, "default">): Setting<readonl
 /** One with an even number of quotes behind it. */
 const COMMA = /,(?=(?:[^"]*"[^"]*")*[^"]*$)/;
 
+/** A name that PostgreSQL stores: as in SQL it is in lower case unless it stands in double quotes. */
+export function identifier<D extends string | undefined>(about: About<D>): Setting<string | D> {
+	const accepted = `one name, in lower case unless it is in double quotes, of ${MAX_IDENTIFIER} bytes at most`;
+	return parsed<string | D>("name", accepted, about, (name) => {
+		const quoted = /^"((?:[^"\0]|"")+)"$/.exec(name)?.[1]?.replaceAll('""', '"');
+		const stored = quoted ?? (/^[^".\0]+$/.test(name) ? lowerCase(name) : "");
+		return stored === "" || Buffer.byteLength(stored) > MAX_IDENTIFIER ? undefined : stored;
+	});
+}
+
+/** Longest name, bytes (PostgreSQL docs, "Identifiers and Key Words"): the server cuts a longer one, under another name. */
+export const MAX_IDENTIFIER = 63;
+
+/** ASCII letters only, as the server folds names. */
+export function lowerCase(name: string): string {
+	return name.replace(/[A-Z]+/g, (letters) => letters.toLowerCase());
+}
+
+/** A value of a sharded column as TOML has it: which are of the column's type is judged with the column. */
+export type KeyValue = bigint | string;
+
+const MIN_INT8 = -(2n ** 63n);
+const keySchema = (z: Zod) => z.union([z.bigint().min(MIN_INT8).max(MAX_I64), clean(z)]);
+
+export function keyValue(about: Omit<About<undefined>, "default">): Setting<KeyValue | undefined> {
+	return setting("integer or string", "an integer or a string", { ...about, default: undefined }, keySchema, asIs);
+}
+
+export function keyValues(about: Omit<About<undefined>, "default">): Setting<readonly KeyValue[] | undefined> {
+	const schema: Schema = (z) => z.array(keySchema(z));
+	const accepted = "a list of integers or of strings";
+	return setting("list of integers or strings", accepted, { ...about, default: undefined }, schema, asIs);
+}
+
+export type Vector = readonly number[];
+
+/** Whether it is a list of lists of numbers. */
+export function areVectors(value: unknown): value is readonly Vector[] {
+	const isNumber = (each: unknown) => typeof each === "number" && Number.isFinite(Math.fround(each));
+	return Array.isArray(value) && value.every((each) => Array.isArray(each) && each.length > 0 && each.every(isNumber));
+}
+
+export function vectors(about: Omit<About<undefined>, "default">): Setting<readonly Vector[] | undefined> {
+	const schema: Schema = (z) => {
+		const number = z.union([z.number(), z.bigint().transform(Number)]);
+		return z.array(z.array(number)).refine(areVectors);
+	};
+	return setting(
+		"list of lists of numbers",
+		"a list of lists of numbers",
+		{ ...about, default: undefined },
+		schema,
+		asIs,
+	);
+}
+
+/** Tables inside an entry, read by whoever reads the entry. */
+export function tables(
+	about: Omit<About<undefined>, "default">,
+): Setting<readonly Record<string, unknown>[] | undefined> {
+	const schema: Schema = (z) => z.array(z.record(z.string(), z.unknown()));
+	return setting("list of tables", "a list of tables", { ...about, default: undefined }, schema, asIs);
+}
+
 /** One word of several. `later`: words of PgDog that we do not serve yet, refused with that reason. */
 export function choice<const V extends string, D extends V | undefined>(
 	words: readonly V[],

@@ -50,7 +50,7 @@ export type ShardFunction =
 	  };
 
 /** `[start, end)`. */
-interface ShardRange {
+export interface ShardRange {
 	/** Null: without end on this side; never both. */
 	readonly start: Key | null;
 	readonly end: Key | null;
@@ -58,7 +58,7 @@ interface ShardRange {
 }
 
 /** An entry of `[[sharded_schemas]]`. */
-interface ShardedSchema {
+export interface ShardedSchema {
 	/** Null: all that no other entry names. */
 	readonly name: string | null;
 	/** Null: all shards. */

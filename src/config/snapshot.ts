@@ -5,6 +5,7 @@ import type { TlsDemands } from "../net/tls.ts";
 import type { HbaEntry } from "./hba.ts";
 import type { Peer } from "./peers.ts";
 import type { General, Tcp } from "./settings.ts";
+import type { Sharding } from "./sharding.ts";
 import type { TlsFiles } from "./tls.ts";
 
 /** Role of a server: `primary` takes writes, `replica` is read from; `auto`: whichever it is found to be. */
@@ -137,6 +138,8 @@ export interface ClusterSpec {
 	readonly readOnly: boolean;
 	/** Of its database: the least that an entry says. */
 	readonly max_client_connections?: number | undefined;
+	/** What is said of its sharded tables; null: nothing. */
+	readonly sharding: Sharding | null;
 	/** At least one pool: one for each address, by shard, then in the order of the file; at most one primary of each shard. */
 	readonly pools: readonly PoolSpec[];
 }
@@ -164,6 +167,8 @@ export interface Snapshot {
 	readonly peers: readonly Peer[];
 	/** `[[hba]]`, in its order; none: `auth_type` decides for all. */
 	readonly hba: readonly HbaEntry[];
+	/** What is said of sharded tables, by the name of their database. */
+	readonly sharding: Readonly<Record<string, Sharding>>;
 	/** `[[write_functions]]`, as PostgreSQL stores them: `name` or `schema.name`, each once. A SELECT that calls one is a write. */
 	readonly writeFunctions: readonly string[];
 	/** Paths of the files that all this was read from: a reload has to find them again. */

@@ -106,6 +106,14 @@ export const unservedHba: Unserved = { refused: {}, ignored: [] };
 /** As `[[write_functions]]`. */
 export const unservedPeer: Unserved = { refused: {}, ignored: [] };
 
+export const unservedShardedTable: Unserved = {
+	refused: { lookup_query: [], lookup_result: ["value"] },
+	ignored: [],
+};
+
+/** All of PgDog's keys of the table are served. */
+export const NOTHING_UNSERVED: Unserved = { refused: {}, ignored: [] };
+
 /** Without `[[sharded_tables]]`, which are refused, there is no key that a statement could change or spread over shards. */
 export const unservedRewrite: Unserved = {
 	refused: {

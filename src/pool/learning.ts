@@ -290,9 +290,8 @@ function isThere(snapshot: Snapshot, database: string): boolean {
 
 /** The pools of a user who is not in the configuration; null: its database is not either. */
 function clusterOf(snapshot: Snapshot, user: User): ClusterSpec | null {
-	const { general, admin } = snapshot;
 	const members = membersOf(snapshot, user.database);
-	return members.length === 0 ? null : (clusters(general, members, [user], admin, [])[0] ?? null);
+	return members.length === 0 ? null : (clusters({ ...snapshot, databases: members }, [user], [])[0] ?? null);
 }
 
 /** The servers of the first shard of a database as a user reaches them with these passwords, a primary first. */

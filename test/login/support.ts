@@ -31,7 +31,7 @@ export function reach({ pool, bans }: TestPool, user: User): NonNullable<ReturnT
 		load_balancing_strategy: "random",
 		checkout_timeout: 5000,
 	} as const;
-	const spec: ClusterSpec = { user, database: user.database, readOnly: false, pools: [pool.spec] };
+	const spec: ClusterSpec = { user, database: user.database, readOnly: false, sharding: null, pools: [pool.spec] };
 	return {
 		spec,
 		user,

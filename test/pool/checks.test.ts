@@ -233,6 +233,7 @@ test("of many pools of a server that nobody uses one is checked in its turn, and
 		user: { ...user, database: spec.database },
 		database: spec.database,
 		readOnly: false,
+		sharding: null,
 		pools: [spec],
 	}));
 	const known = { general: made.context.general, clusters };

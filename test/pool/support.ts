@@ -197,7 +197,10 @@ export function testPool(
 	};
 	// Beside it a replica that is always well, so that it may be banned.
 	const mate: PoolSpec = { ...own, key: "mate", role: "replica", port: 1 };
-	const known = { general, clusters: [{ user: NOBODY, database: "d", readOnly: false, pools: [own, mate] }] };
+	const known = {
+		general,
+		clusters: [{ user: NOBODY, database: "d", readOnly: false, sharding: null, pools: [own, mate] }],
+	};
 	const slots = new Map([
 		[own.key, slot],
 		[mate.key, slot + 1],

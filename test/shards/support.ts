@@ -292,7 +292,7 @@ export function twoShards(settings: Partial<General> = {}): Rig {
 		admin: { name: "admin", user: "admin", password: "secret", generated: false },
 		find: (name, database) => {
 			const user: User = { name, database, passwords: ["p"] };
-			return { spec: { user, database, readOnly: false, pools: [] }, user, cluster, router };
+			return { spec: { user, database, readOnly: false, sharding: null, pools: [] }, user, cluster, router };
 		},
 		onProven() {},
 		lookUp: async () => ({ found: null }),
