@@ -99,10 +99,7 @@ class HashedBigint extends HashedColumn {
 
 class HashedUuid extends HashedColumn {
 	shardOfText(text: string): number | null {
-		const key = uuidKey(text);
-		if (key === null) return null;
-		SCRATCH.write(key, "hex");
-		return shardOfBytes(SCRATCH, 0, UUID_BYTES, this.shards);
+		return readUuid(text) ? shardOfBytes(SCRATCH, 0, UUID_BYTES, this.shards) : null;
 	}
 
 	shardOfBinary(bytes: Uint8Array, start: number, end: number): number | null {
@@ -112,8 +109,7 @@ class HashedUuid extends HashedColumn {
 
 class HashedVarchar extends HashedColumn {
 	shardOfText(text: string): number | null {
-		// No character takes more than three bytes for each unit of the string.
-		if (text.length * 3 <= SCRATCH.length) return shardOfBytes(SCRATCH, 0, SCRATCH.write(text), this.shards);
+		if (readAscii(text)) return shardOfBytes(SCRATCH, 0, text.length, this.shards);
 		const bytes = Buffer.from(text);
 		return shardOfBytes(bytes, 0, bytes.length, this.shards);
 	}
@@ -175,8 +171,44 @@ class NearCentroid extends Column {
 }
 
 const UUID_BYTES = 16;
-/** What is hashed of texts that are not long. */
-const SCRATCH = Buffer.alloc(3 << 10);
+/** Bytes that are read from a text, and hashed at once. */
+const SCRATCH = new Uint8Array(256);
+
+/** Whether the text is short and of ASCII alone, as most keys: its bytes are in `SCRATCH` then. */
+function readAscii(text: string): boolean {
+	const { length } = text;
+	if (length > SCRATCH.length) return false;
+	for (let i = 0; i < length; i++) {
+		const code = text.charCodeAt(i);
+		if (code > 0x7f) return false;
+		SCRATCH[i] = code;
+	}
+	return true;
+}
+
+/** As `uuidKey`, with the bytes in `SCRATCH`. */
+function readUuid(text: string): boolean {
+	const hasBraces = text.charCodeAt(0) === 0x7b;
+	let at = hasBraces ? 1 : 0;
+	for (let i = 0; i < UUID_BYTES; i++) {
+		// PostgreSQL takes a hyphen after each group of four digits.
+		if (i > 0 && i % 2 === 0 && text.charCodeAt(at) === 0x2d) at++;
+		const value = (digit(text.charCodeAt(at)) << 4) | digit(text.charCodeAt(at + 1));
+		if (value < 0) return false;
+		SCRATCH[i] = value;
+		at += 2;
+	}
+	if (hasBraces && text.charCodeAt(at++) !== 0x7d) return false;
+	return at === text.length;
+}
+
+/** A hexadecimal digit's value; -1: it is none. */
+function digit(code: number): number {
+	if (code >= 0x30 && code <= 0x39) return code - 0x30;
+	const letter = code | 0x20;
+	return letter >= 0x61 && letter <= 0x66 ? letter - 0x57 : -1;
+}
+
 /** Keeps a byte order mark, which is part of a value. */
 const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 

@@ -104,7 +104,9 @@ export class Hash {
 
 	/** Between blocks; reversible. */
 	#mix(): void {
-		let [a, b, c] = [this.#a, this.#b, this.#c];
+		let a = this.#a;
+		let b = this.#b;
+		let c = this.#c;
 		a = ((a - c) | 0) ^ rotate(c, 4);
 		c = (c + b) | 0;
 		b = ((b - a) | 0) ^ rotate(a, 6);
@@ -124,7 +126,9 @@ export class Hash {
 
 	/** After the last block: the hash, combined as that of a partition key of one column. */
 	#end(): void {
-		let [a, b, c] = [this.#a, this.#b, this.#c];
+		let a = this.#a;
+		let b = this.#b;
+		let c = this.#c;
 		c = ((c ^ b) - rotate(b, 14)) | 0;
 		a = ((a ^ c) - rotate(c, 11)) | 0;
 		b = ((b ^ a) - rotate(a, 25)) | 0;

@@ -4,6 +4,7 @@
 import { beforeAll, describe, expect, test } from "bun:test";
 import { join } from "node:path";
 import fc from "fast-check";
+import type { KeyType } from "../../src/config/sharding.ts";
 import { Side } from "../../src/config/snapshot.ts";
 import { StatementCache } from "../../src/parser/cache.ts";
 import { type Hints, NO_HINTS } from "../../src/parser/hints.ts";
@@ -11,6 +12,7 @@ import { SqlParser } from "../../src/parser/parse.ts";
 import { NO_PLUGINS } from "../../src/plugin/abi.ts";
 import type { Bridge } from "../../src/plugin/bridge.ts";
 import { PluginHost } from "../../src/plugin/host.ts";
+import { Placing } from "../../src/router/placing.ts";
 import { type Route, ShardChoice } from "../../src/router/route.ts";
 import {
 	type DecidingSettings,
@@ -172,6 +174,37 @@ describe("without plugins", () => {
 			expect(line(route("SELECT app.mine(a), other(a) FROM t", listed))).toBe("all read by statement");
 			expect(line(route("SELECT mine(1)", listed))).toStartWith("0A000 the function mine()");
 			expect(line(route("SELECT app.mine(a), count(*) FROM t", listed))).toStartWith("0A000 the aggregate count()");
+		});
+	});
+
+	describe("a key of a hint, where tables are sharded,", () => {
+		const placed = (...tables: [column: string, dataType: KeyType][]) => {
+			const by = { kind: "hash", hasher: "postgres" } as const;
+			const all = tables.map(([column, dataType]) => ({ schema: null, table: null, column, dataType, by }));
+			const placing = new Placing({ shards: 4, tables: all, schemas: [], omnisharded: [] });
+			const router = new Router({ ...SHARDS, placing }, statements, null);
+			return (sql: string, shardingKey: string | null = null) =>
+				line(router.route(request(router, sql, { hints: { ...NO_HINTS, shardingKey } })));
+		};
+		const keyed = (key: string) => `/* pgdog_sharding_key: "${key}" */ SELECT * FROM t`;
+
+		test("is a value of their only function", () => {
+			const one = placed(["id", "varchar"], ["user_id", "varchar"]);
+			expect(one(keyed("apples"))).toBe("1 read by comment");
+			expect(one("SELECT * FROM t", "4")).toBe("1 read by pgdog setting");
+			expect(placed(["n", "bigint"])("SELECT * FROM t", "4")).toBe("3 read by pgdog setting");
+		});
+
+		test("is refused where there are several, and where it is no value of their type", () => {
+			const SEVERAL = "42601 config has more than one sharding function";
+			expect(placed(["id", "varchar"], ["n", "bigint"])(keyed("4"))).toBe(SEVERAL);
+			const INVALID = "42601 sharding key value isn't valid";
+			expect(placed(["n", "bigint"])(keyed("x"))).toBe(INVALID);
+			expect(placed(["n", "bigint"])("SELECT * FROM t", "x")).toBe(INVALID);
+		});
+
+		test("that the session has SET wrongly can be SET anew", () => {
+			expect(placed(["n", "bigint"])("SET work_mem = '1MB'", "x")).toStartWith("all ");
 		});
 	});
 

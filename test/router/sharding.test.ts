@@ -2,6 +2,8 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import fc from "fast-check";
+import type { KeyType } from "../../src/config/sharding.ts";
+import { Placing } from "../../src/router/placing.ts";
 import { Hash, shardOfKey } from "../../src/router/sharding.ts";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
 
@@ -163,6 +165,9 @@ describe("PostgreSQL puts into the same partition", () => {
 		cluster = await startPostgres();
 		await cluster.primary.sql(`
 			CREATE TABLE by_bigint (key bigint) PARTITION BY HASH (key);
+			CREATE TABLE by_integer (key integer) PARTITION BY HASH (key);
+			CREATE TABLE by_smallint (key smallint) PARTITION BY HASH (key);
+			CREATE TABLE by_text (key text) PARTITION BY HASH (key);
 			CREATE TABLE by_uuid (key uuid) PARTITION BY HASH (key);
 			CREATE TABLE by_varchar (key varchar) PARTITION BY HASH (key)`);
 	}, 60_000);
@@ -197,4 +202,51 @@ describe("PostgreSQL puts into the same partition", () => {
 			keys.map((key) => counts.map((count) => shardOfKey(key, count))),
 		);
 	});
+
+	/** A value's text, and what a driver sends of it in binary. */
+	type Sample = readonly [text: string, binary: Buffer];
+	const integer = (bits: 16 | 32 | 64): fc.Arbitrary<Sample> => {
+		const half = 2n ** BigInt(bits - 1);
+		const any = fc.oneof(fc.bigInt({ min: -half, max: half - 1n }), fc.bigInt({ min: -9n, max: 9n }));
+		return any.map((value) => {
+			const bytes = Buffer.alloc(8);
+			bytes.writeBigInt64BE(value);
+			return [String(value), bytes.subarray(8 - bits / 8)];
+		});
+	};
+	const anyText = fc.string({ unit: character, maxLength: 40 }).map((text): Sample => [text, Buffer.from(text)]);
+	const columns: [type: string, dataType: KeyType, samples: fc.Arbitrary<Sample>][] = [
+		["bigint", "bigint", integer(64)],
+		["integer", "bigint", integer(32)],
+		["smallint", "bigint", integer(16)],
+		["uuid", "uuid", fc.uuid().map((text) => [text, uuidBytes(text)])],
+		["varchar", "varchar", anyText],
+		["text", "varchar", anyText],
+	];
+	test.each(columns)(
+		"2000 random values of a column of type %s, as text and binary",
+		async (type, dataType, values) => {
+			const sampled = fc.sample(values, 2000);
+			const counts = [2, 3, 7, 16];
+			const ofCounts = counts.map((shards) => {
+				const table = {
+					schema: null,
+					table: null,
+					column: "key",
+					dataType,
+					by: { kind: "hash", hasher: "postgres" },
+				} as const;
+				return new Placing({ shards, tables: [table], schemas: [], omnisharded: [] }).columnOf(null, "t", "key")!;
+			});
+			const found = await partitions(
+				type,
+				sampled.map(([text]) => text),
+				counts,
+			);
+			expect(found).toEqual(sampled.map(([text]) => ofCounts.map((column) => column.shardOfText(text))));
+			expect(found).toEqual(
+				sampled.map(([, binary]) => ofCounts.map((column) => column.shardOfBinary(binary, 0, binary.length))),
+			);
+		},
+	);
 });
