@@ -79,6 +79,11 @@ export class Hearing implements ChannelListener, Follower {
 		return this.context.ears.of(client.user, client.database, shard);
 	}
 
+	/** It listens on nothing, and nothing waits for it: nobody misses anything when this is no more. */
+	get isIdle(): boolean {
+		return this.joined.size + this.queue.length + this.early.length === 0 && !this.listens.isOpen;
+	}
+
 	// ---- what the client says --------------------------------------------------------------------------------------
 
 	/**

@@ -478,10 +478,10 @@ export class Link implements Borrower, Audience {
 
 	/** No server has to do with the client, and all that is known of its session can be told. */
 	get isQuiet(): boolean {
-		const { statements } = this.saying;
+		const { statements, hearing } = this.saying;
 		if (!this.checkout.isQuiet || this.overdue !== null || this.routing.heldBegin.open) return false;
 		// Who listens stays: what listens for it is this thread's.
-		if (this.saying.hearing !== null) return false;
+		if (hearing !== null && !hearing.isIdle) return false;
 		return this.settings.mayMove && (statements === null || statements.mayMove);
 	}
 

@@ -49,7 +49,7 @@ export class Saying implements RoutingOwner {
 	readonly settings: ClientSettings;
 	/** Null while the client has prepared nothing. Written by `make` only. */
 	statements: ClientStatements | null = null;
-	/** Null while the client has not said LISTEN, in a pool where that is followed. Written by `heed` and `mayListen` only. */
+	/** Null while the client has not said LISTEN, in a pool where that is followed. Written by `arrive`, `beginHearing` and `mayListen` only. */
 	hearing: Hearing | null = null;
 	private readonly context: ClientContext;
 	private readonly line: Line;
@@ -70,7 +70,12 @@ export class Saying implements RoutingOwner {
 
 	/** What it has prepared on another thread: shared, also after a reload which says that those of new clients are not. */
 	arrive(moving: MovingStatements): void {
-		this.make(true).arrive(moving, this.context.nextSerial());
+		const statements = this.make(true);
+		statements.arrive(moving, this.context.nextSerial());
+		// Nobody else looks at a Bind of what was parsed there.
+		const { general } = this.context;
+		if (general.pub_sub_channel_size === 0 || this.line.checkout.pool.spec.pooler_mode === "session") return;
+		if (statements.namesOf(mayBeListen).length > 0) this.hearing = new Hearing(this.context, this.line);
 	}
 
 	private make(shared: boolean): ClientStatements {
@@ -189,8 +194,8 @@ export class Saying implements RoutingOwner {
 
 	/** A Parse: its Binds are looked at from now on, if it may be of LISTEN. */
 	private mayListen(server: Server, chunk: Buffer, at: number, next: number): void {
-		if (this.hearing !== null || next - at > LONGEST_LISTEN || !this.isFollowed(server)) return;
-		if (/listen/i.test(chunk.latin1Slice(at, next))) this.hearing = new Hearing(this.context, this.line);
+		if (this.hearing !== null || !this.isFollowed(server)) return;
+		if (mayBeListen(chunk, at, next)) this.hearing = new Hearing(this.context, this.line);
 	}
 
 	/** In session mode the client has a server to listen with. */
@@ -289,6 +294,11 @@ export class Saying implements RoutingOwner {
 
 /** Longest Parse of LISTEN, bytes: two names of 63 bytes, quoted, and some blanks; a guess, generous. */
 const LONGEST_LISTEN = 1024;
+
+/** Whether these bytes, of a text or a Parse, are worth a closer look. */
+function mayBeListen(bytes: Buffer, start: number, end: number): boolean {
+	return end - start <= LONGEST_LISTEN && /listen/i.test(bytes.latin1Slice(start, end));
+}
 
 /** What a text does to channels; nothing when that cannot be said for certain. */
 function actsOf({ session }: Server, sql: string): readonly ListenAct[] {

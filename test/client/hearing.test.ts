@@ -299,3 +299,28 @@ test("who has said as much as may be remembered can end the transaction, and giv
 	say([{ act: Act.Commit, name: "" }]);
 	expect([...joined]).toEqual(["c0"]);
 });
+
+test("it is idle while the client listens on nothing, and nothing is under way or waits", async () => {
+	const { hearing, hearer, heard, say, on, server } = scene();
+	heard.add("a");
+	expect(hearing.isIdle).toBe(true);
+	const idle: boolean[] = [];
+	const note = () => idle.push(hearing.isIdle);
+	say(listen("a"), TxStatus.InBlock);
+	note();
+	say([{ act: Act.Rollback, name: "" }]);
+	note();
+	say(listen("a"));
+	note();
+	hearer.isBusy = true;
+	hearing.hear(new HeardChannel("a"), 7, notification("1"));
+	await settled();
+	note();
+	server.status = TxStatus.Idle;
+	hearing.say(on, [{ act: Act.Unlisten, name: "a" }]);
+	note();
+	hearing.onTag(Act.Unlisten);
+	hearing.answered(on);
+	note();
+	expect(idle).toEqual([false, true, false, false, false, true]);
+});

@@ -12,6 +12,7 @@ import { type Proxy, simpleConfig, startProxy } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { until } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
+import { heard } from "./listening.ts";
 import { clientsOf, linuxOnly, successor } from "./successor.ts";
 import { connect, one, untilRunning } from "./support.ts";
 
@@ -134,6 +135,53 @@ linuxOnly("who cannot move stays, moves when it can, or is told 57P01", async ()
 	expect(old.log).toContain(`takeover: 2 clients went to process ${next.pid}`);
 	for (const client of [busy, waiting]) expect(await one(client, "SELECT 'there'")).toBe("there");
 });
+
+linuxOnly(
+	"who listens no more moves, and what listens by a statement that was prepared before is heard there",
+	async () => {
+		const config = options({ port: freePort(), pub_sub_channel_size: 64 });
+		await using old = await startProxy(config);
+		const sayings: (string | Uint8Array[])[][] = [
+			["LISTEN news", "UNLISTEN news"],
+			["BEGIN", "LISTEN news", "ROLLBACK"],
+			[[f.parse("LISTEN news", "mine"), f.sync()]],
+			[[f.parse("LISTEN news"), f.sync()]],
+			[[f.parse("LISTEN news", "mine"), f.bind({ statement: "mine" }), f.execute(), f.sync()], "UNLISTEN *"],
+		];
+		const clients = await Promise.all(sayings.map(() => connect(old)));
+		for (const [i, client] of clients.entries()) {
+			for (const said of sayings[i]!) {
+				client.send(...(typeof said === "string" ? [f.query(said)] : said));
+				expect((await client.result()).errors).toEqual([]);
+			}
+		}
+		const next = await successor(old, config);
+		expect(await old.exited).toBe(0);
+		await using herald = await connect(next);
+		/** Who of them hears it. */
+		const hearers = async (news: string) => {
+			await herald.query(`NOTIFY news, '${news}'`);
+			await using last = await connect(next);
+			// What was notified before it listens is behind the others, if it comes at all.
+			await last.query("LISTEN news");
+			await herald.query("NOTIFY news, 'last'");
+			await until(() => heard(last).includes("news:last"), "the last");
+			return clients.flatMap((client, i) => (heard(client).includes(`news:${news}`) ? [i] : []));
+		};
+		expect(await hearers("first")).toEqual([]);
+		for (const [i, statement] of [
+			[2, "mine"],
+			[3, ""],
+			[4, "mine"],
+		] as const) {
+			clients[i]!.send(f.bind({ statement }), f.execute(), f.sync());
+			expect((await clients[i]!.result()).tags).toEqual(["LISTEN"]);
+		}
+		expect(await hearers("second")).toEqual([2, 3, 4]);
+		for (const client of clients) client.close();
+		expect(await next.stop("SIGTERM")).toBe(0);
+	},
+);
 
 linuxOnly("who is busy during two takeovers moves to the last process, and is cancelled by way of both", async () => {
 	const config = options({ port: freePort() });
