@@ -103,6 +103,8 @@ export class Proxy implements AdminSource {
 	private stopping = false;
 	private closing = false;
 	private shutdownTimer: Timer | null = null;
+	private readonly unixDoor: UnixDoor;
+	private readonly openUnix = (socket: Socket<undefined>): void => this.unixDoor.accept(socket);
 	private unixListener: UnixListener | null = null;
 	private health: HealthEndpoint | null = null;
 	readonly channels = (): Promise<ListenerRow[]> => this.gathering.ask("listeners");
@@ -159,6 +161,8 @@ export class Proxy implements AdminSource {
 		this.passage = new Passage({ log, contain: this.contain, workers: this.workers, send: tell, obey });
 		this.takeover = new TakeoverListener({ host, port }, predecessor, this.contain, takeover_timeout);
 		const { attendance, workers } = this;
+		const hand = (worker: number, fd: number) => this.handClient(worker, fd);
+		this.unixDoor = new UnixDoor(this.descriptors, attendance, workers, hand);
 		const respondents = {
 			count: workers,
 			get stuck() {
@@ -243,12 +247,9 @@ export class Proxy implements AdminSource {
 			},
 			async () => {
 				const path = unix_socket_dir === undefined ? null : unixSocketPath(unix_socket_dir, port);
-				const hand = (worker: number, fd: number) => this.handClient(worker, fd);
-				const door = new UnixDoor(this.descriptors, this.attendance, this.workers, hand);
-				const open = (socket: Socket<undefined>) => door.accept(socket);
-				this.unixListener = listenUnixPassed(this.predecessor?.unix ?? null, path, open);
-				if (path === null || this.unixListener !== null) return;
-				this.unixListener = await listenUnix(path, Number.parseInt(unix_socket_mode, 8), open);
+				this.unixListener = listenUnixPassed(this.predecessor?.unix ?? null, path, this.openUnix);
+				if (path === null || this.unixListener !== null || this.service.unix !== null) return;
+				this.unixListener = await listenUnix(path, Number.parseInt(unix_socket_mode, 8), this.openUnix);
 			},
 			async () => takeover_socket !== undefined && this.takeover.listen(takeover_socket),
 		];
@@ -378,7 +379,9 @@ export class Proxy implements AdminSource {
 		// Told to stop before it has taken the place of another process: that one goes on.
 		if (this.stopping) return this.letGoOfSockets();
 		if (this.predecessor !== null && !(await this.replace(this.predecessor))) return;
-		const { host, port, unix_socket_dir } = this.configuration.snapshot.general;
+		// Not before: clients may wait there already, and nobody would take them.
+		this.unixListener ??= listenUnixPassed(this.service.unix, null, this.openUnix);
+		const { host, port } = this.configuration.snapshot.general;
 		this.descriptors.measure();
 		const where =
 			this.service.sockets.length > 0 && this.predecessor === null
@@ -390,8 +393,7 @@ export class Proxy implements AdminSource {
 		this.periodic.push(
 			...service.attend(contain, { isWell: () => this.attendance.isWell, status: () => this.statusLine() }),
 		);
-		if (this.unixListener !== null && unix_socket_dir !== undefined)
-			this.log.info(`🐕 PgDog listening on ${unixSocketPath(unix_socket_dir, port)}`);
+		if (this.unixListener !== null) this.log.info(`🐕 PgDog listening on ${this.unixListener.path}`);
 	}
 
 	/** All workers listen on the sockets that were handed over: the process of before makes way. @returns false: this one goes */

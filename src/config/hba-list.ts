@@ -71,7 +71,8 @@ export function readHba(rows: readonly HbaRow[], general: Ways, source: ValueSou
 
 /** Why no log-in meets an entry, however its names and addresses read; null: one may. */
 function whyNever(type: HbaEntry["type"], database: readonly string[], general: Ways): string | null {
-	if (type === "local" && general.unix_socket_dir === undefined) return "there is no unix_socket_dir";
+	if (type === "local" && general.unix_socket_dir === undefined)
+		return "there is no unix_socket_dir (unless systemd passes on a Unix socket)";
 	if (type === "hostssl" && general.tls_certificate === undefined) return "there is no tls_certificate";
 	if (type === "hostnossl" && general.tls_client_required) return "with tls_client_required all clients have TLS";
 	if (database.every((word) => word === "replication")) return "replication connections are not served";

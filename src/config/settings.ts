@@ -54,7 +54,7 @@ export const general = {
 		reloadable: false,
 		pattern: /^[/@]/,
 		accepted: "an absolute path of a folder",
-		text: "Ours, not PgDog's: also listen on the Unix socket `<this folder>/.s.PGSQL.<port>`. The file of a killed proxy is taken over, one that is listened on is not. What starts with `@` is a name without a file (Linux).",
+		text: "Ours, not PgDog's: also listen on the Unix socket `<this folder>/.s.PGSQL.<port>`. The file of a killed proxy is taken over, one that is listened on is not. What starts with `@` is a name without a file (Linux). A Unix socket that systemd passes on takes its place.",
 	}),
 	unix_socket_mode: text({
 		default: "0777",

@@ -65,6 +65,9 @@ export function systemdUnit(
 # Before the last of these, put pgdog.toml and users.toml into /etc/pgdog. The executable may not lie below /home, which
 # the service does not see.
 #
+# With a pgdog.socket beside it ([Socket], ListenStream=6432, ListenStream=/run/postgresql/.s.PGSQL.6432), clients wait while
+# the service starts anew.
+#
 # The configuration has to be readable for the service's user, who is nobody's: put secrets into /etc/pgdog/secrets, one a file.
 # systemd hands each to the service alone: to /etc/pgdog/secrets/alice leads password_file = "${CREDENTIAL}_alice". It does so at the
 # start: a changed secret takes a restart, everything else a reload.

@@ -50,6 +50,7 @@ function open() {
 			setrlimit: { args: ["i32", "ptr"], returns: "i32" },
 			poll: { args: ["ptr", "u64", "i32"], returns: "i32" },
 			getsockopt: { args: ["i32", "i32", "i32", "ptr", "ptr"], returns: "i32" },
+			getsockname: { args: ["i32", "ptr", "ptr"], returns: "i32" },
 			sendto: { args: ["i32", "ptr", "u64", "i32", "ptr", "u32"], returns: "i64" },
 			fcntl: { args: ["i32", "i32", "i32"], returns: "i32" },
 			clock_gettime: { args: ["i32", "ptr"], returns: "i32" },
@@ -181,6 +182,7 @@ export function sendDatagram(path: string, text: string): void {
 }
 
 const SO_DOMAIN = 39;
+const SO_TYPE = 3;
 const SO_ACCEPTCONN = 30;
 const AF_INET = 2;
 const AF_INET6 = 10;
@@ -192,10 +194,24 @@ function optionOf(fd: number, option: number): number {
 	return libc?.getsockopt(fd, SOL_SOCKET, option, value, valueLength) === 0 ? value[0]! : -1;
 }
 
-/** Whether a descriptor is a TCP socket that listens; Linux only. */
-export function listensByTcp(fd: number): boolean {
-	const domain = linux ? optionOf(fd, SO_DOMAIN) : -1;
-	return (domain === AF_INET || domain === AF_INET6) && optionOf(fd, SO_ACCEPTCONN) === 1;
+/** By what a descriptor listens for connections; null: it does not, or by something else. Linux only. */
+export function listensBy(fd: number): "tcp" | "unix" | null {
+	if (!linux || optionOf(fd, SO_ACCEPTCONN) !== 1 || optionOf(fd, SO_TYPE) !== SOCK_STREAM) return null;
+	const domain = optionOf(fd, SO_DOMAIN);
+	if (domain === AF_UNIX) return "unix";
+	return domain === AF_INET || domain === AF_INET6 ? "tcp" : null;
+}
+
+/** Bytes of a struct sockaddr_un: its family, and a path that may be without its NUL. */
+const LONGEST_ADDRESS = 2 + 108 + 1;
+
+/** Where a Unix socket is to be found: its path, or `@` and a name without a file (unix(7)). */
+export function boundTo(fd: number): string {
+	const address = Buffer.from(new ArrayBuffer(LONGEST_ADDRESS));
+	valueLength[0] = LONGEST_ADDRESS;
+	if (libc?.getsockname(fd, address, valueLength) !== 0) return "";
+	const name = address.toString("utf8", 2, valueLength[0]);
+	return name.startsWith("\0") ? `@${name.slice(1)}` : name.replace(/\0.*$/s, "");
 }
 
 const F_GETFL = 3;

@@ -2,7 +2,8 @@
 // that `NOTIFY_SOCKET` names, and hands over sockets that it listens on already. Where there is none, nothing is said.
 
 import type { Contain } from "../contain.ts";
-import { listensByTcp, monotonicMicroseconds, sendDatagram, setNonBlocking } from "./options.ts";
+import { boundTo, listensBy, monotonicMicroseconds, sendDatagram, setNonBlocking } from "./options.ts";
+import type { SharedSocket } from "./unix.ts";
 
 type Environment = Readonly<Record<string, string | undefined>>;
 
@@ -28,18 +29,22 @@ export class ServiceManager {
 	private socket: string | undefined;
 	/** ms within which it wants to hear of us twice; null: it does not watch. */
 	private readonly watchdog: number | null;
-	/** Descriptors of sockets to accept clients on that it has passed on (`LISTEN_FDS`); empty: we open our own. */
+	/** Descriptors of TCP sockets to accept clients on that it has passed on (`LISTEN_FDS`); empty: we open our own. */
 	readonly sockets: readonly number[];
+	/** The Unix socket that it has passed on; null: we open our own, if any. */
+	readonly unix: SharedSocket | null;
 	private status = "";
 	/** null: none. */
 	heir: Heir | null = null;
 	/** Another process is the service, and this one says nothing any more: its end is not the service's. */
 	hasPassedOn = false;
 
-	/** @throws Error that names a socket that was passed on and is none for us */
+	/** @throws Error that names what was passed on and is no socket for us */
 	constructor(env: Environment) {
 		this.socket = env.NOTIFY_SOCKET || undefined;
-		this.sockets = passedSockets(env);
+		const { tcp, unix } = passedSockets(env);
+		this.sockets = tcp;
+		this.unix = unix;
 		const { WATCHDOG_USEC, WATCHDOG_PID } = env;
 		const isForUs = WATCHDOG_PID === undefined || Number(WATCHDOG_PID) === process.pid;
 		this.watchdog =
@@ -98,15 +103,21 @@ export class ServiceManager {
 	}
 }
 
-function passedSockets({ LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES = "" }: Environment): number[] {
-	if (Number(LISTEN_PID) !== process.pid) return [];
+function passedSockets({ LISTEN_PID, LISTEN_FDS, LISTEN_FDNAMES = "" }: Environment) {
+	const tcp: number[] = [];
+	let unix: SharedSocket | null = null;
+	const count = Number(LISTEN_PID) === process.pid ? Number(LISTEN_FDS) || 0 : 0;
 	const names = LISTEN_FDNAMES.split(":");
-	const sockets = Array.from({ length: Number(LISTEN_FDS) || 0 }, (_, i) => FIRST_PASSED + i);
-	for (const [i, fd] of sockets.entries()) {
-		if (!listensByTcp(fd))
-			throw new Error(`LISTEN_FDS: descriptor ${fd} (${names[i] || "unknown"}) is no TCP socket that listens`);
+	for (let i = 0; i < count; i++) {
+		const fd = FIRST_PASSED + i;
+		const failure = (why: string) => new Error(`LISTEN_FDS: descriptor ${fd} (${names[i] || "unknown"}) is ${why}`);
+		const by = listensBy(fd);
+		if (by === null) throw failure("no TCP or Unix socket that listens");
+		if (by === "tcp") tcp.push(fd);
+		else if (unix === null) unix = { path: boundTo(fd), fd, isManaged: true };
+		else throw failure(`one Unix socket too many: clients come by ${unix.path}`);
 		// Several threads accept there: one that comes too late must not wait.
 		setNonBlocking(fd);
 	}
-	return sockets;
+	return { tcp, unix };
 }

@@ -8,7 +8,7 @@ import type { Contain } from "../contain.ts";
 import { closeDescriptor, descriptor, setNonBlocking } from "./options.ts";
 import { Channel, FRAME, mayHave, peerOf, readMemoryFile, sendDescriptors, writeMemoryFile } from "./passing.ts";
 import { LANGUAGE, Successor } from "./successor.ts";
-import { listenUnix, type UnixListener } from "./unix.ts";
+import { listenUnix, type SharedSocket, type UnixListener } from "./unix.ts";
 
 /** Most connections at a time: one is of the process that takes over, others are refused and gone. */
 const MOST_VISITORS = 8;
@@ -19,15 +19,16 @@ const LONGEST_PAUSED = 16 << 20;
 interface Offer {
 	readonly host: string;
 	readonly port: number;
-	/** Path of the Unix socket, whose descriptor is the last. */
+	/** Path of the Unix socket, whose descriptor is the last; and whether it `isManaged`. */
 	readonly unix?: string;
+	readonly isManaged?: boolean;
 }
 
 /** What another process may go on with. */
 interface Sockets {
 	/** Descriptors of all TCP sockets that clients are accepted on. */
 	readonly tcp: readonly number[];
-	readonly unix: { readonly path: string; readonly fd: number } | null;
+	readonly unix: SharedSocket | null;
 }
 
 /** What the process does that may be taken over. */
@@ -137,7 +138,7 @@ export class TakeoverListener {
 		}
 		this.heir = socket;
 		const { tcp, unix } = sockets;
-		const offer: Offer = unix === null ? this.where : { ...this.where, unix: unix.path };
+		const offer: Offer = unix === null ? this.where : { ...this.where, unix: unix.path, isManaged: unix.isManaged };
 		const descriptors = unix === null ? tcp : [...tcp, unix.fd];
 		if (!sendDescriptors(descriptor(socket), `${JSON.stringify(offer)}\n`, descriptors))
 			this.refuse(socket, "its sockets could not be sent");
@@ -196,7 +197,8 @@ export class Takeover {
 		if (offer.host !== host || offer.port !== port)
 			throw failure(`the running process listens on ${offer.host}:${offer.port}, and not on ${host}:${port}`);
 		const tcp = [...descriptors];
-		const unix = typeof offer.unix === "string" ? { path: offer.unix, fd: tcp.pop() ?? -1 } : null;
+		const { unix: path, isManaged = false } = offer;
+		const unix = typeof path === "string" ? { path, fd: tcp.pop() ?? -1, isManaged } : null;
 		if (tcp.length === 0) throw failure("no sockets came");
 		for (const fd of descriptors) setNonBlocking(fd);
 		this.sockets = tcp;

@@ -36,23 +36,32 @@ export function socketFailure(path: string, error: unknown): string {
 
 type Handlers = Omit<SocketHandler<undefined>, "open">;
 
-/** A Unix socket that listens. Its file goes with it, unless another process listens by it from then on. */
-export class UnixListener {
+/** A Unix socket that listens, which another process has, too. */
+export interface SharedSocket {
 	readonly path: string;
-	/** Of the socket. */
 	readonly fd: number;
+	/** The service manager's, who has made its file and goes on listening: that is nobody else's to take away. */
+	readonly isManaged: boolean;
+}
+
+/** A Unix socket that listens. Its file goes with it, unless another process listens by it from then on. */
+export class UnixListener implements SharedSocket {
+	readonly path: string;
+	readonly fd: number;
+	readonly isManaged: boolean;
 	private readonly listener: UnixSocketListener<undefined>;
 
-	constructor(listener: UnixSocketListener<undefined>, path: string) {
+	constructor(listener: UnixSocketListener<undefined>, path: string, isManaged = false) {
 		this.listener = listener;
 		this.path = path;
+		this.isManaged = isManaged;
 		this.fd = (listener as unknown as { fd: number }).fd;
 	}
 
 	/** @param keepsFile another process has the socket, too */
 	stop(keepsFile = false): void {
 		this.listener.stop();
-		if (!keepsFile && !isAbstract(this.path)) rmSync(this.path, { force: true });
+		if (!keepsFile && !this.isManaged && !isAbstract(this.path)) rmSync(this.path, { force: true });
 	}
 }
 
@@ -82,21 +91,21 @@ export async function listenUnix(
 
 /**
  * Goes on where another process has listened.
- * @param passed its socket, which is closed where nobody would find it
+ * @param passed its socket, which is closed where nobody would find it, unless it is the service manager's
  * @param path where it is to be found; null: nowhere
  * @returns null: it is to be listened there anew, if at all
  */
 export function listenUnixPassed(
-	passed: { readonly path: string; readonly fd: number } | null,
+	passed: SharedSocket | null,
 	path: string | null,
 	open: (socket: Socket<undefined>) => void,
 ): UnixListener | null {
 	if (passed === null) return null;
-	const { fd } = passed;
-	const isFound = passed.path === path && (isAbstract(path) || existsSync(path));
+	const { fd, isManaged } = passed;
+	const isFound = isManaged || (passed.path === path && (isAbstract(path) || existsSync(path)));
 	// `fd` is not in Bun's types.
 	const options = { fd, socket: { data() {}, error() {}, open } } as unknown as Parameters<typeof Bun.listen>[0];
-	const listener = new UnixListener(Bun.listen(options) as UnixSocketListener<undefined>, passed.path);
+	const listener = new UnixListener(Bun.listen(options) as UnixSocketListener<undefined>, passed.path, isManaged);
 	if (!isFound) listener.stop();
 	return isFound ? listener : null;
 }

@@ -308,7 +308,7 @@ describe("the file", () => {
 
 	test.each([
 		["hostssl|all|all|all|trust", "", "there is no tls_certificate"],
-		["local|all|all||trust", "", "there is no unix_socket_dir"],
+		["local|all|all||trust", "", "there is no unix_socket_dir (unless systemd passes on a Unix socket)"],
 		["local|all|all||trust", `unix_socket_dir = "${folder}"\n`, null],
 		[
 			"hostnossl|all|all|all|trust",

@@ -1,15 +1,30 @@
 // What systemd is told, by a socket of the test's own, and a socket that is passed on to the executable as systemd does.
 
 import { afterAll, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdtempSync, readFileSync, rmSync, symlinkSync, unlinkSync, writeFileSync } from "node:fs";
+import {
+	closeSync,
+	existsSync,
+	linkSync,
+	mkdtempSync,
+	openSync,
+	readFileSync,
+	renameSync,
+	rmSync,
+	statSync,
+	symlinkSync,
+	unlinkSync,
+	writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { stringify } from "smol-toml";
+import { closeDescriptor, duplicateDescriptor } from "../../src/net/options.ts";
 import { Datagrams } from "../support/datagrams.ts";
 import { type Cluster, freePort, startPostgres } from "../support/postgres.ts";
 import { proxyCommand, simpleConfig, startProxy, withAdmin } from "../support/proxy.ts";
 import { RawClient } from "../support/raw-client.ts";
 import { adopt } from "../support/reaper.ts";
+import { rejects } from "../support/rejects.ts";
 import { until } from "../support/until.ts";
 import { admin, connect } from "./support.ts";
 
@@ -191,19 +206,21 @@ describe.skipIf(!linux)("SIGUSR2 has the executable take over", () => {
 	});
 });
 
-/** Runs the executable with `fd` as its descriptor 3. */
-function startWith(fd: number, variables: string, general: Record<string, unknown>) {
-	const { config: tables, users } = config(general);
-	writeFileSync(join(folder, "pgdog.toml"), stringify(tables));
+/** Runs the executable with `fds` as its descriptors from 3 on. */
+function startWith(fds: readonly number[], names: string, { config: tables, users }: ReturnType<typeof config>) {
+	writeFileSync(join(folder, "pgdog.toml"), stringify(tables as object));
 	writeFileSync(join(folder, "users.toml"), stringify({ users }));
+	const variables = `LISTEN_FDS=${fds.length} LISTEN_FDNAMES=${names} LISTEN_PID=$$`;
 	const command = [...proxyCommand(), "--config", join(folder, "pgdog.toml")];
 	const child = Bun.spawn(["sh", "-c", `${variables} exec "$0" "$@"`, ...command], {
 		cwd: folder,
-		stdio: ["ignore", "pipe", "pipe", fd],
+		stdio: ["ignore", "pipe", "pipe", ...fds],
 	});
 	adopt(child);
 	return child;
 }
+
+const LOGIN = { user: "pgdog", password: "pgdog", database: "pgdog" };
 
 test.skipIf(!linux).each([0, 1, 2])(
 	"with %p workers clients come by the socket that was passed on",
@@ -213,12 +230,10 @@ test.skipIf(!linux).each([0, 1, 2])(
 		// The port of the settings is somebody else's: it is not bound.
 		using taken = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
 		const { fd } = listener as unknown as { fd: number };
-		const general = { workers, host: "127.0.0.1", port: taken.port };
-		const child = startWith(fd, "LISTEN_FDS=1 LISTEN_FDNAMES=pgdog LISTEN_PID=$$", general);
+		const child = startWith([fd], "pgdog", config({ workers, host: "127.0.0.1", port: taken.port }));
 		// The queue goes on: who connects before the process has begun is served.
 		listener.stop();
-		const login = { port, user: "pgdog", password: "pgdog", database: "pgdog" };
-		const clients = await Promise.all(Array.from({ length: 20 }, () => RawClient.connect(login)));
+		const clients = await Promise.all(Array.from({ length: 20 }, () => RawClient.connect({ ...LOGIN, port })));
 		for (const client of clients) expect((await client.query("SELECT 1")).rows).toEqual([["1"]]);
 		child.kill("SIGTERM");
 		for (const client of clients) await client.closed;
@@ -226,12 +241,119 @@ test.skipIf(!linux).each([0, 1, 2])(
 	},
 );
 
-test.skipIf(!linux)("what is passed on and is no TCP socket that listens ends the start with its name", async () => {
-	const path = join(folder, "a.sock");
-	const listener = Bun.listen({ unix: path, socket: { data() {} } });
+/** A Unix socket as systemd has it: it listens, and nobody accepts there. Its file is there as long as it is. */
+class UnixSocket implements Disposable {
+	readonly path: string;
+	readonly fd: number;
+
+	constructor(name: string) {
+		this.path = join(folder, name);
+		const listener = Bun.listen({ unix: this.path, socket: { data() {} } });
+		this.fd = duplicateDescriptor((listener as unknown as { fd: number }).fd);
+		// Bun takes the file away.
+		const kept = `${this.path}.kept`;
+		linkSync(this.path, kept);
+		listener.stop();
+		renameSync(kept, this.path);
+	}
+
+	connect(): Promise<RawClient> {
+		return RawClient.connect({ ...LOGIN, unix: this.path });
+	}
+
+	[Symbol.dispose](): void {
+		closeDescriptor(this.fd);
+		rmSync(this.path, { force: true });
+	}
+}
+
+test.skipIf(!linux).each([0, 1, 2])(
+	"with %p workers clients come by the Unix socket that was passed on, one start after another",
+	async (workers) => {
+		using passed = new UnixSocket(`passed-${workers}`);
+		const { ino } = statSync(passed.path);
+		const port = freePort();
+		// It is in the place of the proxy's own.
+		const files = config({ workers, host: "127.0.0.1", port, unix_socket_dir: folder });
+		for (let start = 1; start <= 2; start++) {
+			// Nobody is there yet, and they wait.
+			const coming = Promise.all(Array.from({ length: 10 }, () => passed.connect()));
+			const child = startWith([passed.fd], "local", files);
+			const clients = await coming;
+			for (const client of clients) expect((await client.query("SELECT 1")).rows).toEqual([["1"]]);
+			// TCP is what the settings say.
+			const byPort = await RawClient.connect({ ...LOGIN, port });
+			expect(existsSync(join(folder, `.s.PGSQL.${port}`))).toBe(false);
+			child.kill("SIGTERM");
+			for (const client of [...clients, byPort]) await client.closed;
+			expect(await child.exited).toBe(0);
+			expect(await child.stderr.text()).toContain(`PgDog listening on ${passed.path}\n`);
+			expect(statSync(passed.path).ino).toBe(ino);
+		}
+	},
+);
+
+test.skipIf(!linux)("both are handed on to a process that takes over, and from that to the next", async () => {
+	using passed = new UnixSocket("handed-on");
+	const { ino } = statSync(passed.path);
+	const listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
 	const { fd } = listener as unknown as { fd: number };
-	const child = startWith(fd, "LISTEN_FDS=1 LISTEN_FDNAMES=odd LISTEN_PID=$$", {});
-	expect(await child.exited).toBe(1);
-	expect(await child.stderr.text()).toContain("LISTEN_FDS: descriptor 3 (odd) is no TCP socket that listens");
+	const { port } = listener;
+	const general = { workers: 2, host: "127.0.0.1", port: freePort(), takeover_socket: join(folder, "both.takeover") };
+	const children = [startWith([passed.fd, fd], "local:web", config(general))];
 	listener.stop();
+	await using client = await passed.connect();
+	await using another = await RawClient.connect({ ...LOGIN, port });
+	const command = [...proxyCommand(), "--config", join(folder, "pgdog.toml"), "--takeover"];
+	// The last has another place for its own, and none of them takes the file away.
+	for (const more of [{}, { unix_socket_dir: folder }, {}]) {
+		const { config: tables } = config({ ...general, ...more });
+		writeFileSync(join(folder, "pgdog.toml"), stringify(tables as object));
+		const child = Bun.spawn(command, { cwd: folder, stdio: ["ignore", "pipe", "pipe"] });
+		adopt(child);
+		expect(await children.at(-1)!.exited).toBe(0);
+		children.push(child);
+		for (const each of [client, another, await passed.connect(), await RawClient.connect({ ...LOGIN, port })])
+			expect((await each.query("SELECT 1")).rows).toEqual([["1"]]);
+		expect(existsSync(join(folder, `.s.PGSQL.${general.port}`))).toBe(false);
+	}
+	const last = children.at(-1)!;
+	last.kill("SIGTERM");
+	expect(await last.exited).toBe(0);
+	expect(await last.stderr.text()).toContain(`PgDog listening on ${passed.path}\n`);
+	expect(statSync(passed.path).ino).toBe(ino);
 });
+
+test.skipIf(!linux)("by a Unix socket that was passed on peer knows who comes", async () => {
+	using passed = new UnixSocket("peer");
+	const self = Bun.spawnSync(["id", "-un"]).stdout.toString().trim();
+	const files = config({ port: freePort() });
+	const hba = [{ type: "local", database: "all", user: "all", method: "peer" }];
+	const server = { server_user: "pgdog", server_password: "pgdog" };
+	const users = [self, "pgdog"].map((name) => ({ name, database: "pgdog", password: "pgdog", ...server }));
+	const child = startWith([passed.fd], "local", { config: { ...(files.config as object), hba }, users });
+	await using client = await RawClient.connect({ unix: passed.path, user: self, database: "pgdog" });
+	expect((await client.query("SELECT current_user")).rows).toEqual([["pgdog"]]);
+	await rejects(passed.connect(), 'Peer authentication failed for user "pgdog"');
+	child.kill("SIGTERM");
+	expect(await child.exited).toBe(0);
+});
+
+test.skipIf(!linux)(
+	"what is passed on and is no socket that listens, or one too many, ends the start with its name",
+	async () => {
+		using first = new UnixSocket("first");
+		using second = new UnixSocket("second");
+		const file = openSync("/dev/null", "r");
+		for (const [fds, why] of [
+			[[file], "descriptor 3 (odd) is no TCP or Unix socket that listens"],
+			[[first.fd, second.fd], `descriptor 4 (other) is one Unix socket too many: clients come by ${first.path}`],
+		] as const) {
+			const child = startWith(fds, "odd:other", config());
+			expect(await child.exited).toBe(1);
+			expect(await child.stderr.text()).toContain(`LISTEN_FDS: ${why}`);
+		}
+		closeSync(file);
+		expect([first, second].map(({ path }) => existsSync(path))).toEqual([true, true]);
+	},
+);

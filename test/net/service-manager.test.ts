@@ -119,7 +119,8 @@ describe("sockets that are passed on", () => {
 		{ LISTEN_FDS: "many", LISTEN_PID },
 		{ LISTEN_PID },
 	])("are none for us: %j", (env) => {
-		expect(new ServiceManager(env).sockets).toEqual([]);
+		const { sockets, unix } = new ServiceManager(env);
+		expect([sockets, unix]).toEqual([[], null]);
 	});
 
 	// What a test process has as descriptor 3 is no socket that listens.
@@ -128,22 +129,36 @@ describe("sockets that are passed on", () => {
 		[{ LISTEN_FDNAMES: "" }, "unknown"],
 		[{ LISTEN_FDNAMES: "web:other" }, "web"],
 	])("are named where they are no sockets to listen on: %j", (env, name) => {
-		const why = `LISTEN_FDS: descriptor 3 (${name}) is no TCP socket that listens`;
+		const why = `LISTEN_FDS: descriptor 3 (${name}) is no TCP or Unix socket that listens`;
 		expect(() => new ServiceManager({ ...env, LISTEN_PID, LISTEN_FDS: "1" })).toThrow(why);
 	});
 
 	test.skipIf(!linux)("are taken, from descriptor 3 on, with what they have in their queue", async () => {
-		using listener = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+		const sockets = { data() {} };
+		using tcp = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: sockets });
+		using unix = Bun.listen({ unix: join(folder, "passed"), socket: sockets });
+		using another = Bun.listen({ unix: join(folder, "another"), socket: sockets });
 		const program = `
 			const { ServiceManager } = await import(${JSON.stringify(join(import.meta.dir, "../../src/net/service-manager.ts"))});
-			const env = { LISTEN_PID: String(process.pid), LISTEN_FDS: "2", LISTEN_FDNAMES: "web:file" };
-			try { new ServiceManager(env) } catch ({ message }) { console.log(message) }
-			console.log(JSON.stringify(new ServiceManager({ ...env, LISTEN_FDS: "1" }).sockets));`;
-		const { fd } = listener as unknown as { fd: number };
-		const child = Bun.spawn([process.execPath, "-e", program], { stdio: ["ignore", "pipe", "inherit", fd] });
-		const [first, second] = (await child.stdout.text()).split("\n");
-		expect(first).toMatch(/^LISTEN_FDS: descriptor 4 \(file\) is no TCP socket that listens$/);
-		expect(second).toBe("[3]");
-		expect(fstatSync(fd).isSocket()).toBe(true);
+			const env = { LISTEN_PID: String(process.pid), LISTEN_FDNAMES: "local:web:another:file" };
+			for (const LISTEN_FDS of ["1", "2", "3", "4"]) {
+				try {
+					const { sockets, unix } = new ServiceManager({ ...env, LISTEN_FDS });
+					console.log(JSON.stringify({ sockets, unix }));
+				} catch ({ message }) {
+					console.log(message);
+				}
+			}`;
+		const fds = [unix, tcp, another].map((each) => (each as unknown as { fd: number }).fd);
+		const child = Bun.spawn([process.execPath, "-e", program], { stdio: ["ignore", "pipe", "inherit", ...fds] });
+		const passed = { path: join(folder, "passed"), fd: 3, isManaged: true };
+		const tooMany = `LISTEN_FDS: descriptor 5 (another) is one Unix socket too many: clients come by ${passed.path}`;
+		expect((await child.stdout.text()).trim().split("\n")).toEqual([
+			JSON.stringify({ sockets: [], unix: passed }),
+			JSON.stringify({ sockets: [4], unix: passed }),
+			tooMany,
+			tooMany,
+		]);
+		expect(fstatSync(fds[0]!).isSocket()).toBe(true);
 	});
 });

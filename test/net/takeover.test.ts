@@ -16,9 +16,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { Socket } from "bun";
 import { Contain } from "../../src/contain.ts";
-import { closeDescriptor, descriptor, listensByTcp } from "../../src/net/options.ts";
+import { closeDescriptor, descriptor, listensBy } from "../../src/net/options.ts";
 import { Channel } from "../../src/net/passing.ts";
 import { Takeover, TakeoverListener } from "../../src/net/takeover.ts";
+import type { SharedSocket } from "../../src/net/unix.ts";
 import { rejects } from "../support/rejects.ts";
 import { until } from "../support/until.ts";
 import type { Part } from "./takeover-thread.ts";
@@ -48,7 +49,7 @@ class Old implements Disposable {
 	readonly said: string[] = [];
 	sockets: readonly number[] | null = [];
 	asked = 0;
-	unix: { readonly path: string; readonly fd: number } | null = null;
+	unix: SharedSocket | null = null;
 	readonly takeover: TakeoverListener;
 
 	private constructor(patience: number) {
@@ -110,6 +111,23 @@ class Visitor implements Disposable {
 }
 
 describe.skipIf(!linux)("who is to be taken over", () => {
+	test("says of its Unix socket whose it is, and hands it over last", async () => {
+		using old = await Old.start();
+		using tcp = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+		using unix = Bun.listen({ unix: newPath(), socket: { data() {} } });
+		const [first, last] = [tcp, unix].map((each) => descriptor(each as unknown as Socket<unknown>));
+		old.sockets = [first!];
+		old.unix = { path: "/run/x", fd: last!, isManaged: true };
+		const channel = Channel.open(old.path)!;
+		channel.send("takeover\n");
+		await until(() => old.asked === 1, "it to be asked");
+		const { text, descriptors } = channel.receive();
+		expect(JSON.parse(text)).toMatchObject({ unix: "/run/x", isManaged: true });
+		expect(descriptors.map(listensBy)).toEqual(["tcp", "unix"]);
+		for (const fd of descriptors) closeDescriptor(fd);
+		channel.close();
+	});
+
 	test("offers its sockets, makes way when they are listened on, and is found no more", async () => {
 		using old = await Old.start();
 		expect(statSync(old.path).mode & 0o777).toBe(0o600);
@@ -120,7 +138,7 @@ describe.skipIf(!linux)("who is to be taken over", () => {
 		await until(() => old.asked === 1, "it to be asked");
 		const { text, descriptors } = channel.receive();
 		expect(text).toBe(OFFER);
-		expect(descriptors.map(listensByTcp)).toEqual([true]);
+		expect(descriptors.map(listensBy)).toEqual(["tcp"]);
 		expect(old.said).toEqual([]);
 		channel.send("listening\n");
 		await until(() => old.said.length > 0, "it to be taken over");
@@ -256,7 +274,7 @@ describe.skipIf(!linux)("who takes over", () => {
 		const path = newPath();
 		using old = await Thread.start({ path, where: WHERE, sockets });
 		const takeover = Takeover.begin(path, WHERE)!;
-		expect(takeover.sockets.map(listensByTcp)).toEqual([true]);
+		expect(takeover.sockets.map(listensBy)).toEqual(["tcp"]);
 		expect(takeover.sockets).not.toEqual(sockets);
 		expect(takeover.finish()).toBe(true);
 		await until(() => old.said.length > 1, "the old process");
@@ -274,15 +292,21 @@ describe.skipIf(!linux)("who takes over", () => {
 		for (const each of [...takeover.sockets, fd]) closeDescriptor(each);
 	});
 
-	test("is handed the Unix socket with the others", async () => {
-		const path = newPath();
-		const [tcp, unix] = [openSync("/dev/null", "r"), openSync("/dev/null", "r")];
-		const offer = `${JSON.stringify({ ...WHERE, unix: "/run/.s.PGSQL.6432" })}\n`;
-		using _old = await Thread.start({ path, where: WHERE, sockets: [tcp, unix], says: [offer] });
-		const takeover = Takeover.begin(path, WHERE)!;
-		expect([takeover.sockets.length, takeover.unix?.path]).toEqual([1, "/run/.s.PGSQL.6432"]);
-		for (const each of [...takeover.sockets, takeover.unix!.fd, tcp, unix]) closeDescriptor(each);
-	});
+	test.each([false, true])(
+		"is handed the Unix socket with the others, the service manager's own: %p",
+		async (isManaged) => {
+			const path = newPath();
+			const [tcp, unix] = [openSync("/dev/null", "r"), openSync("/dev/null", "r")];
+			const own = { ...WHERE, unix: "/run/.s.PGSQL.6432" };
+			// One that is not says nothing of it.
+			const offer = `${JSON.stringify(isManaged ? { ...own, isManaged } : own)}\n`;
+			using _old = await Thread.start({ path, where: WHERE, sockets: [tcp, unix], says: [offer] });
+			const takeover = Takeover.begin(path, WHERE)!;
+			expect(takeover.sockets.length).toBe(1);
+			expect(takeover.unix).toMatchObject({ path: "/run/.s.PGSQL.6432", isManaged });
+			for (const each of [...takeover.sockets, takeover.unix!.fd, tcp, unix]) closeDescriptor(each);
+		},
+	);
 
 	test("begins as ever where nobody runs", () => {
 		expect(Takeover.begin(newPath(), WHERE)).toBe(null);

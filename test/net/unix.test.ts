@@ -1,9 +1,19 @@
 import { afterAll, describe, expect, test } from "bun:test";
-import { existsSync, lstatSync, mkdirSync, mkdtempSync, rmSync, statSync, writeFileSync } from "node:fs";
+import {
+	closeSync,
+	existsSync,
+	lstatSync,
+	mkdirSync,
+	mkdtempSync,
+	openSync,
+	rmSync,
+	statSync,
+	writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { unreachable } from "../../src/net/connect.ts";
-import { duplicateDescriptor } from "../../src/net/options.ts";
+import { boundTo, duplicateDescriptor, listensBy } from "../../src/net/options.ts";
 import { isSocketFolder, listenUnix, listenUnixPassed, socketFailure, unixSocketPath } from "../../src/net/unix.ts";
 import { rejects } from "../support/rejects.ts";
 import { until } from "../support/until.ts";
@@ -19,6 +29,21 @@ test("what is a path, or an abstract name, is a socket's folder, and nothing els
 	expect(["/run", "/", "@pg"].map(isSocketFolder)).toEqual([true, true, true]);
 	expect(["localhost", "10.0.0.1", "::1", "", "a/b", "./run", "a@b"].filter(isSocketFolder)).toEqual([]);
 });
+
+test.skipIf(process.platform !== "linux")(
+	"what listens by neither TCP nor a Unix socket is told from what does",
+	async () => {
+		const fdOf = (socket: unknown) => (socket as { fd: number }).fd;
+		using tcp = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+		expect(listensBy(fdOf(tcp))).toBe("tcp");
+		const connected = await Bun.connect({ hostname: "127.0.0.1", port: tcp.port, socket: { data() {} } });
+		const file = openSync("/dev/null", "r");
+		expect([fdOf(connected), file, -1].map(listensBy)).toEqual([null, null, null]);
+		expect(boundTo(file)).toBe("");
+		closeSync(file);
+		connected.end();
+	},
+);
 
 describe("why a connection failed", () => {
 	/** As Bun says it. */
@@ -96,7 +121,7 @@ describe("a listener", () => {
 			const listener = await listenUnix(path, 0o640, open);
 			expect(statSync(path).mode & 0o777).toBe(0o640);
 			await rejects(listenUnix(path, 0o777, open), `cannot listen on ${path}: address already in use`);
-			const passed = () => ({ path, fd: duplicateDescriptor(listener.fd) });
+			const passed = () => ({ path, fd: duplicateDescriptor(listener.fd), isManaged: false });
 			const elsewhere = join(folder, ".s.PGSQL.2");
 			let others = 0;
 			const next = listenUnixPassed(passed(), path, () => void others++)!;
@@ -106,11 +131,28 @@ describe("a listener", () => {
 			const fd = duplicateDescriptor(next.fd);
 			next.stop(true);
 			expect(existsSync(path)).toBe(true);
-			expect(listenUnixPassed({ path, fd }, elsewhere, open)).toBe(null);
+			expect(listenUnixPassed({ path, fd, isManaged: false }, elsewhere, open)).toBe(null);
 			expect(existsSync(path)).toBe(false);
 			expect(listenUnixPassed(null, path, open)).toBe(null);
 		},
 	);
+
+	test.skipIf(process.platform !== "linux")("leaves the service manager its file, wherever that is", async () => {
+		const path = join(folder, "managed");
+		const manager = Bun.listen({ unix: path, socket: { data() {} } }) as unknown as { fd: number; stop(): void };
+		const passed = () => ({ path: boundTo(manager.fd), fd: duplicateDescriptor(manager.fd), isManaged: true });
+		expect([listensBy(manager.fd), boundTo(manager.fd)]).toEqual(["unix", path]);
+		for (const own of [null, path, join(folder, "another")]) {
+			const listener = listenUnixPassed(passed(), own, () => {})!;
+			expect([listener.path, listener.isManaged]).toEqual([path, true]);
+			listener.stop();
+			expect(existsSync(path)).toBe(true);
+		}
+		// Whoever has taken it away is not asked to put it back.
+		rmSync(path);
+		listenUnixPassed(passed(), null, () => {})!.stop();
+		manager.stop();
+	});
 
 	test("leaves alone what is no socket", async () => {
 		const file = join(folder, "text");
@@ -132,6 +174,7 @@ describe("a listener", () => {
 			const name = `@pgdog-test-${process.pid}`;
 			const listener = await listenUnix(name, 0o777, open);
 			expect(existsSync(name)).toBe(false);
+			expect([listensBy(listener.fd), boundTo(listener.fd)]).toEqual(["unix", name]);
 			await visit(`\0${name.slice(1)}`, () => visits);
 			await rejects(listenUnix(name, 0o777, open), "address already in use");
 			listener.stop();
