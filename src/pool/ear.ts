@@ -3,9 +3,9 @@
 // and the log says so. One Ear for each user and database whose clients listen, and for each of its shards: clients of several say LISTEN
 // to all of them, and what a trigger notifies on any is heard. `Ears` has those of a worker.
 
-import { type LoginOptions, login } from "../backend/login.ts";
+import { login } from "../backend/login.ts";
 import { quoteIdentifier } from "../backend/parameters.ts";
-import type { Server } from "../backend/server.ts";
+import type { Server, ServerHome } from "../backend/server.ts";
 import { now } from "../clock.ts";
 import { type PoolSpec, Side } from "../config/snapshot.ts";
 import { asPgError, PgError } from "../errors.ts";
@@ -16,6 +16,7 @@ import type { PoolContext } from "./context.ts";
 import { databaseAt } from "./databases.ts";
 import { loginOptions } from "./login-options.ts";
 import { Outsider } from "./outsider.ts";
+import { MARKS, type Origin, Renewal } from "./renewal.ts";
 import type { Shard } from "./shard.ts";
 
 /** Most channels that one statement of ours is about: LISTEN of all after a reconnect must not be one text of megabytes. A guess. */
@@ -66,8 +67,10 @@ export class Ear extends Outsider {
 	private waiters: Waiter[] = [];
 	private server: Server | null = null;
 	/** What it was opened by. */
-	private spec: PoolSpec | null = null;
+	private origin: Origin | null = null;
 	private isConnecting = false;
+	/** Another connection is about to take its place: what is listened on does not change meanwhile. */
+	private renewal: Renewal | null = null;
 	private closed = false;
 	/** Since when the query of ours under way is; 0 for none. */
 	private askedAt = 0;
@@ -150,14 +153,15 @@ export class Ear extends Outsider {
 		if (server !== null) {
 			const outdated = this.outdated();
 			if (outdated !== null) server.close(outdated);
-			else if (this.askedAt > 0 && time - this.askedAt > connect_timeout)
-				server.close("no answer within connect_timeout");
+			else if (this.askedAt > 0 && time - this.askedAt > connect_timeout) server.close(SILENT);
+			else if (this.renewal !== null && time - this.renewal.begunAt > connect_timeout)
+				this.giveUp(this.renewal, SILENT);
 			else if (this.channels.size === 0 && this.waiters.length === 0 && time - this.emptyAt > LINGER)
 				server.close("nobody listens");
 			// A connection that a firewall has forgotten says nothing for ever.
 			else if (this.askedAt === 0 && time - server.checkedAt > healthcheck_interval) this.run(";", () => {});
 		}
-		if (this.changed.size > 0) this.work();
+		if (this.changed.size > 0 || this.isStale) this.work();
 	}
 
 	/** As things are now; none: they are in the configuration no more. */
@@ -165,25 +169,31 @@ export class Ear extends Outsider {
 		return this.context.find(this.user, this.database)?.cluster.shards ?? [];
 	}
 
-	/** The server to listen at, as things are now. */
-	private get primary(): PoolSpec | null {
-		return this.shards[this.shard]?.pick(Side.Primary, 0)?.spec ?? null;
+	/** What a connection would be opened by, as things are now. */
+	private get primary(): Origin | null {
+		const pool = this.shards[this.shard]?.pick(Side.Primary, 0) ?? null;
+		return pool && { spec: pool.spec, generation: pool.generation };
 	}
 
 	/** Why the connection may not stay, which is none that would be opened now; null: it may. */
 	private outdated(): string | null {
-		const { primary, spec } = this;
-		if (primary === null || spec === null || primary === spec) return null;
-		const isSame = databaseAt(primary) === databaseAt(spec) && primary.server_user === spec.server_user;
-		if (!isSame) return "the primary is another";
-		if (!Bun.deepEquals(primary.server_tls, spec.server_tls)) return "a reload asks something else of it over TLS";
-		this.spec = primary;
+		const { primary, origin } = this;
+		if (primary === null || origin === null) return null;
+		const isSame = databaseAt(primary.spec) === databaseAt(origin.spec);
+		if (!isSame || primary.spec.server_user !== origin.spec.server_user) return "the primary is another";
 		return null;
+	}
+
+	/** RECONNECT, or a reload that asks something else of it over TLS: the pool's servers are replaced, and so is this one. */
+	private get isStale(): boolean {
+		const { primary, origin } = this;
+		return primary !== null && origin !== null && primary.generation !== origin.generation;
 	}
 
 	/** Has the connection listen on what is listened to, if it is not about to. */
 	private work(): void {
-		if (this.closed || this.isConnecting || this.askedAt > 0 || now() < this.retryAt) {
+		const isUnderway = this.isConnecting || this.renewal !== null || this.askedAt > 0;
+		if (this.closed || isUnderway || now() < this.retryAt) {
 			if (this.closed) this.tell(CLOSED);
 			return;
 		}
@@ -202,12 +212,10 @@ export class Ear extends Outsider {
 		}
 		if (listens.length + unlistens.length === 0) {
 			this.tell(null);
+			if (this.isStale) this.renew();
 			return;
 		}
-		const statements = [
-			...listens.map((name) => `LISTEN ${quoteIdentifier(name)}`),
-			...unlistens.map((name) => `UNLISTEN ${quoteIdentifier(name)}`),
-		];
+		const statements = [...listensOf(listens), ...unlistens.map((name) => `UNLISTEN ${quoteIdentifier(name)}`)];
 		// At once: who wants one of them again meanwhile has to wait for LISTEN, which goes behind this.
 		for (const name of unlistens) this.heard.delete(name);
 		this.run(statements.join("; "), (error) => {
@@ -268,37 +276,38 @@ export class Ear extends Outsider {
 	}
 
 	private connect(): void {
-		const spec = this.primary;
-		if (spec === null) {
+		const { primary } = this;
+		if (primary === null) {
 			this.failed(NO_PRIMARY);
 			return;
 		}
-		const { context, passwordIndex } = this;
-		const options = loginOptions(spec, passwordIndex, context.general.connect_timeout, context.scram, context);
-		const startup = { ...options.startup, application_name: "pgdog listener", client_encoding: "UTF8" };
+		const { passwordIndex } = this;
 		this.isConnecting = true;
-		context.contain.when(null, this.logIn({ ...options, startup }), (outcome) => {
+		this.context.contain.when(null, this.logIn(primary.spec, this), (outcome) => {
 			this.isConnecting = false;
 			if (outcome instanceof PgError) {
 				if (outcome.sqlstate === "28P01")
-					this.passwordIndex = (passwordIndex + 1) % Math.max(1, spec.server_passwords.length);
+					this.passwordIndex = (passwordIndex + 1) % Math.max(1, primary.spec.server_passwords.length);
 				this.failed(outcome);
-			} else this.opened(outcome, spec);
+			} else this.opened(outcome, primary);
 		});
 	}
 
-	private async logIn(options: LoginOptions): Promise<Server | PgError> {
+	private async logIn(spec: PoolSpec, home: ServerHome): Promise<Server | PgError> {
+		const { context, passwordIndex } = this;
+		const options = loginOptions(spec, passwordIndex, context.general.connect_timeout, context.scram, context);
+		const startup = { ...options.startup, application_name: "pgdog listener", client_encoding: "UTF8" };
 		try {
-			return await login(options, this);
+			return await login({ ...options, startup }, home);
 		} catch (error) {
 			return asPgError(error);
 		}
 	}
 
-	private opened(server: Server, spec: PoolSpec): void {
+	private opened(server: Server, origin: Origin): void {
 		server.loggedIn();
 		this.server = server;
-		this.spec = spec;
+		this.origin = origin;
 		for (const name of this.channels.keys()) this.changed.add(name);
 		if (this.closed) server.close("shutdown");
 		else this.work();
@@ -310,6 +319,64 @@ export class Ear extends Outsider {
 		this.tell(CLOSED);
 	}
 
+	// ---- RECONNECT -------------------------------------------------------------------------------------------------
+
+	/** Another connection is to take the place of this one, which listens on all that it should. */
+	private renew(): void {
+		const { primary, server, heard } = this;
+		if (primary === null || heard.size === 0 || this.outdated() !== null) {
+			server!.close("reconnect");
+			return;
+		}
+		const renewal = new Renewal(this, primary);
+		this.renewal = renewal;
+		this.run(`LISTEN ${quoteIdentifier(MARKS)}`, (refused) => {
+			if (refused !== null) this.giveUp(renewal, refused.message);
+			else
+				this.context.contain.when(null, this.logIn(primary.spec, renewal), (outcome) => this.replace(renewal, outcome));
+		});
+	}
+
+	private replace(renewal: Renewal, by: Server | PgError): void {
+		if (by instanceof PgError) {
+			this.giveUp(renewal, by.message);
+			return;
+		}
+		by.loggedIn();
+		if (this.renewal === renewal) renewal.begin(by, listensOf([...this.heard]));
+		else by.close("reconnect");
+	}
+
+	onRenewed(renewal: Renewal, held: readonly Buffer[]): void {
+		this.endRenewal(renewal, () => {
+			const { server } = this;
+			this.server = renewal.server;
+			this.origin = renewal.origin;
+			this.askedAt = 0;
+			renewal.end();
+			server?.close("reconnect");
+			for (const message of held) this.onNotification(message, 0, message.length);
+			this.work();
+		});
+	}
+
+	/** No other connection takes its place: then this one goes first. */
+	giveUp(renewal: Renewal, why: string): void {
+		this.endRenewal(renewal, () => {
+			renewal.server?.close("reconnect");
+			this.server?.close(`reconnect, while no second one listens: ${why}`);
+		});
+	}
+
+	/** Later: a connection is not closed in the middle of what it says. */
+	private endRenewal(renewal: Renewal, how: () => void): void {
+		this.context.contain.soon(null, () => {
+			if (this.renewal !== renewal) return;
+			this.renewal = null;
+			how();
+		});
+	}
+
 	private describe(): string {
 		const shard = this.shards.length > 1 ? `shard: ${this.shard}, ` : "";
 		return `user: ${this.user}, database: ${this.database}, ${shard}worker: ${this.context.worker}`;
@@ -318,6 +385,7 @@ export class Ear extends Outsider {
 	// ---- what a Server asks of its home ----------------------------------------------------------------------------
 
 	onNotification(chunk: Buffer, at: number, next: number): void {
+		if (this.renewal?.hasPassed(chunk, at, next)) return;
 		const nameEnd = endOfString(chunk, at + HEADER + 4, next);
 		const channel = nameEnd < 0 ? undefined : this.channels.get(chunk.utf8Slice(at + HEADER + 4, nameEnd));
 		if (channel === undefined) return;
@@ -330,7 +398,11 @@ export class Ear extends Outsider {
 
 	override onGone(server: Server): void {
 		if (this.server !== server) return;
+		const { renewal } = this;
 		this.server = null;
+		this.origin = null;
+		this.renewal = null;
+		renewal?.server?.close("reconnect");
 		this.askedAt = 0;
 		this.heard.clear();
 		this.changed.clear();
@@ -387,5 +459,16 @@ export class Ears {
 	}
 }
 
+/** Texts of LISTEN, of so many channels each as one may be about. */
+function listensOf(names: readonly string[]): string[] {
+	const texts: string[] = [];
+	for (let i = 0; i < names.length; i += AT_ONCE) {
+		const listens = names.slice(i, i + AT_ONCE).map((name) => `LISTEN ${quoteIdentifier(name)}`);
+		texts.push(listens.join("; "));
+	}
+	return texts;
+}
+
+const SILENT = "no answer within connect_timeout";
 const NO_PRIMARY = new PgError("ERROR", "58000", "there is no primary to listen at");
 const CLOSED = new PgError("ERROR", "57P01", "terminating connection due to administrator command");

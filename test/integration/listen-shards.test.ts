@@ -227,16 +227,16 @@ test("a shard's connection that is lost is told in the log, and listens again", 
 	await hears(client, ["x:", "x:", "x:"]);
 });
 
-test("through RELOAD and PAUSE clients go on listening; a reload that takes a shard away ends them", async () => {
+test("through RELOAD, RECONNECT and PAUSE clients go on listening; a reload that takes a shard away ends them", async () => {
 	await using proxy = await start();
 	await using client = await connect(proxy);
 	await using console = await admin(proxy);
 	await client.query("LISTEN x; LISTEN the_end");
-	for (const order of ["RELOAD", "PAUSE"]) {
+	for (const order of ["RELOAD", "RECONNECT", "PAUSE"]) {
 		await console.query(order);
 		await onEach(cluster, `SELECT pg_notify('x', '${order}')`);
 	}
-	await until(() => heard(client).length === 6, "those in the pause");
+	await until(() => heard(client).length === 9, "those in the pause");
 	// Who begins to listen while servers are withheld waits for them.
 	client.send(f.query("LISTEN y"));
 	await until(
@@ -246,7 +246,7 @@ test("through RELOAD and PAUSE clients go on listening; a reload that takes a sh
 	await console.query("RESUME");
 	expect((await client.result()).tags).toEqual(["LISTEN"]);
 	await onEach(cluster, "NOTIFY y");
-	await hears(client, [...heard(client).slice(0, 6), "y:", "y:", "y:"]);
+	await hears(client, [...heard(client).slice(0, 9), "y:", "y:", "y:"]);
 	const fewer = shardedOptions(cluster, { shards: 2, general: { pub_sub_channel_size: 1000 } });
 	proxy.writeConfig(fewer.config!);
 	await console.query("RELOAD");

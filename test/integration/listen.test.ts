@@ -260,6 +260,63 @@ test("a connection that is lost is told in the log, and listens again", async ()
 	await hears(client, ["x:again"]);
 });
 
+test("RECONNECT renews the connection, and no notification is missed, heard twice, or out of order", async () => {
+	await using proxy = await start({ pub_sub_channel_size: 100_000, workers: 2 });
+	const clients = (await connectToBothWorkers(proxy, 1)).flat();
+	for (const client of clients) await client.query("LISTEN x; LISTEN the_end");
+	await using console = await admin(proxy);
+	const listeners = async () => {
+		const sql = "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgdog listener' ORDER BY pid";
+		// The other tests' proxy may have one, too, which stays.
+		return (await cluster.primary.sql(sql)).map(({ pid }) => pid as number);
+	};
+	let over = false;
+	let sent = 0;
+	const noise = (async () => {
+		while (!over) await clients[0]!.query(`NOTIFY x, '${sent++}'`);
+	})();
+	for (let round = 0; round < 5; round++) {
+		const before = await listeners();
+		await console.query("RECONNECT");
+		await until(async () => {
+			const now = await listeners();
+			return now.length === before.length && before.filter((pid) => now.includes(pid)).length === before.length - 2;
+		}, "new ones");
+	}
+	over = true;
+	await noise;
+	const expected = Array.from({ length: sent }, (_, i) => `x:${i}`);
+	for (const client of clients) {
+		await until(() => heard(client).length >= sent, "the last");
+		expect(heard(client)).toEqual(expected);
+	}
+	// Also on what is listened to from then on.
+	await clients[1]!.query("LISTEN y");
+	await clients[0]!.query("NOTIFY y");
+	await until(() => heard(clients[1]!).at(-1) === "y:", "the new channel's");
+	expect(proxy.lines.filter((line) => /listens is lost|cannot listen/.test(line))).toEqual([]);
+	for (const client of clients) client.close();
+});
+
+test("RECONNECT where the server lets no second connection in replaces the first, and tells", async () => {
+	await using proxy = await start({ connect_timeout: 1_000 });
+	await using client = await connect(proxy);
+	await client.query("LISTEN x; LISTEN the_end");
+	await using console = await admin(proxy);
+	await cluster.primary.sql("ALTER ROLE pgdog CONNECTION LIMIT 1");
+	try {
+		await console.query("RECONNECT");
+		await proxy.waitForLog(
+			/listens is lost: reconnect, while no second one listens: too many connections.*its 2 channels/,
+		);
+	} finally {
+		await cluster.primary.sql("ALTER ROLE pgdog CONNECTION LIMIT -1");
+	}
+	await proxy.waitForLog(/listening again on 2 channels/);
+	await client.query("NOTIFY x");
+	await hears(client, ["x:"]);
+});
+
 test("of more than may wait for a client the oldest are dropped: told, and counted", async () => {
 	await using proxy = await start({ pub_sub_channel_size: 3 });
 	await using client = await connect(proxy);

@@ -6,6 +6,7 @@ import type { General } from "../../src/config/settings.ts";
 import type { PgError } from "../../src/errors.ts";
 import { Cluster } from "../../src/pool/cluster.ts";
 import { type ChannelListener, type Ear, Ears, type HeardChannel } from "../../src/pool/ear.ts";
+import { MARKS } from "../../src/pool/renewal.ts";
 import { Shard } from "../../src/pool/shard.ts";
 import { until } from "../support/until.ts";
 import { cstring, int32, message } from "../support/wire-frames.ts";
@@ -23,15 +24,19 @@ interface Scene {
 	readonly lines: readonly string[];
 	/** Where the primary is; none: nowhere. */
 	primaries: Cluster[];
+	/** As RECONNECT counts it up. */
+	readonly generation: { now: number };
 }
 
 function scene(settings: Partial<General> = {}): Scene {
 	const server = new ScriptedServer();
 	const { pool, bans, context, lines } = testPool(server.port, {}, settings);
+	const generation = { now: 0 };
+	Object.defineProperty(context, "generation", { get: () => generation.now });
 	const found: Scene["primaries"] = [new Cluster([new Shard([pool], bans.vitals, context.general, false)])];
 	const ears = new Ears({ ...context, find: () => (found[0] === undefined ? null : { cluster: found[0] }) });
 	open.push(server, { [Symbol.dispose]: () => ears.shutDown() });
-	return { server, ears, ear: ears.of("u", "d", 0), lines, primaries: found };
+	return { server, ears, ear: ears.of("u", "d", 0), lines, primaries: found, generation };
 }
 
 class Hearer implements ChannelListener {
@@ -204,6 +209,156 @@ test("it goes where the primary is, and a connection that does not answer is giv
 	other.hold = true;
 	const { logins } = other;
 	await until(() => ticked(ears) && other.logins > logins, "another connection");
+});
+
+/** A scene in which the pool's servers are about to be replaced, and a hearer of channels a and b. */
+async function reconnecting(settings: Partial<General> = {}) {
+	const it = scene(settings);
+	const one = new Hearer();
+	for (const name of ["a", "b"]) it.ear.add(name, one);
+	await waited(it.ear, "a", "b");
+	const reconnect = () => {
+		it.generation.now++;
+		it.primaries[0]!.first.reconnect();
+		it.ears.tick(now());
+	};
+	/** The text of the mark, once the new connection has said it. */
+	const mark = async () => {
+		await until(() => it.server.queries.at(-1)!.startsWith("NOTIFY"), "the mark");
+		return notification(0, MARKS, /'(.*)'/.exec(it.server.queries.at(-1)!)![1]!);
+	};
+	return { ...it, one, reconnect, mark };
+}
+
+test("RECONNECT: another connection takes its place; what comes before the mark is the old one's, what comes behind it the new one's", async () => {
+	const { server, ear, ears, one, lines, reconnect, mark } = await reconnecting();
+	server.holdsAt = "NOTIFY";
+	for (const newIsFirst of [true, false]) {
+		one.heard.length = 0;
+		const { length } = server.queries;
+		reconnect();
+		const marked = await mark();
+		expect(server.queries.slice(length, -1)).toEqual([
+			`LISTEN "${MARKS}"`,
+			'LISTEN "a"; LISTEN "b"',
+			`LISTEN "${MARKS}"`,
+		]);
+		// Who wants another channel, or gives one up, waits for the new one.
+		ear.add("c", one);
+		const waiting = waited(ear, "c");
+		ear.remove("b", one);
+		const [old, young] = [0, 1];
+		const tells = [
+			() => {
+				server.say(notification(7, "a", "1"), young);
+				server.say(marked, young);
+				server.say(notification(7, "a", "2"), young);
+			},
+			() => {
+				server.say(notification(7, "a", "1"), old);
+				server.say(notification(7, MARKS, "somebody's"), old);
+				server.say(marked, old);
+				server.say(notification(7, "a", "2"), old);
+			},
+		];
+		// Nor is anything said to the new one before it has answered.
+		for (const tell of newIsFirst ? tells : tells.reverse()) tell();
+		await until(() => one.heard.length === 1, "the first");
+		expect(server.connections).toBe(2);
+		server.hold = false;
+		server.answer();
+		await until(() => server.connections === 1, "the end of the old one");
+		expect(await waiting).toBe("heard");
+		server.say(notification(7, "c", "3"));
+		await until(() => one.heard.length >= 3, "the last");
+		expect(one.heard).toEqual(["a 7 1", "a 7 2", "c 7 3"]);
+		expect(server.queries.at(-1)).toBe('LISTEN "c"; UNLISTEN "b"');
+		ear.remove("c", one);
+		ear.add("b", one);
+		await waited(ear, "b");
+	}
+	ears.tick(now());
+	expect([server.connections, server.logins, lines]).toEqual([1, 3, []]);
+});
+
+test("RECONNECT where no second connection can be had: the first goes, which is told, and another is opened", async () => {
+	const settings = { connect_timeout: 100 };
+	const failures: Record<string, (it: Awaited<ReturnType<typeof reconnecting>>) => Promise<void>> = {
+		"log-in refused": async ({ server, reconnect, lines }) => {
+			server.refuse = "53300";
+			reconnect();
+			await until(() => lines.length > 0, "the line");
+			server.refuse = "";
+		},
+		"LISTEN fails": async ({ server, reconnect, lines }) => {
+			server.fails = "42501";
+			reconnect();
+			await until(() => lines.length > 0, "the line");
+			server.fails = "";
+		},
+		"no answer": async ({ server, reconnect, ears, lines }) => {
+			reconnect();
+			await until(() => server.connections === 2, "the second");
+			server.hold = true;
+			await until(() => ticked(ears) && lines.length > 0, "the line");
+			server.hold = false;
+		},
+		"the first is not told of the mark": async ({ server, reconnect, mark, lines }) => {
+			reconnect();
+			server.say(await mark(), 1);
+			for (let i = 0; i < 140; i++) server.say(notification(7, "a", "x".repeat(7900)), 1);
+			await until(() => lines.length > 0, "the line");
+		},
+		"both are lost": async ({ server, reconnect, mark, lines }) => {
+			reconnect();
+			await mark();
+			server.drop();
+			await until(() => lines.length > 0, "the line");
+		},
+	};
+	const happens = Object.entries(failures).map(async ([name, fail]) => {
+		const it = await reconnecting(settings);
+		await fail(it);
+		const { server, ears, one, lines } = it;
+		expect([name, lines[0]]).toEqual([
+			name,
+			expect.stringContaining("its 2 channels hear nothing until there is another"),
+		]);
+		const { length } = server.queries;
+		await until(
+			() => ticked(ears) && server.queries.slice(length).includes('LISTEN "a"; LISTEN "b"'),
+			`another connection after ${name}`,
+		);
+		await until(() => server.connections === 1, "one connection");
+		server.say(notification(7, "b", "again"));
+		await until(() => one.heard.at(-1) === "b 7 again", "the notification");
+	});
+	await Promise.all(happens);
+});
+
+test("RECONNECT while it is opened, or nobody listens, or the process ends", async () => {
+	const { server, ears, ear, one, reconnect, mark } = await reconnecting();
+	reconnect();
+	await mark();
+	// Once more: the new one is old as well.
+	reconnect();
+	server.say(await mark());
+	await until(() => server.logins === 3 || !ticked(ears), "the third");
+	server.say(await mark());
+	await until(() => server.connections === 1, "the third alone");
+	for (const name of ["a", "b"]) ear.remove(name, one);
+	await until(() => server.queries.at(-1)!.startsWith("UNLISTEN"), "UNLISTEN");
+	await until(() => {
+		reconnect();
+		return server.connections === 0;
+	}, "the end of what nobody needs");
+	const another = ears.of("u", "d", 0);
+	another.add("a", one);
+	await waited(another, "a");
+	reconnect();
+	await mark();
+	ears.shutDown();
+	await until(() => server.connections === 0, "the end");
 });
 
 test("each shard's is where its primary is, says which it is, and has nowhere to listen when a reload took the shard away", async () => {

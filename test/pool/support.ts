@@ -43,6 +43,8 @@ export class ScriptedServer implements Disposable {
 	readonly queries: string[] = [];
 	/** While true, queries are noted and not answered. */
 	hold = false;
+	/** `hold` begins with the query that begins so; empty: with none. */
+	holdsAt = "";
 	/** Fails queries with this SQLSTATE. */
 	fails = "";
 	/** Refuses logins with this SQLSTATE. */
@@ -107,7 +109,9 @@ export class ScriptedServer implements Disposable {
 		state.buffer = Buffer.from(rest);
 		for (const { code, body } of messages) {
 			if (code !== "Q") continue;
-			this.queries.push(body.toString("utf8", 0, body.length - 1));
+			const sql = body.toString("utf8", 0, body.length - 1);
+			this.queries.push(sql);
+			if (this.holdsAt !== "" && sql.startsWith(this.holdsAt)) this.hold = true;
 			this.unanswered.push(socket);
 			if (!this.hold) this.answer();
 		}
@@ -124,9 +128,9 @@ export class ScriptedServer implements Disposable {
 		return this.open.size;
 	}
 
-	/** Says this on all connections. */
-	say(message: Uint8Array): void {
-		for (const socket of this.open) socket.write(message);
+	/** Says this on all connections, or on one of them, by the order in which they were opened. */
+	say(message: Uint8Array, on?: number): void {
+		for (const [i, socket] of [...this.open].entries()) if (on === undefined || on === i) socket.write(message);
 	}
 
 	/** Ends all connections without a word. */
