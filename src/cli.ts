@@ -25,6 +25,8 @@ export type CommandLine =
 	| { readonly kind: "configcheck"; readonly files: Files; readonly login?: HbaLogin | undefined }
 	/** Print a SCRAM verifier on standard output; no file is read. Null: the password comes by standard input. */
 	| { readonly kind: "hash"; readonly password: string | null }
+	/** Print where each statement of a file would go; exit 1 when one would be refused. `database` undefined: the only one. */
+	| { readonly kind: "route"; readonly files: Files; readonly file: string; readonly database?: string | undefined }
 	/** Print what plugins must be built with; exit 1 when this build takes none. No file is read. */
 	| { readonly kind: "plugin-info" }
 	/** Print the unit for systemd on standard output; no file is read. `upgrades`: a reload starts the executable anew. */
@@ -36,7 +38,7 @@ export type CommandLine =
 	| { readonly kind: "usage"; readonly text: string };
 
 /** PgDog's subcommands that we do not serve yet. */
-const later = ["route", "setup", "schema-sync", "data-sync", "replicate-and-cutover"];
+const later = ["setup", "schema-sync", "data-sync", "replicate-and-cutover"];
 
 /** `argv`: the arguments alone, without executable and script. */
 export function parseCommandLine(argv: readonly string[]): CommandLine {
@@ -116,6 +118,15 @@ function addOthers(program: Commander, choose: (command: CommandLine) => void): 
 			readLogin,
 		)
 		.action(({ login }: { login?: HbaLogin }) => choose({ kind: "configcheck", files: files(program), login }));
+	program
+		.command("route")
+		.allowExcessArguments(false)
+		.description("print where each statement of a file would go, and why (exit code 1: one would be refused)")
+		.requiredOption("-f, --file <path>", "a file of SQL statements; `-`: standard input")
+		.option("--database <name>", "the database that they are for, by its name in [[databases]] (default: the only one)")
+		.action(({ file, database }: { file: string; database?: string }) =>
+			choose({ kind: "route", files: files(program), file, database }),
+		);
 	program
 		.command("plugin-info")
 		.allowExcessArguments(false)

@@ -1,6 +1,7 @@
 // The program's entry: flags, configuration, plugins and signals. Then it runs a Proxy (proxy.ts), or does what a subcommand asks
 // for. Nothing here serves a client: what it does may be slow and pretty.
 
+import { readFileSync } from "node:fs";
 import { PasswordError, readPassword } from "./auth/password-prompt.ts";
 import { hashPassword } from "./auth/verifier.ts";
 import { type CommandLine, type Files, parseCommandLine } from "./cli.ts";
@@ -19,6 +20,7 @@ import { type HostDescription, NO_PLUGINS, PLUGIN_CRATES } from "./plugin/abi.ts
 import { type Bridge, BridgeError, findBridge, openBridge } from "./plugin/bridge.ts";
 import { loadPlugins, RequiredPluginError } from "./plugin/loader.ts";
 import { type Passed, Proxy } from "./proxy.ts";
+import { routeFile } from "./route-file.ts";
 import { Upgrade } from "./upgrade.ts";
 import { versionLine } from "./version.ts";
 
@@ -45,6 +47,8 @@ async function main(command: CommandLine): Promise<number> {
 			return 0;
 		case "configcheck":
 			return check(command);
+		case "route":
+			return route(command);
 		case "run":
 			return run(command);
 	}
@@ -85,6 +89,20 @@ function check({ files, login }: Extract<CommandLine, { kind: "configcheck" }>):
 	const { text, isRefused } = explainLogin(snapshot, login);
 	process.stdout.write(`${text}\n`);
 	return isRefused ? 3 : 0;
+}
+
+function route({ files, file, database }: Extract<CommandLine, { kind: "route" }>): number {
+	// What is fine need not be told: the answer is on standard output.
+	const snapshot = report(read(files, {}), createLog("text", "warn", lines));
+	if (snapshot === null) return 1;
+	try {
+		const { text, isRefused } = routeFile(snapshot, database, readFileSync(file === "-" ? 0 : file, "utf8"));
+		process.stdout.write(text);
+		return isRefused ? 1 : 0;
+	} catch (error) {
+		process.stderr.write(`${(error as Error).message}\n`);
+		return 1;
+	}
 }
 
 async function hash(given: string | null): Promise<number> {

@@ -31,7 +31,8 @@ const LEAVES = ["log.ts", "clock.ts", "contain.ts", "errors.ts", "once-a-minute.
 
 /** Files beside the rooms: the rooms they may import ("*": all) and the files of that kind. */
 const TOP: Record<string, { rooms: string[]; files: string[] }> = {
-	"main.ts": { rooms: ["*"], files: ["cli.ts", "proxy.ts", "upgrade.ts", "version.ts"] },
+	"main.ts": { rooms: ["*"], files: ["cli.ts", "proxy.ts", "route-file.ts", "upgrade.ts", "version.ts"] },
+	"route-file.ts": { rooms: ["config", "parser", "router", "session"], files: [] },
 	"known-pools.ts": { rooms: ["config", "pool", "stats", "status"], files: ["pool-orders.ts"] },
 	"pool-orders.ts": { rooms: ["config"], files: [] },
 	"pool-slots.ts": { rooms: ["config"], files: [] },

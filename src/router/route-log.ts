@@ -79,7 +79,7 @@ export class RouteLog {
 	}
 }
 
-function sideText(side: Side): string {
+export function sideText(side: Side): string {
 	switch (side) {
 		case Side.Primary:
 			return "primary";

@@ -70,6 +70,17 @@ test.each<[string, string[], CommandLine]>([
 	["hash alone does, too", ["hash"], { kind: "hash", password: null }],
 	["hash takes a password that looks like a flag after --", ["hash", "--", "-V"], { kind: "hash", password: "-V" }],
 	["plugin-info", ["plugin-info"], { kind: "plugin-info" }],
+	["route", ["route", "--file", "q.sql"], { kind: "route", files, file: "q.sql" }],
+	[
+		"route for a database, of standard input",
+		["route", "-f", "-", "--database", "app", "-c", "x.toml"],
+		{
+			kind: "route",
+			files: { ...files, configPath: "x.toml", configNamed: true },
+			file: "-",
+			database: "app",
+		},
+	],
 	["--takeover", ["--takeover"], { kind: "run", files, overrides: {}, takeover: true }],
 	["run after --takeover", ["--takeover", "run"], { kind: "run", files, overrides: {}, takeover: true }],
 	["install --systemd", ["install", "--systemd"], { kind: "install", files, upgrades: false }],
