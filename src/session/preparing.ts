@@ -74,9 +74,7 @@ export class Preparing {
 			this.again(server, statement, copy, this.parsing.limit);
 			return isExpected ? this.later(server) : Said.Otherwise;
 		}
-		const { description } = copy;
-		if (!isOther && (description === null || this.told === null || this.told.tell(name, description)))
-			return Said.Otherwise;
+		if (!isOther && (this.told === null || this.told.tell(name, copy.description))) return Said.Otherwise;
 		// The next attempt finds out whether it is so still.
 		this.close(server, copy);
 		return Said.Refused;

@@ -292,8 +292,8 @@ export class ClientStatements implements PreparedNames, StatementClient {
 			copy === undefined ||
 			copy.description !== statement.description ||
 			copy.dueAt <= this.parsing.time ||
-			this.told !== null ||
-			(statement.hasConstants && statement.dialect !== null && this.preparing.isReadOtherwise(server, statement))
+			(statement.hasConstants && statement.dialect !== null && this.preparing.isReadOtherwise(server, statement)) ||
+			(this.told !== null && !this.told.tell(chunk.utf8Slice(nameStart, nameEnd), copy.description))
 		) {
 			const name = chunk.utf8Slice(nameStart, nameEnd);
 			const said = this.preparing.use(server, name, statement, copy);

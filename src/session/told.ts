@@ -84,8 +84,14 @@ export class ShardTold {
 		return this.client.words[this.given.get(name) ?? 0]?.get(name);
 	}
 
-	/** The client gets to know what its statement is, or could. @returns false when some shard has told it something else */
-	tell(name: string, { portable }: Description): boolean {
+	/**
+	 * The client gets to know what its statement is, or could.
+	 * @param description null: the server has not said
+	 * @returns false when some shard has told it something else
+	 */
+	tell(name: string, description: Description | null): boolean {
+		if (description === null) return true;
+		const { portable } = description;
 		const count = this.given.get(name) ?? 0;
 		const told = this.client.words[count]?.get(name);
 		if (told !== undefined) return told === portable;
