@@ -55,17 +55,16 @@ export function alike(a: Lane, b: Lane): boolean {
 	return !counted || readInt16(a.chunk, a.at + HEADER) === readInt16(b.chunk, b.at + HEADER);
 }
 
-/** As `alike`, of all that comes before the rows of two whole answers. */
+/** As `alike`, of all that comes before the rows of two whole answers. Of others' columns names may be longer: then it says no, too. */
 export function headsAlike(a: Lane, b: Lane): boolean {
-	let other = 0;
+	if (a.rows !== b.rows) return false;
 	for (let at = 0; at < a.rows; at += 1 + readInt32(a.chunk, at + 1)) {
 		const code = a.chunk[at];
-		if (other >= b.rows || code !== b.chunk[other]) return false;
 		const counted = code === Backend.RowDescription || code === Backend.ParameterDescription;
-		if (counted && readInt16(a.chunk, at + HEADER) !== readInt16(b.chunk, other + HEADER)) return false;
-		other += 1 + readInt32(b.chunk, other + 1);
+		const compared = at + HEADER + (counted ? 2 : 0);
+		for (let i = at; i < compared; i++) if (a.chunk[i] !== b.chunk[i]) return false;
 	}
-	return other === b.rows;
+	return true;
 }
 
 function isEndOfRows(code: number): boolean {

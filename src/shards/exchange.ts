@@ -86,7 +86,8 @@ export class Exchange implements MergeOutput {
 	private readonly out: Outgoing;
 	private readonly shards: Exchanged;
 	private readonly session: ShardedSession;
-	private readonly merge: Merge;
+	/** What the shards answer is put in there. */
+	readonly merge: Merge;
 	/** The step that is under way, and those behind it. */
 	private step = LOGIN;
 	private steps: Step[] = [];
@@ -297,11 +298,6 @@ export class Exchange implements MergeOutput {
 
 	// ---- what is answered ------------------------------------------------------------------------------------------
 
-	/** Messages of a shard; they do not change afterwards. @returns as `Merge.add` */
-	add(shard: number, bytes: Buffer): boolean {
-		return this.merge.add(shard, bytes);
-	}
-
 	write(bytes: Buffer, start: number, end: number): void {
 		const code = bytes[start];
 		// Of what is our own the client hears only that a setting may be what it was before the transaction.
@@ -341,8 +337,8 @@ export class Exchange implements MergeOutput {
 		this.out.addAll(explainRows(explained, this.shards.places(this.step.targets)));
 	}
 
-	replied(): void {
-		this.replies++;
+	replied(messages: number): void {
+		this.replies += messages;
 	}
 
 	/** Looks at the messages of a batch that have been replied to, and goes on to the next that will be. */
@@ -438,11 +434,6 @@ export class Exchange implements MergeOutput {
 
 	resumeShard(shard: number): void {
 		this.owner.resumeShard(shard);
-	}
-
-	/** True while the shard should not send more: it is ahead of the others. */
-	isAhead(shard: number): boolean {
-		return this.merge.isAhead(shard);
 	}
 
 	/**

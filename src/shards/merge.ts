@@ -32,8 +32,8 @@ export interface MergeOutput {
 	 * caller's to say.
 	 */
 	write(bytes: Buffer, start: number, end: number): void;
-	/** Every shard has given its reply to one more message of the request. */
-	replied(): void;
+	/** Every shard has given its reply to so many more messages of the request. */
+	replied(messages: number): void;
 	/** The client was told of an error: nothing of the request gets through any more. @param shard that said so; null: it is ours */
 	failed(shard: number | null): void;
 	/** All shards read CopyData now. */
@@ -152,9 +152,9 @@ export class Merge {
 			const start = lane === first ? 0 : lane.rows;
 			if (lane.at > start) output.write(lane.chunk, start, lane.at);
 		}
-		for (let reply = 0; reply < first.replies; reply++) output.replied();
-		this.send(asked.length === 1 ? first.message : sumOfTags(asked));
-		output.replied();
+		output.replied(first.replies + 1);
+		const tag = asked.length === 1 ? first.message : sumOfTags(asked);
+		output.write(tag, 0, tag.length);
 		for (const lane of asked) {
 			lane.chunk = EMPTY;
 			lane.at = 0;
@@ -389,7 +389,7 @@ export class Merge {
 			lane.shift();
 		}
 		if (code === Backend.CopyInResponse) this.output.copyIn();
-		else if (replied) this.output.replied();
+		else if (replied) this.output.replied(1);
 	}
 
 	/** The message of a lane is the answer. */

@@ -425,7 +425,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 
 	onShard(shard: number, bytes: Buffer): boolean {
 		if (this.phase === Phase.Closed) return true;
-		const goesOn = this.exchange.add(shard, bytes);
+		const goesOn = this.exchange.merge.add(shard, bytes);
 		if (this.out.fill > 0) this.out.flush();
 		return goesOn && this.stream.queued === 0;
 	}
@@ -440,7 +440,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 	}
 
 	onDrain(): void {
-		for (const [shard, client] of this.shards.each.entries()) if (!this.exchange.isAhead(shard)) client.onDrain();
+		for (const [shard, client] of this.shards.each.entries()) if (!this.exchange.merge.isAhead(shard)) client.onDrain();
 		if (!this.unread) return;
 		this.unread = false;
 		this.later(() => this.resume());

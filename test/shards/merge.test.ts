@@ -21,8 +21,8 @@ class Collected implements MergeOutput {
 		const messages = bytes.subarray(start, end);
 		this.parts.push(messages);
 	}
-	replied(): void {
-		this.events.push("replied");
+	replied(messages: number): void {
+		for (let i = 0; i < messages; i++) this.events.push("replied");
 	}
 	failed(): void {
 		this.events.push("failed");
@@ -188,6 +188,16 @@ describe("one answer", () => {
 			expect(out.words).toEqual(["E the shards gave answers of different kinds"]);
 			expect(out.events).toEqual(["failed", "done I"]);
 		}
+		// One name as long as two with all that stands behind a name.
+		const asLong = concat(rowDescription("a".repeat(21)), rows("1"), commandComplete("SELECT 1"), readyForQuery());
+		expect(asLong.length).toBe(wide.length - 5);
+		expect(merged([asLong, wide]).words).toEqual(["E the shards gave answers of different kinds"]);
+	});
+
+	test("answers fit together whose columns have other names", () => {
+		const named = (name: string) =>
+			concat(rowDescription(name), rows(name), commandComplete("SELECT 1"), readyForQuery());
+		expect(merged([named("a"), named("long")]).words).toEqual(["T", "D a", "D long", "C SELECT 2"]);
 	});
 });
 
