@@ -111,6 +111,8 @@ export class Router {
 	/** Plugins are asked: who routes has to give the text itself, as PostgreSQL will read it. */
 	readonly asksPlugins: boolean;
 	readonly statements: StatementCache;
+	/** The side of a statement that may do anything. */
+	readonly writeSide: Side;
 	/** A plugin has called the statement that was routed last a write, whatever its tree says. */
 	calledWrite = false;
 	readonly #shards: number;
@@ -152,6 +154,7 @@ export class Router {
 		this.#placing = topology.placing ?? null;
 		this.#hasPrimary = hasPrimary;
 		this.#sides = sidesOf(topology);
+		this.writeSide = this.#sides[Side.Primary]!;
 		this.#readOnly = topology.readOnly ?? false;
 		this.#aggressive = policy.read_write_strategy === "aggressive";
 		this.#preferPrimary = policy.read_write_split === "prefer_primary";
@@ -183,11 +186,6 @@ export class Router {
 		return this.#hasPrimary && !this.#readOnly;
 	}
 
-	/** The side of a statement that may do anything. */
-	get writeSide(): Side {
-		return this.#sides[Side.Primary]!;
-	}
-
 	/** The route of a request of one shard that is too large to be looked at. */
 	get unseen(): Route {
 		return this.#bySize.to(0, this.writeSide);
@@ -203,7 +201,9 @@ export class Router {
 		this.calledWrite = false;
 		const route = this.#plugins === null || own.error !== null ? own : this.#askPlugins(this.#plugins, own, request);
 		if (route.shard !== ShardChoice.All || route.error !== null || request.facts === null) return route;
-		return this.#refusal(request.facts.placement) ?? route;
+		const { placement } = request.facts;
+		if (placement.unmerged === null && placement.calls.length === 0) return route;
+		return this.#refusal(placement) ?? route;
 	}
 
 	#askPlugins(plugins: PluginHost, own: Route, request: RouteRequest): Route {
@@ -313,7 +313,7 @@ export class Router {
 		let { side } = own;
 		if (request.startupRole === null) {
 			if (readWrite === ReadWrite.Read) side = this.#sides[Side.Any]!;
-			else if (readWrite === ReadWrite.Write) side = this.#sides[Side.Primary]!;
+			else if (readWrite === ReadWrite.Write) side = this.writeSide;
 		}
 		this.calledWrite = readWrite === ReadWrite.Write;
 		if (shard === ShardCode.Unknown) return routes.to(own.shard, side);
@@ -323,9 +323,9 @@ export class Router {
 	/** The decision without plugins. */
 	#decide(request: RouteRequest): Route {
 		const { facts } = request;
-		if (facts === null) return this.#byCluster.to(this.#anyShard, this.#sides[Side.Primary]!);
+		if (facts === null) return this.#byCluster.to(this.#anyShard, this.writeSide);
 		// One server is enough to report an error.
-		if (facts.parsed === Parsed.SyntaxError) return this.#bySyntaxError.to(0, this.#sides[Side.Primary]!);
+		if (facts.parsed === Parsed.SyntaxError) return this.#bySyntaxError.to(0, this.writeSide);
 
 		const { hints } = request;
 		const controls = facts.transaction > TransactionControl.LastInside;
@@ -356,17 +356,13 @@ export class Router {
 		if (this.#shards === 1) return routes.to(0, side);
 		// BEGIN, COMMIT and their like: on which shards a transaction is open `ShardedTransaction` knows.
 		if (controls) return routes.to(this.#anyShard, side);
-		return (
-			this.#onShard(facts.hints, this.#byComment, side) ??
-			this.#bySession(hints, facts, side) ??
-			routes.to(this.#shardOf(facts.placement, request.home), side)
-		);
+		return this.#hinted(facts, hints, side) ?? routes.to(this.#shardOf(facts.placement, request.home), side);
 	}
 
 	/** The shard of a statement for which no hint names one. */
-	#shardOf(placement: Placement, home: number): number {
-		if (placement.unmerged !== null || this.#stranger(placement) !== undefined) return ShardChoice.All;
-		switch (placement.spread) {
+	#shardOf({ unmerged, calls, spread }: Placement, home: number): number {
+		if (unmerged !== null || (calls.length > 0 && this.#stranger(calls) !== undefined)) return ShardChoice.All;
+		switch (spread) {
 			case Spread.One:
 				return home;
 			case Spread.First:
@@ -377,14 +373,14 @@ export class Router {
 	}
 
 	/** The first function that is neither known nor listed in `cross_shard_functions`. */
-	#stranger({ calls }: Placement): string | undefined {
+	#stranger(calls: readonly string[]): string | undefined {
 		return calls.find((name) => !this.#functions.has(name));
 	}
 
 	/** The error for a statement whose answer is not what all shards would answer; null when it is, or that is permitted. */
 	#refusal(placement: Placement): Route | null {
 		if (this.#unmerged) return null;
-		const call = placement.unmerged === null ? this.#stranger(placement) : undefined;
+		const call = placement.unmerged === null ? this.#stranger(placement.calls) : undefined;
 		if (placement.unmerged === null && call === undefined) return null;
 		const part = placement.unmerged ?? `the function ${call}()`;
 		const why = call === undefined ? "" : " It may be an aggregate, or read tables.";
@@ -394,24 +390,21 @@ export class Router {
 		return refuse("shards", new PgError("ERROR", "0A000", `${part} is not supported across shards`, detail, hint));
 	}
 
-	/** As `#onShard`, for the session's hints. What it has asked for wrongly SET and RESET can help: they go their way. */
-	#bySession(hints: Hints, facts: StatementFacts, side: Side): Route | null {
-		const route = this.#onShard(hints, this.#bySetting, side);
-		return route === null || route.error === null || facts.reads || facts.writes ? route : null;
-	}
-
-	/** The shard that hints name; a key beats a number. */
-	#onShard(hints: Hints | null, routes: Routes, side: Side): Route | null {
-		if (hints === null) return null;
-		const { shardingKey, shard } = hints;
+	/** The shard that hints name, a comment's before the session's; a key beats a number. */
+	#hinted({ hints, reads, writes }: StatementFacts, session: Hints, side: Side): Route | null {
+		const isComment = hints !== null && (hints.shardingKey !== null || hints.shard !== null);
+		const { shardingKey, shard } = isComment ? hints : session;
+		const routes = isComment ? this.#byComment : this.#bySetting;
+		let refusal: Route;
 		if (shardingKey !== null) {
 			const found = this.#placing?.shardOfKey(shardingKey) ?? shardOfKey(shardingKey, this.#shards);
-			return typeof found === "number" ? routes.to(found, side) : refuse(routes.decidedBy, found);
-		}
-		if (shard === null) return null;
-		if (shard >= this.#shards)
-			return noSuchShard(shard, this.#shards, routes.decidedBy, "A hint sends the statement there");
-		return routes.to(shard, side);
+			if (typeof found === "number") return routes.to(found, side);
+			refusal = refuse(routes.decidedBy, found);
+		} else if (shard === null) return null;
+		else if (shard < this.#shards) return routes.to(shard, side);
+		else refusal = noSuchShard(shard, this.#shards, routes.decidedBy, "A hint sends the statement there");
+		// What the session has asked for wrongly SET and RESET can help: they go their way.
+		return isComment || reads || writes ? refusal : null;
 	}
 
 	/** Whether a replica may have the transaction that `facts` begins, or is the first statement of. */
