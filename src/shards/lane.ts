@@ -6,6 +6,8 @@ import { HEADER, readInt32, Tail } from "../wire/frame.ts";
 
 /** Between two reads: no whole message is left. */
 export const EMPTY = Buffer.alloc(0);
+/** Bytes of ReadyForQuery. */
+const READY = 6;
 
 export class Lane {
 	readonly shard: number;
@@ -58,12 +60,13 @@ export class Lane {
 	 * ReadyForQuery. The message at `at` is that tag then.
 	 */
 	takeWhole(chunk: Buffer): boolean {
-		const end = chunk.length;
+		const ready = chunk.length - READY;
+		if (chunk[ready] !== Backend.ReadyForQuery || this.chunk !== EMPTY || this.tail.bytes > 0) return false;
 		let replies = 0;
 		let rows = -1;
 		let tag = -1;
-		for (let at = 0; end - at >= HEADER; ) {
-			const next = at + 1 + readInt32(chunk, at + 1);
+		let at = 0;
+		while (at < ready) {
 			switch (chunk[at]) {
 				case Backend.DataRow:
 					if (tag >= 0) return false;
@@ -74,17 +77,6 @@ export class Lane {
 					if (rows < 0) rows = at;
 					tag = at;
 					break;
-				case Backend.ReadyForQuery:
-					if (tag < 0 || next !== end || this.chunk !== EMPTY || this.tail.bytes > 0) return false;
-					this.chunk = chunk;
-					this.at = tag;
-					this.head = at;
-					this.code = Backend.CommandComplete;
-					this.status = chunk[at + HEADER]!;
-					this.replies = replies;
-					this.rows = rows;
-					this.isWhole = true;
-					return true;
 				case Backend.RowDescription:
 				case Backend.BindComplete:
 				case Backend.ParseComplete:
@@ -99,9 +91,18 @@ export class Lane {
 				default:
 					return false;
 			}
-			at = next;
+			at += 1 + readInt32(chunk, at + 1);
 		}
-		return false;
+		if (tag < 0 || at !== ready) return false;
+		this.chunk = chunk;
+		this.at = tag;
+		this.head = ready;
+		this.code = Backend.CommandComplete;
+		this.status = chunk[ready + HEADER]!;
+		this.replies = replies;
+		this.rows = rows;
+		this.isWhole = true;
+		return true;
 	}
 
 	/** A whole answer is dealt with message by message all the same. */
