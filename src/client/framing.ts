@@ -76,9 +76,10 @@ export function outOfCopy(code: number): ProtocolError {
 	return new ProtocolError(`unexpected message type 0x${type} during COPY from stdin`);
 }
 
-function endsBatch(code: number): boolean {
-	return code === Frontend.Sync || code === Frontend.Flush;
-}
+/** As `LONGEST`, of what is well-formed. */
+const LONGEST_AHEAD = LONGEST.slice();
+LONGEST_AHEAD[Frontend.Sync] = 4;
+LONGEST_AHEAD[Frontend.Flush] = 4;
 
 export const enum Ahead {
 	/** The end of the batch is not here yet. */
@@ -142,7 +143,7 @@ export class LookAhead {
 			const code = chunk[at]!;
 			const length = readInt32(chunk, at + 1);
 			this.last = at;
-			if (length < 4 || length > LONGEST[code]! || (length !== 4 && endsBatch(code))) {
+			if (length < 4 || length > LONGEST_AHEAD[code]!) {
 				// What came before it counts, as in PostgreSQL; whoever goes on from here finds it.
 				found = Ahead.Complete;
 				break;
