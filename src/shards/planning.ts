@@ -152,8 +152,11 @@ export class Planning {
 		const there = transaction.targets(targets, facts, NO_SHARDS);
 		if (there !== targets) targets = batches.of(there);
 		if (this.mayDivide(targets, chunk, at, next)) return new Refusal(DIVIDES, Terminator.Sync);
+		// What only reads rows need not be looked at again.
 		const deallocates =
-			code === Frontend.Query && factsOf(this.context.facts, chunk, at + HEADER, next - 1).deallocates !== null;
+			code === Frontend.Query &&
+			!facts?.reads &&
+			factsOf(this.context.facts, chunk, at + HEADER, next - 1).deallocates !== null;
 		const firstAnswers = facts?.placement.firstAnswers ?? null;
 		const step = lastStep(targets, chunk, at, next, firstAnswers, deallocates);
 		const steps = involved.length > 0 ? [stepOf(involved, SYNC), step] : [step];
