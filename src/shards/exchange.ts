@@ -182,7 +182,7 @@ export class Exchange implements MergeOutput {
 	private sendStep(step: Step): void {
 		const { targets, chunk, at, end, behind } = step;
 		const { transaction } = this.session;
-		const joins = step.joins && transaction.mayJoin;
+		const joins = step.joins && transaction.status !== TxStatus.Idle;
 		// Each Link keeps slices of what it is given.
 		const bytes = at === 0 && end === chunk.length ? chunk : chunk.subarray(at, end);
 		while (this.step === step && this.sent < targets.length) {

@@ -63,12 +63,7 @@ export class ShardedTransaction {
 		this.hasRun = this.status !== TxStatus.Idle;
 	}
 
-	/** Shards that do not have the transaction can begin it. */
-	get mayJoin(): boolean {
-		return this.heldBegin.open || this.sql !== "";
-	}
-
-	/** The shard is about to be sent a statement of the transaction. */
+	/** The shard is about to be sent a statement of the transaction, which it begins if it has not got it, and can. */
 	join(shard: number): void {
 		const sql = this.heldBegin.open ? this.heldBegin.sql : this.sql;
 		if (sql === "" || this.begun.includes(shard) || this.joining.includes(shard)) return;
