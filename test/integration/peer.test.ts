@@ -202,6 +202,16 @@ describe("a user whom the configuration does not have", () => {
 		expect(await logIn(proxy, SELF)).toEqual({ asked: 0, said: "in" });
 	});
 
+	test("or has for any database gets one's pools by its name", async () => {
+		await using proxy = await startProxy({
+			config: { ...configuration(), databases: [{ name: "*", host: cluster.primary.host, port: cluster.port }] },
+			users: [{ name: SELF, database: "*", password: "pw", ...SERVER }],
+		});
+		expect(await logIn(proxy, SELF)).toEqual({ asked: 0, said: "in" });
+		expect(await logIn(proxy, SELF, "none")).toEqual({ asked: null, said: '3D000 database "none" does not exist' });
+		expect(await logIn(proxy, "pgdog")).toEqual(refused("pgdog"));
+	});
+
 	test("is not asked for a password that a server would judge", async () => {
 		await using proxy = await start({ passthrough_auth: "enabled_plain" }, []);
 		const told = `28000 no user "${SELF}" is configured for database "pgdog"`;
