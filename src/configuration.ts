@@ -9,8 +9,9 @@ import type { Loaded } from "./config/load.ts";
 import { losses } from "./config/loss.ts";
 import { problemText } from "./config/problem.ts";
 import { learns } from "./config/resolve.ts";
-import { allPools, type ClusterSpec, type PoolSpec, type Snapshot } from "./config/snapshot.ts";
+import { allPools, type ClusterSpec, isLearned, type PoolSpec, type Snapshot } from "./config/snapshot.ts";
 import { asPgError, PgError, TOO_MANY_CONNECTIONS } from "./errors.ts";
+import type { Introduction } from "./introductions.ts";
 import type { KnownPools } from "./known-pools.ts";
 import type { Log } from "./log.ts";
 import type { Asking, ToWorker } from "./messages.ts";
@@ -18,7 +19,7 @@ import type { Bans } from "./pool/bans.ts";
 import type { Joined, Learning, LookedUp } from "./pool/learning.ts";
 import type { Ledger } from "./pool/ledger.ts";
 import type { Monitor } from "./pool/monitor.ts";
-import { type PoolOrder, readPaused } from "./pool-orders.ts";
+import { isMeant, type PoolOrder, readPaused } from "./pool-orders.ts";
 import type { PoolSlots } from "./pool-slots.ts";
 
 /** Who is told of it, on the main thread and beyond. */
@@ -33,6 +34,8 @@ interface Audience {
 	/** To all workers. */
 	readonly send: (message: ToWorker) => void;
 }
+
+type Joining = Extract<Asking, { type: "join" }>;
 
 export class Configuration {
 	private current: Snapshot;
@@ -85,6 +88,7 @@ export class Configuration {
 
 	/** @returns how many pools are meant */
 	obey(order: PoolOrder): number {
+		if (order.also !== undefined) this.audience.known.inherit(order.also, this.pools, learns(this.current));
 		return this.order(order.order, this.audience.known.obey(order, this.pools));
 	}
 
@@ -118,7 +122,7 @@ export class Configuration {
 		return this.audience.learning.lookUp(asking.user, asking.database, asking.password);
 	}
 
-	private async join({ user, database, found, keys }: Extract<Asking, { type: "join" }>): Promise<Joined> {
+	private async join({ user, database, found, keys }: Omit<Joining, "type">): Promise<Joined> {
 		const { learning, slots, log } = this.audience;
 		try {
 			const wanted = learning.join(user, database, found);
@@ -137,6 +141,57 @@ export class Configuration {
 			log.error(`no pools for user "${user}" of database "${database}": ${message}`);
 			return { sqlstate, message };
 		}
+	}
+
+	/** The order as the process after has to hear it, which may not know some users yet. */
+	forSuccessor(order: PoolOrder): PoolOrder {
+		if (order.order === "resume") return order;
+		const learned = this.current.clusters.filter(({ user }) => user.learned === true);
+		const logins = learned.map(({ user: { name: user }, database }) => ({ user, database }));
+		const also = [...(order.also ?? []), ...logins.filter((login) => isMeant(order, login))];
+		return also.length === 0 ? order : { ...order, also };
+	}
+
+	private clusterOf({ user, database }: LoginKey): ClusterSpec | undefined {
+		return this.current.clusters.find((each) => each.user.name === user && each.database === database);
+	}
+
+	/** Users who have clients here and whom the process that takes over may not know, or not have the keys of. */
+	strangers(): Introduction[] {
+		const { ledger, monitor } = this.audience;
+		const { clusters } = this.current;
+		const here = clusters.filter(
+			(each) => isLearned(each) && clientsOf(ledger.tally, each.user.name, each.database) > 0,
+		);
+		return here.map(({ user: { name: user, passwords, password_hash, passed, learned }, database, pools }) => {
+			const verifier = verifierOf(pools);
+			const found = learned === true ? { passwords, password_hash, passed: passed === true } : { passwords: [] };
+			return { user, database, found, keys: verifier === undefined ? null : monitor.keyring.keysOf(verifier) };
+		});
+	}
+
+	/**
+	 * The process before has clients of this user. What it says of it is not believed: a server is asked, as at a log-in.
+	 * @returns why they have to stay there; null: they may come
+	 */
+	async introduce(said: Introduction): Promise<string | null> {
+		const { monitor, send } = this.audience;
+		const refusal = isNamed(this.clusterOf(said)) ? null : await this.meet(said);
+		const verifier = verifierOf(this.clusterOf(said)?.pools ?? []);
+		const { keys } = said;
+		if (refusal !== null || verifier === undefined || keys === null) return refusal;
+		if (monitor.keyring.learn(verifier, keys)) send({ type: "proven", verifier, keys });
+		return monitor.keyring.has(verifier) ? null : "its servers ask for another password than it has logged in with";
+	}
+
+	private async meet({ user, database, found, keys }: Introduction): Promise<string | null> {
+		const answer = await this.audience.learning.lookUp(user, database, found.passed ? found.passwords[0] : undefined);
+		if ("sqlstate" in answer) return answer.message;
+		if (answer.found === null) return answer.reason ?? "the new process does not know its user";
+		// Whoever is connected there may have proven to have a password that is right no longer.
+		if (!answer.found.listed && !isSame(answer.found, found)) return "its password has been changed";
+		const refusal = await this.join({ user, database, found: answer.found, keys });
+		return refusal?.message ?? null;
 	}
 
 	/** A worker has answered `ask-slots`. */
@@ -242,4 +297,21 @@ export class Configuration {
 		for (const problem of refused) this.audience.log.error(`reload refused: ${problem}${all}`);
 		return { refused, forcible, notices: [] };
 	}
+}
+
+/** Whether the configuration itself has this user. */
+function isNamed(cluster: ClusterSpec | undefined): boolean {
+	return cluster !== undefined && cluster.user.learned !== true;
+}
+
+/** What log-ins to these servers have to fit, where no password is known for them. */
+function verifierOf(pools: readonly PoolSpec[]): string | undefined {
+	return pools.find(({ server_verifier }) => server_verifier !== undefined)?.server_verifier;
+}
+
+/** Whether what lets a user in is what it was. */
+function isSame(found: Introduction["found"], before: Introduction["found"]): boolean {
+	const secrets = ({ passwords, password_hash, passed }: Introduction["found"]) =>
+		JSON.stringify([passwords, password_hash ?? null, passed === true]);
+	return secrets(found) === secrets(before);
 }

@@ -8,7 +8,7 @@ import { type Bans, banText } from "./pool/bans.ts";
 import type { Ledger } from "./pool/ledger.ts";
 import { lsnText } from "./pool/replication.ts";
 import { Ban, foundText, Vital } from "./pool/vitals.ts";
-import type { PoolOrder } from "./pool-orders.ts";
+import { isMeant, type PoolOrder } from "./pool-orders.ts";
 import type { Counters } from "./stats/counters.ts";
 import type { PoolRow, PoolVitals } from "./status/rows.ts";
 
@@ -109,7 +109,7 @@ export class KnownPools {
 	}
 
 	/**
-	 * The process before has made way, and had paused these.
+	 * The process before has paused these.
 	 * @param mayCome there may be pools for users whom the configuration does not name: those of the paused are so from the beginning
 	 */
 	inherit(logins: readonly LoginKey[], pools: Specs, mayCome: boolean): void {
@@ -123,10 +123,6 @@ export class KnownPools {
 		for (const login of gone) this.paused.delete(loginOf(login));
 		return new Set(pools.filter((spec) => this.isPaused(spec)).map(({ key }) => key));
 	}
-}
-
-function isMeant({ user, database }: PoolOrder, login: LoginKey): boolean {
-	return (user === null || login.user === user) && (database === null || login.database === database);
 }
 
 function loginOf({ user, database }: LoginKey): string {

@@ -7,6 +7,7 @@ import { homeOf } from "./client/clients.ts";
 import type { CrossingOrder, CrossingReport } from "./client/moving-client.ts";
 import { LONGEST_PASSPORT } from "./client/passport.ts";
 import type { Contain } from "./contain.ts";
+import { type Introduction, Introductions, readIntroduction } from "./introductions.ts";
 import type { Log } from "./log.ts";
 import { closeDescriptor } from "./net/options.ts";
 import { type Departures, LANGUAGE, type Successor } from "./net/successor.ts";
@@ -35,6 +36,11 @@ interface Context {
 	send(worker: number, message: { readonly type: "crossing"; readonly order: CrossingOrder } | CancelMessage): void;
 	/** Does here what an operator has said to another process. @returns when all workers have */
 	obey(order: PoolOrder): Promise<unknown>;
+	readonly users: {
+		strangers(): Introduction[];
+		introduce(user: Introduction): Promise<string | null>;
+		forSuccessor(order: PoolOrder): PoolOrder;
+	};
 }
 
 export class Passage implements Departures {
@@ -57,6 +63,8 @@ export class Passage implements Departures {
 	private ordersAfter: NeighbourOrders | null = null;
 	/** The one after has said that it does. */
 	private isUnderstood = false;
+	/** Users who go there; null: it does not understand that. */
+	private introductions: Introductions | null = null;
 
 	constructor(context: Context) {
 		this.context = context;
@@ -97,8 +105,13 @@ export class Passage implements Departures {
 	 * @returns when they have
 	 */
 	async pass(order: PoolOrder, by: NeighbourOrders | null = null): Promise<void> {
-		const others = [this.ordersBefore, this.ordersAfter].filter((each) => each !== by);
-		await Promise.all(others.map((each) => each?.tell(order)));
+		const { ordersBefore, ordersAfter } = this;
+		const { also: _, ...short } = order;
+		const told = [
+			ordersBefore === by ? null : ordersBefore?.tell(short),
+			ordersAfter === by ? null : ordersAfter?.tell(this.context.users.forSuccessor(order)),
+		];
+		await Promise.all(told);
 	}
 
 	private hearOrder(text: string, by: NeighbourOrders | null, obeyed: () => void): void {
@@ -130,8 +143,16 @@ export class Passage implements Departures {
 	onWelcome(language: number): void {
 		if (this.watch !== null) return;
 		this.isUnderstood = language >= LANGUAGE;
-		if (this.isUnderstood) this.ordersAfter?.flush();
-		else this.ordersAfter?.end();
+		if (this.isUnderstood) {
+			this.ordersAfter?.flush();
+			this.introductions = new Introductions({
+				strangers: () => this.context.users.strangers(),
+				introduce: (id, bytes) => this.successor?.introduce(id, bytes) === true,
+				onKnown: ({ user, database }) => this.tellAll({ type: "user-may-leave", user, database }),
+				onUnknown: ({ user, database }, why) =>
+					this.note(`clients of "${user}" and database "${database}" stay here: ${why}`, why),
+			});
+		} else this.ordersAfter?.end();
 		this.watch = this.context.contain.every(LOOK, () => this.lookForLate());
 		this.tellAll({ type: "clients-may-leave", may: true });
 	}
@@ -168,11 +189,15 @@ export class Passage implements Departures {
 	onRefused(pid: number, why: string): void {
 		const worker = this.take(pid);
 		if (worker < 0) return;
-		if (!this.reasons.has(why) && this.reasons.size < MOST_AT_ONCE) {
-			this.reasons.add(why);
-			this.context.log.warn(`takeover: client ${pid} stays here, and maybe others: ${why}`);
-		}
+		this.note(`client ${pid} stays here, and maybe others: ${why}`, why);
 		this.tell(worker, { type: "client-stays", pid, isRefused: true });
+	}
+
+	/** Logs it, once for each reason. */
+	private note(text: string, why: string): void {
+		if (this.reasons.has(why) || this.reasons.size >= MOST_AT_ONCE) return;
+		this.reasons.add(why);
+		this.context.log.warn(`takeover: ${text}`);
 	}
 
 	/** Its client is one of ours, if any: it is passed on as if another worker had heard of it, which does not wait for it. */
@@ -181,9 +206,18 @@ export class Passage implements Departures {
 		this.context.send(home, { type: "cancel", pid, secret, id: 0, by: home });
 	}
 
+	onKnown(id: number): void {
+		this.introductions?.onKnown(id);
+	}
+
+	onUnknown(id: number, why: string): void {
+		this.introductions?.onUnknown(id, why);
+	}
+
 	private lookForLate(): void {
 		this.tellUntold();
 		this.ordersAfter?.flush();
+		this.introductions?.look();
 		const since = performance.now() - PATIENCE;
 		if (![...this.offered.values()].some((each) => each.since < since)) return;
 		this.context.log.warn(`takeover: process ${this.pid} does not answer any more: clients stay here`);
@@ -193,6 +227,7 @@ export class Passage implements Departures {
 	/** Whoever was not told to go is here. */
 	onGone(): void {
 		this.successor = null;
+		this.introductions = null;
 		this.ordersAfter?.end();
 		if (this.watch !== null) clearInterval(this.watch);
 		this.tellAll({ type: "clients-may-leave", may: false });
@@ -237,7 +272,14 @@ export class Passage implements Departures {
 		else if (word === "order") {
 			const text = Buffer.from(passport ?? []).toString();
 			this.hearOrder(text, this.ordersBefore, () => this.from?.obeyed(pid));
-		} else this.hearOfClient(said);
+		} else if (word === "user") this.meet(pid, passport);
+		else this.hearOfClient(said);
+	}
+
+	private meet(id: number, bytes: Uint8Array | null): void {
+		const said = readIntroduction(bytes ?? new Uint8Array());
+		if (said === null) this.from?.met(id, "what is said of it cannot be read");
+		else this.context.contain.when(null, this.context.users.introduce(said), (refusal) => this.from?.met(id, refusal));
 	}
 
 	private hearOfClient({ word, pid, fd, passport }: Said): void {

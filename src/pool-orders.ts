@@ -9,6 +9,8 @@ export interface PoolOrder {
 	readonly order: "pause" | "resume";
 	readonly user: string | null;
 	readonly database: string | null;
+	/** Whom a PAUSE means and the process that is told may not know yet. */
+	readonly also?: readonly LoginKey[];
 }
 
 /** Most orders that the other process has not heard yet: it hears nothing any more, or somebody types faster than that. */
@@ -35,7 +37,7 @@ export class NeighbourOrders {
 		if (this.isOver || this.unsaid.size >= MOST_UNSAID) return Promise.resolve();
 		const { promise, resolve } = Promise.withResolvers<void>();
 		const id = ++this.last;
-		this.unsaid.set(id, JSON.stringify(order));
+		this.unsaid.set(id, writeOrder(order));
 		this.unanswered.set(id, resolve);
 		this.contain.later(PATIENCE, null, () => this.onObeyed(id));
 		this.flush();
@@ -63,26 +65,43 @@ export class NeighbourOrders {
 	}
 }
 
+export function isMeant({ user, database }: PoolOrder, login: LoginKey): boolean {
+	return (user === null || login.user === user) && (database === null || login.database === database);
+}
+
+function writeOrder({ also, ...order }: PoolOrder): string {
+	return JSON.stringify(also === undefined ? order : { ...order, also: also.map(pairOf) });
+}
+
 /** What another process has said; null: it is something else. */
 export function readOrder(text: string): PoolOrder | null {
-	const said = parsed(text) as Partial<PoolOrder> | null;
+	const said = parsed(text);
 	if (typeof said !== "object" || said === null) return null;
-	const { order, user, database } = said;
+	const { order, user, database, also } = said as Record<string, unknown>;
 	if ((order !== "pause" && order !== "resume") || !isNameOrNull(user) || !isNameOrNull(database)) return null;
-	return { order, user, database };
+	const logins = also === undefined ? undefined : loginsIn(also);
+	if (logins === null) return null;
+	return { order, user, database, ...(logins === undefined ? {} : { also: logins }) };
 }
 
 /** What the process that makes way has paused, by user and database. */
 export function writePaused(logins: readonly LoginKey[]): string {
-	return JSON.stringify({ paused: logins.map(({ user, database }) => [user, database]) });
+	return JSON.stringify({ paused: logins.map(pairOf) });
 }
 
 /** What `writePaused` of the other process, of another version perhaps, has written; null: it is something else. */
 export function readPaused(text: string): LoginKey[] | null {
-	const paused = (parsed(text) as { readonly paused?: unknown } | null)?.paused;
-	if (!Array.isArray(paused)) return null;
+	return loginsIn((parsed(text) as { readonly paused?: unknown } | null)?.paused);
+}
+
+function pairOf({ user, database }: LoginKey): [string, string] {
+	return [user, database];
+}
+
+function loginsIn(pairs: unknown): LoginKey[] | null {
+	if (!Array.isArray(pairs)) return null;
 	const isLogin = (each: unknown) => Array.isArray(each) && each.length === 2 && each.every(isName);
-	return paused.every(isLogin) ? paused.map(([user, database]) => ({ user, database })) : null;
+	return pairs.every(isLogin) ? pairs.map(([user, database]) => ({ user, database })) : null;
 }
 
 function isName(value: unknown): value is string {

@@ -158,9 +158,9 @@ export class Proxy implements AdminSource {
 		};
 		const tell = (worker: number, message: ToWorker) => this.threads[worker]?.send(message);
 		const obey = (order: PoolOrder) => this.obey(order);
-		this.passage = new Passage({ log, contain: this.contain, workers: this.workers, send: tell, obey });
-		this.takeover = new TakeoverListener({ host, port }, predecessor, this.contain, takeover_timeout);
-		const { attendance, workers } = this;
+		const { attendance, workers, contain, configuration: users } = this;
+		this.passage = new Passage({ log, contain, workers, send: tell, obey, users });
+		this.takeover = new TakeoverListener({ host, port }, predecessor, contain, takeover_timeout);
 		const hand = (worker: number, fd: number) => this.handClient(worker, fd);
 		this.unixDoor = new UnixDoor(this.descriptors, attendance, workers, hand);
 		const respondents = {
@@ -170,7 +170,7 @@ export class Proxy implements AdminSource {
 			},
 			send: (id: number, of: RowKind) => this.send({ type: "rows", id, of }),
 		};
-		this.gathering = new Gathering<RowKind, AnyRow>(respondents, this.contain);
+		this.gathering = new Gathering<RowKind, AnyRow>(respondents, contain);
 	}
 
 	/** Serves until the process is told to stop. @returns its exit code */

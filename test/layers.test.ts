@@ -35,13 +35,14 @@ const TOP: Record<string, { rooms: string[]; files: string[] }> = {
 	"route-file.ts": { rooms: ["config", "parser", "router", "session"], files: [] },
 	"known-pools.ts": { rooms: ["config", "pool", "stats", "status"], files: ["pool-orders.ts"] },
 	"pool-orders.ts": { rooms: ["config"], files: [] },
+	"introductions.ts": { rooms: ["auth", "config", "pool"], files: [] },
 	"pool-slots.ts": { rooms: ["config"], files: [] },
 	"configuration.ts": {
 		rooms: ["admin", "client", "config", "pool"],
-		files: ["known-pools.ts", "messages.ts", "pool-orders.ts", "pool-slots.ts"],
+		files: ["introductions.ts", "known-pools.ts", "messages.ts", "pool-orders.ts", "pool-slots.ts"],
 	},
 	"upgrade.ts": { rooms: ["net"], files: [] },
-	"passage.ts": { rooms: ["client", "net"], files: ["pool-orders.ts"] },
+	"passage.ts": { rooms: ["client", "net"], files: ["introductions.ts", "pool-orders.ts"] },
 	"proxy.ts": {
 		rooms: ["*"],
 		files: [

@@ -25,6 +25,7 @@ test("who is waited for is told to go once the other process hears it, and is he
 		contain: { every: (_: number, look: () => void) => void looks.push(look) } as unknown as Contain,
 		workers: 1,
 		obey: () => Promise.resolve(),
+		users: { strangers: () => [], introduce: () => Promise.resolve(null), forSuccessor: (order) => order },
 		send: (_, message) => told.push("order" in message ? message.order : message),
 	});
 	passage.lead(1, successor as unknown as Successor);

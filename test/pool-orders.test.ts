@@ -41,6 +41,13 @@ test("an order is over when it is obeyed, when that takes too long, or when nobo
 	expect([over, said.length]).toEqual([["two", "one", "three", "four"], 3]);
 });
 
+test("whom the other process may not know yet is told by name", () => {
+	const { orders, said } = neighbour();
+	const order: PoolOrder = { ...ALL, also: [{ user: "carol", database: "shop" }] };
+	void orders.tell(order);
+	expect(readOrder(said[0]!.slice(2))).toEqual(order);
+});
+
 test("orders wait for one who cannot hear, each in its turn, and not without end", async () => {
 	const { orders, said, other, over, tell } = neighbour();
 	other.hears = false;
@@ -60,6 +67,7 @@ test("what another process says is an order, or is not", () => {
 	for (const text of ["", "x", "null", "[]", "7", '{"order":"pause"}', '{"order":"go","user":null,"database":null}'])
 		expect(readOrder(text)).toBe(null);
 	expect(readOrder('{"order":"pause","user":1,"database":null}')).toBe(null);
+	expect(readOrder('{"order":"pause","user":null,"database":null,"also":[["a"]]}')).toBe(null);
 	const logins = [{ user: "a", database: 'b"' }];
 	expect(readPaused(writePaused(logins))).toEqual(logins);
 	for (const text of ["", "null", "{}", '{"paused":[["a"]]}', '{"paused":[["a",1]]}', '{"paused":{"a":"b"}}'])

@@ -34,6 +34,11 @@ export class Keyring {
 		return this.entries.get(verifier) ?? { keys: null };
 	}
 
+	/** Those that a client has proven, for another process. */
+	keysOf(verifier: string): ScramKeys | null {
+		return this.entries.get(verifier)?.keys ?? null;
+	}
+
 	has(verifier: string): boolean {
 		return this.entries.get(verifier)?.keys != null;
 	}

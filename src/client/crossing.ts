@@ -4,6 +4,7 @@
 // dies, no byte has gone astray. One for each worker.
 
 import { now } from "../clock.ts";
+import { isLearned } from "../config/snapshot.ts";
 import type { Descriptors } from "../net/descriptors.ts";
 import { Room } from "../net/descriptors.ts";
 import { closeDescriptor } from "../net/options.ts";
@@ -34,6 +35,8 @@ export class Crossing<Row> {
 	private readonly refused = new Set<number>();
 	private retryAt = 0;
 	private mayLeave = false;
+	/** Users who are known there, of those who have to be introduced, by `loginOf`. */
+	private readonly introduced = new Set<string>();
 	/** Clients that are to come from another process. */
 	private readonly coming = new Map<number, MovingClient>();
 	/** The process before has clients that may come yet. */
@@ -60,6 +63,10 @@ export class Crossing<Row> {
 			case "clients-may-leave":
 				if (order.may && !this.mayLeave) this.sweepLater();
 				this.mayLeave = order.may;
+				if (!order.may) this.introduced.clear();
+				break;
+			case "user-may-leave":
+				this.introduced.add(loginOf(order));
 				break;
 			case "client-left":
 				this.left(order.pid);
@@ -96,9 +103,16 @@ export class Crossing<Row> {
 		}
 		for (const client of clients.all()) {
 			if (this.leaving.size >= MOST_AT_ONCE) break;
-			if (client.isQuiet && !this.refused.has(client.pid)) contain.guard(client.stream, () => this.give(client));
+			if (client.isQuiet && !this.refused.has(client.pid) && this.isKnown(client))
+				contain.guard(client.stream, () => this.give(client));
 		}
 		this.sweepLater();
+	}
+
+	/** Its user is one whom the other process knows, as far as that can be said here. */
+	private isKnown(client: ClientHandle): boolean {
+		const found = this.context.find(client.user, client.database);
+		return found === null || !isLearned(found.spec) || this.introduced.has(loginOf(client));
 	}
 
 	private give(client: ClientHandle): void {
@@ -201,6 +215,10 @@ export class Crossing<Row> {
 		this.context.seats.received(moving).free();
 		this.context.clients.onAt(pid, -1);
 	}
+}
+
+function loginOf({ user, database }: Pick<ClientHandle, "user" | "database">): string {
+	return `${user}\0${database}`;
 }
 
 /** Bytes of what it has prepared. */

@@ -54,6 +54,8 @@ export type CrossingReport =
 export type CrossingOrder =
 	/** Clients may go to another process, or (no more). */
 	| { readonly type: "clients-may-leave"; readonly may: boolean }
+	/** And so may those of a user who was introduced there. */
+	| { readonly type: "user-may-leave"; readonly user: string; readonly database: string }
 	/** It is there. */
 	| { readonly type: "client-left"; readonly pid: number }
 	/** It has to stay. @param isRefused it is not to be sent again soon */

@@ -177,6 +177,11 @@ export interface Snapshot {
 	readonly warnings: readonly string[];
 }
 
+/** What lets its users in, or logs them in to servers, is known from log-ins, and not from the configuration alone. */
+export function isLearned({ user, pools }: ClusterSpec): boolean {
+	return user.learned === true || pools.some(({ server_verifier }) => server_verifier !== undefined);
+}
+
 export function allPools(snapshot: Snapshot): PoolSpec[] {
 	return snapshot.clusters.flatMap(({ pools }) => pools);
 }

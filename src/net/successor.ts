@@ -3,7 +3,7 @@
 // then "go", or "keep" when it goes on here. The new one says lines: "clients" when it takes any, "ready" or "refused" of each, and
 // "cancel" for a key that it does not know. When the connection ends, whoever has not been told "go" is the old one's. Both say "order"
 // for what an operator has said to them, and "obeyed" of what they have heard: the old one with a file, if the new one's "clients" says that
-// it understands more than those of before (`LANGUAGE`).
+// it understands more than those of before (`LANGUAGE`). Then the old one also says "user", with a file, and is answered "known" or "unknown".
 
 import type { Socket } from "bun";
 import { closeDescriptor, descriptor, sendNow } from "./options.ts";
@@ -12,7 +12,7 @@ import { frame, sendDescriptors, writeMemoryFile } from "./passing.ts";
 /** Most bytes of a line that is here in part. */
 const LONGEST_LINE = 4096;
 
-/** What processes of this version say to each other beyond those of before: 2, orders. */
+/** What processes of this version say to each other beyond those of before: 2, orders and users. */
 export const LANGUAGE = 2;
 
 /** What becomes of clients. */
@@ -26,6 +26,9 @@ export interface Departures {
 	onOrder(id: number, text: string): void;
 	/** It has done what it was told. */
 	onObeyed(id: number): void;
+	/** A user may come to it. */
+	onKnown(id: number): void;
+	onUnknown(id: number, why: string): void;
 	/** It is gone, or no longer to be spoken with. */
 	onGone(): void;
 }
@@ -66,6 +69,8 @@ export class Successor {
 		else if (word === "cancel") this.of?.onCancel(pid, Buffer.from(rest[0] ?? "", "hex"));
 		else if (word === "order") this.of?.onOrder(pid, rest.join(" "));
 		else if (word === "obeyed") this.of?.onObeyed(pid);
+		else if (word === "known") this.of?.onKnown(pid);
+		else if (word === "unknown") this.of?.onUnknown(pid, rest.join(" "));
 		else this.end();
 	}
 
@@ -77,6 +82,11 @@ export class Successor {
 	/** @returns as `give` */
 	order(id: number, text: string): boolean {
 		return this.send("order", id, [], Buffer.from(text));
+	}
+
+	/** @returns as `give` */
+	introduce(id: number, bytes: Uint8Array): boolean {
+		return this.send("user", id, [], bytes);
 	}
 
 	private send(word: string, number: number, descriptors: readonly number[], bytes: Uint8Array): boolean {

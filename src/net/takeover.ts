@@ -234,10 +234,10 @@ export class Takeover {
 
 /** What the old process has said of one client, or for itself. */
 interface Said {
-	readonly word: "client" | "go" | "keep" | "order" | "obeyed";
-	/** Of an order, its number. */
+	readonly word: "client" | "go" | "keep" | "order" | "obeyed" | "user";
+	/** Of an order or a user, its number. */
 	readonly pid: number;
-	/** Of a "client", its connection and its passport, of an order its text; -1 and null when they have not come. */
+	/** Of a "client", its connection and its passport, of an order or a user the text; -1 and null when they have not come. */
 	readonly fd: number;
 	readonly passport: Uint8Array | null;
 }
@@ -270,7 +270,7 @@ export class ClientsFrom {
 		const received = this.channel?.receiveNow(FRAME) ?? null;
 		if (received === null) return null;
 		const { text, descriptors } = received;
-		const [, word, pid] = /^(client|go|keep|order|obeyed) (\d+) *\n$/.exec(text) ?? [];
+		const [, word, pid] = /^(client|go|keep|order|obeyed|user) (\d+) *\n$/.exec(text) ?? [];
 		const files = [...descriptors];
 		const fd = word === "client" ? (files.shift() ?? -1) : -1;
 		const passport = files[0] === undefined ? null : readMemoryFile(files[0], longest);
@@ -300,6 +300,12 @@ export class ClientsFrom {
 		this.flush();
 	}
 
+	/** @param refusal why the user's clients have to stay there, or null: they may come */
+	met(id: number, refusal: string | null): void {
+		this.unsent.push(refusal === null ? `known ${id}\n` : `unknown ${id} ${lineOf(refusal)}\n`);
+		this.flush();
+	}
+
 	/** A CancelRequest whose key nobody has here. */
 	cancel(pid: number, secret: Uint8Array): void {
 		this.channel?.sendNow(`cancel ${pid} ${Buffer.from(secret).toString("hex")}\n`);
@@ -309,6 +315,11 @@ export class ClientsFrom {
 		this.channel?.close();
 		this.channel = null;
 	}
+}
+
+/** What a server has said is of any length, and may have lines. */
+function lineOf(text: string): string {
+	return text.slice(0, 500).replace(/\s+/g, " ");
 }
 
 /** Null: the text is something else, or not all of it. */

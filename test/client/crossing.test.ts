@@ -82,7 +82,7 @@ function worker() {
 		find: (): unknown => found,
 	};
 	const found = {
-		spec: {},
+		spec: { user: {} as { learned?: boolean }, pools: [] },
 		cluster: { shards: [0], first: { reported: { version: "15" as string | undefined } } },
 	};
 	const lost = new Set<number>();
@@ -100,7 +100,14 @@ function worker() {
 	);
 	/** A client that is here. */
 	const enter = (isQuiet = true, prepared?: string) => {
-		const handle = { pid: 0, isQuiet, stream: null, depart: () => client(handle.pid, prepared) };
+		const handle = {
+			user: "pgdog",
+			database: "pgdog",
+			pid: 0,
+			isQuiet,
+			stream: null,
+			depart: () => client(handle.pid, prepared),
+		};
 		handle.pid = clients.register(handle as unknown as ClientHandle);
 		return handle;
 	};
@@ -275,4 +282,24 @@ test("a passport that is another's, or none, lets nobody in; a server that is no
 	expect(offer(here, 5, new Uint8Array(3))).toMatchObject({ refusal: none, isKept: false });
 	here.found.cluster.first.reported.version = undefined;
 	expect(offer(here)).toMatchObject({ refusal: null, isKept: true });
+});
+
+test("who is known only by having logged in goes once the other process knows the user", () => {
+	const { reports, crossing, enter, sweep, found } = worker();
+	found.spec.user = { learned: true };
+	enter();
+	crossing.onOrder({ type: "clients-may-leave", may: true });
+	crossing.onOrder({ type: "user-may-leave", user: "pgdog", database: "other" });
+	sweep();
+	expect(reports.length).toBe(0);
+	crossing.onOrder({ type: "user-may-leave", user: "pgdog", database: "pgdog" });
+	sweep();
+	expect(reports.length).toBe(1);
+	// The next process has to be told anew.
+	crossing.onOrder({ type: "clients-may-leave", may: false });
+	sweep();
+	enter();
+	crossing.onOrder({ type: "clients-may-leave", may: true });
+	sweep();
+	expect(reports.length).toBe(1);
 });

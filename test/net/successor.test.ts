@@ -42,6 +42,8 @@ async function pair() {
 		onCancel: (pid, secret) => heard.push(`cancel ${pid} ${secret}`),
 		onOrder: (id, text) => heard.push(`order ${id}: ${text}`),
 		onObeyed: (id) => heard.push(`obeyed ${id}`),
+		onKnown: (id) => heard.push(`known ${id}`),
+		onUnknown: (id, why) => heard.push(`unknown ${id}: ${why}`),
 		onGone: () => heard.push("gone"),
 	});
 	return { heard, old, channel, next: new ClientsFrom(channel) };
@@ -91,6 +93,34 @@ describe.skipIf(process.platform !== "linux")("clients from one process to anoth
 		await until(() => heard.length === 5, "the end");
 		expect([heard.at(-1), old.give(5, fd, passport), old.say("go", 5)]).toEqual(["gone", false, false]);
 		closeSync(fd);
+	});
+
+	test("orders go in both directions, and users are introduced", async () => {
+		const { heard, old, next } = await pair();
+		const before = files();
+		expect([old.order(1, "pause"), old.introduce(2, Buffer.from("alice")), old.say("obeyed", 3)]).toEqual([
+			true,
+			true,
+			true,
+		]);
+		const said = [next.next(100), next.next(100), next.next(100)].map((each) => {
+			const { word, pid, passport } = each!;
+			return `${word} ${pid} ${Buffer.from(passport ?? [])}`;
+		});
+		expect(said).toEqual(["order 1 pause", "user 2 alice", "obeyed 3 "]);
+		expect(next.order(4, '{"a": "b  c"}')).toBe(true);
+		next.obeyed(5);
+		next.met(6, null);
+		next.met(7, `it says:\n${"no ".repeat(1_000)}`);
+		await until(() => heard.length === 4, "the answers");
+		expect(heard.slice(0, 3)).toEqual(['order 4: {"a": "b  c"}', "obeyed 5", "known 6"]);
+		expect(heard[3]).toStartWith("unknown 7: it says: no no ");
+		expect(heard[3]!.length).toBeLessThan(600);
+		expect(files()).toBe(before);
+		next.end();
+		expect([next.order(1, ""), next.isOver]).toEqual([false, true]);
+		await until(() => heard.at(-1) === "gone", "the end");
+		expect([old.order(1, ""), old.introduce(1, new Uint8Array())]).toEqual([false, false]);
 	});
 
 	test("an old process that is gone is noticed, behind what it has said last", async () => {
