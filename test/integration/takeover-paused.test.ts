@@ -18,7 +18,6 @@ import { admin, connect, one, show } from "./support.ts";
 setDefaultTimeout(60_000);
 
 const folder = mkdtempSync(join(tmpdir(), "pgdog-takeover-"));
-const takeover_socket = join(folder, "takeover");
 let cluster: Cluster;
 beforeAll(async () => {
 	cluster = await startPostgres();
@@ -34,7 +33,13 @@ function options(port: number, users = ["alice", "bob"], general: Record<string,
 	const { host, port: target } = cluster.primary;
 	return {
 		config: {
-			general: { host: "127.0.0.1", port, takeover_socket, shutdown_timeout: 20_000, ...general },
+			general: {
+				host: "127.0.0.1",
+				port,
+				takeover_socket: join(folder, String(port)),
+				shutdown_timeout: 20_000,
+				...general,
+			},
 			databases: [{ name: "pgdog", host, port: target }],
 			admin: { password: "admin" },
 		},
@@ -120,9 +125,9 @@ linuxOnly("PAUSE and RESUME said to one of three processes are obeyed by all", a
 		if (i < 2) proxies.push(await successor(proxy, options(port)));
 	}
 	for (const speaker of consoles) {
+		const newcomer = await connect(proxies[2]!, { user: "alice" });
 		await show(speaker, "PAUSE alice pgdog");
 		for (const console of consoles) expect(await pausedOf(console)).toEqual(["alice"]);
-		const newcomer = await connect(proxies[2]!, { user: "alice" });
 		newcomer.send(f.query("SELECT 'late'"));
 		await until(async () => (await clientsOf(proxies[2]!)).some(({ state }) => state === "waiting"), "it to wait");
 		await show(speaker, "RESUME");
@@ -144,8 +149,8 @@ linuxOnly("PAUSE and RESUME said to one of three processes are obeyed by all", a
 });
 
 /** Plays the new process: what it is told, and the channel to say more. */
-function play(): { paused: unknown; channel: Channel } {
-	const channel = Channel.open(takeover_socket)!;
+function play({ port }: Proxy): { paused: unknown; channel: Channel } {
+	const channel = Channel.open(join(folder, String(port)))!;
 	channel.send("takeover\n");
 	for (const fd of channel.receive().descriptors) closeDescriptor(fd);
 	channel.send("listening\n");
@@ -175,7 +180,7 @@ linuxOnly("PAUSE in the middle of a takeover is told the new process once that c
 	await using busy = await connect(old, { user: "bob" });
 	await busy.query("BEGIN");
 	await show(console, "PAUSE bob pgdog");
-	const { paused, channel } = play();
+	const { paused, channel } = play(old);
 	expect(paused).toEqual({ paused: [["bob", "pgdog"]] });
 	const pausing = show(console, "PAUSE");
 	await until(async () => {
@@ -201,7 +206,7 @@ linuxOnly("a new process of a version that knows no orders is told none, and nob
 	await using console = await admin(old, "admin");
 	await using busy = await connect(old, { user: "bob" });
 	await busy.query("BEGIN");
-	const { channel } = play();
+	const { channel } = play(old);
 	const early = show(console, "PAUSE");
 	channel.send("clients\n");
 	await within(early, "the first answer", 2_000);
