@@ -4,6 +4,7 @@
 import { PgError, ProtocolError } from "../errors.ts";
 import { Frontend, Target } from "../wire/codes.ts";
 import { frontendLimit, HEADER, readInt32 } from "../wire/frame.ts";
+import { SYNC } from "../wire/frontend-messages.ts";
 
 /** How much of a request is collected before a server is taken for it all the same. */
 export const COLLECT = 64 << 10;
@@ -66,8 +67,9 @@ export function beginsBatch(code: number): boolean {
  * who only wants to know whether more is to come.
  */
 export function endsInSync(chunk: Buffer): boolean {
-	const at = chunk.length - HEADER;
-	return at >= 0 && chunk[at] === Frontend.Sync && readInt32(chunk, at + 1) === 4;
+	const at = chunk.length - SYNC.length;
+	for (let i = 0; i < SYNC.length; i++) if (chunk[at + i] !== SYNC[i]) return false;
+	return true;
 }
 
 /** Of what may not come between CopyInResponse and the end of the COPY: PostgreSQL says so and ends the connection. */
