@@ -350,6 +350,10 @@ export class Ear extends Outsider {
 	onRenewed(renewal: Renewal, held: readonly Buffer[]): void {
 		this.endRenewal(renewal, () => {
 			const { server } = this;
+			if (renewal.server === null) {
+				server?.close("reconnect, and the second one is lost");
+				return;
+			}
 			this.server = renewal.server;
 			this.origin = renewal.origin;
 			this.askedAt = 0;

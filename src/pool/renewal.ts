@@ -35,7 +35,7 @@ export interface Origin {
 export class Renewal extends Outsider {
 	readonly origin: Origin;
 	readonly begunAt = now();
-	/** The new connection, once it is logged in; written here only. */
+	/** The new connection, once it is logged in, and until it is lost; written here only. */
 	server: Server | null = null;
 	private readonly ear: Renewed;
 	private readonly mark = crypto.randomUUID();
@@ -114,7 +114,11 @@ export class Renewal extends Outsider {
 	}
 
 	override onGone(server: Server): void {
-		if (this.isOver) this.ear.onGone(server);
-		else this.ear.giveUp(this, server.closeReason);
+		if (this.isOver) {
+			this.ear.onGone(server);
+			return;
+		}
+		this.server = null;
+		this.ear.giveUp(this, server.closeReason);
 	}
 }

@@ -310,6 +310,63 @@ test("a CancelRequest ends a LISTEN that waits for one of the shards", async () 
 	sane(proxy);
 });
 
+test("a client that does not read hears the newest of each shard when it reads again, in order", async () => {
+	await using proxy = await start({ pub_sub_channel_size: 100_000 });
+	await using client = await connect(proxy);
+	await client.query("LISTEN x");
+	client.pause();
+	const many =
+		"SELECT pg_notify('x', concat_ws(' ', current_database(), i, repeat('x', 7000))) FROM generate_series(1, 600) i";
+	await onEach(cluster, many);
+	await proxy.waitForLog(/does not read its notifications/);
+	await using console = await admin(proxy);
+	await until(async () => (await show(console, "SHOW LISTENERS")).every(({ received }) => received === "600"), "all");
+	client.resume();
+	for (const shard of SHARDS)
+		await until(() => heard(client).some((text) => text.startsWith(`x:${shard} 600 `)), `the last of ${shard}`);
+	for (const shard of SHARDS) {
+		const mine = heard(client).filter((text) => text.startsWith(`x:${shard} `));
+		const numbers = mine.map((text) => Number(text.split(" ")[1]));
+		expect(numbers).toEqual(numbers.toSorted((a, b) => a - b));
+	}
+	expect((await client.query("SELECT 1 FROM here")).rows).toHaveLength(3);
+	sane(proxy);
+});
+
+test("whatever ends while LISTEN is said, by RECONNECT, CancelRequests or the end of listeners, leaves nothing behind", async () => {
+	await using proxy = await start({ default_pool_size: 3 });
+	const clients = await Promise.all(Array.from({ length: 10 }, () => connect(proxy)));
+	await using console = await admin(proxy);
+	let over = false;
+	const working = clients.map(async (client, number) => {
+		const said = ["LISTEN a", "UNLISTEN *", "BEGIN", `LISTEN b${number}`, "COMMIT", "NOTIFY a"];
+		while (!over) for (const sql of said) await client.query(sql);
+	});
+	const listeners = "FROM pg_stat_activity WHERE application_name = 'pgdog listener'";
+	for (let round = 0; round < 20; round++) {
+		if (round % 3 === 0) await console.query("RECONNECT");
+		if (round % 5 === 0)
+			await cluster.primary.sql(
+				`SELECT pg_terminate_backend(pid) ${listeners} AND backend_start > now() - interval '5 s'`,
+			);
+		const { backendPid, backendKey } = clients[round % clients.length]!;
+		const request = await RawClient.open({ port: proxy.port });
+		request.send(f.cancelRequest(backendPid, backendKey));
+		await request.closed;
+	}
+	over = true;
+	await Promise.all(working);
+	for (const client of clients) await client.query("ROLLBACK");
+	for (const client of clients) await client.query("UNLISTEN *");
+	await until(async () => (await show(console, "SHOW LISTENERS")).length === 0, "nobody listens");
+	const [client] = clients;
+	await until(async () => (await client!.query("LISTEN z; LISTEN the_end")).errors.length === 0, "LISTEN");
+	await onEach(cluster, "NOTIFY z");
+	await until(() => heard(client!).filter((text) => text === "z:").length === 3, "all shards'");
+	sane(proxy);
+	for (const each of clients) each.close();
+});
+
 test("a client that does not read misses the oldest, and takes no more memory than that", async () => {
 	await using proxy = await start({ pub_sub_channel_size: 10 });
 	await using client = await connect(proxy);

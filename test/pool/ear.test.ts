@@ -9,7 +9,7 @@ import { type ChannelListener, type Ear, Ears, type HeardChannel } from "../../s
 import { MARKS } from "../../src/pool/renewal.ts";
 import { Shard } from "../../src/pool/shard.ts";
 import { until } from "../support/until.ts";
-import { cstring, int32, message } from "../support/wire-frames.ts";
+import { backend, concat, cstring, int32, message } from "../support/wire-frames.ts";
 import { ScriptedServer, testPool } from "./support.ts";
 
 const open: Disposable[] = [];
@@ -307,6 +307,16 @@ test("RECONNECT where no second connection can be had: the first goes, which is 
 			reconnect();
 			server.say(await mark(), 1);
 			for (let i = 0; i < 140; i++) server.say(notification(7, "a", "x".repeat(7900)), 1);
+			await until(() => lines.length > 0, "the line");
+		},
+		"the second is lost with the mark": async ({ server, ear, reconnect, mark, lines }) => {
+			reconnect();
+			const marked = await mark();
+			server.say(marked, 0);
+			const { renewal } = ear as unknown as { renewal: { isOldMarked: boolean; isSaid: boolean } };
+			await until(() => renewal.isOldMarked && renewal.isSaid, "the first has heard it");
+			// In one chunk with what nobody has asked it, so that it is gone before anything has come of that.
+			server.say(concat(marked, backend.readyForQuery()), 1);
 			await until(() => lines.length > 0, "the line");
 		},
 		"both are lost": async ({ server, reconnect, mark, lines }) => {
