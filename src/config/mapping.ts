@@ -4,7 +4,15 @@
 import { joinKey } from "./locate.ts";
 import { type Findings, show, type ValueSource } from "./problem.ts";
 import type { KeyValue } from "./setting.ts";
-import { compareKeys, type Key, type KeyType, type ShardFunction, type ShardRange, uuidKey } from "./sharding.ts";
+import {
+	compareOrdinals,
+	type Key,
+	type KeyType,
+	ordinalOf,
+	type ShardFunction,
+	type ShardRange,
+	uuidKey,
+} from "./sharding.ts";
 
 /** A rule as it stands in the file, with its place there. */
 export interface Rule {
@@ -118,34 +126,42 @@ function rangeOf(rule: Rule, column: MappedColumn): PlacedRange[] {
 		rule[name] === undefined ? null : keyOf(rule[name], joinKey(at, name), column);
 	const [start, end] = [boundOf("start"), boundOf("end")];
 	if (start === undefined || end === undefined) return [];
-	if (start === null || end === null || compareKeys(column.dataType, start, end) <= 0)
-		return [{ at, start, end, shard }];
+	if (start === null || end === null || compare(start, end, column) <= 0) return [{ at, start, end, shard }];
 	const bounds = `start (${shown(rule.start!)}) must not be greater than end (${shown(rule.end!)})`;
 	const why = `at most its end: shard=${shard} range is invalid: ${bounds}`;
 	column.report.problem(column.source, joinKey(at, "start"), "value", show(rule.start), why);
 	return [];
 }
 
+function compare(a: Key, b: Key, { dataType }: MappedColumn): number {
+	return compareOrdinals(ordinalOf(a, dataType), ordinalOf(b, dataType));
+}
+
 /** Reports ranges that have values in common: which shard has these? */
-function checkOverlaps(ranges: readonly PlacedRange[], { dataType, source, report }: MappedColumn): void {
-	const compare = (a: Key, b: Key) => compareKeys(dataType, a, b);
+function checkOverlaps(ranges: readonly PlacedRange[], column: MappedColumn): void {
+	const { dataType, source, report } = column;
 	const inOrder = ranges
-		.filter(({ start, end }) => start === null || end === null || compare(start, end) < 0)
+		.filter(({ start, end }) => start === null || end === null || compare(start, end, column) < 0)
 		.toSorted((a, b) => {
 			if (a.start === null || b.start === null) return Number(b.start === null) - Number(a.start === null);
-			return compare(a.start, b.start);
+			return compare(a.start, b.start, column);
 		});
 	/** Of those before, the one that reaches furthest. */
 	let reaching: PlacedRange | undefined;
 	for (const range of inOrder) {
 		const { start } = range;
-		if (reaching !== undefined && (reaching.end === null || start === null || compare(start, reaching.end) < 0)) {
+		if (
+			reaching !== undefined &&
+			(reaching.end === null || start === null || compare(start, reaching.end, column) < 0)
+		) {
 			const [first, second] = [reaching, range].toSorted((a, b) => ranges.indexOf(a) - ranges.indexOf(b));
 			const why = `a range apart from that of ${first!.at}: shard ranges overlap: ${rangeText(first!, dataType)} and ${rangeText(second!, dataType)}`;
 			report.problem(source, second!.at, "value", rangeText(second!, dataType), why);
 		}
 		const isFurther =
-			reaching === undefined || range.end === null || (reaching.end !== null && compare(range.end, reaching.end) > 0);
+			reaching === undefined ||
+			range.end === null ||
+			(reaching.end !== null && compare(range.end, reaching.end, column) > 0);
 		if (isFurther) reaching = range;
 	}
 }

@@ -83,9 +83,13 @@ export function uuidKey(text: string): Key | null {
 	return UUID.test(text) ? text.replace(/[-{}]/g, "").toLowerCase() : null;
 }
 
-/** Below 0, 0 or above it, in the order of the type: that of their numbers, or of their bytes. */
-export function compareKeys(dataType: KeyType, a: Key, b: Key): number {
-	if (dataType !== "bigint") return Buffer.compare(Buffer.from(a), Buffer.from(b));
-	const difference = BigInt(a) - BigInt(b);
-	return difference < 0n ? -1 : difference > 0n ? 1 : 0;
+/** Where a key is in the order of its type: that of numbers, or of bytes. */
+export function ordinalOf(key: Key, dataType: KeyType): bigint | Buffer {
+	return dataType === "bigint" ? BigInt(key) : Buffer.from(key);
+}
+
+/** Below 0, 0 or above it. @param a @param b of one type */
+export function compareOrdinals(a: bigint | Buffer, b: bigint | Buffer): number {
+	if (typeof a === "object" || typeof b === "object") return Buffer.compare(a as Buffer, b as Buffer);
+	return a < b ? -1 : a > b ? 1 : 0;
 }

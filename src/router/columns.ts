@@ -3,12 +3,14 @@
 
 import { createHash } from "node:crypto";
 import {
-	compareKeys,
+	compareOrdinals,
 	isInt8,
 	type Key,
 	type KeyType,
+	ordinalOf,
 	type ShardedTable,
 	type ShardFunction,
+	type ShardRange,
 	uuidKey,
 } from "../config/sharding.ts";
 import { ShardChoice } from "./route.ts";
@@ -224,18 +226,40 @@ function keyOfBinary(dataType: KeyType, bytes: Uint8Array, start: number, end: n
 }
 
 /** The lists first, then the ranges, then the entry for all others. */
-function mapped(by: ShardFunction & { kind: "mapping" }, dataType: KeyType): (key: Key) => number {
-	const listed = new Map(by.lists.flatMap(({ values, shard }) => values.map((value) => [value, shard] as const)));
-	const { ranges, others } = by;
+function mapped(
+	{ lists, ranges, others }: ShardFunction & { kind: "mapping" },
+	dataType: KeyType,
+): (key: Key) => number {
+	const listed = new Map(lists.flatMap(({ values, shard }) => values.map((value) => [value, shard] as const)));
+	const shardOfRange = ranged(ranges, dataType);
+	return (key) => listed.get(key) ?? shardOfRange(key) ?? others ?? ShardChoice.All;
+}
+
+/** @param ranges which have no value in common: of those in order only the last that has begun can have it */
+function ranged(ranges: readonly ShardRange[], dataType: KeyType): (key: Key) => number | undefined {
+	const inOrder = ranges
+		.map(({ start, end, shard }) => ({
+			start: start === null ? null : ordinalOf(start, dataType),
+			end: end === null ? null : ordinalOf(end, dataType),
+			shard,
+		}))
+		.filter(({ start, end }) => start === null || end === null || compareOrdinals(start, end) < 0)
+		.sort((a, b) => (a.start === null ? -1 : b.start === null ? 1 : compareOrdinals(a.start, b.start)));
+	if (inOrder.length === 0) return () => undefined;
 	return (key) => {
-		const shard = listed.get(key);
-		if (shard !== undefined) return shard;
-		const range = ranges.find(
-			({ start, end }) =>
-				(start === null || compareKeys(dataType, start, key) <= 0) &&
-				(end === null || compareKeys(dataType, key, end) < 0),
-		);
-		return range?.shard ?? others ?? ShardChoice.All;
+		const place = ordinalOf(key, dataType);
+		let low = 0;
+		let high = inOrder.length;
+		while (low < high) {
+			const middle = (low + high) >> 1;
+			const { start } = inOrder[middle]!;
+			if (start === null || compareOrdinals(start, place) <= 0) low = middle + 1;
+			else high = middle;
+		}
+		const range = inOrder[low - 1];
+		return range === undefined || (range.end !== null && compareOrdinals(range.end, place) <= 0)
+			? undefined
+			: range.shard;
 	};
 }
 
