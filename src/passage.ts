@@ -33,6 +33,7 @@ interface Context {
 	readonly log: Log;
 	readonly contain: Contain;
 	readonly workers: number;
+	readonly attendance: { isStuck(worker: number): boolean };
 	send(worker: number, message: { readonly type: "crossing"; readonly order: CrossingOrder } | CancelMessage): void;
 	/** Does here what an operator has said to another process. @returns when all workers have */
 	obey(order: PoolOrder): Promise<unknown>;
@@ -58,6 +59,8 @@ export class Passage implements Departures {
 	private watch: Timer | null = null;
 	private from: ClientsFrom | null = null;
 	private quietLooks = 0;
+	/** How many clients have come, for each worker. */
+	private readonly came: number[];
 	/** The processes before and after, as far as they are there and understand orders. */
 	private ordersBefore: NeighbourOrders | null = null;
 	private ordersAfter: NeighbourOrders | null = null;
@@ -68,6 +71,7 @@ export class Passage implements Departures {
 
 	constructor(context: Context) {
 		this.context = context;
+		this.came = Array.from({ length: context.workers }, () => 0);
 	}
 
 	private tell(worker: number, order: CrossingOrder): void {
@@ -284,7 +288,7 @@ export class Passage implements Departures {
 
 	private hearOfClient({ word, pid, fd, passport }: Said): void {
 		const worker = homeOf(pid, this.context.workers);
-		if (word === "go") this.tell(worker, { type: "client-came", pid });
+		if (word === "go") this.tell(worker, { type: "client-came", pid, to: this.placeFor(worker) });
 		else if (word === "keep") this.tell(worker, { type: "client-stays-away", pid });
 		else if (passport !== null) this.tell(worker, { type: "client-comes", pid, fd, passport });
 		else {
@@ -292,6 +296,16 @@ export class Passage implements Departures {
 			if (fd >= 0) closeDescriptor(fd);
 			this.from?.answer(pid, "the new process could not have its descriptor");
 		}
+	}
+
+	/** The worker to have the next one: `home`, which its process id names, where not fewer have come to another. */
+	private placeFor(home: number): number {
+		const { came, context } = this;
+		let place = home;
+		for (const [worker, count] of came.entries())
+			if (count < came[place]! && !context.attendance.isStuck(worker)) place = worker;
+		came[place]!++;
+		return place;
 	}
 
 	/** Whoever was not told to come stays there. */

@@ -159,7 +159,7 @@ export class Proxy implements AdminSource {
 		const tell = (worker: number, message: ToWorker) => this.threads[worker]?.send(message);
 		const obey = (order: PoolOrder) => this.obey(order);
 		const { attendance, workers, contain, configuration: users } = this;
-		this.passage = new Passage({ log, contain, workers, send: tell, obey, users });
+		this.passage = new Passage({ log, contain, workers, attendance, send: tell, obey, users });
 		this.takeover = new TakeoverListener({ host, port }, predecessor, contain, takeover_timeout);
 		const hand = (worker: number, fd: number) => this.handClient(worker, fd);
 		this.unixDoor = new UnixDoor(this.descriptors, attendance, workers, hand);

@@ -41,8 +41,8 @@ export class Clients<Row> {
 	private readonly here = new Map<number, ClientHandle>();
 	/** Of the clients that have logged in here those that are with another worker, and with which. */
 	private readonly abroad = new Map<number, number>();
-	/** Clients that were given away and have not arrived yet. */
-	private readonly underway = new Map<number, Row>();
+	/** Clients that were given away and have not arrived yet; null of one that was nobody's here before. */
+	private readonly underway = new Map<number, Row | null>();
 	private lastId: number;
 	private readonly workers: number;
 	/** What all process ids that are given here have in common, and the bits that count. */
@@ -153,11 +153,11 @@ export class Clients<Row> {
 
 	/** A row for each, made by `row`; one that is on its way is shown here until it has arrived. */
 	rows(row: (client: ClientHandle) => Row): Row[] {
-		return [...this.all().map(row), ...this.underway.values()];
+		return [...this.all().map(row), ...[...this.underway.values()].filter((each) => each !== null)];
 	}
 
-	/** `moving` was a client here, which SHOW CLIENTS shows as `row`, and goes to the worker `to`. */
-	give(moving: MovingClient, row: Row, to: number): void {
+	/** `moving` was a client here, which SHOW CLIENTS shows as `row`, or comes from another process, and goes to the worker `to`. */
+	give(moving: MovingClient, row: Row | null, to: number): void {
 		const { pid } = moving;
 		this.leave(pid, row);
 		// Before it arrives there: a CancelRequest for what it does then comes after that.
@@ -166,7 +166,7 @@ export class Clients<Row> {
 	}
 
 	/** It is on its way to another process, and not gone before `left`; or it is registered again. */
-	leave(pid: number, row: Row): void {
+	leave(pid: number, row: Row | null): void {
 		this.here.delete(pid);
 		this.underway.set(pid, row);
 	}

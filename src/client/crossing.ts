@@ -78,7 +78,7 @@ export class Crossing<Row> {
 				this.await(order);
 				break;
 			case "client-came":
-				this.came(order.pid);
+				this.came(order.pid, order.to);
 				break;
 			case "client-stays-away":
 				if (order.pid < 0) this.mayCome = false;
@@ -196,11 +196,15 @@ export class Crossing<Row> {
 		return seat instanceof Error ? `the new process has no seat for it: ${seat.message}` : null;
 	}
 
-	private came(pid: number): void {
+	private came(pid: number, to: number): void {
 		const moving = this.coming.get(pid);
 		if (moving === undefined) return;
-		const { contain, clients } = this.context;
+		const { contain, clients, worker } = this.context;
 		this.coming.delete(pid);
+		if (to !== worker) {
+			clients.give(moving, null, to);
+			return;
+		}
 		contain.when(null, this.moves.adopt(moving), () => {
 			if (clients.get(pid) === undefined) clients.onAt(pid, -1);
 		});

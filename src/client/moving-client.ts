@@ -62,7 +62,7 @@ export type CrossingOrder =
 	| { readonly type: "client-stays"; readonly pid: number; readonly isRefused: boolean }
 	/** One wants to come. */
 	| { readonly type: "client-comes"; readonly pid: number; readonly fd: number; readonly passport: Uint8Array }
-	/** One that was waited for is here. */
-	| { readonly type: "client-came"; readonly pid: number }
+	/** One that was waited for is here, and is the worker `to`'s. */
+	| { readonly type: "client-came"; readonly pid: number; readonly to: number }
 	/** It does not come after all; -1: nobody does. */
 	| { readonly type: "client-stays-away"; readonly pid: number };

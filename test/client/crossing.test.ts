@@ -6,7 +6,7 @@ import { Clients } from "../../src/client/clients.ts";
 import type { ClientHandle } from "../../src/client/context.ts";
 import { Crossing } from "../../src/client/crossing.ts";
 import type { Moves } from "../../src/client/moves.ts";
-import type { CrossingReport, MovingClient } from "../../src/client/moving-client.ts";
+import type { ClientMessage, CrossingReport, MovingClient } from "../../src/client/moving-client.ts";
 import { readPassport, writePassport } from "../../src/client/passport.ts";
 import { PgError } from "../../src/errors.ts";
 import { Room } from "../../src/net/descriptors.ts";
@@ -52,9 +52,11 @@ function worker() {
 	const reports: CrossingReport[] = [];
 	const timers: (() => void)[] = [];
 	const adopted: number[] = [];
-	const clients = new Clients<string>(0, () => {}, 0, 1);
+	const told: [number, ClientMessage][] = [];
+	const clients = new Clients<string>(0, (to, message) => told.push([to, message]), 0, 2);
 	const counts = { descriptors: 0, seats: 0, drained: 0 };
 	const context = {
+		worker: 0,
 		clients,
 		stopping: false,
 		time: 0,
@@ -112,7 +114,7 @@ function worker() {
 		return handle;
 	};
 	const sweep = () => timers.shift()!();
-	return { reports, timers, adopted, clients, counts, context, found, lost, crossing, enter, sweep };
+	return { told, reports, timers, adopted, clients, counts, context, found, lost, crossing, enter, sweep };
 }
 
 test("who is quiet goes, and is here until it is there", async () => {
@@ -140,7 +142,7 @@ test("who is quiet goes, and is here until it is there", async () => {
 	for (const pid of [one.pid, 99]) {
 		crossing.onOrder({ type: "client-left", pid });
 		crossing.onOrder({ type: "client-stays", pid, isRefused: true });
-		crossing.onOrder({ type: "client-came", pid });
+		crossing.onOrder({ type: "client-came", pid, to: 0 });
 		crossing.onOrder({ type: "client-stays-away", pid });
 	}
 	expect(counts.drained).toBe(1);
@@ -210,7 +212,7 @@ test("who comes has a seat, a descriptor and its process id, and begins when it 
 	const { fd, refusal, isKept } = offer(here);
 	expect([refusal, isKept, adopted, counts]).toEqual([null, true, [], { descriptors: 1, seats: 1, drained: 0 }]);
 	expect([clients.placeOf(5), clients.reserve(5)]).toEqual([0, false]);
-	crossing.onOrder({ type: "client-came", pid: 5 });
+	crossing.onOrder({ type: "client-came", pid: 5, to: 0 });
 	await Promise.resolve();
 	expect([adopted, clients.get(5)?.pid]).toEqual([[fd], 5]);
 	// Others stay away, one or all.
@@ -223,7 +225,7 @@ test("who comes has a seat, a descriptor and its process id, and begins when it 
 	// One whose connection turns out to be none leaves its process id.
 	here.lost.add(9);
 	offer(here, 9);
-	crossing.onOrder({ type: "client-came", pid: 9 });
+	crossing.onOrder({ type: "client-came", pid: 9, to: 0 });
 	await Promise.resolve();
 	await Promise.resolve();
 	expect(clients.reserve(9)).toBe(true);
@@ -302,4 +304,17 @@ test("who is known only by having logged in goes once the other process knows th
 	crossing.onOrder({ type: "clients-may-leave", may: true });
 	sweep();
 	expect(reports.length).toBe(1);
+});
+
+test("who comes may be another worker's, and is not gone before that has it", () => {
+	const { told, reports, clients, counts, crossing, lost } = worker();
+	const { fd, ...rest } = client(5);
+	crossing.onOrder({ type: "client-comes", pid: 5, fd, passport: writePassport({ fd, ...rest }) });
+	expect(reports).toEqual([{ type: "client-awaited", pid: 5, refusal: null }]);
+	crossing.onOrder({ type: "client-came", pid: 5, to: 1 });
+	expect(told).toMatchObject([[1, { type: "give-client", by: 0, client: { pid: 5, fd } }]]);
+	expect([isOpen(fd), counts.seats, lost.size]).toEqual([true, 1, 0]);
+	expect([clients.isEmpty, clients.placeOf(5), clients.rows(() => "here")]).toEqual([false, 1, []]);
+	clients.onArrived(5);
+	expect(clients.isEmpty).toBe(true);
 });

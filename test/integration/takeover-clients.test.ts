@@ -183,6 +183,28 @@ linuxOnly(
 	},
 );
 
+linuxOnly("those of one worker are spread over all of the new process", async () => {
+	const port = freePort();
+	const config = (workers: number) => options({ port, workers, pub_sub_channel_size: 64 });
+	await using old = await startProxy(config(1));
+	const clients = await Promise.all(Array.from({ length: 6 }, () => connect(old)));
+	const next = await successor(old, config(3));
+	expect(await old.exited).toBe(0);
+	// Each worker listens for its own clients.
+	for (const client of clients) expect((await client.query("LISTEN news")).tags).toEqual(["LISTEN"]);
+	const listeners = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'pgdog listener'";
+	expect(await one(clients[0]!, listeners)).toBe("3");
+	expect(await clientsOf(next)).toHaveLength(6);
+	for (const client of clients) {
+		const running = client.query("SELECT pg_sleep(20)");
+		await untilRunning(cluster, "pg_sleep");
+		await cancel(next.port, client);
+		expect((await running).errors[0]!.C).toBe("57014");
+		client.close();
+	}
+	expect(await next.stop("SIGTERM")).toBe(0);
+});
+
 linuxOnly("who is busy during two takeovers moves to the last process, and is cancelled by way of both", async () => {
 	const config = options({ port: freePort() });
 	await using old = await startProxy(config);
