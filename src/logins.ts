@@ -26,6 +26,8 @@ interface Login {
 /** Routers by topology: they know nothing but settings and the shape of a cluster, so one serves all of that shape. */
 interface Routers {
 	readonly placing: Placing | null;
+	/** Facts of texts are others where it is known which tables are sharded. */
+	readonly statements: StatementCache;
 	readonly byTopology: Map<string, Router>;
 }
 
@@ -40,8 +42,10 @@ export class Logins {
 	private readonly logins = new Map<string, Login>();
 	/** By what is said of sharded tables, which goes with the clusters of its database. */
 	private routers = new WeakMap<Sharding | typeof UNSHARDED, Routers>();
-	/** SQL texts and their facts, for all routers of this thread. */
-	private readonly parsed = new StatementCache(new SqlParser());
+	private readonly parser = new SqlParser();
+	/** SQL texts and their facts, for all routers of this thread that know of no sharded tables. */
+	private readonly parsed = new StatementCache(this.parser);
+	private writeFunctions: readonly string[] = [];
 	/** Shards with `role = "auto"`: clients may wait there (`Election`) until the primary is found. */
 	electing: readonly Shard[] = [];
 	/** Server connections that all pools may have together: the sum of their `pool_size`. */
@@ -68,7 +72,9 @@ export class Logins {
 	}
 
 	setWriteFunctions(names: readonly string[]): void {
+		this.writeFunctions = names;
 		this.parsed.setWriteFunctions(names);
+		for (const { router } of this.logins.values()) router.statements.setWriteFunctions(names);
 	}
 
 	/** Makes the logins of an update, whose pools are there. @returns the logins of before */
@@ -103,17 +109,23 @@ export class Logins {
 	private routerOf(topology: Topology, sharding: Sharding | null, general: General): Router {
 		let routers = this.routers.get(sharding ?? UNSHARDED);
 		if (routers === undefined) {
-			routers = { placing: sharding && new Placing(sharding), byTopology: new Map() };
+			const placing = sharding && new Placing(sharding);
+			const statements = placing === null ? this.parsed : this.cacheOf(placing);
+			routers = { placing, statements, byTopology: new Map() };
 			this.routers.set(sharding ?? UNSHARDED, routers);
 		}
-		const { placing, byTopology } = routers;
+		const { placing, statements, byTopology } = routers;
 		const key = Object.values(topology).join();
 		let router = byTopology.get(key);
 		if (router === undefined) {
-			router = new Router({ ...topology, placing }, this.parsed, this.plugins, general);
+			router = new Router({ ...topology, placing }, statements, this.plugins, general);
 			byTopology.set(key, router);
 		}
 		return router;
+	}
+
+	private cacheOf(tables: Placing): StatementCache {
+		return new StatementCache(this.parser, { tables, writeFunctions: this.writeFunctions });
 	}
 
 	/** Works out what depends on all logins together: elections, and `size`. */

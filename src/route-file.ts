@@ -89,7 +89,12 @@ class FileRoutes {
 			placing: sharding === undefined ? null : new Placing(sharding),
 		};
 		const { writeFunctions } = snapshot;
-		this.#router = new Router(topology, new StatementCache(this.#parser, { writeFunctions }), null, snapshot.general);
+		this.#router = new Router(
+			topology,
+			new StatementCache(this.#parser, { writeFunctions, tables: topology.placing }),
+			null,
+			snapshot.general,
+		);
 		this.#anyShard = topology.shards;
 	}
 

@@ -41,6 +41,8 @@ export interface Routed {
 	readonly escapes: boolean;
 	/** The statement may change how its session reads what follows. */
 	readonly changes: boolean;
+	/** Types of parameters that its Parse declared, where its keys are parameters; null: it declared none, or nobody asks. */
+	readonly types: readonly number[] | null;
 }
 
 export class Statement {

@@ -9,7 +9,7 @@ import type { Route } from "../router/route.ts";
 import { type RouteRequest, type Router, routeRequest } from "../router/router.ts";
 import type { SessionHints } from "../session/hints.ts";
 import type { OwnWrites } from "../session/own-writes.ts";
-import { routedText } from "../session/routed.ts";
+import { routedParse, routedText } from "../session/routed.ts";
 import type { Session } from "../session/session.ts";
 import type { SessionReading } from "../session/session-reading.ts";
 import { type ClientStatements, NO_STATEMENTS } from "../session/statements.ts";
@@ -81,6 +81,10 @@ export class RequestRouter {
 		asked.sql = statement.sql;
 		asked.escapes = statement.escapes;
 		asked.facts = statement.facts;
+		if (this.router.placesKeys) {
+			asked.types = statement.types;
+			asked.isForeign = this.reading.isForeign;
+		}
 		const route = this.ask(inTransaction);
 		if (route.error === null) this.reading.noteRun(statement.changes, statement.facts);
 		return route;
@@ -155,7 +159,7 @@ export class RequestRouter {
 		const { router } = this;
 		if (this.parse !== null) this.parses.set(this.parseName, this.parse);
 		this.parseName = nameEnd === at + HEADER ? "" : chunk.utf8Slice(at + HEADER, nameEnd);
-		this.parse = routedText(chunk, nameEnd + 1, textEnd, router, this.reading.ofNext);
+		this.parse = routedParse(chunk, nameEnd + 1, textEnd, router, this.reading.ofNext);
 		if (this.parse.sql === null) this.isUnsure = true;
 		this.reading.noteParse(this.parseName, this.parse.sql !== null);
 		this.expect(this.parse.facts);

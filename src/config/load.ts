@@ -31,7 +31,21 @@ const DATABASE = defaults(settings.database);
 const SECRETS = ["password", "server_password"];
 
 /** Tables of pgdog.toml. */
-const TABLES = ["general", "databases", "admin", "tcp", "plugins", "write_functions", "peers", "hba", "rewrite"];
+const TABLES = [
+	"general",
+	"databases",
+	"admin",
+	"tcp",
+	"plugins",
+	"write_functions",
+	"peers",
+	"hba",
+	"rewrite",
+	"sharded_tables",
+	"sharded_mappings",
+	"sharded_schemas",
+	"omnisharded_tables",
+];
 
 /** Settings given with `run`: they win over file and environment. */
 export interface Overrides {
@@ -98,8 +112,7 @@ export function load(input: LoadInput): Loaded {
 	const hba = readList(config, general, report);
 	const databases = checkClusters(entries.databases, entries.databaseSource, report);
 	const shards = (name: string) => new Set(membersOf({ databases, admin }, name).map(({ shard }) => shard)).size;
-	const isServed = TABLES.includes("sharded_tables");
-	const sharding = isServed ? readSharding(config, shards, entries.usersFile !== undefined, report) : {};
+	const sharding = readSharding(config, shards, entries.usersFile !== undefined, report);
 	checkAsked(general, databases, config.source, report);
 	checkFiles(input, report);
 	if (report.problems.length > 0) {

@@ -114,7 +114,7 @@ export const unservedShardedTable: Unserved = {
 /** All of PgDog's keys of the table are served. */
 export const NOTHING_UNSERVED: Unserved = { refused: {}, ignored: [] };
 
-/** Without `[[sharded_tables]]`, which are refused, there is no key that a statement could change or spread over shards. */
+/** Neither are rows of several shards split, nor are rows whose key changes moved. */
 export const unservedRewrite: Unserved = {
 	refused: {
 		enabled: [false],
@@ -129,10 +129,6 @@ export const unservedRewrite: Unserved = {
 export const unservedTables: Unserved = {
 	refused: {
 		multi_tenant: [],
-		sharded_tables: [],
-		sharded_mappings: [],
-		sharded_schemas: [],
-		omnisharded_tables: [],
 		mirroring: [],
 		vault: [],
 	},

@@ -2,12 +2,17 @@
 // literals only share theirs, under their shape. One per thread, bounded by entries and by bytes. Trees are not kept.
 
 import { LRUCache } from "lru-cache";
+import { evaluate, outcomeIndex, settled, withLiterals } from "./aim.ts";
+import { mayHaveComments } from "./comments.ts";
 import { conformingText } from "./conforming.ts";
 import { type StatementFacts, statementFacts, unknownFacts } from "./facts.ts";
 import { Backslash } from "./lexer.ts";
+import { Literals } from "./literals.ts";
 import { Parsed, type SqlParser } from "./parse.ts";
 import { certainText, changesReading, Reading } from "./reading.ts";
 import { Shape, type ShapeCopy } from "./shape.ts";
+import { Locator } from "./sources.ts";
+import type { Tables } from "./tables.ts";
 import { WRITE_FUNCTIONS, writeFunctionsWith } from "./write-functions.ts";
 
 export interface StatementCacheOptions {
@@ -17,6 +22,8 @@ export interface StatementCacheOptions {
 	readonly bytes?: number;
 	/** The user's functions that write, see `setWriteFunctions`. Default none. */
 	readonly writeFunctions?: readonly string[];
+	/** The tables of the cluster whose statements these are, where some are sharded. Default: nothing is known of tables. */
+	readonly tables?: Tables | null;
 }
 
 /** Bytes that a text takes beside its characters: the string, the facts, the entry of the cache. A guess. */
@@ -45,10 +52,13 @@ export interface Known {
 	readonly changes: boolean;
 	readonly sql: "";
 	readonly escapes: false;
+	readonly types: null;
+	/** The same of texts whose literals say where they go, by `outcomeIndex`. */
+	readonly outcomes: (Known | undefined)[];
 }
 
 function knownAs(facts: StatementFacts, changes: boolean): Known {
-	return { facts, changes, sql: "", escapes: false };
+	return { facts, changes, sql: "", escapes: false, types: null, outcomes: [] };
 }
 
 function changes(sql: string): boolean {
@@ -56,13 +66,19 @@ function changes(sql: string): boolean {
 	return changesReading(bytes, 0, bytes.length);
 }
 
+/** Epochs of all caches so far. */
+let epochs = 0;
+
 export class StatementCache {
-	/** Raised when other functions write: facts from another epoch do not count any more. Written here only. */
-	epoch = 0;
+	/** Another when other functions write: facts from another epoch do not count any more. No two caches have one. Written here only. */
+	epoch = ++epochs;
 	readonly #parser: SqlParser;
 	/** Keys: a shape, which begins with a NUL; a text; NUL, NUL and a text read with `standard_conforming_strings = off`. */
 	readonly #known: LRUCache<string, Known>;
-	readonly #shape = new Shape();
+	readonly #tables: Tables | null;
+	/** Of the text that `#shape` has read last; null where nobody asks for them. */
+	readonly #literals: Literals | null;
+	readonly #shape: Shape;
 	readonly #recent: (RecentShape | null)[] = new Array(RECENT).fill(null);
 	readonly #texts: (RecentText | null)[] = new Array(RECENT).fill(null);
 	#names: readonly string[] = [];
@@ -72,6 +88,9 @@ export class StatementCache {
 	constructor(parser: SqlParser, options: StatementCacheOptions = {}) {
 		const bytes = options.bytes ?? 8 * 2 ** 20;
 		this.#parser = parser;
+		this.#tables = options.tables ?? null;
+		this.#literals = this.#tables === null ? null : new Literals();
+		this.#shape = new Shape(this.#literals);
 		this.#known = new LRUCache({
 			max: options.entries ?? 5000,
 			maxSize: bytes,
@@ -79,6 +98,11 @@ export class StatementCache {
 			maxEntrySize: Math.max(1, Math.floor(bytes / 4)),
 		});
 		this.setWriteFunctions(options.writeFunctions ?? []);
+	}
+
+	/** Where rows are is known by their keys (`StatementFacts.aim`). */
+	get placesKeys(): boolean {
+		return this.#tables !== null;
 	}
 
 	get entries(): number {
@@ -101,7 +125,7 @@ export class StatementCache {
 		this.#known.clear();
 		this.#recent.fill(null);
 		this.#texts.fill(null);
-		this.epoch++;
+		this.epoch = ++epochs;
 	}
 
 	/** The same object for the same text while it is kept. Read as with `standard_conforming_strings = on`. Never throws. */
@@ -138,7 +162,7 @@ export class StatementCache {
 	#look(bytes: Buffer, start: number, end: number, reading: Reading, place: number): Known {
 		const conforming = (reading & Reading.Escapes) === 0;
 		if (reading > Reading.Escapes && certainText(bytes, start, end, reading) === null) {
-			const facts = unknownFacts(Parsed.Unclear, bytes.utf8Slice(start, end));
+			const facts = unknownFacts(Parsed.Unclear, bytes.utf8Slice(start, end), Backslash.Plain, this.#tables);
 			return knownAs(facts, changesReading(bytes, start, end));
 		}
 		// A text that is too long for the parser has no facts that others could share.
@@ -147,7 +171,7 @@ export class StatementCache {
 			const recent = this.#recent[this.#shape.hash() & (RECENT - 1)]!;
 			if (recent === null || !this.#shape.equals(recent)) return this.#ofShape(bytes, start, end);
 			if (!recent.hasLiterals) this.#note(place, bytes, start, end, recent.known);
-			return recent.known;
+			return recent.known.facts.aim === null ? recent.known : this.#withLiterals(recent.known);
 		}
 		const sql = bytes.utf8Slice(start, end);
 		if (!conforming) return this.#ofOldText(sql);
@@ -167,10 +191,26 @@ export class StatementCache {
 		const shape = this.#shape;
 		const key = shape.key();
 		const known = this.#known.get(key);
-		if (known === undefined) return this.#learnShape(key, bytes.utf8Slice(start, end));
+		if (known === undefined) return this.#withLiterals(this.#learnShape(key, bytes, start, end));
 		if (key.length <= LONGEST_RECENT)
 			this.#recent[shape.hash() & (RECENT - 1)] = { ...shape.copy(), known, hasLiterals: shape.hasLiterals() };
-		return known;
+		return known.facts.aim === null ? known : this.#withLiterals(known);
+	}
+
+	/** What is known of the text that was read last, by what is known of its shape. */
+	#withLiterals(known: Known): Known {
+		const { aim } = known.facts;
+		if (aim === null || !aim.hasLiterals) return known;
+		const literals = this.#literals!;
+		if (aim.hasParameters) return knownAs({ ...known.facts, aim: withLiterals(aim, literals) }, known.changes);
+		const at = evaluate(aim, literals, null);
+		const index = outcomeIndex(at);
+		let outcome = known.outcomes[index];
+		if (outcome === undefined) {
+			outcome = knownAs({ ...known.facts, aim: settled(aim, at) }, known.changes);
+			known.outcomes[index] = outcome;
+		}
+		return outcome;
 	}
 
 	/** The text is read as with `standard_conforming_strings = off`. */
@@ -179,21 +219,31 @@ export class StatementCache {
 		const known = this.#known.get(key);
 		if (known !== undefined) return known;
 		const text = conformingText(sql);
-		const facts = text === null ? unknownFacts(Parsed.Unclear, sql, Backslash.Escapes) : this.#parse(text);
+		const facts =
+			text === null ? unknownFacts(Parsed.Unclear, sql, Backslash.Escapes, this.#tables) : this.#parse(text);
 		return this.#keep(key, facts, changes(sql));
 	}
 
-	#learnShape(key: string, sql: string): Known {
-		const facts = this.#known.get(sql)?.facts ?? this.#parse(sql);
+	#learnShape(key: string, bytes: Buffer, start: number, end: number): Known {
+		const sql = bytes.utf8Slice(start, end);
+		const known = this.#known.get(sql);
+		// Its literals could not be found in it, as a rule.
+		if (known !== undefined && this.#literals !== null) return known;
+		const locator = this.#literals === null ? null : new Locator(this.#literals, start);
+		const facts = known?.facts ?? this.#parse(sql, locator);
 		// Another failure may be due to this text, not to its shape.
-		const shared = facts.parsed === Parsed.Tree || facts.parsed === Parsed.SyntaxError;
+		const isWhole = facts.parsed === Parsed.Tree || facts.parsed === Parsed.SyntaxError;
+		const shared = isWhole && (locator === null || (!locator.failed && isPlain(sql, end - start)));
+		if (locator !== null && !shared) return this.#keep(sql, this.#parse(sql), changes(sql));
 		return shared ? this.#keep(key, facts, this.#shape.changes()) : this.#keep(sql, facts, changes(sql));
 	}
 
-	#parse(sql: string): StatementFacts {
+	/** @param locator for what holds for all texts of the shape */
+	#parse(sql: string, locator: Locator | null = null): StatementFacts {
 		// In another encoding than UTF-8 a backslash may be half a character, and a string may end elsewhere than it seems.
-		if (sql.includes("\ufffd") && sql.includes("\\")) return unknownFacts(Parsed.Unclear, sql);
-		return statementFacts(this.#parser.parse(sql), sql, this.#writeFunctions);
+		if (sql.includes("\ufffd") && sql.includes("\\"))
+			return unknownFacts(Parsed.Unclear, sql, Backslash.Plain, this.#tables);
+		return statementFacts(this.#parser.parse(sql), sql, this.#writeFunctions, this.#tables, locator);
 	}
 
 	#keep(key: string, facts: StatementFacts, changes: boolean): Known {
@@ -202,6 +252,11 @@ export class StatementCache {
 		this.#known.set(key, known, { size: 2 * key.length + ENTRY_BYTES });
 		return known;
 	}
+}
+
+/** The tree's places in it are places in its bytes: comments are blanks in the text that the parser sees, one for each character. */
+function isPlain(sql: string, bytes: number): boolean {
+	return Buffer.byteLength(sql) === bytes && (sql.length === bytes || !mayHaveComments(sql));
 }
 
 function hasBackslash(bytes: Buffer, start: number, end: number): boolean {

@@ -2,11 +2,15 @@
 // text. In doubt a statement is a write: at worst the primary does a replica's work. What a function of the user's does
 // cannot be seen; as in PgDog it counts as reading, unless it is named in `writeFunctions`.
 
+import type { Aim } from "./aim.ts";
 import { commentHints, type Hints } from "./hints.ts";
+import { keysOf } from "./keys.ts";
 import { Backslash } from "./lexer.ts";
 import { type Fields, Parsed, type ParseTree, type SqlError, type Value } from "./parse.ts";
 import { maskedText } from "./readable.ts";
+import type { Locator } from "./sources.ts";
 import { type Placement, placementOf, placementWithoutTree } from "./spread.ts";
+import type { Tables } from "./tables.ts";
 import { WRITE_FUNCTIONS, writesBy } from "./write-functions.ts";
 
 /** What the first statement of a string does to the transaction block. PostgreSQL docs, "SQL Commands". */
@@ -59,6 +63,8 @@ export interface StatementFacts {
 	readonly chains: boolean;
 	/** Which of several shards the string is for, and whether their answers can be made one. */
 	readonly placement: Placement;
+	/** The shards of the rows that the string is about; null: it is about none of sharded tables, or nobody asked. */
+	readonly aim: Aim | null;
 	/** Hints in the string's comments; null when they ask for nothing. */
 	readonly hints: Hints | null;
 	/** The string for people to read (SHOW ROUTES): in one line, constants masked. */
@@ -77,6 +83,7 @@ const UNKNOWN: StatementFacts = {
 	explains: false,
 	chains: false,
 	placement: placementWithoutTree(""),
+	aim: null,
 	hints: null,
 	text: "",
 };
@@ -84,16 +91,21 @@ const UNKNOWN: StatementFacts = {
 /**
  * @param sql the text of `tree`, as with `standard_conforming_strings = on`
  * @param writeFunctions as made by `writeFunctionsWith`
+ * @param tables those of the cluster; null: it is not known which of them are sharded
+ * @param locator finds the literals of the text, for facts of its shape
  */
 export function statementFacts(
 	tree: ParseTree | SqlError,
 	sql: string,
 	writeFunctions: ReadonlySet<string> = WRITE_FUNCTIONS,
+	tables: Tables | null = null,
+	locator: Locator | null = null,
 ): StatementFacts {
-	if (tree.outcome !== Parsed.Tree) return unknownFacts(tree.outcome, sql);
+	if (tree.outcome !== Parsed.Tree) return unknownFacts(tree.outcome, sql, Backslash.Plain, tables);
 	const { statements } = tree;
 	const effects = statements.map((statement) => effect(statement, writeFunctions));
 	const [first] = statements;
+	const keys = tables === null ? null : keysOf(statements, tables, locator);
 	return {
 		parsed: Parsed.Tree,
 		reads: effects.every((one) => one === Effect.Reads),
@@ -104,7 +116,8 @@ export function statementFacts(
 		controls: statements.length > 0 && statements.every(isAboutSession),
 		explains: statements.length === 1 && explainsAsText(first!),
 		chains: node(first?.TransactionStmt)?.chain === true,
-		placement: placementOf(statements),
+		placement: placementOf(statements, tables, keys?.tied),
+		aim: keys?.aim ?? null,
 		hints: commentHints(sql),
 		text: maskedText(sql),
 	};
@@ -115,8 +128,11 @@ export function unknownFacts(
 	parsed: SqlError["outcome"],
 	sql: string,
 	backslash: Backslash = Backslash.Plain,
+	tables: Tables | null = null,
 ): StatementFacts {
-	const placement = parsed === Parsed.SyntaxError ? UNKNOWN.placement : placementWithoutTree(sql);
+	// Where rows belong to shards, an INSERT that nobody has read is not for all of them.
+	const isUnread = parsed === Parsed.SyntaxError || tables !== null;
+	const placement = isUnread ? UNKNOWN.placement : placementWithoutTree(sql);
 	return { ...UNKNOWN, parsed, placement, hints: commentHints(sql, backslash), text: maskedText(sql, backslash) };
 }
 

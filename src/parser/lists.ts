@@ -3,6 +3,7 @@
 // are alike (`VALUES (1, 'a'), (2, 'b')`) the first is kept. Writes the brackets and commas, and looks back at what is before them.
 
 import { FOLD, same } from "./characters.ts";
+import type { Literals } from "./literals.ts";
 import { isLiteral, Mark } from "./marks.ts";
 
 const bytes = (text: string) => Buffer.from(text, "latin1");
@@ -23,6 +24,7 @@ const enum Word {
 
 /** One for each `Shape`. Its methods are given the shape `out[0, n)`, and those that write give its new length. */
 export class Lists {
+	private readonly literals: Literals | null;
 	private depth = 0;
 	/** Where the list of literals that is being written begins; 0: none is. */
 	private list = 0;
@@ -38,6 +40,11 @@ export class Lists {
 	/** The last hint; what comes behind it still has the word before it. */
 	private hintStart = 0;
 	private hintEnd = 0;
+
+	/** @param literals which are told what is folded */
+	constructor(literals: Literals | null = null) {
+		this.literals = literals;
+	}
 
 	clear(): void {
 		this.depth = 0;
@@ -78,11 +85,12 @@ export class Lists {
 		return true;
 	}
 
-	close(out: Uint8Array, n: number): number {
+	/** @param at where the text is */
+	close(out: Uint8Array, n: number, at: number): number {
 		const isGroup = this.inGroup && this.depth === this.groupDepth;
 		this.depth--;
 		n = this.endList(out, n);
-		if (isGroup) n = foldElement(out, n);
+		if (isGroup) n = this.foldElement(out, n, at);
 		out[n++] = 41;
 		return isGroup ? this.endGroup(out, n) : n;
 	}
@@ -91,6 +99,7 @@ export class Lists {
 	private endGroup(out: Uint8Array, n: number): number {
 		const { group, previous, previousEnd } = this;
 		if (previous > 0 && equal(out, previous, previousEnd, group, n)) {
+			this.literals?.foldGroup(group, previous);
 			n = previousEnd;
 			out[n++] = Mark.More;
 		} else {
@@ -117,12 +126,27 @@ export class Lists {
 	private endList(out: Uint8Array, n: number): number {
 		const { list } = this;
 		this.list = 0;
-		return list === 0 ? n : foldList(out, list, n);
+		if (list === 0) return n;
+		const end = foldList(out, list, n);
+		if (end < n && this.literals !== null) this.literals.foldList(list, out);
+		if (end < n) out[list] = Mark.List;
+		return end;
 	}
 
-	/** A comma comes in a group. */
-	element(out: Uint8Array, n: number): number {
-		return this.depth === this.groupDepth ? foldElement(out, n) : n;
+	/** A comma comes in a group. @param at where the text is */
+	element(out: Uint8Array, n: number, at: number): number {
+		return this.depth === this.groupDepth ? this.foldElement(out, n, at) : n;
+	}
+
+	/** Makes a literal or NULL that ends at `n` Any, when it is a whole element of a group: the grammar does not ask for its kind. */
+	private foldElement(out: Uint8Array, n: number, at: number): number {
+		const single = isLiteral(out[n - 1]!);
+		const from = single ? n - 1 : n - NULL.length;
+		const before = out[from - 1];
+		if ((before !== 40 && before !== 44) || !(single || same(out, from, NULL))) return n;
+		out[from] = Mark.Any;
+		if (!single) this.literals?.addNull(from, at);
+		return from + 1;
 	}
 }
 
@@ -147,7 +171,7 @@ function endsIn(out: Uint8Array, n: number, word: Uint8Array): boolean {
 	return from > 0 && same(out, from, word) && FOLD[out[from - 1]!] === 0;
 }
 
-/** Makes `1, 2, 3` one mark when `out[from, n)` is nothing else: IN (…) and ARRAY […] take any number of expressions of any kind. */
+/** The end of the one mark that `1, 2, 3` becomes when `out[from, n)` is nothing else: IN (…) and ARRAY […] take any number of expressions of any kind. */
 function foldList(out: Uint8Array, from: number, n: number): number {
 	let count = 0;
 	for (let i = from; ; i++) {
@@ -157,19 +181,7 @@ function foldList(out: Uint8Array, from: number, n: number): number {
 		if (++i === n) break;
 		if (out[i] !== 44) return n;
 	}
-	if (count < 2) return n;
-	out[from] = Mark.List;
-	return from + 1;
-}
-
-/** Makes a literal or NULL that ends at `n` Any, when it is a whole element of a group: the grammar does not ask for its kind. */
-function foldElement(out: Uint8Array, n: number): number {
-	const single = isLiteral(out[n - 1]!);
-	const from = single ? n - 1 : n - NULL.length;
-	const before = out[from - 1];
-	if ((before !== 40 && before !== 44) || !(single || same(out, from, NULL))) return n;
-	out[from] = Mark.Any;
-	return from + 1;
+	return count < 2 ? n : from + 1;
 }
 
 function equal(b: Uint8Array, from: number, fromEnd: number, to: number, toEnd: number): boolean {

@@ -5,6 +5,7 @@
 
 import { CHARACTER, Character, FOLD, same } from "./characters.ts";
 import { Lists } from "./lists.ts";
+import type { Literals } from "./literals.ts";
 import { Mark } from "./marks.ts";
 import { changesReading } from "./reading.ts";
 import {
@@ -54,11 +55,18 @@ export class Shape {
 	/** The bytes of `out`, four in each. Behind the last of a shape come NULs, to the end of its word. */
 	private words = new Int32Array(this.out.buffer);
 	private length = 0;
-	private readonly lists = new Lists();
+	private readonly lists: Lists;
+	private readonly literals: Literals | null;
 	/** Where in the text the last string ended, one that a string in the next line goes on with; -1: there was none. */
 	private stringEnd = -1;
 	/** It is E'', B'' or X'': the next line would be read in its way. */
 	private isPrefixed = false;
+
+	/** @param literals which are to be known of each text */
+	constructor(literals: Literals | null = null) {
+		this.literals = literals;
+		this.lists = new Lists(literals);
+	}
 
 	/** The shape of the last text that `read` had one for, as a string whose characters are bytes. */
 	key(): string {
@@ -106,7 +114,7 @@ export class Shape {
 	 * @returns whether it has a shape
 	 */
 	read(b: Uint8Array, start: number, end: number): boolean {
-		this.clear(end - start);
+		this.clear(b, end - start);
 		const { out, lists } = this;
 		let at = CHARACTER[b[start]!] === Character.Letter ? start : this.gap(b, start, end);
 		if (!isBeginning(b, at, end)) return false;
@@ -127,7 +135,7 @@ export class Shape {
 					out[n++] = b[at++]!;
 					break;
 				case Character.Comma:
-					n = lists.inGroup ? lists.element(out, n) : n;
+					n = lists.inGroup ? lists.element(out, n, at) : n;
 					out[n++] = b[at++]!;
 					break;
 				case Character.Dot:
@@ -157,7 +165,7 @@ export class Shape {
 					at = n < 0 ? -1 : at + 1;
 					break;
 				case Character.Close:
-					n = lists.close(out, n);
+					n = lists.close(out, n, at);
 					at++;
 					break;
 				default:
@@ -183,7 +191,8 @@ export class Shape {
 	}
 
 	/** A shape is never longer than its text and the first mark; up to three NULs come behind it. */
-	private clear(textLength: number): void {
+	private clear(b: Uint8Array, textLength: number): void {
+		this.literals?.clear(b);
 		if (textLength + 4 > this.out.length) {
 			this.out = Buffer.from(new ArrayBuffer((Math.max(textLength + 4, 2 * this.out.length) + 3) & ~3));
 			this.words = new Int32Array(this.out.buffer);
@@ -213,13 +222,17 @@ export class Shape {
 	// others what there is to write, behind `length`.
 
 	private number(b: Uint8Array, at: number, end: number, n: number): number {
+		const start = at;
 		let value = 0;
 		for (; at < end && CHARACTER[b[at]!] === Character.Digit; at++)
 			if (value <= INT4_MAX) value = 10 * value + b[at]! - 48;
 		const next: Character = at < end ? CHARACTER[b[at]!]! : Character.Blank;
 		const isInteger = next !== Character.Dot && next !== Character.Letter;
-		this.out[n] = isInteger && value <= INT4_MAX ? Mark.Integer : Mark.Number;
-		return isInteger ? at : endOfNumber(b, at, end);
+		const kind = isInteger && value <= INT4_MAX ? Mark.Integer : Mark.Number;
+		this.out[n] = kind;
+		const stop = isInteger ? at : endOfNumber(b, at, end);
+		if (this.literals !== null) this.literals.add(kind, n, start, stop);
+		return stop;
 	}
 
 	private string(b: Uint8Array, at: number, end: number, n: number): number {
@@ -228,6 +241,7 @@ export class Shape {
 		this.out[n] = Mark.String;
 		this.isPrefixed = false;
 		this.stringEnd = endOfQuoted(b, at + 1, end, 39);
+		if (this.literals !== null) this.literals.add(Mark.String, n, at, this.stringEnd);
 		return this.stringEnd;
 	}
 
@@ -235,9 +249,9 @@ export class Shape {
 	private prefix(b: Uint8Array, at: number, end: number, n: number): number {
 		const letter = this.out[n]!;
 		if (b[at] === 39) {
-			if (letter === 101) return this.prefixed(Mark.Escaped, endOfEscaped(b, at + 1, end), n);
-			if (letter === 98) return this.prefixed(Mark.Bits, endOfBits(b, at + 1, end), n);
-			if (letter === 120) return this.prefixed(Mark.Hex, endOfBits(b, at + 1, end), n);
+			if (letter === 101) return this.prefixed(Mark.Escaped, at - 1, endOfEscaped(b, at + 1, end), n);
+			if (letter === 98) return this.prefixed(Mark.Bits, at - 1, endOfBits(b, at + 1, end), n);
+			if (letter === 120) return this.prefixed(Mark.Hex, at - 1, endOfBits(b, at + 1, end), n);
 		} else if (letter === 117 && b[at] === 38 && at + 1 < end) {
 			// U&'…' and U&"…": UESCAPE behind it may say how it is to be read.
 			if (b[at + 1] === 39 || b[at + 1] === 34) return -1;
@@ -245,8 +259,9 @@ export class Shape {
 		return at;
 	}
 
-	private prefixed(mark: Mark, stop: number, n: number): number {
+	private prefixed(mark: Mark, start: number, stop: number, n: number): number {
 		this.out[n] = mark;
+		if (this.literals !== null) this.literals.add(mark, n, start, stop);
 		this.isPrefixed = true;
 		this.stringEnd = stop;
 		return stop;
@@ -275,8 +290,10 @@ export class Shape {
 	private dollar(b: Uint8Array, at: number, end: number): number {
 		const digits = endOfDigits(b, at + 1, end);
 		if (digits > at + 1) return this.verbatim(b, at, digits);
+		const stop = endOfDollars(b, at, end);
+		if (this.literals !== null) this.literals.add(Mark.Dollars, this.length, at, stop);
 		this.out[this.length++] = Mark.Dollars;
-		return endOfDollars(b, at, end);
+		return stop;
 	}
 
 	/** `b[at, stop)` as it is. */

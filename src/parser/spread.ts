@@ -12,6 +12,7 @@ import {
 } from "./known-functions.ts";
 import { Lexer, Token } from "./lexer.ts";
 import type { Fields, Value } from "./parse.ts";
+import { isSharded, type Tables } from "./tables.ts";
 
 export const enum Spread {
 	/** The statement names no table of the user's: any one shard can answer, since what users made is the same in each catalogue. */
@@ -51,9 +52,17 @@ const ANYWHERE: Placement = { spread: Spread.One, firstAnswers: null, unmerged: 
 const EVERYWHERE: Placement = { spread: Spread.All, firstAnswers: null, unmerged: null, calls: NONE };
 const UNREAD: Placement = { ...EVERYWHERE, unmerged: "a statement that could not be parsed" };
 
-export function placementOf(statements: readonly Fields[]): Placement {
+/**
+ * @param tables which of them are sharded; null: perhaps all
+ * @param tied by the number of the statement: its sharded tables count as one, see `Keys`
+ */
+export function placementOf(
+	statements: readonly Fields[],
+	tables: Tables | null = null,
+	tied: readonly boolean[] = [],
+): Placement {
 	if (statements.length === 0) return ANYWHERE;
-	const places = statements.map(placeOf);
+	const places = statements.map((statement, i) => placeOf(statement, { tables, isTied: tied[i] === true }));
 	const unmerged = places.find((place) => place.unmerged !== null)?.unmerged ?? null;
 	const calls = places.every((place) => place.calls.length === 0) ? NONE : places.flatMap((place) => place.calls);
 	if (places.every(({ spread }) => spread === Spread.One || spread === Spread.First)) {
@@ -87,13 +96,19 @@ function writesOwnValues(sql: string): boolean {
 
 const FOREIGN: ReadonlySet<string> = new Set(["select", "with", "table", "using", "from", "current"]);
 
-function placeOf(statement: Fields): Place {
+/** What is known of a statement's tables. */
+interface Known {
+	readonly tables: Tables | null;
+	readonly isTied: boolean;
+}
+
+function placeOf(statement: Fields, known: Known): Place {
 	const [kind] = Object.keys(statement);
 	const fields = node(statement[kind ?? ""]);
 	if (fields === null) return ALL;
 	switch (kind) {
 		case "SelectStmt":
-			return select(statement);
+			return select(statement, known);
 		case "VariableShowStmt":
 			return ONE;
 		// LISTEN runs on every shard, and a listener shall be told once.
@@ -102,24 +117,24 @@ function placeOf(statement: Fields): Place {
 		case "ExplainStmt": {
 			// Each shard's plan is right, whatever the statement would give.
 			const query = node(fields.query);
-			const look = query?.SelectStmt === undefined ? null : new Look(query);
+			const look = query?.SelectStmt === undefined ? null : new Look(query, 0, known.tables);
 			return look === null || look.table || look.calls.length > 0 ? ALL : ONE;
 		}
 		case "InsertStmt":
 		case "UpdateStmt":
 		case "DeleteStmt":
 		case "MergeStmt":
-			return write(kind, fields);
+			return write(kind, fields, known);
 		case "CopyStmt":
-			return copy(fields);
+			return copy(fields, known);
 		case "DeclareCursorStmt":
-			return later(node(fields.query), "a cursor for what names no table");
+			return later(node(fields.query), "a cursor for what names no table", known);
 		case "PrepareStmt":
-			return later(node(fields.query), "PREPARE of what names no table");
+			return later(node(fields.query), "PREPARE of what names no table", known);
 		case "CreateTableAsStmt": {
 			// Every shard has the table that is made.
 			const query = node(fields.query);
-			return query?.SelectStmt === undefined ? ALL : { ...select(query), spread: Spread.All };
+			return query?.SelectStmt === undefined ? ALL : { ...select(query, known), spread: Spread.All };
 		}
 		case "FetchStmt":
 			return fields.howMany === FETCH_ALL ? ALL : unmerged("FETCH or MOVE of some rows");
@@ -135,8 +150,8 @@ function unmerged(part: string): Place {
 	return { spread: Spread.All, unmerged: part, calls: NONE };
 }
 
-function select(query: Fields): Place {
-	const look = new Look(query);
+function select(query: Fields, { tables, isTied }: Known): Place {
+	const look = new Look(query, 0, tables);
 	if (!look.table) {
 		const spread = look.makes ? Spread.All : look.each ? Spread.Each : look.first === null ? Spread.One : Spread.First;
 		if (look.reading !== null) return unmerged(`${look.reading}()`);
@@ -145,17 +160,17 @@ function select(query: Fields): Place {
 	}
 	// Each shard would number rows by a sequence, or lock, for itself.
 	const own = look.reading ?? look.first;
-	const part = look.clause ?? look.place ?? (own === null ? null : `${own}()`);
+	const part = look.clause ?? (isTied ? null : look.place) ?? (own === null ? null : `${own}()`);
 	if (part === null && look.calls.length === 0) return ALL;
 	return { spread: Spread.All, unmerged: part, calls: look.calls };
 }
 
 /** DECLARE and PREPARE: FETCH and EXECUTE come later and cannot tell where it is, so it goes to all shards or is refused. */
-function later(query: Fields | null, what: string): Place {
+function later(query: Fields | null, what: string, known: Known): Place {
 	if (query === null) return ALL;
 	const [kind] = Object.keys(query);
-	if (kind !== "SelectStmt") return write(kind ?? "", node(query[kind ?? ""]) ?? {});
-	const place = select(query);
+	if (kind !== "SelectStmt") return write(kind ?? "", node(query[kind ?? ""]) ?? {}, known);
+	const place = select(query, known);
 	return place.spread === Spread.All || place.unmerged !== null ? place : unmerged(what);
 }
 
@@ -166,24 +181,33 @@ const ANOTHER: Readonly<Record<string, string>> = {
 };
 
 /** A write to one table: each shard changes what rows it has, and inserts them all. No other table may have a say. */
-function write(kind: string, fields: Fields): Place {
-	if (kind === "MergeStmt") return unmerged("MERGE");
-	const another = ANOTHER[kind];
+function write(kind: string, fields: Fields, { tables, isTied }: Known): Place {
+	const isCopied = tables !== null && !mayBeSharded(tables, node(fields.relation) ?? {});
+	if (kind === "MergeStmt" && !isCopied) return unmerged("MERGE");
+	const another = ANOTHER[kind] ?? (isCopied ? "MERGE" : undefined);
 	if (another === undefined) return ALL;
-	const look = new Look(fields, 1);
+	const look = new Look(fields, 1, tables);
 	if (look.current) return unmerged("WHERE CURRENT OF");
-	return look.others ? unmerged(look.within ?? another) : ALL;
+	if (look.others && !isTied) return unmerged(look.within ?? another);
+	// What is on all shards is written on each.
+	return isCopied ? EACH : ALL;
 }
 
-function copy(fields: Fields): Place {
-	if (fields.is_from) return ALL;
+/** Whether a table's rows may be on some of the shards only. */
+function mayBeSharded(tables: Tables | null, { schemaname, relname }: Fields): boolean {
+	const schema = typeof schemaname === "string" && schemaname !== "" ? schemaname : null;
+	return tables === null || isSharded(tables, schema, String(relname));
+}
+
+function copy(fields: Fields, known: Known): Place {
+	if (fields.is_from) return mayBeSharded(known.tables, node(fields.relation) ?? {}) ? ALL : EACH;
 	const query = node(fields.query);
 	const relation = node(fields.relation);
 	let place = ALL;
 	if (query !== null) {
 		const [kind] = Object.keys(query);
-		place = kind === "SelectStmt" ? select(query) : write(kind ?? "", node(query[kind ?? ""]) ?? {});
-	} else if (relation !== null && isCatalogue(relation)) place = ONE;
+		place = kind === "SelectStmt" ? select(query, known) : write(kind ?? "", node(query[kind ?? ""]) ?? {}, known);
+	} else if (relation !== null && (isCatalogue(relation) || !mayBeSharded(known.tables, relation))) place = ONE;
 	const header = place.spread === Spread.All && place.unmerged === null && hasHeader(list(fields.options));
 	return header ? unmerged("HEADER of COPY … TO") : place;
 }
@@ -275,9 +299,14 @@ class Look {
 	/** WHERE CURRENT OF. */
 	current = false;
 	private readonly rest: Visit[] = [];
+	private readonly known: Tables | null;
 
-	/** @param target tables that the statement writes to, which are not found by looking */
-	constructor(root: Fields, target = 0) {
+	/**
+	 * @param target tables that the statement writes to, which are not found by looking
+	 * @param known which tables are sharded: others do not count
+	 */
+	constructor(root: Fields, target = 0, known: Tables | null = null) {
+		this.known = known;
 		this.tables = target;
 		this.target = target;
 		this.push(root, null, null);
@@ -394,7 +423,9 @@ class Look {
 	private relation(fields: Fields, names: Names | null, within: string | null): void {
 		const { relname } = fields;
 		if (fields.schemaname === "" && typeof relname === "string" && isKnown(names, relname)) return;
-		if (!isCatalogue(fields)) this.found(within);
+		if (!isCatalogue(fields)) {
+			if (mayBeSharded(this.known, fields)) this.found(within);
+		}
 		// Large objects are on the first shard, as are the functions for them.
 		else if (relname === "pg_largeobject" || relname === "pg_largeobject_metadata") this.first ??= relname;
 	}

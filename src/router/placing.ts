@@ -1,8 +1,9 @@
 // Which tables of a database are sharded, and by what: `[[sharded_tables]]`, `[[sharded_schemas]]` and `[[omnisharded_tables]]`, to
 // be asked of names in a statement. The router has it, one for each database. Knows names and columns, no statement.
 
-import type { Sharding, TableName } from "../config/sharding.ts";
+import type { ShardedTable, Sharding, TableName } from "../config/sharding.ts";
 import { PgError } from "../errors.ts";
+import type { KeyColumn, Tables } from "../parser/tables.ts";
 import { columnOf, type ShardedColumn } from "./columns.ts";
 import { ShardChoice } from "./route.ts";
 import { shardOfKey } from "./sharding.ts";
@@ -15,12 +16,14 @@ const NONE: readonly ShardedColumn[] = [];
  * What a database's configuration says of sharding. Names are as PostgreSQL stores them; a null schema is one that the statement
  * does not say, which fits each entry. Immutable.
  */
-export class Placing {
+export class Placing implements Tables {
 	readonly shards: number;
 	/** There are `[[sharded_schemas]]`. */
 	readonly bySchema: boolean;
 	/** The shard of schemas that no entry names: `ShardChoice.All` for all; null: there is no such entry. */
 	readonly otherSchemas: number | null;
+	/** The entry that a column is of. */
+	readonly #entries: ReadonlyMap<KeyColumn, ShardedTable>;
 	/** Of entries that name a table, by its name; and of the others, by the column's. */
 	readonly #byTable: ReadonlyMap<string, readonly ShardedColumn[]>;
 	readonly #byColumn: ReadonlyMap<string, readonly ShardedColumn[]>;
@@ -32,6 +35,7 @@ export class Placing {
 
 	constructor({ shards, tables, schemas, omnisharded }: Sharding) {
 		const columns = tables.map((table) => columnOf(table, shards));
+		this.#entries = new Map(columns.map((column, i) => [column, tables[i]!]));
 		this.shards = shards;
 		this.#byTable = Map.groupBy(
 			columns.filter(({ table }) => table !== null),
@@ -69,6 +73,14 @@ export class Placing {
 		const named = this.#byTable.get(table)?.filter((each) => fits(each, schema)) ?? NONE;
 		if (named.length > 0) return named;
 		return this.isOmnisharded(schema, table) ? NONE : this.#anyTable.filter((each) => fits(each, schema));
+	}
+
+	/** Equal values of the two columns are on one shard. */
+	isAlike(a: KeyColumn, b: KeyColumn): boolean {
+		const one = this.#entries.get(a);
+		const other = this.#entries.get(b);
+		if (one === undefined || other === undefined || one.by.kind === "centroids") return false;
+		return one === other || Bun.deepEquals([one.dataType, one.by], [other.dataType, other.by]);
 	}
 
 	/** Listed in `[[omnisharded_tables]]`: its rows are on all shards. */

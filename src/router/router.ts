@@ -4,6 +4,7 @@
 import type { General } from "../config/settings.ts";
 import { Side } from "../config/snapshot.ts";
 import { PgError } from "../errors.ts";
+import { type Aim, evaluate } from "../parser/aim.ts";
 import type { StatementCache } from "../parser/cache.ts";
 import { mayHaveComments, withoutComments } from "../parser/comments.ts";
 import { type StatementFacts, TransactionControl } from "../parser/facts.ts";
@@ -11,8 +12,11 @@ import { type Hints, NO_HINTS } from "../parser/hints.ts";
 import { Backslash } from "../parser/lexer.ts";
 import { Parsed } from "../parser/parse.ts";
 import { type Placement, Spread } from "../parser/spread.ts";
+import { At } from "../parser/tables.ts";
 import { Outcome, ReadWrite, ShardCode } from "../plugin/abi.ts";
 import type { Decision, PluginHost, RouteInput } from "../plugin/host.ts";
+import { BindArguments, type ParameterTypes } from "./arguments.ts";
+import { misplaced, ONE_COPY } from "./misplaced.ts";
 import type { Placing } from "./placing.ts";
 import { parseError, REFUSALS, Unasked } from "./refusals.ts";
 import { Route, Routes, ShardChoice } from "./route.ts";
@@ -72,6 +76,10 @@ export interface RouteRequest {
 	bind: Uint8Array | null;
 	bindStart: number;
 	bindEnd: number;
+	/** As `Routed` has them; with `Router.placesKeys` only. */
+	types: ParameterTypes | null;
+	/** As in `BindArguments`; with `Router.placesKeys` only. */
+	isForeign: boolean;
 }
 
 /** Names that servers may have statements by. */
@@ -98,6 +106,8 @@ export function routeRequest(): RouteRequest {
 		bind: null,
 		bindStart: 0,
 		bindEnd: 0,
+		types: null,
+		isForeign: false,
 	};
 }
 
@@ -113,6 +123,8 @@ export class Router {
 	readonly statements: StatementCache;
 	/** The side of a statement that may do anything. */
 	readonly writeSide: Side;
+	/** Statements go where the rows are that they are about. */
+	readonly placesKeys: boolean;
 	/** A plugin has called the statement that was routed last a write, whatever its tree says. */
 	calledWrite = false;
 	readonly #shards: number;
@@ -133,12 +145,17 @@ export class Router {
 	/** The side that the last decision would have liked, whatever servers the cluster has. */
 	#wanted = Side.Primary;
 
+	readonly #arguments = new BindArguments();
+	/** Where the rows of the statement are that was decided about last, a shard or an `At`. */
+	#at: number = At.All;
+
 	readonly #byCluster = new Routes("the only choice");
 	readonly #byStatement = new Routes("statement");
 	readonly #byTransaction = new Routes("transaction");
 	readonly #bySplit = new Routes("read_write_split");
 	readonly #byComment = new Routes("comment");
 	readonly #bySetting = new Routes("pgdog setting");
+	readonly #byKey = new Routes("sharding key");
 	readonly #bySize = new Routes("size of the request");
 	readonly #bySyntaxError = new Routes("syntax error");
 	readonly #byPlugin = new Map<string, Routes>();
@@ -160,6 +177,7 @@ export class Router {
 		this.#preferPrimary = policy.read_write_split === "prefer_primary";
 		this.decides = shards > 1 || (hasPrimary && hasReplicas) || policy.expanded_explain;
 		this.statements = statements;
+		this.placesKeys = statements.placesKeys;
 		this.#plugins = plugins?.active ? plugins : null;
 		this.asksPlugins = this.#plugins !== null;
 		this.needsFacts = this.decides || this.#plugins !== null;
@@ -201,9 +219,9 @@ export class Router {
 		this.calledWrite = false;
 		const route = this.#plugins === null || own.error !== null ? own : this.#askPlugins(this.#plugins, own, request);
 		if (route.shard !== ShardChoice.All || route.error !== null || request.facts === null) return route;
-		const { placement } = request.facts;
-		if (placement.unmerged === null && placement.calls.length === 0) return route;
-		return this.#refusal(placement) ?? route;
+		const { placement, aim } = request.facts;
+		if (placement.unmerged === null && placement.calls.length === 0 && aim === null) return route;
+		return this.#refusal(request.facts) ?? route;
 	}
 
 	#askPlugins(plugins: PluginHost, own: Route, request: RouteRequest): Route {
@@ -356,7 +374,16 @@ export class Router {
 		if (this.#shards === 1) return routes.to(0, side);
 		// BEGIN, COMMIT and their like: on which shards a transaction is open `ShardedTransaction` knows.
 		if (controls) return routes.to(this.#anyShard, side);
-		return this.#hinted(facts, hints, side) ?? routes.to(this.#shardOf(facts.placement, request.home), side);
+		return this.#placed(facts, request, side) ?? routes.to(this.#shardOf(facts.placement, request.home), side);
+	}
+
+	/** The shard of the rows that the statement is about; null: it is about those of several, or of none. */
+	#byRows(aim: Aim, request: RouteRequest, side: Side): Route | null {
+		const at = evaluate(aim, null, aim.hasParameters ? this.#arguments.of(request) : null);
+		if (aim.hasParameters) this.#arguments.clear();
+		this.#at = at;
+		if (at >= 0) return this.#byKey.to(at, side);
+		return at === At.None ? this.#byKey.to(request.home, side) : null;
 	}
 
 	/** The shard of a statement for which no hint names one. */
@@ -378,7 +405,11 @@ export class Router {
 	}
 
 	/** The error for a statement whose answer is not what all shards would answer; null when it is, or that is permitted. */
-	#refusal(placement: Placement): Route | null {
+	#refusal({ placement, aim, transaction }: StatementFacts): Route | null {
+		// A string that begins with BEGIN or its like goes to all shards, whatever the rows that it is about.
+		const isBlock = transaction > TransactionControl.LastInside;
+		const error = aim === null ? null : misplaced(aim, isBlock ? At.Apart : this.#at);
+		if (error !== null) return refuse("shards", error);
 		if (this.#unmerged) return null;
 		const call = placement.unmerged === null ? this.#stranger(placement.calls) : undefined;
 		if (placement.unmerged === null && call === undefined) return null;
@@ -390,21 +421,27 @@ export class Router {
 		return refuse("shards", new PgError("ERROR", "0A000", `${part} is not supported across shards`, detail, hint));
 	}
 
-	/** The shard that hints name, a comment's before the session's; a key beats a number. */
-	#hinted({ hints, reads, writes }: StatementFacts, session: Hints, side: Side): Route | null {
+	/** The shard that hints name, a comment's before the session's, where a key beats a number; or else the shard of its rows. */
+	#placed({ aim, hints, reads, writes }: StatementFacts, request: RouteRequest, side: Side): Route | null {
 		const isComment = hints !== null && (hints.shardingKey !== null || hints.shard !== null);
-		const { shardingKey, shard } = isComment ? hints : session;
+		const { shardingKey, shard } = isComment ? hints : request.hints;
 		const routes = isComment ? this.#byComment : this.#bySetting;
-		let refusal: Route;
+		let route: Route;
 		if (shardingKey !== null) {
 			const found = this.#placing?.shardOfKey(shardingKey) ?? shardOfKey(shardingKey, this.#shards);
-			if (typeof found === "number") return routes.to(found, side);
-			refusal = refuse(routes.decidedBy, found);
-		} else if (shard === null) return null;
-		else if (shard < this.#shards) return routes.to(shard, side);
-		else refusal = noSuchShard(shard, this.#shards, routes.decidedBy, "A hint sends the statement there");
+			route = typeof found === "number" ? routes.to(found, side) : refuse(routes.decidedBy, found);
+		} else if (shard === null) return aim === null ? null : this.#byRows(aim, request, side);
+		else if (shard < this.#shards) route = routes.to(shard, side);
+		else route = noSuchShard(shard, this.#shards, routes.decidedBy, "A hint sends the statement there");
 		// What the session has asked for wrongly SET and RESET can help: they go their way.
-		return isComment || reads || writes ? refusal : null;
+		if (route.error !== null) return isComment || reads || writes ? route : null;
+		return aim === null ? route : this.#despite(aim, route);
+	}
+
+	/** A hint wins over the rows that the statement is about, unless it would change one copy of many. */
+	#despite(aim: Aim, route: Route): Route {
+		this.#at = aim.placesRows ? At.Unplaced : At.All;
+		return aim.writesCopies && !this.#placing!.bySchema ? TO_ONE_COPY : route;
 	}
 
 	/** Whether a replica may have the transaction that `facts` begins, or is the first statement of. */
@@ -439,6 +476,8 @@ function noSuchShard(shard: number, shards: number, decidedBy: string, why: stri
 
 /** The route of a statement that is asked about again later (`mayWait`): no client is told this error. */
 const TOO_EARLY = refuse("plugins' rules", new PgError("ERROR", "0A000", "the statement before it is under way"));
+
+const TO_ONE_COPY = refuse("a hint", ONE_COPY);
 
 function refuse(decidedBy: string, error: PgError): Route {
 	return new Route(ShardChoice.All, Side.Primary, decidedBy, error);

@@ -37,6 +37,11 @@ export class SessionReading {
 		for (const name of statements?.namesOf(dependsOnReading) ?? []) this.addStale(name);
 	}
 
+	/** Values beyond ASCII are not in UTF-8, or may not be. */
+	get isForeign(): boolean {
+		return (this.ofNext & (Reading.Foreign | Reading.Changing)) !== 0;
+	}
+
 	/** A statement runs. @param changes it may change how the session reads */
 	noteRun(changes: boolean, facts: StatementFacts | null): void {
 		this.isUnderWay = true;

@@ -24,7 +24,7 @@ import type { OwnTexts } from "./own-texts.ts";
 import { ParsedTexts } from "./parsed-texts.ts";
 import type { Parsing } from "./parsing.ts";
 import { Preparing } from "./preparing.ts";
-import { routedStatement, routedText } from "./routed.ts";
+import { ownText, routedParse, routedStatement } from "./routed.ts";
 import { noteBound } from "./runs.ts";
 import { Said } from "./said.ts";
 import type { ShardTold, Told } from "./told.ts";
@@ -506,10 +506,10 @@ export class ClientStatements implements PreparedNames, StatementClient {
 			const statement = this.names.find(names, from, to);
 			if (statement !== undefined) return routedStatement(statement, router, reading);
 			const text = this.own?.find(names, from, to);
-			return text === undefined ? null : routedText(text, 0, text.length, router, reading);
+			return text === undefined ? null : ownText(text, router, reading);
 		}
 		const { chunk, start, textEnd } = this.unnamed;
-		return chunk === null ? null : routedText(chunk, start, textEnd, router, reading);
+		return chunk === null ? null : routedParse(chunk, start, textEnd, router, reading);
 	}
 
 	/** Names of the client's statements whose text passes the test, "" for the unnamed one. */

@@ -1214,7 +1214,7 @@ describe("a table of PgDog's that asks for what is done anyway", () => {
 	});
 
 	test("is refused when it is not empty, and told what is unknown in it", () => {
-		expect(problems(loadText('[[sharded_tables]]\ncolumn = "id"'))).toMatchObject([{ key: "sharded_tables" }]);
+		expect(problems(loadText('[[mirroring]]\nsource_db = "a"'))).toMatchObject([{ key: "mirroring" }]);
 		expect(problems(loadText("[rewrite]\nenable = false"))).toMatchObject([
 			{ wrong: "unknown", key: "rewrite.enable", accepted: 'did you mean "enabled"?' },
 		]);

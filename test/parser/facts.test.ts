@@ -381,6 +381,7 @@ test("the end of a transaction is known to begin another", () => {
 
 test("of a text without a tree nothing is known but why, what it asks for, and that it may write", () => {
 	const nothing = {
+		aim: null,
 		reads: false,
 		writes: true,
 		transaction: TransactionControl.None,

@@ -15,11 +15,11 @@ function written(text: string): string | null {
 	let n = 1;
 	for (const character of marked(text)) {
 		if (character === "(") n = lists.open(out, n);
-		else if (character === ")") n = lists.close(out, n);
+		else if (character === ")") n = lists.close(out, n, 0);
 		else if (character === "[") n = lists.openBracket(out, n);
 		else if (character === "]") n = lists.closeBracket(out, n);
 		else {
-			if (character === "," && lists.inGroup) n = lists.element(out, n);
+			if (character === "," && lists.inGroup) n = lists.element(out, n, 0);
 			out[n++] = character.charCodeAt(0);
 			if (character === "#") lists.hint(n - 1, n);
 		}

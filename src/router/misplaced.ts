@@ -1,0 +1,48 @@
+// What a client is told of a statement that would put rows on shards where nobody looks for them, or change what is on some shards
+// only. router.ts asks when neither a key, a hint nor a plugin has named one shard.
+
+import { PgError } from "../errors.ts";
+import type { Aim } from "../parser/aim.ts";
+import { At } from "../parser/tables.ts";
+
+const NAME_ONE = "name one shard (pgdog_shard, pgdog_sharding_key, a plugin)";
+
+/** @param at what `evaluate` has found @returns null: it may go to all shards */
+export function misplaced(aim: Aim, at: number): PgError | null {
+	if (aim.refusal !== null) return refuse(`${aim.refusal.part} is not supported across shards`, null, aim.refusal.hint);
+	if (!aim.placesRows) return null;
+	switch (at) {
+		case At.Unplaced:
+			return refuse(
+				"the shard of a new row is not known",
+				"Its sharding key has to be a constant or a parameter of the column's type, and a value that is mapped to a shard.",
+				"Write the value itself",
+			);
+		case At.Apart:
+			return refuse(
+				"a statement that inserts rows on several shards is not supported",
+				'Its rows are not split, as with [rewrite] split_inserts = "error".',
+				"Insert the rows of each shard by a statement of its own",
+			);
+		case At.Changed:
+			return refuse(
+				"sharding key updates are forbidden",
+				"A row whose key changes may belong to another shard.",
+				"Delete the row and insert it anew",
+			);
+		default:
+			return null;
+	}
+}
+
+/** A hint sends what is to be on all shards to one. PgDog's words. */
+export const ONE_COPY = new PgError(
+	"ERROR",
+	"58000",
+	"cannot write to an omnisharded table with a shard directive",
+	"Its rows are the same on all shards.",
+);
+
+function refuse(message: string, detail: string | null, hint: string): PgError {
+	return new PgError("ERROR", "0A000", message, detail ?? undefined, `${hint}, or ${NAME_ONE}.`);
+}
