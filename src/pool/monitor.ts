@@ -26,10 +26,11 @@ const TICK = 50;
 const HASTE = 200;
 /**
  * Before the first primary is chosen every server may take this long to answer, ms, or `lsn_check_timeout`, if that is less: of two
- * that say they are it, the one that was left behind must not be written to just because it is the quicker one. Who does not
- * answer at all holds up no more than a `checkout_timeout` of clients.
+ * that say they are it, the one that was left behind must not be written to just because it is the quicker one. But no longer than a
+ * `checkout_timeout`, unless that is shorter than the least: clients would give up at each start and takeover beside one that is dead.
  */
 const HEARING = 5_000;
+const LEAST_HEARING = 1_000;
 
 /**
  * How far `now()` of two threads may be apart, ms, since each reads the clock by an origin of its own: a write that a worker
@@ -208,7 +209,8 @@ export class Monitor {
 
 	private elect(group: Group, time: number): void {
 		const silent = group.watches.some(({ report, failure }) => report === null && failure === null);
-		if (silent && group.primary === null && time - group.since < HEARING) return;
+		const patience = Math.max(LEAST_HEARING, Math.min(HEARING, this.general.checkout_timeout));
+		if (silent && group.primary === null && time - group.since < patience) return;
 		const claims = group.watches.filter(({ report }) => report?.inRecovery === false);
 		const primary = chief(claims, group.primary) ?? null;
 		if (primary !== group.primary) {

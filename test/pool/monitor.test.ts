@@ -159,7 +159,8 @@ test("a server that is silent keeps nobody waiting: the others are heard, and on
 	using two = new ScriptedServer();
 	one.mute = true;
 	two.row = primary(1, 100);
-	const { roles } = scene([{ port: one.port }, { port: two.port }], { lsn_check_timeout: 60_000 });
+	const settings = { lsn_check_timeout: 60_000, checkout_timeout: 1_000 };
+	const { roles } = scene([{ port: one.port }, { port: two.port }], settings);
 	await until(() => roles() === "?p", "the one that speaks", 2_000);
 });
 
@@ -175,11 +176,12 @@ test("servers that a reload brings are all heard before one of them is the prima
 	late.row = primary(2, 200);
 	late.hold = true;
 	const [first, second, third, fourth] = [gone, stays, left, late].map(({ port }) => ({ port }));
-	const { roles, log, reload } = scene([first!, second!, third!, fourth!], {}, [first!, second!]);
+	const settings = { checkout_timeout: 1_000 };
+	const { roles, log, reload } = scene([first!, second!, third!, fourth!], settings, [first!, second!]);
 	const start = now();
 	await until(() => roles() === "pr??", "roles");
 	await until(() => now() - start > 1_100, "the first hearing to be over");
-	reload({}, [second!, third!, fourth!]);
+	reload(settings, [second!, third!, fourth!]);
 	// It is asked again when it has answered.
 	await until(() => left.queries.length > 1, "the one that was left behind to be heard");
 	late.hold = false;
