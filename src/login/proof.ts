@@ -65,7 +65,7 @@ export function readmit(
 ): PgError | null {
 	if (byCertificate && identity?.authorities !== rules.tls.clients?.authorities) return RELOADED;
 	if (comer.isAdmin !== before.isAdmin) return RELOADED;
-	if (rules.hba === before.list) return null;
+	if (rules.hba === before.list && rules.general.auth_type === before.authType) return null;
 	const next = admit(rules, comer, identity !== null);
 	const isEnough = ["trust", proofOf(before)].includes(proofOf(next));
 	return next.refusal ?? (isEnough ? null : RELOADED);

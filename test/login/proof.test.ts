@@ -314,6 +314,16 @@ describe("a log-in", () => {
 		expect(await said).toBe(10);
 	});
 
+	test("of which auth_type asked nothing does not end by that once a reload asks for a password", async () => {
+		using listening = stage([], { auth_type: "trust", auth_query_user: "asker" });
+		const { context } = listening;
+		context.lookUp = async () => {
+			context.general = { ...context.general, auth_type: "scram" };
+			return { found: { passwords: ["secret"] } };
+		};
+		expect(await first(listening, "stranger")).toStartWith("57P03 ");
+	});
+
 	test("by an MD5 hash is nothing that SCRAM can check, and the log says so", async () => {
 		using listening = stage([entry("scram-sha-256")]);
 		await rejects(RawClient.connect({ port: listening.port, user: "old", database: "d", password: "x" }), "28000");
