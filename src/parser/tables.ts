@@ -39,6 +39,8 @@ export interface Tables {
 	columnsOf(schema: string | null, table: string): readonly KeyColumn[];
 	/** The shard of all tables of a schema; `At.All`: all; null: that does not depend on the schema. */
 	shardOfSchema(schema: string): number | null;
+	/** A table that is named without its schema may be in one whose tables are on one shard: `search_path` says which it is. */
+	mayBeAnywhere(table: string): boolean;
 	/** Equal values of the two columns are on one shard. */
 	isAlike(a: KeyColumn, b: KeyColumn): boolean;
 }
@@ -50,6 +52,7 @@ export function isAmbiguous(keys: readonly KeyColumn[], schema: string | null): 
 
 /** Whether a table's rows are on some shards only. */
 export function isSharded(tables: Tables, schema: string | null, table: string): boolean {
+	if (schema === null && tables.mayBeAnywhere(table)) return true;
 	if (tables.bySchema && schema !== null) {
 		const shard = tables.shardOfSchema(schema);
 		if (shard !== null) return shard !== At.All;

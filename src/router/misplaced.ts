@@ -18,6 +18,9 @@ export function misplaced(aim: Aim, at: number): PgError | null {
 				"Its sharding key has to be a constant or a parameter of the column's type, and a value that is mapped to a shard.",
 				"Write the value itself",
 			);
+		// On all shards it would be there several times, and so would rows beside it.
+		case At.Null:
+			return refuse("a new row without a sharding key is not supported", "NULL has no shard.", "Give the key a value");
 		case At.Apart:
 			return refuse(
 				"a statement that inserts rows on several shards is not supported",

@@ -70,9 +70,15 @@ export class Placing implements Tables {
 	 * by another.
 	 */
 	columnsOf(schema: string | null, table: string): readonly ShardedColumn[] {
+		if (schema === null && this.mayBeAnywhere(table)) return NONE;
 		const named = this.#byTable.get(table)?.filter((each) => fits(each, schema)) ?? NONE;
 		if (named.length > 0) return named;
 		return this.isOmnisharded(schema, table) ? NONE : this.#anyTable.filter((each) => fits(each, schema));
+	}
+
+	/** A table that is named without its schema may be in one whose tables are on one shard: `search_path` says which it is. */
+	mayBeAnywhere(table: string): boolean {
+		return this.bySchema && !this.isOmnisharded(null, table);
 	}
 
 	/** Equal values of the two columns are on one shard. */

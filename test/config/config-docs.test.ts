@@ -3,6 +3,7 @@ import { renderConfigDocs } from "../../scripts/config-docs.ts";
 import { judge } from "../../src/config/judge.ts";
 import type { Settings } from "../../src/config/setting.ts";
 import * as settings from "../../src/config/settings.ts";
+import * as sharded from "../../src/config/sharded.ts";
 import * as unserved from "../../src/config/unserved.ts";
 
 const tables: [string, Settings, unserved.Unserved][] = [
@@ -13,6 +14,11 @@ const tables: [string, Settings, unserved.Unserved][] = [
 	["users", settings.user, unserved.unservedUser],
 	["plugins", settings.plugin, unserved.unservedPlugin],
 	["write_functions", settings.writeFunction, unserved.unservedWriteFunction],
+	["sharded_tables", sharded.shardedTable, unserved.unservedShardedTable],
+	["sharded_tables.mapping", sharded.mappingRule, unserved.NOTHING_UNSERVED],
+	["sharded_mappings", sharded.shardedMapping, unserved.NOTHING_UNSERVED],
+	["sharded_schemas", sharded.shardedSchema, unserved.NOTHING_UNSERVED],
+	["omnisharded_tables", sharded.omnishardedTables, unserved.NOTHING_UNSERVED],
 ];
 
 test("docs/config.md is what scripts/config-docs.ts makes of the table", async () => {

@@ -102,6 +102,18 @@ test("a database that becomes read only changes its cluster", () => {
 	expect(clusters.changed.map(({ before, after }) => [before.readOnly, after.readOnly])).toEqual([[false, true]]);
 });
 
+test("what is sharded otherwise changes the clusters of its database, and no pool", () => {
+	const sharded = (more: string) => snapshot("", ["a", "b"], "pw", `[[sharded_tables]]\ndatabase = "a"\n${more}\n`);
+	const { clusters, pools, shardingChanged } = diff(sharded('column = "id"'), sharded('column = "key"'));
+	expect(shardingChanged).toEqual(["a"]);
+	expect(clusters.changed.map(({ after }) => [after.database, after.sharding?.tables[0]?.column])).toEqual([
+		["a", "key"],
+	]);
+	expect(pools.changed).toEqual([]);
+	expect(diff(snapshot("", ["a", "b"]), sharded('column = "id"')).shardingChanged).toEqual(["a"]);
+	expect(diff(sharded('column = "id"'), sharded('column = "id"')).shardingChanged).toEqual([]);
+});
+
 test("another list of who may log in goes to the workers, and one that has not changed does not", () => {
 	const entry = (method: string) => `[[hba]]\ntype = "local"\ndatabase = "all"\nuser = "all"\nmethod = "${method}"\n`;
 	const having = (text: string) => snapshot("", ["a"], "pw", text);

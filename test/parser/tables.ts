@@ -46,5 +46,6 @@ export const TABLES: Tables = {
 	columnsOf: (schema, table) =>
 		(KEYS[table] ?? []).filter((key) => key.schema === null || schema === null || key.schema === schema),
 	shardOfSchema: (schema) => ({ first: 0, second: 1, every: At.All })[schema] ?? null,
+	mayBeAnywhere: () => false,
 	isAlike: (a, b) => a.dataType === b.dataType,
 };

@@ -76,6 +76,22 @@ describe("a table is sharded by", () => {
 	});
 });
 
+test("two columns are alike when equal values of them are on one shard", () => {
+	const list: ShardFunction = { kind: "mapping", lists: [], ranges: [], others: 1 };
+	const vectors: ShardFunction = { kind: "centroids", centroids: [[1]], probes: 1 };
+	const all = placing([
+		entry("t.a"),
+		entry("u.b"),
+		entry("v.c", "bigint", list),
+		entry("w.d", "varchar"),
+		entry("x.e", "vector", vectors),
+	]);
+	const [a, b, c, d, e] = ["t", "u", "v", "w", "x"].map((name) => all.columnsOf(null, name)[0]!);
+	expect([all.isAlike(a!, a!), all.isAlike(a!, b!)]).toEqual([true, true]);
+	expect([c, d, e, column("bigint")].map((other) => all.isAlike(a!, other!))).toEqual([false, false, false, false]);
+	expect(all.isAlike(e!, e!)).toBe(false);
+});
+
 describe("by hash a value's shard is that of its partition, whatever its form", () => {
 	// The values and their hashes modulo 4 are those of sharding.test.ts, printed by PostgreSQL 15.
 	test.each<[string, number]>([
@@ -399,6 +415,15 @@ describe("schemas", () => {
 		expect(["eu", "us"].map((each) => all.shardOfNamedSchema(each))).toEqual([1, null]);
 		expect([named.otherSchemas, all.otherSchemas]).toEqual([null, 3]);
 		expect(placing([]).bySchema).toBe(false);
+	});
+
+	test("hide where a table is that is named without its schema, unless it is omnisharded", () => {
+		const omnisharded = [{ schema: null, table: "copied" }];
+		const named = placing([entry("t.id")], { schemas, omnisharded });
+		expect(["t", "other", "copied"].map((table) => named.mayBeAnywhere(table))).toEqual([true, true, false]);
+		expect(named.columnsOf(null, "t")).toEqual([]);
+		expect(named.columnsOf("public", "t")).toHaveLength(1);
+		expect(placing([entry("t.id")]).mayBeAnywhere("t")).toBe(false);
 	});
 
 	test("are what a bare key names", () => {
