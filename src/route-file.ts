@@ -4,10 +4,13 @@
 import { membersOf } from "./config/resolve.ts";
 import { type Snapshot, WILDCARD } from "./config/snapshot.ts";
 import { PgError } from "./errors.ts";
+import { type Aim, evaluate, type Want } from "./parser/aim.ts";
 import { StatementCache } from "./parser/cache.ts";
-import { ownSetting } from "./parser/hints.ts";
+import { type OwnSetting, ownSetting } from "./parser/hints.ts";
 import { Backslash, Lexer, Token } from "./parser/lexer.ts";
 import { Parsed, SqlParser } from "./parser/parse.ts";
+import { type Source, SourceKind } from "./parser/sources.ts";
+import { At, type KeyColumn } from "./parser/tables.ts";
 import { Placing } from "./router/placing.ts";
 import { type Route, ShardChoice } from "./router/route.ts";
 import { sideText } from "./router/route-log.ts";
@@ -32,6 +35,7 @@ interface Told {
 	readonly shard: string;
 	readonly side: string;
 	readonly why: string;
+	readonly keys: string;
 	/** Lines below it. */
 	readonly notes: readonly string[];
 	readonly isRefused: boolean;
@@ -45,8 +49,8 @@ export function routeFile(snapshot: Snapshot, database: string | undefined, sql:
 	const routes = new FileRoutes(snapshot, nameOf(snapshot, database));
 	const all = statementsOf(sql).map(({ line, sql }) => ({ line, sql, ...routes.tell(sql) }));
 	const rows = [
-		["line", "shard", "side", "decided by", "statement"],
-		...all.map(({ line, shard, side, why, sql }) => [String(line), shard, side, why, shortened(sql)]),
+		["line", "shard", "side", "decided by", "keys", "statement"],
+		...all.map(({ line, shard, side, why, keys, sql }) => [String(line), shard, side, why, keys, shortened(sql)]),
 	];
 	const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
 	const [head, ...lines] = rows.map((row) =>
@@ -81,20 +85,16 @@ class FileRoutes {
 		const members = membersOf(snapshot, database);
 		const sharding = snapshot.sharding[database];
 		const roles = members.map(({ role }) => role);
+		const placing = sharding === undefined ? null : new Placing(sharding);
 		const topology = {
 			shards: new Set(members.map(({ shard }) => shard)).size,
 			hasPrimary: roles.some((role) => role !== "replica"),
 			hasReplicas: roles.some((role) => role !== "primary"),
 			readOnly: members.every(({ read_only }) => read_only === true),
-			placing: sharding === undefined ? null : new Placing(sharding),
+			placing,
 		};
-		const { writeFunctions } = snapshot;
-		this.#router = new Router(
-			topology,
-			new StatementCache(this.#parser, { writeFunctions, tables: topology.placing }),
-			null,
-			snapshot.general,
-		);
+		const statements = new StatementCache(this.#parser, { writeFunctions: snapshot.writeFunctions, tables: placing });
+		this.#router = new Router(topology, statements, null, snapshot.general);
 		this.#anyShard = topology.shards;
 	}
 
@@ -102,24 +102,36 @@ class FileRoutes {
 		const error = this.#errorOf(sql);
 		if (error !== null) return refused(error);
 		const own = ownSetting(sql);
-		if (own !== null) {
-			try {
-				if (own.kind !== "show") this.#hints.change(own, false);
-			} catch (wrong) {
-				if (wrong instanceof PgError) return refused(wrong);
-				throw wrong;
-			}
-			return { shard: "none", side: "-", why: "the proxy", notes: [], isRefused: false };
+		return own === null ? this.#route(sql) : this.#set(own);
+	}
+
+	/** What the proxy answers itself. */
+	#set(own: OwnSetting): Told {
+		try {
+			if (own.kind !== "show") this.#hints.change(own, false);
+		} catch (error) {
+			if (error instanceof PgError) return refused(error);
+			throw error;
 		}
+		return { shard: "none", side: "-", why: "the proxy", keys: "-", notes: [], isRefused: false };
+	}
+
+	#route(sql: string): Told {
 		const router = this.#router;
 		const facts = router.statements.facts(sql);
+		const { aim } = facts;
 		const request = { ...routeRequest(), sql, facts, hints: this.#hints.now, home: this.#anyShard };
-		const route = router.route(request);
-		if (route.error !== null) return refused(route.error);
+		// What depends on a parameter is refused, if at all, when that is known.
+		const isOpen = aim !== null && aim.refusal === null && evaluate(aim, null, null) === At.Open;
+		const route = isOpen ? router.routeUnbound(request) : router.route(request);
+		const keys = aim === null ? "-" : keysOf(aim);
+		if (route.error !== null) return { ...refused(route.error), keys };
+		const shard = isOpen && route.shard === ShardChoice.All ? "by key" : this.#shardText(route);
 		return {
-			shard: this.#shardText(route),
+			shard,
 			side: sideText(route.side),
-			why: route.decidedBy,
+			why: isOpen && shard === "by key" ? "sharding key" : route.decidedBy,
+			keys,
 			notes: [],
 			isRefused: false,
 		};
@@ -142,7 +154,34 @@ function refused({ sqlstate, message, detail, hint }: PgError): Told {
 	const notes = [`ERROR ${sqlstate}: ${message}`];
 	if (detail !== undefined) notes.push(`DETAIL: ${detail}`);
 	if (hint !== undefined) notes.push(`HINT: ${hint}`);
-	return { shard: "refused", side: "-", why: "-", notes, isRefused: true };
+	return { shard: "refused", side: "-", why: "-", keys: "-", notes, isRefused: true };
+}
+
+/** More keys than these are only told to be there. */
+const MOST_KEYS = 4;
+
+/** The keys that the statement has of sharded tables, each once: `id = 5`, `id = $1`. */
+function keysOf({ reads, rows, changes }: Aim): string {
+	const found = new Set<string>();
+	const add = (column: KeyColumn, source: Source) => found.add(`${column.column} = ${valueText(source)}`);
+	const look = (want: Want): void => {
+		if (want.kind === "value") add(want.column, want.source);
+		else if (want.kind !== "shard") want.parts.forEach(look);
+	};
+	reads.forEach(look);
+	for (const key of [...rows, ...changes]) {
+		if (key.kind === "value") add(key.column, key.source);
+		else if (key.kind === "read") look(key.want);
+	}
+	const all = [...found];
+	if (all.length === 0) return "-";
+	return all.slice(0, MOST_KEYS).join(", ") + (all.length > MOST_KEYS ? ", …" : "");
+}
+
+function valueText({ kind, parameter, text, isNumber, isArray }: Source): string {
+	const value =
+		kind === SourceKind.Parameter ? `$${parameter}` : text === null ? "NULL" : isNumber ? text : `'${text}'`;
+	return isArray ? `ANY(${value})` : value;
 }
 
 /** The statements of a file, with the comments before each. Those of a function's body (`BEGIN ATOMIC`) are not told apart. */

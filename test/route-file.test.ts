@@ -27,7 +27,7 @@ const SHARDS = snapshot(server("") + server("shard = 1") + server('shard = 1\npo
 function lines(sql: string, of = SHARDS): string[] {
 	const { text } = routeFile(of, undefined, sql);
 	const [head, ...rest] = text.trimEnd().split("\n");
-	expect(head).toMatch(/^line +shard +side +decided by +statement$/);
+	expect(head).toMatch(/^line +shard +side +decided by +keys +statement$/);
 	return rest.map((line) => line.trim().replace(/ {2,}/g, " "));
 }
 
@@ -35,13 +35,40 @@ test("each statement has its line, shard, side and why", () => {
 	const { text, isRefused } = routeFile(SHARDS, "app", "SELECT 1;\n\nINSERT INTO t\n  VALUES (1)");
 	expect(text).toBe(
 		[
-			"line  shard  side     decided by  statement",
-			"1     any    any      statement   SELECT 1",
-			"3     all    primary  statement   INSERT INTO t VALUES (1)",
+			"line  shard  side     decided by  keys  statement",
+			"1     any    any      statement   -     SELECT 1",
+			"3     all    primary  statement   -     INSERT INTO t VALUES (1)",
 			"",
 		].join("\n"),
 	);
 	expect(isRefused).toBe(false);
+});
+
+describe("where tables are sharded, keys are told and decide:", () => {
+	const sharded = (more: string) => `[[sharded_tables]]\ndatabase = "app"\n${more}\n`;
+	const of = snapshot(
+		server("") +
+			server("shard = 1") +
+			server("shard = 2") +
+			sharded('name = "users"\ncolumn = "id"') +
+			sharded('column = "name"\ndata_type = "varchar"'),
+	);
+
+	test.each([
+		["SELECT * FROM users WHERE id = 5", "2 primary sharding key id = 5"],
+		["SELECT * FROM users WHERE id IN (5, -5)", "all primary statement id = 5, id = -5"],
+		["SELECT * FROM users WHERE id IN (1, 2, 3, 4, 5)", "all primary statement id = 1, id = 2, id = 3, id = 4, …"],
+		["SELECT * FROM users WHERE id = $1 OR id = ANY($2)", "by key primary sharding key id = $1, id = ANY($2)"],
+		["INSERT INTO other (name) VALUES ('apples')", "1 primary sharding key name = 'apples'"],
+		["INSERT INTO users (id) SELECT id FROM users WHERE id = 5", "2 primary sharding key id = 5"],
+		["UPDATE users SET id = $1 WHERE id = 5", "by key primary sharding key id = 5, id = $1"],
+		["/* pgdog_shard: 1 */ SELECT * FROM users WHERE id = 5", "1 primary comment id = 5"],
+		["/* pgdog_shard: 1 */ SELECT * FROM users WHERE id = $1", "1 primary comment id = $1"],
+		["SELECT count(*) FROM users", "refused - - -"],
+		["INSERT INTO users (id) VALUES (5), (NULL)", "refused - - id = 5, id = NULL"],
+	])("%s", (sql, expected) => {
+		expect(lines(sql, of)[0]).toBe(`1 ${expected} ${sql}`);
+	});
 });
 
 test("hints decide, in comments and SET", () => {
@@ -53,14 +80,14 @@ test("hints decide, in comments and SET", () => {
 		"SET pgdog.role = 'primary'; SELECT 1",
 	];
 	expect(lines(sql.join("\n"))).toEqual([
-		"1 1 any comment /* pgdog_shard: 1 */ SELECT * FROM t",
-		"2 none - the proxy SET pgdog.shard = 0",
-		"2 0 any pgdog setting SELECT * FROM t",
-		"2 none - the proxy RESET pgdog.shard",
-		"2 all any statement SELECT * FROM t",
-		"3 none - the proxy SHOW pgdog.shard",
-		"5 none - the proxy SET pgdog.role = 'primary'",
-		"5 any primary pgdog setting SELECT 1",
+		"1 1 any comment - /* pgdog_shard: 1 */ SELECT * FROM t",
+		"2 none - the proxy - SET pgdog.shard = 0",
+		"2 0 any pgdog setting - SELECT * FROM t",
+		"2 none - the proxy - RESET pgdog.shard",
+		"2 all any statement - SELECT * FROM t",
+		"3 none - the proxy - SHOW pgdog.shard",
+		"5 none - the proxy - SET pgdog.role = 'primary'",
+		"5 any primary pgdog setting - SELECT 1",
 	]);
 });
 
@@ -68,7 +95,7 @@ describe("what is refused is told as clients would be:", () => {
 	test("a statement of which shards have no one answer", () => {
 		const { text, isRefused } = routeFile(SHARDS, undefined, "SELECT count(*) FROM t");
 		expect(isRefused).toBe(true);
-		expect(text).toContain("1     refused  -     -           SELECT count(*) FROM t\n");
+		expect(text).toContain("1     refused  -     -           -     SELECT count(*) FROM t\n");
 		expect(text).toContain("\n      ERROR 0A000: the aggregate count() is not supported across shards\n");
 		expect(text).toMatch(/\n {6}DETAIL: .+\n {6}HINT: Name one shard/);
 	});
@@ -86,7 +113,7 @@ describe("what is refused is told as clients would be:", () => {
 test("a statement ends where PostgreSQL ends it", () => {
 	const body = "BEGIN ATOMIC SELECT CASE WHEN true THEN 1 END; SELECT 2; END";
 	const sql = `SELECT ';' /* ; */, $$;$$;;\n; CREATE FUNCTION f() RETURNS int ${body};\n-- ;\nSELECT 1;`;
-	expect(lines(sql).map((line) => line.replace(/ \w+ \w+ statement/, ""))).toEqual([
+	expect(lines(sql).map((line) => line.replace(/ \w+ \w+ statement -/, ""))).toEqual([
 		"1 SELECT ';' /* ; */, $$;$$",
 		`2 CREATE FUNCTION f() RETURNS int ${body}`,
 		"4 SELECT 1",
