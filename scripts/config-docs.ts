@@ -5,12 +5,14 @@ import { peer } from "../src/config/peers.ts";
 import { pgbouncerNames } from "../src/config/pgbouncer-names.ts";
 import { environmentNames, MAX, type Setting, type Settings } from "../src/config/setting.ts";
 import { admin, database, general, plugin, tcp, user, writeFunction } from "../src/config/settings.ts";
+import { mappingRule, omnishardedTables, shardedMapping, shardedSchema, shardedTable } from "../src/config/sharded.ts";
 import {
 	type Unserved,
 	unservedDatabase,
 	unservedGeneral,
 	unservedPlugin,
 	unservedRewrite,
+	unservedShardedTable,
 	unservedTables,
 	unservedTcp,
 	unservedUser,
@@ -103,6 +105,40 @@ const tables: readonly [title: string, text: string, settings: Settings, env: bo
 		peer,
 		false,
 	],
+	[
+		"`[[sharded_tables]]`",
+		"In `pgdog.toml`; see [Sharding](sharding.md). How the rows of a table are spread over the shards of its database: each is on the shard\n" +
+			"that the value of one column says. What would place rows wrongly is an error here, also where PgDog warns: a shard that is not\n" +
+			"there, values of another type, ranges that overlap, a table with two columns. A reload that would leave no sharded table, or another\n" +
+			"number of shards under a hash, has to be forced (`RELOAD FORCE`).",
+		shardedTable,
+		false,
+	],
+	[
+		"`[[sharded_tables.mapping]]`",
+		"Below an entry of `[[sharded_tables]]`, one for each rule: `values` and `shard`, or `start`, `end` or both and `shard`, or `shard` alone.\n" +
+			"Lists come first, then ranges, which have no value in common, then the rule for all other values.",
+		mappingRule,
+		false,
+	],
+	[
+		"`[[sharded_mappings]]`",
+		"In `pgdog.toml`; deprecated, as with PgDog: rules of the entry of `[[sharded_tables]]` that has the same database, table and column.",
+		shardedMapping,
+		false,
+	],
+	[
+		"`[[sharded_schemas]]`",
+		"In `pgdog.toml`. All tables of a schema are on one shard. A bare sharding key (`pgdog_sharding_key`) names a schema then.",
+		shardedSchema,
+		false,
+	],
+	[
+		"`[[omnisharded_tables]]`",
+		"In `pgdog.toml`. Tables that have the same rows on all shards: reads go to one, writes to all.",
+		omnishardedTables,
+		false,
+	],
 	["`[admin]`", "In `pgdog.toml` or `users.toml`; where both set a key, the latter wins.", admin, true],
 	["`[tcp]`", "In `pgdog.toml`; for connections of clients and to servers, from the next one on.", tcp, false],
 ];
@@ -155,6 +191,7 @@ function unserved(): string {
 		["[[databases]]", unservedDatabase],
 		["[[users]]", unservedUser],
 		["[[plugins]]", unservedPlugin],
+		["[[sharded_tables]]", unservedShardedTable],
 		["[tcp]", unservedTcp],
 		["[rewrite]", unservedRewrite],
 	];

@@ -8,6 +8,7 @@ import manifest from "../package.json" with { type: "json" };
 import { meets } from "../src/config/hba.ts";
 import { load } from "../src/config/load.ts";
 import type { Problem } from "../src/config/problem.ts";
+import { routeFile } from "../src/route-file.ts";
 
 const ROOT = join(import.meta.dir, "..");
 /** The README, and what it leads to, by path. */
@@ -142,4 +143,14 @@ test("the figures say their date and machine", () => {
 	const figures = figuresDoc.slice(figuresDoc.indexOf("<!-- bench -->"), figuresDoc.indexOf("<!-- /bench -->"));
 	expect(figures).toMatch(/\d{4}-\d\d-\d\d, .*PgBouncer/);
 	expect(figures).toMatch(/\| workers=1 +\|/);
+});
+
+test("the example of docs/sharding.md loads, and pgdog route prints of its statements what the page says", () => {
+	const page = PAGES.get("docs/sharding.md");
+	const users = '[[users]]\nname = "app"\ndatabase = "shop"\npassword = "pw"\n';
+	const snapshot = inForce(block("toml", "# Sharding", page), users);
+	expect(snapshot.warnings).toEqual([]);
+	const { text, isRefused } = routeFile(snapshot, undefined, block("sql", "# Sharding", page));
+	expect(block("text", "`pgdog route", page)).toBe(text);
+	expect(isRefused).toBe(true);
 });
