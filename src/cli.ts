@@ -29,8 +29,11 @@ export type CommandLine =
 	| { readonly kind: "route"; readonly files: Files; readonly file: string; readonly database?: string | undefined }
 	/** Print what plugins must be built with; exit 1 when this build takes none. No file is read. */
 	| { readonly kind: "plugin-info" }
-	/** Print the unit for systemd on standard output; no file is read. `upgrades`: a reload starts the executable anew. */
-	| { readonly kind: "install"; readonly files: Files; readonly upgrades: boolean }
+	/**
+	 * Print the unit for systemd on standard output; no file is read. `upgrades`: a reload starts the executable anew; `waits`: systemctl
+	 * returns when it is over.
+	 */
+	| { readonly kind: "install"; readonly files: Files; readonly upgrades: boolean; readonly waits?: true }
 	| { readonly kind: "version" }
 	/** Print `text` on standard output, exit 0. */
 	| { readonly kind: "help"; readonly text: string }
@@ -142,8 +145,19 @@ function addOthers(program: Commander, choose: (command: CommandLine) => void): 
 			"systemctl reload starts the executable anew, in place of the running process",
 			false,
 		)
-		.action(({ upgradeOnReload }: { upgradeOnReload: boolean }) =>
-			choose({ kind: "install", files: files(program), upgrades: upgradeOnReload }),
+		.addOption(
+			new Option(
+				"--notify-reload",
+				"systemctl reload returns when the configuration has been read (systemd 253 or later)",
+			).conflicts("upgradeOnReload"),
+		)
+		.action(({ upgradeOnReload: upgrades, notifyReload }: { upgradeOnReload: boolean; notifyReload?: true }) =>
+			choose({
+				kind: "install",
+				files: files(program),
+				upgrades,
+				...(notifyReload === true ? { waits: notifyReload } : {}),
+			}),
 		);
 }
 

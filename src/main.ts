@@ -43,7 +43,7 @@ async function main(command: CommandLine): Promise<number> {
 		case "plugin-info":
 			return pluginInfo();
 		case "install":
-			process.stdout.write(systemdUnit(process.execPath, command.files, command.upgrades));
+			process.stdout.write(systemdUnit(process.execPath, command.files, command.upgrades, command.waits));
 			return 0;
 		case "configcheck":
 			return check(command);

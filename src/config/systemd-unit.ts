@@ -47,11 +47,16 @@ interface Named {
 	readonly usersPath: string | undefined;
 }
 
-/** @param executable its path @param upgrades a reload has the executable take over from the running process */
+/**
+ * @param executable its path
+ * @param upgrades a reload has the executable take over from the running process
+ * @param waits systemd itself sends SIGHUP, and waits for what the process says of the reload (systemd 253)
+ */
 export function systemdUnit(
 	executable: string,
 	{ configPath, configNamed, usersPath }: Named,
 	upgrades: boolean,
+	waits = false,
 ): string {
 	const config = configNamed ? resolve(configPath) : CONFIG;
 	const flags = usersPath === undefined ? [config] : [config, "--users", resolve(usersPath)];
@@ -78,11 +83,11 @@ After=network-online.target
 Wants=network-online.target
 
 [Service]
-Type=notify
+Type=${waits ? "notify-reload" : "notify"}
 # Of its processes the main one is believed, and that says which one goes on in its place.
 NotifyAccess=main
 ExecStart=${start}
-${upgrades ? UPGRADE : "ExecReload=/bin/kill -HUP $MAINPID"}
+${upgrades ? UPGRADE : waits ? "ReloadSignal=SIGHUP" : "ExecReload=/bin/kill -HUP $MAINPID"}
 Restart=on-failure
 RestartSec=1
 WatchdogSec=30

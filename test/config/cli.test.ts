@@ -89,6 +89,11 @@ test.each<[string, string[], CommandLine]>([
 		["install", "--systemd", "--upgrade-on-reload"],
 		{ kind: "install", files, upgrades: true },
 	],
+	[
+		"install --notify-reload",
+		["install", "--systemd", "--notify-reload"],
+		{ kind: "install", files, upgrades: false, waits: true },
+	],
 	["-V", ["-V"], { kind: "version" }],
 	["--version", ["--version"], { kind: "version" }],
 ])("%s", (_, argv, command) => {
@@ -111,6 +116,11 @@ test.each<[string, string[], string]>([
 	["a command of PgDog's that is not served", ["schema-sync"], "'schema-sync' is known to PgDog, not served yet"],
 	["a flag without its value", ["-c"], "argument missing"],
 	["install without what for", ["install"], "required option '--systemd'"],
+	[
+		"a reload that upgrades and is waited for",
+		["install", "--systemd", "--upgrade-on-reload", "--notify-reload"],
+		"cannot be used with option '--upgrade-on-reload'",
+	],
 	["hash with two passwords", ["hash", "a", "b"], "too many arguments"],
 	["plugin-info with a plugin", ["plugin-info", "x.so"], "too many arguments"],
 	["a pool size that is no number", ["run", "-p", "many"], "an integer from 1 to 65535"],

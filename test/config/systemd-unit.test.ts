@@ -35,6 +35,16 @@ test("a reload reads the configuration, or has the executable take over, as one 
 	}
 });
 
+test("where it may, systemd sends the signal itself and waits until the reload is over", () => {
+	const typeOf = (unit: string) => unit.match(/^(Type|ExecReload|ReloadSignal|NotifyAccess)=.*$/gm);
+	expect(typeOf(systemdUnit("/opt/pgdog", UNNAMED, false, true))).toEqual([
+		"Type=notify-reload",
+		"NotifyAccess=main",
+		"ReloadSignal=SIGHUP",
+	]);
+	expect(typeOf(systemdUnit("/opt/pgdog", UNNAMED, false))![0]).toBe("Type=notify");
+});
+
 test.skipIf(Bun.which("systemd-analyze") === null)("systemd takes the unit, and rates it below 3.0", () => {
 	const folder = mkdtempSync(join(tmpdir(), "pgdog-unit-"));
 	try {
