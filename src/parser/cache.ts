@@ -8,6 +8,7 @@ import { conformingText } from "./conforming.ts";
 import { type StatementFacts, statementFacts, unknownFacts } from "./facts.ts";
 import { Backslash } from "./lexer.ts";
 import { Literals } from "./literals.ts";
+import { type Mergings, mergingsOf, type Unmergeable } from "./merging.ts";
 import { Parsed, type SqlParser } from "./parse.ts";
 import { certainText, changesReading, Reading } from "./reading.ts";
 import { Shape, type ShapeCopy } from "./shape.ts";
@@ -28,6 +29,11 @@ export interface StatementCacheOptions {
 
 /** Bytes that a text takes beside its characters: the string, the facts, the entry of the cache. A guess. */
 const ENTRY_BYTES = 300;
+
+/** Bytes that texts and what they ask of merged rows may take. */
+const MERGINGS_BYTES = 2 * 2 ** 20;
+
+const UNREADABLE: Unmergeable = "a statement that could not be parsed";
 
 /** Slots of `#recent` and of `#texts`, found by a hash of bytes, without a string: of two that share a slot the later has it. */
 const RECENT = 256;
@@ -79,6 +85,7 @@ export class StatementCache {
 	/** Of the text that `#shape` has read last; null where nobody asks for them. */
 	readonly #literals: Literals | null;
 	readonly #shape: Shape;
+	readonly #mergings = new LRUCache<string, Mergings | Unmergeable>({ max: 1000, maxSize: MERGINGS_BYTES });
 	readonly #recent: (RecentShape | null)[] = new Array(RECENT).fill(null);
 	readonly #texts: (RecentText | null)[] = new Array(RECENT).fill(null);
 	#names: readonly string[] = [];
@@ -236,6 +243,19 @@ export class StatementCache {
 		const shared = isWhole && (locator === null || (!locator.failed && isPlain(sql, end - start)));
 		if (locator !== null && !shared) return this.#keep(sql, this.#parse(sql), changes(sql));
 		return shared ? this.#keep(key, facts, this.#shape.changes()) : this.#keep(sql, facts, changes(sql));
+	}
+
+	/**
+	 * What the statements of the text ask of all their rows, with its literals, which facts do not know. Read as by `facts`. Never throws.
+	 */
+	mergings(sql: string): Mergings | Unmergeable {
+		let found = this.#mergings.get(sql);
+		if (found === undefined) {
+			const tree = this.#parser.parse(sql);
+			found = tree.outcome === Parsed.Tree ? mergingsOf(tree.statements) : UNREADABLE;
+			this.#mergings.set(sql, found, { size: 2 * sql.length + ENTRY_BYTES });
+		}
+		return found;
 	}
 
 	/** @param locator for what holds for all texts of the shape */

@@ -11,6 +11,7 @@ import {
 	READING_FUNCTIONS,
 } from "./known-functions.ts";
 import { Lexer, Token } from "./lexer.ts";
+import { Constants, mergingOf, unitedSelects, withoutMerged } from "./merging.ts";
 import type { Fields, Value } from "./parse.ts";
 import { isSharded, type Tables } from "./tables.ts";
 
@@ -33,6 +34,8 @@ export interface Placement {
 	readonly firstAnswers: readonly boolean[] | null;
 	/** The part, in words, for which the shards' answers cannot be made one; null when they can. */
 	readonly unmerged: string | null;
+	/** Something is asked of the rows of all shards together: what, `StatementCache.mergings` says. */
+	readonly merges: boolean;
 	/** Functions that are not known, by the name they are called by: aggregates, perhaps, or readers of tables. */
 	readonly calls: readonly string[];
 }
@@ -41,6 +44,7 @@ interface Place {
 	readonly spread: Spread;
 	readonly unmerged: string | null;
 	readonly calls: readonly string[];
+	readonly merges?: boolean;
 }
 
 const NONE: readonly string[] = [];
@@ -48,8 +52,8 @@ const ONE: Place = { spread: Spread.One, unmerged: null, calls: NONE };
 const FIRST: Place = { spread: Spread.First, unmerged: null, calls: NONE };
 const EACH: Place = { spread: Spread.Each, unmerged: null, calls: NONE };
 const ALL: Place = { spread: Spread.All, unmerged: null, calls: NONE };
-const ANYWHERE: Placement = { spread: Spread.One, firstAnswers: null, unmerged: null, calls: NONE };
-const EVERYWHERE: Placement = { spread: Spread.All, firstAnswers: null, unmerged: null, calls: NONE };
+const ANYWHERE: Placement = { spread: Spread.One, firstAnswers: null, unmerged: null, merges: false, calls: NONE };
+const EVERYWHERE: Placement = { spread: Spread.All, firstAnswers: null, unmerged: null, merges: false, calls: NONE };
 const UNREAD: Placement = { ...EVERYWHERE, unmerged: "a statement that could not be parsed" };
 
 /**
@@ -65,12 +69,19 @@ export function placementOf(
 	const places = statements.map((statement, i) => placeOf(statement, { tables, isTied: tied[i] === true }));
 	const unmerged = places.find((place) => place.unmerged !== null)?.unmerged ?? null;
 	const calls = places.every((place) => place.calls.length === 0) ? NONE : places.flatMap((place) => place.calls);
+	const merges = places.some((place) => place.merges === true);
 	if (places.every(({ spread }) => spread === Spread.One || spread === Spread.First)) {
 		const first = places.some(({ spread }) => spread === Spread.First);
-		return { spread: first ? Spread.First : Spread.One, firstAnswers: null, unmerged, calls };
+		return { spread: first ? Spread.First : Spread.One, firstAnswers: null, unmerged, merges, calls };
 	}
 	const firstAnswers = places.map(({ spread }) => spread !== Spread.All);
-	return { spread: Spread.All, firstAnswers: firstAnswers.includes(true) ? firstAnswers : null, unmerged, calls };
+	return {
+		spread: Spread.All,
+		firstAnswers: firstAnswers.includes(true) ? firstAnswers : null,
+		unmerged,
+		merges,
+		calls,
+	};
 }
 
 /** Placement of a text without a tree. A write of its own values alone is what every shard may have, however long it is. */
@@ -108,7 +119,7 @@ function placeOf(statement: Fields, known: Known): Place {
 	if (fields === null) return ALL;
 	switch (kind) {
 		case "SelectStmt":
-			return select(statement, known);
+			return whole(statement, fields, known);
 		case "VariableShowStmt":
 			return ONE;
 		// LISTEN runs on every shard, and a listener shall be told once.
@@ -163,6 +174,25 @@ function select(query: Fields, { tables, isTied }: Known): Place {
 	const part = look.clause ?? (isTied ? null : look.place) ?? (own === null ? null : `${own}()`);
 	if (part === null && look.calls.length === 0) return ALL;
 	return { spread: Spread.All, unmerged: part, calls: look.calls };
+}
+
+/** A SELECT whose rows go to the client: what it asks of all of them can be done where they are merged. */
+function whole(query: Fields, fields: Fields, known: Known): Place {
+	const merging = mergingOf(fields, Constants.Alike);
+	const united = unitedSelects(fields);
+	if (united === null && (merging === null || (typeof merging !== "string" && merging.combined !== null)))
+		return select(query, known);
+	if (typeof merging === "string") {
+		const place = select(query, known);
+		return place.unmerged === null ? place : { ...place, unmerged: merging };
+	}
+	if (united === null) {
+		const place = select({ SelectStmt: withoutMerged(fields) }, known);
+		return place.spread === Spread.All ? { ...place, merges: true } : place;
+	}
+	const places = united.map((part) => select({ SelectStmt: part }, known));
+	if (places.some(({ spread, unmerged }) => spread !== Spread.All || unmerged !== null)) return select(query, known);
+	return { spread: Spread.All, unmerged: null, calls: places.flatMap(({ calls }) => calls), merges: merging !== null };
 }
 
 /** DECLARE and PREPARE: FETCH and EXECUTE come later and cannot tell where it is, so it goes to all shards or is refused. */

@@ -1,5 +1,6 @@
 // What a client is told of a statement about which plugins could not be asked. Such a statement is never sent: a plugin that guards
-// would be bypassed, by whoever finds out how to make it unaskable. router.ts, client/ and shards/ refuse with these.
+// would be bypassed, by whoever finds out how to make it unaskable. And what it is told when the answers of several shards cannot be made
+// one. router.ts, client/ and shards/ refuse with these.
 
 import { PgError } from "../errors.ts";
 
@@ -75,6 +76,18 @@ export const REFUSALS: Readonly<Record<Unasked, Words>> = {
 		detail: `${SEE}.`,
 	},
 };
+
+/**
+ * Why a statement for all shards gets no answer: theirs cannot be made one.
+ * @param part of the statement that is in the way
+ * @param shards how many there are
+ * @param why more than that, and `help` beside what helps always
+ */
+export function acrossShards(part: string, shards: number, why = "", help = ""): PgError {
+	const detail = `The statement is for all ${shards} shards, and their answers cannot be made one.${why}`;
+	const hint = `Name one shard (pgdog_shard, pgdog_sharding_key, a plugin)${help}, or take each shard's own answer by cross_shard_unmerged = "permit".`;
+	return new PgError("ERROR", "0A000", `${part} is not supported across shards`, detail, hint);
+}
 
 /** SQLSTATEs of what PostgreSQL's lexer and grammar refuse for other reasons than the grammar, by their words. */
 const OTHERS: readonly [RegExp, string][] = [

@@ -18,7 +18,7 @@ import type { Decision, PluginHost, RouteInput } from "../plugin/host.ts";
 import { BindArguments, type ParameterTypes } from "./arguments.ts";
 import { misplaced, ONE_COPY } from "./misplaced.ts";
 import type { Placing } from "./placing.ts";
-import { parseError, REFUSALS, Unasked } from "./refusals.ts";
+import { acrossShards, parseError, REFUSALS, Unasked } from "./refusals.ts";
 import { Route, Routes, ShardChoice } from "./route.ts";
 import { shardOfKey } from "./sharding.ts";
 
@@ -141,6 +141,8 @@ export class Router {
 	readonly #anyShard: number;
 	/** `cross_shard_unmerged = "permit"`: answers of several shards pass as they come, whatever the statement. */
 	readonly #unmerged: boolean;
+	/** Rows of all shards are made one answer's, where a statement asks something of all of them. */
+	readonly merges: boolean;
 	readonly #functions: ReadonlySet<string>;
 	/** The side that the last decision would have liked, whatever servers the cluster has. */
 	#wanted = Side.Primary;
@@ -184,6 +186,7 @@ export class Router {
 		this.needed = this.decides || topology.hasChoice === true || this.#plugins !== null;
 		this.#anyShard = shards === 1 ? 0 : ShardChoice.All;
 		this.#unmerged = policy.cross_shard_unmerged === "permit";
+		this.merges = !this.#unmerged;
 		this.#functions = new Set(policy.cross_shard_functions?.split(/[\s,]+/));
 		this.#input = {
 			sql: "",
@@ -414,11 +417,9 @@ export class Router {
 		const call = placement.unmerged === null ? this.#stranger(placement.calls) : undefined;
 		if (placement.unmerged === null && call === undefined) return null;
 		const part = placement.unmerged ?? `the function ${call}()`;
-		const why = call === undefined ? "" : " It may be an aggregate, or read tables.";
-		const detail = `The statement is for all ${this.#shards} shards, and their answers cannot be made one.${why}`;
-		const list = call === undefined ? "" : `, list it in "cross_shard_functions" if it does neither`;
-		const hint = `Name one shard (pgdog_shard, pgdog_sharding_key, a plugin)${list}, or take each shard's own answer by cross_shard_unmerged = "permit".`;
-		return refuse("shards", new PgError("ERROR", "0A000", `${part} is not supported across shards`, detail, hint));
+		if (call === undefined) return refuse("shards", acrossShards(part, this.#shards));
+		const help = `, list it in "cross_shard_functions" if it does neither`;
+		return refuse("shards", acrossShards(part, this.#shards, " It may be an aggregate, or read tables.", help));
 	}
 
 	/** The shard that hints name, a comment's before the session's, where a key beats a number; or else the shard of its rows. */

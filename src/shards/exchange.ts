@@ -169,7 +169,7 @@ export class Exchange implements MergeOutput {
 		this.step = step;
 		this.mark = step.at;
 		this.replies = 0;
-		this.merge.begin(step.targets, step.replies, step.firstAnswers);
+		this.merge.begin(step.targets, step.replies, step.firstAnswers, step.joinings);
 		this.sent = 0;
 		this.session.kept.begin(step.targets);
 		this.sendStep(step);

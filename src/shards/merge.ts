@@ -2,8 +2,10 @@
 // (lane.ts) until each shard has sent its like, and then goes to the client once (answers.ts). One for each client of several
 // shards, whose requests it is told of one after the other. Knows messages, no sockets and no clients.
 
+import type { PgError } from "../errors.ts";
+import { commandComplete } from "../wire/backend-messages.ts";
 import { Backend, type TxStatus } from "../wire/codes.ts";
-import { isFatal } from "../wire/error-response.ts";
+import { errorResponse, isFatal } from "../wire/error-response.ts";
 import { HEADER, readInt32 } from "../wire/frame.ts";
 import {
 	alike,
@@ -19,6 +21,8 @@ import {
 	worst,
 } from "./answers.ts";
 import { EMPTY, Lane } from "./lane.ts";
+import { type RowOrder, unreadable } from "./order.ts";
+import { type Joinings, MergedRows } from "./rows.ts";
 
 /** What one shard is ahead of the slowest before it is stopped, in bytes; a guess. */
 const AHEAD = 256 << 10;
@@ -60,6 +64,13 @@ export class Merge {
 	/** FATAL or PANIC has gone to the client. */
 	fatal = false;
 	private firstAnswers: readonly boolean[] | null = null;
+	/** What is to be done with rows; and while the answer is under way that asks for it. */
+	private joinings: Joinings | null = null;
+	private rows: MergedRows | null = null;
+	/** Why rows cannot be merged as they have come, once that is known. */
+	private fault: PgError | null = null;
+	/** How many replies have come. */
+	private replies = 0;
 	/** How many statements have been answered: the number of the one whose answer is under way. */
 	private statement = 0;
 	/** COPY TO in binary format is under way: one signature, one trailer. */
@@ -88,8 +99,14 @@ export class Merge {
 	 * @param replies that end it: one for each Parse, Bind, Describe, Execute and Close, or TO_READY
 	 * @param firstAnswers by the number of the statement that is run: the rows and the tag of the first shard are the answer, since
 	 * each shard's would be the same; null when those of all are, always
+	 * @param joinings what is to be done with the rows of all; null: they pass as they come
 	 */
-	begin(asked: readonly number[], replies: number, firstAnswers: readonly boolean[] | null): void {
+	begin(
+		asked: readonly number[],
+		replies: number,
+		firstAnswers: readonly boolean[] | null,
+		joinings: Joinings | null = null,
+	): void {
 		for (const lane of this.asked) lane.over = true;
 		this.asked.length = 0;
 		for (const shard of asked) {
@@ -97,7 +114,11 @@ export class Merge {
 			lane.begin(replies);
 			this.asked.push(lane);
 		}
-		this.isFresh = replies === TO_READY && firstAnswers === null;
+		this.isFresh = replies === TO_READY && firstAnswers === null && joinings === null;
+		this.joinings = joinings;
+		this.rows = null;
+		this.fault = null;
+		this.replies = 0;
 		this.whole = 0;
 		this.firstAnswers = firstAnswers;
 		this.statement = 0;
@@ -256,6 +277,7 @@ export class Merge {
 			case Backend.CopyData:
 				if (this.failing || lane.over) return Passes.Dropped;
 				if (lane !== this.asked[0] && this.firstAnswers !== null && this.onlyFirst) return Passes.Dropped;
+				if (this.rows !== null) return this.passRow(lane, this.rows);
 				return this.binary ? this.passBinary(lane) : Passes.Yes;
 			case Backend.NoticeResponse:
 				return lane.over || this.isNews(lane) ? Passes.Yes : Passes.Dropped;
@@ -273,6 +295,14 @@ export class Merge {
 				this.drop(lane);
 				return Passes.Dropped;
 		}
+	}
+
+	/** A row that is to be one of those of all shards. */
+	private passRow(lane: Lane, rows: MergedRows): Passes {
+		if (rows.isFull) return Passes.Dropped;
+		if (rows.order === null) return rows.takes() ? Passes.Yes : Passes.Dropped;
+		this.fault ??= rows.order.read(lane);
+		return Passes.No;
 	}
 
 	/** After an error: nothing is told any more, but the shard's answer has to come to its end. */
@@ -316,9 +346,59 @@ export class Merge {
 		}
 		if (first === null) return false;
 		if (error !== null) this.fail(error.message, error.shard);
+		else if (this.fault !== null) this.fail(errorResponse(this.fault, "stays"), null);
+		else if (this.rows?.order != null && this.mergeRows(this.rows, this.rows.order)) return true;
 		else if (this.agrees(first)) this.together(first);
 		else this.fail(DISAGREE, null);
 		return true;
+	}
+
+	/**
+	 * Passes rows in their order, up to where a shard has to send more: each that has not ended has a message, and those before its row
+	 * have gone on. @returns false when none is a row
+	 */
+	private mergeRows(rows: MergedRows, order: RowOrder): boolean {
+		let merged = false;
+		try {
+			for (let goesOn = true; goesOn; merged = true) {
+				const first = this.firstOf(order, null);
+				if (first === null) return merged;
+				goesOn = this.passRows(first, this.firstOf(order, first), rows, order);
+			}
+		} catch (error) {
+			this.fault = unreadable(error);
+		}
+		return true;
+	}
+
+	/** The shard whose row comes first, of all but one; of rows that are alike the first shard's. Null: none is at a row. */
+	private firstOf(order: RowOrder, but: Lane | null): Lane | null {
+		let first: Lane | null = null;
+		for (const lane of this.asked) {
+			if (lane.over || lane.code !== Backend.DataRow || lane === but) continue;
+			if (first === null || order.compare(lane, first) < 0) first = lane;
+		}
+		return first;
+	}
+
+	/** Passes the rows of `first` that are not behind that of `second`. @returns false when there is something else to see to */
+	private passRows(first: Lane, second: Lane | null, rows: MergedRows, order: RowOrder): boolean {
+		do {
+			if (order.isAnother(first) && rows.takes()) this.pass(first);
+			first.shift();
+			if (rows.isFull) {
+				this.dropRows();
+				return false;
+			}
+			this.advance(first);
+			if (first.head === 0 || first.code === Backend.ErrorResponse || this.fault !== null) return false;
+		} while (first.code === Backend.DataRow && (second === null || order.compare(first, second) <= 0));
+		return true;
+	}
+
+	/** The rows that shards are at are not wanted. */
+	private dropRows(): void {
+		for (const lane of this.asked) if (lane.head > 0 && lane.code === Backend.DataRow) lane.shift();
 	}
 
 	/** A shard in a COPY sends nothing before its data has ended, which is the client's to end, or ours when another has failed. */
@@ -355,10 +435,16 @@ export class Merge {
 		switch (code) {
 			case Backend.CommandComplete: {
 				if (this.onlyFirst) this.pass(first);
+				else if (this.rows !== null) this.send(commandComplete(`SELECT ${this.rows.passed}`));
 				else this.send(sumOfTags(this.asked));
+				this.rows = null;
 				this.statement++;
 				break;
 			}
+			case Backend.RowDescription:
+			case Backend.NoData:
+				if (!this.describe(first)) return;
+				break;
 			case Backend.PortalSuspended:
 			case Backend.EmptyQueryResponse:
 				this.pass(first);
@@ -389,7 +475,28 @@ export class Merge {
 			lane.shift();
 		}
 		if (code === Backend.CopyInResponse) this.output.copyIn();
-		else if (replied) this.output.replied(1);
+		else if (replied) {
+			this.replies++;
+			this.output.replied(1);
+		}
+	}
+
+	/** The columns of rows, which may be such as are to be merged. @returns false when these cannot be */
+	private describe(first: Lane): boolean {
+		const { joinings } = this;
+		const isOurs = joinings?.hidden?.includes(this.replies) === true;
+		const joining = isOurs || joinings?.hidden === null ? joinings!.each[this.statement] : null;
+		if (joining != null) {
+			const rows = MergedRows.of(joining, first, this.lanes.length);
+			const fault = rows instanceof MergedRows ? null : errorResponse(rows, "stays");
+			if (fault !== null || this.asked.some((lane) => !lane.over && !(rows as MergedRows).fits(lane))) {
+				this.fail(fault ?? DISAGREE, null);
+				return false;
+			}
+			this.rows = rows as MergedRows;
+		}
+		if (!isOurs) this.pass(first);
+		return true;
 	}
 
 	/** The message of a lane is the answer. */

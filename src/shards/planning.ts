@@ -11,17 +11,19 @@ import { Side } from "../config/snapshot.ts";
 import { PgError } from "../errors.ts";
 import { type StatementFacts, TransactionControl } from "../parser/facts.ts";
 import { factsOf } from "../parser/facts-cache.ts";
-import type { Reading } from "../parser/reading.ts";
-import { Unasked } from "../router/refusals.ts";
+import { Reading } from "../parser/reading.ts";
+import { acrossShards, Unasked } from "../router/refusals.ts";
 import type { Route } from "../router/route.ts";
 import type { Router } from "../router/router.ts";
 import { ABORTED, type OwnAnswer, saySetting } from "../session/held-begin.ts";
 import { Frontend, TxStatus } from "../wire/codes.ts";
 import { HEADER, readInt32 } from "../wire/frame.ts";
 import { FLUSH, SYNC } from "../wire/frontend-messages.ts";
+import { isReadAlike, joiningOf, UNCERTAIN } from "./joining.ts";
+import type { Joining, Joinings } from "./rows.ts";
 import { type Batch, Batches } from "./segments.ts";
 import type { ShardedSession } from "./session.ts";
-import { lastStep, type Plan, reserving, type Step, stepOf, Terminator } from "./steps.ts";
+import { asking, lastStep, type Plan, reserving, type Step, stepOf, Terminator } from "./steps.ts";
 import { isBeginning, isEnd } from "./transaction.ts";
 
 /** The shards' Links, as far as a plan concerns them. */
@@ -151,17 +153,44 @@ export class Planning {
 		if (this.isAborted()) return new Refusal(ABORTED, Terminator.Sync);
 		const there = transaction.targets(targets, facts, NO_SHARDS);
 		if (there !== targets) targets = batches.of(there);
-		if (this.mayDivide(targets, chunk, at, next)) return new Refusal(DIVIDES, Terminator.Sync);
+		if (facts !== null && facts.statements > 1 && this.mayDivide(targets, chunk, at, next))
+			return new Refusal(DIVIDES, Terminator.Sync);
+		const step = this.lastStep(code, targets, chunk, at, next);
+		if (step instanceof PgError) return this.refusal(route!, step, Terminator.Sync);
+		const steps = involved.length > 0 ? [stepOf(involved, SYNC), step] : [step];
+		const explained = this.place(targets, route?.side ?? Side.Primary, route);
+		return { steps, terminator: Terminator.Sync, copyEnds: 0, ends: false, explained };
+	}
+
+	/** The step of a Query or FunctionCall that was routed last, or why it cannot be. */
+	private lastStep(code: number, targets: readonly number[], chunk: Buffer, at: number, next: number): Step | PgError {
+		const { facts, router } = this.requests;
 		// What only reads rows need not be looked at again.
 		const deallocates =
 			code === Frontend.Query &&
 			!facts?.reads &&
 			factsOf(this.context.facts, chunk, at + HEADER, next - 1).deallocates !== null;
-		const firstAnswers = facts?.placement.firstAnswers ?? null;
-		const step = lastStep(targets, chunk, at, next, firstAnswers, deallocates);
-		const steps = involved.length > 0 ? [stepOf(involved, SYNC), step] : [step];
-		const explained = this.place(targets, route?.side ?? Side.Primary, route);
-		return { steps, terminator: Terminator.Sync, copyEnds: 0, ends: false, explained };
+		const step = lastStep(targets, chunk, at, next, facts?.placement.firstAnswers ?? null, deallocates);
+		if (facts === null || !facts.placement.merges || !router.merges || targets.length < 2) return step;
+		const joinings = this.joinings(facts, chunk, at, next);
+		return joinings instanceof PgError ? joinings : { ...step, joinings };
+	}
+
+	/** What the statements of the Query `chunk[at, next)` ask of their rows. */
+	private joinings(facts: StatementFacts, chunk: Buffer, at: number, next: number): Joinings | PgError {
+		const { router, reading } = this.requests;
+		const sql = chunk.utf8Slice(at + HEADER, next - 1);
+		// What stands before a statement in its string may change how values are written.
+		const ofText = facts.statements === 1 ? reading.ofNext : reading.ofNext | Reading.Changing;
+		const mergings = isReadAlike(sql, reading.ofNext) ? router.statements.mergings(sql) : UNCERTAIN;
+		if (typeof mergings === "string") return acrossShards(mergings, router.shards);
+		const each: (Joining | null)[] = [];
+		for (const merging of mergings) {
+			const joining = merging === null ? null : joiningOf(merging, null, ofText, router.shards);
+			if (joining instanceof PgError) return joining;
+			each.push(joining);
+		}
+		return { each, hidden: null };
 	}
 
 	/** The Sync of a batch that these shards were sent. */
@@ -196,8 +225,7 @@ export class Planning {
 		// What is still to come of it may write, in the same implicit transactions where something of it runs.
 		const goesOn = hurried || (terminator === Terminator.Flush && requests.runs);
 		const side = goesOn && batch.side === Side.Any ? requests.router.writeSide : batch.side;
-		if (error !== null && !transaction.heldBegin.failed)
-			return route === null ? new Refusal(error, terminator) : this.refusal(route, error, terminator);
+		if (error !== null && !transaction.heldBegin.failed) return this.refusal(route, error, terminator);
 		if (this.mayAnswer(involved) && endOfSolo(chunk, at, statements) === end) {
 			const said = this.say(requests.textOf(chunk, at, statements));
 			// In a transaction that has failed a batch fails at its first message.
@@ -214,10 +242,11 @@ export class Planning {
 		const first = segments[0]!;
 		if (terminator === Terminator.Sync && segments.length === 1 && involved.length === 0) {
 			const step = lastStep(first.targets, chunk, at, end, first.firstAnswers, learns);
-			return { steps: [step], terminator, copyEnds, ends, explained };
+			const asked = first.asks === null ? step : asking(step, first.asks);
+			return { steps: [asked], terminator, copyEnds, ends, explained };
 		}
 		// What follows goes when the shards have answered, which they do when they are told to.
-		const parts = segments.map((segment) => ({ ...segment, chunk, behind: FLUSH, learns, quiet: false }));
+		const parts = segments.map((segment) => partOf(segment, chunk, learns));
 		const steps: Step[] = [...this.reservation(targets, involved), ...parts];
 		if (terminator === Terminator.Sync) steps.push(stepOf(targets, SYNC));
 		return { steps, terminator, copyEnds, ends, explained };
@@ -270,10 +299,10 @@ export class Planning {
 		return isInOrder ? [] : [reserving(targets.toSorted((a, b) => a - b))];
 	}
 
-	/** Whether a string may end the transaction on these shards, while it is open on others. */
+	/** Whether a string of several statements may end the transaction on these shards, while it is open on others. */
 	private mayDivide(targets: readonly number[], chunk: Buffer, at: number, next: number): boolean {
 		const { transaction } = this.session;
-		if ((this.requests.facts?.statements ?? 0) < 2 || transaction.status === TxStatus.Failed) return false;
+		if (transaction.status === TxStatus.Failed) return false;
 		if (transaction.begun.every((shard) => targets.includes(shard))) return false;
 		if (!factsOf(this.context.facts, chunk, at + HEADER, next - 1).transaction) return false;
 		return ENDS.test(chunk.utf8Slice(at + HEADER, next - 1));
@@ -289,10 +318,10 @@ export class Planning {
 		requests.begun = transaction.heldBegin.begun;
 	}
 
-	/** The router refuses the request: SHOW ROUTES tells it, too. */
-	private refusal(route: Route, error: PgError, terminator: Terminator): Refusal {
+	/** The router refuses the request, if it was asked: SHOW ROUTES tells it, too. */
+	private refusal(route: Route | null, error: PgError, terminator: Terminator): Refusal {
 		const { facts, sql } = this.requests;
-		this.context.routes.note(this.context.time, this.asker, facts, sql, route, null, 0);
+		if (route !== null) this.context.routes.note(this.context.time, this.asker, facts, sql, route, null, 0);
 		return new Refusal(error, terminator);
 	}
 
@@ -363,6 +392,12 @@ function runsOne(chunk: Buffer, at: number, stop: number): boolean {
 		at += 1 + readInt32(chunk, at + 1);
 	}
 	return at >= stop;
+}
+
+/** The step of a segment that others are behind. */
+function partOf({ asks, ...segment }: Batch["segments"][number], chunk: Buffer, learns: boolean): Step {
+	const part = { ...segment, chunk, behind: FLUSH, joinings: null, learns, quiet: false };
+	return asks === null ? part : asking(part, asks);
 }
 
 /** All shards that a batch concerns. */

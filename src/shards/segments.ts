@@ -5,10 +5,15 @@ import { beginsBatch } from "../client/framing.ts";
 import type { RequestRouter } from "../client/request.ts";
 import { Side } from "../config/snapshot.ts";
 import { PgError } from "../errors.ts";
+import type { StatementFacts } from "../parser/facts.ts";
 import { type Route, ShardChoice } from "../router/route.ts";
 import type { ClientStatements } from "../session/statements.ts";
 import { Frontend, Target } from "../wire/codes.ts";
 import { endOfString, HEADER, readInt32 } from "../wire/frame.ts";
+import { describe } from "../wire/frontend-messages.ts";
+import { joiningOfBind } from "./joining.ts";
+import type { Joining } from "./rows.ts";
+import type { Edit } from "./steps.ts";
 import { isEnd, type ShardedTransaction } from "./transaction.ts";
 
 /** Messages `[at, end)` of a chunk that the same shards are sent. */
@@ -23,6 +28,15 @@ interface Segment {
 	readonly firstAnswers: readonly boolean[] | null;
 	/** The segment is part of the transaction that the batch began in: nothing before it has ended that. */
 	readonly joins: boolean;
+	/** What is asked of the rows of those that are run; null: nothing. */
+	readonly asks: Asks | null;
+}
+
+/** What is asked of the rows of a segment's statements, and what has to be said besides. */
+interface Asks {
+	readonly each: readonly (Joining | null)[];
+	readonly hidden: readonly number[];
+	readonly edits: readonly Edit[];
 }
 
 export interface Batch {
@@ -47,6 +61,8 @@ export class Batches {
 	readonly all: readonly number[];
 	private readonly each: readonly (readonly number[])[];
 	private readonly portals = new Map<string, Portal>();
+	/** Where the batch under way begins. */
+	private from = 0;
 	/** Bytes that the names of the portals take. */
 	private portalBytes = 0;
 
@@ -77,14 +93,28 @@ export class Batches {
 		return portal === undefined ? null : this.of(transaction.withPortal(portal.targets));
 	}
 
-	/** The Bind `chunk[at, next)` makes the portal. @returns false when the transaction has more than it may have */
-	private notePortal(chunk: Buffer, at: number, next: number, portal: Portal): boolean {
-		const end = endOfString(chunk, at + HEADER, next);
-		if (end < 0) return true;
+	/**
+	 * The Bind at `at` makes a portal there.
+	 * @param facts of its statement, if that is known
+	 * @returns why it cannot be run, or that the transaction has more portals than it may have
+	 */
+	private noteBind(
+		requests: RequestRouter,
+		statements: ClientStatements,
+		chunk: Buffer,
+		at: number,
+		targets: readonly number[],
+		facts: StatementFacts | null,
+	): PgError | null {
+		const end = endOfString(chunk, at + HEADER, chunk.length);
+		if (end < 0) return null;
+		const asks = targets.length > 1 && facts?.placement.merges && requests.router.merges;
+		const joining = asks ? joiningOfBind(requests, statements, chunk, this.from, at) : null;
+		if (joining instanceof PgError) return joining;
 		const name = end === at + HEADER ? "" : chunk.utf8Slice(at + HEADER, end);
 		if (!this.portals.has(name)) this.portalBytes += name.length + NAME_COST;
-		this.portals.set(name, portal);
-		return this.portalBytes <= MOST_PORTAL_BYTES;
+		this.portals.set(name, { targets, firstAnswers: facts?.placement.firstAnswers?.[0] === true, joining });
+		return this.portalBytes <= MOST_PORTAL_BYTES ? null : TOO_MANY_PORTALS;
 	}
 
 	/**
@@ -108,13 +138,14 @@ export class Batches {
 		let copyEnds = 0;
 		let ends = false;
 		let learns = statements.mayDeallocate;
+		this.from = at;
 		// A message before this one has ended the transaction; the segment under way is part of it.
 		let ended = false;
 		let joins = true;
 		let targets: readonly number[] | null = null;
 		let start = at;
 		let replies = 0;
-		let answers: boolean[] = [];
+		let ran: Portal[] = [];
 		// Parse, and Describe and Close of statements, can go anywhere: they go where the Bind behind them goes.
 		let open = at;
 		let openReplies = 0;
@@ -122,7 +153,7 @@ export class Batches {
 			const code = chunk[at]!;
 			const next = at + 1 + readInt32(chunk, at + 1);
 			let here: readonly number[] | null = null;
-			let executes: boolean | null = null;
+			let executes: Portal | null = null;
 			if (code === Frontend.Describe) requests.noteDescribe(chunk, at, next, statements);
 			if (code === Frontend.CopyDone || code === Frontend.CopyFail) copyEnds++;
 			else if (code === Frontend.Parse) requests.noteParse(chunk, at, next);
@@ -133,38 +164,35 @@ export class Batches {
 				// What nobody knows may be a write, for a transaction that is begun for one.
 				side = narrower(side, route === null ? requests.router.writeSide : route.side);
 				last = route;
-				const { facts } = requests;
+				const facts = route === null ? null : requests.facts;
 				if (route === null) here = targets ?? this.of(transaction.anywhere(this.all));
 				else here = this.of(transaction.targets(this.targets(route), facts, sent));
 				if (targets !== null && here !== targets && isSame(here, targets)) here = targets;
-				if (route !== null && isEnd(facts) && !facts!.chains) ends = true;
-				const firstAnswers = route !== null && facts?.placement.firstAnswers?.[0] === true;
-				if (!this.notePortal(chunk, at, next, { targets: here, firstAnswers }))
-					return { segments: [], error: TOO_MANY_PORTALS, side, route, copyEnds, ends, learns };
+				if (isEnd(facts) && !facts!.chains) ends = true;
+				const error = this.noteBind(requests, statements, chunk, at, here, facts);
+				if (error !== null) return { segments: [], error, side, route, copyEnds, ends, learns };
 			} else if (code === Frontend.Execute || (beginsBatch(code) && chunk[at + HEADER] !== Target.Statement)) {
-				const name = at + HEADER + (code === Frontend.Execute ? 0 : 1);
-				const nameEnd = endOfString(chunk, name, next);
-				const portal = nameEnd < 0 ? "" : chunk.utf8Slice(name, nameEnd);
+				const portal = portalOf(code, chunk, at, next);
 				const known = this.portals.get(portal);
 				here = this.shardsOf(known, transaction) ?? targets ?? this.of(transaction.anywhere(this.all));
-				if (code === Frontend.Execute) executes = known?.firstAnswers ?? false;
+				if (code === Frontend.Execute) executes = known ?? UNKNOWN;
 				if (code === Frontend.Close && this.portals.delete(portal)) this.portalBytes -= portal.length + NAME_COST;
 			}
 			learns ||= code === Frontend.Parse || code === Frontend.Close;
 			if (beginsBatch(code)) openReplies++;
 			if (here !== null) {
 				if (targets !== null && targets !== here) {
-					segments.push({ at: start, end: open, targets, replies, firstAnswers: some(answers), joins });
+					segments.push(segmentOf({ chunk, at: start, end: open, targets, replies, joins }, ran));
 					start = open;
 					replies = 0;
-					answers = [];
+					ran = [];
 					joins = !ended;
 				}
 				if (targets !== here) addAll(sent, here);
 				targets = here;
 				ended = ends;
+				if (executes !== null) ran.push(executes);
 				replies += openReplies;
-				if (executes !== null) answers.push(executes);
 				openReplies = 0;
 				open = next;
 			}
@@ -176,7 +204,8 @@ export class Batches {
 			({ side } = route);
 			targets = this.of(transaction.anywhere(this.targets(route)));
 		} else side = narrower(side, requests.unboundWrite(transaction.isRunning)?.side ?? side);
-		segments.push({ at: start, end, targets, replies: replies + openReplies, firstAnswers: some(answers), joins });
+		replies += openReplies;
+		segments.push(segmentOf({ chunk, at: start, end, targets, replies, joins }, ran));
 		// Texts are not kept for a client that sends no more.
 		requests.clearBatch();
 		return { segments, error: null, side, route: last, copyEnds, ends, learns };
@@ -193,10 +222,56 @@ interface Portal {
 	readonly targets: readonly number[];
 	/** Each shard's rows would be the same: the first shard's are the answer. */
 	readonly firstAnswers: boolean;
+	/** What is asked of the rows of all shards; null: nothing, as of most. */
+	readonly joining: Joining | null;
 }
 
-function some(answers: readonly boolean[]): readonly boolean[] | null {
-	return answers.includes(true) ? answers : null;
+/** What this client has not bound here. */
+const UNKNOWN: Portal = { targets: [], firstAnswers: false, joining: null };
+
+/** A segment of `chunk` that runs these portals. */
+function segmentOf(
+	{ chunk, ...part }: Omit<Segment, "firstAnswers" | "asks"> & { readonly chunk: Buffer },
+	ran: readonly Portal[],
+): Segment {
+	let isFirst = false;
+	let isAsked = false;
+	for (const { firstAnswers, joining } of ran) {
+		isFirst ||= firstAnswers;
+		isAsked ||= joining !== null;
+	}
+	const firstAnswers = isFirst ? ran.map((portal) => portal.firstAnswers) : null;
+	if (!isAsked) return { ...part, firstAnswers, asks: null };
+	const asks = asksOf(chunk, part.at, part.end, ran);
+	return { ...part, replies: part.replies + asks.hidden.length, firstAnswers, asks };
+}
+
+/** What is run is described first where that is needed, whether its client wants to know or not. */
+function asksOf(chunk: Buffer, at: number, end: number, ran: readonly Portal[]): Asks {
+	const hidden: number[] = [];
+	const edits: Edit[] = [];
+	let replies = 0;
+	let executed = 0;
+	const each = ran.map(({ joining }) => joining);
+	for (let next = at; at < end; at = next) {
+		next = at + 1 + readInt32(chunk, at + 1);
+		const joining = chunk[at] === Frontend.Execute ? ran[executed++]!.joining : null;
+		if (joining !== null) {
+			edits.push({ at, end: at, bytes: describe(Target.Portal, portalOf(Frontend.Execute, chunk, at, next)) });
+			if (readInt32(chunk, next - 4) > 0) each[executed - 1] = { ...joining, isLimited: true };
+			hidden.push(replies++);
+		}
+		if (beginsBatch(chunk[at]!)) replies++;
+	}
+	return { each, hidden, edits };
+}
+
+/** The name of the portal that an Execute, or a Describe or Close of one, is about. */
+function portalOf(code: number, chunk: Buffer, at: number, next: number): string {
+	const start = at + HEADER + (code === Frontend.Execute ? 0 : 1);
+	if (chunk[start] === 0) return "";
+	const end = endOfString(chunk, start, next);
+	return end < 0 ? "" : chunk.utf8Slice(start, end);
 }
 
 /** Shards that are sent no more than what is said of a portal are among them: they join the transaction, and have to be sent its end. */

@@ -5,6 +5,7 @@
 import type { Route } from "../router/route.ts";
 import { CLOSE_OURS, copyFail, FLUSH, parse, query, SYNC } from "../wire/frontend-messages.ts";
 import { TO_READY } from "./merge.ts";
+import type { Joinings } from "./rows.ts";
 
 /** Messages that the same shards are sent, and what ends their answers. */
 export interface Step {
@@ -18,6 +19,8 @@ export interface Step {
 	readonly replies: number;
 	/** As for `Merge`. */
 	readonly firstAnswers: readonly boolean[] | null;
+	/** As for `Merge`. */
+	readonly joinings: Joinings | null;
 	/** What it does to the client's statements is to be noted: it has a Parse, a Close, or perhaps a DEALLOCATE. */
 	readonly learns: boolean;
 	/** The step is part of the transaction, which shards begin that it is not open on. */
@@ -68,7 +71,38 @@ export function lastStep(
 	firstAnswers: readonly boolean[] | null,
 	learns: boolean,
 ): Step {
-	return { targets, chunk, at, end, behind: null, replies: TO_READY, firstAnswers, learns, joins: true, quiet: false };
+	return {
+		targets,
+		chunk,
+		at,
+		end,
+		behind: null,
+		replies: TO_READY,
+		firstAnswers,
+		joinings: null,
+		learns,
+		joins: true,
+		quiet: false,
+	};
+}
+
+/** What is said instead of the bytes `[at, end)` of a chunk. */
+export interface Edit {
+	readonly at: number;
+	readonly end: number;
+	readonly bytes: Buffer;
+}
+
+/** The step with what is asked of its rows, and what is to be said differently for that, in order. */
+export function asking(step: Step, asks: { readonly edits: readonly Edit[] } & Joinings): Step {
+	const parts: Buffer[] = [];
+	let { at } = step;
+	for (const edit of asks.edits) {
+		parts.push(step.chunk.subarray(at, edit.at), edit.bytes);
+		at = edit.end;
+	}
+	const chunk = Buffer.concat([...parts, step.chunk.subarray(at, step.end)]);
+	return { ...step, chunk, at: 0, end: chunk.length, joinings: asks };
 }
 
 /** As `stepOf`, of our own. */

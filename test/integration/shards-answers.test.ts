@@ -216,6 +216,8 @@ async function answer(to: RawClient, { sql, by }: { sql: string; by: string }): 
 	if (by === "write") await to.query("ROLLBACK");
 	const [error] = sqlstates(result);
 	if (error !== undefined) return error;
+	// Which of the rows come that are alike by what they are ordered by is nobody's promise.
+	if (/ORDER BY 1 (LIMIT|OFFSET|FETCH)/.test(sql) && by !== "copy") return result.rows.map(([first]) => String(first));
 	if (by !== "copy") return [...sorted(result), ...result.tags];
 	return result.messages
 		.filter(({ code }) => code === "d")
@@ -449,9 +451,9 @@ describe("what names no table", () => {
 describe("what is refused", () => {
 	test("is named, with a hint, and nothing of it is sent; for one shard it is run", async () => {
 		for (const result of [
-			await client.query("SELECT count(*) FROM t"),
-			await client.extended("SELECT count(*) FROM t"),
-			await client.query("INSERT INTO t VALUES (1000); SELECT count(*) FROM t"),
+			await client.query("SELECT count(*), 1 FROM t"),
+			await client.extended("SELECT count(*), 1 FROM t"),
+			await client.query("INSERT INTO t VALUES (1000); SELECT count(*), 1 FROM t"),
 		]) {
 			const [error] = result.errors;
 			expect([letters(result), error?.C, result.status]).toEqual(["EZ", "0A000", "I"]);
@@ -467,7 +469,7 @@ describe("what is refused", () => {
 	test("may be parsed and described, and is told when it is bound", async () => {
 		const [described] = await pipelined(
 			1,
-			f.parse("SELECT id FROM t ORDER BY id", "d"),
+			f.parse("SELECT id FROM t ORDER BY grp", "d"),
 			f.describe("S", "d"),
 			f.sync(),
 		);
@@ -491,10 +493,10 @@ describe("what is refused", () => {
 		]) {
 			await client.query("BEGIN");
 			expect((await client.query(first)).status).toBe("T");
-			const refused = await client.query("SELECT id FROM t ORDER BY id");
+			const refused = await client.query("SELECT id FROM t ORDER BY grp");
 			expect([sqlstates(refused), refused.status]).toEqual([["0A000"], "E"]);
 			expect((await client.query("COMMIT")).tags).toEqual(["ROLLBACK"]);
-			const [batch] = await pipelined(1, run(first), run("SELECT max(id) FROM t"), f.sync());
+			const [batch] = await pipelined(1, run(first), run("SELECT avg(id) FROM t"), f.sync());
 			expect([letters(batch!), batch!.status]).toEqual(["EZ", "I"]);
 		}
 		expect((await client.query("SELECT id FROM t WHERE grp = 99")).rows).toEqual([]);
@@ -503,7 +505,7 @@ describe("what is refused", () => {
 	// The string was refused for being part of it, and with it the ROLLBACK.
 	test("fails a transaction that no shard knows of, which a string may end and go on", async () => {
 		await client.query("BEGIN");
-		expect((await client.query("SELECT count(*) FROM t")).status).toBe("E");
+		expect((await client.query("SELECT avg(id) FROM t")).status).toBe("E");
 		expect(sqlstates(await client.query("SELECT 1; ROLLBACK"))).toEqual(["25P02"]);
 		const ended = await client.query("ROLLBACK; SELECT id FROM t WHERE id < 3");
 		expect([ended.errors, ended.tags, ended.status]).toEqual([[], ["ROLLBACK", "SELECT 2"], "I"]);
@@ -520,6 +522,6 @@ describe("what is refused", () => {
 		permits.signal("SIGHUP");
 		await permits.waitForLog(/configuration reloaded/, 10_000, from);
 		await using fresh = await connect(permits);
-		expect(sqlstates(await fresh.query("SELECT count(*) FROM t"))).toEqual(["0A000"]);
+		expect(sqlstates(await fresh.query("SELECT avg(id) FROM t"))).toEqual(["0A000"]);
 	});
 });

@@ -390,7 +390,13 @@ test("of a text without a tree nothing is known but why, what it asks for, and t
 		controls: false,
 		explains: false,
 		chains: false,
-		placement: { spread: Spread.All, firstAnswers: null, unmerged: "a statement that could not be parsed", calls: [] },
+		placement: {
+			spread: Spread.All,
+			firstAnswers: null,
+			unmerged: "a statement that could not be parsed",
+			merges: false,
+			calls: [],
+		},
 		hints: null,
 	};
 	expect(factsOf("SELEC")).toEqual({ parsed: Parsed.SyntaxError, ...nothing, text: "SELEC" });

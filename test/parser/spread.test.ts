@@ -21,10 +21,11 @@ const SPREADS = ["one", "first", "each", "all"];
 
 /** `one`, `first`, `all`, with the statements that only the first shard answers; or what is not merged, or not known. */
 function told(sql: string): string {
-	const { spread, firstAnswers, unmerged, calls } = placement(sql);
+	const { spread, firstAnswers, unmerged, merges, calls } = placement(sql);
 	if (unmerged !== null) return unmerged;
 	if (calls.length > 0) return `? ${calls.join(" ")}`;
-	return [SPREADS[spread], ...(firstAnswers ?? []).map((first) => (first ? "1" : "+"))].join(" ");
+	const firsts = (firstAnswers ?? []).map((first) => (first ? "1" : "+"));
+	return [SPREADS[spread], ...firsts, ...(merges ? ["merged"] : [])].join(" ");
 }
 
 describe("any one shard answers", () => {
@@ -132,14 +133,44 @@ describe("the answers of all shards are the answer to", () => {
 	});
 });
 
+describe("what is asked of the rows of all shards is done where they are merged", () => {
+	test.each([
+		"SELECT * FROM t ORDER BY a",
+		"SELECT * FROM t LIMIT 5",
+		"SELECT * FROM t FETCH FIRST ROW ONLY",
+		"SELECT * FROM t OFFSET 5",
+		"TABLE t ORDER BY 1 DESC NULLS LAST LIMIT $1",
+		'SELECT a, lower(b) FROM s.t x WHERE c ORDER BY lower(b) COLLATE "C", x.a LIMIT $2::bigint OFFSET $1',
+		"SELECT DISTINCT a, b FROM t ORDER BY 2, 1",
+		"SELECT a FROM t UNION ALL (SELECT b FROM u UNION ALL SELECT c FROM t) ORDER BY 1",
+		"SELECT a FROM t ORDER BY a FOR UPDATE",
+		"SELECT * FROM (SELECT a FROM t WHERE b) s ORDER BY s.a",
+	])("%s", (sql) => {
+		expect(told(sql)).toBe("all merged");
+	});
+
+	test("in a string with others, too; a UNION ALL alone asks nothing", () => {
+		expect(told("SELECT 1; SELECT * FROM t ORDER BY 1")).toBe("all 1 + merged");
+		expect(told("SELECT a FROM t UNION ALL SELECT b FROM u WHERE c")).toBe("all");
+	});
+});
+
 describe("refused over several shards for", () => {
 	test.each([
-		["SELECT * FROM t ORDER BY a", "ORDER BY"],
-		["SELECT * FROM t LIMIT 5", "LIMIT or FETCH FIRST"],
-		["SELECT * FROM t FETCH FIRST ROW ONLY", "LIMIT or FETCH FIRST"],
 		["SELECT * FROM t FOR UPDATE SKIP LOCKED LIMIT 1", "LIMIT or FETCH FIRST"],
-		["SELECT * FROM t OFFSET 5", "OFFSET"],
 		["SELECT DISTINCT a FROM t", "DISTINCT"],
+		["SELECT DISTINCT a, b FROM t ORDER BY a", "DISTINCT"],
+		["SELECT a FROM t ORDER BY b", "ORDER BY of what is no column of the output"],
+		["SELECT a FROM t ORDER BY a + 1", "ORDER BY of what is no column of the output"],
+		["SELECT a FROM t ORDER BY a USING <", "ORDER BY of what is no column of the output"],
+		['SELECT a FROM t ORDER BY a COLLATE "de_DE"', "ORDER BY of what is no column of the output"],
+		["SELECT a FROM t LIMIT (SELECT 1)", "LIMIT or OFFSET that is computed"],
+		["SELECT a FROM t ORDER BY 1 FETCH FIRST 2 ROWS WITH TIES", "FETCH FIRST … WITH TIES"],
+		["SELECT a FROM t UNION SELECT b FROM t ORDER BY 1", "UNION"],
+		["SELECT a FROM t UNION ALL SELECT 1", "UNION"],
+		["SELECT a FROM t UNION ALL (SELECT b FROM t LIMIT 1)", "UNION"],
+		["WITH v AS (SELECT 1 AS a) SELECT a FROM t UNION ALL SELECT a FROM v", "UNION"],
+		["SELECT a INTO x FROM t ORDER BY a", "ORDER BY"],
 		["SELECT DISTINCT ON (a) a FROM t", "DISTINCT"],
 		["SELECT a FROM t GROUP BY a", "GROUP BY"],
 		["SELECT 1 FROM t HAVING true", "HAVING"],
@@ -205,7 +236,6 @@ describe("refused over several shards for", () => {
 		["PREPARE p AS SELECT 1", "PREPARE of what names no table"],
 		["PREPARE p AS DELETE FROM t WHERE a IN (SELECT a FROM u)", "a subquery"],
 		["BEGIN; SELECT count(*) FROM t", "the aggregate count()"],
-		["SELECT 1; SELECT * FROM t ORDER BY 1", "ORDER BY"],
 		["SELECT my_function()", "? my_function"],
 		["SELECT * FROM app.users_of($1)", "? app.users_of"],
 		["SELECT app.lower(a), other(b) FROM t", "? app.lower other"],

@@ -133,7 +133,7 @@ describe("without plugins", () => {
 			const router = new Router(topology, statements, null, { ...CONSERVATIVE, ...policy });
 			return router.route(request(router, sql, { home: 2, ...more }));
 		};
-		const COUNT = "SELECT count(*) FROM t";
+		const COUNT = "SELECT count(*), 1 FROM t";
 		const CALL = "SELECT app.mine(1)";
 
 		test("is refused, with the part that is to blame, and what to do", () => {
@@ -144,7 +144,7 @@ describe("without plugins", () => {
 			});
 			expect(error?.detail).toContain("all 4 shards");
 			expect(error?.hint).toContain('cross_shard_unmerged = "permit"');
-			for (const sql of ["BEGIN; SELECT * FROM t LIMIT 1", "SELECT a FROM t ORDER BY a"])
+			for (const sql of ["BEGIN; SELECT * FROM t LIMIT 1 + 1", "SELECT a FROM t ORDER BY b"])
 				expect(line(route(sql))).toStartWith("0A000 ");
 			expect(line(route(COUNT, {}, { inTransaction: true }))).toStartWith("0A000 ");
 		});
@@ -157,6 +157,15 @@ describe("without plugins", () => {
 			expect(line(route(COUNT, {}, {}, { ...SHARDS, shards: 1 }))).toBe("0 read by statement");
 			const router = new Router(SHARDS, statements, null);
 			expect(line(router.routeUnbound(request(router, COUNT)))).toBe("all read by statement");
+		});
+
+		test("is not what can be done where rows are merged", () => {
+			for (const sql of [
+				"SELECT * FROM t LIMIT 1",
+				"SELECT a FROM t ORDER BY a",
+				"SELECT DISTINCT a FROM t ORDER BY 1",
+			])
+				expect(line(route(sql))).toBe("all read by statement");
 		});
 
 		test("passes where the setting permits it, and goes to all", () => {
