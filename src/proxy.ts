@@ -72,6 +72,8 @@ export class Proxy implements AdminSource {
 	private readonly log: Log;
 	private readonly service: ServiceManager;
 	private readonly predecessor: Takeover | null;
+	/** PAUSE and RESUME wait until it has made way: sooner it would not hear of them, and what it has paused would undo them. */
+	private readonly inherited = Promise.withResolvers<void>();
 	/** `WorkerSetup.sockets`; empty again once it leaves. */
 	private sockets: readonly number[];
 	readonly takeover: TakeoverListener;
@@ -125,6 +127,7 @@ export class Proxy implements AdminSource {
 	) {
 		this.service = passed.service;
 		this.predecessor = passed.predecessor;
+		if (this.predecessor === null) this.inherited.resolve();
 		this.sockets = this.predecessor?.sockets ?? this.service.sockets;
 		this.description = plugins;
 		this.plugins = new PluginHost(plugins, { log });
@@ -408,6 +411,7 @@ export class Proxy implements AdminSource {
 		// Clients come by the port, and would lose more than this.
 		await this.listenBeside(({ message }) => this.log.error(`takeover: ${message}`));
 		this.passage.welcome(predecessor.clients);
+		this.inherited.resolve();
 		return true;
 	}
 
@@ -572,6 +576,7 @@ export class Proxy implements AdminSource {
 	}
 
 	private async order(order: PoolOrder): Promise<number> {
+		await this.inherited.promise;
 		const [count] = await Promise.all([this.obey(order), this.passage.pass(order)]);
 		return count;
 	}

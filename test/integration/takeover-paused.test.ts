@@ -5,11 +5,12 @@ import { afterAll, beforeAll, expect, setDefaultTimeout } from "bun:test";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { closeDescriptor } from "../../src/net/options.ts";
-import { Channel, FRAME, readMemoryFile } from "../../src/net/passing.ts";
+import type { Socket } from "bun";
+import { closeDescriptor, descriptor } from "../../src/net/options.ts";
+import { Channel, FRAME, frame, readMemoryFile, sendDescriptors, writeMemoryFile } from "../../src/net/passing.ts";
 import { type Cluster, freePort, startPostgres } from "../support/postgres.ts";
 import { type Proxy, type ProxyUser, startProxy } from "../support/proxy.ts";
-import type { RawClient } from "../support/raw-client.ts";
+import { RawClient } from "../support/raw-client.ts";
 import { until, within } from "../support/until.ts";
 import { frontend as f } from "../support/wire-frames.ts";
 import { clientsOf, linuxOnly, successor } from "./successor.ts";
@@ -215,4 +216,41 @@ linuxOnly("a new process of a version that knows no orders is told none, and nob
 	// The first that is said is of a client.
 	expect(await hear(channel)).toStartWith("client ");
 	channel.close();
+});
+
+linuxOnly("RESUME said to the new process in the middle of a takeover is obeyed by both", async () => {
+	const port = freePort();
+	const said: string[] = [];
+	let heir: Socket<undefined> | null = null;
+	const tcp = Bun.listen({ hostname: "127.0.0.1", port, socket: { data() {} } });
+	const onLine = (socket: Socket<undefined>, line: string) => {
+		if (line === "listening\n") heir = socket;
+		else if (line === "takeover\n") {
+			const { fd } = tcp as unknown as { fd: number };
+			sendDescriptors(descriptor(socket), `${JSON.stringify({ host: "127.0.0.1", port })}\n`, [fd]);
+			tcp.stop();
+		} else said.push(...line.trim().split("\n"));
+	};
+	const data = (socket: Socket<undefined>, chunk: Buffer) => onLine(socket, chunk.toString());
+	using _ = Bun.listen<undefined>({ unix: join(folder, String(port)), socket: { data } });
+	// Whether somebody listens there the new one has to find out, before it hears of clients.
+	using __ = Bun.listen({ unix: join(folder, `.s.PGSQL.${port}`), socket: { data() {} } });
+	const starting = startProxy(options(port, undefined, { workers: 1, unix_socket_dir: folder }));
+	await until(() => heir !== null, "the new process to listen");
+	const door = { port, user: "admin", password: "admin", database: "admin" };
+	await using console = await RawClient.connect(door);
+	console.send(f.query("RESUME alice pgdog"));
+	// By then the worker has read it.
+	await using _other = await RawClient.connect(door);
+	const paused = writeMemoryFile(Buffer.from('{"paused":[["alice","pgdog"],["bob","pgdog"]]}'));
+	sendDescriptors(descriptor(heir!), "yours\n", [paused]);
+	closeDescriptor(paused);
+	await using proxy = await starting;
+	await until(() => said.length > 1, "what it says");
+	expect(said[0]).toStartWith("clients ");
+	expect(said[1]).toBe('order 1 {"order":"resume","user":"alice","database":"pgdog"}');
+	heir!.write(frame("obeyed", 1));
+	expect((await console.result()).tags).toEqual(["RESUME"]);
+	expect(await pausedOf(console)).toEqual(["bob"]);
+	expect(await proxy.stop("SIGTERM")).toBe(0);
 });
