@@ -209,13 +209,14 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 				at = this.drop(chunk, next);
 				continue;
 			}
-			if (this.exchange.copying) at = this.copyMessage(code, chunk, at, next);
+			let end: number;
+			if (this.exchange.copying) end = this.copyMessage(code, chunk, at, next);
 			else {
 				const stuck = this.unread || this.out.fill > 0 || this.stream.queued > UNREAD;
-				const end = stuck && this.isUnread() ? -1 : this.request(code, length, chunk, at, next);
-				if (end < 0) break;
-				at = end;
+				end = stuck && this.isUnread() ? -1 : this.request(code, length, chunk, at, next);
 			}
+			if (end < 0) break;
+			at = end;
 			if (at < chunk.length && !this.isReading) break;
 		}
 		this.keep(chunk, at);
@@ -269,7 +270,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 
 	// ---- requests --------------------------------------------------------------------------------------------------
 
-	/** A message while a COPY reads data. @returns where the next begins */
+	/** A message while a COPY reads data. @returns as `request` */
 	private copyMessage(code: number, chunk: Buffer, at: number, next: number): number {
 		switch (code) {
 			case Frontend.CopyData:
@@ -279,7 +280,7 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 				return Math.min(next, chunk.length);
 			case Frontend.CopyDone:
 			case Frontend.CopyFail:
-				if (next > chunk.length) return this.drop(chunk, next);
+				if (next > chunk.length) return -1;
 				this.exchange.endCopy(chunk, at, next);
 				return next;
 			case Frontend.Sync:

@@ -416,6 +416,11 @@ describe("COPY", () => {
 		await client.until("G");
 		client.send(f.copyData("one\n"), f.copyFail("enough"));
 		expect(sqlstates(await client.result())).toEqual(["57014"]);
+		// Its reason may come in another piece.
+		client.send(f.query("COPY copied FROM STDIN"));
+		await client.until("G");
+		await client.sendSplit(f.copyFail("enough"), 7);
+		expect(sqlstates(await client.result())).toEqual(["57014"]);
 
 		client.send(f.query("COPY lonely FROM STDIN"));
 		const none = await client.result();
