@@ -2,7 +2,7 @@
 // known. What would place rows wrongly is refused, also where PgDog would go on.
 
 import { readFileSync } from "node:fs";
-import { readTable } from "./check.ts";
+import { isTable, readTable } from "./check.ts";
 import { entriesOf, type File } from "./file.ts";
 import { joinKey } from "./locate.ts";
 import { checkShard, type MappedColumn, type Rule, readMapping } from "./mapping.ts";
@@ -79,12 +79,19 @@ class Reading {
 		this.#report = report;
 	}
 
+	/** `section` says what is wrong with `[rewrite]`. */
+	get #mayChangeKeys(): boolean {
+		const { rewrite } = this.#config.table;
+		return isTable(rewrite) && rewrite.shard_key === "ignore";
+	}
+
 	sharding(): Sharding {
 		return {
 			shards: this.#shards,
 			tables: this.#tables.map(({ at: _, ...table }) => table),
 			schemas: this.#schemas,
 			omnisharded: this.#omnisharded.map(({ at: _, ...name }) => name),
+			...(this.#mayChangeKeys ? { mayChangeKeys: true } : {}),
 		};
 	}
 

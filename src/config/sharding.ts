@@ -10,6 +10,8 @@ export interface Sharding {
 	readonly tables: readonly ShardedTable[];
 	readonly schemas: readonly ShardedSchema[];
 	readonly omnisharded: readonly TableName[];
+	/** `[rewrite] shard_key = "ignore"`: an UPDATE of a key is run as it is. Default false. */
+	readonly mayChangeKeys?: true;
 }
 
 export interface TableName {

@@ -59,6 +59,8 @@ export interface Aim {
 	readonly refusal: Refused | null;
 	/** It writes to tables whose rows are on all shards. */
 	readonly writesCopies: boolean;
+	/** A table of which it is not known whether it has a column by which it would be sharded; null: there is none. */
+	readonly uncertain: string | null;
 	/** Some of it has to run on all shards, whatever the values. */
 	readonly isForAll: boolean;
 }

@@ -45,6 +45,7 @@ function joined(aims: readonly Aim[]): Aim {
 		placesRows: aims.some(({ placesRows }) => placesRows),
 		hasLiterals: aims.some(({ hasLiterals }) => hasLiterals),
 		hasParameters: aims.some(({ hasParameters }) => hasParameters),
+		uncertain: aims.find(({ uncertain }) => uncertain !== null)?.uncertain ?? null,
 		refusal: aims.find(({ refusal }) => refusal !== null)?.refusal ?? null,
 		writesCopies: aims.some(({ writesCopies }) => writesCopies),
 		isForAll: aims.some(({ isForAll }) => isForAll),
@@ -68,6 +69,7 @@ class Walk extends Queries {
 	}
 
 	aim(statement: Fields): Aim {
+		const uncertain = this.uses.find(({ relation }) => relation.isUncertain)?.relation.name ?? null;
 		const reads = [...this.fixed, ...this.uses.map(({ relation, scope }) => this.scopes.wantOf(relation, scope))];
 		if (this.writesCopies && reads.length + this.rows.length > 0)
 			this.refuse(MIXED, "Read first what is to be written.");
@@ -82,6 +84,7 @@ class Walk extends Queries {
 			hasLiterals: sources.some(({ kind }) => kind === SourceKind.Literal),
 			hasParameters: parameters.length > 0,
 			refusal: this.refusal,
+			uncertain,
 			writesCopies: this.writesCopies,
 			isForAll: this.isForAll || this.writesCopies,
 		};
@@ -103,7 +106,7 @@ class Walk extends Queries {
 				this.query(fields, TOP, true);
 				if (node(fields.intoClause) !== null) this.makes(node(node(fields.intoClause)?.rel));
 				// What a function does may be for all.
-				if (this.uses.length === 0) this.isForAll = hasCall(statement);
+				if (this.uses.length + this.fixed.length === 0) this.isForAll = hasCall(statement);
 				return;
 			case "InsertStmt":
 			case "UpdateStmt":
@@ -198,6 +201,7 @@ class Walk extends Queries {
 
 	/** SET of UPDATE: a key that changes may belong to another shard. */
 	private assign(target: Relation, targets: readonly Value[], scope: Scope): void {
+		if (this.tables.mayChangeKeys) return;
 		for (const item of targets) {
 			const { name, val } = node(node(item)?.ResTarget) ?? {};
 			const key = target.keys.find(({ column }) => column === name);
@@ -246,6 +250,7 @@ class Walk extends Queries {
 
 	/** SET of ON CONFLICT. */
 	private resolveConflict(keys: readonly KeyColumn[], targets: readonly Value[], scope: Scope): void {
+		if (this.tables.mayChangeKeys) return;
 		for (const item of targets) {
 			const { name, val } = node(node(item)?.ResTarget) ?? {};
 			const key = keys.find(({ column }) => column === name);
@@ -257,11 +262,13 @@ class Walk extends Queries {
 	private refuseRow(keys: readonly KeyColumn[], isListed: boolean): void {
 		this.rows.push(UNPLACED);
 		const names = keys.map(({ column }) => column).join(" or ");
-		if (isListed) this.refuse(`an INSERT without the sharding key (${names})`, "Give the key a value in each row.");
+		const unless = keys.some(({ table }) => table !== null) ? "" : " (or list the table in [[omnisharded_tables]])";
+		if (isListed)
+			this.refuse(`an INSERT without the sharding key (${names})`, `Give the key a value in each row${unless}.`);
 		else
 			this.refuse(
 				"an INSERT without a list of columns",
-				`Write the columns behind the table's name, ${names} among them.`,
+				`Write the columns behind the table's name, ${names} among them${unless}.`,
 			);
 	}
 

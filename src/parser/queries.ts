@@ -217,7 +217,7 @@ export abstract class Queries {
 		const keys = isPlaced ? NO_KEYS : this.tables.columnsOf(schema, name);
 		const relation = this.named(
 			scope,
-			this.relation(called, alias === null ? schema : null, keys, null, columns.length > 0),
+			this.relation(called, alias === null ? schema : null, keys, null, columns.length > 0, name),
 		);
 		if (keys.length > 0 && !isAmbiguous(keys, schema)) {
 			const use = { relation, scope };
@@ -246,9 +246,10 @@ export abstract class Queries {
 		keys: readonly KeyColumn[],
 		outputs: Outputs | null,
 		isRenamed: boolean,
+		name = "",
 	): Relation {
 		if (++this.relations > MOST_RELATIONS) throw new TooMuch();
-		const relation = new Relation(alias, schema, keys, outputs, isRenamed);
+		const relation = new Relation(alias, schema, keys, outputs, isRenamed, name);
 		for (const guard of this.guards) guard.add(relation);
 		return relation;
 	}
@@ -403,6 +404,8 @@ export abstract class Queries {
 			if (value === null || typeof value !== "object") continue;
 			const query = node((value as Fields).SelectStmt);
 			if (query !== null) this.inExpression(query, scope, commons, false);
+			// Who names a column says that its table has it (`Relation.isUncertain`).
+			else if ((value as Fields).ColumnRef !== undefined) columnIn(value, this.place(scope));
 			else for (const part of Object.values(value)) rest.push(part as Value);
 		}
 	}

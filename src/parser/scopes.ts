@@ -49,6 +49,8 @@ export class Relation {
 	readonly outputs: Outputs | null;
 	/** Its names may be others than the table's. */
 	readonly isRenamed: boolean;
+	/** The table's; "" of what is none. */
+	readonly name: string;
 	private readonly columns = new Map<string, RelationColumn>();
 
 	constructor(
@@ -57,12 +59,19 @@ export class Relation {
 		keys: readonly KeyColumn[],
 		outputs: Outputs | null,
 		isRenamed: boolean,
+		name = "",
 	) {
+		this.name = name;
 		this.alias = alias;
 		this.schema = schema;
 		this.keys = keys;
 		this.outputs = outputs;
 		this.isRenamed = isRenamed;
+	}
+
+	/** It may have none of the columns by which it would be sharded: nobody has said so of it, nor does the statement name one. */
+	get isUncertain(): boolean {
+		return this.keys.every(({ table, column }) => table === null && !this.columns.has(column));
 	}
 
 	/** It has a column of that name for certain. */

@@ -22,6 +22,8 @@ export const enum At {
 export interface KeyColumn {
 	/** Of the tables that it is in, as configured; null: any. */
 	readonly schema: string | null;
+	/** The table that it is in, as configured; null: any that has it. */
+	readonly table: string | null;
 	readonly column: string;
 	readonly dataType: "bigint" | "uuid" | "varchar" | "vector";
 	/** Where rows with this value are; `At.All`: perhaps on several shards; null: it is no value of the type, as far as is certain. */
@@ -35,6 +37,8 @@ export interface KeyColumn {
 export interface Tables {
 	/** There are schemas whose tables are on one shard. */
 	readonly bySchema: boolean;
+	/** Who gives a row another key answers for where the row is. */
+	readonly mayChangeKeys: boolean;
 	/** The columns by which the table is sharded; none: its rows are on all shards. */
 	columnsOf(schema: string | null, table: string): readonly KeyColumn[];
 	/** The shard of all tables of a schema; `At.All`: all; null: that does not depend on the schema. */
@@ -50,7 +54,7 @@ export function isAmbiguous(keys: readonly KeyColumn[], schema: string | null): 
 	return schema === null && keys.some((key) => key.schema !== keys[0]!.schema);
 }
 
-/** Whether a table's rows are on some shards only. */
+/** Whether a table's rows are on some shards only, for all that is known. */
 export function isSharded(tables: Tables, schema: string | null, table: string): boolean {
 	if (schema === null && tables.mayBeAnywhere(table)) return true;
 	if (tables.bySchema && schema !== null) {

@@ -10,6 +10,12 @@ const NAME_ONE = "name one shard (pgdog_shard, pgdog_sharding_key, a plugin)";
 /** @param at what `evaluate` has found @returns null: it may go to all shards */
 export function misplaced(aim: Aim, at: number): PgError | null {
 	if (aim.refusal !== null) return refuse(`${aim.refusal.part} is not supported across shards`, null, aim.refusal.hint);
+	if (at === At.All && aim.uncertain !== null)
+		return refuse(
+			`whether the table "${aim.uncertain}" is sharded is not known`,
+			"There are [[sharded_tables]] without a name, and it may have their column or not.",
+			"Name it in [[sharded_tables]] or in [[omnisharded_tables]]",
+		);
 	if (!aim.placesRows) return null;
 	switch (at) {
 		case At.Unplaced:

@@ -20,6 +20,7 @@ export class Placing implements Tables {
 	readonly shards: number;
 	/** There are `[[sharded_schemas]]`. */
 	readonly bySchema: boolean;
+	readonly mayChangeKeys: boolean;
 	/** The shard of schemas that no entry names: `ShardChoice.All` for all; null: there is no such entry. */
 	readonly otherSchemas: number | null;
 	/** The entry that a column is of. */
@@ -33,7 +34,8 @@ export class Placing implements Tables {
 	/** The only function by which the database's columns are sharded; null: there are several. */
 	readonly #only: ShardedColumn | null;
 
-	constructor({ shards, tables, schemas, omnisharded }: Sharding) {
+	constructor({ shards, tables, schemas, omnisharded, mayChangeKeys }: Sharding) {
+		this.mayChangeKeys = mayChangeKeys ?? false;
 		const columns = tables.map((table) => columnOf(table, shards));
 		this.#entries = new Map(columns.map((column, i) => [column, tables[i]!]));
 		this.shards = shards;

@@ -269,3 +269,68 @@ test("a hint beats the key, and lets through what is refused without it", async 
 	expect(await onEach(cluster, "SELECT count(*)::int FROM users WHERE id = 81")).toEqual([0, 1, 0]);
 	expect(await answer(client, `${hint} DELETE FROM users WHERE id = 81`)).toBe("DELETE 1");
 });
+
+test("COPY of what is on all shards comes to each of them, and is one answer", async () => {
+	await using client = await connect(proxy);
+	client.send(f.query("COPY rates FROM STDIN"));
+	await client.until("G");
+	client.send(f.copyData("x\t7\ny\t8\n"), f.copyDone());
+	expect((await client.result()).tags).toEqual(["COPY 2"]);
+	expect(await onEach(cluster, "SELECT count(*)::int FROM rates WHERE rate IN (7, 8)")).toEqual([2, 2, 2]);
+	client.send(f.query("COPY (SELECT code FROM rates WHERE rate = 7) TO STDOUT"));
+	const copied = (await client.until("Z")).filter(({ code }) => code === "d");
+	expect(copied.map(({ body }) => Buffer.from(body).toString())).toEqual(["x\n"]);
+	expect(await answer(client, "DELETE FROM rates WHERE rate IN (7, 8)")).toBe("DELETE 2");
+});
+
+describe("with columns of any table, and schemas", () => {
+	let other: Proxy;
+
+	beforeAll(async () => {
+		await onEach(
+			cluster,
+			"CREATE SCHEMA north; CREATE SCHEMA south; CREATE TABLE north.t (x int); CREATE TABLE south.t (x int)",
+		);
+		await onEach(cluster, "CREATE TABLE visits (user_id int, page text); CREATE TABLE pages (page text)");
+		const options = shardedOptions(cluster);
+		const more = {
+			sharded_tables: [{ database: "pgdog", column: "user_id" }],
+			sharded_schemas: [
+				{ database: "pgdog", name: "north", shard: 1 },
+				{ database: "pgdog", name: "south", shard: 2 },
+			],
+			omnisharded_tables: [{ database: "pgdog", tables: ["pages"] }],
+			rewrite: { shard_key: "ignore" },
+		};
+		other = await startProxy({ ...options, config: { ...(options.config as object), ...more } });
+	});
+
+	afterAll(async () => {
+		if (other !== undefined) sane(other);
+		await other?.[Symbol.asyncDispose]();
+	});
+
+	test.each([
+		["INSERT INTO public.visits (user_id, page) VALUES (5, 'a')", "INSERT 0 1"],
+		["SELECT page FROM public.visits WHERE user_id = 5", "a"],
+		["SELECT page FROM public.visits WHERE user_id > 4", "a"],
+		["SELECT page FROM public.visits", '0A000 whether the table "visits" is sharded is not known'],
+		["UPDATE public.visits SET user_id = 5 WHERE user_id = 5", "UPDATE 1"],
+		["INSERT INTO pages VALUES ('a')", "INSERT 0 1"],
+		["SELECT count(*) FROM public.visits JOIN pages USING (page) WHERE user_id = 5", "1"],
+		["SELECT count(*) FROM pages", "1"],
+		["INSERT INTO north.t VALUES (1), (2)", "INSERT 0 2"],
+		["SELECT sum(x) FROM north.t", "3"],
+		["SELECT count(*) FROM south.t", "0"],
+		["SELECT count(*) FROM north.t, south.t", "0A000 the aggregate count() is not supported across shards"],
+		["INSERT INTO t VALUES (1)", "0A000 the shard of a new row is not known"],
+		["/* pgdog_sharding_key: south */ SELECT count(*) FROM south.t", "0"],
+	])("%s", async (sql, expected) => {
+		await using client = await connect(other);
+		expect(await answer(client, sql)).toBe(expected);
+	});
+
+	test("rows of a schema are on its shard", async () => {
+		expect(await onEach(cluster, "SELECT count(*)::int FROM north.t")).toEqual([0, 2, 0]);
+	});
+});

@@ -9,10 +9,11 @@ import { Reading } from "../../src/parser/reading.ts";
 import { At } from "../../src/parser/tables.ts";
 import { BindArguments } from "../../src/router/arguments.ts";
 import { concat, int16, int32 } from "../support/wire-frames.ts";
-import { TABLES } from "./tables.ts";
+import { BY_SCHEMA, TABLES } from "./tables.ts";
 
 const parser = new SqlParser();
 const cache = new StatementCache(parser, { tables: TABLES });
+const bySchema = new StatementCache(parser, { tables: BY_SCHEMA });
 const factsOf = (sql: string, known: StatementCache) => {
 	const bytes = Buffer.from(sql);
 	return known.factsOfQuery(bytes, 0, bytes.length, Reading.Standard);
@@ -229,11 +230,6 @@ const STATEMENTS: Record<string, readonly (readonly [string | number, string])[]
 		["copies, on each", "UPDATE a SET x = 1 WHERE k = 5; INSERT INTO o VALUES (1)"],
 	],
 	"sharded schemas, several keys, comments": [
-		[0, "SELECT * FROM first.t"],
-		[1, "SELECT * FROM second.a"],
-		[1, "SELECT * FROM second.t JOIN a ON true WHERE a.k = 4"],
-		["copies", "SELECT * FROM every.t"],
-		[1, "INSERT INTO second.t VALUES (1)"],
 		[2, "SELECT * FROM two WHERE j = 5"],
 		["apart", "INSERT INTO two (k, j) VALUES (4, 5)"],
 		[1, "INSERT INTO two (k, j) VALUES (4, 7)"],
@@ -255,6 +251,40 @@ for (const [what, statements] of Object.entries(STATEMENTS))
 			expect(where(sql, "4", "5", "{4,7}")).toBe(expected);
 		});
 	});
+
+describe("with sharded schemas", () => {
+	test.each([
+		[0, "SELECT * FROM first.t"],
+		[1, "SELECT * FROM second.a"],
+		[1, "SELECT * FROM second.t JOIN a ON true WHERE a.k = 4"],
+		["copies", "SELECT * FROM every.t"],
+		[1, "INSERT INTO second.t VALUES (1)"],
+		["all", "SELECT * FROM t"],
+		["copies", "SELECT * FROM o"],
+		[2, "SELECT * FROM a WHERE k = 5"],
+		["unplaced", "INSERT INTO t VALUES (1)"],
+		["copies, on each", "INSERT INTO every.t VALUES (1)"],
+	])("%s: %s", (expected, sql) => {
+		expect(where(sql, bySchema)).toBe(expected);
+	});
+});
+
+test("of a table that may have the column it is known whether a statement says so", () => {
+	const uncertain = (sql: string) => factsOf(sql, cache).aim?.uncertain ?? null;
+	expect(where("SELECT * FROM maybe WHERE k = 5")).toBe(2);
+	expect(where("SELECT * FROM maybe")).toBe("all");
+	expect(uncertain("SELECT * FROM maybe")).toBe("maybe");
+	expect(uncertain("SELECT * FROM a, maybe")).toBe("maybe");
+	expect(uncertain("SELECT * FROM maybe WHERE k > 5")).toBe(null);
+	expect(uncertain("SELECT * FROM a JOIN maybe USING (k)")).toBe(null);
+	expect(uncertain("SELECT * FROM a")).toBe(null);
+});
+
+test("keys may change where the configuration says so", () => {
+	const careless = new StatementCache(parser, { tables: { ...TABLES, mayChangeKeys: true } });
+	expect(where("UPDATE a SET k = 4 WHERE k = 5", careless)).toBe(2);
+	expect(where("UPDATE a SET k = k + 1", careless)).toBe("all");
+});
 
 /** The literals of the second text are other ones in the places of the first one's. */
 describe("what is known of a shape holds for its texts", () => {

@@ -5,7 +5,12 @@ import { At, type KeyColumn, type Tables } from "../../src/parser/tables.ts";
 const SHARDS = 3;
 
 /** A bigint is on the shard that it leaves as a remainder, a uuid that of its last digit, a text that of its length; `far…` on any. */
-function column(name: string, dataType: KeyColumn["dataType"], schema: string | null = null): KeyColumn {
+function column(
+	name: string,
+	dataType: KeyColumn["dataType"],
+	schema: string | null = null,
+	table: string | null = "one",
+): KeyColumn {
 	const shardOfText = (text: string): number | null => {
 		if (dataType === "varchar") return text.startsWith("far") ? At.All : text.length % SHARDS;
 		if (dataType === "uuid") return /^[0-9a-f-]{36}$/i.test(text) ? Number.parseInt(text.at(-1)!, 16) % SHARDS : null;
@@ -21,6 +26,7 @@ function column(name: string, dataType: KeyColumn["dataType"], schema: string | 
 	};
 	return {
 		schema,
+		table,
 		column: name,
 		dataType,
 		shardOfText,
@@ -38,14 +44,18 @@ const KEYS: Readonly<Record<string, readonly KeyColumn[]>> = {
 	v: [column("name", "varchar")],
 	w: [column("name", "varchar")],
 	two: [column("k", "bigint"), column("j", "bigint")],
+	maybe: [column("k", "bigint", null, null)],
 	either: [column("k", "bigint", "one"), column("j", "bigint", "other")],
 };
 
 export const TABLES: Tables = {
-	bySchema: true,
+	bySchema: false,
+	mayChangeKeys: false,
 	columnsOf: (schema, table) =>
 		(KEYS[table] ?? []).filter((key) => key.schema === null || schema === null || key.schema === schema),
 	shardOfSchema: (schema) => ({ first: 0, second: 1, every: At.All })[schema] ?? null,
 	mayBeAnywhere: () => false,
 	isAlike: (a, b) => a.dataType === b.dataType,
 };
+
+export const BY_SCHEMA: Tables = { ...TABLES, bySchema: true, mayBeAnywhere: (table) => table === "t" };
