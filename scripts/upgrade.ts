@@ -59,6 +59,9 @@ const general = {
 	host: "127.0.0.1",
 	port,
 	workers: Number(values.workers),
+	// pgbench connects and prepares for one client at a time, and waits, while others of its clients have transactions open: on a slow
+	// machine they were all servers, until checkout_timeout.
+	default_pool_size: 4 * Number(values.clients),
 	takeover_socket: join(folder, "takeover"),
 	// Those who stay do so until pgbench has had enough.
 	shutdown_timeout: 600_000,
