@@ -102,7 +102,9 @@ export class Logins {
 		});
 		const cluster = new Cluster(shards);
 		const { hasPrimary, hasReplicas, hasChoice } = cluster;
-		const topology = { shards: shards.length, hasPrimary, hasReplicas, hasChoice, readOnly: spec.readOnly };
+		const { cross_shard_disabled } = spec.user;
+		const shape = { shards: shards.length, hasPrimary, hasReplicas, hasChoice, readOnly: spec.readOnly };
+		const topology = { ...shape, cross_shard_disabled };
 		return { spec, user: spec.user, cluster, router: this.routerOf(topology, spec.sharding, general) };
 	}
 

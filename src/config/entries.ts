@@ -221,6 +221,7 @@ export const user = {
 		default: true,
 		text: "With `tls_client_ca_certificate`: whether a client over TLS has to show a certificate.",
 	}),
+	cross_shard_disabled: flag({ default: undefined, text: "Instead of the general `cross_shard_disabled`." }),
 	server_user: text({ default: undefined, text: "User towards servers. Default: `name`." }),
 	server_password: secret({
 		default: undefined,

@@ -185,6 +185,10 @@ export const general = {
 		min: 1,
 		text: 'Ours, not PgDog\'s: how long with `read_after_write = "primary"`.',
 	}),
+	cross_shard_disabled: flag({
+		default: false,
+		text: "A statement that would go to several shards is refused (58000), whatever it is, but for those about the session or the transaction.",
+	}),
 	cross_shard_unmerged: choice(["refuse", "permit"], {
 		default: "refuse",
 		text: "Ours, not PgDog's: a statement for several shards whose answers the proxy cannot make one (ORDER BY, LIMIT, DISTINCT, aggregates, joins …) is refused (0A000), or each shard's own answer is passed on.",

@@ -82,6 +82,7 @@ export interface User extends PoolSettings {
 	readonly passed?: boolean;
 	/** users.toml has it, for databases by wildcard: learned is that there is this one. */
 	readonly listed?: boolean;
+	readonly cross_shard_disabled?: boolean | undefined;
 	readonly server_user?: string | undefined;
 	readonly server_password?: string | undefined;
 	/** The certificate that servers are shown for it, instead of the database's. */

@@ -21,7 +21,6 @@ export const unservedGeneral: Unserved = {
 		unique_id_min: [0],
 		unique_id_function: ["standard"],
 		// Without shards they change nothing, but who sets them counts on shards.
-		cross_shard_disabled: [false],
 		canonicalize_type_information: [false],
 	},
 	ignored: [
@@ -79,7 +78,6 @@ export const unservedDatabase: Unserved = {
 
 export const unservedUser: Unserved = {
 	refused: {
-		cross_shard_disabled: [false],
 		two_phase_commit: [false],
 		two_phase_commit_auto: [false],
 		schema_admin: [false],

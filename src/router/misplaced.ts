@@ -52,6 +52,17 @@ export const ONE_COPY = new PgError(
 	"Its rows are the same on all shards.",
 );
 
+/** `cross_shard_disabled`: PgDog's words. @param text of the statement, for people */
+export function crossShard(text: string): PgError {
+	const detail = `query doesn't have a sharding key: ${text}`;
+	return new PgError("ERROR", "58000", "cross-shard queries are disabled", detail, "Give it one, or name the shard.");
+}
+
+/** As `crossShard`, where a hint has named a key that no mapping names. */
+export function unmapped(key: string): PgError {
+	return new PgError("ERROR", "58000", "unmapped sharding key was specified", `sharding key '${key}' is not mapped`);
+}
+
 function refuse(message: string, detail: string | null, hint: string): PgError {
 	return new PgError("ERROR", "0A000", message, detail ?? undefined, `${hint}, or ${NAME_ONE}.`);
 }

@@ -16,7 +16,7 @@ import { At } from "../parser/tables.ts";
 import { Outcome, ReadWrite, ShardCode } from "../plugin/abi.ts";
 import type { Decision, PluginHost, RouteInput } from "../plugin/host.ts";
 import { BindArguments, type ParameterTypes } from "./arguments.ts";
-import { misplaced, ONE_COPY } from "./misplaced.ts";
+import { crossShard, misplaced, ONE_COPY, unmapped } from "./misplaced.ts";
 import type { Placing } from "./placing.ts";
 import { acrossShards, parseError, REFUSALS, Unasked } from "./refusals.ts";
 import { Route, Routes, ShardChoice } from "./route.ts";
@@ -32,6 +32,8 @@ export interface Topology {
 	readonly hasChoice?: boolean;
 	/** Transactions read unless they say READ WRITE. Default false. */
 	readonly readOnly?: boolean;
+	/** Its statements may go to one shard only. Default: as the setting has it. */
+	readonly cross_shard_disabled?: boolean | undefined;
 	/** What its configuration says of sharded tables; null, or without it: nothing. */
 	readonly placing?: Placing | null;
 }
@@ -39,13 +41,19 @@ export interface Topology {
 /** The settings that decide. Default: the settings' defaults. */
 export type DecidingSettings = Pick<
 	General,
-	"read_write_strategy" | "read_write_split" | "expanded_explain" | "cross_shard_unmerged" | "cross_shard_functions"
+	| "read_write_strategy"
+	| "read_write_split"
+	| "expanded_explain"
+	| "cross_shard_disabled"
+	| "cross_shard_unmerged"
+	| "cross_shard_functions"
 >;
 
 const DEFAULT_POLICY: DecidingSettings = {
 	read_write_strategy: "conservative",
 	read_write_split: "include_primary",
 	expanded_explain: false,
+	cross_shard_disabled: false,
 	cross_shard_unmerged: "refuse",
 	cross_shard_functions: undefined,
 };
@@ -143,6 +151,8 @@ export class Router {
 	readonly #unmerged: boolean;
 	/** Rows of all shards are made one answer's, where a statement asks something of all of them. */
 	readonly merges: boolean;
+	/** `cross_shard_disabled`. */
+	readonly #isDirect: boolean;
 	readonly #functions: ReadonlySet<string>;
 	/** The side that the last decision would have liked, whatever servers the cluster has. */
 	#wanted = Side.Primary;
@@ -185,6 +195,7 @@ export class Router {
 		this.needsFacts = this.decides || this.#plugins !== null;
 		this.needed = this.decides || topology.hasChoice === true || this.#plugins !== null;
 		this.#anyShard = shards === 1 ? 0 : ShardChoice.All;
+		this.#isDirect = topology.cross_shard_disabled ?? policy.cross_shard_disabled;
 		this.#unmerged = policy.cross_shard_unmerged === "permit";
 		this.merges = !this.#unmerged;
 		this.#functions = new Set(policy.cross_shard_functions?.split(/[\s,]+/));
@@ -222,6 +233,7 @@ export class Router {
 		this.calledWrite = false;
 		const route = this.#plugins === null || own.error !== null ? own : this.#askPlugins(this.#plugins, own, request);
 		if (route.shard !== ShardChoice.All || route.error !== null || request.facts === null) return route;
+		if (this.#isDirect) return this.#crossing(request, request.facts) ?? route;
 		const { placement, aim } = request.facts;
 		if (placement.unmerged === null && placement.calls.length === 0 && aim === null) return route;
 		return this.#refusal(request.facts) ?? route;
@@ -420,6 +432,13 @@ export class Router {
 		if (call === undefined) return refuse("shards", acrossShards(part, this.#shards));
 		const help = `, list it in "cross_shard_functions" if it does neither`;
 		return refuse("shards", acrossShards(part, this.#shards, " It may be an aggregate, or read tables.", help));
+	}
+
+	/** The error for a statement that would go to several shards where none may; null: it is about the session or the transaction. */
+	#crossing({ hints }: RouteRequest, facts: StatementFacts): Route | null {
+		if (facts.controls || facts.empty) return null;
+		const key = facts.hints?.shardingKey ?? (facts.hints?.shard == null ? hints.shardingKey : null);
+		return refuse("cross_shard_disabled", key === null ? crossShard(facts.text) : unmapped(key));
 	}
 
 	/** The shard that hints name, a comment's before the session's, where a key beats a number; or else the shard of its rows. */

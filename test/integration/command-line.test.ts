@@ -112,11 +112,11 @@ test("configcheck: all mistakes at once, with file, line, key, what was found an
 
 test("a setting of PgDog's that is not served yet is an error that says so", async () => {
 	const { code, log } = await failProxy({
-		...simpleConfig(cluster.primary, { two_phase_commit: true, cross_shard_disabled: true }),
+		...simpleConfig(cluster.primary, { two_phase_commit: true, dry_run: true }),
 	});
 	expect(code).toBe(1);
 	expect(log).toContain("two_phase_commit");
-	expect(log).toContain("cross_shard_disabled");
+	expect(log).toContain("dry_run");
 });
 
 test("--database-url, PGDOG_DATABASE_URL_1 and the flags of run", async () => {

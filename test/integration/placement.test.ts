@@ -9,7 +9,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { Client } from "pg";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
-import { type Proxy, type ProxyOptions, proxyCommand, startProxy } from "../support/proxy.ts";
+import { type Proxy, type ProxyOptions, type ProxyUser, proxyCommand, startProxy } from "../support/proxy.ts";
 import { runTool } from "../support/tools.ts";
 import { until } from "../support/until.ts";
 import { onEach, SHARDS, sane, shardedOptions } from "./sharded.ts";
@@ -90,8 +90,8 @@ afterAll(async () => {
 	await cluster?.stop();
 });
 
-async function connectTo({ port }: Proxy): Promise<Client> {
-	const made = new Client({ host: "127.0.0.1", port, user: "pgdog", password: "pgdog", database: "pgdog" });
+async function connectTo({ port }: Proxy, user = "pgdog"): Promise<Client> {
+	const made = new Client({ host: "127.0.0.1", port, user, password: "pgdog", database: "pgdog" });
 	await made.connect();
 	return made;
 }
@@ -235,6 +235,30 @@ test("a reload changes where clients' next statements go; one that takes shardin
 	await session.query(insert);
 	expect(await counts()).toEqual([2, 0, 3]);
 	await session.end();
+});
+
+test("with cross_shard_disabled, the user's before the general, what would go to several shards is refused", async () => {
+	const { config, users } = options(TABLES, { general: { cross_shard_disabled: true, workers: 1 } });
+	const free = {
+		name: "free",
+		database: "pgdog",
+		password: "pgdog",
+		server_user: "pgdog",
+		cross_shard_disabled: false,
+	};
+	await using other = await startProxy({ config, users: [...(users as ProxyUser[]), free] });
+	const [bound, unbound] = [await connectTo(other), await connectTo(other, "free")];
+	const errorOf = (session: Client, sql: string) =>
+		session.query(sql).then(
+			() => null,
+			({ code, message }) => `${code} ${message}`,
+		);
+	expect(await errorOf(bound, "SELECT * FROM by_list")).toBe("58000 cross-shard queries are disabled");
+	expect(await errorOf(unbound, "SELECT * FROM by_list")).toBeNull();
+	for (const sql of ["SET work_mem = '1MB'", "BEGIN", "SELECT * FROM by_list WHERE key = 'DE'", "COMMIT", "SELECT 1"])
+		expect([sql, await errorOf(bound, sql)]).toEqual([sql, null]);
+	await bound.end();
+	await unbound.end();
 });
 
 test("pgdog route says where statements would go, with its exit code", async () => {

@@ -61,6 +61,7 @@ const CONSERVATIVE: DecidingSettings = {
 	read_write_strategy: "conservative",
 	read_write_split: "include_primary",
 	expanded_explain: false,
+	cross_shard_disabled: false,
 	cross_shard_unmerged: "refuse",
 	cross_shard_functions: undefined,
 };
@@ -183,6 +184,55 @@ describe("without plugins", () => {
 			expect(line(route("SELECT app.mine(a), other(a) FROM t", listed))).toBe("all read by statement");
 			expect(line(route("SELECT mine(1)", listed))).toStartWith("0A000 the function mine()");
 			expect(line(route("SELECT app.mine(a), count(*) FROM t", listed))).toStartWith("0A000 the aggregate count()");
+		});
+	});
+
+	describe("cross_shard_disabled", () => {
+		const DISABLED: DecidingSettings = { ...CONSERVATIVE, cross_shard_disabled: true };
+		const route = (sql: string, more: Partial<RouteRequest> = {}, topology: Topology = SHARDS) => {
+			const router = new Router(topology, statements, null, DISABLED);
+			return router.route(request(router, sql, { home: 2, ...more }));
+		};
+		const REFUSED = "58000 cross-shard queries are disabled";
+
+		test.each(["SELECT * FROM t", "SELECT count(*) FROM t", "CREATE TABLE t ()", "BEGIN; DELETE FROM t"])(
+			"refuses what would go to several shards: %s",
+			(sql) => {
+				expect(line(route(sql))).toBe(REFUSED);
+				expect(line(route(sql, { inTransaction: true }))).toBe(REFUSED);
+				expect(line(route(sql, {}, { ...SHARDS, shards: 1 }))).not.toContain("58000");
+			},
+		);
+
+		test("tells the statement without its constants", () => {
+			expect(route("DELETE FROM t WHERE a = 'secret'").error?.detail).toBe(
+				"query doesn't have a sharding key: DELETE FROM t WHERE a = ?",
+			);
+		});
+
+		test("lets through what is for one shard, or about the session or the transaction", () => {
+			expect(line(route("/* pgdog_shard: 1 */ SELECT * FROM t"))).toBe("1 read by comment");
+			expect(line(route("SELECT 1"))).toBe("2 read by statement");
+			for (const sql of ["BEGIN", "SET work_mem = '1MB'", "DISCARD ALL", "LISTEN c"])
+				expect(line(route(sql))).not.toContain("58000");
+		});
+
+		test("tells of a key that no mapping names", () => {
+			const by = { kind: "mapping", lists: [{ values: ["1"], shard: 3 }], ranges: [], others: null } as const;
+			const table = { schema: null, table: null, column: "id", dataType: "bigint", by } as const;
+			const placing = new Placing({ shards: 4, tables: [table], schemas: [], omnisharded: [] });
+			const keyed = (key: string) =>
+				line(route("SELECT * FROM t", { hints: { ...NO_HINTS, shardingKey: key } }, { ...SHARDS, placing }));
+			expect(keyed("1")).toBe("3 read by pgdog setting");
+			expect(keyed("7")).toBe("58000 unmapped sharding key was specified");
+		});
+
+		test("is as the user has it, when he has it", () => {
+			expect(line(route("SELECT * FROM t", {}, { ...SHARDS, cross_shard_disabled: false }))).toBe(
+				"all read by statement",
+			);
+			const permits = new Router({ ...SHARDS, cross_shard_disabled: true }, statements, null, CONSERVATIVE);
+			expect(line(permits.route(request(permits, "SELECT * FROM t")))).toBe(REFUSED);
 		});
 	});
 
