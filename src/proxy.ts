@@ -250,8 +250,9 @@ export class Proxy implements AdminSource {
 			},
 			async () => {
 				const path = unix_socket_dir === undefined ? null : unixSocketPath(unix_socket_dir, port);
-				this.unixListener = listenUnixPassed(this.predecessor?.unix ?? null, path, this.openUnix);
-				if (path === null || this.unixListener !== null || this.service.unix !== null) return;
+				const { unix } = this.service;
+				this.unixListener = listenUnixPassed(this.predecessor?.unix ?? null, path, this.openUnix, unix);
+				if (path === null || this.unixListener !== null || unix !== null) return;
 				this.unixListener = await listenUnix(path, Number.parseInt(unix_socket_mode, 8), this.openUnix);
 			},
 			async () => takeover_socket !== undefined && this.takeover.listen(takeover_socket),

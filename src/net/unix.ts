@@ -93,20 +93,23 @@ export async function listenUnix(
  * Goes on where another process has listened.
  * @param passed its socket, which is closed where nobody would find it, unless it is the service manager's
  * @param path where it is to be found; null: nowhere
+ * @param managed the service manager's, which takes its place, perhaps by the same path: clients wait there
  * @returns null: it is to be listened there anew, if at all
  */
 export function listenUnixPassed(
 	passed: SharedSocket | null,
 	path: string | null,
 	open: (socket: Socket<undefined>) => void,
+	managed: SharedSocket | null = null,
 ): UnixListener | null {
 	if (passed === null) return null;
 	const { fd, isManaged } = passed;
-	const isFound = isManaged || (passed.path === path && (isAbstract(path) || existsSync(path)));
+	const isThere = isManaged || (passed.path === path && (isAbstract(path) || existsSync(path)));
+	const isFound = isThere && managed === null;
 	// `fd` is not in Bun's types.
 	const options = { fd, socket: { data() {}, error() {}, open } } as unknown as Parameters<typeof Bun.listen>[0];
 	const listener = new UnixListener(Bun.listen(options) as UnixSocketListener<undefined>, passed.path, isManaged);
-	if (!isFound) listener.stop();
+	if (!isFound) listener.stop(passed.path === managed?.path);
 	return isFound ? listener : null;
 }
 

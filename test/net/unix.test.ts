@@ -154,6 +154,31 @@ describe("a listener", () => {
 		manager.stop();
 	});
 
+	test.skipIf(process.platform !== "linux")(
+		"of another process makes way for the service manager's, whose file may have taken the place of its own",
+		async () => {
+			for (const isSame of [true, false]) {
+				const path = join(folder, `.s.PGSQL.${isSame ? 3 : 4}`);
+				const before = await listenUnix(path, 0o777, open);
+				const passed = { path, fd: duplicateDescriptor(before.fd), isManaged: false };
+				before.stop(true);
+				const where = isSame ? path : join(folder, "of the manager");
+				rmSync(where, { force: true });
+				const manager = Bun.listen({ unix: where, socket: { data() {} } }) as unknown as { fd: number; stop(): void };
+				const managed = { path: where, fd: manager.fd, isManaged: true };
+				expect(listenUnixPassed(passed, path, open, managed)).toBe(null);
+				expect([existsSync(where), existsSync(path)]).toEqual([true, isSame]);
+				// Nor is one of its own of before gone on with.
+				const old = { path: where, fd: duplicateDescriptor(manager.fd), isManaged: true };
+				expect(listenUnixPassed(old, path, open, managed)).toBe(null);
+				expect(existsSync(where)).toBe(true);
+				const living = await Bun.connect({ unix: where, socket: { data() {} } });
+				living.end();
+				manager.stop();
+			}
+		},
+	);
+
 	test("leaves alone what is no socket", async () => {
 		const file = join(folder, "text");
 		writeFileSync(file, "somebody's");
