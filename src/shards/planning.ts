@@ -151,8 +151,7 @@ export class Planning {
 		}
 		const { facts } = requests;
 		if (this.isAborted()) return new Refusal(ABORTED, Terminator.Sync);
-		const there = transaction.targets(targets, facts, NO_SHARDS);
-		if (there !== targets) targets = batches.of(there);
+		targets = transaction.targets(targets, facts, NO_SHARDS);
 		if (facts !== null && facts.statements > 1 && this.mayDivide(targets, chunk, at, next))
 			return new Refusal(DIVIDES, Terminator.Sync);
 		const step = this.lastStep(code, targets, chunk, at, next);

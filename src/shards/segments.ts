@@ -76,21 +76,10 @@ export class Batches {
 		return route.shard === ShardChoice.All ? this.all : this.each[route.shard]!;
 	}
 
-	/** The array for these shards, which are in order. */
-	of(shards: readonly number[]): readonly number[] {
-		if (shards.length === 1) return this.each[shards[0]!]!;
-		return shards.length === this.all.length ? this.all : shards;
-	}
-
 	/** The transaction is over, and its portals with it. */
 	clear(): void {
 		this.portals.clear();
 		this.portalBytes = 0;
-	}
-
-	/** Where that goes what is said of a portal; null: nobody knows of it. */
-	private shardsOf(portal: Portal | undefined, transaction: ShardedTransaction): readonly number[] | null {
-		return portal === undefined ? null : this.of(transaction.withPortal(portal.targets));
 	}
 
 	/**
@@ -165,22 +154,23 @@ export class Batches {
 				side = narrower(side, route === null ? requests.router.writeSide : route.side);
 				last = route;
 				const facts = route === null ? null : requests.facts;
-				if (route === null) here = targets ?? this.of(transaction.anywhere(this.all));
-				else here = this.of(transaction.targets(this.targets(route), facts, sent));
-				if (targets !== null && here !== targets && isSame(here, targets)) here = targets;
+				if (route === null) here = targets ?? transaction.anywhere(this.all);
+				else here = transaction.targets(this.targets(route), facts, sent);
 				if (isEnd(facts) && !facts!.chains) ends = true;
 				const error = this.noteBind(requests, statements, chunk, at, here, facts);
 				if (error !== null) return { segments: [], error, side, route, copyEnds, ends, learns };
 			} else if (code === Frontend.Execute || (beginsBatch(code) && chunk[at + HEADER] !== Target.Statement)) {
 				const portal = portalOf(code, chunk, at, next);
 				const known = this.portals.get(portal);
-				here = this.shardsOf(known, transaction) ?? targets ?? this.of(transaction.anywhere(this.all));
+				if (known === undefined) here = targets ?? transaction.anywhere(this.all);
+				else here = transaction.withPortal(known.targets);
 				if (code === Frontend.Execute) executes = known ?? UNKNOWN;
 				if (code === Frontend.Close && this.portals.delete(portal)) this.portalBytes -= portal.length + NAME_COST;
 			}
 			learns ||= code === Frontend.Parse || code === Frontend.Close;
 			if (beginsBatch(code)) openReplies++;
 			if (here !== null) {
+				if (targets !== null && here !== targets && isSame(here, targets)) here = targets;
 				if (targets !== null && targets !== here) {
 					segments.push(segmentOf({ chunk, at: start, end: open, targets, replies, joins }, ran));
 					start = open;
@@ -202,8 +192,8 @@ export class Batches {
 			const route = requests.batchUnbound(transaction.isRunning);
 			if (route.error !== null) return { segments: [], error: route.error, side, route, copyEnds, ends, learns };
 			({ side } = route);
-			targets = this.of(transaction.anywhere(this.targets(route)));
-		} else side = narrower(side, requests.unboundWrite(transaction.isRunning)?.side ?? side);
+			targets = transaction.anywhere(this.targets(route));
+		} else if (requests.unboundWrite(transaction.isRunning) !== null) side = Side.Primary;
 		replies += openReplies;
 		segments.push(segmentOf({ chunk, at: start, end, targets, replies, joins }, ran));
 		// Texts are not kept for a client that sends no more.
