@@ -48,3 +48,14 @@ test("a server with another salt or iteration count is not shown a proof", async
 	] as const)
 		expect(await login(other, iterations)).toMatchObject({ kind: "error", error: { sqlstate: "28000" } });
 });
+
+test("what was proven can be told another process, which takes nothing that does not fit", async () => {
+	const [keyring, other] = [new Keyring(), new Keyring()];
+	for (const each of [keyring, other]) each.reach([verifier]);
+	expect([keyring.keysOf(verifier), keyring.keysOf("no verifier")]).toEqual([null, null]);
+	keyring.learn(verifier, keys);
+	const told = keyring.keysOf(verifier)!;
+	expect(other.learn(verifier, { ...told, clientKey: told.serverKey })).toBe(false);
+	expect(other.learn(verifier, told)).toBe(true);
+	expect(other.has(verifier)).toBe(true);
+});

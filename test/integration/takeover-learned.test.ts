@@ -187,3 +187,19 @@ linuxOnly("a learned user who is paused is so there, whoever comes first", async
 	for (const client of [idle, stays]) client.close();
 	expect(await next.stop("SIGTERM")).toBe(0);
 });
+
+linuxOnly("who is busy during two takeovers is introduced to both processes", async () => {
+	const config = options(freePort(), ASKED);
+	await using old = await startProxy(config);
+	const busy = await connect(old, login("alice"));
+	await busy.query("BEGIN");
+	await using next = await successor(old, config);
+	const last = await successor(next, config);
+	expect((await busy.query("COMMIT")).tags).toEqual(["COMMIT"]);
+	expect(await old.exited).toBe(0);
+	expect(await next.exited).toBe(0);
+	expect((await clientsOf(last)).map(({ user }) => user)).toEqual(["alice"]);
+	expect(await one(busy, "SELECT current_user")).toBe("alice");
+	busy.close();
+	expect(await last.stop("SIGTERM")).toBe(0);
+});
