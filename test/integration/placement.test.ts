@@ -8,6 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import fc from "fast-check";
 import { Client } from "pg";
+import { character } from "../support/characters.ts";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
 import { type Proxy, type ProxyOptions, type ProxyUser, proxyCommand, startProxy } from "../support/proxy.ts";
 import { runTool } from "../support/tools.ts";
@@ -31,8 +32,6 @@ const integer = (bits: 16 | 32 | 64): fc.Arbitrary<Sample> => {
 	});
 };
 const uuid = fc.uuid().map((text) => ({ text, binary: Buffer.from(text.replaceAll("-", ""), "hex") }));
-// No NUL: PostgreSQL stores none.
-const character = fc.string({ unit: "binary", minLength: 1, maxLength: 1 }).filter((each) => each !== "\0");
 const words = fc.string({ unit: character, maxLength: 30 }).map((text) => ({ text, binary: Buffer.from(text) }));
 
 const TYPES: [type: string, dataType: string, samples: fc.Arbitrary<Sample>][] = [
