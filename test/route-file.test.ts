@@ -69,6 +69,12 @@ describe("where tables are sharded, keys are told and decide:", () => {
 	])("%s", (sql, expected) => {
 		expect(lines(sql, of)[0]).toBe(`1 ${expected} ${sql}`);
 	});
+
+	test("and what would help", () => {
+		expect(lines("INSERT INTO users VALUES (1)", of).at(-1)).toBe(
+			"HINT: Write the columns behind the table's name, id among them, or name one shard (pgdog_shard, pgdog_sharding_key, a plugin).",
+		);
+	});
 });
 
 test("hints decide, in comments and SET", () => {

@@ -9,7 +9,8 @@ const NAME_ONE = "name one shard (pgdog_shard, pgdog_sharding_key, a plugin)";
 
 /** @param at what `evaluate` has found @returns null: it may go to all shards */
 export function misplaced(aim: Aim, at: number): PgError | null {
-	if (aim.refusal !== null) return refuse(`${aim.refusal.part} is not supported across shards`, null, aim.refusal.hint);
+	if (aim.refusal !== null)
+		return refuse(`${aim.refusal.part} is not supported across shards`, null, aim.refusal.hint.replace(/\.$/, ""));
 	if (at === At.All && aim.uncertain !== null)
 		return refuse(
 			`whether the table "${aim.uncertain}" is sharded is not known`,
