@@ -3,7 +3,7 @@
 
 import type { Fields, Value } from "./parse.ts";
 import { ANY, type Condition, type Context, type Relation, type RelationColumn, type Scope } from "./scopes.ts";
-import { isLiteralAgain, type Locator, listOf, nameOf, node, type Source, sourceOf } from "./sources.ts";
+import { castOf, isLiteralAgain, type Locator, listOf, nameOf, node, type Source, sourceOf } from "./sources.ts";
 
 /** Where an expression stands. */
 export interface Position {
@@ -118,13 +118,19 @@ function isAmong(left: Value | undefined, items: readonly Value[], place: Positi
 	return parts.length === 0 ? ANY : { kind: "both", parts };
 }
 
-/** The column has one of these values. */
-export function anyOf(column: RelationColumn, values: readonly (Value | undefined)[], place: Position): Condition {
+/** The column has one of these values. @param cast the type that they are cast to together, as `Source.cast` */
+export function anyOf(
+	column: RelationColumn,
+	values: readonly (Value | undefined)[],
+	place: Position,
+	cast = 0,
+): Condition {
 	const parts: Condition[] = [];
 	let previous: Source | null = null;
 	for (const value of values) {
-		const source = valueOf(value, column, place);
-		if (source === null) return ANY;
+		const found = valueOf(value, column, place);
+		if (found === null || (cast !== 0 && found.cast !== 0)) return ANY;
+		const source = cast === 0 ? found : { ...found, cast };
 		// Of a list that the shape has folded each literal speaks for all.
 		if (previous === null || !isLiteralAgain(source, previous))
 			parts.push({ kind: "value", column, source, isNullable: false });
@@ -136,10 +142,12 @@ export function anyOf(column: RelationColumn, values: readonly (Value | undefine
 function isAnyOf({ lexpr, rexpr }: Fields, place: Position): Condition {
 	const column = columnIn(lexpr, place);
 	if (column === null) return ANY;
-	const elements = node(node(rexpr)?.A_ArrayExpr) ?? node(node(node(node(rexpr)?.TypeCast)?.arg)?.A_ArrayExpr);
-	// What an ARRAY[…] is cast to its elements are cast to: they are looked at if the column's type is not left by that.
-	if (elements !== null)
-		return node(rexpr)?.TypeCast === undefined ? anyOf(column, listOf(elements.elements), place) : ANY;
+	const typed = node(node(rexpr)?.TypeCast);
+	const elements = node(node(typed?.arg ?? rexpr)?.A_ArrayExpr);
+	if (elements !== null) {
+		const cast = typed === null ? 0 : castOf(node(typed.typeName), true);
+		return cast < 0 ? ANY : anyOf(column, listOf(elements.elements), place, cast);
+	}
 	const source = valueOf(rexpr, column, place, true);
 	return source === null ? ANY : { kind: "value", column, source, isNullable: false };
 }

@@ -182,7 +182,7 @@ function isPlus(expression: Fields): boolean {
 }
 
 /** The type of a cast that leaves the value as it is, an oid; -1: it may not. */
-function castOf(type: Fields | null, isArray: boolean): number {
+export function castOf(type: Fields | null, isArray: boolean): number {
 	if (type === null || listOf(type.typmods).length > 0) return -1;
 	if (listOf(type.arrayBounds).length > 0 !== isArray) return -1;
 	const names = listOf(type.names).map(nameOf);

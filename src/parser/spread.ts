@@ -267,6 +267,22 @@ const CLAUSES: ReadonlyMap<string, string> = new Map([
 	["limitOffset", "OFFSET"],
 ]);
 
+const SUBQUERY = "a subquery";
+const COUNT = "the aggregate count()";
+/**
+ * What may be in a subquery. Not LIMIT and its like, by which each shard may take other rows; nor an aggregate that has arguments: it
+ * may be one of the query around.
+ */
+const MADE_INSIDE: ReadonlySet<string> = new Set([
+	"GROUP BY",
+	"HAVING",
+	"ORDER BY",
+	"UNION",
+	"INTERSECT",
+	"EXCEPT",
+	COUNT,
+]);
+
 /** What PostgreSQL also understands when it is written like a column: `t.count` is `count(t)` when `t` has no such column. */
 const AGGREGATES_OF_ROWS: ReadonlySet<string> = new Set(
 	"count any_value array_agg json_agg json_agg_strict jsonb_agg jsonb_agg_strict max min".split(" "),
@@ -330,6 +346,8 @@ class Look {
 	current = false;
 	private readonly rest: Visit[] = [];
 	private readonly known: Tables | null;
+	/** What is looked at is in a subquery, and it is known which tables are sharded: those in there are tied, or `within` tells. */
+	private isInner = false;
 
 	/**
 	 * @param target tables that the statement writes to, which are not found by looking
@@ -366,6 +384,7 @@ class Look {
 			return;
 		}
 		const fields = value as Fields;
+		this.isInner = within === SUBQUERY && this.known !== null;
 		const clause = node(fields.withClause);
 		const inner = clause === null ? names : this.common(clause, names);
 		// Its own clauses before what is inside of them, and that in the order of the text: what is pushed last is looked at first.
@@ -391,7 +410,7 @@ class Look {
 				this.relation(field, names, within);
 				return;
 			case "SubLink":
-				this.push(field.subselect, names, "a subquery");
+				this.push(field.subselect, names, SUBQUERY);
 				this.push(field.testexpr, names, within);
 				return;
 			case "JoinExpr":
@@ -466,7 +485,8 @@ class Look {
 	}
 
 	private blame(part: string): void {
-		this.clause ??= part;
+		// What a subquery makes of rows that it has on each shard is right there.
+		if (!this.isInner || !MADE_INSIDE.has(part)) this.clause ??= part;
 	}
 
 	private call(call: Fields): void {
@@ -475,7 +495,8 @@ class Look {
 		const schema = names.at(-2);
 		const own = schema === undefined || schema === "pg_catalog" || schema === "information_schema";
 		if (node(call.over) !== null) this.blame(`the window function ${name}()`);
-		else if (isAggregate(call) || (own && AGGREGATES.has(name))) this.blame(`the aggregate ${name}()`);
+		else if (own && name === "count" && call.agg_star === true && node(call.agg_filter) === null) this.blame(COUNT);
+		else if (isAggregate(call) || (own && AGGREGATES.has(name))) this.clause ??= `the aggregate ${name}()`;
 		else if (own && READING_FUNCTIONS.has(name)) this.reading ??= name;
 		else if (!EXTENSION_FUNCTIONS.has(name) && !(own && (schema !== undefined || BUILT_IN_FUNCTIONS.has(name))))
 			this.calls.push(names.join("."));

@@ -80,6 +80,9 @@ const STATEMENTS: Record<string, readonly (readonly [string | number, string])[]
 		["all", "SELECT * FROM a WHERE k = ANY('{1,5}'::bigint[])"],
 		[1, "SELECT * FROM a WHERE k = ANY(ARRAY[1,4])"],
 		["all", "SELECT * FROM a WHERE k = ANY(ARRAY[1,5])"],
+		[1, "SELECT * FROM a WHERE k = ANY(ARRAY[1,4]::bigint[])"],
+		[1, "SELECT * FROM a WHERE k = ANY(ARRAY[$1,'7']::int8[])"],
+		["all", "SELECT * FROM v WHERE name = ANY(ARRAY['a','b']::char(3)[])"],
 		["all", "SELECT * FROM a WHERE k = ALL(ARRAY[1,4])"],
 		[1, "SELECT * FROM a WHERE k IS NOT DISTINCT FROM 4"],
 		["all", "SELECT * FROM a WHERE k IS NOT DISTINCT FROM NULL"],
@@ -287,6 +290,32 @@ test("keys may change where the configuration says so", () => {
 });
 
 /** The literals of the second text are other ones in the places of the first one's. */
+/** What keeps the answers of all shards from being one, of statements for all of them. */
+describe("all shards answer", () => {
+	test.each([
+		["SELECT * FROM a", null],
+		["SELECT * FROM a JOIN o ON a.x = o.x LEFT JOIN o p ON p.x = a.x", null],
+		["SELECT * FROM o LEFT JOIN a ON a.x = o.x", "LEFT JOIN"],
+		["SELECT * FROM a JOIN b USING (k)", null],
+		["SELECT * FROM a LEFT JOIN b ON a.k = b.k AND b.x > 3", null],
+		["SELECT * FROM a JOIN b ON a.x = b.x", "more than one table"],
+		["SELECT * FROM a JOIN u ON a.k = u.id", "more than one table"],
+		["SELECT * FROM a WHERE EXISTS (SELECT 1 FROM b WHERE b.k = a.k)", null],
+		["SELECT * FROM a WHERE (SELECT count(*) FROM b WHERE b.k = a.k) > 1", null],
+		["SELECT * FROM a WHERE (SELECT count(*) FROM o WHERE o.x = a.x) > 1", null],
+		["SELECT * FROM a WHERE (SELECT count(*) FROM b) > 1", "a subquery"],
+		["SELECT * FROM a WHERE x IN (SELECT x FROM o GROUP BY x HAVING count(*) > 1)", null],
+		["SELECT * FROM a WHERE x IN (SELECT x FROM o LIMIT 1)", "LIMIT or FETCH FIRST"],
+		["SELECT (SELECT sum(a.x)) FROM a", "the aggregate sum()"],
+		["SELECT (SELECT count(*) FILTER (WHERE a.x > 1)) FROM a", "the aggregate count()"],
+		["SELECT count(*) FROM a", "the aggregate count()"],
+		["UPDATE a SET x = b.x FROM b WHERE a.k = b.k", null],
+		["DELETE FROM a USING b WHERE a.x = b.x", "DELETE … USING another table"],
+	])("%s: %s", (sql, expected) => {
+		expect(factsOf(sql, cache).placement.unmerged).toBe(expected);
+	});
+});
+
 describe("what is known of a shape holds for its texts", () => {
 	test.each([
 		["SELECT * FROM a WHERE k = 4 AND x = 'b'", "SELECT * FROM a WHERE k = 5 AND x = 'it''s'", 2],
