@@ -21,6 +21,7 @@ import type { Ledger } from "./pool/ledger.ts";
 import type { Monitor } from "./pool/monitor.ts";
 import { isMeant, type PoolOrder, readPaused } from "./pool-orders.ts";
 import type { PoolSlots } from "./pool-slots.ts";
+import type { Recovery } from "./two-phase/recovery.ts";
 
 /** Who is told of it, on the main thread and beyond. */
 interface Audience {
@@ -31,6 +32,7 @@ interface Audience {
 	readonly known: KnownPools;
 	readonly monitor: Monitor;
 	readonly learning: Learning;
+	readonly recovery: Recovery;
 	/** To all workers. */
 	readonly send: (message: ToWorker) => void;
 }
@@ -63,16 +65,17 @@ export class Configuration {
 	}
 
 	/**
-	 * Tells bans and monitor of the servers in force; with `require_healthcheck_on_discovery` new ones have to pass a check first.
+	 * Tells all who look at servers of those in force; with `require_healthcheck_on_discovery` new ones have to pass a check first.
 	 * @param known keys of pools that were there before
 	 */
 	private discover(known: ReadonlySet<string>): void {
 		const snapshot = this.current;
-		const { bans, slots, monitor } = this.audience;
+		const { bans, slots, monitor, recovery } = this.audience;
 		bans.reach(snapshot, slots.byKey);
 		if (snapshot.general.require_healthcheck_on_discovery)
 			for (const { key } of this.pools) if (!known.has(key)) bans.unchecked(slots.of(key), now());
 		monitor.reach(snapshot, slots.byKey);
+		recovery.reach(snapshot);
 	}
 
 	/** Server connections that all pools may have together. */

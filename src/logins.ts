@@ -102,9 +102,10 @@ export class Logins {
 		});
 		const cluster = new Cluster(shards);
 		const { hasPrimary, hasReplicas, hasChoice } = cluster;
+		const { readOnly, twoPhase = 0 } = spec;
 		const { cross_shard_disabled } = spec.user;
-		const shape = { shards: shards.length, hasPrimary, hasReplicas, hasChoice, readOnly: spec.readOnly };
-		const topology = { ...shape, cross_shard_disabled };
+		const shape = { shards: shards.length, hasPrimary, hasReplicas, hasChoice, readOnly };
+		const topology = { ...shape, cross_shard_disabled, twoPhase };
 		return { spec, user: spec.user, cluster, router: this.routerOf(topology, spec.sharding, general) };
 	}
 

@@ -44,6 +44,8 @@ export interface WorkerSetup {
 	readonly isSuccessor: boolean;
 	/** `ScramCacheOptions.secret`, the same for all workers: a user's salt must not depend on the thread. */
 	readonly scramSecret: Uint8Array;
+	/** As `ClientContext.instance`. */
+	readonly instance: string;
 }
 
 /** A message from one worker to another, passed on by the main thread. */
@@ -129,6 +131,8 @@ export type FromWorker =
 	| { readonly type: "rows"; readonly id: number; readonly rows: AnyRow[] }
 	| { readonly type: "ask"; readonly id: number; readonly sql: string; readonly shape: AdminShape }
 	| (Asking & { readonly id: number })
+	/** As `ClientContext.onUnfinished`. */
+	| { readonly type: "unfinished"; readonly database: string; readonly transaction: string }
 	/** A log-in by what was found for this user has failed. */
 	| { readonly type: "doubt"; readonly user: string; readonly database: string }
 	/** The answer to `ask-slots`. */

@@ -42,6 +42,7 @@ import { Loads } from "./stats/loads.ts";
 import { AverageSampler } from "./status/averages.ts";
 import { Gathering } from "./status/gathering.ts";
 import type { ClientRow, ListenerRow, PoolRow, RouteRow, ServerRow } from "./status/rows.ts";
+import { Recovery } from "./two-phase/recovery.ts";
 import { versionLine } from "./version.ts";
 
 /** A worker as the main thread reaches it: a thread, or with `workers = 0` the Worker on this one. */
@@ -98,6 +99,7 @@ export class Proxy implements AdminSource {
 	private readonly learning: Learning;
 	private readonly descriptors: Descriptors;
 	private readonly over = Promise.withResolvers<number>();
+	readonly recovery: Recovery;
 	private readonly scramSecret = Uint8Array.from(randomBytes(32));
 	private listening = 0;
 	private drained = 0;
@@ -112,6 +114,12 @@ export class Proxy implements AdminSource {
 	readonly channels = (): Promise<ListenerRow[]> => this.gathering.ask("listeners");
 	readonly shutdown = (): void => this.stop("SHUTDOWN");
 	readonly servers = (): Promise<ServerRow[]> => this.gathering.ask("servers");
+	readonly ban = (id: number | undefined): number =>
+		this.known.each(this.configuration.pools, id, (slot) => this.bans.banByHand(slot, now()));
+	readonly unban = (id: number | undefined): number =>
+		this.known.each(this.configuration.pools, id, (slot) => this.bans.unbanByHand(slot, now()));
+	readonly healthcheck = (id: number | undefined): number =>
+		this.known.each(this.configuration.pools, id, (slot) => this.bans.vitals.suspect(slot));
 	private readonly gathering: Gathering<RowKind, AnyRow>;
 	readonly averages: AverageSampler;
 	/** What is done again and again, until all is closed. */
@@ -147,9 +155,10 @@ export class Proxy implements AdminSource {
 		}, settle);
 		this.monitor = new Monitor(this.bans, log, this.contain, snapshot, this.descriptors);
 		this.learning = new Learning(snapshot, log, this.monitor);
-		const { slots, ledger, bans, known, monitor, learning } = this;
+		this.recovery = new Recovery(this.monitor, log);
+		const { slots, ledger, bans, known, monitor, learning, recovery } = this;
 		const send = (message: ToWorker) => this.send(message);
-		const audience = { log, slots, ledger, bans, known, monitor, learning, send };
+		const audience = { log, slots, ledger, bans, known, monitor, learning, recovery, send };
 		this.configuration = new Configuration(snapshot, read, audience);
 		this.averages = new AverageSampler();
 		const { host, port, takeover_timeout } = snapshot.general;
@@ -221,6 +230,7 @@ export class Proxy implements AdminSource {
 				scramSecret: this.scramSecret,
 				sockets: this.sockets,
 				isSuccessor: this.predecessor !== null,
+				instance: this.recovery.instance,
 			};
 			if (workers === 0) await this.startHere(setup);
 			else this.threads.push(this.startThread(setup));
@@ -341,6 +351,9 @@ export class Proxy implements AdminSource {
 				break;
 			case "doubt":
 				this.learning.doubt(message.user, message.database);
+				break;
+			case "unfinished":
+				this.recovery.unfinished(message.database, message.transaction);
 				break;
 			case "rows":
 				this.gathering.received(message.id, from, message.rows);
@@ -499,8 +512,7 @@ export class Proxy implements AdminSource {
 		this.closing = true;
 		if (this.shutdownTimer !== null) clearTimeout(this.shutdownTimer);
 		for (const timer of this.periodic) clearInterval(timer);
-		this.monitor.stop();
-		this.learning.stop();
+		for (const each of [this.monitor, this.recovery, this.learning]) each.stop();
 		this.health?.stop();
 		this.passage.end();
 		this.send({ type: "close" });
@@ -534,18 +546,6 @@ export class Proxy implements AdminSource {
 
 	pools(): PoolRow[] {
 		return this.known.rows(this.configuration.pools);
-	}
-
-	ban(id: number | undefined): number {
-		return this.known.each(this.configuration.pools, id, (slot) => this.bans.banByHand(slot, now()));
-	}
-
-	unban(id: number | undefined): number {
-		return this.known.each(this.configuration.pools, id, (slot) => this.bans.unbanByHand(slot, now()));
-	}
-
-	healthcheck(id: number | undefined): number {
-		return this.known.each(this.configuration.pools, id, (slot) => this.bans.vitals.suspect(slot));
 	}
 
 	get isServing(): boolean {

@@ -70,6 +70,7 @@ const COLLECTED = 256 << 20;
 
 export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwner {
 	readonly worker: number;
+	readonly instance: string;
 	readonly ledger: Ledger;
 	readonly bans: Bans;
 	readonly filling: Filling;
@@ -139,6 +140,7 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		this.setup = setup;
 		this.post = post;
 		this.worker = setup.index;
+		this.instance = setup.instance;
 		this.admins = new AdminSessions(setup.version, (question) => post({ type: "ask", ...question }));
 		const { general } = setup.update;
 		this.general = general;
@@ -259,9 +261,10 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 		return this.ask<Joined>({ type: "join", user, database, found, keys: keys && { ...keys } });
 	}
 
-	doubt(user: string, database: string): void {
-		this.post({ type: "doubt", user, database });
-	}
+	readonly doubt = (user: string, database: string): void => this.post({ type: "doubt", user, database });
+	readonly onUnfinished = (database: string, transaction: string): void =>
+		this.post({ type: "unfinished", database, transaction });
+	readonly nextSerial = (): number => ++this.lastSerial;
 
 	onProven({ password_hash }: User, keys: ScramKeys): void {
 		if (password_hash !== undefined && this.keyring.learn(password_hash, keys))
@@ -310,10 +313,6 @@ export class Worker implements PoolContext, MovesContext<ClientRow>, ListenerOwn
 	/** Runs `work` for every client: a bug costs the one that it happens in, and the others still have their turn. */
 	private eachClient(work: (client: ClientHandle) => void): void {
 		for (const client of this.clients.all()) this.contain.guard(client.stream, () => work(client));
-	}
-
-	nextSerial(): number {
-		return ++this.lastSerial;
 	}
 
 	requestServer(worker: number, slot: number): void {

@@ -8,10 +8,11 @@ import { dirname, join, normalize } from "node:path";
 
 /** What each room imports: exactly these, and nothing by way of another. */
 const ARROWS: Record<string, string[]> = {
-	admin: ["config", "net", "stats", "status", "wire"],
+	admin: ["config", "net", "stats", "status", "two-phase", "wire"],
 	status: ["backend", "client", "stats", "wire"],
 	login: ["auth", "client", "config", "net", "parser", "pool", "session", "shards", "stats", "wire"],
-	shards: ["client", "config", "net", "parser", "pool", "router", "session", "wire"],
+	shards: ["client", "config", "net", "parser", "pool", "router", "session", "two-phase", "wire"],
+	"two-phase": ["auth", "backend", "config", "pool", "wire"],
 	client: ["auth", "backend", "config", "net", "parser", "plugin", "pool", "router", "session", "stats", "wire"],
 	session: ["backend", "config", "net", "parser", "pool", "router", "wire"],
 	router: ["config", "parser", "plugin", "wire"],
@@ -38,7 +39,7 @@ const TOP: Record<string, { rooms: string[]; files: string[] }> = {
 	"introductions.ts": { rooms: ["auth", "config", "pool"], files: [] },
 	"pool-slots.ts": { rooms: ["config"], files: [] },
 	"configuration.ts": {
-		rooms: ["admin", "client", "config", "pool"],
+		rooms: ["admin", "client", "config", "pool", "two-phase"],
 		files: ["introductions.ts", "known-pools.ts", "messages.ts", "pool-orders.ts", "pool-slots.ts"],
 	},
 	"upgrade.ts": { rooms: ["net"], files: [] },

@@ -70,6 +70,7 @@ function workerOf(snapshot: Snapshot, largest = snapshot, index = 0) {
 		scramSecret: new Uint8Array(32),
 		sockets: [],
 		isSuccessor: false,
+		instance: "1234abcd",
 	};
 	const said: FromWorker[] = [];
 	const worker = new Worker(setup, (message) => said.push(message));

@@ -19,5 +19,6 @@ export const FLOORS: Floors = {
 	shards: 96,
 	stats: 99,
 	status: 97,
+	"two-phase": 95,
 	wire: 99,
 };

@@ -41,6 +41,7 @@ import {
 	ROUTES,
 	SERVERS,
 	STATS,
+	TRANSACTIONS,
 	VERSION,
 	type View,
 } from "./show.ts";
@@ -209,6 +210,11 @@ const SHOWS: readonly Show[] = [
 		REPLICATION,
 	),
 	routes,
+	plain(
+		"transactions",
+		"Two-phase commits that are not finished, and shards that cannot be asked for theirs; age in seconds.",
+		TRANSACTIONS,
+	),
 	plain("listeners", "Channels on which clients listen in transaction mode.", LISTENERS),
 	plain("stats", "Totals of each pool, and averages over stats_period.", STATS),
 	plain("config", "Settings in force.", CONFIG, "SHOW"),
@@ -239,7 +245,7 @@ function showsOf(shape: AdminShape): readonly Show[] {
 
 /** SHOWs of PgDog or PgBouncer that we do not serve (0A000): a row with an empty value would be taken for an answer. */
 const UNSERVED_SHOWS = (
-	"client server databases users peers query_cache prepared transactions mirrors listeners " +
+	"client server databases users peers query_cache prepared mirrors listeners " +
 	"replication_slots schema_sync table_copies tasks instances instance_id fds sockets active_sockets mem dns_hosts dns_zones state " +
 	"stats_totals stats_averages totals"
 ).split(" ");

@@ -13,6 +13,7 @@ import {
 	type RouteRow,
 	type ServerRow,
 } from "../status/rows.ts";
+import type { TransactionRow } from "../two-phase/recovery.ts";
 import { bool, type Field, float, int, textColumn, time } from "./command.ts";
 import { PLACE, type PoolPlace, poolPlaces, SHARD_AND_ROLE } from "./pools.ts";
 import type { AdminSource } from "./source.ts";
@@ -42,7 +43,7 @@ export const CLIENTS: View<ClientRow> = {
 		time("last_request", (c) => c.last_request_at),
 		int("queries", (c) => c.queries),
 		int("transactions", (c) => c.transactions),
-		int("transactions_2pc", () => 0),
+		int("transactions_2pc", () => null),
 		float("wait_time", (c) => c.wait_time),
 		float("query_time", (c) => c.query_time),
 		float("transaction_time", (c) => c.transaction_time),
@@ -184,6 +185,19 @@ export const ROUTES: View<RouteRow> = {
 		textColumn("error", (r) => r.error),
 	],
 	items: (source) => source.routes(),
+};
+
+export const TRANSACTIONS: View<TransactionRow> = {
+	fields: [
+		textColumn("database", (t) => t.database),
+		textColumn("user", (t) => t.user),
+		textColumn("transaction_name", (t) => t.name),
+		textColumn("transaction_state", (t) => t.state),
+		// Ours, not PgDog's.
+		textColumn("shards", (t) => t.shards),
+		float("age", (t) => t.age),
+	],
+	items: (source) => source.recovery.rows(),
 };
 
 export const LISTENERS: View<ListenerRow> = {

@@ -3,6 +3,7 @@
 
 import type { Snapshot } from "../config/snapshot.ts";
 import type { ClientRow, ListenerRow, PoolRow, RouteRow, ServerRow } from "../status/rows.ts";
+import type { TransactionRow } from "../two-phase/recovery.ts";
 
 /** What the giver of RELOAD is told, in the words of the log. */
 export interface Reloaded {
@@ -37,6 +38,8 @@ export interface AdminSource {
 	pause(user: string | undefined, database: string | undefined): Promise<number>;
 	resume(user: string | undefined, database: string | undefined): Promise<number>;
 	reconnect(): Promise<void>;
+	/** What is committed in two phases and not finished, as all servers say now. */
+	readonly recovery: { rows(): Promise<TransactionRow[]> };
 	/** The last decisions of all workers, newest first. */
 	routes(): Promise<RouteRow[]>;
 	/** The channels that clients listen on, a row of each worker. */

@@ -354,7 +354,7 @@ export class Relay {
 		const { client } = owner;
 		owner.countError();
 		if (STALE.test(readSqlstate(chunk, start, end))) this.statements.distrust();
-		if (task !== null) task.failed(readError(chunk, start, end));
+		if (task !== null) task.failed(readError(chunk, start, end), chunk, start, end);
 		else session.restoring?.onError();
 		session.traces.noteError();
 		const refusal = this.books.refusal();

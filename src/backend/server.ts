@@ -19,7 +19,7 @@ import { ServerState } from "./server-state.ts";
 import { ServerStatements } from "./server-statements.ts";
 import { SessionState } from "./session-state.ts";
 import type { Statements } from "./statements.ts";
-import { type Rows, Task } from "./task.ts";
+import { Task, type TaskDone } from "./task.ts";
 
 /** Whom a server is lent to. */
 export interface ServerClient extends RelayClient {
@@ -361,10 +361,10 @@ export class Server implements StreamOwner, RelayOwner {
 
 	// ---- our own queries -------------------------------------------------------------------------------------------
 
-	/** Runs a simple query; the server must owe nothing. `done` is not called when the connection dies on the way. */
-	run(sql: string, done: (rows: Rows, error: PgError | null) => void): void {
+	/** Runs a simple query; the server must owe nothing. `done` is not called when the connection dies, as it does after `patience` ms. */
+	run(sql: string, done: TaskDone, patience = this.home.rollbackTimeout()): void {
 		if (this.state === ServerState.Closed) return;
-		this.startTask(done);
+		this.startTask(done, patience);
 		this.books.query();
 		// A simple query ends the unnamed statement, whosever it was.
 		this.statements.dropUnnamed();
@@ -374,17 +374,17 @@ export class Server implements StreamOwner, RelayOwner {
 	/** Ends the batch that the client has not ended, by a Sync that the client sees nothing of; the server must owe nothing. */
 	endBatch(done: () => void): void {
 		if (this.state === ServerState.Closed) return;
-		this.startTask(done);
+		this.startTask(done, this.home.rollbackTimeout());
 		this.books.sync();
 		this.stream.writeAll(SYNC);
 	}
 
-	private startTask(done: (rows: Rows, error: PgError | null) => void): void {
+	private startTask(done: TaskDone, patience: number): void {
 		this.relay.task = new Task(done);
 		this.before = this.state;
 		this.state = ServerState.Task;
 		this.requestAt = now();
-		this.deadline = this.requestAt + this.home.rollbackTimeout();
+		this.deadline = this.requestAt + patience;
 	}
 
 	private endTask(task: Task): void {
@@ -408,15 +408,15 @@ export class Server implements StreamOwner, RelayOwner {
 	probe(timeout: number, passed: () => void): void {
 		this.healthchecks++;
 		this.probing = true;
-		this.run(";", (_, error) => {
+		const answered: TaskDone = (_, error) => {
 			if (error !== null) {
 				this.close(`healthcheck failed: ${error.message}`);
 				return;
 			}
 			this.probing = false;
 			passed();
-		});
-		this.deadline = now() + timeout;
+		};
+		this.run(";", answered, timeout);
 	}
 
 	// ---- refusals ----

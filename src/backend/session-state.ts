@@ -8,7 +8,7 @@ import { TxStatus } from "../wire/codes.ts";
 import { askAll, askParameters, changeParameters, type ParameterSet, type ParameterSets } from "./parameters.ts";
 import { Reports } from "./reports.ts";
 import { concerns, Restoring } from "./restoring.ts";
-import type { Rows } from "./task.ts";
+import type { Rows, TaskDone } from "./task.ts";
 import { Traces } from "./traces.ts";
 
 /** A client as its server's session concerns it. */
@@ -30,7 +30,7 @@ export interface SessionServer {
 	readonly client: SessionClient | null;
 	readonly status: TxStatus;
 	/** As `Server.run`. */
-	run(sql: string, done: (rows: Rows, error: PgError | null) => void): void;
+	run(sql: string, done: TaskDone): void;
 }
 
 export class SessionState {

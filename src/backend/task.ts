@@ -12,16 +12,20 @@ const TASK_LIMIT = 32 << 20;
 /** SQLSTATE "out_of_memory", for an answer that is longer. */
 export const TOO_MUCH = "53200";
 
+/** @param report the ErrorResponse that `error` is read from, with all of its fields; null when `error` is our own, or none */
+export type TaskDone = (rows: Rows, error: PgError | null, report: Buffer | null) => void;
+
 export class Task {
 	private readonly rows: (string | null)[][] = [];
 	private bytes = 0;
 	private error: PgError | null = null;
-	private readonly done: (rows: Rows, error: PgError | null) => void;
+	private report: Buffer | null = null;
+	private readonly done: TaskDone;
 	/** Its client is gone: whatever comes of it, the session is not what anybody thinks it is. */
 	isOrphaned = false;
 
 	/** @param done told when all is answered, and not at all when the connection goes before that */
-	constructor(done: (rows: Rows, error: PgError | null) => void) {
+	constructor(done: TaskDone) {
 		this.done = done;
 	}
 
@@ -37,14 +41,15 @@ export class Task {
 		else this.error ??= new PgError("ERROR", TOO_MUCH, "the answer to a query of the proxy's is too long");
 	}
 
-	/** An ErrorResponse. */
-	failed(error: PgError): void {
+	/** The ErrorResponse `chunk[at, next)`. */
+	failed(error: PgError, chunk: Buffer, at: number, next: number): void {
 		this.error = error;
+		this.report = Buffer.from(chunk.subarray(at, next));
 	}
 
 	/** ReadyForQuery. */
 	end(): void {
-		this.done(this.rows, this.error);
+		this.done(this.rows, this.error, this.report);
 	}
 }
 

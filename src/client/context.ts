@@ -151,6 +151,10 @@ export interface ClientContext {
 	onLogout(client: Pick<ClientHandle, "user" | "database" | "address" | "pid">, reason: string): void;
 	/** A CancelRequest, whichever worker the key is of. */
 	cancel(pid: number, secret: Uint8Array, done: () => void): void;
+	/** The name of this process in those of what is committed in two phases. */
+	readonly instance: string;
+	/** A transaction that is committed in two phases is left for the main thread to finish. */
+	onUnfinished(database: string, transaction: string): void;
 	/** Numbers for unnamed statements; never 0. */
 	nextSerial(): number;
 }

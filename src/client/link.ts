@@ -54,6 +54,12 @@ export interface LinkOwner extends Speaker {
 	shutDown(force: true): void;
 }
 
+/** Whoever runs queries of ours on the server of a client, to end its transaction (two-phase/commit.ts). */
+export interface ServerBorrower {
+	/** The server is gone, and not to be given back. */
+	onLost(error: PgError | null): void;
+}
+
 export class Link implements Borrower, Audience {
 	readonly client: LinkOwner;
 	readonly stream: Sink;
@@ -82,6 +88,9 @@ export class Link implements Borrower, Audience {
 	private readonly context: ClientContext;
 	private readonly incoming: Incoming;
 	private parsed: Parsing | null = null;
+	/** Who has its server meanwhile (`lend`); else null. And whether what it ends there changes the catalogue. */
+	private borrower: ServerBorrower | null = null;
+	private isAltering = false;
 
 	constructor(
 		context: ClientContext,
@@ -374,14 +383,62 @@ export class Link implements Borrower, Audience {
 	}
 
 	onServerGone(error: PgError | null): void {
-		const { server } = this;
+		const { server, borrower } = this;
 		this.server = null;
 		this.settings.stopTelling();
+		if (borrower !== null) {
+			this.onLentGone(server!, borrower, error);
+			return;
+		}
 		if (this.incoming.isClosed) return;
 		if (this.isUntouched(server) && this.checkout.retry()) return;
 		if (error === null) this.close("the server closed the connection");
 		else if (this.checkout.loggedIn) this.close(error.message, error);
 		else this.onNoServer(error);
+	}
+
+	// ---- its server is somebody else's for the end of a transaction ------------------------------------------------
+
+	/**
+	 * The server, which owes nothing, is `borrower`'s until `takeBack`, also when the client goes meanwhile: what ends a transaction
+	 * goes on without it.
+	 */
+	lend(borrower: ServerBorrower): Server {
+		this.borrower = borrower;
+		const server = this.server!;
+		this.isAltering = server.session.traces.alters;
+		this.settings.stopTelling();
+		this.incoming.waitFor(Wait.Task);
+		return server;
+	}
+
+	/** The server has no transaction any more. @param committed what was open has been committed */
+	takeBack(server: Server, committed: boolean): void {
+		this.borrower = null;
+		// What it has prepared was not there for others yet.
+		if (this.isAltering && committed) server.home.onAltered();
+		if (this.incoming.isClosed) {
+			server.abandon(this.context.general.connection_recovery);
+			return;
+		}
+		if (!committed) server.session.traces.noteRollback();
+		this.saying.hearing?.answered(server);
+		server.endRequest(now());
+		this.settings.tell(server);
+		this.incoming.waitFor(Wait.Nothing);
+		if (server.session.restoring !== null) this.restore(server);
+		else this.afterReady(server, now());
+		if (this.incoming.wait === Wait.Nothing) this.client.resume();
+	}
+
+	private onLentGone(server: Server, borrower: ServerBorrower, error: PgError | null): void {
+		this.borrower = null;
+		if (!this.incoming.isClosed) {
+			this.incoming.waitFor(Wait.Nothing);
+			// The session that the client keeps has gone with it.
+			if (server.session.stays) this.close(error?.message ?? server.closeReason, error ?? undefined);
+		}
+		borrower.onLost(error);
 	}
 
 	/** Nothing of the request was sent yet: another server may serve it. Of a message only its own server may have the rest. */
@@ -521,7 +578,7 @@ export class Link implements Borrower, Audience {
 		const { server } = this;
 		this.checkout.leave();
 		this.server = null;
-		if (server !== null) server.abandon(this.context.general.connection_recovery);
+		if (server !== null && this.borrower === null) server.abandon(this.context.general.connection_recovery);
 		this.saying.statements?.clear();
 		this.saying.hearing?.leave();
 		this.settings.leave();

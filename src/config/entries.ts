@@ -230,6 +230,8 @@ export const user = {
 	}),
 	...secretElsewhere("server_password", " As `password_file`."),
 	...serverCertificate,
+	two_phase_commit: flag({ default: undefined, text: "Instead of the general `two_phase_commit`." }),
+	two_phase_commit_auto: flag({ default: undefined, text: "Instead of the general `two_phase_commit_auto`." }),
 	...userLimits,
 	...poolSettings,
 	...roleSettings,

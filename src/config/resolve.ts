@@ -12,6 +12,7 @@ import {
 	type PoolSpec,
 	type Role,
 	type Snapshot,
+	TwoPhase,
 	type User,
 	WILDCARD,
 } from "./snapshot.ts";
@@ -105,7 +106,9 @@ export function clusters(
 		const readOnly = user.read_only ?? members.every((database) => database.read_only === true);
 		const max_client_connections = least(members.map((database) => database.max_client_connections));
 		const placing = sharding[user.database] ?? null;
-		return [{ user, database: user.database, readOnly, max_client_connections, sharding: placing, pools }];
+		const twoPhase = twoPhaseOf(general, user, pools);
+		const { database } = user;
+		return [{ user, database, twoPhase, readOnly, max_client_connections, sharding: placing, pools }];
 	});
 	const { reserve_pool_timeout, checkout_timeout } = general;
 	if (
@@ -116,6 +119,14 @@ export function clusters(
 			`reserve_pool_timeout ${reserve_pool_timeout} is not below checkout_timeout ${checkout_timeout}: no client waits long enough for the reserve`,
 		);
 	return all;
+}
+
+/** Bits of `TwoPhase`: the user's settings over the general ones, where there is more than one shard. */
+function twoPhaseOf(general: General, user: User, pools: readonly PoolSpec[]): number {
+	if (pools.every(({ shard }) => shard === pools[0]!.shard)) return TwoPhase.Off;
+	const transactions = user.two_phase_commit ?? general.two_phase_commit;
+	const statements = user.two_phase_commit_auto ?? general.two_phase_commit_auto;
+	return (transactions ? TwoPhase.Transactions : 0) | (statements ? TwoPhase.Statements : 0);
 }
 
 /** Whether servers are asked for users whom the configuration does not have. */

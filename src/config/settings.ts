@@ -197,6 +197,14 @@ export const general = {
 		default: undefined,
 		text: "Ours, not PgDog's: functions of yours, as `name` or `schema.name`, with commas between them, that depend on nothing but their arguments and are no aggregates, so that a SELECT for several shards may call them.",
 	}),
+	two_phase_commit: flag({
+		default: false,
+		text: "A transaction that has written on several shards is committed on all of them or on none: by PREPARE TRANSACTION on each, a row in the table `pgdog.two_phase_commits` of the first of them, and COMMIT PREPARED. Clients may not prepare transactions themselves. Servers need `max_prepared_transactions`; docs/two-phase.md.",
+	}),
+	two_phase_commit_auto: flag({
+		default: false,
+		text: "The same around a single INSERT, UPDATE, DELETE, MERGE or COPY outside of a transaction that goes to several shards.",
+	}),
 	expanded_explain: flag({
 		default: false,
 		text: "The output of EXPLAIN ends with where it was sent, and why.",

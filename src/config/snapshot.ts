@@ -83,6 +83,8 @@ export interface User extends PoolSettings {
 	/** users.toml has it, for databases by wildcard: learned is that there is this one. */
 	readonly listed?: boolean;
 	readonly cross_shard_disabled?: boolean | undefined;
+	readonly two_phase_commit?: boolean | undefined;
+	readonly two_phase_commit_auto?: boolean | undefined;
 	readonly server_user?: string | undefined;
 	readonly server_password?: string | undefined;
 	/** The certificate that servers are shown for it, instead of the database's. */
@@ -131,10 +133,21 @@ export interface PoolSpec {
 	readonly startup: Readonly<Record<string, string>>;
 }
 
+/** What is committed in two phases where it has written on several shards. */
+export const enum TwoPhase {
+	Off = 0,
+	/** `two_phase_commit`: transactions. */
+	Transactions = 1,
+	/** `two_phase_commit_auto`: statements outside of a transaction. */
+	Statements = 2,
+}
+
 /** What one (user, database) pair connects to: the client side's credentials and the pools behind it. */
 export interface ClusterSpec {
 	readonly user: User;
 	readonly database: string;
+	/** Bits of `TwoPhase`; none with one shard. */
+	readonly twoPhase?: number;
 	/** `read_only` of the user, or of all its database's entries: its transactions read unless they say READ WRITE. */
 	readonly readOnly: boolean;
 	/** Of its database: the least that an entry says. */

@@ -15,8 +15,7 @@ export const unservedGeneral: Unserved = {
 		query_log_stdout: [false],
 		openmetrics_port: [],
 		dry_run: [false],
-		two_phase_commit: [false],
-		two_phase_commit_auto: [false],
+		// What would be written there is written into the first shard (two-phase/decisions.ts): whoever names a folder counts on it.
 		two_phase_commit_wal_dir: [],
 		unique_id_min: [0],
 		unique_id_function: ["standard"],
@@ -78,8 +77,6 @@ export const unservedDatabase: Unserved = {
 
 export const unservedUser: Unserved = {
 	refused: {
-		two_phase_commit: [false],
-		two_phase_commit_auto: [false],
 		schema_admin: [false],
 		replication_mode: [false],
 		replication_sharding: [],

@@ -39,6 +39,16 @@ export const enum TransactionControl {
 	TwoPhase,
 }
 
+/** Whether a string may be run in a transaction block as well as on its own, and is nothing but reads and writes of rows. */
+export const enum OnRows {
+	/** It does something else, or may. */
+	Otherwise,
+	/** COPY is among them. */
+	Copied,
+	/** SELECT, INSERT, UPDATE, DELETE, MERGE. */
+	Plain,
+}
+
 /** Immutable; one object per text. */
 export interface StatementFacts {
 	/** Unless it is Tree, the rest is as if the text could do anything, but for `placement`, `hints` and `text`. */
@@ -61,6 +71,7 @@ export interface StatementFacts {
 	readonly explains: boolean;
 	/** The first statement is COMMIT or ROLLBACK with AND CHAIN. */
 	readonly chains: boolean;
+	readonly rows: OnRows;
 	/** Which of several shards the string is for, and whether their answers can be made one. */
 	readonly placement: Placement;
 	/** The shards of the rows that the string is about; null: it is about none of sharded tables, or nobody asked. */
@@ -82,6 +93,7 @@ const UNKNOWN: StatementFacts = {
 	controls: false,
 	explains: false,
 	chains: false,
+	rows: OnRows.Otherwise,
 	placement: placementWithoutTree(""),
 	aim: null,
 	hints: null,
@@ -116,6 +128,7 @@ export function statementFacts(
 		controls: statements.length > 0 && statements.every(isAboutSession),
 		explains: statements.length === 1 && explainsAsText(first!),
 		chains: node(first?.TransactionStmt)?.chain === true,
+		rows: statements.reduce((least: OnRows, statement) => Math.min(least, rowsOf(statement)), OnRows.Plain),
 		placement: placementOf(statements, tables, keys?.tied),
 		aim: keys?.aim ?? null,
 		hints: commentHints(sql),
@@ -195,6 +208,21 @@ function runs(options: readonly Value[]): boolean {
 		analyze = !off && node(node(element.arg)?.Integer)?.ival !== 0;
 	}
 	return analyze;
+}
+
+function rowsOf(statement: Fields): OnRows {
+	switch (Object.keys(statement)[0]) {
+		case "SelectStmt":
+		case "InsertStmt":
+		case "UpdateStmt":
+		case "DeleteStmt":
+		case "MergeStmt":
+			return OnRows.Plain;
+		case "CopyStmt":
+			return OnRows.Copied;
+		default:
+			return OnRows.Otherwise;
+	}
 }
 
 function explainsAsText(statement: Fields): boolean {

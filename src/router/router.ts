@@ -36,6 +36,8 @@ export interface Topology {
 	readonly cross_shard_disabled?: boolean | undefined;
 	/** What its configuration says of sharded tables; null, or without it: nothing. */
 	readonly placing?: Placing | null;
+	/** As `ClusterSpec.twoPhase`. Default: nothing. */
+	readonly twoPhase?: number;
 }
 
 /** The settings that decide. Default: the settings' defaults. */
@@ -128,6 +130,8 @@ export class Router {
 	readonly needsFacts: boolean;
 	/** Plugins are asked: who routes has to give the text itself, as PostgreSQL will read it. */
 	readonly asksPlugins: boolean;
+	/** Bits of `TwoPhase`. */
+	readonly twoPhase: number;
 	readonly statements: StatementCache;
 	/** The side of a statement that may do anything. */
 	readonly writeSide: Side;
@@ -185,6 +189,7 @@ export class Router {
 		this.#sides = sidesOf(topology);
 		this.writeSide = this.#sides[Side.Primary]!;
 		this.#readOnly = topology.readOnly ?? false;
+		this.twoPhase = topology.twoPhase ?? 0;
 		this.#aggressive = policy.read_write_strategy === "aggressive";
 		this.#preferPrimary = policy.read_write_split === "prefer_primary";
 		this.decides = shards > 1 || (hasPrimary && hasReplicas) || policy.expanded_explain;

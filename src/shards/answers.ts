@@ -2,7 +2,7 @@
 
 import { PgError } from "../errors.ts";
 import { Backend, TxStatus } from "../wire/codes.ts";
-import { errorResponse, readSqlstate } from "../wire/error-response.ts";
+import { errorResponse, readSqlstate, withDetail } from "../wire/error-response.ts";
 import { HEADER, readInt16, readInt32 } from "../wire/frame.ts";
 import type { Lane } from "./lane.ts";
 
@@ -114,6 +114,22 @@ export function sumOfTags(lanes: readonly Lane[]): Buffer {
 	message[3] = end >> 8;
 	message[4] = end;
 	return message;
+}
+
+/** Which shards have committed, of those that were to; "" when none has, or it is no COMMIT. */
+export function committedText(lanes: readonly Lane[]): string {
+	const done: number[] = [];
+	for (const lane of lanes) {
+		if (lane.head === 0 || lane.code !== Backend.CommandComplete) continue;
+		if (lane.chunk.latin1Slice(lane.at + HEADER, lane.head - 1) === "COMMIT") done.push(lane.shard);
+	}
+	if (done.length === 0) return "";
+	return done.length === 1 ? `Shard ${done[0]} has committed.` : `Shards ${done.join(", ")} have committed.`;
+}
+
+/** An ErrorResponse, with that as its detail. */
+export function withCommits(error: Buffer, committed: string): Buffer {
+	return committed === "" ? error : withDetail(error, 0, error.length, committed);
 }
 
 function isRollback({ chunk, at, head }: Lane): boolean {

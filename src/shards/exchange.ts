@@ -3,17 +3,25 @@
 // One per client, of whose requests one is under way at a time; made by sharded-client.ts, which is told how it goes.
 
 import { beginsBatch } from "../client/framing.ts";
+import { noteBatch } from "../client/routing.ts";
+import { answerBatch } from "../client/solo.ts";
 import { PgError } from "../errors.ts";
 import type { Outgoing } from "../net/outgoing.ts";
 import { explainRows, type Place } from "../router/explain.ts";
 import type { Route } from "../router/route.ts";
+import type { OwnAnswer } from "../session/held-begin.ts";
+import type { CommitOutcome } from "../two-phase/commit.ts";
+import { commandComplete } from "../wire/backend-messages.ts";
 import { Backend, Frontend, TxStatus } from "../wire/codes.ts";
-import { errorResponse } from "../wire/error-response.ts";
+import { errorResponse, noticeResponse } from "../wire/error-response.ts";
 import { HEADER, readInt32 } from "../wire/frame.ts";
 import { CLOSE_OURS, FLUSH, SYNC } from "../wire/frontend-messages.ts";
+import { withCommits } from "./answers.ts";
+import { executeOf } from "./commits.ts";
 import { Merge, type MergeOutput, TO_READY } from "./merge.ts";
 import type { ShardedSession } from "./session.ts";
 import {
+	BEGIN_OURS,
 	COPY_FAIL,
 	COPY_FAIL_SYNC,
 	FAIL,
@@ -77,6 +85,8 @@ export interface ExchangeOwner {
 	 * @param skips in a batch that has failed the client is not told ReadyForQuery before its Sync
 	 */
 	onAnswered(status: TxStatus, committed: boolean, skips: boolean): void;
+	/** Commits in two phases what is open on these shards. @param done told what has become of it, unless the client has gone by then */
+	commit(shards: readonly number[], done: (outcome: CommitOutcome) => void): void;
 	close(reason: string, words: PgError): void;
 }
 
@@ -115,6 +125,9 @@ export class Exchange implements MergeOutput {
 	private ends = false;
 	/** The last COMMIT or ROLLBACK since the last ReadyForQuery was a COMMIT, and was done. */
 	private committed = false;
+	/** As `Plan` has it; the tag of its Query, which the client is told last. */
+	private implicit = false;
+	private heldTag: Buffer | null = null;
 	/** Where the EXPLAIN was routed to whose answer is to end with that. */
 	private explained: Route | null = null;
 
@@ -130,12 +143,14 @@ export class Exchange implements MergeOutput {
 
 	// ---- what is sent ----------------------------------------------------------------------------------------------
 
-	start({ steps, terminator, copyEnds, ends, explained }: Plan): void {
+	start({ steps, terminator, copyEnds, ends, implicit, explained }: Plan): void {
 		this.terminator = terminator;
 		this.hasFailed = false;
 		this.mended = false;
 		this.copyEnds = copyEnds;
 		this.ends = ends;
+		this.implicit = implicit;
+		this.heldTag = null;
 		this.explained = explained;
 		this.steps = steps;
 		this.session.transaction.send();
@@ -164,6 +179,10 @@ export class Exchange implements MergeOutput {
 			this.finish();
 			return;
 		}
+		if (step.commits) {
+			this.commit(step);
+			return;
+		}
 		// The batch is ended at its Sync, or before a Query in its middle.
 		if (step.chunk === SYNC) this.involved = [];
 		this.step = step;
@@ -173,6 +192,48 @@ export class Exchange implements MergeOutput {
 		this.sent = 0;
 		this.session.kept.begin(step.targets);
 		this.sendStep(step);
+	}
+
+	/** COMMIT in two phases: what that takes is not sent by this. */
+	private commit(step: Step): void {
+		const { transaction } = this.session;
+		transaction.joined();
+		this.step = step;
+		this.mark = step.at;
+		this.replies = 0;
+		this.sent = step.targets.length;
+		this.owner.commit(step.targets, (outcome) => this.onCommitted(step, outcome));
+	}
+
+	private onCommitted(step: Step, outcome: CommitOutcome): void {
+		const { chunk, at, end } = step;
+		if (this.step !== step) return;
+		if (outcome.kind === "unknown") {
+			this.owner.close(outcome.error.message, outcome.error);
+			return;
+		}
+		const fails = outcome.kind === "rolled back" && outcome.report !== null;
+		const isBatch = at < end && chunk[at] !== Frontend.Query;
+		const { statements } = this.session;
+		if (isBatch) noteBatch(statements, chunk, at, end, this.serials.nextSerial(), fails);
+		if (outcome.kind === "rolled back" && outcome.report !== null) {
+			const { report } = outcome;
+			if (isBatch) this.out.addAll(answerBatch(NOTHING_SAID, chunk, at, executeOf(chunk, at, end), TxStatus.Idle));
+			this.out.addAll(report instanceof PgError ? errorResponse(report, "stays") : report);
+			this.failed(null);
+			this.finish();
+			return;
+		}
+		const said = outcome.kind === "committed" ? COMMITTED : ROLLED_BACK;
+		if (outcome.kind === "committed" && outcome.late.length > 0) this.out.addAll(noticeResponse(late(outcome.late)));
+		this.committed = said === COMMITTED;
+		if (isBatch) this.out.addAll(answerBatch(said, chunk, at, end, TxStatus.Idle));
+		else if (!this.implicit) this.out.addAll(commandComplete(said.tag));
+		else if (this.heldTag !== null) this.out.addAll(this.heldTag);
+		this.heldTag = null;
+		// The batch goes on: its Sync has to come to somebody who says ReadyForQuery.
+		if (this.terminator === Terminator.Flush) this.involved = step.targets;
+		this.next();
 	}
 
 	/**
@@ -248,6 +309,10 @@ export class Exchange implements MergeOutput {
 		const open = shards.having(TxStatus.InBlock);
 		const failed = shards.having(TxStatus.Failed);
 		const begun = [...open, ...failed].sort((a, b) => a - b);
+		if (this.implicit) {
+			this.mend(begun, ROLLBACK, true);
+			return;
+		}
 		// Shards that did not fail have run what came behind, perhaps the end of the transaction, which where it failed is still open.
 		const isLeft = this.hasFailed && this.failedOn !== null && failed.includes(this.failedOn);
 		if (!isLeft && !this.isWhole(begun)) this.mend(begun, ROLLBACK, this.hasFailed);
@@ -303,8 +368,19 @@ export class Exchange implements MergeOutput {
 		// Of what is our own the client hears only that a setting may be what it was before the transaction.
 		if (this.step.quiet && code !== Backend.ParameterStatus) return;
 		if (this.step.chunk === CLOSE_OURS && code === Backend.CloseComplete) return;
-		if (code === Backend.CommandComplete) this.onTag(bytes, start, end);
+		if (code === Backend.CommandComplete) {
+			if (this.implicit && this.holdsTag(bytes, start, end)) return;
+			this.onTag(bytes, start, end);
+		}
 		this.out.add(bytes, start, end - start);
+	}
+
+	/** Of a transaction that the client has not begun: BEGIN is not for it, and that a Query is done it is told when it is committed. */
+	private holdsTag(bytes: Buffer, start: number, end: number): boolean {
+		const { chunk, at } = this.step;
+		if (chunk === BEGIN_OURS) return true;
+		if (chunk[at] === Frontend.Query) this.heldTag = Buffer.from(bytes.subarray(start, end));
+		return chunk[at] === Frontend.Query;
 	}
 
 	/** A CommandComplete for the client. */
@@ -443,6 +519,21 @@ export class Exchange implements MergeOutput {
 	 */
 	lastWords(shard: number, ours?: PgError): PgError | Buffer | undefined {
 		if (this.merge.fatal && !this.step.quiet) return undefined;
-		return this.merge.lastWords(shard) ?? ours;
+		const { committed } = this.merge;
+		const words = this.merge.lastWords(shard);
+		if (words !== null) return withCommits(words, committed);
+		if (ours === undefined || committed === "") return ours;
+		const { severity, sqlstate, message, detail = "", hint } = ours;
+		return new PgError(severity, sqlstate, message, `${detail}${detail && "\n"}${committed}`, hint);
 	}
+}
+
+const NOTHING_SAID: OwnAnswer = { tag: "", row: null, error: null };
+const COMMITTED: OwnAnswer = { ...NOTHING_SAID, tag: "COMMIT" };
+const ROLLED_BACK: OwnAnswer = { ...NOTHING_SAID, tag: "ROLLBACK" };
+
+/** It is decided, so this is no error. */
+function late(why: readonly string[]): PgError {
+	const message = "the transaction is committed, but some shards will show it later";
+	return new PgError("WARNING", "01000", message, why.join("; "));
 }

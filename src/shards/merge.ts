@@ -9,6 +9,7 @@ import { errorResponse, isFatal } from "../wire/error-response.ts";
 import { HEADER, readInt32 } from "../wire/frame.ts";
 import {
 	alike,
+	committedText,
 	copyData,
 	DISAGREE,
 	headsAlike,
@@ -18,6 +19,7 @@ import {
 	SIGNATURE,
 	sumOfTags,
 	TRAILER,
+	withCommits,
 	worst,
 } from "./answers.ts";
 import { EMPTY, Lane } from "./lane.ts";
@@ -208,6 +210,11 @@ export class Merge {
 		return null;
 	}
 
+	/** What a COMMIT under way has come to on other shards, in words; "" when none has committed. */
+	get committed(): string {
+		return committedText(this.asked);
+	}
+
 	/** COPY has begun for a request that was to end in ReadyForQuery, but PostgreSQL ignores a Sync in the middle of it. */
 	expect(replies: number): void {
 		for (const lane of this.asked) lane.left = replies;
@@ -345,7 +352,7 @@ export class Merge {
 			return false;
 		}
 		if (first === null) return false;
-		if (error !== null) this.fail(error.message, error.shard);
+		if (error !== null) this.fail(withCommits(error.message, this.committed), error.shard);
 		else if (this.fault !== null) this.fail(errorResponse(this.fault, "stays"), null);
 		else if (this.rows?.order != null && this.mergeRows(this.rows, this.rows.order)) return true;
 		else if (this.agrees(first)) this.together(first);

@@ -7,7 +7,7 @@ import { RequestRouter } from "../client/request.ts";
 import { noteBatch } from "../client/routing.ts";
 import { answerBatch, answerQuery, endOfSolo } from "../client/solo.ts";
 import { now } from "../clock.ts";
-import { Side } from "../config/snapshot.ts";
+import { Side, TwoPhase } from "../config/snapshot.ts";
 import { PgError } from "../errors.ts";
 import { type StatementFacts, TransactionControl } from "../parser/facts.ts";
 import { factsOf } from "../parser/facts-cache.ts";
@@ -19,6 +19,7 @@ import { ABORTED, type OwnAnswer, saySetting } from "../session/held-begin.ts";
 import { Frontend, TxStatus } from "../wire/codes.ts";
 import { HEADER, readInt32 } from "../wire/frame.ts";
 import { FLUSH, SYNC } from "../wire/frontend-messages.ts";
+import { batchInPhases, CONTROLS, type CommitState, ENDS, lookAtBatch, queryInPhases } from "./commits.ts";
 import { isReadAlike, joiningOf, UNCERTAIN } from "./joining.ts";
 import type { Joining, Joinings } from "./rows.ts";
 import { type Batch, Batches } from "./segments.ts";
@@ -33,6 +34,8 @@ export interface Planned {
 	readonly reading: Reading;
 	/** BEGIN may be held back. */
 	readonly mayHold: boolean;
+	/** As `CommitState`. */
+	readonly mayBegin: boolean;
 	/** Some shard's server stays for good: `pooler_mode` is session. */
 	readonly isSession: boolean;
 	readonly isSerializable: boolean;
@@ -83,6 +86,10 @@ export class Planning {
 	private readonly session: ShardedSession;
 	private readonly batches: Batches;
 	private requests: RequestRouter;
+	/** Something is committed in two phases: batches are for `batchInPhases`. Written here only, as the next. */
+	isInPhases: boolean;
+	/** Where what was planned last ends in its chunk: what comes behind it is to be asked about again. */
+	end = 0;
 
 	constructor(context: ClientContext, asker: Asker, shards: Planned, session: ShardedSession, router: Router) {
 		this.context = context;
@@ -91,6 +98,7 @@ export class Planning {
 		this.session = session;
 		this.batches = new Batches(shards.count);
 		this.requests = new RequestRouter(router, session.own);
+		this.isInPhases = router.twoPhase !== TwoPhase.Off;
 	}
 
 	/** A reload made this the router. */
@@ -98,6 +106,7 @@ export class Planning {
 		const { wrote } = this.requests;
 		this.requests = new RequestRouter(router, this.session.own);
 		this.requests.wrote = wrote;
+		this.isInPhases = router.twoPhase !== TwoPhase.Off;
 	}
 
 	/** No transaction is open any more. */
@@ -128,11 +137,8 @@ export class Planning {
 		let targets = batches.all;
 		let route: Route | null = null;
 		this.beforeRouting(involved);
-		if (code === Frontend.FunctionCall) {
-			requests.facts = null;
-			requests.wrote = true;
-			if (requests.router.asksPlugins) route = requests.router.refuseUnasked(Unasked.FunctionCall);
-		} else route = requests.query(chunk, at, next, transaction.isRunning, statements);
+		if (code === Frontend.FunctionCall) route = this.functionCall();
+		else route = requests.query(chunk, at, next, transaction.isRunning, statements);
 		// A transaction that has failed unknown to any shard has its own words.
 		if (route !== null && route.error !== null && !transaction.heldBegin.failed)
 			return this.refusal(route, route.error, Terminator.Sync);
@@ -158,7 +164,15 @@ export class Planning {
 		if (step instanceof PgError) return this.refusal(route!, step, Terminator.Sync);
 		const steps = involved.length > 0 ? [stepOf(involved, SYNC), step] : [step];
 		const explained = this.place(targets, route?.side ?? Side.Primary, route);
-		return { steps, terminator: Terminator.Sync, copyEnds: 0, ends: false, explained };
+		const plan = { steps, terminator: Terminator.Sync, copyEnds: 0, ends: false, implicit: false, explained };
+		return this.isInPhases ? this.inPhases(plan, involved) : plan;
+	}
+
+	private functionCall(): Route | null {
+		const { requests } = this;
+		requests.facts = null;
+		requests.wrote = true;
+		return requests.router.asksPlugins ? requests.router.refuseUnasked(Unasked.FunctionCall) : null;
 	}
 
 	/** The step of a Query or FunctionCall that was routed last, or why it cannot be. */
@@ -192,10 +206,33 @@ export class Planning {
 		return { each, hidden: null };
 	}
 
+	/** The plan of a Query anew, where something is committed in two phases. */
+	private inPhases(plan: Plan, involved: readonly number[]): Plan | Refusal {
+		const { facts } = this.requests;
+		if (facts === null) return plan;
+		const { chunk, at, end } = plan.steps.at(-1)!;
+		const controls = factsOf(this.context.facts, chunk, at + HEADER, end - 1).transaction;
+		const planned = queryInPhases(plan, this.commitState(involved), facts, controls);
+		return planned instanceof PgError ? new Refusal(planned, Terminator.Sync) : planned;
+	}
+
+	private commitState(involved: readonly number[]): CommitState {
+		const { requests, session, shards } = this;
+		const { twoPhase } = requests.router;
+		return { twoPhase, wrote: requests.wrote, status: session.transaction.status, mayBegin: shards.mayBegin, involved };
+	}
+
 	/** The Sync of a batch that these shards were sent. */
 	sync(involved: readonly number[]): Plan {
 		const explained = this.place(involved, Side.Primary, null);
-		return { steps: [stepOf(involved, SYNC)], terminator: Terminator.Sync, copyEnds: 0, ends: false, explained };
+		return {
+			steps: [stepOf(involved, SYNC)],
+			terminator: Terminator.Sync,
+			copyEnds: 0,
+			ends: false,
+			implicit: false,
+			explained,
+		};
 	}
 
 	/**
@@ -213,6 +250,7 @@ export class Planning {
 		hurried: boolean,
 		involved: readonly number[],
 	): Plan | AnsweredHere | Refusal {
+		this.end = end;
 		const terminator = stop < end && chunk[stop] === Frontend.Sync ? Terminator.Sync : Terminator.Flush;
 		const begun = this.beginning(chunk, at, stop, terminator, involved);
 		if (begun !== null) return begun;
@@ -242,13 +280,34 @@ export class Planning {
 		if (terminator === Terminator.Sync && segments.length === 1 && involved.length === 0) {
 			const step = lastStep(first.targets, chunk, at, end, first.firstAnswers, learns);
 			const asked = first.asks === null ? step : asking(step, first.asks);
-			return { steps: [asked], terminator, copyEnds, ends, explained };
+			return { steps: [asked], terminator, copyEnds, ends, implicit: false, explained };
 		}
 		// What follows goes when the shards have answered, which they do when they are told to.
 		const parts = segments.map((segment) => partOf(segment, chunk, learns));
 		const steps: Step[] = [...this.reservation(targets, involved), ...parts];
 		if (terminator === Terminator.Sync) steps.push(stepOf(targets, SYNC));
-		return { steps, terminator, copyEnds, ends, explained };
+		return { steps, terminator, copyEnds, ends, implicit: false, explained };
+	}
+
+	/** As `batch`, where something is committed in two phases. */
+	batchInPhases(
+		chunk: Buffer,
+		at: number,
+		stop: number,
+		end: number,
+		hurried: boolean,
+		involved: readonly number[],
+	): Plan | AnsweredHere | Refusal {
+		const { requests, session } = this;
+		const terminator = stop < end && chunk[stop] === Frontend.Sync ? Terminator.Sync : Terminator.Flush;
+		const facts = (sql: string) => requests.router.statements.facts(sql);
+		const look = lookAtBatch(chunk, at, stop, session.statements, facts);
+		this.end = end;
+		if (look.controls) return new Refusal(CONTROLS, terminator);
+		const plan = this.batch(chunk, at, look.end, look.end < stop ? look.end : end, hurried, involved);
+		if (plan instanceof AnsweredHere || plan instanceof Refusal) return plan;
+		const planned = batchInPhases(plan, this.commitState(involved), look, chunk, at, look.end);
+		return planned instanceof PgError ? new Refusal(planned, plan.terminator) : planned;
 	}
 
 	/**
@@ -395,7 +454,7 @@ function runsOne(chunk: Buffer, at: number, stop: number): boolean {
 
 /** The step of a segment that others are behind. */
 function partOf({ asks, ...segment }: Batch["segments"][number], chunk: Buffer, learns: boolean): Step {
-	const part = { ...segment, chunk, behind: FLUSH, joinings: null, learns, quiet: false };
+	const part = { ...segment, chunk, behind: FLUSH, joinings: null, learns, quiet: false, commits: false };
 	return asks === null ? part : asking(part, asks);
 }
 
@@ -405,8 +464,6 @@ function targetsOf(segments: Batch["segments"], involved: readonly number[]): re
 	return [...new Set(segments.flatMap(({ targets }) => targets).concat(involved))];
 }
 
-/** In a string of which some statement is transaction control: perhaps that ends the transaction, and is not about savepoints. */
-const ENDS = /\b(commit|end|abort|rollback(?!\s+((work|transaction)\s+)?to\b))\b/i;
 const DIVIDES = new PgError(
 	"ERROR",
 	"0A000",

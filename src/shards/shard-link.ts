@@ -9,6 +9,7 @@ import type { Speaker } from "../client/saying.ts";
 import { Walk } from "../client/walk.ts";
 import type { PgError } from "../errors.ts";
 import type { Cluster } from "../pool/cluster.ts";
+import type { CommitPart } from "../two-phase/commit.ts";
 import { READY_IDLE } from "../wire/backend-messages.ts";
 import { TxStatus } from "../wire/codes.ts";
 import { type PortOwner, ShardPort } from "./shard-port.ts";
@@ -112,6 +113,16 @@ export class ShardLink implements LinkOwner, Participant {
 
 	letGo(): void {
 		this.link.routing.handOver();
+	}
+
+	/** It as whoever ends its transaction in two phases knows it. */
+	get part(): CommitPart {
+		const { link } = this;
+		return {
+			number: link.checkout.pool.spec.shard,
+			lend: (borrower) => link.lend(borrower),
+			takeBack: (server, committed) => link.takeBack(server, committed),
+		};
 	}
 
 	/** The client is gone. */

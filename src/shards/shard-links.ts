@@ -9,6 +9,7 @@ import { Reading } from "../parser/reading.ts";
 import type { Cluster } from "../pool/cluster.ts";
 import type { Place } from "../router/explain.ts";
 import type { Route } from "../router/route.ts";
+import type { CommitPart } from "../two-phase/commit.ts";
 import { TxStatus } from "../wire/codes.ts";
 import { ShardLink } from "./shard-link.ts";
 import type { PortOwner } from "./shard-port.ts";
@@ -72,6 +73,12 @@ export class ShardLinks {
 		return true;
 	}
 
+	/** They take a transaction that the client has not begun. */
+	get mayBegin(): boolean {
+		for (const { link } of this.each) if (link.checkout.pool.spec.pooler_mode === "statement") return false;
+		return true;
+	}
+
 	/** How all of them read statements; where they differ nothing is certain. */
 	get reading(): Reading {
 		const { reading } = this.each[0]!.link.settings;
@@ -97,6 +104,12 @@ export class ShardLinks {
 		for (const [shard, { transactionStatus }] of this.each.entries())
 			if (transactionStatus === status) found.push(shard);
 		return found;
+	}
+
+	/** Those of these shards whose server has a transaction, as who ends it in two phases knows them. */
+	parts(shards: readonly number[]): CommitPart[] {
+		const links = shards.map((shard) => this.at(shard));
+		return links.filter(({ transactionStatus }) => transactionStatus !== TxStatus.Idle).map(({ part }) => part);
 	}
 
 	places(shards: readonly number[]): Place[] {

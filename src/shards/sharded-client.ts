@@ -17,6 +17,7 @@ import type { Router } from "../router/router.ts";
 import { Session } from "../session/session.ts";
 import { ShardedStatements } from "../session/sharded-statements.ts";
 import { ClientStatements } from "../session/statements.ts";
+import { type CommitOutcome, TwoPhaseCommit } from "../two-phase/commit.ts";
 import { backendKeyData, READY_IDLE, readyForQuery } from "../wire/backend-messages.ts";
 import { Frontend, TxStatus } from "../wire/codes.ts";
 import { errorResponse } from "../wire/error-response.ts";
@@ -337,9 +338,12 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		}
 		const { end, last } = ahead;
 		if (chunk[end] === Frontend.Terminate) return end;
-		const outcome = this.planning.batch(chunk, at, last, end, hurried, this.exchange.involved);
+		const { planning, exchange } = this;
+		const outcome = planning.isInPhases
+			? planning.batchInPhases(chunk, at, last, end, hurried, exchange.involved)
+			: planning.batch(chunk, at, last, end, hurried, exchange.involved);
 		this.go(outcome);
-		return outcome instanceof AnsweredHere ? outcome.end : end;
+		return outcome instanceof AnsweredHere ? outcome.end : planning.end;
 	}
 
 	private sync(): void {
@@ -404,6 +408,16 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		else this.out.addAll(status === TxStatus.Idle ? READY_IDLE : readyForQuery(status));
 		this.rest();
 		if (status === TxStatus.Idle) this.atEnd();
+	}
+
+	commit(shards: readonly number[], done: (outcome: CommitOutcome) => void): void {
+		const { context, stream } = this;
+		const parts = this.shards.parts(shards);
+		const tell = (outcome: CommitOutcome) =>
+			context.contain.guard(stream, () => {
+				if (this.phase !== Phase.Closed) this.guarded(() => done(outcome));
+			});
+		context.contain.when(stream, new TwoPhaseCommit(context, this.database, parts).run(tell), () => {});
 	}
 
 	/** Nothing is open: what waited for that. */

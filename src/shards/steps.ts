@@ -27,6 +27,8 @@ export interface Step {
 	readonly joins: boolean;
 	/** The step is our own: the client sees nothing of its answers. */
 	readonly quiet: boolean;
+	/** The transaction is committed in two phases: `chunk[at, end)` is the client's COMMIT, or nothing, and is not sent. */
+	readonly commits: boolean;
 }
 
 /** What ends the messages of a request. */
@@ -45,6 +47,8 @@ export interface Plan {
 	readonly copyEnds: number;
 	/** A COMMIT or ROLLBACK without AND CHAIN is in it. */
 	readonly ends: boolean;
+	/** It is a transaction of its own on the shards, which the client has not begun and is told nothing of. */
+	readonly implicit: boolean;
 	/** Where its EXPLAIN was routed to, when the answer is to tell that. */
 	readonly explained: Route | null;
 }
@@ -54,6 +58,8 @@ const FAILED = "failed on another shard of pgdog";
 export const FAIL = query(FAILED);
 export const FAIL_BATCH = Buffer.concat([parse("", Buffer.from(`${FAILED}\0\0\0`)), SYNC]);
 export const ROLLBACK = query("ROLLBACK");
+/** Of a transaction that the client knows nothing of. */
+export const BEGIN_OURS = query("BEGIN");
 export const COPY_FAIL = copyFail(FAILED);
 export const COPY_FAIL_SYNC = Buffer.concat([COPY_FAIL, SYNC]);
 
@@ -83,6 +89,7 @@ export function lastStep(
 		learns,
 		joins: true,
 		quiet: false,
+		commits: false,
 	};
 }
 
@@ -103,6 +110,11 @@ export function asking(step: Step, asks: { readonly edits: readonly Edit[] } & J
 	}
 	const chunk = Buffer.concat([...parts, step.chunk.subarray(at, step.end)]);
 	return { ...step, chunk, at: 0, end: chunk.length, joinings: asks };
+}
+
+/** The client's COMMIT `chunk[at, end)`, which these shards do in two phases; nothing: one that the client has not said. */
+export function committing(targets: readonly number[], chunk: Buffer, at: number, end: number): Step {
+	return { ...lastStep(targets, chunk, at, end, null, false), joins: false, commits: true };
 }
 
 /** As `stepOf`, of our own. */

@@ -121,3 +121,13 @@ export function rewriteField(
 	}
 	return w.byte(0).end().bytes();
 }
+
+/** The ErrorResponse or NoticeResponse with `text` behind its detail, or as its detail. */
+export function withDetail(chunk: Buffer, start: number, end: number, text: string): Buffer {
+	if (fieldOf(chunk, start, end, DETAIL) !== "")
+		return rewriteField(chunk, start, end, "D", (detail) => `${detail}\n${text}`);
+	const w = new Writer(end - start + 64).begin(chunk[start]!);
+	// All but the zero byte that ends the fields.
+	w.raw(chunk.subarray(start + HEADER, end - 1));
+	return w.byte(DETAIL).string(text).byte(0).end().bytes();
+}

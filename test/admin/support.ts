@@ -10,6 +10,7 @@ import { Stream, socketHandlers } from "../../src/net/stream.ts";
 import { Stat } from "../../src/stats/counters.ts";
 import { AverageSampler } from "../../src/status/averages.ts";
 import type { ClientRow, ListenerRow, PoolRow, PoolVitals, RouteRow, ServerRow } from "../../src/status/rows.ts";
+import type { TransactionRow } from "../../src/two-phase/recovery.ts";
 import { AUTHENTICATION_OK } from "../../src/wire/backend-messages.ts";
 
 export const VERSION =
@@ -121,6 +122,10 @@ export class PlainSource implements AdminSource {
 		{ ...ROUTE, time: ROUTE.time - 1, decided_by: "comment", side: "primary", server: "", error: "no primary" },
 	];
 
+	transactionRows: TransactionRow[] = [
+		{ database: "shop", user: "alice", name: "__pgdog_2pc_1", state: "prepared", shards: "0,1", age: 1.5 },
+	];
+
 	listenerRows: ListenerRow[] = [
 		{ user: "alice", database: "shop", shard: 0, channel: "goods", listeners: 3, received: 12, dropped: 1 },
 	];
@@ -158,6 +163,7 @@ export class PlainSource implements AdminSource {
 		this.orders.push("reconnect");
 	};
 	routes = async () => this.routeRows;
+	recovery = { rows: async () => this.transactionRows };
 	channels = async () => this.listenerRows;
 	private ofPools(order: string, id: number | undefined): number {
 		this.orders.push(`${order} ${id ?? "*"}`);

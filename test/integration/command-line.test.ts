@@ -112,10 +112,10 @@ test("configcheck: all mistakes at once, with file, line, key, what was found an
 
 test("a setting of PgDog's that is not served yet is an error that says so", async () => {
 	const { code, log } = await failProxy({
-		...simpleConfig(cluster.primary, { two_phase_commit: true, dry_run: true }),
+		...simpleConfig(cluster.primary, { unique_id_min: 7, dry_run: true }),
 	});
 	expect(code).toBe(1);
-	expect(log).toContain("two_phase_commit");
+	expect(log).toContain("unique_id_min");
 	expect(log).toContain("dry_run");
 });
 

@@ -74,6 +74,7 @@ beforeAll(async () => {
 		scramSecret,
 		sockets: [],
 		isSuccessor: false,
+		instance: "1234abcd",
 		...memory,
 	};
 	worker = new Worker(setup as ConstructorParameters<typeof Worker>[0], () => {});

@@ -110,6 +110,8 @@ export function listen(
 			cancels.push(`${pid} ${Buffer.from(secret).toString("hex")}`);
 			done();
 		},
+		instance: "1234abcd",
+		onUnfinished: () => {},
 		nextSerial: () => ++id,
 	};
 	const server = listenWith((stream) => {

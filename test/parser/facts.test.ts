@@ -4,7 +4,7 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { StatementCache } from "../../src/parser/cache.ts";
-import { type StatementFacts, statementFacts, TransactionControl } from "../../src/parser/facts.ts";
+import { OnRows, type StatementFacts, statementFacts, TransactionControl } from "../../src/parser/facts.ts";
 import { NO_HINTS } from "../../src/parser/hints.ts";
 import { Parsed, SqlParser } from "../../src/parser/parse.ts";
 import { Spread } from "../../src/parser/spread.ts";
@@ -390,6 +390,7 @@ test("of a text without a tree nothing is known but why, what it asks for, and t
 		controls: false,
 		explains: false,
 		chains: false,
+		rows: OnRows.Otherwise,
 		placement: {
 			spread: Spread.All,
 			firstAnswers: null,

@@ -53,6 +53,7 @@ function planning(isSession = false) {
 		count: 2,
 		reading: Reading.Standard,
 		mayHold: true,
+		mayBegin: true,
 		isSession,
 		isSerializable: false,
 		prefer: (targets, side) => wanted.push(`${targets.join("")} ${side === Side.Primary ? "primary" : "any"}`),

@@ -48,6 +48,10 @@ class FakeShard implements Disposable {
 	heard: string[] = [];
 	/** Texts of statements that fail here. */
 	readonly fails = new Set<string>();
+	/** The same, by what is in them. */
+	refuses: RegExp | null = null;
+	/** What it says has been decided of each transaction. */
+	decision = "commit";
 	/** Rows of each SELECT, of one column. */
 	rows = ["1"];
 	/** Answers wait for `release`. */
@@ -214,7 +218,9 @@ class FakeShard implements Disposable {
 		const word = /^\w+/.exec(sql.replace(/^\/\*.*?\*\/ /, ""))?.[0].toUpperCase() ?? "";
 		const ends = word === "COMMIT" || word === "ROLLBACK";
 		if (session.status === "E" && !ends) return this.fail(session, "25P02", "aborted", simple);
-		if (this.fails.has(sql)) return this.fail(session, "XX000", `${sql} failed`, simple);
+		// PostgreSQL ends a transaction that it could not prepare.
+		if (/^PREPARE TRANSACTION/.test(sql)) session.status = "I";
+		if (this.fails.has(sql) || this.refuses?.test(sql)) return this.fail(session, "XX000", `${sql} failed`, simple);
 		if (word === "BEGIN") session.status = "T";
 		if (ends) {
 			out.push(backend.commandComplete(session.status === "E" ? "ROLLBACK" : word));
@@ -229,7 +235,8 @@ class FakeShard implements Disposable {
 		}
 		if (word === "SELECT" || word === "EXPLAIN") {
 			if (simple) out.push(backend.rowDescription("a"));
-			out.push(...this.rows.map((row) => backend.dataRow(row)));
+			const rows = sql.startsWith("SELECT decision") ? [this.decision] : this.rows;
+			out.push(...rows.map((row) => backend.dataRow(row)));
 		}
 		const tags: Record<string, string> = {
 			SELECT: `SELECT ${this.rows.length}`,
@@ -253,6 +260,8 @@ export interface Rig extends AsyncDisposable {
 	readonly routes: RouteLog;
 	readonly cluster: Cluster;
 	readonly router: Router;
+	/** Transactions that two-phase commit has left to be finished. */
+	readonly unfinished: readonly string[];
 	/** What the janitor sets, and what the process tells. */
 	readonly context: ClientContext & { time: number; stopping: boolean };
 	connect(parameters?: Record<string, string>): Promise<RawClient>;
@@ -260,16 +269,17 @@ export interface Rig extends AsyncDisposable {
 
 const cache = new StatementCache(new SqlParser());
 
-export function twoShards(settings: Partial<General> = {}): Rig {
+export function twoShards(settings: Partial<General> = {}, twoPhase = 0): Rig {
 	const shards = [new FakeShard(), new FakeShard()];
 	const general: General = { ...defaults<General>(generalTable), auth_type: "trust", ...settings };
 	const pools = shards.map(({ port }, shard) => testPool(port, { shard, key: `u@d/${shard}` }, general));
 	const members = pools.map(({ pool, bans }) => new Shard([pool], bans.vitals, general, false));
 	const cluster = new Cluster(members);
-	const router = new Router({ shards: 2, hasPrimary: true, hasReplicas: false }, cache, null, general);
+	const router = new Router({ shards: 2, hasPrimary: true, hasReplicas: false, twoPhase }, cache, null, general);
 	const clients: ClientHandle[] = [];
 	const routes = new RouteLog();
 	let serial = 0;
+	const unfinished: string[] = [];
 	const context: Rig["context"] = {
 		seats: new Seats({ general, log: createLog("text", "off"), ledger: pools[0]!.context.ledger }, new Descriptors()),
 		sets: new ParameterSets(),
@@ -304,6 +314,8 @@ export function twoShards(settings: Partial<General> = {}): Rig {
 		onLogin() {},
 		onLogout() {},
 		cancel: (_pid, _secret, done) => done(),
+		instance: "1234abcd",
+		onUnfinished: (_, transaction) => unfinished.push(transaction),
 		nextSerial: () => ++serial,
 	};
 	const listening = listen((stream) => {
@@ -317,6 +329,7 @@ export function twoShards(settings: Partial<General> = {}): Rig {
 		cluster,
 		router,
 		context,
+		unfinished,
 		connect: (parameters = {}) => RawClient.connect({ port: listening.port, user: "u", database: "d", parameters }),
 		async [Symbol.asyncDispose]() {
 			listening.stop(true);
