@@ -26,7 +26,7 @@ export interface RowCount {
 	readonly parameter: number;
 }
 
-type Combination = "sum" | "min" | "max" | "and" | "or";
+export type Combination = "sum" | "min" | "max" | "and" | "or";
 
 /** Immutable. */
 export interface Merging {
@@ -75,6 +75,9 @@ export function mergingOf(select: Fields, constants: Constants): Merging | Unmer
 	if ((limit !== null || offset !== null) && list(select.lockingClause).length > 0) return "LIMIT or FETCH FIRST";
 	const combined = combinationsOf(list(select.targetList), constants);
 	if (node(select.intoClause) !== null) return null;
+	// Another text of the shape could be combined.
+	if (combined === null && combinationsOf(list(select.targetList), Constants.Alike) !== null)
+		return "an aggregate in coalesce() with another value than 0";
 	if (combined !== null) {
 		const other = order.length > 0 || distinct.length > 0 || limit !== null || offset !== null;
 		return other ? "ORDER BY, LIMIT or DISTINCT of an aggregate" : { ...NOTHING, combined };

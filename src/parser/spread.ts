@@ -180,8 +180,7 @@ function select(query: Fields, { tables, isTied }: Known): Place {
 function whole(query: Fields, fields: Fields, known: Known): Place {
 	const merging = mergingOf(fields, Constants.Alike);
 	const united = unitedSelects(fields);
-	if (united === null && (merging === null || (typeof merging !== "string" && merging.combined !== null)))
-		return select(query, known);
+	if (merging === null && united === null) return select(query, known);
 	if (typeof merging === "string") {
 		const place = select(query, known);
 		return place.unmerged === null ? place : { ...place, unmerged: merging };

@@ -9,7 +9,7 @@ export type Compare = (a: Buffer, aStart: number, aEnd: number, b: Buffer, bStar
 export class Unreadable extends Error {}
 
 /** Type OIDs, which are the same in every PostgreSQL (pg_type.dat). */
-const enum TypeOid {
+export const enum TypeOid {
 	Bool = 16,
 	Bytea = 17,
 	Name = 19,

@@ -2,7 +2,7 @@
 // (lane.ts) until each shard has sent its like, and then goes to the client once (answers.ts). One for each client of several
 // shards, whose requests it is told of one after the other. Knows messages, no sockets and no clients.
 
-import type { PgError } from "../errors.ts";
+import { PgError } from "../errors.ts";
 import { commandComplete } from "../wire/backend-messages.ts";
 import { Backend, type TxStatus } from "../wire/codes.ts";
 import { errorResponse, isFatal } from "../wire/error-response.ts";
@@ -306,6 +306,10 @@ export class Merge {
 
 	/** A row that is to be one of those of all shards. */
 	private passRow(lane: Lane, rows: MergedRows): Passes {
+		if (rows.combined !== null) {
+			this.fault ??= rows.combined.add(lane);
+			return Passes.Dropped;
+		}
 		if (rows.isFull) return Passes.Dropped;
 		if (rows.order === null) return rows.takes() ? Passes.Yes : Passes.Dropped;
 		this.fault ??= rows.order.read(lane);
@@ -441,17 +445,11 @@ export class Merge {
 		const { code } = first;
 		switch (code) {
 			case Backend.CommandComplete: {
-				if (this.onlyFirst) this.pass(first);
-				else if (this.rows !== null) this.send(commandComplete(`SELECT ${this.rows.passed}`));
-				else this.send(sumOfTags(this.asked));
+				if (!this.complete(first)) return;
 				this.rows = null;
 				this.statement++;
 				break;
 			}
-			case Backend.RowDescription:
-			case Backend.NoData:
-				if (!this.describe(first)) return;
-				break;
 			case Backend.PortalSuspended:
 			case Backend.EmptyQueryResponse:
 				this.pass(first);
@@ -469,7 +467,7 @@ export class Merge {
 			case Backend.ReadyForQuery:
 				break;
 			default:
-				this.pass(first);
+				if (!this.describe(first)) return;
 		}
 		const replied = isAnswer(code);
 		for (const lane of this.asked) {
@@ -488,15 +486,36 @@ export class Merge {
 		}
 	}
 
-	/** The columns of rows, which may be such as are to be merged. @returns false when these cannot be */
+	/** Passes the tag of all. @returns as `endRows` */
+	private complete(first: Lane): boolean {
+		if (this.rows !== null && !this.onlyFirst) return this.endRows(this.rows);
+		if (this.onlyFirst) this.pass(first);
+		else this.send(sumOfTags(this.asked));
+		return true;
+	}
+
+	/** All rows of the answer have come, and their tag goes on. @returns false when they are not what they were to be */
+	private endRows({ combined, passed }: MergedRows): boolean {
+		const row = combined?.row(this.asked.filter((lane) => !lane.over).length);
+		if (row instanceof PgError) {
+			this.fail(errorResponse(row, "stays"), null);
+			return false;
+		}
+		if (row !== undefined) this.send(row);
+		this.send(commandComplete(`SELECT ${row === undefined ? passed : 1}`));
+		return true;
+	}
+
+	/** Passes any other message: perhaps the columns of rows that are to be merged. @returns false when these cannot be */
 	private describe(first: Lane): boolean {
 		const { joinings } = this;
 		const isOurs = joinings?.hidden?.includes(this.replies) === true;
-		const joining = isOurs || joinings?.hidden === null ? joinings!.each[this.statement] : null;
+		const isOfRows = first.code === Backend.RowDescription && (isOurs || joinings?.hidden === null);
+		const joining = isOfRows ? joinings!.each[this.statement] : null;
 		if (joining != null) {
 			const rows = MergedRows.of(joining, first, this.lanes.length);
 			const fault = rows instanceof MergedRows ? null : errorResponse(rows, "stays");
-			if (fault !== null || this.asked.some((lane) => !lane.over && !(rows as MergedRows).fits(lane))) {
+			if (fault !== null || this.asked.some((lane) => !lane.over && !(rows as MergedRows).fits(lane, first))) {
 				this.fail(fault ?? DISAGREE, null);
 				return false;
 			}

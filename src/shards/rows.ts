@@ -4,6 +4,7 @@
 import type { PgError } from "../errors.ts";
 import type { Merging } from "../parser/merging.ts";
 import { outputColumns } from "./columns.ts";
+import { CombinedRow } from "./combine.ts";
 import type { Lane } from "./lane.ts";
 import { RowOrder, unmergeable } from "./order.ts";
 
@@ -33,13 +34,16 @@ export interface Joinings {
 export class MergedRows {
 	/** Null: in any order. */
 	readonly order: RowOrder | null;
+	/** What aggregates of all shards come to, where they are asked for. */
+	readonly combined: CombinedRow | null;
 	private skip: number;
 	private left: number;
 	/** How many have gone on. */
 	passed = 0;
 
-	private constructor(order: RowOrder | null, { limit, offset }: Joining) {
+	private constructor(order: RowOrder | null, combined: CombinedRow | null, { limit, offset }: Joining) {
 		this.order = order;
+		this.combined = combined;
 		this.skip = offset;
 		this.left = limit;
 	}
@@ -52,13 +56,22 @@ export class MergedRows {
 	static of(joining: Joining, { chunk, at, head }: Lane, count: number): MergedRows | PgError {
 		const { merging, isUtf8, isLimited } = joining;
 		if (isLimited) return unmergeable("Execute with a limit to its rows, where all of them are asked something,");
-		if (merging.order.length === 0) return new MergedRows(null, joining);
+		if (merging.combined !== null) {
+			const combined = CombinedRow.of(merging.combined, outputColumns(chunk, at, head));
+			return combined instanceof CombinedRow ? new MergedRows(null, combined, joining) : combined;
+		}
+		if (merging.order.length === 0) return new MergedRows(null, null, joining);
 		const order = RowOrder.of(merging, outputColumns(chunk, at, head), count, isUtf8);
-		return order instanceof RowOrder ? new MergedRows(order, joining) : order;
+		return order instanceof RowOrder ? new MergedRows(order, null, joining) : order;
 	}
 
 	/** Another shard's columns, which the lane's message tells, compare as those of the first. */
-	fits({ chunk, at, head }: Lane): boolean {
+	fits({ chunk, at, head }: Lane, first: Lane): boolean {
+		if (this.combined !== null) {
+			const columns = outputColumns(chunk, at, head);
+			const others = outputColumns(first.chunk, first.at, first.head);
+			return columns.length === others.length && columns.every(({ type }, i) => type === others[i]!.type);
+		}
 		return this.order === null || this.order.fits(outputColumns(chunk, at, head));
 	}
 

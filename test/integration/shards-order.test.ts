@@ -155,6 +155,45 @@ describe("ORDER BY", () => {
 	});
 });
 
+describe("aggregates", () => {
+	test.each([
+		"SELECT count(*) FROM t",
+		"SELECT count(*), count(grp), sum(id), sum(big), sum(price), min(at), max(price), min(id), max(id) FROM t",
+		"SELECT count(*) AS n, sum(id), max(id), coalesce(sum(big), 0), bool_and(id > 0) FROM t WHERE id > 1000",
+		"SELECT bool_and(id > 3), bool_or(id > 3), every(grp > 0), bool_or(grp > 9), max(DISTINCT grp) FROM t",
+		"SELECT sum(id) FILTER (WHERE grp = 1), count(*) FILTER (WHERE grp IS NULL) FROM t",
+		"SELECT count(*) FROM t WHERE id = 7; SELECT id FROM t ORDER BY id LIMIT 2; SELECT sum(id) FROM u",
+	])("%s", async (sql) => {
+		if (sql.includes(";")) expect(seen(await client.query(sql))).toEqual(seen(await straight.query(sql)));
+		else await same(sql);
+	});
+
+	test("in binary format, and of sums that are none", async () => {
+		const sql =
+			"SELECT count(*), sum(id), sum(big), sum(price), min(at), max(price), bool_or(id = 3) FROM t WHERE id > $1";
+		for (const after of ["0", "190", "1000"]) {
+			const answers = [client, straight].map((to) => {
+				to.send(run(sql, [after], [1]), f.sync());
+				return to.result();
+			});
+			expect(seen(await answers[0]!)).toEqual(seen(await answers[1]!));
+		}
+		const large = "SELECT sum(id * 0 + 9223372036854775807) FROM t WHERE id < 3";
+		await same(large);
+	});
+
+	test.each([
+		["SELECT max(note) FROM t", '"max" of the type with OID 25'],
+		["SELECT sum(id::float8) FROM t", '"sum" of the type with OID 701'],
+	])("%s is refused", async (sql, words) => {
+		for (const by of ["query", "extended"] as const) {
+			const result = await client[by](sql);
+			expect([result.rows, sqlstates(result), result.status]).toEqual([[], ["0A000"], "I"]);
+			expect(result.errors[0]!.M).toContain(words);
+		}
+	});
+});
+
 describe("what is refused", () => {
 	test.each([
 		["SELECT id FROM t ORDER BY note", "ORDER BY of what is no column"],

@@ -98,6 +98,24 @@ describe("LIMIT and OFFSET", () => {
 	});
 });
 
+describe("aggregates that are all of the output", () => {
+	test.each([
+		["SELECT count(*), sum(a), min(b), max(DISTINCT c) FROM t", "sum sum min max"],
+		["SELECT bool_and(a) AS x, every(b), bool_or(c) FILTER (WHERE d) FROM t WHERE e", "and and or"],
+		["SELECT coalesce(sum(a), 0), pg_catalog.count(b) FROM t", "sum sum"],
+		["SELECT coalesce(sum(a), 5) FROM t", "not: an aggregate in coalesce() with another value than 0"],
+		["SELECT coalesce(max(a), 0) FROM t", "nothing"],
+		["SELECT count(DISTINCT a) FROM t", "nothing"],
+		["SELECT count(*), a FROM t", "nothing"],
+		["SELECT count(*) + 1 FROM t", "nothing"],
+		["SELECT app.sum(a) FROM t", "nothing"],
+		["SELECT sum(a) OVER () FROM t", "nothing"],
+		["SELECT count(*) FROM t LIMIT 1", "not: ORDER BY, LIMIT or DISTINCT of an aggregate"],
+	])("%s: %s", (sql, expected) => {
+		expect(asked(sql)).toBe(expected);
+	});
+});
+
 test("the first statement that cannot be merged is told, and a text that cannot be read", () => {
 	expect(cache.mergings("SELECT a FROM t LIMIT 1; SET x = 1; SELECT a FROM t")).toMatchObject([{}, null, null]);
 	expect(cache.mergings("SELECT a FROM t LIMIT 1; SELECT DISTINCT a FROM t")).toBe("DISTINCT");

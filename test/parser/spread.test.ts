@@ -135,6 +135,8 @@ describe("the answers of all shards are the answer to", () => {
 
 describe("what is asked of the rows of all shards is done where they are merged", () => {
 	test.each([
+		"SELECT count(*) FROM t",
+		"SELECT count(a), coalesce(sum(b), 0), max(lower(c)) FILTER (WHERE d) FROM s.t WHERE e",
 		"SELECT * FROM t ORDER BY a",
 		"SELECT * FROM t LIMIT 5",
 		"SELECT * FROM t FETCH FIRST ROW ONLY",
@@ -160,6 +162,11 @@ describe("refused over several shards for", () => {
 		["SELECT * FROM t FOR UPDATE SKIP LOCKED LIMIT 1", "LIMIT or FETCH FIRST"],
 		["SELECT DISTINCT a FROM t", "DISTINCT"],
 		["SELECT DISTINCT a, b FROM t ORDER BY a", "DISTINCT"],
+		["SELECT count(*) FROM t HAVING count(*) > 1", "HAVING"],
+		["SELECT count(*) FROM t GROUP BY ()", "GROUP BY"],
+		["SELECT sum(total(a)) FROM t JOIN u USING (b)", "more than one table"],
+		["SELECT sum((SELECT 1 FROM u)) FROM t", "a subquery"],
+		["SELECT max(count(*)) FROM t", "the aggregate count()"],
 		["SELECT a FROM t ORDER BY b", "ORDER BY of what is no column of the output"],
 		["SELECT a FROM t ORDER BY a + 1", "ORDER BY of what is no column of the output"],
 		["SELECT a FROM t ORDER BY a USING <", "ORDER BY of what is no column of the output"],
@@ -174,7 +181,7 @@ describe("refused over several shards for", () => {
 		["SELECT DISTINCT ON (a) a FROM t", "DISTINCT"],
 		["SELECT a FROM t GROUP BY a", "GROUP BY"],
 		["SELECT 1 FROM t HAVING true", "HAVING"],
-		["SELECT count(*) FROM t", "the aggregate count()"],
+		["SELECT count(*), 1 FROM t", "the aggregate count()"],
 		["SELECT string_agg(a, ',' ORDER BY b) FROM t", "the aggregate string_agg()"],
 		["SELECT json_arrayagg(a) FROM t", "the aggregate json_arrayagg()"],
 		["SELECT json_objectagg(a: b) FROM t", "the aggregate json_objectagg()"],
@@ -235,7 +242,7 @@ describe("refused over several shards for", () => {
 		["PREPARE p AS SELECT count(*) FROM t", "the aggregate count()"],
 		["PREPARE p AS SELECT 1", "PREPARE of what names no table"],
 		["PREPARE p AS DELETE FROM t WHERE a IN (SELECT a FROM u)", "a subquery"],
-		["BEGIN; SELECT count(*) FROM t", "the aggregate count()"],
+		["BEGIN; SELECT count(*), 1 FROM t", "the aggregate count()"],
 		["SELECT my_function()", "? my_function"],
 		["SELECT * FROM app.users_of($1)", "? app.users_of"],
 		["SELECT app.lower(a), other(b) FROM t", "? app.lower other"],
