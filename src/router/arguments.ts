@@ -112,6 +112,8 @@ export class BindArguments implements Arguments {
 	/** Whether the value is compared with the column as what it seems to be. */
 	private isKnown({ cast, isShared }: Source, column: KeyColumn, type: number): boolean {
 		if (!fitsText(column, cast)) return false;
+		// What is char(n) elsewhere is compared without its blanks here, too.
+		if (!this.isBinary && type === 0) return !isShared || column.dataType !== "varchar";
 		if (!this.isBinary) return type === -1 || fitsText(column, type);
 		if (type === -1 || (type === 0 && isShared)) return false;
 		return fitsBinary(column, type) && (type !== 0 || fitsBinary(column, cast));

@@ -217,6 +217,18 @@ const STATEMENTS: Record<string, readonly (readonly [string | number, string])[]
 		],
 	],
 	"other statements": [
+		["all", "SET x = 1; SELECT * FROM a WHERE k = 5"],
+		["all", "DECLARE c CURSOR FOR SELECT * FROM a WHERE k = 5"],
+		[2, "SHOW x; SELECT * FROM a WHERE k = 5"],
+		["all", "SELECT * FROM (a JOIN b ON a.k = b.k) AS j WHERE j.k = 5"],
+		["all", "SELECT * FROM (SELECT k FROM a GROUP BY ROLLUP (k)) s WHERE k = 5"],
+		[2, "SELECT * FROM (SELECT k AS m, x FROM a) s(j) WHERE j = 5"],
+		["all", "SELECT * FROM (SELECT * FROM a) s(j) WHERE j = 5"],
+		[2, "SELECT * FROM generate_series(1, 2) g, a WHERE a.k = 5 AND a.x = g"],
+		["all", "SELECT * FROM v WHERE name = $1 AND name <> $1::char(3)"],
+		[1, "SELECT * FROM u WHERE id = ANY('{00000000-0000-0000-0000-000000000004}')"],
+		["all", "MERGE INTO a USING o ON a.k = 5 AND o.x = a.x WHEN NOT MATCHED BY SOURCE THEN DELETE"],
+		[2, "MERGE INTO a USING o ON a.k = 5 AND o.x = a.x WHEN MATCHED THEN DELETE"],
 		[2, "EXPLAIN SELECT * FROM a WHERE k = 5"],
 		["COPY … FROM into a sharded table", "COPY a FROM STDIN"],
 		["copies, on each", "COPY o FROM STDIN"],
@@ -290,6 +302,16 @@ test("keys may change where the configuration says so", () => {
 });
 
 /** The literals of the second text are other ones in the places of the first one's. */
+test("lists, statements and joins may be long, and beyond any sense nothing is said of them", () => {
+	const list = Array.from({ length: 200 }, (_, i) => (i % 2 === 0 ? `${i}` : `'${i}'`)).join();
+	expect(where(`SELECT * FROM a WHERE x IN (${list}) AND k = 5`)).toBe(2);
+	expect(where(`SELECT * FROM a WHERE k IN (${list})`)).toBe("all");
+	const rows = Array.from({ length: 100 }, (_, i) => `(${i}, ${3 * i + 1})`).join();
+	expect(where(`INSERT INTO a (x, k) VALUES ${rows}`)).toBe(1);
+	const joins = Array.from({ length: 301 }, (_, i) => ` JOIN o o${i} ON true`).join("");
+	expect(where(`SELECT * FROM a${joins} WHERE a.k = 5`)).toBe("a statement of so many parts");
+});
+
 /** What keeps the answers of all shards from being one, of statements for all of them. */
 describe("all shards answer", () => {
 	test.each([
