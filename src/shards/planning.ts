@@ -11,6 +11,7 @@ import { Side, TwoPhase } from "../config/snapshot.ts";
 import { PgError } from "../errors.ts";
 import { type StatementFacts, TransactionControl } from "../parser/facts.ts";
 import { factsOf } from "../parser/facts-cache.ts";
+import type { Merging } from "../parser/merging.ts";
 import { Reading } from "../parser/reading.ts";
 import { acrossShards, Unasked } from "../router/refusals.ts";
 import type { Route } from "../router/route.ts";
@@ -197,6 +198,9 @@ export class Planning {
 		const ofText = facts.statements === 1 ? reading.ofNext : reading.ofNext | Reading.Changing;
 		const mergings = isReadAlike(sql, reading.ofNext) ? router.statements.mergings(sql) : UNCERTAIN;
 		if (typeof mergings === "string") return acrossShards(mergings, router.shards);
+		// Only the shards' answers tell whether rows can be ordered here: they have run all of the string by then.
+		if (facts.statements > 1 && !facts.reads && mergings.some((merging) => merging !== null && isByType(merging)))
+			return acrossShards("ORDER BY in one string with what does not only read rows", router.shards);
 		const each: (Joining | null)[] = [];
 		for (const merging of mergings) {
 			const joining = merging === null ? null : joiningOf(merging, null, ofText, router.shards);
@@ -450,6 +454,11 @@ function runsOne(chunk: Buffer, at: number, stop: number): boolean {
 		at += 1 + readInt32(chunk, at + 1);
 	}
 	return at >= stop;
+}
+
+/** Whether it takes the types of the columns to know that rows can be merged. */
+function isByType({ order, combined }: Merging): boolean {
+	return order.length > 0 || combined !== null;
 }
 
 /** The step of a segment that others are behind. */

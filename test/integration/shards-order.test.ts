@@ -220,4 +220,18 @@ describe("what is refused", () => {
 		client.send(f.parse("SELECT id FROM t ORDER BY id"), f.bind(), f.execute("", 5), f.sync());
 		expect(sqlstates(await client.result())).toEqual(["0A000"]);
 	});
+
+	test("nothing is done of a string in which an order stands that only the answers tell of", async () => {
+		const ordered = "SELECT note FROM t ORDER BY note";
+		const write = "UPDATE t SET grp = -grp";
+		const before = (await straight.query("SELECT DISTINCT grp FROM t ORDER BY grp")).rows;
+		for (const statements of [
+			[ordered, write],
+			[write, ordered],
+			["BEGIN", ordered, "COMMIT"],
+		]) {
+			expect(sqlstates(await client.query(statements.join("; ")))).toEqual(["0A000"]);
+			expect((await client.query("SELECT DISTINCT grp FROM t ORDER BY grp")).rows).toEqual(before);
+		}
+	});
 });
