@@ -187,8 +187,10 @@ test("a reload that asks for more replaces the connection that listens for clien
 	await using console = await admin(proxy);
 	await using client = await connect(proxy);
 	await client.query("LISTEN news");
-	const listeners = async () =>
-		(await backends(encrypted)).filter(({ query }) => query === 'LISTEN "news"').map(({ pid }) => pid);
+	const listeners = async () => {
+		const sql = "SELECT pid FROM pg_stat_activity WHERE application_name = 'pgdog listener'";
+		return (await encrypted.primary.sql(sql)).map(({ pid }) => pid);
+	};
 	const [old] = await listeners();
 	const general = (config as { general: object }).general;
 	const reload = async (more: object) => {
@@ -201,10 +203,7 @@ test("a reload that asks for more replaces the connection that listens for clien
 		const now = await listeners();
 		return now.length === 1 && now[0] !== old;
 	}, "another one");
-	await proxy.waitForLog(/listening again on 1 channels/);
-	expect(
-		proxy.log.match(/the connection that listens is lost: a reload asks something else of it over TLS/g),
-	).toHaveLength(1);
+	expect(proxy.log).not.toContain("listening again");
 	await client.query("NOTIFY news, 'here'");
 	await until(() => client.received.some(({ code }) => code === "A"), "the notification");
 });
