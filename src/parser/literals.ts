@@ -81,6 +81,12 @@ export class Literals {
 		return low < this.count ? low : -1;
 	}
 
+	/** The next literal may be more of the same string, as it is behind a new line. */
+	goesOn(i: number): boolean {
+		if (i + 1 >= this.count || this.kinds[i + 1] !== Mark.String) return false;
+		return /^\s*(--|$)/.test(this.bytes.latin1Slice(this.ends[i]!, this.starts[i + 1]!));
+	}
+
 	isNull(i: number): boolean {
 		return this.kinds[i] === Mark.Any;
 	}

@@ -122,7 +122,13 @@ export class Locator {
 		let found = i < 0 ? null : literals.text(i);
 		if (found !== null && isNumber && found.startsWith("0")) found = found.replace(/^0+(?=\d+$)/, "");
 		const isNegated = found !== text && `-${found}` === text;
-		if (found === null || (found !== text && !isNegated) || literals.isNumber(i) !== isNumber) {
+		if (
+			found === null ||
+			(found !== text && !isNegated) ||
+			literals.isNumber(i) !== isNumber ||
+			// Of `-0` the minus is not seen; a string may go on in another literal.
+			(isNumber ? text === "0" && literals.startOf(i) !== start + at : literals.goesOn(i))
+		) {
 			this.failed = true;
 			return constant;
 		}
@@ -197,25 +203,36 @@ export function castOf(type: Fields | null, isArray: boolean): number {
  */
 export function elementsOf(text: string | null, column: KeyColumn): readonly number[] | null {
 	if (text === null) return [];
-	const list = /^\s*\{(.*)\}\s*$/s.exec(text)?.[1];
+	const list = LIST.exec(text)?.[1];
 	if (list === undefined) return null;
 	const shards: number[] = [];
-	if (list.trim() === "") return shards;
+	if (BLANK.test(list)) return shards;
 	for (let at = 0, isLast = false; !isLast; at = ELEMENT.lastIndex) {
 		ELEMENT.lastIndex = at;
 		const found = ELEMENT.exec(list);
 		if (found === null) return null;
 		const [whole, quoted, plain] = found;
 		isLast = !whole.endsWith(",");
-		if (plain !== undefined && /^null\s*$/i.test(plain)) continue;
-		const element = quoted === undefined ? plain!.trim() : quoted.replaceAll(/\\([\s\S])/g, "$1");
+		if (plain !== undefined && NULL.test(plain)) continue;
+		const element = quoted === undefined ? withoutBlanks(plain!) : quoted.replaceAll(/\\([\s\S])/g, "$1");
 		shards.push(column.shardOfText(element) ?? At.All);
 	}
 	return shards;
 }
 
+// PostgreSQL's blanks are of ASCII alone: others are part of an element.
+const LIST = /^[ \t-\r]*\{(.*)\}[ \t-\r]*$/s;
+const BLANK = /^[ \t-\r]*$/;
+const NULL = /^null[ \t-\r]*$/i;
 /** One element of an array's text and the comma behind it (PostgreSQL docs, "Array Input and Output Syntax"). */
-const ELEMENT = /\s*(?:"((?:[^"\\]|\\[\s\S])*)"|([^",{}\\\s][^",{}\\]*))\s*(?:,|$)/y;
+const ELEMENT = /[ \t-\r]*(?:"((?:[^"\\]|\\[\s\S])*)"|([^",{}\\ \t-\r][^",{}\\]*))[ \t-\r]*(?:,|$)/y;
+
+/** Without blanks at its end; in no more steps than there are, which an expression could take. */
+function withoutBlanks(text: string): string {
+	let end = text.length;
+	while (end > 0 && BLANK.test(text[end - 1]!)) end--;
+	return text.slice(0, end);
+}
 
 export function node(value: Value | undefined): Fields | null {
 	return value !== null && typeof value === "object" && !Array.isArray(value) ? (value as Fields) : null;

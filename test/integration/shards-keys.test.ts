@@ -213,6 +213,18 @@ test("a transaction may be on two shards, and ends on both", async () => {
 	}
 });
 
+test("of `-0` the minus is a minus in other texts of the shape", async () => {
+	await using client = await connect(proxy);
+	await client.query("BEGIN");
+	for (let id = 0; id < 6; id++) {
+		expect(await answer(client, `INSERT INTO users (id, name) VALUES (-${id + 900}, 'below')`)).toBe("INSERT 0 1");
+		expect(
+			await answer(client, `SELECT count(*), -id FROM users WHERE id = -${id === 0 ? 0 : id + 900} GROUP BY 2`),
+		).toBe(id === 0 ? "SELECT 0" : `1,${id + 900}`);
+	}
+	await client.query("ROLLBACK");
+});
+
 describe("refused is", () => {
 	test.each([
 		["INSERT INTO users VALUES (77, 'x')", "an INSERT without a list of columns is not supported across shards"],

@@ -111,6 +111,11 @@ const STATEMENTS: Record<string, readonly (readonly [string | number, string])[]
 		[1, "SELECT * FROM v WHERE name = $$abcd$$"],
 		[1, "SELECT * FROM v WHERE name = 'it''s'"],
 		["all", "SELECT * FROM v WHERE name = 'far'"],
+		// PostgreSQL takes no blanks off but those of ASCII.
+		[1, "SELECT * FROM v WHERE name = ANY('{ \t a }')"],
+		[2, "SELECT * FROM v WHERE name = ANY('{\u00a0a}')"],
+		[2, "SELECT * FROM v WHERE name = ANY('{a\ufeff}')"],
+		[1, "SELECT * FROM v WHERE name = ANY('{\u3000}')"],
 		[2, "SELECT * FROM a WHERE k = 5 AND x = 'a' "],
 		[2, "SELECT count(*) FROM a WHERE k = 5 ORDER BY 1 LIMIT 3"],
 	],
@@ -359,6 +364,8 @@ describe("what is known of a shape holds for its texts", () => {
 		["SELECT * FROM v WHERE name = $$ab$$", "SELECT * FROM v WHERE name = $x$a$$b$x$", 1],
 		// One string in two lines.
 		["SELECT * FROM v WHERE name = 'ab'\n'c'", "SELECT * FROM v WHERE name = 'abcd'\n'e'", 2],
+		["SELECT * FROM v WHERE name = 'ab'\n''", "SELECT * FROM v WHERE name = 'ab'\n'cd'", 1],
+		["SELECT * FROM v WHERE name = 'ab' -- more\n''", "SELECT * FROM v WHERE name = 'ab' -- more\n'cd'", 1],
 		["SELECT * FROM a WHERE k = 007", "SELECT * FROM a WHERE k = 005", 2],
 		["SELECT * FROM a WHERE k = 5", "SELECT * FROM a WHERE k = 99999999999999999999", "all"],
 		["SELECT * FROM a WHERE k = 5.5", "SELECT * FROM a WHERE k = .5", "all"],
