@@ -2,14 +2,14 @@
 // any row. Called by keys.ts, which looks into subqueries itself.
 
 import type { Fields, Value } from "./parse.ts";
-import { ANY, type Condition, type Context, type Relation, type RelationColumn, type Scope } from "./scopes.ts";
+import { ANY, type Condition, type Context, type Named, type RelationColumn, type Scope } from "./scopes.ts";
 import { castOf, isLiteralAgain, type Locator, listOf, nameOf, node, type Source, sourceOf } from "./sources.ts";
 
 /** Where an expression stands. */
 export interface Position {
 	readonly scope: Scope;
 	/** As for `Scope.resolve`. */
-	readonly among: readonly Relation[] | null;
+	readonly among: Named | null;
 	readonly locator: Locator | null;
 	/** Parameters that a key is compared with: the nodes. */
 	readonly keyed: Set<Fields>;

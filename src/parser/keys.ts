@@ -299,7 +299,7 @@ class Walk extends Queries {
 		const touchesAll = whens.some(({ matchKind }) => matchKind === "MERGE_WHEN_NOT_MATCHED_BY_SOURCE");
 		// Rows of the source are looked at whether they meet the condition or not.
 		const context = this.scopes.context(scope, new Set(touchesAll ? [] : [target]));
-		this.holdAll(fields.joinCondition, scope, [target, ...all], context, commons);
+		this.holdAll(fields.joinCondition, scope, { ...all, relations: [target, ...all.relations] }, context, commons);
 		for (const { commandType, targetList, values } of whens) {
 			const targets = listOf(targetList);
 			if (commandType === "CMD_UPDATE") this.assign(target, targets, scope);

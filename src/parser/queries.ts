@@ -8,6 +8,7 @@ import type { Fields, Value } from "./parse.ts";
 import {
 	ANY,
 	type Context,
+	type Named,
 	type Output,
 	type Outputs,
 	Relation,
@@ -76,6 +77,7 @@ export interface Query {
 
 const NO_KEYS: readonly KeyColumn[] = [];
 const UNKNOWN: Outputs = { columns: [], stars: [], isOpen: true };
+const NONE_MERGED: ReadonlyMap<string, null> = new Map();
 export abstract class Queries {
 	protected readonly tables: Tables;
 	protected readonly locator: Locator | null;
@@ -101,7 +103,7 @@ export abstract class Queries {
 	/** INSERT, UPDATE, DELETE or MERGE. @param outer queries that it may name */
 	protected abstract write(kind: string, fields: Fields, outer: Commons | null): void;
 
-	protected place(scope: Scope, among: readonly Relation[] | null = null): Position {
+	protected place(scope: Scope, among: Named | null = null): Position {
 		return { scope, among, locator: this.locator, keyed: this.keyed };
 	}
 
@@ -118,7 +120,8 @@ export abstract class Queries {
 			return { scope, outputs: UNKNOWN, arms: arms.flatMap((arm) => arm.arms ?? [arm]), looks: true };
 		}
 		const aggregates =
-			listOf(fields.groupClause).length === 0 && (hasCall(fields.targetList) || fields.havingClause !== undefined);
+			listOf(fields.groupClause).length === 0 &&
+			(fields.havingClause !== undefined || AGGREGATING.some((clause) => hasCall(fields[clause])));
 		const looks = looksAtRows(fields);
 		const up = around.up && !(looks && !around.isExpression);
 		const scope = new Scope(around.parent, around.names, up, around.down && !aggregates && !hasSets(fields));
@@ -158,10 +161,10 @@ export abstract class Queries {
 		return all;
 	}
 
-	/** An item of FROM. @returns the relations that it gives names to */
-	protected from(item: Fields, scope: Scope, commons: Commons | null, isMain: boolean): readonly Relation[] {
+	/** An item of FROM. @returns what it gives names to */
+	protected from(item: Fields, scope: Scope, commons: Commons | null, isMain: boolean): Named {
 		const table = node(item.RangeVar) ?? node(node(node(item.RangeTableSample)?.relation)?.RangeVar);
-		if (table !== null) return [this.table(table, scope, commons, isMain)];
+		if (table !== null) return alone(this.table(table, scope, commons, isMain));
 		const join = node(item.JoinExpr);
 		if (join !== null) return this.join(join, scope, commons, isMain);
 		const query = node(item.RangeSubselect);
@@ -170,10 +173,11 @@ export abstract class Queries {
 		const alias = node(other.alias);
 		if (query === null || fields === null) {
 			this.expressions(item, scope, commons);
-			return [this.named(scope, this.relation(String(alias?.aliasname ?? ""), null, NO_KEYS, UNKNOWN, true))];
+			return alone(this.unknown(scope, alias));
 		}
 		const names = query.lateral === true ? scope : scope.names;
-		return [this.derived(fields, scope, commons, names, String(alias?.aliasname ?? ""), namesOf(alias?.colnames))];
+		const called = String(alias?.aliasname ?? "");
+		return alone(this.derived(fields, scope, commons, names, called, namesOf(alias?.colnames)));
 	}
 
 	/** A query that stands where a table could. */
@@ -259,30 +263,42 @@ export abstract class Queries {
 		return relation;
 	}
 
-	private join(join: Fields, scope: Scope, commons: Commons | null, isMain: boolean): readonly Relation[] {
+	/** What has an alias, and columns that nobody knows. */
+	private unknown(scope: Scope, alias: Fields | null): Relation {
+		return this.named(scope, this.relation(String(alias?.aliasname ?? ""), null, NO_KEYS, UNKNOWN, true));
+	}
+
+	private join(join: Fields, scope: Scope, commons: Commons | null, isMain: boolean): Named {
 		const { jointype } = join;
 		const isFull = jointype === "JOIN_FULL";
 		const leftGuard = isFull || jointype === "JOIN_RIGHT" ? new Set<Relation>() : null;
 		const rightGuard = isFull || jointype === "JOIN_LEFT" ? new Set<Relation>() : null;
 		const left = this.guarded(leftGuard, () => this.from(node(join.larg) ?? {}, scope, commons, isMain));
 		const right = this.guarded(rightGuard, () => this.from(node(join.rarg) ?? {}, scope, commons, isMain));
-		const all = [...left, ...right];
+		const relations = [...left.relations, ...right.relations];
+		const merged = new Map([...left.merged, ...right.merged]);
 		const real = leftGuard ?? rightGuard ?? this.guards.at(-1) ?? null;
 		// All rows of a full join count, whether they meet its conditions or not.
 		const context = isFull ? null : this.scopes.context(scope, real);
 		if (join.isNatural === true) scope.isNatural = true;
 		for (const name of namesOf(join.usingClause)) {
-			const a = scope.merged.get(name!) ?? sideColumn(left, name!);
+			const a = sideColumn(left, name!);
 			const b = sideColumn(right, name!);
 			if (a !== null && b !== null) context?.edges.push([a, b]);
-			scope.merged.set(name!, isFull ? null : jointype === "JOIN_RIGHT" ? b : a);
+			merged.set(name!, isFull ? null : jointype === "JOIN_RIGHT" ? b : a);
 		}
+		for (const [name, column] of merged) scope.merged.set(name, column);
 		if (context === null) this.expressions(join.quals, scope, commons);
-		else this.holdAll(join.quals, scope, all, context, commons);
-		// An alias hides the names that it covers.
-		if (join.alias === undefined) return all;
-		for (const relation of all) scope.relations.splice(scope.relations.indexOf(relation), 1);
-		return [this.named(scope, this.relation(String(node(join.alias)?.aliasname), null, NO_KEYS, UNKNOWN, true))];
+		else this.holdAll(join.quals, scope, { relations, merged }, context, commons);
+		// That of USING stands for the columns that are one.
+		const using = node(join.join_using_alias);
+		if (using !== null) relations.push(this.unknown(scope, using));
+		const alias = node(join.alias);
+		if (alias === null) return { relations, merged };
+		// An alias hides the names that it covers, and may have others for their columns.
+		for (const relation of relations) scope.relations.splice(scope.relations.indexOf(relation), 1);
+		for (const name of merged.keys()) scope.merged.set(name, null);
+		return alone(this.unknown(scope, alias));
 	}
 
 	private guarded<T>(guard: Set<Relation> | null, look: () => T): T {
@@ -353,7 +369,7 @@ export abstract class Queries {
 	protected holdAll(
 		expression: Value | undefined,
 		scope: Scope,
-		among: readonly Relation[] | null,
+		among: Named | null,
 		context: Context,
 		commons: Commons | null,
 	): void {
@@ -414,6 +430,8 @@ export abstract class Queries {
 /** Parts of a query that are looked at by themselves. */
 const ELSEWHERE: ReadonlySet<string> = new Set(["withClause", "fromClause", "whereClause", "intoClause"]);
 const BEHIND = ["sortClause", "limitCount", "limitOffset"];
+/** Where an aggregate makes all rows one, beside HAVING. */
+const AGGREGATING = ["targetList", "sortClause", "distinctClause", "windowClause"];
 
 /** Which rows a query gives depends on others, in another way than that they have the same values. */
 function looksAtRows(query: Fields): boolean {
@@ -472,10 +490,17 @@ function namesOf(names: Value | undefined): readonly (string | null)[] {
 }
 
 /** The column of one side of a JOIN … USING. */
-function sideColumn(relations: readonly Relation[], name: string): RelationColumn | null {
+function sideColumn({ relations, merged }: Named, name: string): RelationColumn | null {
+	const one = merged.get(name);
+	if (one !== undefined) return one;
 	if (relations.length === 1) return relations[0]!.column(name);
 	const having = relations.filter((relation) => relation.has(name));
 	return having.length === 1 ? having[0]!.column(name) : null;
+}
+
+/** A relation that is joined with no other. */
+function alone(relation: Relation): Named {
+	return { relations: [relation], merged: NONE_MERGED };
 }
 
 /** The columns of a query under other names. */

@@ -131,8 +131,15 @@ export class Context {
 	}
 }
 
+/** What names without another before them can be of. */
+export interface Named {
+	readonly relations: readonly Relation[];
+	/** Columns that JOIN … USING has made one; null: it is neither of the two. */
+	readonly merged: ReadonlyMap<string, RelationColumn | null>;
+}
+
 /** One query. */
-export class Scope {
+export class Scope implements Named {
 	/** The query around it. */
 	readonly parent: Scope | null;
 	/** The query whose names it knows. */
@@ -142,7 +149,6 @@ export class Scope {
 	/** What holds in it counts outside. */
 	down: boolean;
 	readonly relations: Relation[] = [];
-	/** Columns that JOIN … USING has made one; null: it is neither of the two. */
 	readonly merged = new Map<string, RelationColumn | null>();
 	/** NATURAL JOIN: which columns are one is not known. */
 	isNatural = false;
@@ -154,9 +160,9 @@ export class Scope {
 		this.down = down;
 	}
 
-	/** @param among relations that a name without another before it can be of; null: all of the scope */
-	resolve(names: readonly string[], among: readonly Relation[] | null): RelationColumn | null {
-		if (names.length === 1) return this.unqualified(names[0]!, among ?? this.relations);
+	/** @param among a part of the scope; null: all of it */
+	resolve(names: readonly string[], among: Named | null): RelationColumn | null {
+		if (names.length === 1) return this.unqualified(names[0]!, among ?? this);
 		if (names.length > 3) return null;
 		const name = names.at(-1)!;
 		const alias = names.at(-2)!;
@@ -170,17 +176,17 @@ export class Scope {
 		return null;
 	}
 
-	private unqualified(name: string, relations: readonly Relation[]): RelationColumn | null {
+	private unqualified(name: string, { relations, merged }: Named): RelationColumn | null {
 		if (this.isNatural) return null;
-		const merged = this.merged.get(name);
-		if (merged !== undefined) return merged;
+		const one = merged.get(name);
+		if (one !== undefined) return one;
 		const having = relations.filter((relation) => relation.has(name));
 		if (having.length > 0) return having.length === 1 ? having[0]!.column(name) : null;
 		if (relations.some((relation) => relation.isOpen)) {
 			// The only relation there is has it, or it is of a query around it.
 			return relations.length === 1 && this.names === null ? relations[0]!.column(name) : null;
 		}
-		return this.names?.unqualified(name, this.names.relations) ?? null;
+		return this.names?.unqualified(name, this.names) ?? null;
 	}
 }
 
