@@ -414,6 +414,12 @@ export class Link implements Borrower, Audience {
 
 	/** The server has no transaction any more. @param committed what was open has been committed */
 	takeBack(server: Server, committed: boolean): void {
+		const { traces, stays } = server.session;
+		// PREPARE TRANSACTION has kept what was SET, which no rollback takes back.
+		if (!committed && traces.changesSettings && !stays && !this.incoming.isClosed) {
+			server.close("its transaction was rolled back, and what that had set was not");
+			return;
+		}
 		this.borrower = null;
 		// What it has prepared was not there for others yet.
 		if (this.isAltering && committed) server.home.onAltered();
@@ -421,7 +427,7 @@ export class Link implements Borrower, Audience {
 			server.abandon(this.context.general.connection_recovery);
 			return;
 		}
-		if (!committed) server.session.traces.noteRollback();
+		if (!committed) traces.noteRollback();
 		this.saying.hearing?.answered(server);
 		server.endRequest(now());
 		this.settings.tell(server);
@@ -439,6 +445,8 @@ export class Link implements Borrower, Audience {
 			if (server.session.stays) this.close(error?.message ?? server.closeReason, error ?? undefined);
 		}
 		borrower.onLost(error);
+		// The client may have been told already, and have said what comes next.
+		if (this.incoming.wait === Wait.Nothing) this.client.resume();
 	}
 
 	/** Nothing of the request was sent yet: another server may serve it. Of a message only its own server may have the rest. */

@@ -128,6 +128,8 @@ export class Exchange implements MergeOutput {
 	/** As `Plan` has it; the tag of its Query, which the client is told last. */
 	private implicit = false;
 	private heldTag: Buffer | null = null;
+	/** What becomes of its COMMIT in two phases is not known yet. */
+	private isCommitting = false;
 	/** Where the EXPLAIN was routed to whose answer is to end with that. */
 	private explained: Route | null = null;
 
@@ -202,12 +204,14 @@ export class Exchange implements MergeOutput {
 		this.mark = step.at;
 		this.replies = 0;
 		this.sent = step.targets.length;
+		this.isCommitting = true;
 		this.owner.commit(step.targets, (outcome) => this.onCommitted(step, outcome));
 	}
 
 	private onCommitted(step: Step, outcome: CommitOutcome): void {
 		const { chunk, at, end } = step;
 		if (this.step !== step) return;
+		this.isCommitting = false;
 		if (outcome.kind === "unknown") {
 			this.owner.close(outcome.error.message, outcome.error);
 			return;
@@ -518,6 +522,7 @@ export class Exchange implements MergeOutput {
 	 * @returns its server's own words, or ours; undefined when the client has been told, or there is nothing to tell
 	 */
 	lastWords(shard: number, ours?: PgError): PgError | Buffer | undefined {
+		if (this.isCommitting) return UNDECIDED;
 		if (this.merge.fatal && !this.step.quiet) return undefined;
 		const { committed } = this.merge;
 		const words = this.merge.lastWords(shard);
@@ -531,6 +536,15 @@ export class Exchange implements MergeOutput {
 const NOTHING_SAID: OwnAnswer = { tag: "", row: null, error: null };
 const COMMITTED: OwnAnswer = { ...NOTHING_SAID, tag: "COMMIT" };
 const ROLLED_BACK: OwnAnswer = { ...NOTHING_SAID, tag: "ROLLBACK" };
+
+/** Of a client that keeps its servers, and has lost one. 08007, transaction_resolution_unknown. */
+const UNDECIDED = new PgError(
+	"FATAL",
+	"08007",
+	"it is not known whether the transaction was committed: a server of the session was lost before all had done it",
+	undefined,
+	"It is committed on all shards or rolled back on all.",
+);
 
 /** It is decided, so this is no error. */
 function late(why: readonly string[]): PgError {

@@ -4,7 +4,7 @@
 import { afterAll, afterEach, beforeAll, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { type Cluster, startPostgres } from "../support/postgres.ts";
 import { type Proxy, startProxy } from "../support/proxy.ts";
-import type { QueryResult, RawClient } from "../support/raw-client.ts";
+import { type QueryResult, RawClient } from "../support/raw-client.ts";
 import { until } from "../support/until.ts";
 import { concat, frontend as f } from "../support/wire-frames.ts";
 import { HERE, intact, letters, onEach, SHARDS, sane, shardedOptions, sqlstates } from "./sharded.ts";
@@ -220,6 +220,50 @@ describe("COMMIT", () => {
 		await write([0, 1], session);
 		await session.query("INSERT INTO mine DEFAULT VALUES");
 		expect((await session.query("COMMIT")).errors[0]?.C).toBe("0A000");
+		expect(await counts()).toEqual([2, 2, 0]);
+	});
+
+	test("that is rolled back leaves nothing that was SET, also where it was prepared", async () => {
+		await client.query("BEGIN");
+		await client.query("SET TIME ZONE 'Asia/Tokyo'");
+		await client.query(on(0, "INSERT INTO late VALUES (1)"));
+		await client.query(on(1, "INSERT INTO late VALUES (1), (1)"));
+		expect(sqlstates(await client.query("COMMIT"))).toEqual(["23505"]);
+		for (const shard of [0, 1, 2])
+			expect((await client.query(on(shard, "SELECT current_setting('TimeZone')"))).rows).toEqual([["UTC"]]);
+	});
+
+	test("is over when the first server is lost while it deletes the row: the client is told COMMIT, and goes on", async () => {
+		// There is a table then.
+		await write([0, 1]);
+		await client.query("COMMIT");
+		await cluster.primary.sql(
+			`CREATE FUNCTION pgdog.wait() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+				PERFORM pg_advisory_xact_lock(1); RETURN OLD; END $$;
+			CREATE TRIGGER wait BEFORE DELETE ON pgdog.two_phase_commits FOR EACH ROW EXECUTE FUNCTION pgdog.wait()`,
+			{ user: "pgdog", database: "s0" },
+		);
+		await using holder = await RawClient.connect({
+			port: cluster.port,
+			user: "postgres",
+			password: "postgres",
+			database: "s0",
+		});
+		await holder.query("SELECT pg_advisory_lock(1)");
+		await write([0, 1]);
+		expect((await client.query("COMMIT")).tags).toEqual(["COMMIT"]);
+		client.send(f.query(on(0, "SELECT 42")));
+		await until(async () => {
+			const ended = await cluster.primary.sql(
+				`SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+				WHERE datname = 's0' AND wait_event = 'advisory' AND query LIKE '%DELETE FROM pgdog.%'`,
+			);
+			return ended.length > 0;
+		}, "the DELETE to wait");
+		expect((await client.result()).rows).toEqual([["42"]]);
+		await cluster.primary.sql("DROP FUNCTION pgdog.wait() CASCADE", { database: "s0" });
+		expect(await decided()).toHaveLength(1);
+		await cluster.primary.sql("DELETE FROM pgdog.two_phase_commits", { database: "s0" });
 		expect(await counts()).toEqual([2, 2, 0]);
 	});
 
