@@ -5,7 +5,7 @@
 import { now } from "../clock.ts";
 import type { ClusterSpec, Snapshot } from "../config/snapshot.ts";
 import type { Log } from "../log.ts";
-import { whyOf } from "./asked.ts";
+import { type Asked, whyOf } from "./asked.ts";
 import { decide, finish, forget, type Settlement } from "./decisions.ts";
 import { instanceName } from "./names.ts";
 import { type Looked, type PreparedPart, Survey, type SurveyContext } from "./survey.ts";
@@ -49,6 +49,9 @@ interface Group {
 	/** When it is looked at next. */
 	nextAt: number;
 	isLooking: boolean;
+	/** No user has two_phase_commit any more: what is left is finished all the same, and `isOver` when nothing is. */
+	isOff: boolean;
+	isOver: boolean;
 	/** What the log was told of last, by what it is about: a shard, a transaction. */
 	complaints: Map<string, string>;
 }
@@ -72,7 +75,14 @@ export class Recovery {
 			clusters.filter(({ twoPhase }) => twoPhase),
 			({ database }) => database,
 		);
-		for (const database of this.groups.keys()) if (!byDatabase.has(database)) this.groups.delete(database);
+		for (const [database, group] of this.groups) {
+			group.isOff = !byDatabase.has(database);
+			if (!group.isOff) group.isOver = false;
+			else {
+				group.clusters = clusters.filter((cluster) => cluster.database === database);
+				if (group.clusters.length === 0) this.groups.delete(database);
+			}
+		}
 		for (const [database, clusters] of byDatabase) {
 			const group = this.groups.get(database);
 			if (group !== undefined) group.clusters = clusters;
@@ -84,6 +94,8 @@ export class Recovery {
 					unfinished,
 					nextAt: 0,
 					isLooking: false,
+					isOff: false,
+					isOver: false,
 					complaints: new Map(),
 				});
 			}
@@ -104,6 +116,7 @@ export class Recovery {
 		if (group === undefined) return;
 		group.unfinished.add(transaction);
 		group.nextAt = 0;
+		group.isOver = false;
 		this.context.contain.later(AT_ONCE, null, () => this.tick());
 	}
 
@@ -111,7 +124,7 @@ export class Recovery {
 		if (this.timer === null) return;
 		const time = now();
 		for (const group of this.groups.values()) {
-			if (group.isLooking || time < group.nextAt) continue;
+			if (group.isOver || group.isLooking || time < group.nextAt) continue;
 			group.isLooking = true;
 			group.nextAt = time + LOOK;
 			this.context.contain.when(null, this.look(group), () => {});
@@ -138,6 +151,7 @@ export class Recovery {
 			for (const place of survey.places) await this.tidy(group, survey, place, left, complaints);
 			if (survey.reachesAll)
 				for (const transaction of unfinished) if (!left.has(transaction)) group.unfinished.delete(transaction);
+			group.isOver = group.isOff && survey.reachesAll && group.unfinished.size + left.size === 0;
 		} finally {
 			survey.end();
 			this.complain(group, complaints);
@@ -172,7 +186,9 @@ export class Recovery {
 		if (place?.visit == null) return `shard ${home}, which cannot be asked, knows what becomes of ${transaction}`;
 		const shards = parts.map(({ shard }) => shard);
 		try {
-			decision ??= await decide(place.visit.asked, transaction, [...new Set([home, ...shards])], "rollback");
+			decision ??= await this.as(survey, place, parts[0]!.owner, (asked) =>
+				decide(asked, transaction, [...new Set([home, ...shards])], "rollback"),
+			);
 		} catch (error) {
 			return `shard ${home} cannot decide on ${transaction}: ${whyOf(error)}`;
 		}
@@ -193,15 +209,20 @@ export class Recovery {
 	): Promise<string | null> {
 		const place = survey.place(shard)!;
 		try {
-			const visit = await survey.visitAs(place, owner);
-			try {
-				await finish((visit ?? place.visit!).asked, gid, decision);
-			} finally {
-				visit?.end();
-			}
+			await this.as(survey, place, owner, (asked) => finish(asked, gid, decision));
 			return null;
 		} catch (error) {
 			return `shard ${shard} does not finish ${gid}: ${whyOf(error)}`;
+		}
+	}
+
+	/** Asks a shard as the user who has prepared something, where the configuration has that. */
+	private async as<T>(survey: Survey, place: Looked, owner: string, work: (asked: Asked) => Promise<T>): Promise<T> {
+		const visit = await survey.visitAs(place, owner);
+		try {
+			return await work((visit ?? place.visit!).asked);
+		} finally {
+			visit?.end();
 		}
 	}
 
@@ -228,7 +249,8 @@ export class Recovery {
 
 	/** What is in doubt now. */
 	async rows(): Promise<TransactionRow[]> {
-		const all = [...this.groups.values()].map(async ({ database, clusters }) => {
+		const groups = [...this.groups.values()].filter(({ isOver }) => !isOver);
+		const all = groups.map(async ({ database, clusters }) => {
 			const survey = new Survey(clusters, this.context);
 			try {
 				await survey.look();

@@ -49,26 +49,39 @@ export class Visit {
 		this.timer = contain.later(PATIENCE, null, () => asked.close("it takes too long"));
 	}
 
-	/** Logs in as the first user who can. @param specs of one shard @throws PgError, Declined or Lost: why none can */
-	static async to(specs: readonly PoolSpec[], context: SurveyContext, scram: ScramCache): Promise<Visit> {
+	/**
+	 * Logs in as the first user who can. @param specs of one shard @param begin throws where that user may not do what is to be done
+	 * @throws PgError, Declined or Lost: why none can
+	 */
+	static async to(
+		specs: readonly PoolSpec[],
+		context: SurveyContext,
+		scram: ScramCache,
+		begin: (asked: Asked) => Promise<void>,
+	): Promise<Visit> {
 		let failure: unknown = new PgError("FATAL", "08001", "the shard has no primary");
 		for (const spec of specs) {
 			if (spec.role === "replica") continue;
 			for (let index = 0; index < Math.max(1, spec.server_passwords.length); index++) {
+				let asked: Asked | null = null;
 				try {
 					const options = loginOptions(spec, index, CONNECT, scram, context);
 					const home = new Home();
 					const server = await login({ ...options, startup: { application_name: "PgDog" } }, home);
 					server.loggedIn();
-					const asked = new Asked(server);
+					asked = new Asked(server);
 					home.asked = asked;
 					const [row] = await asked.ask(
 						"SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('max_prepared_transactions')",
 					);
-					if (row?.[0] !== "t") return new Visit(asked, spec.server_user, row?.[1] === "0", context.contain);
+					if (row?.[0] !== "t") {
+						await begin(asked);
+						return new Visit(asked, spec.server_user, row?.[1] === "0", context.contain);
+					}
 					asked.close("it is no primary");
 				} catch (error) {
 					failure = error;
+					asked?.close("it is of no use");
 				}
 			}
 		}
@@ -114,8 +127,9 @@ export class Survey {
 	/** Never rejects but for a bug. Decisions come first: of one that was to commit all that is not committed is seen then. */
 	async look(): Promise<void> {
 		await this.each(async (place) => {
-			place.visit = await Visit.to(place.specs, this.context, this.scram);
-			place.rows = await decisions(place.visit.asked);
+			place.visit = await Visit.to(place.specs, this.context, this.scram, async (asked) => {
+				place.rows = await decisions(asked);
+			});
 		});
 		await this.each(async (place) => {
 			if (place.visit === null) return;
@@ -147,7 +161,7 @@ export class Survey {
 	async visitAs(place: Looked, user: string): Promise<Visit | null> {
 		const specs = place.specs.filter(({ server_user }) => server_user === user);
 		if (specs.length === 0 || place.visit?.user === user) return null;
-		return Visit.to(specs, this.context, this.scram);
+		return Visit.to(specs, this.context, this.scram, async () => {});
 	}
 
 	/** What was decided of a transaction, as its home had it before the look; undefined: nothing, or that cannot be asked. */

@@ -196,6 +196,29 @@ describe("what was prepared by a process that nobody knows", () => {
 		await sql(0, "DELETE FROM pgdog.two_phase_commits");
 	});
 
+	test("is finished also by users of whom the first may do nothing, and after a reload has turned it off", async () => {
+		for (const shard of [0, 1]) await at(shard).sql("CREATE ROLE poor LOGIN PASSWORD 'poor'");
+		const { config, users } = shardedOptions(servers[0], {
+			shards: 2,
+			ports: { 1: servers[1].port },
+			general: { two_phase_commit: true },
+		});
+		await proxy.stop("SIGKILL");
+		for (const shard of [0, 1]) await prepare(shard, `${name("6")}_${shard}`);
+		const poor = { name: "poor", database: "pgdog", password: "poor" };
+		proxy = await startProxy({ config, users: [poor, ...(users as (typeof poor)[])] });
+		const path = `${proxy.folder}/pgdog.toml`;
+		const text = await Bun.file(path).text();
+		await Bun.write(path, text.replace("two_phase_commit = true", "two_phase_commit = false"));
+		await using operator = await admin(proxy);
+		expect((await operator.query("RELOAD")).errors).toEqual([]);
+		await until(async () => (await prepared(0)) + (await prepared(1)) === 0, "both to be rolled back", 40_000);
+		expect(await show(operator, "SHOW TRANSACTIONS")).toEqual([]);
+		await proxy.stop();
+		await start();
+		expect(await settled()).toBe(0);
+	});
+
 	test("is given up while its process is slow, which hears of it", async () => {
 		await using client = await connect(proxy, { timeout: 60_000 });
 		await begin(client);
