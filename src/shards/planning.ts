@@ -280,10 +280,10 @@ export class Planning {
 		if (error !== null || this.isAborted()) return new Refusal(ABORTED, terminator);
 		const targets = targetsOf(segments, involved);
 		const explained = this.place(targets, side, route);
-		const first = segments[0]!;
-		if (terminator === Terminator.Sync && segments.length === 1 && involved.length === 0) {
-			const step = lastStep(first.targets, chunk, at, end, first.firstAnswers, learns);
-			const asked = first.asks === null ? step : asking(step, first.asks);
+		const only = onlyOne(segments);
+		if (terminator === Terminator.Sync && only !== null && involved.length === 0) {
+			const step = lastStep(only.targets, chunk, at, end, only.firstAnswers, learns);
+			const asked = only.asks === null ? step : asking(step, only.asks);
 			return { steps: [asked], terminator, copyEnds, ends, implicit: false, explained };
 		}
 		// What follows goes when the shards have answered, which they do when they are told to.
@@ -459,6 +459,13 @@ function runsOne(chunk: Buffer, at: number, stop: number): boolean {
 /** Whether it takes the types of the columns to know that rows can be merged. */
 function isByType({ order, combined }: Merging): boolean {
 	return order.length > 0 || combined !== null;
+}
+
+/** The segment that its shards can be sent together with the Sync: what cannot be merged undoes what was run before it, which a Sync would keep. */
+function onlyOne(segments: Batch["segments"]): Batch["segments"][number] | null {
+	const [first] = segments;
+	const isAlone = segments.length === 1 && (first!.asks === null || first!.asks.each.length === 1);
+	return isAlone ? first! : null;
 }
 
 /** The step of a segment that others are behind. */

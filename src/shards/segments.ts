@@ -170,8 +170,8 @@ export class Batches {
 			learns ||= code === Frontend.Parse || code === Frontend.Close;
 			if (beginsBatch(code)) openReplies++;
 			if (here !== null) {
-				if (targets !== null && here !== targets && isSame(here, targets)) here = targets;
-				if (targets !== null && targets !== here) {
+				if (targets !== null && isSame(here, targets)) here = targets;
+				if (targets !== null && (targets !== here || isBehindMerging(ran, code))) {
 					segments.push(segmentOf({ chunk, at: start, end: open, targets, replies, joins }, ran));
 					start = open;
 					replies = 0;
@@ -218,6 +218,12 @@ interface Portal {
 
 /** What this client has not bound here. */
 const UNKNOWN: Portal = { targets: [], firstAnswers: false, joining: null };
+
+/** Whether rows can be merged only their shards' answers tell: nothing that is run may be ahead of that. */
+function isBehindMerging(ran: readonly Portal[], code: number): boolean {
+	const waits = ran.length > 0 && ran[ran.length - 1]!.joining !== null;
+	return waits && (code === Frontend.Bind || code === Frontend.Execute);
+}
 
 /** A segment of `chunk` that runs these portals. */
 function segmentOf(
@@ -270,7 +276,7 @@ function addAll(sent: number[], shards: readonly number[]): void {
 }
 
 function isSame(a: readonly number[], b: readonly number[]): boolean {
-	return a.length === b.length && a.every((shard) => b.includes(shard));
+	return a === b || (a.length === b.length && a.every((shard) => b.includes(shard)));
 }
 
 /** Which servers may run both of what belongs on `a` and what belongs on `b`. */

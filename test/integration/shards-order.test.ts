@@ -221,7 +221,7 @@ describe("what is refused", () => {
 		expect(sqlstates(await client.result())).toEqual(["0A000"]);
 	});
 
-	test("nothing is done of a string in which an order stands that only the answers tell of", async () => {
+	test("nothing is done of what stands beside an order that only the answers tell of", async () => {
 		const ordered = "SELECT note FROM t ORDER BY note";
 		const write = "UPDATE t SET grp = -grp";
 		const before = (await straight.query("SELECT DISTINCT grp FROM t ORDER BY grp")).rows;
@@ -231,6 +231,10 @@ describe("what is refused", () => {
 			["BEGIN", ordered, "COMMIT"],
 		]) {
 			expect(sqlstates(await client.query(statements.join("; ")))).toEqual(["0A000"]);
+			client.send(concat(...statements.map((sql) => concat(f.parse(sql), f.bind(), f.execute())), f.sync()));
+			const result = await client.result();
+			expect([sqlstates(result), result.tags.includes("COMMIT")]).toEqual([["0A000"], false]);
+			await client.query("ROLLBACK");
 			expect((await client.query("SELECT DISTINCT grp FROM t ORDER BY grp")).rows).toEqual(before);
 		}
 	});
