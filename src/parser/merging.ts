@@ -66,8 +66,8 @@ export const enum Constants {
 }
 
 export function mergingOf(select: Fields, constants: Constants): Merging | Unmergeable | null {
-	const limit = countOf(select.limitCount);
-	const offset = countOf(select.limitOffset);
+	const limit = countOf(select.limitCount, constants);
+	const offset = countOf(select.limitOffset, constants);
 	const distinct = list(select.distinctClause);
 	const order = list(select.sortClause);
 	if (typeof limit === "string" || typeof offset === "string") return "LIMIT or OFFSET that is computed";
@@ -131,7 +131,7 @@ const ASKING = ["sortClause", "limitCount", "limitOffset", "distinctClause", "wi
 
 // ---- LIMIT -----------------------------------------------------------------------------------------------------------
 
-function countOf(value: Value | undefined): RowCount | Unmergeable | null {
+function countOf(value: Value | undefined, constants: Constants): RowCount | Unmergeable | null {
 	let counted = node(value);
 	if (counted === null) return null;
 	const cast = node(counted.TypeCast);
@@ -149,7 +149,9 @@ function countOf(value: Value | undefined): RowCount | Unmergeable | null {
 	const integer = node(constant.ival);
 	// The parser leaves out what is 0.
 	const rows = integer === null ? Number.NaN : (integer.ival ?? 0);
-	return typeof rows === "number" && rows >= 0 ? { rows, parameter: 0 } : "a number";
+	// `-1` and `-0` are texts of one shape.
+	const mayBe = typeof rows === "number" && (rows >= 0 || constants === Constants.Alike);
+	return mayBe ? { rows, parameter: 0 } : "a number";
 }
 
 const INTEGERS: ReadonlySet<string> = new Set(["int2", "int4", "int8"]);

@@ -72,6 +72,7 @@ describe("ORDER BY", () => {
 		for (const [sql, other] of [
 			["SELECT a, b FROM t ORDER BY 1 LIMIT 2", "SELECT a, b FROM t ORDER BY 2 LIMIT 7"],
 			["SELECT a + 1 FROM t ORDER BY a + 1", "SELECT a + 1 FROM t ORDER BY a + 2"],
+			["SELECT a FROM t ORDER BY 1 LIMIT -1", "SELECT a FROM t ORDER BY 1 LIMIT -0"],
 		] as const) {
 			expect(facts(sql)).toBe(facts(other));
 			expect(facts(other).placement.merges).toBe(true);
@@ -88,6 +89,7 @@ describe("LIMIT and OFFSET", () => {
 		["SELECT a FROM t LIMIT NULL OFFSET 3", "offset 3"],
 		["SELECT a FROM t LIMIT $2 OFFSET $1::int", "limit $2 offset $1"],
 		["SELECT a FROM t LIMIT -1", "not: LIMIT or OFFSET that is computed"],
+		["SELECT a FROM t LIMIT -0", "limit 0"],
 		["SELECT a FROM t LIMIT '5'", "not: LIMIT or OFFSET that is computed"],
 		["SELECT a FROM t LIMIT 1.5", "not: LIMIT or OFFSET that is computed"],
 		["SELECT a FROM t LIMIT $1::text", "not: LIMIT or OFFSET that is computed"],
