@@ -516,13 +516,18 @@ export class Exchange implements MergeOutput {
 		this.owner.resumeShard(shard);
 	}
 
+	/** What a client is told, whatever ends its connection, while nobody knows what becomes of its COMMIT; else null. */
+	get doubt(): PgError | null {
+		return this.isCommitting ? UNDECIDED : null;
+	}
+
 	/**
 	 * Why the shard's session has ended, for the client.
 	 * @param ours what we say of it, if anything
 	 * @returns its server's own words, or ours; undefined when the client has been told, or there is nothing to tell
 	 */
 	lastWords(shard: number, ours?: PgError): PgError | Buffer | undefined {
-		if (this.isCommitting) return UNDECIDED;
+		if (this.doubt !== null) return this.doubt;
 		if (this.merge.fatal && !this.step.quiet) return undefined;
 		const { committed } = this.merge;
 		const words = this.merge.lastWords(shard);
@@ -537,11 +542,11 @@ const NOTHING_SAID: OwnAnswer = { tag: "", row: null, error: null };
 const COMMITTED: OwnAnswer = { ...NOTHING_SAID, tag: "COMMIT" };
 const ROLLED_BACK: OwnAnswer = { ...NOTHING_SAID, tag: "ROLLBACK" };
 
-/** Of a client that keeps its servers, and has lost one. 08007, transaction_resolution_unknown. */
+/** A client that keeps its servers has lost one, or the proxy ends. 08007, transaction_resolution_unknown. */
 const UNDECIDED = new PgError(
 	"FATAL",
 	"08007",
-	"it is not known whether the transaction was committed: a server of the session was lost before all had done it",
+	"it is not known whether the transaction was committed: the connection ends before all shards have done it",
 	undefined,
 	"It is committed on all shards or rolled back on all.",
 );

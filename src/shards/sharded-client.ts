@@ -570,7 +570,8 @@ export class ShardedClient implements StreamOwner, ExchangeOwner, ClientHandle, 
 		this.phase = Phase.Closed;
 		if (words !== undefined) {
 			this.errors++;
-			this.out.addAll(words instanceof PgError ? errorResponse(words, "ends") : words);
+			const last = this.exchange.doubt ?? words;
+			this.out.addAll(last instanceof PgError ? errorResponse(last, "ends") : last);
 		}
 		if (this.out.fill > 0) this.out.flush();
 		this.leave(reason);

@@ -267,6 +267,32 @@ describe("COMMIT", () => {
 		expect(await counts()).toEqual([2, 2, 0]);
 	});
 
+	test("that a shutdown cuts short is in doubt, and the client is told so", async () => {
+		await write([0, 1]);
+		await client.query("COMMIT");
+		await using leaving = await startProxy(options({ shutdown_timeout: 100 }));
+		await using other = await connect(leaving);
+		await using holder = await RawClient.connect({
+			port: cluster.port,
+			user: "postgres",
+			password: "postgres",
+			database: "s0",
+		});
+		await holder.query("BEGIN; LOCK TABLE pgdog.two_phase_commits IN SHARE MODE");
+		await write([0, 1], other);
+		other.send(f.query("COMMIT"));
+		await until(async () => (await inDoubt()).length === 2, "both to prepare");
+		const answer = other.result();
+		await leaving.stop("SIGTERM");
+		expect(sqlstates(await answer)).toEqual(["08007"]);
+		await holder.query("COMMIT");
+		await until(async () => (await decided()).length === 1, "the decision");
+		for (const gid of await inDoubt())
+			await cluster.primary.sql(`COMMIT PREPARED '${gid}'`, { database: `s${gid.at(-1)}` });
+		await cluster.primary.sql("DELETE FROM pgdog.two_phase_commits", { database: "s0" });
+		expect(await counts()).toEqual([2, 2, 0]);
+	});
+
 	test("goes on to its end when the client does not wait for it", async () => {
 		await write([0, 1]);
 		client.send(f.query("COMMIT"));
