@@ -354,8 +354,9 @@ export class Relay {
 		const { client } = owner;
 		owner.countError();
 		if (STALE.test(readSqlstate(chunk, start, end))) this.statements.distrust();
-		if (task !== null) task.failed(readError(chunk, start, end), chunk, start, end);
-		else session.restoring?.onError();
+		if (task === null) session.restoring?.onError();
+		// Right behind its answer a server's last words are none about the query.
+		else if (!this.ready) task.failed(readError(chunk, start, end), chunk, start, end);
 		session.traces.noteError();
 		const refusal = this.books.refusal();
 		this.undo();

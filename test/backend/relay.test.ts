@@ -441,6 +441,18 @@ describe("our own queries", () => {
 		expect(failed).toBe("42601 no");
 	});
 
+	/** Two-phase commit took what was done for undone by it, on one shard and not on another. */
+	test("that are answered have not failed by what the server says behind the answer, in one chunk", () => {
+		const all = rig();
+		let failed: unknown;
+		all.server.run("x", (_, failure) => {
+			failed = failure;
+		});
+		const last = error("terminating connection", "57P01", "FATAL");
+		all.server.onData(Buffer.from(concat(backend.commandComplete("PREPARE TRANSACTION"), ready, last)));
+		expect(failed).toBe(null);
+	});
+
 	test("settings applied are remembered when they took, and only then", () => {
 		const all = rig();
 		const wanted = all.sets.of(new Map([["app.x", "1"]]));
