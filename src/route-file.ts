@@ -83,7 +83,7 @@ class FileRoutes {
 
 	constructor(snapshot: Snapshot, database: string) {
 		const members = membersOf(snapshot, database);
-		const sharding = snapshot.sharding[database];
+		const sharding = snapshot.sharding.get(database);
 		const roles = members.map(({ role }) => role);
 		const placing = sharding === undefined ? null : new Placing(sharding);
 		const topology = {

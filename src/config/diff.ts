@@ -120,8 +120,8 @@ export function diff(before: Snapshot, after: Snapshot): Difference {
 		writeFunctionsChanged: !same(before.writeFunctions.toSorted(), after.writeFunctions.toSorted()),
 		peersChanged: !same(before.peers, after.peers),
 		hbaChanged: !same(before.hba, after.hba),
-		shardingChanged: Object.keys({ ...before.sharding, ...after.sharding }).filter(
-			(name) => !same(before.sharding[name], after.sharding[name]),
+		shardingChanged: [...new Set([...before.sharding.keys(), ...after.sharding.keys()])].filter(
+			(name) => !same(before.sharding.get(name), after.sharding.get(name)),
 		),
 		next: Object.freeze({
 			...after,

@@ -14,9 +14,9 @@ export function losses(before: Snapshot, after: Snapshot): string[] {
 	if (before.hba.length > 0 && after.hba.length === 0)
 		lost.push(`no [[hba]] would be left: clients could log in from everywhere, as auth_type says`);
 	const databases = new Set(after.databases.map(({ name }) => name));
-	for (const [name, { shards, tables }] of Object.entries(before.sharding)) {
+	for (const [name, { shards, tables }] of before.sharding) {
 		if (tables.length === 0 || !databases.has(name)) continue;
-		const now = after.sharding[name];
+		const now = after.sharding.get(name);
 		if (now === undefined || now.tables.length === 0)
 			lost.push(
 				`no [[sharded_tables]] would be left of database ${JSON.stringify(name)}: its rows would go to all shards`,

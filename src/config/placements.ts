@@ -34,7 +34,7 @@ export function readSharding(
 	shardsOf: (database: string) => number,
 	only: boolean,
 	report: Findings,
-): Readonly<Record<string, Sharding>> {
+): ReadonlyMap<string, Sharding> {
 	const { source } = config;
 	const read = <S extends Settings>(table: S, name: string, later = NOTHING_UNSERVED) =>
 		Map.groupBy(entriesOf(table, later, config, name, report), ({ at, values }) => {
@@ -53,13 +53,13 @@ export function readSharding(
 		report.warn(source, "sharded_mappings", "[[sharded_mappings]] is deprecated: write [[sharded_tables.mapping]]");
 	const databases = new Set([tables, mappings, schemas, omnisharded].flatMap((rows) => [...rows.keys()]));
 	databases.delete("");
-	return Object.fromEntries(
+	return new Map(
 		[...databases].map((database) => {
 			const reading = new Reading(config, shardsOf(database), report);
 			reading.omnisharded(omnisharded.get(database) ?? []);
 			reading.tables(tables.get(database) ?? [], mappings.get(database) ?? []);
 			reading.schemas(schemas.get(database) ?? []);
-			return [database, reading.sharding()];
+			return [database, reading.sharding()] as const;
 		}),
 	);
 }

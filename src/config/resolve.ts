@@ -105,7 +105,7 @@ export function clusters(
 		const pools = members.map((database) => pool(general, database, user, warnings));
 		const readOnly = user.read_only ?? members.every((database) => database.read_only === true);
 		const max_client_connections = least(members.map((database) => database.max_client_connections));
-		const placing = sharding[user.database] ?? null;
+		const placing = sharding.get(user.database) ?? null;
 		const twoPhase = twoPhaseOf(general, user, pools);
 		const { database } = user;
 		return [{ user, database, twoPhase, readOnly, max_client_connections, sharding: placing, pools }];

@@ -182,7 +182,7 @@ export interface Snapshot {
 	/** `[[hba]]`, in its order; none: `auth_type` decides for all. */
 	readonly hba: readonly HbaEntry[];
 	/** What is said of sharded tables, by the name of their database. */
-	readonly sharding: Readonly<Record<string, Sharding>>;
+	readonly sharding: ReadonlyMap<string, Sharding>;
 	/** `[[write_functions]]`, as PostgreSQL stores them: `name` or `schema.name`, each once. A SELECT that calls one is a write. */
 	readonly writeFunctions: readonly string[];
 	/** Paths of the files that all this was read from: a reload has to find them again. */

@@ -16,7 +16,7 @@ const folder = mkdtempSync(join(tmpdir(), "pgdog-sharding-"));
 afterAll(() => rmSync(folder, { recursive: true }));
 
 /** What three shards of `app` make of it, and one of `small`. */
-function read(toml: string, only = true): { sharding: Readonly<Record<string, Sharding>>; said: string[] } {
+function read(toml: string, only = true): { sharding: ReadonlyMap<string, Sharding>; said: string[] } {
 	const report = new Findings();
 	const source = { name: "pgdog.toml", lines: locate(toml) };
 	const file = { source, table: parse(toml, { integersAsBigInt: true }) };
@@ -29,7 +29,7 @@ function read(toml: string, only = true): { sharding: Readonly<Record<string, Sh
 function app(toml: string): Sharding {
 	const { sharding, said } = read(toml);
 	expect(said).toEqual([]);
-	return sharding.app!;
+	return sharding.get("app")!;
 }
 
 const table = (more: string) => `[[sharded_tables]]\ndatabase = "app"\n${more}\n`;
@@ -38,8 +38,8 @@ const deprecated = (more: string) => `[[sharded_mappings]]\ndatabase = "app"\n${
 const BY_HASH = { kind: "hash", hasher: "postgres" } as const;
 
 test("where nothing is said there is nothing", () => {
-	expect(read("").sharding).toEqual({});
-	expect(read("sharded_tables = []\nomnisharded_tables = []\n").sharding).toEqual({});
+	expect(read("").sharding).toEqual(new Map());
+	expect(read("sharded_tables = []\nomnisharded_tables = []\n").sharding).toEqual(new Map());
 });
 
 describe("an entry of [[sharded_tables]]", () => {
@@ -74,7 +74,7 @@ describe("an entry of [[sharded_tables]]", () => {
 
 	test("without a column lists the table as omnisharded, as it comes to in PgDog", () => {
 		const { sharding, said } = read(table('name = "settings"\nschema = "s"'));
-		expect(sharding.app).toMatchObject({ tables: [], omnisharded: [{ schema: "s", table: "settings" }] });
+		expect(sharding.get("app")).toMatchObject({ tables: [], omnisharded: [{ schema: "s", table: "settings" }] });
 		expect(said).toEqual([
 			"pgdog.toml:1: sharded_tables[0] has no column: the table is on all shards, as those of [[omnisharded_tables]]",
 		]);
@@ -82,7 +82,7 @@ describe("an entry of [[sharded_tables]]", () => {
 
 	test("twice is one, which a warning says", () => {
 		const { sharding, said } = read(table('column = "id"').repeat(2));
-		expect(sharding.app!.tables).toHaveLength(1);
+		expect(sharding.get("app")!.tables).toHaveLength(1);
 		expect(said).toEqual(["pgdog.toml:4: sharded_tables[1] says what sharded_tables[0] has said"]);
 	});
 
@@ -90,7 +90,11 @@ describe("an entry of [[sharded_tables]]", () => {
 		const any = table('name = "t"\ncolumn = "id"');
 		const one = table('name = "t"\nschema = "s"\ncolumn = "id"');
 		for (const text of [any + one, one + any])
-			expect(read(text).sharding.app!.tables.some(({ schema }) => schema === null)).toBe(true);
+			expect(
+				read(text)
+					.sharding.get("app")!
+					.tables.some(({ schema }) => schema === null),
+			).toBe(true);
 	});
 
 	const other = (more: string) =>
@@ -133,14 +137,14 @@ describe("entries have to be of a database", () => {
 		);
 		// With database URLs the file's own databases are not there.
 		expect(read(text, false).said[0]).toBe(`pgdog.toml:2: ${name}[0].database: there is no database "ap"`);
-		expect(read(text).sharding).toEqual({});
+		expect(read(text).sharding).toEqual(new Map());
 		expect(read(`[[${name}]]\n${more}\n`).said[0]).toContain(`${name}[0].database is missing`);
 	});
 
 	test("each has its own", () => {
 		const { sharding } = read(`${table('column = "a"')}[[sharded_tables]]\ndatabase = "small"\ncolumn = "b"\n`);
-		expect([sharding.app!.shards, sharding.small!.shards]).toEqual([3, 1]);
-		expect([sharding.app, sharding.small].map((each) => each!.tables[0]!.column)).toEqual(["a", "b"]);
+		expect([sharding.get("app")!.shards, sharding.get("small")!.shards]).toEqual([3, 1]);
+		expect([sharding.get("app"), sharding.get("small")].map((each) => each!.tables[0]!.column)).toEqual(["a", "b"]);
 	});
 });
 
@@ -301,7 +305,11 @@ describe("[[sharded_mappings]]", () => {
 			deprecated('column = "id"\nkind = "default"\nshard = 0'),
 		].join("");
 		expect(said(text)).toEqual([DEPRECATED]);
-		expect(read(text).sharding.app!.tables.map(({ by }) => by)).toEqual([
+		expect(
+			read(text)
+				.sharding.get("app")!
+				.tables.map(({ by }) => by),
+		).toEqual([
 			{ kind: "mapping", lists: [], ranges: [], others: 0 },
 			{
 				kind: "mapping",
@@ -385,7 +393,7 @@ describe("vectors have centroids", () => {
 		});
 		const { said, sharding } = read(`${from("[[7]]")}centroids = [[1]]\n`);
 		expect(said).toEqual(["pgdog.toml:6: sharded_tables[0].centroids has no effect: centroids_path wins over it"]);
-		expect(sharding.app!.tables[0]!.by).toMatchObject({ centroids: [[7]] });
+		expect(sharding.get("app")!.tables[0]!.by).toMatchObject({ centroids: [[7]] });
 	});
 
 	const NONE = `sharded_tables[0].centroids is missing: accepted is one or more of them, or centroids_path, with data_type = "vector"`;
@@ -478,7 +486,13 @@ describe("[[omnisharded_tables]]", () => {
 
 describe("a reload would lose", () => {
 	const of = (sharding: Record<string, Sharding>, ...names: string[]) =>
-		({ databases: names.map((name) => ({ name })), users: [], hba: [], files: [], sharding }) as unknown as Snapshot;
+		({
+			databases: names.map((name) => ({ name })),
+			users: [],
+			hba: [],
+			files: [],
+			sharding: new Map(Object.entries(sharding)),
+		}) as unknown as Snapshot;
 	const sharded: Sharding = { shards: 3, tables: app(table('column = "id"')).tables, schemas: [], omnisharded: [] };
 	const before = of({ app: sharded }, "app");
 
