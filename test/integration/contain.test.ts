@@ -185,7 +185,7 @@ test.each(CASES)("a bug in %s costs that client alone", async (_, kind, method, 
 // Nobody waits for a promise of one client: this one took the thread with it, and the process with that.
 test("a bug in a login that goes on by a promise costs that login alone", async () => {
 	await using innocent = await connect("innocent");
-	const parametersOf = (self: never) => (self as unknown as { parameters: Map<string, string> }).parameters;
+	const parametersOf = (self: never) => (self as unknown as { said: { parameters: Map<string, string> } }).said.parameters;
 	const count = bug(Startup, "letIn", (self) => parametersOf(self).get("application_name") === "bug");
 	// A user that this worker has not seen: its keys are derived first, by a promise.
 	const login = { port, user: "fresh", password: "fresh", database: "one", parameters: { application_name: "bug" } };
@@ -258,6 +258,10 @@ const ELSEWHERE: Record<string, string> = {
 	"src/proxy.ts": "the start of the process",
 	"src/main.ts": "the process",
 	"src/admin/health-endpoint.ts": "the process",
+	"src/two-phase/commit.ts": "its promises are awaited by the commit, which runs by contain.ts",
+	"src/two-phase/decisions.ts": "its promises are awaited by whoever asked",
+	"src/two-phase/recovery.ts": "its promises are awaited by the look at all shards, which runs by contain.ts",
+	"src/two-phase/survey.ts": "its promises are awaited by whoever asked",
 };
 
 test("nothing is set going for later but through contain.ts", () => {

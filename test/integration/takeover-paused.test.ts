@@ -138,6 +138,7 @@ linuxOnly("PAUSE and RESUME said to one of three processes are obeyed by all", a
 	}
 	// One in the middle that dies is waited for by nobody.
 	await show(consoles[0]!, "PAUSE");
+	for (const console of consoles) expect(await pausedOf(console)).toEqual(["alice", "bob"]);
 	proxies[1]!.signal("SIGKILL");
 	await proxies[1]!.exited;
 	await within(show(consoles[0]!, "RESUME"), "the first to answer", 2_000);

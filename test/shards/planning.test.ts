@@ -105,6 +105,34 @@ test("a query goes to the shards and servers that it needs", () => {
 	expect(stays.wanted).toEqual(["01 primary"]);
 });
 
+/** What the steps ask of the rows of all shards: LIMITs of the statements that do, and refusals. */
+function asked(outcome: Plan | AnsweredHere | Refusal): unknown {
+	if (!("steps" in outcome)) return words(outcome);
+	return outcome.steps.map(({ joinings }) => joinings?.each.map((joining) => joining?.limit ?? null) ?? null);
+}
+
+test("what is asked of the rows of all shards goes with their step, and not where it could come too late", () => {
+	const { query, batch } = planning();
+	const ordered = "SELECT a FROM t ORDER BY a LIMIT 3";
+	expect(asked(query(ordered))).toEqual([[3]]);
+	expect(asked(query(`${ordered}; SELECT 1`))).toEqual([[3, null]]);
+	expect(asked(query("SELECT a FROM t LIMIT 2; DELETE FROM t"))).toEqual([[2, null]]);
+	expect(query(`${ordered}; DELETE FROM t`)).toBeInstanceOf(Refusal);
+	expect(query("SELECT a FROM t OFFSET 1")).toBeInstanceOf(Refusal);
+	// One shard's rows are in its own order.
+	expect(asked(query(on(1, ordered)))).toEqual([null]);
+	const sync = frontend.sync();
+	const alone = batch([...run(ordered), sync]) as Plan;
+	expect([words(alone), asked(alone)]).toEqual(["01 PBDES; sync", [[3]]]);
+	// The Sync waits for the answer where something was run beside it, and so does what stands behind it.
+	const beside = batch([...run("DELETE FROM t"), ...run(ordered), ...run("DELETE FROM t"), sync]) as Plan;
+	expect([words(beside), asked(beside)]).toEqual(["01 PBEPBDE+H, 01 PBE+H, 01 S; sync", [[null, 3], null, null]]);
+	const parameter = [frontend.parse("SELECT a FROM t LIMIT $1"), frontend.bind({ values: ["4"] }), frontend.execute()];
+	expect(asked(batch([...parameter, sync]))).toEqual([[4]]);
+	const limited = [frontend.parse(ordered), frontend.bind({ portal: "p" }), frontend.execute("p", 1), sync];
+	expect((batch(limited) as Plan).steps[0]!.joinings!.each[0]!.isLimited).toBe(true);
+});
+
 test("a batch is cut where its shards change, and a query ends a batch that is open", () => {
 	const { batch, query, plans } = planning();
 	const sync = frontend.sync();

@@ -10,6 +10,7 @@ import {
 	readError,
 	readSqlstate,
 	rewriteMessage,
+	withDetail,
 } from "../../src/wire/error-response.ts";
 import { backend, bytes, concat, cstring, message, text } from "../support/wire-frames.ts";
 
@@ -143,4 +144,14 @@ test("bytes that are no fields do not throw", () => {
 			rewriteMessage(chunk, 0, chunk.length, (m) => m);
 		}),
 	);
+});
+
+test("a detail is added behind the one that is there, or where there is none", () => {
+	const add = (fields: Record<string, string>) => {
+		const error = Buffer.from(backend.errorResponse(fields));
+		return withDetail(error, 0, error.length, "and more");
+	};
+	const plain = { S: "ERROR", V: "ERROR", C: "40001", M: "no" };
+	expect(add({ ...plain, D: "why" }).equals(backend.errorResponse({ ...plain, D: "why\nand more" }))).toBe(true);
+	expect(add(plain).equals(backend.errorResponse({ ...plain, D: "and more" }))).toBe(true);
 });
