@@ -185,7 +185,8 @@ test.each(CASES)("a bug in %s costs that client alone", async (_, kind, method, 
 // Nobody waits for a promise of one client: this one took the thread with it, and the process with that.
 test("a bug in a login that goes on by a promise costs that login alone", async () => {
 	await using innocent = await connect("innocent");
-	const parametersOf = (self: never) => (self as unknown as { said: { parameters: Map<string, string> } }).said.parameters;
+	const parametersOf = (self: never) =>
+		(self as unknown as { said: { parameters: Map<string, string> } }).said.parameters;
 	const count = bug(Startup, "letIn", (self) => parametersOf(self).get("application_name") === "bug");
 	// A user that this worker has not seen: its keys are derived first, by a promise.
 	const login = { port, user: "fresh", password: "fresh", database: "one", parameters: { application_name: "bug" } };
