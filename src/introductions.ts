@@ -8,7 +8,7 @@
 
 import type { ScramKeys } from "./auth/scram-keys.ts";
 import { now } from "./clock.ts";
-import type { LoginKey } from "./config/diff.ts";
+import { type LoginKey, loginKey } from "./config/diff.ts";
 import type { Found } from "./pool/informant.ts";
 
 export interface Introduction extends LoginKey {
@@ -52,7 +52,9 @@ export class Introductions {
 	/** Introduces whoever is not known yet. */
 	look(time = now()): void {
 		if (this.waiting.length === 0)
-			this.waiting = this.host.strangers().filter((each) => (this.met.get(keyOf(each)) ?? 0) <= time);
+			this.waiting = this.host
+				.strangers()
+				.filter((each) => (this.met.get(loginKey(each.user, each.database)) ?? 0) <= time);
 		this.next();
 	}
 
@@ -62,7 +64,7 @@ export class Introductions {
 			if (!this.host.introduce(++this.last, writeIntroduction(next))) break;
 			this.waiting.pop();
 			this.asked.set(this.last, next);
-			this.met.set(keyOf(next), Number.POSITIVE_INFINITY);
+			this.met.set(loginKey(next.user, next.database), Number.POSITIVE_INFINITY);
 		}
 	}
 
@@ -75,7 +77,7 @@ export class Introductions {
 	onUnknown(id: number, why: string, time = now()): void {
 		const login = this.take(id);
 		if (login !== undefined) {
-			this.met.set(keyOf(login), time + RETRY);
+			this.met.set(loginKey(login.user, login.database), time + RETRY);
 			this.host.onUnknown(login, why);
 		}
 		this.next();
@@ -86,10 +88,6 @@ export class Introductions {
 		this.asked.delete(id);
 		return login;
 	}
-}
-
-function keyOf({ user, database }: LoginKey): string {
-	return `${user}\0${database}`;
 }
 
 /** Goes up with every change of what stands in an introduction, or of what it means. */

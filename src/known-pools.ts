@@ -2,7 +2,7 @@
 // by the number or the names that he says. Made and asked by proxy.ts.
 
 import { now } from "./clock.ts";
-import type { LoginKey } from "./config/diff.ts";
+import { type LoginKey, loginKey } from "./config/diff.ts";
 import type { PoolSpec } from "./config/snapshot.ts";
 import { type Bans, banText } from "./pool/bans.ts";
 import type { Ledger } from "./pool/ledger.ts";
@@ -19,7 +19,7 @@ export class KnownPools {
 	private readonly ledger: Ledger;
 	private readonly counters: Counters;
 	private readonly bans: Bans;
-	/** Paused logins, by `loginOf` (user and database): a pool that a reload adds to one is paused like its others. */
+	/** Paused logins, by `loginKey`: a pool that a reload adds to one is paused like its others. */
 	private readonly paused = new Map<string, LoginKey>();
 	/** All pools wait until the process before has said which of them are paused (`inherit`). */
 	private isHeld: boolean;
@@ -96,11 +96,11 @@ export class KnownPools {
 	}
 
 	private add({ user, database }: LoginKey): void {
-		this.paused.set(loginOf({ user, database }), { user, database });
+		this.paused.set(loginKey(user, database), { user, database });
 	}
 
 	isPaused(login: LoginKey): boolean {
-		return this.isHeld || this.paused.has(loginOf(login));
+		return this.isHeld || this.paused.has(loginKey(login.user, login.database));
 	}
 
 	/** Who is paused. */
@@ -114,17 +114,13 @@ export class KnownPools {
 	 */
 	inherit(logins: readonly LoginKey[], pools: Specs, mayCome: boolean): void {
 		this.isHeld = false;
-		const known = new Set(pools.map(loginOf));
-		for (const login of logins) if (mayCome || known.has(loginOf(login))) this.add(login);
+		const known = new Set(pools.map(({ user, database }) => loginKey(user, database)));
+		for (const login of logins) if (mayCome || known.has(loginKey(login.user, login.database))) this.add(login);
 	}
 
 	/** A reload has left these pools, and taken the others of `gone` away. @returns the keys of those that are paused */
 	reach(pools: Specs, gone: readonly LoginKey[]): Set<string> {
-		for (const login of gone) this.paused.delete(loginOf(login));
+		for (const login of gone) this.paused.delete(loginKey(login.user, login.database));
 		return new Set(pools.filter((spec) => this.isPaused(spec)).map(({ key }) => key));
 	}
-}
-
-function loginOf({ user, database }: LoginKey): string {
-	return JSON.stringify([user, database]);
 }

@@ -1,7 +1,7 @@
 // Who may log in to what, as one worker has it: user, pools and router behind each user and database. Made and asked by worker.ts,
 // which has the pools.
 
-import type { Update } from "./config/diff.ts";
+import { loginKey, type Update } from "./config/diff.ts";
 import type { General } from "./config/settings.ts";
 import type { Sharding } from "./config/sharding.ts";
 import type { ClusterSpec, User } from "./config/snapshot.ts";
@@ -146,8 +146,4 @@ export class Logins {
 		const left = new Set(this.logins.values());
 		for (const login of before) if (!left.has(login)) for (const { election } of login.cluster.shards) election?.end();
 	}
-}
-
-function loginKey(user: string, database: string): string {
-	return `${user}\0${database}`;
 }

@@ -4,6 +4,7 @@
 // dies, no byte has gone astray. One for each worker.
 
 import { now } from "../clock.ts";
+import { loginKey } from "../config/diff.ts";
 import { isLearned } from "../config/snapshot.ts";
 import type { Descriptors } from "../net/descriptors.ts";
 import { Room } from "../net/descriptors.ts";
@@ -35,7 +36,7 @@ export class Crossing<Row> {
 	private readonly refused = new Set<number>();
 	private retryAt = 0;
 	private mayLeave = false;
-	/** Users who are known there, of those who have to be introduced, by `loginOf`. */
+	/** Users who are known there, of those who have to be introduced, by `loginKey`. */
 	private readonly introduced = new Set<string>();
 	/** Clients that are to come from another process. */
 	private readonly coming = new Map<number, MovingClient>();
@@ -66,7 +67,7 @@ export class Crossing<Row> {
 				if (!order.may) this.introduced.clear();
 				break;
 			case "user-may-leave":
-				this.introduced.add(loginOf(order));
+				this.introduced.add(loginKey(order.user, order.database));
 				break;
 			case "client-left":
 				this.left(order.pid);
@@ -112,7 +113,7 @@ export class Crossing<Row> {
 	/** Its user is one whom the other process knows, as far as that can be said here. */
 	private isKnown(client: ClientHandle): boolean {
 		const found = this.context.find(client.user, client.database);
-		return found === null || !isLearned(found.spec) || this.introduced.has(loginOf(client));
+		return found === null || !isLearned(found.spec) || this.introduced.has(loginKey(client.user, client.database));
 	}
 
 	private give(client: ClientHandle): void {
@@ -219,10 +220,6 @@ export class Crossing<Row> {
 		this.context.seats.received(moving).free();
 		this.context.clients.onAt(pid, -1);
 	}
-}
-
-function loginOf({ user, database }: Pick<ClientHandle, "user" | "database">): string {
-	return `${user}\0${database}`;
 }
 
 /** Bytes of what it has prepared. */

@@ -76,6 +76,11 @@ export interface LoginKey {
 	readonly database: string;
 }
 
+/** For maps and sets of logins; no name of either has a NUL. */
+export function loginKey(user: string, database: string): string {
+	return `${user}\0${database}`;
+}
+
 export function updateOf({ next, settings, clusters, hbaChanged, writeFunctionsChanged }: Difference): Update {
 	const { general, tcp, tls, admin, peers, hba, writeFunctions, databases } = next;
 	return {

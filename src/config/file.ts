@@ -76,24 +76,17 @@ function workingDirectory(): string {
 	}
 }
 
-/** Reports tables of a file that nobody knows, or that belong in the other file; what is in them is read by others. */
-export function checkTables(file: File, known: readonly string[], later: Unserved, report: Findings): void {
-	const elsewhere = known.includes("users")
-		? [
-				"general",
-				"databases",
-				"tcp",
-				"plugins",
-				"write_functions",
-				"peers",
-				"hba",
-				"rewrite",
-				"sharded_tables",
-				"sharded_mappings",
-				"sharded_schemas",
-				"omnisharded_tables",
-			]
-		: ["users"];
+/**
+ * Reports tables of a file that nobody knows, or that belong in the other file; what is in them is read by others.
+ * @param elsewhere tables of the other file
+ */
+export function checkTables(
+	file: File,
+	known: readonly string[],
+	elsewhere: readonly string[],
+	later: Unserved,
+	report: Findings,
+): void {
 	for (const [key, value] of Object.entries(file.table)) {
 		const at = joinKey("", key);
 		if (isEmptyList(value) && Object.hasOwn(later.refused, key)) continue;

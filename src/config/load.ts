@@ -46,6 +46,8 @@ const TABLES = [
 	"sharded_schemas",
 	"omnisharded_tables",
 ];
+/** Of users.toml. */
+const USERS_TABLES = ["users", "admin"];
 
 /** Settings given with `run`: they win over file and environment. */
 export interface Overrides {
@@ -97,7 +99,7 @@ export function load(input: LoadInput): Loaded {
 		report,
 		notes,
 	);
-	checkTables(config, TABLES, unserved.unservedTables, report);
+	checkTables(config, TABLES, USERS_TABLES, unserved.unservedTables, report);
 
 	const general = readGeneral(config, input, report);
 	const tls = new TlsReading(general, config.source, report);
@@ -299,7 +301,7 @@ function readEntries(config: File, tls: TlsReading, input: LoadInput, report: Fi
 	}
 	const path = input.usersPath ?? usersPathFor(input.configPath, input.before?.files);
 	const usersFile = readFile(path, needOf(path, input, "--users", input.usersPath !== undefined), report, notes);
-	checkTables(usersFile, ["users", "admin"], { refused: {}, ignored: [] }, report);
+	checkTables(usersFile, USERS_TABLES, TABLES, { refused: {}, ignored: [] }, report);
 	const rows = entriesOf(settings.user, unserved.unservedUser, usersFile, "users", report);
 	const { source } = usersFile;
 	return {

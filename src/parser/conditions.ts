@@ -1,9 +1,9 @@
 // Conditions of WHERE and ON as scopes.ts wants them: which columns are equal, and to which values. What says nothing of that holds for
 // any row. Called by keys.ts, which looks into subqueries itself.
 
-import type { Fields, Value } from "./parse.ts";
+import { type Fields, listOf, node, type Value } from "./parse.ts";
 import { ANY, type Condition, type Context, type Named, type RelationColumn, type Scope } from "./scopes.ts";
-import { castOf, isLiteralAgain, type Locator, listOf, nameOf, node, type Source, sourceOf } from "./sources.ts";
+import { castOf, isLiteralAgain, type Locator, nameOf, type Source, sourceOf } from "./sources.ts";
 
 /** Where an expression stands. */
 export interface Position {

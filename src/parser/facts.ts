@@ -6,7 +6,7 @@ import type { Aim } from "./aim.ts";
 import { commentHints, type Hints } from "./hints.ts";
 import { keysOf } from "./keys.ts";
 import { Backslash } from "./lexer.ts";
-import { type Fields, Parsed, type ParseTree, type SqlError, type Value } from "./parse.ts";
+import { type Fields, listOf, node, Parsed, type ParseTree, type SqlError, type Value } from "./parse.ts";
 import { maskedText } from "./readable.ts";
 import type { Locator } from "./sources.ts";
 import { type Placement, placementOf, placementWithoutTree } from "./spread.ts";
@@ -166,7 +166,7 @@ function effect(statement: Fields, writeFunctions: ReadonlySet<string>): Effect 
 		case "ExplainStmt": {
 			if (isHarmlessSelect(fields.query, writeFunctions)) return Effect.Reads;
 			// The plan of a write is the primary's affair, yet making it writes nothing.
-			return runs(list(fields.options)) ? Effect.Writes : Effect.Neither;
+			return runs(listOf(fields.options)) ? Effect.Writes : Effect.Neither;
 		}
 		case "CopyStmt": {
 			// COPY TO a file or a program means the one server that the client believes to talk to; COPY FROM writes.
@@ -229,7 +229,7 @@ function explainsAsText(statement: Fields): boolean {
 	const explain = node(statement.ExplainStmt);
 	if (explain === null) return false;
 	let format: Value = "text";
-	for (const option of list(explain.options)) {
+	for (const option of listOf(explain.options)) {
 		const element = node(node(option)?.DefElem);
 		if (element?.defname === "format") format = node(node(element.arg)?.String)?.sval ?? null;
 	}
@@ -259,7 +259,7 @@ function isHarmless(root: Value | undefined, writeFunctions: ReadonlySet<string>
 }
 
 function calls(call: Fields, writeFunctions: ReadonlySet<string>): boolean {
-	const names = list(call.funcname).map((name) => node(node(name)?.String)?.sval);
+	const names = listOf(call.funcname).map((name) => node(node(name)?.String)?.sval);
 	const schema = names.at(-2);
 	return writesBy(writeFunctions, String(names.at(-1)), schema === undefined ? null : String(schema));
 }
@@ -289,7 +289,7 @@ function control(statement: Fields | undefined): TransactionControl {
 	if (set !== null) {
 		if (set.name === "TRANSACTION SNAPSHOT") return TransactionControl.SetTransaction;
 		if (set.kind !== "VAR_SET_MULTI" || set.name !== "TRANSACTION") return TransactionControl.None;
-		return access(list(set.args)) === Access.ReadOnly
+		return access(listOf(set.args)) === Access.ReadOnly
 			? TransactionControl.SetTransactionReadOnly
 			: TransactionControl.SetTransaction;
 	}
@@ -299,7 +299,7 @@ function control(statement: Fields | undefined): TransactionControl {
 			return TransactionControl.None;
 		case "TRANS_STMT_BEGIN":
 		case "TRANS_STMT_START":
-			switch (access(list(transaction?.options))) {
+			switch (access(listOf(transaction?.options))) {
 				case Access.ReadOnly:
 					return TransactionControl.BeginReadOnly;
 				case Access.ReadWrite:
@@ -340,12 +340,4 @@ function access(modes: readonly Value[]): Access {
 		if (element?.defname === "transaction_isolation") serializable = node(constant?.sval)?.sval === "serializable";
 	}
 	return serializable ? Access.ReadWrite : said;
-}
-
-function node(value: Value | undefined): Fields | null {
-	return value !== null && typeof value === "object" && !Array.isArray(value) ? (value as Fields) : null;
-}
-
-function list(value: Value | undefined): readonly Value[] {
-	return Array.isArray(value) ? value : [];
 }

@@ -4,10 +4,10 @@
 
 import type { Aim, NewKey, Refused, Want } from "./aim.ts";
 import { columnIn, columnNames, valueOf } from "./conditions.ts";
-import type { Fields, Value } from "./parse.ts";
+import { type Fields, listOf, node, type Value } from "./parse.ts";
 import { type Commons, hasCall, Queries, type Query, schemaOf, some, TableKind, TOP, TooMuch } from "./queries.ts";
 import { type Relation, Scope } from "./scopes.ts";
-import { isLiteralAgain, type Locator, listOf, node, type Source, SourceKind } from "./sources.ts";
+import { isLiteralAgain, type Locator, type Source, SourceKind } from "./sources.ts";
 import { At, isAmbiguous, type KeyColumn, type Tables } from "./tables.ts";
 
 /** What a string of statements says of keys. */

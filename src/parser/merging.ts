@@ -2,7 +2,7 @@
 // DISTINCT, aggregates that are the whole output, UNION ALL. spread.ts asks whether that can be, which holds for all texts of a
 // shape; cache.ts keeps what exactly a text asks, for shards/.
 
-import type { Fields, Value } from "./parse.ts";
+import { type Fields, listOf, node, type Value } from "./parse.ts";
 
 /** A term of ORDER BY, which has to be a column of the output: which one is certain when that is described. */
 export interface OrderTerm {
@@ -68,15 +68,15 @@ export const enum Constants {
 export function mergingOf(select: Fields, constants: Constants): Merging | Unmergeable | null {
 	const limit = countOf(select.limitCount, constants);
 	const offset = countOf(select.limitOffset, constants);
-	const distinct = list(select.distinctClause);
-	const order = list(select.sortClause);
+	const distinct = listOf(select.distinctClause);
+	const order = listOf(select.sortClause);
 	if (typeof limit === "string" || typeof offset === "string") return "LIMIT or OFFSET that is computed";
 	if (select.limitOption === "LIMIT_OPTION_WITH_TIES") return "FETCH FIRST … WITH TIES";
-	if ((limit !== null || offset !== null) && list(select.lockingClause).length > 0) return "LIMIT or FETCH FIRST";
-	const combined = combinationsOf(list(select.targetList), constants);
+	if ((limit !== null || offset !== null) && listOf(select.lockingClause).length > 0) return "LIMIT or FETCH FIRST";
+	const combined = combinationsOf(listOf(select.targetList), constants);
 	if (node(select.intoClause) !== null) return null;
 	// Another text of the shape could be combined.
-	if (combined === null && combinationsOf(list(select.targetList), Constants.Alike) !== null)
+	if (combined === null && combinationsOf(listOf(select.targetList), Constants.Alike) !== null)
 		return "an aggregate in coalesce() with another value than 0";
 	if (combined !== null) {
 		const other = order.length > 0 || distinct.length > 0 || limit !== null || offset !== null;
@@ -101,11 +101,11 @@ const NOTHING: Merging = { order: [], distinct: false, limit: null, offset: null
 /** The same SELECT without what `mergingOf` has found: what is left has to be mergeable as it is. */
 export function withoutMerged(select: Fields): Fields {
 	const { sortClause, limitCount, limitOffset, distinctClause, ...rest } = select;
-	const targets = list(select.targetList);
+	const targets = listOf(select.targetList);
 	if (combinationsOf(targets, Constants.Alike) === null) return rest;
 	const inner = targets.flatMap((target) => {
 		const call = aggregateOf(node(node(target)?.ResTarget)?.val ?? null);
-		return call === null ? [] : [...list(call.args), call.agg_filter ?? null];
+		return call === null ? [] : [...listOf(call.args), call.agg_filter ?? null];
 	});
 	return { ...rest, targetList: inner };
 }
@@ -120,7 +120,7 @@ export function unitedSelects(select: Fields): Fields[] | null {
 		if (part === null) return null;
 		const isUnion = part.op === "SETOP_UNION" && part.all === true;
 		if (!isUnion && part.op !== "SETOP_NONE") return null;
-		if (ASKING.some((clause) => list(part[clause]).length > 0 || node(part[clause]) !== null)) return null;
+		if (ASKING.some((clause) => listOf(part[clause]).length > 0 || node(part[clause]) !== null)) return null;
 		if (isUnion) rest.push(part.rarg ?? null, part.larg ?? null);
 		else found.push(part);
 	}
@@ -136,8 +136,8 @@ function countOf(value: Value | undefined, constants: Constants): RowCount | Unm
 	if (counted === null) return null;
 	const cast = node(counted.TypeCast);
 	if (cast !== null) {
-		const type = list(node(cast.typeName)?.names).map((name) => node(node(name)?.String)?.sval);
-		if (!INTEGERS.has(String(type.at(-1))) || list(node(cast.typeName)?.arrayBounds).length > 0) return "a cast";
+		const type = listOf(node(cast.typeName)?.names).map((name) => node(node(name)?.String)?.sval);
+		if (!INTEGERS.has(String(type.at(-1))) || listOf(node(cast.typeName)?.arrayBounds).length > 0) return "a cast";
 		counted = node(cast.arg) ?? {};
 	}
 	const parameter = node(counted.ParamRef)?.number;
@@ -179,7 +179,7 @@ function combinationsOf(targets: readonly Value[], constants: Constants): Combin
 		if (call.agg_distinct === true && combination === "sum") return null;
 		// Of no rows it is 0, and so is the sum of these.
 		const coalesced = node(node(value)?.CoalesceExpr);
-		if (coalesced !== null && (combination !== "sum" || !isZero(list(coalesced.args)[1], constants))) return null;
+		if (coalesced !== null && (combination !== "sum" || !isZero(listOf(coalesced.args)[1], constants))) return null;
 		found.push(combination);
 	}
 	return found.length > 0 ? found : null;
@@ -187,16 +187,16 @@ function combinationsOf(targets: readonly Value[], constants: Constants): Combin
 
 /** The aggregate's call that a column of the output is, as it is or in `coalesce(…, 0)`. */
 function aggregateOf(value: Value): Fields | null {
-	const coalesced = list(node(node(value)?.CoalesceExpr)?.args);
+	const coalesced = listOf(node(node(value)?.CoalesceExpr)?.args);
 	const call = node(node(coalesced.length === 2 ? coalesced[0] : value)?.FuncCall);
 	if (call === null || !COMBINATIONS.has(nameOf(call))) return null;
 	const isOdd = node(call.over) !== null || call.agg_within_group === true || call.func_variadic === true;
-	return isOdd || list(call.agg_order).length > 0 ? null : call;
+	return isOdd || listOf(call.agg_order).length > 0 ? null : call;
 }
 
 /** Of a function of PostgreSQL's; "" for another. */
 function nameOf(call: Fields): string {
-	const names = list(call.funcname).map((name) => String(node(node(name)?.String)?.sval));
+	const names = listOf(call.funcname).map((name) => String(node(node(name)?.String)?.sval));
 	return names.length === 1 || (names.length === 2 && names[0] === "pg_catalog") ? names.at(-1)! : "";
 }
 
@@ -217,13 +217,13 @@ interface Output {
 }
 
 function outputOf(select: Fields): Output {
-	const from = list(select.fromClause);
+	const from = listOf(select.fromClause);
 	const item = node(from[0]);
 	const range = from.length === 1 ? (node(item?.RangeVar) ?? node(item?.RangeSubselect)) : null;
 	const table = range === null ? "" : String(node(range.alias)?.aliasname ?? range.relname ?? "");
 	let leftmost = select;
 	while (leftmost.op !== "SETOP_NONE" && node(leftmost.larg) !== null) leftmost = node(leftmost.larg)!;
-	const columns = list(leftmost.targetList).map((target) => node(node(target)?.ResTarget) ?? {});
+	const columns = listOf(leftmost.targetList).map((target) => node(node(target)?.ResTarget) ?? {});
 	const hasStar = columns.some(isStar);
 	const isTable = hasStar && table !== "" && columns.length === 1 && isStarOf(columns[0]!, table);
 	return { columns: hasStar ? null : columns, table, isTable };
@@ -231,13 +231,13 @@ function outputOf(select: Fields): Output {
 
 /** It may be several columns. */
 function isStar({ val }: Fields): boolean {
-	const fields = list(node(node(val)?.ColumnRef)?.fields);
+	const fields = listOf(node(node(val)?.ColumnRef)?.fields);
 	if (fields.length > 0) return node(node(fields.at(-1))?.A_Star) !== null;
 	return node(node(val)?.A_Indirection) !== null;
 }
 
 function isStarOf({ val }: Fields, table: string): boolean {
-	const fields = list(node(node(val)?.ColumnRef)?.fields);
+	const fields = listOf(node(node(val)?.ColumnRef)?.fields);
 	return fields.length === 1 || (fields.length === 2 && node(node(fields[0])?.String)?.sval === table);
 }
 
@@ -264,7 +264,7 @@ function columnOf(sorted: Fields, output: Output, constants: Constants): Where |
 		// 0 is PostgreSQL's to refuse.
 		return integer === null ? null : { name: "", position: Number(integer.ival ?? 0) - 1, isTables: false };
 	}
-	const names = list(node(sorted.ColumnRef)?.fields);
+	const names = listOf(node(sorted.ColumnRef)?.fields);
 	const name = node(node(names[0])?.String)?.sval;
 	if (names.length !== 1 || typeof name !== "string") return inputOf(sorted, output, constants);
 	const same = placeIn(output, sorted, constants);
@@ -276,7 +276,7 @@ function columnOf(sorted: Fields, output: Output, constants: Constants): Where |
 function inputOf(sorted: Fields, output: Output, constants: Constants): Where | null {
 	const same = placeIn(output, sorted, constants);
 	if (same >= 0) return { name: "", position: same, isTables: false };
-	const names = list(node(sorted.ColumnRef)?.fields).map((field) => node(node(field)?.String)?.sval);
+	const names = listOf(node(sorted.ColumnRef)?.fields).map((field) => node(node(field)?.String)?.sval);
 	const name = names.at(-1);
 	const isOwn = names.length === 1 || (names.length === 2 && names[0] === output.table);
 	if (!isOwn || output.table === "" || typeof name !== "string") return null;
@@ -291,7 +291,7 @@ function placeIn({ columns }: Output, expression: Fields, constants: Constants):
 }
 
 function isBytewise({ collname }: Fields): boolean {
-	const names = list(collname).map((name) => String(node(node(name)?.String)?.sval));
+	const names = listOf(collname).map((name) => String(node(node(name)?.String)?.sval));
 	const own = names.length === 1 || (names.length === 2 && names[0] === "pg_catalog");
 	return own && (names.at(-1) === "C" || names.at(-1) === "POSIX" || names.at(-1) === "ucs_basic");
 }
@@ -299,12 +299,12 @@ function isBytewise({ collname }: Fields): boolean {
 /** Whether a column of the output may be called so: those without a name get one that PostgreSQL finds. */
 function mayBeNamed({ name, val }: Fields, called: string): boolean {
 	if (typeof name === "string" && name !== "") return name === called;
-	const fields = list(node(node(val)?.ColumnRef)?.fields);
+	const fields = listOf(node(node(val)?.ColumnRef)?.fields);
 	return fields.length === 0 || node(node(fields.at(-1))?.String)?.sval === called;
 }
 
 function isColumn(value: Value | undefined, table: string, name: string): boolean {
-	const fields = list(node(node(value)?.ColumnRef)?.fields).map((field) => node(node(field)?.String)?.sval);
+	const fields = listOf(node(node(value)?.ColumnRef)?.fields).map((field) => node(node(field)?.String)?.sval);
 	return fields.at(-1) === name && (fields.length === 1 || (fields.length === 2 && fields[0] === table));
 }
 
@@ -321,12 +321,4 @@ function isSame(a: Value | undefined, b: Value | undefined, constants: Constants
 	const keys = new Set([...Object.keys(one), ...Object.keys(other)]);
 	for (const key of keys) if (key !== "location" && !isSame(one[key], other[key], constants, depth + 1)) return false;
 	return true;
-}
-
-function node(value: Value | undefined): Fields | null {
-	return value !== null && typeof value === "object" && !Array.isArray(value) ? (value as Fields) : null;
-}
-
-function list(value: Value | undefined): readonly Value[] {
-	return Array.isArray(value) ? value : [];
 }

@@ -33,6 +33,16 @@ export const enum Parsed {
 export type Fields = { readonly [field: string]: Value };
 export type Value = string | number | boolean | null | Fields | readonly Value[];
 
+/** The node that a field holds; null: it holds none. */
+export function node(value: Value | undefined): Fields | null {
+	return value !== null && typeof value === "object" && !Array.isArray(value) ? (value as Fields) : null;
+}
+
+/** The list that a field holds; none is an empty one. */
+export function listOf(value: Value | undefined): readonly Value[] {
+	return Array.isArray(value) ? value : [];
+}
+
 export interface ParseTree {
 	readonly outcome: Parsed.Tree;
 	/** The statements of the string, each `{ SelectStmt: { … } }` or the like. Empty ones are left out. */

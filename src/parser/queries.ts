@@ -4,7 +4,7 @@
 import type { Want } from "./aim.ts";
 import { anyOf, columnIn, columnNames, conjuncts, hold, type Position } from "./conditions.ts";
 import { CATALOGUE_RELATIONS } from "./known-functions.ts";
-import type { Fields, Value } from "./parse.ts";
+import { type Fields, listOf, node, type Value } from "./parse.ts";
 import {
 	ANY,
 	type Context,
@@ -16,7 +16,7 @@ import {
 	Scope,
 	Scopes,
 } from "./scopes.ts";
-import { type Locator, listOf, nameOf, node, sourceOf } from "./sources.ts";
+import { type Locator, nameOf, sourceOf } from "./sources.ts";
 import { At, isAmbiguous, isSharded, type KeyColumn, type Tables } from "./tables.ts";
 
 /** A query of WITH. */

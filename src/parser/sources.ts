@@ -3,7 +3,7 @@
 // collation) is not looked through: then nothing is known of it.
 
 import type { Literals } from "./literals.ts";
-import type { Fields, Value } from "./parse.ts";
+import { type Fields, listOf, node, type Value } from "./parse.ts";
 import { At, type KeyColumn } from "./tables.ts";
 
 export const enum SourceKind {
@@ -232,14 +232,6 @@ function withoutBlanks(text: string): string {
 	let end = text.length;
 	while (end > 0 && BLANK.test(text[end - 1]!)) end--;
 	return text.slice(0, end);
-}
-
-export function node(value: Value | undefined): Fields | null {
-	return value !== null && typeof value === "object" && !Array.isArray(value) ? (value as Fields) : null;
-}
-
-export function listOf(value: Value | undefined): readonly Value[] {
-	return Array.isArray(value) ? value : [];
 }
 
 /** The name that a String node is. */

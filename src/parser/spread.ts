@@ -12,7 +12,7 @@ import {
 } from "./known-functions.ts";
 import { Lexer, Token } from "./lexer.ts";
 import { Constants, mergingOf, unitedSelects, withoutMerged } from "./merging.ts";
-import type { Fields, Value } from "./parse.ts";
+import { type Fields, listOf, node, type Value } from "./parse.ts";
 import { isSharded, type Tables } from "./tables.ts";
 
 export const enum Spread {
@@ -237,7 +237,7 @@ function copy(fields: Fields, known: Known): Place {
 		const [kind] = Object.keys(query);
 		place = kind === "SelectStmt" ? select(query, known) : write(kind ?? "", node(query[kind ?? ""]) ?? {}, known);
 	} else if (relation !== null && (isCatalogue(relation) || !mayBeSharded(known.tables, relation))) place = ONE;
-	const header = place.spread === Spread.All && place.unmerged === null && hasHeader(list(fields.options));
+	const header = place.spread === Spread.All && place.unmerged === null && hasHeader(listOf(fields.options));
 	return header ? unmerged("HEADER of COPY … TO") : place;
 }
 
@@ -426,7 +426,7 @@ class Look {
 				break;
 			case "ColumnRef":
 			case "A_Indirection":
-				this.column(list(key === "ColumnRef" ? field.fields : field.indirection), key === "ColumnRef" ? 2 : 1);
+				this.column(listOf(key === "ColumnRef" ? field.fields : field.indirection), key === "ColumnRef" ? 2 : 1);
 				break;
 			case "CurrentOfExpr":
 				this.current = true;
@@ -448,7 +448,7 @@ class Look {
 
 	/** WITH: each query knows those before it, or all of them. @returns the names that the rest knows */
 	private common(clause: Fields, outer: Names | null): Names {
-		const queries = list(clause.ctes).map((cte) => node(node(cte)?.CommonTableExpr) ?? {});
+		const queries = listOf(clause.ctes).map((cte) => node(node(cte)?.CommonTableExpr) ?? {});
 		const all = new Map<string, number>();
 		for (const [i, { ctename }] of queries.entries()) if (!all.has(String(ctename))) all.set(String(ctename), i);
 		const known = queries.length;
@@ -489,7 +489,7 @@ class Look {
 	}
 
 	private call(call: Fields): void {
-		const names = list(call.funcname).map((name) => String(node(node(name)?.String)?.sval));
+		const names = listOf(call.funcname).map((name) => String(node(node(name)?.String)?.sval));
 		const name = names.at(-1) ?? "";
 		const schema = names.at(-2);
 		const own = schema === undefined || schema === "pg_catalog" || schema === "information_schema";
@@ -514,18 +514,10 @@ class Look {
 /** Whether a call has what only aggregates can have, whatever its name. */
 function isAggregate(call: Fields): boolean {
 	if (call.agg_star === true || call.agg_distinct === true || call.agg_within_group === true) return true;
-	return list(call.agg_order).length > 0 || node(call.agg_filter) !== null;
+	return listOf(call.agg_order).length > 0 || node(call.agg_filter) !== null;
 }
 
 function isCatalogue({ schemaname, relname }: Fields): boolean {
 	if (schemaname === "pg_catalog" || schemaname === "information_schema") return true;
 	return schemaname === "" && typeof relname === "string" && CATALOGUE_RELATIONS.has(relname);
-}
-
-function node(value: Value | undefined): Fields | null {
-	return value !== null && typeof value === "object" && !Array.isArray(value) ? (value as Fields) : null;
-}
-
-function list(value: Value | undefined): readonly Value[] {
-	return Array.isArray(value) ? value : [];
 }

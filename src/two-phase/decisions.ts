@@ -2,6 +2,7 @@
 // first has decided, be it the process that commits it (commit.ts) or one that finds it unfinished (recovery.ts), and nobody can
 // decide otherwise as long as the row is there. PostgreSQL is the log: no clock and no file of ours has a say.
 
+import { quoteIdentifier } from "../backend/parameters.ts";
 import { PgError } from "../errors.ts";
 import { errorResponse } from "../wire/error-response.ts";
 import { type Asked, Declined, sqlstateOf } from "./asked.ts";
@@ -132,17 +133,15 @@ async function asOwner(at: Asked, gid: string, sql: string): Promise<void> {
 	);
 	if (row === undefined) return;
 	const [owner, role] = row as [string, string];
-	await at.ask(`SET ROLE ${quoted(owner)}`);
+	await at.ask(`SET ROLE ${quoteIdentifier(owner)}`);
 	try {
 		await at.ask(sql);
 	} finally {
 		// Nobody else may have the session with that role.
-		await at.ask(`SET ROLE ${role === "none" ? "NONE" : quoted(role)}`).catch(() => at.close("SET ROLE failed"));
+		await at
+			.ask(`SET ROLE ${role === "none" ? "NONE" : quoteIdentifier(role)}`)
+			.catch(() => at.close("SET ROLE failed"));
 	}
-}
-
-function quoted(name: string): string {
-	return `"${name.replaceAll('"', '""')}"`;
 }
 
 /** The rows of the table; none where there is no table. @throws Declined @throws Lost */
